@@ -1,0 +1,133 @@
+"""What an environment is: a batched step. Native ones are pure JAX, host ones are stepped from Python."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """Actions ``0 .. n-1``, int32 scalars."""
+
+    n: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one action."""
+        return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """Real vectors of ``shape``; ``low`` and ``high`` are per component, flat, and may be infinite."""
+
+    shape: tuple[int, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spaces:
+    """What an agent sees and does."""
+
+    observation: Box
+    action: Discrete | Box
+
+
+class Transition(NamedTuple):
+    """One step of a native environment. Time limits are the collector's business, not the environment's."""
+
+    state: PyTree
+    observation: Array
+    """Observation of ``state``, also when it is terminal (never that of a reset)."""
+    reward: Float[Array, ""]
+    terminated: Bool[Array, ""]
+
+
+class NativeEnvironment(eqx.Module):
+    """A pure JAX environment for ONE copy; collectors map it. ``physics`` is a pytree of its named parameters."""
+
+    spaces: ClassVar[Spaces]
+    time_limit: ClassVar[int]
+    """Steps after which Gymnasium's registered environment truncates."""
+
+    @abc.abstractmethod
+    def physics(self) -> dict[str, float]:
+        """The default physical parameters by name; heterogeneity replaces their values per agent."""
+
+    @abc.abstractmethod
+    def reset(self, key: PRNGKeyArray, physics: dict[str, Array]) -> tuple[PyTree, Array]:
+        """A fresh state and its observation."""
+
+    @abc.abstractmethod
+    def step(self, state: PyTree, action: Array, key: PRNGKeyArray, physics: dict[str, Array]) -> Transition:
+        """One step from ``state``."""
+
+
+class HostEnvironments(abc.ABC):
+    """``count`` copies of a host environment that step together.
+
+    Autoreset is next-step: the step after a finished one ignores its action and returns a reset observation with
+    reward 0, so final observations and reset observations are never mixed up.
+    """
+
+    spaces: Spaces
+    count: int
+    time_limit: int
+
+    @abc.abstractmethod
+    def reseed(self, seeds: np.ndarray) -> None:
+        """Starts every copy's random stream anew from its seed, ``int64[count]``; call before the first reset."""
+
+    @abc.abstractmethod
+    def reset(self) -> np.ndarray:
+        """Starts a fresh episode in every copy, whatever state it was in; ``float32[count, *obs]``."""
+
+    @abc.abstractmethod
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Observations, rewards (float32), terminated, truncated, each ``[count, ...]``."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Frees the copies."""
+
+
+class Episodes(eqx.Module):
+    """Whole episodes of one agent, padded to a common length; ``T`` steps, ``B`` episodes."""
+
+    observation: Float[Array, "T B *o"]
+    action: Array
+    """``[T, B, *action]``, as taken (an attack may have replaced the policy's choice)."""
+    reward: Float[Array, "T B"]
+    valid: Bool[Array, "T B"]
+    """True for steps of episodes that were asked for; everything else is padding."""
+    terminated: Bool[Array, " B"]
+    """True where the episode ended in a terminal state rather than at the time limit."""
+
+    @property
+    def steps(self) -> Array:
+        """Environment steps taken, int32."""
+        return self.valid.sum(dtype=jnp.int32)
+
+    @property
+    def count(self) -> Array:
+        """Episodes taken, int32."""
+        return self.valid[0].sum(dtype=jnp.int32)
+
+    @property
+    def returns(self) -> Float[Array, " B"]:
+        """Undiscounted return of each episode (0 for padding)."""
+        return jnp.where(self.valid, self.reward, 0.0).sum(0)
+
+
+def stack_physics(physics: list[dict[str, float]]) -> dict[str, Any]:
+    """Per-agent parameter tables as one pytree of ``float32[agents]``."""
+    return jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *physics)

@@ -1,0 +1,159 @@
+"""Rooms of interchangeable components: one registry per room, one decorator per component.
+
+A component is a frozen Equinox module whose fields, made with :func:`option`, are its settings. The same
+declaration validates a configuration, fills ``fedrax describe`` and documents the class, so adding a component
+touches one file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import equinox as eqx
+import pydantic
+
+from fedrax.errors import FedraxError, nearest, unknown
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What a user may want to know of one setting: meaning, unit, and the interval its value must lie in."""
+
+    meaning: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A field of a component that a configuration can set.
+
+    The field's annotation is its type (use ``Literal`` for a choice); ``minimum`` and ``maximum`` are inclusive.
+    Options are static: they are constants of the compiled program.
+    """
+    return eqx.field(static=True, default=default, metadata={"option": Option(meaning, unit, minimum, maximum)})
+
+
+def options_of(component: type) -> dict[str, tuple[dataclasses.Field[Any], Option, Any]]:
+    """The settings of a component class: name -> (field, option, resolved type)."""
+    hints = typing.get_type_hints(component)
+    return {
+        field.name: (field, field.metadata["option"], hints[field.name])
+        for field in dataclasses.fields(component)
+        if "option" in field.metadata
+    }
+
+
+class Registry(Generic[T]):
+    """The components of one room by name.
+
+    The room's package is imported whole on first use, so a new file in it is found without being listed anywhere.
+    """
+
+    def __init__(self, room: str, package: str) -> None:
+        self.room = room
+        self.package = package
+        self._classes: dict[str, type[T]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator: makes the component available as ``name`` in configurations."""
+
+        def add(component: type[T]) -> type[T]:
+            known = self._classes.get(name)
+            if known is not None and known.__qualname__ != component.__qualname__:
+                raise FedraxError(f"{self.room} {name!r} is already registered by {known.__module__}; choose another name")
+            self._classes[name] = component
+            component.name = name  # type: ignore[attr-defined]
+            return component
+
+        return add
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self._load()
+        return sorted(self._classes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._classes
+
+    def __getitem__(self, name: str) -> type[T]:
+        """The class registered as ``name``; raises :class:`FedraxError` naming the nearest one."""
+        self._load()
+        try:
+            return self._classes[name]
+        except KeyError:
+            raise unknown(self.room, name, self._classes) from None
+
+    def build(self, name: str, settings: Mapping[str, Any]) -> T:
+        """The component ``name`` with these settings, each checked against its option.
+
+        Raises:
+            FedraxError: an unknown name or key, or a value of the wrong type or outside its interval.
+        """
+        component = self[name]
+        known = options_of(component)
+        checked = {}
+        for key, value in settings.items():
+            if key not in known:
+                raise FedraxError(
+                    f"unknown key {self.room}.{key}{nearest(key, known)}: {self.room} {name!r} has "
+                    + (", ".join(sorted(known)) if known else "no options")
+                )
+            _, declared, annotation = known[key]
+            checked[key] = check_value(f"{self.room}.{key}", value, annotation, declared)
+        return component(**checked)
+
+
+def check_value(key: str, value: Any, annotation: Any, declared: Option | None = None) -> Any:
+    """``value`` as ``annotation`` demands and inside its interval, or a one-line :class:`FedraxError`."""
+    try:
+        value = pydantic.TypeAdapter(annotation).validate_python(value)
+    except pydantic.ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        hint = ""
+        literals = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
+        if isinstance(value, str) and literals:
+            hint = nearest(value, [str(choice) for choice in literals])
+        raise FedraxError(f"{key} = {value!r} is not allowed: {reason[0].lower()}{reason[1:]}{hint}") from None
+    if declared is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    low, high = declared.minimum, declared.maximum
+    if value != value or (low is not None and value < low) or (high is not None and value > high):
+        interval = (
+            f"between {low:g} and {high:g}"
+            if low is not None and high is not None
+            else f"at least {low:g}"
+            if low is not None
+            else f"at most {high:g}"
+            if high is not None
+            else "a number"
+        )
+        raise FedraxError(f"{key} = {value!r} is not allowed: it must be {interval}")
+    return value
