@@ -132,7 +132,12 @@ class Registry(Generic[T]):
 
 
 def check_value(key: str, value: Any, annotation: Any, declared: Option | None = None) -> Any:
-    """``value`` as ``annotation`` demands and inside its interval, or a one-line :class:`FedraxError`."""
+    """``value`` as ``annotation`` demands and inside its interval, or a one-line :class:`FedraxError`.
+
+    ``"none"`` is None where the annotation allows it, since TOML has no null.
+    """
+    if value == "none" and type(None) in typing.get_args(annotation):
+        return None
     try:
         value = pydantic.TypeAdapter(annotation).validate_python(value)
     except pydantic.ValidationError as error:

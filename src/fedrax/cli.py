@@ -1,0 +1,166 @@
+"""The command line: one thin function per command over :mod:`fedrax.api`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fedrax.errors import FedraxError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 for a mistake a user can mend, 130 when interrupted."""
+    options = parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except FedraxError as error:
+        print(f"fedrax: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("fedrax: interrupted; `fedrax resume RUN` continues from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(prog="fedrax", description="Federated reinforcement learning.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=function)
+        return added
+
+    train = command("train", _train, "train a preset or a TOML file")
+    train.add_argument("source", metavar="PRESET", help="a preset (fedrax list) or the path of a TOML file")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="for example attack=alie attack.agents=3")
+    train.add_argument("--seeds", type=int, metavar="N", help="train N seeds at once")
+    train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME-TIME)")
+    train.add_argument("--quiet", action="store_true", help="no progress")
+
+    resume = command("resume", _resume, "continue a run from its last checkpoint")
+    resume.add_argument("run", type=Path, metavar="RUN")
+    resume.add_argument("--quiet", action="store_true", help="no progress")
+
+    evaluate = command("evaluate", _evaluate, "evaluate a run's policy greedily")
+    evaluate.add_argument("run", type=Path, metavar="RUN")
+    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes per seed (default: 100)")
+    evaluate.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
+    evaluate.add_argument("--evaluation-seed", type=int, metavar="S", help="seed of the initial states")
+
+    render = command("render", _render, "film episodes of a run's policy")
+    render.add_argument("run", type=Path, metavar="RUN")
+    render.add_argument("--episodes", type=int, default=1, metavar="N", help="episodes (default: 1)")
+    render.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
+    render.add_argument("--format", choices=("mp4", "gif", "both"), default="both", help="(default: both)")
+    render.add_argument("--out", type=Path, metavar="STEM", help="path without suffix (default: RUN/video)")
+
+    report = command("report", _report, "write one HTML report of several runs")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    report.add_argument("--out", type=Path, metavar="FILE", help="(default: report.html in the first run)")
+
+    reproduce = command("reproduce", _reproduce, "train a published figure's runs and draw ours beside it")
+    reproduce.add_argument("figure", metavar="FIGURE", help="see fedrax list")
+    reproduce.add_argument("overrides", nargs="*", metavar="key=value")
+    reproduce.add_argument("--seeds", type=int, metavar="N", help="seeds of each run")
+    reproduce.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/reproduce/FIGURE)")
+
+    command("list", _list, "everything that can be named on the command line")
+
+    describe = command("describe", _describe, "every option of a component, a room or a preset")
+    describe.add_argument("name", metavar="NAME", help="for example fedpg-br, krum, federation, fedpg-br/cartpole")
+    return top
+
+
+# Commands import what they need: JAX takes a second, and `fedrax --help` should not.
+
+
+def _train(options: argparse.Namespace) -> None:
+    from fedrax import api
+
+    run = api.train(
+        options.source, options.overrides, seeds=options.seeds, out=options.out, progress=not options.quiet
+    )
+    _print_summary(run)
+
+
+def _resume(options: argparse.Namespace) -> None:
+    from fedrax import api
+
+    _print_summary(api.resume(options.run, progress=not options.quiet))
+
+
+def _print_summary(run: object) -> None:
+    from fedrax.api import Run
+
+    assert isinstance(run, Run)
+    summary = run.summary()
+
+    def text(value: object) -> str:
+        values = value if isinstance(value, list) else [value]
+        return ", ".join("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in values)
+
+    for name in ("final_return", "best_return", "rounds", "trajectories", "total_steps", "seconds_train"):
+        print(f"{name:14} {text(summary[name])}")
+    print(f"{'run':14} {run.path}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from fedrax import api
+
+    if options.episodes < 1:
+        raise FedraxError(f"--episodes {options.episodes} is not allowed: it must be at least 1")
+    results = api.load(options.run).evaluate(
+        episodes=options.episodes, policy=options.policy, evaluation_seed=options.evaluation_seed
+    )
+    for seed, result in results.items():
+        print(
+            f"seed {seed}: return {result.returns.mean():.2f} (deviation {result.returns.std():.2f}, "
+            f"min {result.returns.min():.2f}, max {result.returns.max():.2f}), "
+            f"length {result.lengths.mean():.1f} steps, {options.episodes} episodes"
+        )
+
+
+def _render(options: argparse.Namespace) -> None:
+    from fedrax.evaluation.render import render
+
+    formats = ("mp4", "gif") if options.format == "both" else (options.format,)
+    for path in render(options.run, episodes=options.episodes, policy=options.policy, formats=formats, out=options.out):
+        print(path)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from fedrax.report.html import write_report
+
+    print(write_report(options.runs, options.out or options.runs[0] / "report.html"))
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from fedrax import api
+    from fedrax.report.reproduce import reproduce
+
+    def train(preset: str, overrides: list[str], seeds: int, out: Path) -> Path:
+        return api.train_or_resume(preset, overrides, seeds=seeds, out=out).path
+
+    out = options.out or Path("runs") / "reproduce" / options.figure
+    print(reproduce(options.figure, out, seeds=options.seeds, train=train, overrides=options.overrides))
+
+
+def _list(options: argparse.Namespace) -> None:
+    from fedrax.describe import overview
+
+    print(overview())
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from fedrax.describe import describe
+
+    print(describe(options.name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,369 @@
+"""A run's configuration: frozen models, one per room; TOML in and out; every mistake is one line.
+
+Sources are layers, later ones winning: the strategy's implied defaults, a preset or the user's TOML file, then
+``key=value`` overrides. A component's room may hold tables per kind (``[strategy.svrpg]``), of which only the
+chosen kind's counts, so one preset serves several strategies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators, preaggregators
+from fedrax.attacks.base import Attack, attacks
+from fedrax.errors import FedraxError, nearest, unknown
+from fedrax.learners.base import Learner, learners
+from fedrax.registry import Registry, options_of
+from fedrax.strategies.base import Strategy, strategies
+
+
+class Model(pydantic.BaseModel):
+    """Frozen, and strict about unknown keys."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _unset(cls, table: Any) -> Any:
+        """Reads ``"none"`` as unset, since TOML has no null."""
+        if not isinstance(table, Mapping):
+            return table
+        optional = {
+            name
+            for name, field in cls.model_fields.items()
+            if type(None) in typing.get_args(field.annotation)
+        }
+        return {key: None if value == "none" and key in optional else value for key, value in table.items()}
+
+
+class EnvironmentConfig(Model):
+    """Where agents act."""
+
+    id: str = pydantic.Field("CartPole-v1", description="Gymnasium id; native when Fedrax has it in JAX")
+    horizon: int | None = pydantic.Field(
+        None, gt=0, description="steps after which a training episode is cut; unset, the environment's own limit"
+    )
+    native: bool = pydantic.Field(True, description="use the JAX version where there is one")
+    backend: typing.Literal["auto", "envpool", "gymnasium"] = pydantic.Field(
+        "auto", description="who steps a host environment; auto: EnvPool when it is installed and knows the id"
+    )
+    copies: int = pydantic.Field(
+        8, gt=0, description="copies of a host environment per agent, stepped together (native: one per episode)"
+    )
+    threads: int | None = pydantic.Field(None, gt=0, description="threads of a host environment; unset, all cores")
+    heterogeneity: dict[str, Any] = pydantic.Field(
+        default_factory=dict,
+        description="per-agent physical parameters: name = number, list, or {distribution, ...} (native environments)",
+    )
+
+
+class FederationConfig(Model):
+    """Who takes part."""
+
+    agents: int = pydantic.Field(10, gt=0, description="number of agents K")
+    participation: float = pydantic.Field(
+        1.0, gt=0, le=1, description="fraction of the agents, drawn anew, that take part in a round"
+    )
+    dropout: float = pydantic.Field(
+        0.0, ge=0, lt=1, description="chance that a participating agent does its work but never answers"
+    )
+    local_updates: int = pydantic.Field(1, gt=0, description="collections and updates of an agent within a round")
+
+
+class BudgetConfig(Model):
+    """When training ends: at the first limit reached."""
+
+    rounds: int | None = pydantic.Field(None, gt=0, description="communication rounds")
+    trajectories: int | None = pydantic.Field(
+        None, gt=0, description="trajectories per agent, as the reference counts them (README, 'What is counted')"
+    )
+    steps: int | None = pydantic.Field(
+        None, gt=0, le=2_000_000_000, description="environment steps of all agents and the server together"
+    )
+
+
+class EvaluationConfig(Model):
+    """Greedy evaluation of the server's policy, always on the same initial states."""
+
+    every: int = pydantic.Field(1, gt=0, description="rounds between evaluations")
+    episodes: int = pydantic.Field(10, gt=0, description="episodes of an evaluation")
+    horizon: int | None = pydantic.Field(None, gt=0, description="steps of an episode at most; unset, as in training")
+    seed: int = pydantic.Field(90210, ge=0, description="seed of the initial states, the same for every run compared")
+
+
+class CheckpointConfig(Model):
+    """How much a crash may cost."""
+
+    every: int = pydantic.Field(
+        10, gt=0, description="rounds between checkpoints; a native environment compiles so many into one call"
+    )
+
+
+class RuntimeConfig(Model):
+    """Where and how it runs."""
+
+    kind: typing.Literal["simulation"] = pydantic.Field("simulation", description="in this process")
+    agents_per_batch: int | None = pydantic.Field(
+        None, gt=0, description="agents computed side by side (the rest follow); unset, chosen from the sizes"
+    )
+
+
+ROOMS: dict[str, Registry[Any]] = {
+    "learner": learners,
+    "strategy": strategies,
+    "aggregator": aggregators,
+    "preaggregator": preaggregators,
+    "attack": attacks,
+}
+BASES: dict[str, type] = {
+    "learner": Learner,
+    "strategy": Strategy,
+    "aggregator": Aggregator,
+    "preaggregator": PreAggregator,
+    "attack": Attack,
+}
+DEFAULT_KINDS = {
+    "learner": "policy-gradient",
+    "strategy": "fedpg-br",
+    "aggregator": "mean",
+    "preaggregator": "none",
+    "attack": "none",
+}
+
+
+class Config(Model):
+    """Everything that determines a run, resolved: every option of every component is written out."""
+
+    name: str = pydantic.Field("run", description="what the run is called in reports")
+    seed: int = pydantic.Field(0, ge=0, description="first seed")
+    seeds: int = pydantic.Field(1, gt=0, description="number of seeds trained together: seed, seed+1, ...")
+    plugins: tuple[str, ...] = pydantic.Field((), description="Python files or modules that register components")
+    environment: EnvironmentConfig = EnvironmentConfig()
+    federation: FederationConfig = FederationConfig()
+    budget: BudgetConfig = BudgetConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    learner: dict[str, Any] = {}
+    strategy: dict[str, Any] = {}
+    aggregator: dict[str, Any] = {}
+    preaggregator: dict[str, Any] = {}
+    attack: dict[str, Any] = {}
+
+    def component(self, room: str) -> Any:
+        """The component chosen in ``room``, built from its options."""
+        settings = dict(getattr(self, room))
+        return ROOMS[room].build(settings.pop("kind"), settings)
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of the run."""
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+    def to_toml(self) -> str:
+        """The configuration as TOML that reads back equal."""
+        return dump_toml(self.model_dump(mode="json"))
+
+    def digest(self) -> str:
+        """A short hash of everything but the seeds and the name: runs that share it are one experiment."""
+        content = self.model_dump(mode="json", exclude={"seed", "seeds", "name"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def presets() -> list[str]:
+    """The names of the published experiments that ship with the package."""
+    root = resources.files("fedrax") / "presets"
+    return sorted(
+        f"{family.name}/{preset.name.removesuffix('.toml')}"
+        for family in root.iterdir()
+        if family.is_dir()
+        for preset in family.iterdir()
+        if preset.name.endswith(".toml")
+    )
+
+
+def read_source(source: str | Path) -> dict[str, Any]:
+    """The raw tables of a preset's name or of a TOML file's path."""
+    if str(source) in presets():
+        text = (resources.files("fedrax") / "presets" / f"{source}.toml").read_text()
+        label = str(source)
+    elif Path(source).is_file():
+        text, label = Path(source).read_text(), str(source)
+    else:
+        raise FedraxError(
+            f"no preset and no file is called {str(source)!r}{nearest(str(source), presets())}; "
+            f"presets: {', '.join(presets())}"
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise FedraxError(f"{label} is not valid TOML: {error}") from None
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """``"attack.agents=3"`` as ``{"attack": {"agents": 3}}``; ``attack=NAME`` is short for ``attack.kind=NAME``.
+
+    A value is read as TOML where it is TOML (numbers, booleans, lists, tables), else as a bare word; ``none`` unsets
+    an option that may be unset.
+    """
+    key, separator, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not separator or not key:
+        raise FedraxError(f"{text!r} is not of the form key=value, for example federation.agents=20")
+    try:
+        parsed: Any = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    if key in (*ROOMS, "runtime") and isinstance(parsed, str):
+        key = f"{key}.kind"
+    elif key == "environment" and isinstance(parsed, str):
+        key = "environment.id"
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    return typing.cast(dict[str, Any], parsed)
+
+
+def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Tables merged key by key, later layers winning."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            merged[key] = merge([below, value]) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def resolve(source: str | Path | Mapping[str, Any] | None, overrides: Iterable[str] = ()) -> Config:
+    """The configuration that a preset, file or table describes under these ``key=value`` overrides.
+
+    Raises:
+        FedraxError: one line that names the key, the value, what is allowed and the nearest valid name.
+    """
+    base = dict(source) if isinstance(source, Mapping) else {} if source is None else read_source(source)
+    top = merge(parse_override(text) for text in overrides)
+    load_plugins([*base.get("plugins", ()), *top.get("plugins", ())])
+    layers = [base, top]
+    for layer in layers:
+        for room, table in layer.items():
+            if room in ROOMS and not isinstance(table, Mapping):
+                raise FedraxError(f"{room} = {table!r} is not allowed: give {room}.kind and its options")
+
+    strategy = _choose("strategy", layers, {})
+    strategy_class = strategies[strategy["kind"]]
+    _check_keys("strategy", strategy)
+    implied = strategy_class.implies(strategy)
+    chosen = {room: _choose(room, layers, implied.get(room, {})) for room in ROOMS}
+    plain = merge({k: v for k, v in layer.items() if k not in ROOMS} for layer in layers)
+    config = _validate({**plain, **{room: _complete(room, table) for room, table in chosen.items()}})
+    if config.budget == BudgetConfig():
+        raise FedraxError("no budget: set budget.rounds, budget.trajectories or budget.steps")
+    return config
+
+
+def _choose(room: str, layers: list[dict[str, Any]], implied: Mapping[str, Any]) -> dict[str, Any]:
+    """The chosen kind of a room and the options said for it, in the layers' order."""
+    registry = ROOMS[room]
+    kind = implied.get("kind", DEFAULT_KINDS[room])
+    for layer in layers:
+        kind = layer.get(room, {}).get("kind", kind)
+    component = registry[kind]
+    common = options_of(BASES[room])
+    own = options_of(component)
+    settings = {key: value for key, value in implied.items() if key in own}
+    speaking = None
+    for layer in layers:
+        table = layer.get(room, {})
+        speaking = table.get("kind", speaking)
+        for key, value in table.items():
+            if key == "kind":
+                continue
+            if isinstance(value, Mapping):
+                if key not in registry:
+                    raise unknown(f"table {room}.{key}: no {room} is called", key, registry.names())
+                if key == kind:
+                    settings.update(value)
+            elif key in common or speaking in (None, kind):
+                settings[key] = value
+    return {"kind": kind, **settings}
+
+
+def _check_keys(room: str, table: Mapping[str, Any]) -> None:
+    settings = {key: value for key, value in table.items() if key != "kind"}
+    ROOMS[room].build(table["kind"], settings)
+
+
+def _complete(room: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The room's table with every option written out, checked by building the component."""
+    settings = {key: value for key, value in table.items() if key != "kind"}
+    component = ROOMS[room].build(table["kind"], settings)
+    return {"kind": table["kind"], **{name: getattr(component, name) for name in options_of(type(component))}}
+
+
+def _validate(tables: Mapping[str, Any]) -> Config:
+    try:
+        return Config.model_validate(tables)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            model: Any = Config
+            for part in first["loc"][:-1]:
+                model = model.model_fields[part].annotation
+            name = str(first["loc"][-1])
+            raise FedraxError(
+                f"unknown key {key}{nearest(name, model.model_fields)}; allowed: {', '.join(sorted(model.model_fields))}"
+            ) from None
+        message = first["msg"]
+        raise FedraxError(f"{key} = {first['input']!r} is not allowed: {message[0].lower()}{message[1:]}") from None
+
+
+def load_plugins(plugins: Iterable[str]) -> None:
+    """Imports the user's files (``.py`` paths) or modules, whose decorators register components."""
+    for plugin in plugins:
+        try:
+            if plugin.endswith(".py"):
+                spec = importlib.util.spec_from_file_location(Path(plugin).stem, plugin)
+                assert spec is not None and spec.loader is not None
+                spec.loader.exec_module(importlib.util.module_from_spec(spec))
+            else:
+                importlib.import_module(plugin)
+        except (OSError, ImportError) as error:
+            raise FedraxError(f"plugin {plugin!r} cannot be imported: {error}; give a .py file or a module") from None
+
+
+def dump_toml(tables: Mapping[str, Any]) -> str:
+    """TOML text of nested tables of scalars and lists; None is written ``"none"``."""
+    lines: list[str] = []
+
+    def scalar(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return "{" + ", ".join(f"{_key(k)} = {scalar(v)}" for k, v in value.items()) + "}"
+        if isinstance(value, (list, tuple)):
+            return "[" + ", ".join(scalar(item) for item in value) + "]"
+        return json.dumps("none" if value is None else value, ensure_ascii=False)
+
+    def write(prefix: str, table: Mapping[str, Any]) -> None:
+        plain = {k: v for k, v in table.items() if not isinstance(v, Mapping)}
+        nested = {k: v for k, v in table.items() if isinstance(v, Mapping)}
+        if prefix and (plain or not nested):
+            lines.append(f"\n[{prefix}]")
+        lines.extend(f"{_key(key)} = {scalar(value)}" for key, value in plain.items())
+        for key, value in nested.items():
+            write(f"{prefix}.{_key(key)}" if prefix else _key(key), value)
+
+    write("", tables)
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _key(key: str) -> str:
+    return key if key.replace("-", "").replace("_", "").isalnum() and key.isascii() else json.dumps(key)

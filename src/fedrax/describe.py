@@ -1,0 +1,121 @@
+"""What can be named in a configuration, in words: read off the same declarations that validate it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from types import NoneType, UnionType
+from typing import Any
+
+from fedrax.config import DEFAULT_KINDS, ROOMS, Config, Model, presets, read_source
+from fedrax.environments.native import native_environments
+from fedrax.errors import unknown
+from fedrax.registry import options_of
+from fedrax.report.reproduce import FIGURES
+
+
+def plain_rooms() -> dict[str, type[Model]]:
+    """The rooms of a configuration that hold plain settings rather than a choice of component."""
+    return {
+        name: field.annotation
+        for name, field in Config.model_fields.items()
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, Model)
+    }
+
+
+def overview() -> str:
+    """Every preset, component, native environment and published figure, by kind."""
+    sections = {
+        "presets": presets(),
+        **{_plural(room): registry.names() for room, registry in ROOMS.items()},
+        "native environments": sorted(native_environments),
+        "figures": sorted(FIGURES),
+    }
+    lines = []
+    for title, names in sections.items():
+        lines += [title, *(f"  {name:28}{_first_line(title, name)}".rstrip() for name in names), ""]
+    lines.append("Any Gymnasium id with a Box observation and a Discrete or Box action is an environment too.")
+    lines.append("fedrax describe NAME explains a name; rooms: " + ", ".join([*ROOMS, *plain_rooms()]))
+    return "\n".join(lines)
+
+
+def describe(name: str) -> str:
+    """Every option of the component, room or preset called ``name``: meaning, unit, allowed values, default."""
+    found = [_component(room, name) for room, registry in ROOMS.items() if name in registry]
+    if name in ROOMS:
+        names = ROOMS[name].names()
+        found.append(f"{name}: one of {', '.join(names)} (default {DEFAULT_KINDS[name]}); fedrax describe NAME for each")
+    if name in plain_rooms():
+        found.append(_room(name))
+    if name in presets():
+        found.append(f"preset {name}\n" + json.dumps(read_source(name), indent=2))
+    if name in FIGURES:
+        figure = FIGURES[name]
+        found.append(f"figure {name}: fedrax reproduce {name}\n{inspect.cleandoc(str(figure.title))}")
+    if not found:
+        known = [*presets(), *ROOMS, *plain_rooms(), *(n for r in ROOMS.values() for n in r), *FIGURES]
+        raise unknown("name", name, set(known))
+    return "\n\n".join(found)
+
+
+def _component(room: str, name: str) -> str:
+    component = ROOMS[room][name]
+    lines = [f"{room} {name}", "", inspect.cleandoc(component.__doc__ or ""), ""]
+    for key, (field, declared, annotation) in options_of(component).items():
+        lines += _option(
+            f"{room}.{key}", declared.meaning, annotation, field.default, declared.unit, declared.minimum, declared.maximum
+        )
+    return "\n".join(lines).rstrip()
+
+
+def _room(name: str) -> str:
+    model = plain_rooms()[name]
+    lines = [name, "", inspect.cleandoc(model.__doc__ or ""), ""]
+    for key, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        lines += _option(f"{name}.{key}", field.description or "", field.annotation, default)
+    return "\n".join(lines).rstrip()
+
+
+def _option(
+    key: str,
+    meaning: str,
+    annotation: Any,
+    default: Any,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> list[str]:
+    limits = [f">= {minimum:g}"] if minimum is not None else []
+    limits += [f"<= {maximum:g}"] if maximum is not None else []
+    kind = ", ".join([_type_name(annotation), *limits])
+    shown = "none" if default is None else json.dumps(default)
+    return [f"  {key} = {shown}   [{kind}{', ' + unit if unit else ''}]", f"      {meaning}"]
+
+
+def _type_name(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (typing.Union, UnionType):
+        return " | ".join("none" if part is NoneType else _type_name(part) for part in arguments)
+    if origin is tuple:
+        return f"list of {_type_name(arguments[0])}"
+    names = {int: "integer", float: "number", bool: "true | false", str: "text", NoneType: "none"}
+    return names.get(annotation, "table")
+
+
+def _first_line(title: str, name: str) -> str:
+    for room, registry in ROOMS.items():
+        if title == _plural(room):
+            return inspect.cleandoc(registry[name].__doc__ or "").split("\n")[0]
+    if title == "presets":
+        return str(read_source(name).get("name", ""))
+    if title == "figures":
+        return str(FIGURES[name].title)
+    return ""
+
+
+def _plural(room: str) -> str:
+    return room[:-1] + "ies" if room.endswith("y") else room + "s"

@@ -1,0 +1,226 @@
+"""The round: broadcast, absorb, work, emit, attack, combine. Pure, and the same for every runtime.
+
+A runtime composes these verbs: it decides where experience comes from and how agents are mapped, nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from fedrax.aggregators.base import Aggregate, Aggregator, PreAggregator
+from fedrax.aggregators.geometric_median import GeometricMedian
+from fedrax.attacks.base import Attack, Knowledge
+from fedrax.config import Config
+from fedrax.environments.base import Episodes, Spaces
+from fedrax.errors import FedraxError
+from fedrax.learners.base import Agent, Learner
+from fedrax.seeds import derive
+from fedrax.strategies.base import Strategy, Tools
+from fedrax.trees import ravel_rows, unravel_like
+
+
+class Tally(eqx.Module):
+    """What a budget is measured in, so far; int32 scalars."""
+
+    rounds: Array
+    trajectories: Array
+    """Per agent, as the reference counts them."""
+    steps: Array
+    """Environment steps of all agents and the server."""
+
+
+class State(eqx.Module):
+    """A federation between two rounds."""
+
+    server: PyTree
+    agents: Agent
+    """Every leaf has a leading axis ``[agents]``."""
+    tally: Tally
+    best: PyTree
+    """The policy of the best evaluation."""
+    best_return: Array
+
+
+class Roster(NamedTuple):
+    """Who takes part in a round; ``m`` participants."""
+
+    ids: Int[Array, " m"]
+    byzantine: Bool[Array, " m"]
+    answers: Bool[Array, " m"]
+    """False for those who never send their message."""
+
+
+class Exchange(NamedTuple):
+    """What became of a round's messages."""
+
+    accepted: Bool[Array, " m"]
+    present: Bool[Array, " m"]
+    excluded: Bool[Array, " m"]
+    """Participants whose message was not finite."""
+    metrics: dict[str, Array]
+
+
+class Federation(eqx.Module):
+    """The components of a run and the verbs of its round."""
+
+    learner: Learner
+    strategy: Strategy
+    aggregator: Aggregator
+    preaggregator: PreAggregator
+    attack: Attack
+    spaces: Spaces = eqx.field(static=True)
+    agents: int = eqx.field(static=True)
+    participants: int = eqx.field(static=True)
+    dropout: float = eqx.field(static=True)
+    local_updates: int = eqx.field(static=True)
+
+    def init(self, key: PRNGKeyArray) -> State:
+        """The state before the first round."""
+        server = self.strategy.init(self.learner, self.spaces, derive(key, "server"))
+
+        def fresh(index: Array) -> Agent:
+            agent = self.learner.init(derive(key, "agent", index), self.spaces)
+            private = self.strategy.private(self.learner, agent)
+            return Agent(agent.params, agent.optimizer, agent.memory, private)
+
+        zero = jnp.asarray(0)
+        return State(
+            server=server,
+            agents=jax.vmap(fresh)(jnp.arange(self.agents)),
+            tally=Tally(zero, zero, zero),
+            best=self.strategy.output(server),
+            best_return=jnp.asarray(-jnp.inf),
+        )
+
+    def roster(self, key: PRNGKeyArray) -> Roster:
+        """Draws who takes part, who is Byzantine and who will not answer."""
+        ids = jnp.arange(self.agents)
+        if self.participants < self.agents:
+            ids = jnp.sort(jax.random.permutation(derive(key, "participation"), self.agents)[: self.participants])
+        byzantine = self.attack.byzantine(self.agents, derive(key, "byzantine"))[ids]
+        answers = self.attack.answers(byzantine, derive(key, "answers"))
+        if self.dropout > 0:
+            answers &= ~jax.random.bernoulli(derive(key, "dropout"), self.dropout, ids.shape)
+        return Roster(ids, byzantine, answers)
+
+    # One agent's part. `byzantine` is the agent's own flag.
+
+    def act(self, params: PyTree, observation: Array, key: PRNGKeyArray, byzantine: Array) -> Array:
+        """Actions for a batch of observations ``[B, *o]``, a Byzantine agent's replaced by its attack's."""
+        action = self.learner.act(params, observation, key)
+        if type(self.attack).act is Attack.act:
+            return action
+        forged = self.attack.act(action, self.spaces, derive(key, "attack"))
+        return jnp.where(byzantine, forged, action)
+
+    def work(
+        self, agent: Agent, episodes: Episodes, key: PRNGKeyArray, byzantine: Array
+    ) -> tuple[Agent, dict[str, Array]]:
+        """One local update from freshly collected episodes, a Byzantine agent's poisoned by its attack."""
+        if type(self.attack).poison is not Attack.poison:
+            rewards = self.attack.poison(episodes.reward, episodes.valid, key)
+            poisoned = jnp.where(byzantine, rewards, episodes.reward)
+            episodes = eqx.tree_at(lambda e: e.reward, episodes, poisoned)
+        return self.strategy.work(self.learner, agent, episodes)
+
+    # The server's part.
+
+    def exchange(
+        self, server: PyTree, downlink: Any, roster: Roster, messages: PyTree, key: PRNGKeyArray
+    ) -> tuple[PyTree, Exchange]:
+        """Attack, exclude what is not finite, aggregate, combine. Message leaves are ``[m, ...]``."""
+
+        def aggregate(vectors: Float[Array, "n d"], weights: Float[Array, " n"], samples: float | Array) -> Aggregate:
+            mixed, row_weights, row = self.preaggregator(
+                vectors, weights, self.aggregator.f, key=derive(key, "preaggregate")
+            )
+            verdict = self.aggregator(mixed, row_weights, samples=samples, key=derive(key, "aggregate"))
+            return verdict._replace(accepted=verdict.accepted[row] & (weights > 0))
+
+        def spread(vectors: Float[Array, "n d"], weights: Float[Array, " n"]) -> Array:
+            return GeometricMedian()(vectors, weights, key=key).vector
+
+        everyone = jnp.ones(roster.ids.shape)
+        if type(self.attack).corrupt is not Attack.corrupt:
+            knowledge = Knowledge(lambda vectors: aggregate(vectors, everyone, downlink.episodes).vector)
+            messages = self.attack.corrupt(messages, roster.byzantine, derive(key, "corrupt"), knowledge)
+        vectors = ravel_rows(messages)
+        finite = jnp.isfinite(vectors).all(1)
+        example = jax.tree.map(lambda leaf: leaf[0], messages)
+        messages = unravel_like(example, jnp.where(finite[:, None], vectors, 0.0))
+        present = roster.answers & finite
+        tools = Tools(aggregate, spread, derive(key, "combine"))
+        server, verdict = self.strategy.combine(
+            self.learner, server, downlink, messages, present.astype(jnp.float32), tools
+        )
+        return server, Exchange(verdict.accepted, present, roster.answers & ~finite, verdict.metrics)
+
+
+def build(config: Config, spaces: Spaces) -> Federation:
+    """The federation a configuration describes.
+
+    Raises:
+        FedraxError: an impossible combination, in one line.
+    """
+    learner: Learner = config.component("learner")
+    strategy: Strategy = config.component("strategy")
+    attack: Attack = config.component("attack")
+    aggregator: Aggregator = config.component("aggregator")
+    preaggregator: PreAggregator = config.component("preaggregator")
+    agents = config.federation.agents
+    participants = max(1, round(config.federation.participation * agents))
+
+    strategy.check(learner)
+    learner.check(spaces)
+    if attack.name != "none" and attack.agents == 0:
+        raise FedraxError(
+            f"attack {attack.name!r} has no agents; set attack.agents (of {agents} agents), or attack=none"
+        )
+    if attack.name == "none" and attack.agents > 0:
+        raise FedraxError(f"attack.agents = {attack.agents} but there is no attack; set attack=NAME (fedrax list)")
+    if attack.agents > agents:
+        raise FedraxError(
+            f"attack.agents = {attack.agents} is more than federation.agents = {agents}; lower the one or raise the other"
+        )
+    if aggregator.tolerated is None:
+        aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))
+    aggregator.check(preaggregator.rows(participants))
+    if strategy.needs.messages == "sum" and aggregator.name not in ("mean", "weighted-mean"):
+        raise FedraxError(
+            f"strategy {strategy.name!r} reveals only the sum of the messages, which aggregator {aggregator.name!r} "
+            "cannot use; set aggregator=mean"
+        )
+    return Federation(
+        learner=learner,
+        strategy=strategy,
+        aggregator=aggregator,
+        preaggregator=preaggregator,
+        attack=attack,
+        spaces=spaces,
+        agents=agents,
+        participants=participants,
+        dropout=config.federation.dropout,
+        local_updates=config.federation.local_updates,
+    )
+
+
+def round_metrics(roster: Roster, exchange: Exchange) -> dict[str, Array]:
+    """Scalars of the exchange, with the filter's precision and recall (positive = Byzantine) where any attacked."""
+    rejected = exchange.present & ~exchange.accepted
+    caught = (rejected & roster.byzantine).sum()
+    attackers = (exchange.present & roster.byzantine).sum()
+    undefined = jnp.nan
+    return {
+        "present": exchange.present.sum(),
+        "accepted": exchange.accepted.sum(),
+        "byzantine": roster.byzantine.sum(),
+        "filter_precision": jnp.where(rejected.any(), caught / jnp.maximum(rejected.sum(), 1), undefined),
+        "filter_recall": jnp.where(attackers > 0, caught / jnp.maximum(attackers, 1), undefined),
+        **exchange.metrics,
+    }

@@ -1,0 +1,77 @@
+"""Policy gradients from whole episodes: REINFORCE, GPOMDP and the FedPG-BR reference's whitened reward-to-go."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from fedrax.environments.base import Episodes, Spaces
+from fedrax.learners.base import Learner, learners
+from fedrax.learners.networks import Activation, Initialisation, Policy, make_policy
+from fedrax.learners.returns import Baseline, Estimator, step_weights
+from fedrax.registry import option
+
+
+@learners.register("policy-gradient")
+class PolicyGradient(Learner):
+    """Vanilla policy gradient on whole episodes, without a critic."""
+
+    estimator: Estimator = option("whitened", "weight of each step's score: see learners/returns.py for the formulas")
+    baseline: Baseline = option("none", "baseline C_h subtracted from the rewards (reinforce and gpomdp only)")
+    normalisation: Literal["steps", "trajectories"] = option(
+        "steps", "what the sum over all steps is divided by: the number of steps (reference) or of trajectories (paper)"
+    )
+    discount: float = option(0.99, "gamma", minimum=0, maximum=1)
+    hidden: tuple[int, ...] = option((64, 64), "widths of the hidden layers")
+    activation: Activation = option("tanh", "activation of the hidden layers")
+    logits: Activation = option("linear", "activation on the logits of a discrete policy (the reference uses tanh)")
+    gaussian: Literal["free", "bounded"] = option(
+        "free", "continuous policy: one free deviation per component, or the reference's state-dependent one <= 0.1345"
+    )
+    initialisation: Initialisation = option("orthogonal", "law of the initial weights (the reference's is uniform)")
+
+    def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> Policy:
+        """A fresh policy network."""
+        return make_policy(
+            key,
+            spaces,
+            hidden=self.hidden,
+            activation=self.activation,
+            logits=self.logits,
+            gaussian=self.gaussian,
+            initialisation=self.initialisation,
+        )
+
+    def act(self, params: Policy, observation: Array, key: PRNGKeyArray | None) -> Array:
+        """Actions ``[B, *a]`` for observations ``[B, *o]``."""
+        distribution = params(observation.reshape(observation.shape[0], -1))
+        return distribution.mode() if key is None else distribution.sample(key)
+
+    def log_prob(self, params: Policy, episodes: Episodes) -> Float[Array, "T B"]:
+        """Log-probability of each action taken, 0 on padding."""
+        steps, count = episodes.reward.shape
+        distribution = params(episodes.observation.reshape(steps, count, -1))
+        return jnp.where(episodes.valid, distribution.log_prob(episodes.action), 0.0)
+
+    def weights(self, episodes: Episodes) -> Float[Array, "T B"]:
+        """The weight of each step's score function."""
+        return step_weights(
+            episodes.reward,
+            episodes.valid,
+            estimator=self.estimator,
+            discount=self.discount,
+            baseline=self.baseline,
+        )
+
+    def loss(
+        self, params: Policy, episodes: Episodes, *, ratio: Float[Array, "T B"] | float = 1.0
+    ) -> Float[Array, ""]:
+        """``-(1/n) sum_i sum_t ratio_t A_t log pi(a_t | s_t)``, n steps or trajectories (``normalisation``)."""
+        weights = jax.lax.stop_gradient(self.weights(episodes) * ratio)
+        total = episodes.steps if self.normalisation == "steps" else episodes.count
+        return -(weights * self.log_prob(params, episodes)).sum() / jnp.maximum(total, 1)
+
+
