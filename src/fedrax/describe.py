@@ -12,7 +12,7 @@ from fedrax.config import DEFAULT_KINDS, ROOMS, Config, Model, presets, read_sou
 from fedrax.environments.native import native_environments
 from fedrax.errors import unknown
 from fedrax.registry import options_of
-from fedrax.report.reproduce import FIGURES
+from fedrax.report.experiments import FIGURES
 
 
 def plain_rooms() -> dict[str, type[Model]]:

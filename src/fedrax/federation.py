@@ -220,7 +220,9 @@ def round_metrics(roster: Roster, exchange: Exchange) -> dict[str, Array]:
         "present": exchange.present.sum(),
         "accepted": exchange.accepted.sum(),
         "byzantine": roster.byzantine.sum(),
-        "filter_precision": jnp.where(rejected.any(), caught / jnp.maximum(rejected.sum(), 1), undefined),
+        "filter_precision": jnp.where(
+            rejected.any() & (attackers > 0), caught / jnp.maximum(rejected.sum(), 1), undefined
+        ),
         "filter_recall": jnp.where(attackers > 0, caught / jnp.maximum(attackers, 1), undefined),
         **exchange.metrics,
     }

@@ -1,0 +1,1 @@
+"""What a run leaves behind: directory, manifest, metrics, checkpoints, summary, progress and video."""

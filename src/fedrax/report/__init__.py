@@ -1,0 +1,1 @@
+"""What runs amount to: figures, tables, an HTML report, and published figures made anew."""

@@ -1,0 +1,154 @@
+"""The Python API: train, resume, load, evaluate. The command line is a thin layer over it.
+
+>>> import fedrax
+>>> run = fedrax.train("fedpg-br/cartpole", ["budget.rounds=100"])
+>>> run.summary()["final_return"]
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from fedrax.config import Config, resolve
+from fedrax.records.checkpoint import load_policy
+from fedrax.records.metrics import read_metrics
+from fedrax.records.rundir import RunDirectory
+from fedrax.records.summary import read_summary
+from fedrax.runtime.make import make_simulation
+from fedrax.runtime.training import train_run
+
+
+class Evaluation(NamedTuple):
+    """Greedy episodes of one policy."""
+
+    returns: np.ndarray
+    """Undiscounted, ``float[episodes]``."""
+    lengths: np.ndarray
+    """Steps, ``int[episodes]``."""
+
+
+class Run:
+    """A run directory: what was configured, what was measured, and the policy that came of it."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.directory = RunDirectory.open(Path(path))
+        self.path = self.directory.path
+        self.config: Config = resolve(self.directory.config)
+
+    def summary(self) -> dict[str, Any]:
+        """The totals of a finished run."""
+        return read_summary(self.directory)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One row per seed and round."""
+        return read_metrics(self.directory.metrics_jsonl)
+
+    def policies(self, which: Literal["last", "best"] = "last") -> dict[int, PyTree]:
+        """The policy of every seed, by seed: the last one, or that of the best evaluation."""
+        simulation = make_simulation(self.config)
+        try:
+            state = jax.eval_shape(simulation.init)
+            template = state.best
+            path = self.directory.policy if which == "last" else self.directory.best_policy
+            stacked = load_policy(path, template)
+        finally:
+            simulation.close()
+        return {
+            seed: jax.tree.map(lambda x, i=index: x[i], stacked) for index, seed in enumerate(self.config.all_seeds)
+        }
+
+    def evaluate(
+        self,
+        *,
+        episodes: int = 100,
+        policy: Literal["last", "best"] = "last",
+        evaluation_seed: int | None = None,
+    ) -> dict[int, Evaluation]:
+        """Greedy episodes of every seed's policy, by seed, all on the same initial states."""
+        seed = self.config.evaluation.seed if evaluation_seed is None else evaluation_seed
+        simulation = make_simulation(self.config)
+        try:
+            return {
+                index: Evaluation(*simulation.evaluate(params, episodes=episodes, seed=seed))
+                for index, params in self.policies(policy).items()
+            }
+        finally:
+            simulation.close()
+
+
+def train(
+    source: str | Path | Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    *,
+    seeds: int | None = None,
+    out: Path | str | None = None,
+    progress: bool = True,
+) -> Run:
+    """Trains what a preset, a TOML file or a table describes, under ``key=value`` overrides.
+
+    Args:
+        seeds: how many seeds to train at once; unset, as configured.
+        out: the run directory; it must be empty or not exist. Unset, ``runs/NAME-TIME``.
+        progress: show live progress on standard output.
+
+    Raises:
+        FedraxError: one line, before anything is trained, where the configuration cannot run.
+    """
+    changes = [*overrides, *([] if seeds is None else [f"seeds={seeds}"])]
+    config = resolve(source, changes)
+    directory = Path(out) if out is not None else default_directory(config)
+    enable_compilation_cache()
+    simulation = make_simulation(config)
+    try:
+        train_run(config, simulation, RunDirectory.create(directory), progress=progress)
+    finally:
+        simulation.close()
+    return Run(directory)
+
+
+def resume(run: Path | str, *, progress: bool = True) -> Run:
+    """Continues a run from its last checkpoint; a finished run is returned as it is."""
+    directory = RunDirectory.open(Path(run))
+    config = resolve(directory.config)
+    enable_compilation_cache()
+    simulation = make_simulation(config)
+    try:
+        train_run(config, simulation, directory, progress=progress)
+    finally:
+        simulation.close()
+    return Run(directory.path)
+
+
+def train_or_resume(
+    source: str | Path, overrides: Iterable[str], *, seeds: int, out: Path, progress: bool = True
+) -> Run:
+    """The finished run in ``out``: trained, resumed or left as it is, whichever is missing."""
+    if (Path(out) / "config.toml").is_file():
+        return resume(out, progress=progress)
+    return train(source, overrides, seeds=seeds, out=out, progress=progress)
+
+
+def load(path: Path | str) -> Run:
+    """An existing run."""
+    return Run(path)
+
+
+def default_directory(config: Config) -> Path:
+    """``runs/NAME-TIME``."""
+    name = "".join(c if c.isalnum() else "-" for c in config.name.lower()).strip("-") or "run"
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs between processes, in the user's cache folder."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fedrax" / "jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -1,0 +1,137 @@
+"""How agents' environments differ: a table of distributions over named physical parameters.
+
+The table is data, ``{parameter: value}``, where a value is
+
+- a number: the same for every agent;
+- a list with one number per agent;
+- ``{distribution = "uniform", low = 0.3, high = 0.7}``;
+- ``{distribution = "normal", mean = 9.8, std = 0.5}``, clipped to ``low`` and ``high`` where they are given.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import numpy as np
+import pydantic
+
+from fedrax.errors import FedraxError, nearest, unknown
+from fedrax.seeds import host_seeds
+
+
+class Distribution(pydantic.BaseModel, abc.ABC):
+    """A law of one parameter over agents."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @abc.abstractmethod
+    def sample(self, generator: np.random.Generator, agents: int) -> np.ndarray:
+        """One value per agent, ``float64[agents]``; more agents do not change the earlier ones' values."""
+
+
+class Uniform(Distribution):
+    """Uniform on ``[low, high)``."""
+
+    distribution: Literal["uniform"]
+    low: float
+    high: float
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_order(self.low, self.high)
+        return self
+
+    def sample(self, generator: np.random.Generator, agents: int) -> np.ndarray:
+        """Independent draws."""
+        return generator.uniform(self.low, self.high, agents)
+
+
+class Normal(Distribution):
+    """Normal; draws outside ``low`` and ``high`` are moved to the nearer of them."""
+
+    distribution: Literal["normal"]
+    mean: float
+    std: float = pydantic.Field(ge=0)
+    low: float | None = None
+    high: float | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_order(self.low, self.high)
+        return self
+
+    def sample(self, generator: np.random.Generator, agents: int) -> np.ndarray:
+        """Independent draws."""
+        return np.clip(generator.normal(self.mean, self.std, agents), self.low, self.high)
+
+
+DISTRIBUTIONS: dict[str, type[Distribution]] = {"uniform": Uniform, "normal": Normal}
+
+
+def draw(
+    table: Mapping[str, Any], defaults: Mapping[str, float], agents: int, seed: int
+) -> list[dict[str, float]]:
+    """Every agent's physical parameters: ``defaults`` with the values that ``table`` gives.
+
+    Each parameter has a random stream of its own, from ``seed`` and its name: adding a parameter to the table
+    changes no other's values, and adding agents changes no earlier agent's.
+
+    Raises:
+        FedraxError: an unknown parameter, a list of the wrong length, or a value of none of the forms above.
+    """
+    columns = {name: np.full(agents, value, float) for name, value in defaults.items()}
+    for name, value in table.items():
+        if name not in defaults:
+            raise unknown("physical parameter in environment.heterogeneity:", name, defaults)
+        generator = np.random.default_rng(int(host_seeds((), seed, "heterogeneity", name)))
+        columns[name] = _column(f"environment.heterogeneity.{name}", value, agents, generator)
+    return [{name: float(column[agent]) for name, column in columns.items()} for agent in range(agents)]
+
+
+def _column(key: str, value: Any, agents: int, generator: np.random.Generator) -> np.ndarray:
+    """One parameter's values, ``float64[agents]``."""
+    if isinstance(value, Mapping):
+        return _parse(key, value).sample(generator, agents)
+    if isinstance(value, (list, tuple)):
+        if len(value) != agents:
+            raise FedraxError(f"{key} lists {len(value)} values for {agents} agents; give one per agent")
+        values = list(value)
+    else:
+        values = [value] * agents
+    for number in values:
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+            raise FedraxError(
+                f"{key} = {value!r} is not allowed: give a finite number, a list of one per agent, "
+                f"or a table with distribution = {' or '.join(repr(name) for name in DISTRIBUTIONS)}"
+            )
+    return np.asarray(values, float)
+
+
+def _parse(key: str, table: Mapping[str, Any]) -> Distribution:
+    name = table.get("distribution")
+    if not isinstance(name, str) or name not in DISTRIBUTIONS:
+        raise unknown(f"{key}.distribution", str(name), DISTRIBUTIONS)
+    kind = DISTRIBUTIONS[name]
+    try:
+        return kind.model_validate(table)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        part = ".".join([key, *map(str, first["loc"])])
+        if first["type"] == "extra_forbidden":
+            fields = kind.model_fields
+            hint = nearest(str(first["loc"][-1]), fields)
+            raise FedraxError(f"unknown key {part}{hint}; {name!r} has {', '.join(fields)}") from None
+        if first["type"] == "missing":
+            raise FedraxError(f"{part} is missing: {name!r} needs it") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise FedraxError(
+            f"{part} = {first['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+        ) from None
+
+
+def _check_order(low: float | None, high: float | None) -> None:
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"low = {low:g} is above high = {high:g}")

@@ -1,0 +1,128 @@
+"""Host environments: copies stepped together by EnvPool (C++ threads) or by Gymnasium (one after the other).
+
+Both reset in the step after an episode's last one, as :class:`HostEnvironments` demands. Actions go to the
+environment as they are; one outside a Box's bounds means what the Gymnasium environment makes of it (most
+clip it).
+
+Gymnasium's vector environment runs in this process. One process per copy would cost a round trip per step
+that is longer than the step of most environments, and forking is unsafe once JAX has started its threads;
+where speed matters, EnvPool is the answer.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from fedrax.environments.base import HostEnvironments
+from fedrax.environments.registry import Backend, Description, describe_environment, uses_envpool
+
+
+def make_host(
+    id: str,
+    count: int,
+    *,
+    backend: Backend = "auto",
+    threads: int | None = None,
+    max_episode_steps: int | None = None,
+) -> HostEnvironments:
+    """``count`` copies of the environment ``id``; reseed them before the first reset.
+
+    Args:
+        id: as registered with Gymnasium.
+        count: number of copies.
+        backend: who steps them; ``auto`` is EnvPool where it is installed and has the id.
+        threads: EnvPool's threads; unset, one per core.
+        max_episode_steps: an earlier time limit than the registered one, which is never exceeded.
+
+    Raises:
+        FedraxError: see :func:`describe_environment`.
+    """
+    described = describe_environment(id, native=False, backend=backend)
+    time_limit = min(max_episode_steps or described.time_limit, described.time_limit)
+    if uses_envpool(id, backend):
+        return EnvPoolEnvironments(id, count, described, time_limit, threads)
+    return GymnasiumEnvironments(id, count, described, time_limit)
+
+
+class EnvPoolEnvironments(HostEnvironments):
+    """Copies in one EnvPool, which exists from the first :meth:`reseed` on.
+
+    An episode that reaches a terminal state in the very step of its time limit is reported as truncated only,
+    where Gymnasium reports both: EnvPool does not tell the two apart.
+    """
+
+    def __init__(
+        self, id: str, count: int, described: Description, time_limit: int, threads: int | None
+    ) -> None:
+        self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
+        self._settings = {"max_episode_steps": time_limit, "num_threads": threads or 0}
+        self._id = id
+        self._pool: Any = None
+
+    def reseed(self, seeds: np.ndarray) -> None:
+        """Makes the pool anew, since EnvPool takes seeds only then (some milliseconds per MuJoCo copy)."""
+        import envpool
+
+        self.close()
+        self._pool = envpool.make_gymnasium(
+            self._id, num_envs=self.count, seed=[int(seed) for seed in seeds], **self._settings
+        )
+
+    def reset(self) -> np.ndarray:
+        """Starts a fresh episode in every copy."""
+        observation, _ = self._pool.reset()
+        return observation.astype(np.float32, copy=False)
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """One step of every copy, or its reset."""
+        observation, reward, terminated, truncated, _ = self._pool.step(actions)
+        return (
+            observation.astype(np.float32, copy=False),
+            reward.astype(np.float32, copy=False),
+            terminated,
+            truncated,
+        )
+
+    def close(self) -> None:
+        """Ends the pool's threads."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+class GymnasiumEnvironments(HostEnvironments):
+    """Copies in this process, stepped one after the other."""
+
+    def __init__(self, id: str, count: int, described: Description, time_limit: int) -> None:
+        self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
+        make = partial(gymnasium.make, id, max_episode_steps=time_limit, disable_env_checker=True)
+        self._environments = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
+        # Gymnasium's discrete actions may start elsewhere than at 0, ours never do.
+        actions = self._environments.single_action_space
+        self._offset = actions.start if isinstance(actions, gymnasium.spaces.Discrete) else 0
+        self._seeds: list[int | None] | None = None
+
+    def reseed(self, seeds: np.ndarray) -> None:
+        """Takes effect at the next reset."""
+        self._seeds = [int(seed) for seed in seeds]
+
+    def reset(self) -> np.ndarray:
+        """Starts a fresh episode in every copy."""
+        observation, _ = self._environments.reset(seed=self._seeds)
+        self._seeds = None
+        return observation.astype(np.float32, copy=False)
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """One step of every copy, or its reset."""
+        actions = actions + self._offset if self._offset else actions
+        observation, reward, terminated, truncated, _ = self._environments.step(actions)
+        return observation.astype(np.float32, copy=False), reward.astype(np.float32), terminated, truncated
+
+    def close(self) -> None:
+        """Frees the copies."""
+        self._environments.close()

@@ -1,0 +1,169 @@
+"""Whole episodes of ONE agent from a native environment, in pure JAX, to be mapped over agents and seeds.
+
+All episodes step together, and the loop ends when the last of them is over, in every mapped copy. A
+``while_loop`` whose condition differs between mapped copies would be turned into one that selects between the
+old and the new buffers in each step, which costs far more than the step itself. So the condition is reduced
+over the mapped axes, which the caller names (``jax.vmap(..., axis_name=...)``), and the buffers are written
+in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from fedrax.environments.base import Episodes, NativeEnvironment
+
+Act = Callable[[Array, PRNGKeyArray], Array]
+"""``act(observation[B, *o], key) -> action[B, *a]``, closed over the parameters.
+
+Parameters that are not mapped stay so: a policy that all agents share is evaluated by one large product.
+"""
+
+
+class _Front(NamedTuple):
+    """Where the ``B`` episodes of one agent stand after ``step`` steps."""
+
+    step: Int[Array, ""]
+    running: Bool[Array, ""]
+    """Whether any episode of any mapped copy goes on; the same in all of them."""
+    state: PyTree
+    observation: Array
+    """``[B, *o]``."""
+    alive: Bool[Array, " B"]
+    terminated: Bool[Array, " B"]
+    length: Int[Array, " B"]
+
+
+class _Rollout(NamedTuple):
+    """What stepping needs and never changes."""
+
+    environment: NativeEnvironment
+    physics: dict[str, Any]
+    act: Act
+    key: PRNGKeyArray
+    horizon: int
+    axis_names: tuple[str, ...]
+
+    def start(self, alive: Bool[Array, " B"]) -> _Front:
+        """Fresh episodes, of which those not ``alive`` are over before their first step."""
+        keys = jax.random.split(jax.random.fold_in(self.key, 0), alive.shape[0])
+        state, observation = jax.vmap(self.environment.reset, in_axes=(0, None))(keys, self.physics)
+        no = jnp.zeros_like(alive)
+        return _Front(jnp.asarray(0), self._any(alive), state, observation, alive, no, no.astype(jnp.int32))
+
+    def step(self, front: _Front) -> tuple[_Front, Array, Float[Array, " B"]]:
+        """The next front, the actions that led there, and the rewards (0 for episodes that are over)."""
+        act_key, step_key = jax.random.split(jax.random.fold_in(self.key, front.step + 1))
+        action = self.act(front.observation, act_key)
+        keys = jax.random.split(step_key, front.alive.shape[0])
+        after = jax.vmap(self.environment.step, in_axes=(0, 0, 0, None))(
+            front.state, action, keys, self.physics
+        )
+        # What is over stands still. Stepped on, it could overflow, and a masked loss still has a NaN gradient
+        # where a masked value is not finite.
+        state, observation = _where(
+            front.alive, (after.state, after.observation), (front.state, front.observation)
+        )
+        alive = front.alive & ~after.terminated
+        count = front.step + 1
+        front = _Front(
+            count,
+            (count < self.horizon) & self._any(alive),
+            state,
+            observation,
+            alive,
+            front.terminated | (front.alive & after.terminated),
+            front.length + front.alive,
+        )
+        return front, action, jnp.where(front.length == count, after.reward, 0.0)
+
+    def _any(self, alive: Bool[Array, " B"]) -> Bool[Array, ""]:
+        running = alive.any()
+        return jax.lax.pmax(running.astype(jnp.int32), self.axis_names) > 0 if self.axis_names else running
+
+
+def collect_episodes(
+    environment: NativeEnvironment,
+    physics: Mapping[str, Any],
+    act: Act,
+    key: PRNGKeyArray,
+    *,
+    count: Int[Array, ""] | int,
+    max_count: int,
+    horizon: int,
+    axis_names: tuple[str, ...] = (),
+) -> Episodes:
+    """``count`` episodes of at most ``horizon`` steps, padded to T = ``horizon`` and B = ``max_count``.
+
+    Padding is finite: an episode that is over repeats its last observation while others go on; the rest is 0.
+
+    Args:
+        environment: stepped in ``max_count`` copies.
+        physics: its parameters by name, scalars.
+        act: see :data:`Act`.
+        key: determines every reset, action and transition.
+        count: int32, at most ``max_count``, and may be traced; episodes from index ``count`` on are padding.
+        max_count: static.
+        horizon: static; steps after which an episode is truncated.
+        axis_names: every ``jax.vmap`` axis that ``key``, ``count``, ``physics`` or the parameters are mapped
+            over. One left out changes no result, but makes collection several times slower.
+    """
+    rollout = _Rollout(environment, dict(physics), act, key, horizon, axis_names)
+    start = rollout.start(jnp.arange(max_count) < count)
+    _, action, reward = jax.eval_shape(rollout.step, start)
+    buffers = jax.tree.map(
+        lambda x: jnp.zeros((horizon, *x.shape), x.dtype), (start.observation, action, reward)
+    )
+
+    def body(carry: tuple[_Front, tuple[Array, ...]]) -> tuple[_Front, tuple[Array, ...]]:
+        front, buffers = carry
+        after, action, reward = rollout.step(front)
+        row = (front.observation, action, reward)
+        return after, jax.tree.map(lambda b, x: b.at[front.step].set(x), buffers, row)
+
+    end, (observation, action, reward) = jax.lax.while_loop(
+        lambda carry: carry[0].running, body, (start, buffers)
+    )
+    valid = jnp.arange(horizon)[:, None] < end.length
+    return Episodes(observation, action, reward, valid, end.terminated)
+
+
+def greedy_returns(
+    environment: NativeEnvironment,
+    physics: Mapping[str, Any],
+    act: Act,
+    key: PRNGKeyArray,
+    *,
+    episodes: int,
+    horizon: int,
+    axis_names: tuple[str, ...] = (),
+) -> tuple[Float[Array, " episodes"], Int[Array, " episodes"]]:
+    """Undiscounted returns and lengths of ``episodes`` episodes, nothing of which is stored.
+
+    ``act`` decides what is evaluated (greedy evaluation ignores its key); arguments are those of
+    :func:`collect_episodes`.
+    """
+    rollout = _Rollout(environment, dict(physics), act, key, horizon, axis_names)
+
+    def body(carry: tuple[_Front, Array]) -> tuple[_Front, Array]:
+        front, returns = carry
+        front, _, reward = rollout.step(front)
+        return front, returns + reward
+
+    start = rollout.start(jnp.ones(episodes, bool))
+    end, returns = jax.lax.while_loop(
+        lambda carry: carry[0].running, body, (start, jnp.zeros(episodes, jnp.float32))
+    )
+    return returns, end.length
+
+
+def _where(alive: Bool[Array, " B"], new: PyTree, old: PyTree) -> PyTree:
+    """``new`` for episodes that are alive, ``old`` for the others; leaves ``[B, ...]``."""
+    return jax.tree.map(
+        lambda n, o: jnp.where(alive.reshape(alive.shape + (1,) * (n.ndim - 1)), n, o), new, old
+    )

@@ -1,0 +1,163 @@
+"""Honest statistics of a few runs: robust aggregates with bootstrap intervals.
+
+Scores have the shape ``[..., runs, tasks]``; a vector is one task's runs. Aggregates reduce the last two
+axes, so one call treats a whole curve ``[points, runs, tasks]`` or all resamples of a bootstrap. A NaN score,
+such as a diverged run's, makes the aggregate NaN: it is never dropped in silence.
+
+Source: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from fedrax.errors import FedraxError
+
+Scores = npt.NDArray[np.float64]
+Statistic = Callable[[Scores], Scores]
+"""``[..., runs, tasks] -> [...]``."""
+
+
+def _as_scores(scores: npt.ArrayLike) -> Scores:
+    """``float64[..., runs, tasks]`` with at least one run and one task."""
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim < 2 or array.shape[-1] == 0 or array.shape[-2] == 0:
+        raise FedraxError(
+            f"scores of shape {array.shape} hold no run; give scores[runs] or scores[runs, tasks]"
+        )
+    return array
+
+
+def mean(scores: npt.ArrayLike) -> Scores:
+    """The mean over runs and tasks, ``[..., runs, tasks] -> [...]``, in the scores' unit."""
+    return np.mean(_as_scores(scores), axis=(-2, -1))
+
+
+def iqm(scores: npt.ArrayLike) -> Scores:
+    """The interquartile mean over runs and tasks, ``[..., runs, tasks] -> [...]``, in the scores' unit.
+
+    The mean of what is left when the lowest and the highest quarter of all scores, rounded down, are cut
+    (Agarwal et al. 2021, section 4.3). With fewer than four scores nothing is cut, and it is the mean.
+    """
+    array = _as_scores(scores)
+    ordered = np.sort(array.reshape(*array.shape[:-2], -1), axis=-1)
+    count = ordered.shape[-1]
+    cut = count // 4
+    # Sorting puts NaN last, where the cut would hide it.
+    return np.where(np.isnan(ordered[..., -1]), np.nan, ordered[..., cut : count - cut].mean(axis=-1))
+
+
+def optimality_gap(scores: npt.ArrayLike, target: float = 1.0) -> Scores:
+    """How far the runs fall short of ``target`` on average, ``[..., runs, tasks] -> [...]``; lower is better.
+
+    Scores above ``target`` count as ``target`` (Agarwal et al. 2021, section 4.3).
+    """
+    return target - np.mean(np.minimum(_as_scores(scores), target), axis=(-2, -1))
+
+
+def probability_of_improvement(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """The chance that a run of ``x[runs, tasks]`` scores above a run of ``y[other runs, tasks]``.
+
+    The Mann-Whitney statistic over the number of pairs, ties counting one half, averaged over tasks (Agarwal
+    et al. 2021, section 4.3).
+
+    Raises:
+        FedraxError: ``x`` and ``y`` differ in their number of tasks.
+    """
+    ours, theirs = _as_scores(x), _as_scores(y)
+    if ours.ndim != 2 or theirs.ndim != 2 or ours.shape[1] != theirs.shape[1]:
+        raise FedraxError(
+            f"scores of shape {ours.shape} and {theirs.shape} cannot be compared; give both as [runs, tasks] "
+            "on the same tasks"
+        )
+    if np.isnan(ours).any() or np.isnan(theirs).any():
+        return float("nan")
+    pairs = np.sign(ours[:, None, :] - theirs[None, :, :])
+    return float(np.mean((pairs + 1) / 2))
+
+
+def stratified_bootstrap(
+    scores: npt.ArrayLike,
+    statistic: Statistic,
+    repetitions: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[Scores, Scores]:
+    """The percentile interval of ``statistic`` when runs are drawn anew, with replacement, within each task.
+
+    Args:
+        scores: ``[..., runs, tasks]``. Every leading position (a point of a curve) sees the same draws,
+            because a run is drawn whole.
+        statistic: reduces ``[..., runs, tasks]`` to ``[...]``, as :func:`iqm` and :func:`mean` do.
+        repetitions: number of resamples.
+        confidence: coverage of the interval, inside (0, 1).
+        seed: of the resampling.
+
+    Returns:
+        ``(low, high)``, each ``[...]``. One run says nothing about other runs, so its interval is NaN.
+
+    Raises:
+        FedraxError: ``confidence`` or ``repetitions`` is out of range.
+    """
+    if not 0 < confidence < 1:
+        raise FedraxError(f"confidence = {confidence!r} is not allowed: it must lie strictly between 0 and 1")
+    if repetitions < 1:
+        raise FedraxError(f"repetitions = {repetitions!r} is not allowed: it must be at least 1")
+    array = _as_scores(scores)
+    runs, tasks = array.shape[-2:]
+    if runs == 1:
+        undefined = np.full(array.shape[:-2], np.nan)
+        return undefined, undefined.copy()
+    drawn = np.random.default_rng(seed).integers(0, runs, size=(repetitions, runs, tasks))
+    tail = (1 - confidence) / 2
+    # One position at a time: all resamples of a whole curve would fill the memory.
+    bounds = np.array(
+        [
+            np.quantile(statistic(position[drawn, np.arange(tasks)]), [tail, 1 - tail])
+            for position in array.reshape(-1, runs, tasks)
+        ]
+    )
+    shape = array.shape[:-2]
+    return bounds[:, 0].reshape(shape)[()], bounds[:, 1].reshape(shape)[()]
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a success rate, in [0, 1]; ``(nan, nan)`` without a trial.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+
+    Raises:
+        FedraxError: unless ``0 <= successes <= n`` and ``0 < confidence < 1``.
+    """
+    if not 0 <= successes <= n:
+        raise FedraxError(
+            f"{successes} successes in {n} trials is not allowed: successes must lie between 0 and n"
+        )
+    if not 0 < confidence < 1:
+        raise FedraxError(f"confidence = {confidence!r} is not allowed: it must lie strictly between 0 and 1")
+    if n == 0:
+        return float("nan"), float("nan")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate = successes / n
+    centre = rate + z**2 / (2 * n)
+    spread = z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return float(max(0.0, (centre - spread) / scale)), float(min(1.0, (centre + spread) / scale))
+
+
+def performance_profile(scores: npt.ArrayLike, thresholds: npt.ArrayLike) -> Scores:
+    """The fraction of scores above each threshold, ``[..., runs, tasks] -> [..., thresholds]``.
+
+    Source: the run-score distribution of Agarwal et al. 2021, section 4.2.
+    """
+    array = _as_scores(scores)
+    levels = np.asarray(thresholds, dtype=np.float64)
+    above = array[..., None] > levels
+    unknown = np.isnan(array.sum(axis=(-2, -1)))
+    return np.where(np.expand_dims(unknown, -1), np.nan, above.mean(axis=(-3, -2)))

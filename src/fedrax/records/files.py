@@ -1,0 +1,122 @@
+"""Writing files so that a crash, a power cut or a full disk leaves either the old content or the new."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedrax.errors import FedraxError
+
+
+def reason(error: OSError) -> str:
+    """What the operating system said, without the number and the path: ``No space left on device``."""
+    return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``; what the block writes there replaces ``path`` if the block ends well.
+
+    The replacement survives a power cut. When the block fails, the temporary file is removed and ``path`` is
+    as it was. The temporary name is always the same, so a killed process leaves at most one, and the next write
+    to ``path`` uses up.
+
+    Raises:
+        FedraxError: the operating system refused (disk full, no permission ...).
+    """
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+        # The rename itself is durable only once the folder is.
+        _flush_to_disk(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise FedraxError(
+                f"cannot write {path}: {reason(error)}; what was there before is kept; "
+                "free space or mend the permissions, then resume"
+            ) from error
+        raise
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Makes ``content`` (text as UTF-8) the whole content of ``path``, or leaves ``path`` as it was.
+
+    Raises:
+        FedraxError: as :func:`replacing`.
+    """
+    with replacing(path) as temporary, open(temporary, "wb", buffering=0) as file:
+        write_all(file.fileno(), content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes ``value``, made :func:`plain`, as indented JSON, atomically."""
+    write_atomic(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The JSON object in ``path``.
+
+    Raises:
+        FedraxError: the file is missing or damaged; ``what`` names it in the message.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FedraxError(
+            f"cannot read the {what} {path}: {reason(error)}; was the run started and finished?"
+        ) from None
+    except ValueError:
+        raise FedraxError(
+            f"the {what} {path} is damaged: it is not JSON; delete it and resume the run"
+        ) from None
+    if not isinstance(value, dict):
+        raise FedraxError(
+            f"the {what} {path} is damaged: it is not a JSON object; delete it and resume the run"
+        )
+    return value
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all of ``data``; the operating system may take it in pieces."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: NumPy and JAX values become numbers or lists, NaN and inf ``None``.
+
+    Integers stay integers. Mappings and sequences are converted throughout; keys become strings.
+
+    Raises:
+        TypeError: a value of any other kind.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    raise TypeError(f"a {type(value).__name__} cannot be recorded")
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

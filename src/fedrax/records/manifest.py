@@ -1,0 +1,127 @@
+"""What a run was made with: versions, machine, commit, seeds and draws; enough to make it again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from fedrax.records.files import read_json, write_json
+from fedrax.records.rundir import RunDirectory
+
+PACKAGES = ("fedrax", "jax", "jaxlib", "equinox", "optax", "gymnasium", "numpy", "envpool")
+
+
+def write_manifest(
+    rundir: RunDirectory,
+    *,
+    config_hash: str,
+    seeds: Sequence[int],
+    draws: Any,
+    command: str | Sequence[str] | None = None,
+) -> None:
+    """Writes ``manifest.json`` at the start of a run.
+
+    Args:
+        rundir: the run.
+        config_hash: the digest of the resolved configuration.
+        seeds: every seed trained.
+        draws: the heterogeneity draws, one entry per agent; NumPy and JAX numbers are allowed.
+        command: what was run; unset, this process's own command line.
+
+    Raises:
+        FedraxError: the file cannot be written.
+    """
+    arguments = sys.argv if command is None else command
+    devices = jax.devices()
+    write_json(
+        rundir.manifest,
+        {
+            "command": arguments if isinstance(arguments, str) else shlex.join(arguments),
+            "config_hash": config_hash,
+            "seeds": seeds,
+            "draws": draws,
+            "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+            "commit": commit_of(Path(__file__).resolve().parent.parent),
+            "platform": platform.platform(),
+            "device": {
+                "platform": devices[0].platform,
+                "kind": devices[0].device_kind,
+                "count": len(devices),
+            },
+            "cpus": os.cpu_count(),
+            "threads": _threads(),
+            "started": _now().isoformat(),
+            "ended": None,
+            "seconds": None,
+        },
+    )
+
+
+def finish_manifest(rundir: RunDirectory) -> None:
+    """Adds when the run ended, and the wall time in seconds since it was started, interruptions included.
+
+    Raises:
+        FedraxError: the manifest is missing or damaged, or cannot be written.
+    """
+    manifest = read_manifest(rundir)
+    ended = _now()
+    seconds = (ended - datetime.fromisoformat(manifest["started"])).total_seconds()
+    write_json(rundir.manifest, manifest | {"ended": ended.isoformat(), "seconds": seconds})
+
+
+def read_manifest(rundir: RunDirectory) -> dict[str, Any]:
+    """The manifest of a run, finished or not.
+
+    Raises:
+        FedraxError: it is missing or damaged.
+    """
+    return read_json(rundir.manifest, "manifest")
+
+
+def commit_of(package: Path) -> str | None:
+    """The commit of the checkout that ``package`` is the source of, ending in ``-dirty`` if changed since.
+
+    ``None`` when there is none: not a checkout, no git, or a package installed somewhere inside another
+    project's checkout, whose commit would say nothing about it.
+    """
+    try:
+        root = Path(_git(package, "rev-parse", "--show-toplevel"))
+        if package != root / "src" / package.name:
+            return None
+        return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    # Without optional locks git leaves the index alone, so a git command of the user's never meets ours.
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", "-C", str(folder), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env=environment)
+    return result.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _threads() -> int | None:
+    """Processors this process may run on, which is what bounds XLA's thread pool."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,235 @@
+"""The rows of a run, in three forms: ``metrics.jsonl`` is the truth, the table and TensorBoard follow it.
+
+A resumed run cuts the rows back to its checkpoint and makes the other two anew from those left, so a run that
+was killed and resumed has the same records as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+
+from fedrax.errors import FedraxError
+from fedrax.records.files import plain, reason, write_all, write_atomic
+from fedrax.records.manifest import read_manifest
+from fedrax.records.rundir import RunDirectory
+
+Row = dict[str, Any]
+
+TENSORBOARD_SECONDS = 5.0
+"""How far TensorBoard may lag: flushing its file to the disk every round would cost milliseconds each."""
+
+
+class MetricsWriter:
+    """Appends rows to ``metrics.jsonl``, ``metrics.csv`` and the one event file under ``tensorboard/``.
+
+    A row is a mapping from names to numbers, or to lists for what has no single number; it holds ``seed`` and
+    ``round`` (from 0). NaN and infinities are written as ``null``, and not at all to TensorBoard.
+    """
+
+    def __init__(
+        self, rundir: RunDirectory, resume_round: int | None = None, *, seeds: Sequence[int] | None = None
+    ) -> None:
+        """Opens the files of ``rundir``.
+
+        Args:
+            rundir: the run.
+            resume_round: rounds done at the checkpoint resumed from; rows of that round and later are
+                dropped. Unset, the run starts anew.
+            seeds: the seeds trained; unset, those of the manifest. With several, TensorBoard's tags end in
+                ``/seed_<s>``.
+
+        Raises:
+            FedraxError: the files cannot be written, or the rows to keep are damaged.
+        """
+        self._rundir = rundir
+        self._several = len(read_manifest(rundir)["seeds"] if seeds is None else seeds) > 1
+        self._keep(resume_round or 0)
+        rows = read_metrics(rundir.metrics_jsonl)
+        self._kept = f"{len(rows)} rows"
+        with self._refusals():
+            self._jsonl: BinaryIO = rundir.metrics_jsonl.open("ab", buffering=0)
+            self._columns = _columns(rows)
+            self._csv = self._rewritten_table(rows, self._columns)
+            self._restart_tensorboard()
+            self._log(rows)
+            self._events.flush()
+
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Appends rows; they outlive the process, though not a power cut before the next :meth:`sync`.
+
+        Raises:
+            FedraxError: the operating system refused; whole rows up to then are kept, none is torn.
+        """
+        new: list[Row] = [plain(row) for row in rows]
+        if not new:
+            return
+        with self._refusals():
+            _append(self._jsonl, _jsonl(new).encode())
+            self._kept = f"rows up to round {new[-1].get('round')}"
+            columns = _columns(new, self._columns)
+            if columns == self._columns:
+                _append(self._csv, _table(new, columns).encode())
+            else:
+                everything = read_metrics(self._rundir.metrics_jsonl)
+                old, self._csv = self._csv, self._rewritten_table(everything, columns)
+                old.close()
+                self._columns = columns
+            self._log(new)
+            if time.monotonic() - self._flushed > TENSORBOARD_SECONDS:
+                self._flush_tensorboard()
+
+    def sync(self) -> None:
+        """Makes the rows survive a power cut. Call it before saving a checkpoint, which counts on its rows.
+
+        Raises:
+            FedraxError: the operating system refused.
+        """
+        with self._refusals():
+            os.fsync(self._jsonl.fileno())
+            os.fsync(self._csv.fileno())
+            self._flush_tensorboard()
+
+    def close(self) -> None:
+        """Syncs and closes the files."""
+        try:
+            self.sync()
+        finally:
+            self._release()
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            # The error under way says what went wrong; a second one from the same full disk would hide it.
+            with contextlib.suppress(FedraxError):
+                self.close()
+
+    def _release(self) -> None:
+        self._jsonl.close()
+        self._csv.close()
+        with contextlib.suppress(OSError):
+            self._events.close()
+
+    def _keep(self, rounds: int) -> None:
+        """Cuts ``metrics.jsonl`` back to the rows before ``rounds``."""
+        path = self._rundir.metrics_jsonl
+        rows = read_metrics(path) if rounds and path.exists() else []
+        write_atomic(path, _jsonl(row for row in rows if row["round"] < rounds))
+
+    def _rewritten_table(self, rows: list[Row], columns: list[str]) -> BinaryIO:
+        """``metrics.csv`` with these rows and columns, open for appending."""
+        header = _line(columns) if columns else ""
+        write_atomic(self._rundir.metrics_csv, header + _table(rows, columns))
+        return self._rundir.metrics_csv.open("ab", buffering=0)
+
+    def _restart_tensorboard(self) -> None:
+        folder = self._rundir.tensorboard
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        # Not SummaryWriter: its thread dies unseen when the disk is full, and the next rows wait for ever.
+        self._events = EventsWriter(str(folder / "events"))
+        self._flushed = time.monotonic()
+
+    def _log(self, rows: list[Row]) -> None:
+        for row in rows:
+            suffix = f"/seed_{row['seed']}" if self._several else ""
+            values = [
+                Summary.Value(tag=name + suffix, simple_value=value)
+                for name, value in row.items()
+                if name not in ("seed", "round") and isinstance(value, (int, float))
+            ]
+            self._events.write_event(
+                Event(wall_time=time.time(), step=row["round"], summary=Summary(value=values))
+            )
+
+    def _flush_tensorboard(self) -> None:
+        self._events.flush()
+        self._flushed = time.monotonic()
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FedraxError(
+                f"cannot write the metrics of {self._rundir.path}: {reason(error)}; {self._kept} are kept in "
+                f"{self._rundir.metrics_jsonl.name}; free space, then resume the run from its last checkpoint"
+            ) from error
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a ``metrics.jsonl`` in the order written; a last line torn by a crash is left out.
+
+    Raises:
+        FedraxError: there is no such file, or a line before the last is damaged.
+    """
+    try:
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+    except OSError as error:
+        raise FedraxError(
+            f"cannot read the metrics {path}: {reason(error)}; give a run that was started"
+        ) from None
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):  # An empty file is one empty, torn line.
+                raise FedraxError(f"{path} is damaged: line {number} is not JSON; delete that line") from None
+    return rows
+
+
+def _jsonl(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def _columns(rows: Iterable[Row], known: Sequence[str] = ()) -> list[str]:
+    """All names of ``known``, then those of ``rows``, in order of first appearance."""
+    return list(dict.fromkeys([*known, *(name for row in rows for name in row)]))
+
+
+def _table(rows: Iterable[Row], columns: Sequence[str]) -> str:
+    return "".join(_line([_cell(row.get(name)) for name in columns]) for row in rows)
+
+
+def _line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """Empty for absent and ``null``; JSON for everything but text, so lists and numbers read back exactly."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _append(file: BinaryIO, data: bytes) -> None:
+    """Appends all of ``data`` or, when refused halfway, nothing."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        write_all(file.fileno(), data)
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.truncate(end)
+        raise

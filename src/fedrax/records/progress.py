@@ -1,0 +1,143 @@
+"""How far training is, live: one moving line on a terminal, a plain line every few seconds anywhere else."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+import rich.console
+import rich.progress
+
+PLAIN_SECONDS = 5.0
+"""The least time between two plain lines, so that a log of a long run stays readable."""
+
+
+class Progress:
+    """Shows ``round 120/305  return 471.2  5.1M steps/s  left 0:12``; a context manager.
+
+    Rates count from the first update, so neither compiling nor, after a resume, earlier rounds distort them.
+    """
+
+    def __init__(
+        self,
+        total: float | None = None,
+        unit: str = "round",
+        terminal: bool | None = None,
+        *,
+        enabled: bool = True,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepares the display.
+
+        Args:
+            total: the budget, in ``unit``; unset, the line shows a percentage.
+            unit: what the budget counts: ``round``, ``trajectories`` (per agent) or ``steps``.
+            terminal: whether to draw a moving line; unset, whether ``stream`` is a terminal.
+            enabled: False shows nothing at all.
+            stream: where to; standard output unless set.
+            clock: seconds, from any origin.
+        """
+        self._total, self._unit, self._enabled, self._clock = total, unit, enabled, clock
+        self._stream = sys.stdout if stream is None else stream
+        self._first: tuple[float, float, float] | None = None
+        self._line, self._printed, self._printed_at = "", "", -math.inf
+        self._live: rich.progress.Progress | None = None
+        if enabled and (self._stream.isatty() if terminal is None else terminal):
+            self._live = rich.progress.Progress(
+                rich.progress.BarColumn(bar_width=20),
+                rich.progress.TextColumn("{task.description}", markup=False),
+                console=rich.console.Console(file=self._stream, force_terminal=True),
+            )
+            self._task = self._live.add_task("compiling", total=1.0)
+
+    def update(
+        self, *, fraction: float, round: int, evaluation: float = math.nan, steps: float = math.nan
+    ) -> None:
+        """Shows where training is.
+
+        Args:
+            fraction: of the budget used, 0 to 1.
+            round: rounds done.
+            evaluation: the latest mean evaluation return (with several seeds, their mean); NaN when unknown.
+            steps: environment steps taken since the run began, all agents and seeds; NaN when unknown.
+        """
+        now = self._clock()
+        if self._first is None:
+            self._first = (now, fraction, steps)
+        self._line = self._describe(now, fraction, round, evaluation, steps)
+        if self._live is not None:
+            self._live.update(self._task, completed=min(fraction, 1.0), description=self._line)
+        elif now - self._printed_at >= PLAIN_SECONDS:
+            self._printed_at = now
+            self._print_line()
+
+    def note(self, text: str) -> None:
+        """Prints a line that stays, such as a warning, without disturbing the display."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        elif self._enabled:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves the last state standing."""
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self._print_line()
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _print_line(self) -> None:
+        if self._enabled and self._line != self._printed:
+            print(self._line, file=self._stream, flush=True)
+            self._printed = self._line
+
+    def _describe(self, now: float, fraction: float, round: int, evaluation: float, steps: float) -> str:
+        assert self._first is not None
+        start, fraction_then, steps_then = self._first
+        elapsed, gained = now - start, fraction - fraction_then
+        parts = [self._position(fraction, round)]
+        if math.isfinite(evaluation):
+            parts.append(f"return {evaluation:.1f}")
+        if elapsed > 0 and steps > steps_then:
+            parts.append(f"{short((steps - steps_then) / elapsed)} steps/s")
+        if fraction >= 1:
+            parts.append(f"took {clock_time(elapsed)}")
+        elif elapsed > 0 and gained > 0:
+            parts.append(f"left {clock_time(elapsed * (1 - fraction) / gained)}")
+        return "  ".join(parts)
+
+    def _position(self, fraction: float, round: int) -> str:
+        if self._total is None:
+            return f"round {round}  {math.floor(100 * fraction)}%"
+        if self._unit == "round":
+            return f"round {round}/{self._total:.0f}"
+        return f"round {round}  {self._unit} {short(fraction * self._total)}/{short(self._total)}"
+
+
+def short(number: float) -> str:
+    """``number`` in at most four digits: ``950``, ``81.2k``, ``5.1M``, ``2.0G``."""
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= factor:
+            return f"{number / (1e3 if letter == 'k' else factor):.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def clock_time(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss`` from an hour on."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

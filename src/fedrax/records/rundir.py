@@ -1,0 +1,142 @@
+"""A run's directory: which file lies where, and whether a new run can be kept there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+
+from fedrax.errors import FedraxError, nearest
+from fedrax.records.files import reason, write_all, write_atomic
+
+MEBIBYTE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """The paths of one run. A directory is a run once it holds ``config.toml``."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | str, *, resume: bool = False, free_mebibytes: int = 64) -> RunDirectory:
+        """The directory of a new run, made if it does not exist; proves that a run can be written there.
+
+        Args:
+            path: an empty directory, or one that does not exist yet.
+            resume: accept a directory that holds a run already.
+            free_mebibytes: how much must fit. That much is really written (and removed), because free space
+                as reported knows nothing of quotas and permissions.
+
+        Raises:
+            FedraxError: ``path`` holds something else, cannot be written to, or has too little space.
+        """
+        directory = cls(Path(path))
+        if directory.path.exists() and not directory.path.is_dir():
+            raise FedraxError(f"{path} is not a directory; choose another path for the run")
+        try:
+            directory.path.mkdir(parents=True, exist_ok=True)
+            occupied = any(directory.path.iterdir())
+        except OSError as error:
+            raise FedraxError(
+                f"cannot make the run directory {path}: {reason(error)}; choose another path"
+            ) from None
+        if occupied and not directory.is_run():
+            raise FedraxError(f"{path} is not empty and holds no run; choose an empty or a new directory")
+        if occupied and not resume:
+            raise FedraxError(
+                f"{path} already holds a run; resume that run, or choose another directory for a new one"
+            )
+        directory._probe(free_mebibytes)
+        return directory
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunDirectory:
+        """The directory of an existing run.
+
+        Raises:
+            FedraxError: there is no run at ``path``.
+        """
+        directory = cls(Path(path))
+        if directory.is_run():
+            return directory
+        if not directory.path.exists():
+            siblings = directory.path.parent
+            names = [p.name for p in siblings.iterdir() if cls(p).is_run()] if siblings.is_dir() else []
+            raise FedraxError(
+                f"there is no run at {path}: it does not exist{nearest(directory.path.name, names)}"
+            )
+        raise FedraxError(
+            f"{path} is not a run: it holds no config.toml; give the directory that training wrote"
+        )
+
+    def is_run(self) -> bool:
+        """Whether a run was started here."""
+        return self.config.is_file()
+
+    def write_config(self, text: str) -> None:
+        """Writes the resolved configuration, which makes the directory a run."""
+        write_atomic(self.config, text)
+
+    def _probe(self, mebibytes: int) -> None:
+        probe = self.path / ".probe"
+        advice = "choose another directory or mend the permissions"
+        try:
+            with open(probe, "wb", buffering=0) as file:
+                advice = f"a run needs {mebibytes} MiB free; free space or choose another directory"
+                for _ in range(mebibytes):
+                    write_all(file.fileno(), bytes(MEBIBYTE))
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise FedraxError(
+                f"cannot write to the run directory {self.path}: {reason(error)}; {advice}"
+            ) from None
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.toml"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, machine, seeds, draws, times."""
+        return self.path / "manifest.json"
+
+    @property
+    def metrics_jsonl(self) -> Path:
+        """One JSON object per seed and round."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """The same rows as a table."""
+        return self.path / "metrics.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of the run's one TensorBoard event file."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the last checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def policy(self) -> Path:
+        """The latest policy."""
+        return self.path / "policy.safetensors"
+
+    @property
+    def best_policy(self) -> Path:
+        """The policy of the best evaluation."""
+        return self.path / "best.safetensors"
+
+    @property
+    def summary(self) -> Path:
+        """The totals of a finished run."""
+        return self.path / "summary.json"

@@ -1,0 +1,58 @@
+"""The totals of a finished run, in one small file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedrax.errors import FedraxError
+from fedrax.records.files import read_json, write_json
+from fedrax.records.rundir import RunDirectory
+
+KEYS = (
+    "final_return",
+    "best_return",
+    "rounds",
+    "trajectories",
+    "agent_trajectories",
+    "server_trajectories",
+    "total_trajectories",
+    "agent_steps",
+    "server_steps",
+    "total_steps",
+    "gradient_steps",
+    "bytes_up",
+    "bytes_down",
+    "seconds_compile",
+    "seconds_train",
+    "seeds",
+)
+"""What every summary holds: undiscounted returns, ``agent_`` counts summed over agents, bytes per agent."""
+
+
+def write_summary(rundir: RunDirectory, summary: Mapping[str, Any]) -> None:
+    """Writes ``summary.json``: scalars with one seed, lists in the order of ``seeds`` with several.
+
+    Numbers that are not finite (a run without evaluation has no return) become ``null``; further keys are
+    kept.
+
+    Raises:
+        FedraxError: a key of :data:`KEYS` is missing, or the file cannot be written.
+    """
+    missing = [key for key in KEYS if key not in summary]
+    if missing:
+        raise FedraxError(
+            f"the summary of {rundir.path} lacks {', '.join(missing)}; give every one of its keys"
+        )
+    write_json(rundir.summary, summary)
+
+
+def read_summary(rundir: RunDirectory) -> dict[str, Any]:
+    """The summary of a finished run.
+
+    Raises:
+        FedraxError: the run is not finished, or the file is damaged.
+    """
+    if rundir.is_run() and not rundir.summary.exists():
+        raise FedraxError(f"the run {rundir.path} has no summary, so it is not finished; resume it")
+    return read_json(rundir.summary, "summary")

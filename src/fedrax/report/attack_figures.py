@@ -1,0 +1,201 @@
+"""What attacks did: how well the filter found the attackers, and each rule's return under each attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from fedrax.report.curves import STATISTICS, final_scores
+from fedrax.report.runs import Group
+from fedrax.report.style import MUTED, PALETTE, PAPER, colour, new_figure, styled
+
+RULES = {0: "none: nobody accepted", 1: "first rule (R1)", 2: "second rule (R2)"}
+"""What ``filter_rule`` counts: FedPG-BR's two radii, and its fallback."""
+FILTER_COLUMNS = ("filter_precision", "filter_recall", "filter_rule")
+BINS = 60
+
+
+class AttackTable(NamedTuple):
+    """Final returns by rule and attack."""
+
+    rules: tuple[str, ...]
+    attacks: tuple[str, ...]
+    returns: npt.NDArray[np.float64]
+    """``[rules, attacks]``; NaN where nothing ran."""
+    statistic: str
+
+
+def has_filter_quality(group: Group) -> bool:
+    """Whether some round of the group recorded what a filter did."""
+    return any(
+        _known(row.get(name))
+        for history in group.histories
+        for row in history.rows
+        for name in FILTER_COLUMNS
+    )
+
+
+@styled
+def filter_quality_figure(groups: Sequence[Group], title: str = "") -> Figure | None:
+    """Precision and recall of finding Byzantine agents, and which rule fired; a column per group.
+
+    Rounds are averaged in at most 60 bins over all seeds. Precision is undefined in a round that rejects
+    nobody; such rounds do not enter it. None when no group has recorded any of it.
+    """
+    shown = [group for group in groups if has_filter_quality(group)]
+    if not shown:
+        return None
+    figure = new_figure(max(7.6, 3.4 * len(shown) + 0.6), 5.4, title)
+    grid = figure.subplots(2, len(shown), sharex="col", sharey="row", squeeze=False, height_ratios=(3, 2))
+    for column, group in enumerate(shown):
+        quality, rules = grid[:, column]
+        _draw_quality(quality, group)
+        _draw_rules(rules, group)
+        quality.set_title(group.label)
+        rules.set_xlabel("rounds")
+        rules.set_xlim(left=0)
+    grid[0, 0].set_ylabel("precision, recall")
+    grid[1, 0].set_ylabel("rule that fired,\nshare of rounds")
+    handles = {
+        label: handle
+        for axes in grid.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    legend = figure.legend(
+        handles=list(handles.values()),
+        labels=list(handles),
+        loc="outside lower left",
+        ncols=5,
+        title="Mean over seeds and neighbouring rounds. Positive: Byzantine. "
+        "Precision: only rounds that rejected somebody.",
+        title_fontsize=8.5,
+        alignment="left",
+    )
+    legend.get_title().set_color(MUTED)
+    return figure
+
+
+def _draw_quality(axes: Axes, group: Group) -> None:
+    for index, (column, label) in enumerate((("filter_recall", "recall"), ("filter_precision", "precision"))):
+        rounds, values = _recorded(group, column)
+        if rounds.size:
+            centres, means = _binned(rounds, values)
+            axes.plot(
+                centres,
+                means,
+                label=label,
+                color=colour(index),
+                linewidth=1.7,
+                marker="o",
+                markersize=3,
+                clip_on=False,
+            )
+    axes.set_ylim(0, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _draw_rules(axes: Axes, group: Group) -> None:
+    rounds, fired = _recorded(group, "filter_rule")
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if not rounds.size:
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=MUTED)
+        return
+    below: npt.NDArray[np.float64] | None = None
+    for rule in sorted(set(RULES) | set(fired.astype(int).tolist()), key=lambda rule: (rule == 0, rule)):
+        centres, share = _binned(rounds, (fired.astype(int) == rule).astype(np.float64))
+        below = np.zeros_like(share) if below is None else below
+        axes.bar(
+            centres,
+            share,
+            bottom=below,
+            width=np.diff(centres).min() if centres.size > 1 else 0.8,
+            color=PALETTE[(2, 4, 6)[rule - 1] if 1 <= rule <= 2 else 3],
+            linewidth=0,
+            label=RULES.get(rule, f"rule {rule}"),
+        )
+        below = below + share
+
+
+def _known(value: object) -> bool:
+    return isinstance(value, (int, float)) and not np.isnan(value)
+
+
+def _recorded(group: Group, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    pairs = [
+        (row["round"], row[column])
+        for history in group.histories
+        for row in history.rows
+        if _known(row.get(column))
+    ]
+    table = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _binned(
+    rounds: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Means over bins of equally many neighbouring rounds: ``(centres, means)`` of the bins that hold any."""
+    width = max(1, int(np.ceil(rounds.max() / BINS)))
+    index = ((rounds - 1) // width).astype(int)
+    filled = np.unique(index)
+    means = np.bincount(index, weights=values)[filled] / np.bincount(index)[filled]
+    return filled * width + (width + 1) / 2, means
+
+
+def attack_table(groups: Sequence[Group], statistic: str = "iqm") -> AttackTable | None:
+    """Final returns by (rule, attack), or None without attacks or with two configurations in one cell."""
+    cells: dict[tuple[str, str], float] = {}
+    for group in groups:
+        run = group.runs[0]
+        aggregator = run.kind("aggregator")
+        rule = " + ".join(part for part in (run.kind("strategy"), aggregator) if part) or run.name
+        cell = (rule, run.kind("attack") or "none")
+        if cell in cells:
+            return None
+        scores = final_scores(group)
+        cells[cell] = float(STATISTICS[statistic][1](scores)) if scores.size else float("nan")
+    rules = tuple(dict.fromkeys(rule for rule, _ in cells))
+    attacks = tuple(dict.fromkeys(attack for _, attack in cells))
+    if len(cells) < 2 or set(attacks) <= {"none"}:
+        return None
+    returns = np.array([[cells.get((rule, attack), np.nan) for attack in attacks] for rule in rules])
+    return AttackTable(rules, attacks, returns, statistic)
+
+
+@styled
+def attack_heatmap(table: AttackTable, title: str = "") -> Figure:
+    """The table as a heat map with the numbers written in; empty cells never ran."""
+    rows, columns = table.returns.shape
+    figure = new_figure(max(6.0, 1.35 * columns + 3.4), max(2.6, 0.62 * rows + 2.0), title)
+    axes = figure.add_subplot()
+    scale = matplotlib.colormaps["cividis"]
+    known = table.returns[np.isfinite(table.returns)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+    image = axes.pcolormesh(
+        table.returns, cmap=scale, vmin=low, vmax=max(high, low + 1e-9), edgecolors=PAPER, linewidth=2
+    )
+    for (row, column), value in np.ndenumerate(table.returns):
+        position = 0.0 if high <= low else (value - low) / (high - low)
+        # Not the themed ink and paper: the cell under the number keeps its colour in dark mode.
+        ink = MUTED if np.isnan(value) else "#111111" if position > 0.55 else "#fefefe"
+        text = "–" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink)
+    axes.set_xticks(np.arange(columns) + 0.5, table.attacks, rotation=20 if columns > 4 else 0)
+    axes.set_yticks(np.arange(rows) + 0.5, table.rules)
+    axes.set_xlabel("attack")
+    axes.invert_yaxis()
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, pad=0.02)
+    bar.set_label(f"final return, {STATISTICS[table.statistic][0]} over seeds")
+    bar.outline.set_visible(False)
+    return figure

@@ -1,0 +1,280 @@
+"""A report as one HTML file that needs no network: results, figures, costs, settings, how to repeat it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
+from fedrax.report.curves import STATISTICS, available_axes
+from fedrax.report.figures import axes_figure, curves_figure
+from fedrax.report.published import Series
+from fedrax.report.runs import Group, Run, group_runs, load_runs
+from fedrax.report.style import inline_svg
+from fedrax.report.tables import COSTS, MISSING, duration, result
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of a page; ``body`` is HTML, so whoever makes it has escaped what it says."""
+
+    heading: str
+    body: str
+
+
+def write_report(
+    paths: Iterable[Path | str],
+    out: Path,
+    *,
+    title: str = "",
+    statistic: str = "iqm",
+    smoothing: int = 1,
+) -> Path:
+    """Writes the report of these run directories (or directories of runs) to the file ``out``.
+
+    Runs that differ in nothing but seeds are one experiment. Unfinished runs are shown as far as they got.
+
+    Raises:
+        FedraxError: a path is no run, or a run's files are damaged.
+    """
+    groups = group_runs(load_runs(paths))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(
+        report_html(groups, title=title, statistic=statistic, smoothing=smoothing, commands=commands(groups)),
+        encoding="utf-8",
+    )
+    return out
+
+
+def report_html(
+    groups: Sequence[Group],
+    *,
+    title: str = "",
+    statistic: str = "iqm",
+    smoothing: int = 1,
+    commands: Sequence[str],
+    published: Mapping[str, Series] | None = None,
+    lead: Sequence[Section] = (),
+) -> str:
+    """The whole page.
+
+    Args:
+        groups: what to report, in the order of the table and of the colours.
+        title: of the page; unset, the runs' own name.
+        statistic: ``iqm`` or ``mean`` over seeds.
+        smoothing: trailing evaluations averaged in the figures.
+        commands: shell commands that repeat the runs.
+        published: points to draw beside ours, by group label.
+        lead: sections before the result table.
+    """
+    runs = [run for group in groups for run in group.runs]
+    title = title or str(runs[0].config.get("name", runs[0].name))
+    sections = [
+        *lead,
+        Section("Results", _results(groups, statistic)),
+        *_figures(groups, statistic, smoothing, published or {}),
+        Section("Notes", _notes(groups, statistic)),
+        Section("Repeat it", _code(commands)),
+        Section("Settings", "".join(_settings(run) for run in runs)),
+        Section("Versions and machine", "".join(_manifest(run) for run in runs)),
+    ]
+    body = "".join(f"<section><h2>{escape(part.heading)}</h2>{part.body}</section>" for part in sections)
+    style = (resources.files("fedrax.report") / "page.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f"<header><h1>{escape(title)}</h1>{_headline(runs)}</header>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def figure_html(figure: Figure, prefix: str, description: str) -> str:
+    """A figure inside the page; ``prefix`` keeps its ids apart from other figures' ids."""
+    return f'<figure><div class="scroll">{inline_svg(figure, prefix, description)}</div></figure>'
+
+
+def table_html(headings: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """A table of plain text, escaped here."""
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    table = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
+    return f'<div class="scroll">{table}</div>'
+
+
+def commands(groups: Sequence[Group]) -> list[str]:
+    """Shell commands that repeat each run from its resolved configuration, or finish it where it stopped."""
+    runs = [run for group in groups for run in group.runs]
+    again = [f"fedrax train {shlex.quote(str(run.path / 'config.toml'))}" for run in runs]
+    return again + [f"fedrax resume {shlex.quote(str(run.path))}" for run in runs if not run.finished]
+
+
+def _headline(runs: Sequence[Run]) -> str:
+    unfinished = [run.name for run in runs if not run.finished]
+    times = [time for run in runs for key in ("started", "ended") if (time := _time(run.manifest.get(key)))]
+    wall = sum(
+        (ended - started).total_seconds()
+        for run in runs
+        if (started := _time(run.manifest.get("started"))) and (ended := _time(run.manifest.get("ended")))
+    )
+    facts = {
+        "Environment": _distinct(run.kind("environment") for run in runs),
+        "Strategy": _distinct(run.kind("strategy") for run in runs),
+        "Agents": _distinct(run.settings.get("federation.agents") for run in runs),
+        "Attack": _distinct(run.kind("attack") for run in runs),
+        "Byzantine agents": _distinct(run.settings.get("attack.agents") or None for run in runs),
+        "Seeds": _distinct(len(run.histories) or None for run in runs),
+        "Ran on": _distinct(_plain(run.manifest.get("device")) for run in runs),
+        "When": " to ".join(dict.fromkeys(f"{t:%Y-%m-%d %H:%M}" for t in (min(times), max(times))))
+        if times
+        else MISSING,
+        "Took": f"{duration(wall)} from start to end, all runs" if wall else MISSING,
+    }
+    if facts["Byzantine agents"] == MISSING:
+        del facts["Byzantine agents"]
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items()
+    )
+    notice = (
+        f'<p class="notice">Not finished: {escape(", ".join(unfinished))}; shown as far as recorded.</p>'
+        if unfinished
+        else ""
+    )
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    return f'<p class="lead">{count}, reported by Fedrax</p><dl class="facts">{cells}</dl>{notice}'
+
+
+def _results(groups: Sequence[Group], statistic: str) -> str:
+    name = STATISTICS[statistic][0]
+    results = [result(group, statistic) for group in groups]
+    returns = table_html(
+        ["", "seeds", f"final return, {name}", f"best return, {name}", "state"],
+        [
+            [
+                line.label,
+                str(line.seeds),
+                str(line.final),
+                str(line.best),
+                "finished" if line.finished else "unfinished",
+            ]
+            for line in results
+        ],
+    )
+    headings = [heading for heading in COSTS if any(line.costs[heading] != MISSING for line in results)]
+    costs = table_html(
+        ["", *headings], [[line.label, *(line.costs[cost] for cost in headings)] for line in results]
+    )
+    return (
+        f'{returns}<p class="small">Brackets: 95 % stratified-bootstrap interval over seeds.</p>'
+        f'<h3>What it cost</h3>{costs}<p class="small">Mean over seeds, as far as recorded.</p>'
+    )
+
+
+def _figures(
+    groups: Sequence[Group], statistic: str, smoothing: int, published: Mapping[str, Series]
+) -> list[Section]:
+    axes = available_axes(groups)
+    if not axes:
+        return [Section("Learning curves", "<p>No evaluation has been recorded yet.</p>")]
+    first = axes[0]
+    shown = {label: series for label, series in published.items() if series.axis == first}
+    curves = curves_figure(groups, first, shown, statistic=statistic, smoothing=smoothing)
+    sections = [
+        Section("Learning curves", figure_html(curves, "curves", "Return over trajectories per agent"))
+    ]
+    if len(axes) > 1:
+        costs = axes_figure(groups, published, statistic=statistic, smoothing=smoothing)
+        sections.append(
+            Section("The same curves over each cost", figure_html(costs, "axes", "Return over each cost"))
+        )
+    table = attack_table(groups, statistic)
+    if table is not None:
+        sections.append(
+            Section("Return under attack", figure_html(attack_heatmap(table), "attacks", "Return by attack"))
+        )
+    filtering = filter_quality_figure(groups)
+    if filtering is not None:
+        sections.append(
+            Section(
+                "What the filter did", figure_html(filtering, "filter", "Precision and recall of the filter")
+            )
+        )
+    return sections
+
+
+def _notes(groups: Sequence[Group], statistic: str) -> str:
+    counts = {group.label: len(group.histories) for group in groups}
+    least, most = min(counts.values()), max(counts.values())
+    number = str(least) if least == most else f"{least} to {most}"
+    notes = [
+        f"Each line rests on {number} seed{'s' if most != 1 else ''}. "
+        "Seeds differ in initial weights, environments and draws; all are evaluated from the same states.",
+        "Curves hold a seed at its last evaluation and stop where the first seed stops: nothing is "
+        "interpolated or extrapolated.",
+        "Best return is the highest of many noisy evaluations and therefore too high; compare final returns.",
+    ]
+    if statistic == "iqm":
+        notes.insert(
+            1, "IQM is the mean without the lowest and highest quarter of seeds; below four seeds, the mean."
+        )
+    if least < 2:
+        notes.append(
+            "One seed has no interval: how much another seed would differ is unknown, and no band is drawn."
+        )
+    if any(1 < count < 5 for count in counts.values()):
+        notes.append(
+            "With fewer than five seeds a bootstrap interval is too narrow; read it as a lower bound."
+        )
+    if any(group.repeated for group in groups):
+        notes.append("A seed that was run twice in one configuration counts once, by its longer record.")
+    return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
+
+
+def _code(lines: Sequence[str]) -> str:
+    return f"<pre><code>{escape(chr(10).join(lines))}</code></pre>"
+
+
+def _settings(run: Run) -> str:
+    rows = [[key, _plain(value) or ""] for key, value in run.settings.items()]
+    seeds = ", ".join(str(history.seed) for history in run.histories) or MISSING
+    table = table_html(["setting", "value"], [["seeds", seeds], *rows], "settings")
+    return f"<details><summary>{escape(run.name)}</summary>{table}</details>"
+
+
+def _manifest(run: Run) -> str:
+    if not run.manifest:
+        return ""
+    rows = [[key, _plain(value) or MISSING] for key, value in run.manifest.items()]
+    table = table_html(["", run.name], rows, "settings")
+    return f"<details><summary>{escape(run.name)}</summary>{table}</details>"
+
+
+def _plain(value: Any) -> str | None:
+    """A value of a configuration or manifest as one line."""
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(_plain(inner)) for inner in value)
+    return str(value)
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    known = dict.fromkeys(str(value) for value in values if value is not None)
+    return ", ".join(known) or MISSING
+
+
+def _time(value: Any) -> datetime.datetime | None:
+    try:
+        time = datetime.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)

@@ -1,0 +1,247 @@
+"""Reading run directories, finished or not, and grouping them by configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedrax.errors import FedraxError
+
+Row = Mapping[str, Any]
+"""One line of ``metrics.jsonl``: the scalars of one (seed, round)."""
+
+REPETITION = frozenset({"seed", "seeds", "name"})
+"""Settings in which repetitions of one experiment may differ."""
+
+TELLING = (
+    "strategy.kind",
+    "environment.id",
+    "attack.kind",
+    "aggregator.kind",
+    "learner.kind",
+    "federation.agents",
+)
+"""What tells experiments apart at a glance; all but the last are names that need no key in a label."""
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What one seed of a run recorded, in order of rounds."""
+
+    seed: int
+    rows: tuple[Row, ...]
+    agents: int | None
+    """Number of agents of the run, where its configuration says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory as read: whatever is not written yet is empty."""
+
+    path: Path
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    summary: dict[str, Any]
+    histories: tuple[History, ...]
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its end: it writes its summary last."""
+        return bool(self.summary)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration as ``room.key -> value``, without seeds and names."""
+        return {key: value for key, value in _flatten(self.config) if key not in REPETITION}
+
+    def kind(self, room: str) -> str | None:
+        """What the configuration chose for a room (``strategy``, ``environment`` ...), where it says."""
+        table = self.config.get(room, {})
+        return table.get("kind", table.get("id"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one configuration: repetitions that differ in their seeds only."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def histories(self) -> tuple[History, ...]:
+        """One history per seed, sorted by seed.
+
+        A seed that was run twice is one observation, and counting it twice would narrow every interval: the
+        longer history stands.
+        """
+        longest: dict[int, History] = {}
+        for history in (history for run in self.runs for history in run.histories):
+            known = longest.get(history.seed)
+            if known is None or len(history.rows) > len(known.rows):
+                longest[history.seed] = history
+        return tuple(longest[seed] for seed in sorted(longest))
+
+    @property
+    def repeated(self) -> bool:
+        """Whether some seed was run more than once."""
+        return sum(len(run.histories) for run in self.runs) > len(self.histories)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run reached its end."""
+        return all(run.finished for run in self.runs)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def is_run(path: Path) -> bool:
+    """Whether the directory holds a run: its resolved configuration is written first."""
+    return (path / "config.toml").is_file()
+
+
+def load_run(path: Path | str) -> Run:
+    """Reads one run directory.
+
+    Raises:
+        FedraxError: the path is no run, or one of its files is damaged other than by a torn last line.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FedraxError(
+            f"{path} is no run: there is no such directory; give a directory that fedrax train wrote"
+        )
+    if not is_run(path):
+        raise FedraxError(
+            f"{path} is no run: it has no config.toml; give a directory that fedrax train wrote"
+        )
+    try:
+        config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise FedraxError(
+            f"{path / 'config.toml'} cannot be read: {error}; restore the file or train anew"
+        ) from None
+    agents = config.get("federation", {}).get("agents")
+    histories = {
+        seed: History(seed, tuple(rows), agents) for seed, rows in _rows(path / "metrics.jsonl").items()
+    }
+    return Run(
+        path=path,
+        config=config,
+        manifest=_json_object(path / "manifest.json"),
+        summary=_json_object(path / "summary.json"),
+        histories=tuple(histories[seed] for seed in sorted(histories)),
+    )
+
+
+def load_runs(paths: Iterable[Path | str]) -> list[Run]:
+    """Reads the runs at these paths; a directory that is no run stands for the runs directly inside it.
+
+    Raises:
+        FedraxError: a path is neither, or no path is given.
+    """
+    found: list[Run] = []
+    for path in map(Path, paths):
+        inside = sorted(child for child in path.iterdir() if is_run(child)) if path.is_dir() else []
+        found += [load_run(child) for child in inside] if inside and not is_run(path) else [load_run(path)]
+    if not found:
+        raise FedraxError("no run is given; name one or more directories that fedrax train wrote")
+    return found
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Groups runs by configuration, ignoring seeds, in order of appearance.
+
+    A group is labelled by the settings in which the groups differ, or by its strategy, environment and number
+    of agents when there is but one.
+    """
+    members: dict[str, list[Run]] = {}
+    for run in runs:
+        members.setdefault(json.dumps(run.settings, sort_keys=True, default=str), []).append(run)
+    groups = list(members.values())
+    keys = _telling_keys([group[0].settings for group in groups])
+    labels = [_label(group[0], keys) for group in groups]
+    # Where settings make no short or no unique label, the directory tells the groups apart.
+    return [
+        Group(label if labels.count(label) == 1 else f"{label} ({group[0].name})", tuple(group))
+        for label, group in zip(labels, groups, strict=True)
+    ]
+
+
+def _telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Few settings that tell the configurations apart, those in :data:`TELLING` first.
+
+    A component brings its own options along, so that many settings differ where one says it all: a key is
+    taken only if it separates configurations that the keys before it do not.
+    """
+    keys: list[str] = []
+    apart = 1
+    for key in dict.fromkeys([*TELLING, *(key for setting in settings for key in setting)]):
+        now = len({tuple(str(setting.get(taken)) for taken in (*keys, key)) for setting in settings})
+        if now > apart:
+            keys.append(key)
+            apart = now
+    return keys
+
+
+def _label(run: Run, keys: Sequence[str]) -> str:
+    if not keys:
+        agents = run.settings.get("federation.agents")
+        parts = [run.kind("strategy"), run.kind("environment"), f"{agents} agents" if agents else None]
+        return ", ".join(part for part in parts if part) or run.name
+    named = [
+        str(run.settings.get(key))
+        if key in TELLING[:-1]
+        else f"{key.rpartition('.')[2]}={run.settings.get(key)}"
+        for key in keys
+    ]
+    label = ", ".join(named)
+    return label if len(label) <= 60 else run.name
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise FedraxError(f"{path} is damaged: {error}; restore the file or train anew") from None
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(path: Path) -> dict[int, list[Row]]:
+    """The rows of ``metrics.jsonl`` by seed; empty before the first round."""
+    rows: dict[int, list[Row]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            seed, now = int(row.get("seed", 0)), row["round"]
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+            if number == len(lines):  # a run that is being written, or was killed while writing
+                break
+            raise FedraxError(f"{path} is damaged in line {number}; restore the file or train anew") from None
+        known = rows.setdefault(seed, [])
+        if known and now <= known[-1]["round"]:
+            raise FedraxError(
+                f"{path}, line {number}: round {now} of seed {seed} follows round {known[-1]['round']}; "
+                "two runs wrote to one directory, so train anew"
+            )
+        known.append(row)
+    return rows

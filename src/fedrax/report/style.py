@@ -1,0 +1,140 @@
+"""How figures look, and how they leave: PNG, SVG, or SVG in a page that has a light and a dark mode."""
+
+from __future__ import annotations
+
+import functools
+import html
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+INK = "#1f2430"
+MUTED = "#5c6370"
+GRID = "#dfe3e8"
+PAPER = "#ffffff"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d46")
+"""Okabe & Ito's colour-blind-safe colours, but not yellow and black: each vanishes on one background."""
+
+THEMED = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", PALETTE[0]: "series-0"}
+"""Colours a page replaces by its own: hex -> name of the CSS variable."""
+
+STYLE: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 10,
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "figure.titlesize": 13,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+    "svg.hashsalt": "fedrax",
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 9,
+}
+
+
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """Runs a drawing function under :data:`STYLE`, leaving the caller's matplotlib settings alone."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure of ``width`` x ``height`` inches with a left-aligned title."""
+    figure = Figure(
+        figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08), facecolor=PAPER
+    )
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def colour(index: int) -> str:
+    """The colour of the ``index``-th series."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def dashes(index: int) -> str | tuple[int, tuple[int, ...]]:
+    """The line style of the ``index``-th series: solid until the palette repeats."""
+    styles: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (7, 2)), (0, (1, 1)))
+    return styles[index // len(PALETTE) % len(styles)]
+
+
+def cost_axis(axes: Axes) -> None:
+    """The x-axis of a cost: from 0, with large numbers as 5 k or 2 M."""
+
+    def shortened(number: float, _position: int) -> str:
+        for scale, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if abs(number) >= scale:
+                return f"{number / scale:g}\N{THIN SPACE}{prefix}"
+        return f"{number:g}"
+
+    axes.xaxis.set_major_formatter(FuncFormatter(shortened))
+    axes.set_xlim(left=0)
+
+
+@styled
+def save(figure: Figure, *paths: Path) -> None:
+    """Writes the figure to each path, in the format of its suffix; equal figures give equal files."""
+    for path in paths:
+        dated = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(path, dpi=160, metadata=dated)
+
+
+@styled
+def inline_svg(figure: Figure, prefix: str, description: str) -> str:
+    """The figure as an ``<svg>`` element for an HTML page.
+
+    Text stays text, ids begin with ``prefix`` so that several figures share a page, and the colours of
+    :data:`THEMED` are CSS variables, so that the page's dark mode applies.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'href="#|url\(#', lambda found: f"{found.group()}{prefix}-", text)
+    text = re.sub(r"(\.\d\d)\d+", r"\1", text)  # a hundredth of a point is finer than any screen
+    for hexadecimal, variable in THEMED.items():
+        text = text.replace(hexadecimal, f"var(--{variable})")
+    # The page's own font: matplotlib's list of fallbacks would be repeated for every label.
+    text = re.sub(r"font: ((?:bold )?)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", text)
+    # Below this width the labels are too small to read, and the page scrolls the figure instead.
+    least = 0.8 * 96 * figure.get_figwidth()
+    opening = f'<svg role="img" aria-label="{html.escape(description)}" style="min-width: {least:.0f}px"'
+    return text.replace("<svg", opening, 1)

@@ -1,0 +1,108 @@
+"""What runs reached and what it cost, as numbers with their intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from fedrax.evaluation.statistics import stratified_bootstrap
+from fedrax.report.curves import STATISTICS, Vector, best_scores, column, final_scores, steps_per_agent
+from fedrax.report.runs import Group, History, Row
+
+MISSING = "–"
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """An aggregate over seeds with its 95 % stratified-bootstrap interval, NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, scores: Vector, statistic: str) -> Estimate:
+        """The aggregate of ``scores[seeds]``; all NaN without a seed."""
+        if not scores.size:
+            return cls(math.nan, math.nan, math.nan)
+        aggregate = STATISTICS[statistic][1]
+        low, high = stratified_bootstrap(scores, aggregate)
+        return cls(float(aggregate(scores)), float(low), float(high))
+
+    def __str__(self) -> str:
+        """``478 [470, 485]``, or the value alone where one seed leaves the interval undefined."""
+        if math.isnan(self.low) or math.isnan(self.high):
+            return number(self.value)
+        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One group's line of the result table."""
+
+    label: str
+    seeds: int
+    finished: bool
+    final: Estimate
+    best: Estimate
+    costs: dict[str, str]
+    """By heading of :data:`COSTS`: the mean over seeds, with its unit."""
+
+
+def number(value: float) -> str:
+    """Four significant digits or all digits before the point; a dash for NaN."""
+    if math.isnan(value):
+        return MISSING
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def bytes_text(value: float) -> str:
+    """``1.06 MB``; decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """``0.42 s``, ``1 min 12 s`` or ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+COSTS: dict[str, tuple[Callable[[Row, History], float | None], Callable[[float], str]]] = {
+    "rounds": (column("round"), number),
+    "trajectories per agent (reference count)": (column("trajectories"), number),
+    "trajectories, all": (column("total_trajectories"), number),
+    "steps per agent": (steps_per_agent, number),
+    "steps, all": (column("total_steps"), number),
+    "gradient steps": (column("gradient_steps"), number),
+    "up per agent": (column("bytes_up"), bytes_text),
+    "down per agent": (column("bytes_down"), bytes_text),
+    "training time": (column("seconds"), duration),
+}
+"""Heading -> (the cumulative cost at a row, how to write it)."""
+
+
+def result(group: Group, statistic: str = "iqm", value: str = "return") -> Result:
+    """Final and best ``value`` and the mean cost of a group's seeds, as far as they were recorded."""
+    costs = {}
+    for heading, (cost, write) in COSTS.items():
+        spent = [cost(history.rows[-1], history) for history in group.histories if history.rows]
+        known = [amount for amount in spent if amount is not None]
+        costs[heading] = write(float(np.mean(known))) if known else MISSING
+    return Result(
+        label=group.label,
+        seeds=len(group.histories),
+        finished=group.finished,
+        final=Estimate.of(final_scores(group, value), statistic),
+        best=Estimate.of(best_scores(group, value), statistic),
+        costs=costs,
+    )

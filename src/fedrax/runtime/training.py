@@ -1,0 +1,177 @@
+"""From a configuration to a finished run directory: rounds, records, checkpoints, resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from fedrax.config import Config
+from fedrax.federation import State
+from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
+from fedrax.records.manifest import finish_manifest, write_manifest
+from fedrax.records.metrics import MetricsWriter
+from fedrax.records.progress import Progress
+from fedrax.records.rundir import RunDirectory
+from fedrax.records.summary import write_summary
+from fedrax.runtime.base import Simulation
+from fedrax.runtime.counters import Counters
+from fedrax.runtime.make import physics_draws
+
+
+def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *, progress: bool) -> None:
+    """Trains until the budget is used, from the last checkpoint in ``directory`` if there is one.
+
+    Rows are on disk before the checkpoint that follows them, and a resume drops the rows past its checkpoint, so
+    the records of a run that was killed and resumed equal those of one that was not.
+    """
+    state = simulation.init()
+    counters = [Counters() for _ in config.all_seeds]
+    meta: dict[str, Any] = {"seconds_compile": 0.0, "finished": False}
+    restored = load_checkpoint(directory.checkpoints, state)
+    if restored is not None:
+        state, meta = restored
+        counters = [Counters(**saved) for saved in meta["counters"]]
+        if meta["finished"]:
+            return
+    first = int(meta.get("round", 0))
+    if not directory.manifest.exists():
+        directory.write_config(config.to_toml())
+        write_manifest(
+            directory, config_hash=config.digest(), seeds=list(config.all_seeds), draws=physics_draws(config)
+        )
+    message_bytes = simulation.message_bytes(state)
+
+    started = time.perf_counter()
+    simulation.compile(state)
+    meta["seconds_compile"] += time.perf_counter() - started
+
+    federation = simulation.federation
+    with (
+        MetricsWriter(directory, resume_round=first if restored is not None else None) as writer,
+        Progress(*_goal(config), enabled=progress) as display,
+    ):
+        finished = False
+        while not finished:
+            for state, block in simulation.advance(state, first):
+                rows = _rows(config, counters, block, federation.agents, federation.participants, message_bytes)
+                writer.write(rows)
+                _show(simulation, display, counters, rows)
+                finished = not _any_active(simulation, state)
+            first += config.checkpoint.every
+            writer.sync()
+            meta |= {
+                "round": first,
+                "finished": finished,
+                "counters": [dataclasses.asdict(c) for c in counters],
+            }
+            if finished:
+                _final_evaluation(config, simulation, state, counters)
+                meta["counters"] = [dataclasses.asdict(c) for c in counters]
+            save_policy(directory.policy, jax.vmap(federation.strategy.output)(state.server))
+            save_policy(directory.best_policy, state.best)
+            save_checkpoint(directory.checkpoints, first, state, meta)
+    write_summary(directory, _summary(config, simulation, counters, message_bytes, meta["seconds_compile"]))
+    finish_manifest(directory)
+
+
+def _goal(config: Config) -> tuple[float | None, str]:
+    """The budget to show progress against; none when several limits compete."""
+    budget = config.budget
+    limits = {"round": budget.rounds, "trajectories": budget.trajectories, "steps": budget.steps}
+    known = [(float(limit), unit) for unit, limit in limits.items() if limit is not None]
+    return known[0] if len(known) == 1 else (None, "round")
+
+
+def _rows(
+    config: Config,
+    counters: list[Counters],
+    block: dict[str, np.ndarray],
+    agents: int,
+    participants: int,
+    message_bytes: tuple[int, int],
+) -> list[dict[str, Any]]:
+    """The log's rows of a block of metrics ``[seeds, rounds, ...]``, round by round; adds to the counters."""
+    rows = []
+    for index in range(block["active"].shape[1]):
+        for position, (seed, counter) in enumerate(zip(config.all_seeds, counters, strict=True)):
+            if block["active"][position, index]:
+                metrics = {name: values[position, index] for name, values in block.items()}
+                rows.append(
+                    counter.row(
+                        seed, metrics, agents=agents, participants=participants, message_bytes=message_bytes
+                    )
+                )
+    return rows
+
+
+def _any_active(simulation: Simulation, state: State) -> bool:
+    return bool(np.any(jax.vmap(simulation.active)(state.tally)))
+
+
+def _show(simulation: Simulation, display: Progress, counters: list[Counters], rows: list[dict[str, Any]]) -> None:
+    """Updates the display with the mean over seeds."""
+
+    def mean(values: list[float]) -> float:
+        known = [value for value in values if not math.isnan(value)]
+        return sum(known) / len(known) if known else math.nan
+
+    fractions = [
+        simulation.fraction_done(c.rounds, c.trajectories, c.agent_steps + c.server_steps) for c in counters
+    ]
+    display.update(
+        fraction=min(fractions),
+        round=max(c.rounds for c in counters),
+        evaluation=mean([c.final_return for c in counters]),
+        steps=sum(c.agent_steps + c.server_steps for c in counters),
+    )
+    for row in rows:
+        if "excluded" in row:
+            display.note(
+                f"round {row['round']}, seed {row['seed']}: excluded agents {row['excluded']}, "
+                "whose messages were not finite"
+            )
+
+
+def _final_evaluation(config: Config, simulation: Simulation, state: State, counters: list[Counters]) -> None:
+    """Measures the final policy where the last round had no evaluation."""
+    if config.evaluation.every == 1:
+        return
+    outputs: PyTree = jax.vmap(simulation.federation.strategy.output)(state.server)
+    for index, counter in enumerate(counters):
+        params = jax.tree.map(lambda x, i=index: x[i], outputs)
+        returns, _ = simulation.evaluate(params, episodes=config.evaluation.episodes, seed=config.evaluation.seed)
+        counter.final_return = float(returns.mean())
+        if not counter.final_return <= counter.best_return:
+            counter.best_return = counter.final_return
+
+
+def _summary(
+    config: Config,
+    simulation: Simulation,
+    counters: list[Counters],
+    message_bytes: tuple[int, int],
+    seconds_compile: float,
+) -> dict[str, Any]:
+    """The run's totals: scalars with one seed, lists with several."""
+    each = [
+        {
+            "final_return": counter.final_return,
+            "best_return": counter.best_return,
+            "rounds": counter.rounds,
+            **counter.totals(config.federation.agents, message_bytes),
+        }
+        for counter in counters
+    ]
+    merged = {name: [one[name] for one in each] if len(each) > 1 else each[0][name] for name in each[0]}
+    return {
+        **merged,
+        "seconds_compile": seconds_compile,
+        "seconds_train": max(counter.seconds for counter in counters),
+        "seeds": list(config.all_seeds),
+    }

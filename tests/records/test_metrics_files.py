@@ -1,0 +1,232 @@
+"""Rows in three forms that agree, whatever happened to the process in between."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tensorboardX.proto.event_pb2 import Event
+
+from fedrax.errors import FedraxError
+from fedrax.records.manifest import write_manifest
+from fedrax.records.metrics import MetricsWriter, read_metrics
+from fedrax.records.rundir import RunDirectory
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path)
+
+
+def rows_of(rounds: range, seeds: tuple[int, ...] = (0,)) -> list[dict[str, Any]]:
+    rows = []
+    for number in rounds:
+        for seed in seeds:
+            row: dict[str, Any] = {
+                "seed": seed,
+                "round": number,
+                "train_return": 10.5 * number + seed,
+                "accepted": 9,
+            }
+            if number % 3 == 2:
+                row["return"] = 100.0 + number
+            if number == 4:
+                row["excluded"] = [1, 7]
+            rows.append(row)
+    return rows
+
+
+def table(run: RunDirectory) -> list[dict[str, Any]]:
+    """The CSV's rows with empty cells left out and the rest read as JSON."""
+    with run.metrics_csv.open(newline="") as file:
+        return [{k: json.loads(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def events(run: RunDirectory) -> list[tuple[int, str, float]]:
+    """(step, tag, value) of every scalar in the one event file."""
+    (path,) = run.tensorboard.iterdir()
+    data, found = path.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        data = data[16 + length :]
+    return found
+
+
+def scalars(rows: list[dict[str, Any]], several: bool = False) -> list[tuple[int, str, float]]:
+    """What the event file should hold for ``rows``."""
+    return [
+        (row["round"], f"{name}/seed_{row['seed']}" if several else name, float(np.float32(value)))
+        for row in rows
+        for name, value in row.items()
+        if name not in ("seed", "round") and isinstance(value, (int, float))
+    ]
+
+
+def assert_agree(run: RunDirectory, rows: list[dict[str, Any]], several: bool = False) -> None:
+    assert read_metrics(run.metrics_jsonl) == rows
+    assert table(run) == rows
+    assert events(run) == scalars(rows, several)
+
+
+def test_one_row_in_three_forms(run: RunDirectory) -> None:
+    with MetricsWriter(run, seeds=[0]) as writer:
+        writer.write([{"seed": 0, "round": 0, "return": 9.5, "total_steps": 1200, "excluded": [1, 2]}])
+    line = '{"seed": 0, "round": 0, "return": 9.5, "total_steps": 1200, "excluded": [1, 2]}\n'
+    assert run.metrics_jsonl.read_text() == line
+    assert run.metrics_csv.read_text() == 'seed,round,return,total_steps,excluded\n0,0,9.5,1200,"[1, 2]"\n'
+    assert events(run) == [(0, "return", 9.5), (0, "total_steps", 1200.0)]
+
+
+def test_columns_grow_in_the_middle_of_a_run(run: RunDirectory) -> None:
+    with MetricsWriter(run, seeds=[0]) as writer:
+        for row in rows_of(range(7)):
+            writer.write([row])
+    assert run.metrics_csv.read_text().splitlines()[0] == "seed,round,train_return,accepted,return,excluded"
+    assert_agree(run, rows_of(range(7)))
+
+
+def test_several_seeds_have_their_own_tags(run: RunDirectory) -> None:
+    rows = rows_of(range(4), seeds=(3, 5))
+    with MetricsWriter(run, seeds=[3, 5]) as writer:
+        writer.write(rows)
+    assert (2, "return/seed_5", 102.0) in events(run)
+    assert_agree(run, rows, several=True)
+
+
+def test_seeds_are_those_of_the_manifest(run: RunDirectory) -> None:
+    write_manifest(run, config_hash="", seeds=[3, 5], draws=[], command="")
+    with MetricsWriter(run) as writer:
+        writer.write([{"seed": 3, "round": 0, "return": 1.0}])
+    assert events(run) == [(0, "return/seed_3", 1.0)]
+
+
+def test_numbers_of_any_make_become_plain(run: RunDirectory) -> None:
+    row = {
+        "seed": np.int64(0),
+        "round": jnp.int32(1),
+        "a": np.float32(0.5),
+        "b": jnp.bfloat16(2),
+        "c": float("nan"),
+        "d": jnp.inf,
+        "e": np.float64("-inf"),
+        "f": jnp.arange(2),
+        "g": np.bool_(True),
+    }
+    with MetricsWriter(run, seeds=[0]) as writer:
+        writer.write([row])
+    text = run.metrics_jsonl.read_text()
+    assert text == (
+        '{"seed": 0, "round": 1, "a": 0.5, "b": 2.0, "c": null, "d": null, "e": null, "f": [0, 1], "g": true}\n'
+    )
+    assert events(run) == [(1, "a", 0.5), (1, "b", 2.0), (1, "g", 1.0)]
+
+
+def test_rows_are_readable_while_the_run_goes_on(run: RunDirectory) -> None:
+    with MetricsWriter(run, seeds=[0]) as writer:
+        writer.write(rows_of(range(3)))
+        assert read_metrics(run.metrics_jsonl) == rows_of(range(3))
+        assert table(run) == rows_of(range(3))
+        writer.sync()
+        assert events(run) == scalars(rows_of(range(3)))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(killed=st.integers(1, 9), data=st.data())
+def test_a_killed_and_resumed_run_has_the_records_of_one_that_was_not(
+    run: RunDirectory, killed: int, data: st.DataObject
+) -> None:
+    checkpoint = data.draw(st.integers(0, killed), label="checkpoint")
+    torn = data.draw(st.integers(0, 40), label="bytes torn off")
+    with MetricsWriter(run, seeds=[0, 1]) as writer:
+        writer.write(rows_of(range(checkpoint), (0, 1)))
+        writer.sync()
+        durable = run.metrics_jsonl.stat().st_size
+        writer.write(rows_of(range(checkpoint, killed), (0, 1)))
+    length = run.metrics_jsonl.stat().st_size
+    os.truncate(run.metrics_jsonl, max(durable, length - torn))
+    with MetricsWriter(run, resume_round=checkpoint, seeds=[0, 1]) as writer:
+        assert read_metrics(run.metrics_jsonl) == rows_of(range(checkpoint), (0, 1))
+        for number in range(checkpoint, 10):
+            writer.write(rows_of(range(number, number + 1), (0, 1)))
+    resumed = (run.metrics_jsonl.read_bytes(), run.metrics_csv.read_bytes())
+    assert_agree(run, rows_of(range(10), (0, 1)), several=True)
+    with MetricsWriter(run, seeds=[0, 1]) as writer:
+        for number in range(10):
+            writer.write(rows_of(range(number, number + 1), (0, 1)))
+    assert resumed == (run.metrics_jsonl.read_bytes(), run.metrics_csv.read_bytes())
+
+
+def test_a_new_run_starts_with_no_rows(run: RunDirectory) -> None:
+    for _ in range(2):
+        with MetricsWriter(run, seeds=[0]) as writer:
+            assert read_metrics(run.metrics_jsonl) == []
+            writer.write(rows_of(range(2)))
+    assert_agree(run, rows_of(range(2)))
+
+
+def test_reading_leaves_out_a_torn_last_line_only(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"round": 0}\n{"round": 1}\n{"rou')
+    assert read_metrics(path) == [{"round": 0}, {"round": 1}]
+    path.write_bytes(b'{"round": 0}\n\0\0\0\0')
+    assert read_metrics(path) == [{"round": 0}]
+    path.write_bytes(b'{"round": 0}\n{"rou\n{"round": 2}\n')
+    with pytest.raises(FedraxError, match="line 2 is not JSON"):
+        read_metrics(path)
+    with pytest.raises(FedraxError, match="cannot read the metrics .*: No such file"):
+        read_metrics(tmp_path / "other.jsonl")
+
+
+@pytest.mark.parametrize("taken", [0, 25])
+def test_a_full_disk_tears_no_row_and_says_what_is_kept(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    write = os.write
+    room = taken
+
+    def full(descriptor: int, data: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(descriptor, data[:room])
+        room -= written
+        return written
+
+    writer = MetricsWriter(run, seeds=[0])
+    writer.write(rows_of(range(3)))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", full)
+        with pytest.raises(FedraxError) as caught, writer:
+            writer.write(rows_of(range(3, 5)))
+    message = str(caught.value)
+    assert "No space left on device; rows up to round 2 are kept in metrics.jsonl" in message
+    assert "\n" not in message
+    assert run.metrics_jsonl.read_bytes().endswith(b"\n")
+    with MetricsWriter(run, resume_round=3, seeds=[0]) as resumed:
+        resumed.write(rows_of(range(3, 5)))
+    assert_agree(run, rows_of(range(5)))
+
+
+@pytest.mark.faults
+def test_a_really_full_disk(run: RunDirectory) -> None:
+    """``/dev/full`` refuses every byte, as the last sector of a disk does."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    run.metrics_csv.unlink(missing_ok=True)
+    with pytest.raises(FedraxError, match="No space left on device"), MetricsWriter(run, seeds=[0]) as writer:
+        run.metrics_jsonl.unlink()
+        writer._jsonl = open("/dev/full", "wb", buffering=0)
+        writer.write([{"seed": 0, "round": 0, "return": math.pi}])

@@ -1,0 +1,120 @@
+"""Progress: self-contained lines in a log, one moving line on a terminal."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+
+from fedrax.records.progress import Progress, clock_time, short
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_has_everything() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Progress(305, "round", stream=stream, clock=clock) as progress:
+        progress.update(fraction=0.0, round=0, steps=0)
+        clock.now += 8.0
+        progress.update(fraction=0.4, round=120, evaluation=471.2, steps=40.8e6)
+    assert stream.getvalue() == "round 0/305\nround 120/305  return 471.2  5.1M steps/s  left 0:12\n"
+
+
+def test_a_line_at_most_every_few_seconds_and_always_the_last() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Progress(20, stream=stream, clock=clock) as progress:
+        for number in range(1, 21):
+            progress.update(fraction=number / 20, round=number)
+            clock.now += 1.0
+    lines = stream.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "round 1/20",
+        "round 6/20",
+        "round 11/20",
+        "round 16/20",
+        "round 20/20",
+    ]
+    assert lines[1] == "round 6/20  left 0:14"
+    assert lines[-1] == "round 20/20  took 0:19"
+
+
+def test_a_failing_run_shows_how_far_it_got() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with pytest.raises(ZeroDivisionError), Progress(20, stream=stream, clock=clock) as progress:
+        progress.update(fraction=0.1, round=2)
+        progress.update(fraction=0.2, round=4)
+        raise ZeroDivisionError
+    assert stream.getvalue() == "round 2/20\nround 4/20\n"
+
+
+@pytest.mark.parametrize(
+    ("total", "unit", "line"),
+    [
+        (None, "round", "round 12  25%"),
+        (5000, "trajectories", "round 12  trajectories 1250/5000"),
+        (4e6, "steps", "round 12  steps 1.0M/4.0M"),
+    ],
+)
+def test_any_budget(total: float | None, unit: str, line: str) -> None:
+    stream = io.StringIO()
+    with Progress(total, unit, stream=stream, clock=Clock()) as progress:
+        progress.update(fraction=0.25, round=12, evaluation=math.nan)
+    assert stream.getvalue() == f"{line}\n"
+
+
+def test_a_resumed_run_counts_only_its_own_time() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Progress(100, stream=stream, clock=clock) as progress:
+        progress.update(fraction=0.9, round=90, steps=9e6)
+        clock.now += 10.0
+        progress.update(fraction=0.95, round=95, steps=9.5e6)
+    assert stream.getvalue().splitlines()[-1] == "round 95/100  50.0k steps/s  left 0:10"
+
+
+def test_a_terminal_gets_one_moving_line_and_notes_above_it() -> None:
+    clock, stream = Clock(), Terminal()
+    with Progress(4, stream=stream, clock=clock) as progress:
+        progress.update(fraction=0.5, round=2, evaluation=9.25)
+        progress.note("round 2: excluded agents [3], whose messages were not finite")
+        clock.now += 3.0
+        progress.update(fraction=1.0, round=4, evaluation=20.0)
+    shown = stream.getvalue()
+    assert "round 2: excluded agents [3], whose messages were not finite\n" in shown
+    assert shown.rstrip().split("\r")[-1].count("round 4/4  return 20.0  took 0:03") == 1
+    assert "\x1b[2K" in shown, "the line must be redrawn in place"
+
+
+def test_a_log_gets_notes_as_lines() -> None:
+    stream = io.StringIO()
+    with Progress(4, stream=stream) as progress:
+        progress.note("a [warning]")
+    assert stream.getvalue() == "a [warning]\n"
+
+
+def test_disabled_shows_nothing() -> None:
+    for stream in (io.StringIO(), Terminal()):
+        with Progress(4, enabled=False, stream=stream) as progress:
+            progress.update(fraction=1.0, round=4)
+            progress.note("a warning")
+        assert stream.getvalue() == ""
+
+
+def test_numbers_and_times_are_short() -> None:
+    numbers = (0, 950.4, 9999, 81_240, 999_000, 5.1e6, 2e9)
+    assert [short(n) for n in numbers] == ["0", "950", "9999", "81.2k", "999.0k", "5.1M", "2.0G"]
+    times = (0.4, 59.6, 754, 3600, 36_061)
+    assert [clock_time(t) for t in times] == ["0:00", "1:00", "12:34", "1:00:00", "10:01:01"]

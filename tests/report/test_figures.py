@@ -1,0 +1,158 @@
+"""Figures: what is drawn, in which size, and that nothing is drawn that is not known."""
+
+import matplotlib
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+
+from fedrax.errors import FedraxError
+from fedrax.report import published
+from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
+from fedrax.report.curves import summarise
+from fedrax.report.figures import axes_figure, curves_figure, describe, panels_figure
+from fedrax.report.runs import Group, group_runs, load_run, load_runs
+from fedrax.report.style import inline_svg, save
+
+
+def legend_texts(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_saved_figure_has_its_size_and_ink(write_run, tmp_path):
+    figure = curves_figure([Group("ours", (load_run(write_run(tmp_path / "a")),))], title="T")
+    save(figure, tmp_path / "f.png", tmp_path / "f.svg")
+    image = matplotlib.image.imread(tmp_path / "f.png")
+    assert image.shape[:2] == (round(5.2 * 160), round(7.6 * 160))
+    assert np.unique(image[..., :3].reshape(-1, 3), axis=0).shape[0] > 50
+    assert (tmp_path / "f.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_equal_runs_give_equal_files(write_run, tmp_path):
+    group = Group("ours", (load_run(write_run(tmp_path / "a")),))
+    for name in ("1.svg", "2.svg"):
+        save(curves_figure([group]), tmp_path / name)
+    assert (tmp_path / "1.svg").read_bytes() == (tmp_path / "2.svg").read_bytes()
+
+
+def test_the_callers_settings_are_left_alone(write_run, tmp_path):
+    before = dict(matplotlib.rcParams)
+    curves_figure([Group("ours", (load_run(write_run(tmp_path / "a")),))])
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_several_seeds_have_a_band_and_faint_lines_and_one_has_neither(write_run, tmp_path):
+    several = curves_figure([Group("ours", (load_run(write_run(tmp_path / "a")),))]).axes[0]
+    alone = curves_figure([Group("ours", (load_run(write_run(tmp_path / "b", seeds=(0,))),))]).axes[0]
+    assert [isinstance(band, PolyCollection) for band in several.collections] == [True]
+    assert len(several.lines) == 4
+    assert len(alone.collections) == 0
+    assert len(alone.lines) == 1
+
+
+def test_the_caption_states_statistic_seeds_interval_and_smoothing(write_run, tmp_path):
+    group = Group("ours", (load_run(write_run(tmp_path / "a")),))
+    text = describe([summarise(group, "round", smoothing=5)])
+    for stated in ("IQM of 3 seeds", "95 % stratified bootstrap", "5 last evaluations"):
+        assert stated in text
+    alone = Group("ours", (load_run(write_run(tmp_path / "b", seeds=(0,))),))
+    assert "bootstrap" not in describe([summarise(alone, "round")])
+
+
+def test_published_points_are_drawn_as_they_are_and_labelled(write_run, tmp_path):
+    series = published.load("fedpg-br-cartpole")
+    shown = {"ours": series["FedPG-BR K=10"], "GPOMDP K=1": series["GPOMDP K=1"]}
+    figure = curves_figure(
+        [Group("ours", (load_run(write_run(tmp_path / "a", seeds=(0,))),))], published=shown
+    )
+    theirs, others, ours = figure.axes[0].lines
+    assert tuple(theirs.get_ydata()) == shown["ours"].y
+    assert theirs.get_color() == ours.get_color() != others.get_color()
+    assert legend_texts(figure) == [
+        "ours",
+        "GPOMDP K=1, published (read off)",
+        "published (read off), same colours",
+    ]
+
+
+def test_published_points_over_another_axis_are_refused(write_run, tmp_path):
+    shown = {"ours": published.load("fedpg-br-cartpole")["FedPG-BR K=10"]}
+    with pytest.raises(FedraxError, match="x='trajectories'"):
+        curves_figure([Group("ours", (load_run(write_run(tmp_path / "a")),))], "round", shown)
+
+
+def test_small_multiples_show_each_recorded_cost(write_run, tmp_path):
+    run = load_run(write_run(tmp_path / "a", without=("bytes_up", "seconds")))
+    figure = axes_figure(
+        [Group("ours", (run,))], {"ours": published.load("fedpg-br-cartpole")["FedPG-BR K=10"]}
+    )
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_xlabel() for axes in shown] == [
+        "trajectories per agent (reference count)",
+        "rounds",
+        "environment steps per agent",
+        "environment steps, all agents and server",
+    ]
+    assert [len(axes.lines) for axes in shown] == [2, 1, 1, 1]
+
+
+def test_a_run_without_evaluation_draws_empty_axes(write_run, tmp_path):
+    group = Group("ours", (load_run(write_run(tmp_path / "a", without=("return",))),))
+    for figure in (curves_figure([group]), axes_figure([group])):
+        save(figure, tmp_path / "f.png")
+        assert [text.get_text() for text in figure.axes[0].texts] == ["no evaluation yet"]
+
+
+def test_panels_share_colours(write_run, tmp_path):
+    a = Group("FedPG-BR", (load_run(write_run(tmp_path / "a", seeds=(0,))),))
+    b = Group("SVRPG", (load_run(write_run(tmp_path / "b", seeds=(0,), strategy="svrpg")),))
+    figure = panels_figure({"noise": [a, b], "flip": [b]})
+    first, second = figure.axes
+    assert first.lines[1].get_color() == second.lines[0].get_color() != first.lines[0].get_color()
+    assert [axes.get_title("left") for axes in figure.axes] == ["noise", "flip"]
+
+
+def test_filter_quality_leaves_undefined_precision_out(write_run, tmp_path):
+    run = load_run(write_run(tmp_path / "a", attack="sign-flipping", byzantine=3, filtering=True))
+    figure = filter_quality_figure([Group("ours", (run,))])
+    assert figure is not None
+    recall, precision = figure.axes[0].lines
+    assert recall.get_xydata().tolist() == [[1, 0.25], [2, 0.5], [3, 0.75], [4, 1.0]]
+    assert precision.get_xydata().tolist() == [[2, 0.75], [3, 0.75], [4, 0.75]]
+    heights = [[bar.get_height() for bar in bars] for bars in figure.axes[1].containers]
+    assert np.sum(heights, axis=0).tolist() == [1, 1, 1, 1]
+    assert heights[0] == [1, 0, 0, 1]
+
+
+def test_filter_quality_needs_its_columns(write_run, tmp_path):
+    assert filter_quality_figure([Group("ours", (load_run(write_run(tmp_path / "a")),))]) is None
+
+
+def test_attack_table_and_heat_map(write_run, tmp_path):
+    write_run(tmp_path / "a", attack="random-noise", byzantine=3)
+    write_run(tmp_path / "b", attack="sign-flipping", byzantine=3, rounds=2)
+    write_run(tmp_path / "c", attack="random-noise", byzantine=3, strategy="svrpg", rounds=1)
+    table = attack_table(group_runs(load_runs([tmp_path])))
+    assert table is not None
+    assert table.rules == ("fedpg-br + fedpg-filter", "svrpg + mean")
+    assert table.attacks == ("random-noise", "sign-flipping")
+    assert np.array_equal(table.returns, [[410, 210], [110, np.nan]], equal_nan=True)
+    figure = attack_heatmap(table)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["410", "210", "110", "–"]
+
+
+def test_no_attack_makes_no_table(write_run, tmp_path):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", strategy="svrpg")
+    assert attack_table(group_runs(load_runs([tmp_path]))) is None
+
+
+def test_inline_svg_is_themed_and_its_ids_are_its_own(write_run, tmp_path):
+    figure = curves_figure([Group("ours", (load_run(write_run(tmp_path / "a")),))])
+    text = inline_svg(figure, "first", 'a "quoted" <description>')
+    assert text.startswith('<svg role="img" aria-label="a &quot;quoted&quot; &lt;description&gt;"')
+    assert "var(--ink)" in text
+    assert 'id="first-' in text
+    assert 'id="figure' not in text
+    assert "url(#first-" in text
+    assert "http" not in text

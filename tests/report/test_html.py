@@ -1,0 +1,150 @@
+"""The HTML report: its numbers, that it needs nothing from outside, and that it escapes what it quotes."""
+
+import html.parser
+import re
+
+import pytest
+
+from fedrax.errors import FedraxError
+from fedrax.report.html import write_report
+from fedrax.report.tables import Estimate, bytes_text, duration, number
+
+
+class Checker(html.parser.HTMLParser):
+    """Collects tags, texts and ids, and sees that every element is closed."""
+
+    VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.ids, self.text = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.ids += [value for key, value in attributes if key == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_report_holds_the_expected_numbers(write_run, tmp_path):
+    write_run(tmp_path / "runs" / "a")
+    page = write_report([tmp_path / "runs"], tmp_path / "out" / "report.html").read_text()
+    cells = re.findall(r"<td>(.*?)</td>", page)
+    assert cells[:5] == [
+        "fedpg-br, CartPole-v1, 10 agents",
+        "3",
+        "410 [400, 420]",
+        "410 [400, 420]",
+        "finished",
+    ]
+    assert cells[5:15] == [
+        "fedpg-br, CartPole-v1, 10 agents",
+        "4",
+        "400",
+        "4,800",
+        "8,000",
+        "100,000",
+        "20",
+        "6 kB",
+        "4 kB",
+        "1 min 0 s",
+    ]
+    for said in (
+        "CartPole-v1",
+        "2026-01-02 10:00 to 2026-01-02 10:01",
+        "1 min 12 s",
+        "fedrax train",
+        "jax 0.6.0",
+    ):
+        assert said in page
+
+
+def test_the_report_is_one_file_that_loads_nothing(write_run, tmp_path):
+    write_run(tmp_path / "runs" / "a", attack="sign-flipping", byzantine=3, filtering=True)
+    write_run(tmp_path / "runs" / "b", attack="random-noise", byzantine=3, filtering=True)
+    page = write_report([tmp_path / "runs"], tmp_path / "report.html").read_text()
+    assert not re.findall(r"https?://|//cdn|@import|url\((?!#)|src=", page)
+    checked = Checker(page)
+    assert not {"script", "link", "img", "iframe"} & set(checked.tags)
+    assert checked.tags.count("svg") == 4
+    assert len(checked.ids) == len(set(checked.ids))
+    assert "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+
+
+def test_everything_quoted_is_escaped(write_run, tmp_path):
+    write_run(tmp_path / "<b>&", name='<script>alert("x")</script>')
+    page = write_report([tmp_path / "<b>&"], tmp_path / "report.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "script" not in Checker(page).tags
+
+
+def test_one_seed_is_shown_without_interval_and_says_so(write_run, tmp_path):
+    page = write_report([write_run(tmp_path / "a", seeds=(7,))], tmp_path / "report.html").read_text()
+    assert re.findall(r"<td>(.*?)</td>", page)[1:4] == ["1", "470", "470"]
+    assert "One seed has no interval" in page
+
+
+def test_unfinished_runs_are_marked_and_can_be_resumed(write_run, tmp_path):
+    path = write_run(tmp_path / "a b", finished=False)
+    page = write_report([path], tmp_path / "report.html").read_text()
+    assert "Not finished: a b" in page
+    assert f"fedrax resume &#x27;{path}&#x27;" in page
+    assert "<td>unfinished</td>" in page
+
+
+def test_a_run_without_any_row_still_makes_a_report(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text('name = "new"\n')
+    page = write_report([tmp_path / "run"], tmp_path / "report.html").read_text()
+    assert "No evaluation has been recorded yet" in page
+
+
+def test_missing_columns_are_left_out(write_run, tmp_path):
+    path = write_run(tmp_path / "a", without=("bytes_up", "bytes_down", "gradient_steps"))
+    page = write_report([path], tmp_path / "report.html").read_text()
+    assert "gradient steps" not in page
+    assert "up per agent" not in page
+    assert "100,000" in page
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FedraxError, match="is no run"):
+        write_report([tmp_path / "nothing"], tmp_path / "report.html")
+
+
+def test_numbers_are_written_for_people():
+    assert [number(value) for value in (float("nan"), 0.123456, 487.26, 12345.6, -1500)] == [
+        "–",
+        "0.1235",
+        "487.3",
+        "12,346",
+        "-1,500",
+    ]
+    assert [bytes_text(value) for value in (0, 999, 1500, 2.5e6, 3e12)] == [
+        "0 B",
+        "999 B",
+        "1.5 kB",
+        "2.5 MB",
+        "3e+03 GB",
+    ]
+    assert [duration(value) for value in (0.42, 59.9, 72, 7500)] == [
+        "0.42 s",
+        "59.9 s",
+        "1 min 12 s",
+        "2 h 5 min",
+    ]
+    assert str(Estimate(410, 400, 420)) == "410 [400, 420]"
+    assert str(Estimate(410, float("nan"), float("nan"))) == "410"

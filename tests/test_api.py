@@ -1,0 +1,149 @@
+"""The public API and the command line on short native runs."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fedrax
+from fedrax.cli import main
+
+SHORT = ["budget.trajectories=none", "budget.rounds=12", "evaluation.episodes=3", "checkpoint.every=4"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "short"
+    return fedrax.train("fedpg-br/cartpole", SHORT, seeds=2, out=out, progress=False)
+
+
+def test_run_directory_holds_everything(run):
+    names = {path.name for path in run.path.iterdir()}
+    assert names >= {
+        "config.toml",
+        "manifest.json",
+        "metrics.jsonl",
+        "metrics.csv",
+        "tensorboard",
+        "checkpoints",
+        "policy.safetensors",
+        "best.safetensors",
+        "summary.json",
+    }
+    assert len(list((run.path / "tensorboard").iterdir())) == 1
+
+
+def test_summary_counts_what_the_rows_count(run):
+    summary, rows = run.summary(), run.metrics()
+    assert summary["rounds"] == [12, 12]
+    for index, seed in enumerate(summary["seeds"]):
+        mine = [row for row in rows if row["seed"] == seed]
+        assert [row["round"] for row in mine] == list(range(12))
+        last = mine[-1]
+        for name in ("trajectories", "total_steps", "gradient_steps", "bytes_up", "server_trajectories"):
+            assert summary[name][index] == last[name]
+        assert summary["final_return"][index] == last["return"]
+        assert summary["best_return"][index] == max(row["return"] for row in mine)
+
+
+def test_costs_add_up(run):
+    for row in run.metrics():
+        assert row["total_steps"] == row["agent_steps"] + row["server_steps"]
+        assert row["total_trajectories"] == row["agent_trajectories"] + row["server_trajectories"]
+    parameters = 4 * 16 + 16 + 16 * 16 + 16 + 16 * 2 + 2
+    last = run.metrics()[-1]
+    assert last["bytes_up"] == 12 * 4 * parameters
+    assert last["bytes_down"] == 12 * (4 * parameters + 4)
+
+
+def test_trajectories_follow_the_references_count(run):
+    """K B + b N over K + 1, rounded: from the round's own numbers, b = 4 and N = gradient steps."""
+    rows = [row for row in run.metrics() if row["seed"] == 0]
+    before = {"trajectories": 0, "agent_trajectories": 0, "gradient_steps": 0}
+    for row in rows:
+        spent = {name: row[name] - before[name] for name in before}
+        expected = round((spent["agent_trajectories"] + 4 * spent["gradient_steps"]) / 11)
+        assert spent["trajectories"] == expected
+        before = row
+
+
+def test_seeds_trained_together_equal_seeds_trained_alone(run, tmp_path):
+    alone = fedrax.train("fedpg-br/cartpole", [*SHORT, "seed=1"], out=tmp_path / "alone", progress=False)
+    together = [row for row in run.metrics() if row["seed"] == 1]
+    for ours, theirs in zip(together, alone.metrics(), strict=True):
+        assert ours["trajectories"] == theirs["trajectories"]
+        assert ours["train_return"] == pytest.approx(theirs["train_return"], rel=0.05)
+
+
+def test_evaluation_is_the_same_every_time(run):
+    first, second = run.evaluate(episodes=5), run.evaluate(episodes=5)
+    assert sorted(first) == [0, 1]
+    for seed in first:
+        np.testing.assert_array_equal(first[seed].returns, second[seed].returns)
+    evaluated = run.evaluate(episodes=3)
+    assert evaluated[0].returns.mean() == pytest.approx(run.summary()["final_return"][0])
+
+
+def test_best_policy_earns_the_best_return(run):
+    best = run.evaluate(episodes=3, policy="best")
+    for index, seed in enumerate(run.config.all_seeds):
+        assert best[seed].returns.mean() == pytest.approx(run.summary()["best_return"][index])
+
+
+def test_a_run_directory_is_not_overwritten(run):
+    with pytest.raises(fedrax.FedraxError, match="already holds a run"):
+        fedrax.train("fedpg-br/cartpole", SHORT, out=run.path, progress=False)
+
+
+def test_resuming_a_finished_run_changes_nothing(run):
+    before = (run.path / "metrics.jsonl").read_bytes()
+    assert fedrax.resume(run.path, progress=False).summary() == run.summary()
+    assert (run.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_commands(run, capsys, tmp_path):
+    assert main(["evaluate", str(run.path), "--episodes", "2"]) == 0
+    assert "seed 1: return" in capsys.readouterr().out
+    assert main(["report", str(run.path), "--out", str(tmp_path / "r.html")]) == 0
+    assert "<html" in (tmp_path / "r.html").read_text()
+    assert main(["render", str(run.path), "--out", str(tmp_path / "film")]) == 0
+    assert (tmp_path / "film.gif").stat().st_size > 1000
+    assert (tmp_path / "film.mp4").stat().st_size > 1000
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    for name in ("fedpg-br/cartpole", "krum", "alie", "svrpg", "policy-gradient", "CartPole-v1"):
+        assert name in listed
+
+
+@pytest.mark.parametrize("name", ["fedpg-br", "fedpg-filter", "alie", "federation", "attack", "fedpg-br/cartpole"])
+def test_describe_names_every_option(name, capsys):
+    assert main(["describe", name]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 1
+
+
+def test_describe_shows_meaning_unit_and_default(capsys):
+    main(["describe", "fedpg-br"])
+    text = capsys.readouterr().out
+    assert "strategy.minibatch = 4   [integer, >= 1, trajectories]" in text
+    assert "strategy.mode = \"reference\"   [reference | paper]" in text
+
+
+def test_mistakes_leave_one_line_and_status_1(capsys):
+    assert main(["train", "fedpg-br/cartpole", "federation.agent=3"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "did you mean 'agents'" in error
+
+
+def test_help_does_not_wait_for_jax():
+    code = "import sys, fedrax.cli; fedrax.cli.parser().format_help(); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_manifest_says_what_made_the_run(run):
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["seeds"] == [0, 1]
+    assert manifest["config_hash"] == run.config.digest()
+    assert manifest["ended"] is not None

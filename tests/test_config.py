@@ -1,0 +1,190 @@
+"""Layers, overrides, round trips, and the one line that every mistake ends in."""
+
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedrax.config import Config, dump_toml, merge, parse_override, presets, resolve
+from fedrax.errors import FedraxError
+from fedrax.runtime.make import make_simulation
+
+SMALL = ["budget.rounds=1"]
+
+
+def test_presets_are_the_published_experiments():
+    assert {"fedpg-br/cartpole", "fedpg-br/lunarlander", "fedpg-br/halfcheetah"} <= set(presets())
+
+
+@pytest.mark.parametrize(
+    ("preset", "constants"),
+    [
+        ("fedpg-br/cartpole", (0.999, 1e-3, 12, 20, 4, 0.06, 5000, (16, 16))),
+        ("fedpg-br/lunarlander", (0.99, 1e-3, 26, 38, 8, 0.07, 10_000, (64, 64))),
+        ("fedpg-br/halfcheetah", (0.995, 8e-5, 46, 50, 16, 0.9, 10_000, (64, 64))),
+    ],
+)
+def test_presets_hold_the_published_constants(preset, constants):
+    config = resolve(preset)
+    learner, strategy, aggregator = config.learner, config.strategy, config.aggregator
+    assert constants == (
+        learner["discount"],
+        learner["learning_rate"],
+        strategy["batch_min"],
+        strategy["batch_max"],
+        strategy["minibatch"],
+        aggregator["sigma"],
+        config.budget.trajectories,
+        tuple(learner["hidden"]),
+    )
+    assert aggregator["kind"] == "fedpg-filter"
+    assert (learner["estimator"], learner["normalisation"], learner["optimizer"]) == ("whitened", "steps", "adam")
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        ("attack=alie", {"attack": {"kind": "alie"}}),
+        ("attack.agents=3", {"attack": {"agents": 3}}),
+        ("environment=LunarLander-v3", {"environment": {"id": "LunarLander-v3"}}),
+        ("learner.hidden=[16, 16]", {"learner": {"hidden": [16, 16]}}),
+        ("learner.learning_rate=1e-3", {"learner": {"learning_rate": 1e-3}}),
+        ("name=two words", {"name": "two words"}),
+        ("seed=7", {"seed": 7}),
+    ],
+)
+def test_overrides(text, table):
+    assert parse_override(text) == table
+
+
+def test_a_kinds_own_table_counts_only_for_that_kind():
+    config = resolve("fedpg-br/cartpole", ["strategy=svrpg"])
+    assert config.strategy["batch"] == 16
+    assert "batch_min" not in config.strategy
+    assert config.aggregator["kind"] == "mean"
+
+
+def test_common_options_survive_a_change_of_kind():
+    table = {"attack": {"kind": "sign-flipping", "agents": 3, "scale": 9.0}, "budget": {"rounds": 1}}
+    config = resolve(table, ["attack=random-noise"])
+    assert config.attack["agents"] == 3
+    assert config.attack["scale"] == 3.0
+
+
+def test_mode_sets_defaults_below_everything_said():
+    paper = resolve("fedpg-br/cartpole", ["strategy.mode=paper"])
+    assert (paper.learner["optimizer"], paper.learner["estimator"]) == ("sgd", "gpomdp")
+    assert paper.strategy["ratio_band"] is None
+    assert paper.strategy["steps"] == "geometric-from-0"
+    mixed = resolve("fedpg-br/cartpole", ["strategy.mode=paper", "learner.optimizer=adam", "strategy.ratio_band=0.1"])
+    assert mixed.learner["optimizer"] == "adam"
+    assert mixed.strategy["ratio_band"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["strategy.mode=paper", "attack=alie", "attack.agents=2", "seeds=3"],
+        ["strategy.ratio_band=none", "aggregator=krum"],
+        ["environment.heterogeneity.length={distribution='uniform', low=0.3, high=0.7}"],
+    ],
+)
+def test_resolved_toml_reads_back_equal(overrides, tmp_path):
+    config = resolve("fedpg-br/cartpole", overrides)
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml())
+    assert resolve(path) == config
+    assert resolve(path).digest() == config.digest()
+
+
+values = st.recursive(
+    st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=5,
+)
+tables = st.recursive(
+    st.dictionaries(st.text(min_size=1), values, max_size=4),
+    lambda inner: st.dictionaries(st.text(min_size=1), values | inner, max_size=4),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(tables)
+def test_toml_round_trip(table):
+    assert tomllib.loads(dump_toml(table)) == table
+
+
+def test_merge_keeps_what_later_layers_do_not_say():
+    assert merge([{"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}}]) == {"a": {"x": 1, "y": 3}, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["federation.agent=20"], ["federation.agent", "did you mean 'agents'"]),
+        (["strategy.minibach=4"], ["strategy.minibach", "did you mean 'minibatch'"]),
+        (["strategy=fedpg"], ["fedpg", "did you mean 'fedpg-br'"]),
+        (["attack=sign-flip"], ["sign-flip", "did you mean 'sign-flipping'"]),
+        (["aggregater=krum"], ["aggregater", "did you mean 'aggregator'"]),
+        (["federation.agents=0"], ["federation.agents", "0", "greater than 0"]),
+        (["federation.agents=many"], ["federation.agents", "many", "integer"]),
+        (["learner.discount=1.5"], ["learner.discount", "1.5", "between 0 and 1"]),
+        (["learner.optimizer=adams"], ["learner.optimizer", "did you mean 'adam'"]),
+        (["strategy.mode=papr"], ["strategy.mode", "did you mean 'paper'"]),
+        (["strategy"], ["key=value"]),
+        (["budget.trajectories=none"], ["no budget"]),
+        (["plugins=['/nowhere/mine.py']"], ["plugin", "/nowhere/mine.py"]),
+        (["attack=[1]"], ["attack", "attack.kind"]),
+    ],
+)
+def test_mistakes_in_the_configuration_are_one_clear_line(overrides, words):
+    with pytest.raises(FedraxError) as error:
+        resolve("fedpg-br/cartpole", overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["attack=sign-flipping"], ["sign-flipping", "attack.agents"]),
+        (["attack.agents=3"], ["attack.agents", "there is no attack"]),
+        (["attack=sign-flipping", "attack.agents=11"], ["attack.agents = 11", "federation.agents = 10"]),
+        (["attack=sign-flipping", "attack.agents=5", "aggregator=median"], ["median", "5", "federation.agents"]),
+        (["attack=sign-flipping", "attack.agents=2", "aggregator=bulyan"], ["bulyan", "11", "10"]),
+        (["environment=CartPol-v1"], ["CartPol-v1", "did you mean 'CartPole-v1'"]),
+        (["environment.heterogeneity.lenght=1.0"], ["lenght", "did you mean 'length'"]),
+        (["strategy.batch_min=30"], ["strategy.batch_min", "strategy.batch_max"]),
+        (["environment=FrozenLake-v1"], ["FrozenLake-v1", "Box"]),
+    ],
+)
+def test_impossible_combinations_are_refused_before_training(overrides, words):
+    with pytest.raises(FedraxError) as error:
+        make_simulation(resolve("fedpg-br/cartpole", overrides))
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_no_such_source_names_the_nearest():
+    with pytest.raises(FedraxError, match="did you mean 'fedpg-br/cartpole'"):
+        resolve("fedpg-br/cartpol")
+
+
+def test_broken_toml_says_where(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("budget = [")
+    with pytest.raises(FedraxError, match=r"mine\.toml is not valid TOML"):
+        resolve(path)
+
+
+def test_configuration_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        resolve("fedpg-br/cartpole").seed = 3
+    assert isinstance(resolve("fedpg-br/cartpole"), Config)

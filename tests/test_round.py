@@ -1,0 +1,140 @@
+"""What a round does with absent, broken and Byzantine agents, on short native runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedrax.attacks.base import Attack, attacks, replace_rows
+from fedrax.config import resolve
+from fedrax.runtime.make import make_simulation
+from fedrax.runtime.mapping import map_agents
+
+SMALL = [
+    "federation.agents=5",
+    "budget.trajectories=none",
+    "budget.rounds=4",
+    "checkpoint.every=4",
+    "environment.horizon=30",
+    "evaluation.episodes=2",
+    "strategy.batch_min=2",
+]
+FEW = ["strategy.batch_min=2", "strategy.batch_max=4"]
+"""Trajectories of FedPG-BR's agents; the other strategies have other options."""
+
+
+@attacks.register("test-nan")
+class NotANumber(Attack):
+    """Sends NaN."""
+
+    def corrupt(self, messages, byzantine, key, knowledge):
+        return replace_rows(messages, byzantine, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), messages))
+
+
+def advance(overrides):
+    """Four rounds; the final state and the metrics ``[rounds, ...]`` of seed 0."""
+    few = [] if any(text.startswith("strategy=") for text in overrides) else FEW
+    simulation = make_simulation(resolve("fedpg-br/cartpole", [*SMALL, *few, *overrides]))
+    (result,) = simulation.advance(simulation.init(), 0)
+    state, metrics = result
+    return state, {name: value[0] for name, value in metrics.items()}
+
+
+def finite(tree):
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("aggregator", ["mean", "median", "krum", "geometric-median", "fedpg-filter"])
+def test_an_agent_that_sends_nan_is_excluded_and_named(aggregator):
+    state, metrics = advance(["attack=test-nan", "attack.agents=1", f"aggregator={aggregator}"])
+    assert metrics["excluded"].tolist() == [[True, False, False, False, False]] * 4
+    assert metrics["present"].tolist() == [4] * 4
+    assert finite(state.server.params)
+
+
+def test_all_agents_broken_leaves_the_server_to_itself():
+    state, metrics = advance(["attack=test-nan", "attack.agents=5", "aggregator=mean"])
+    assert metrics["accepted"].tolist() == [0] * 4
+    assert finite(state.server.params)
+    assert (metrics["gradient_steps"] >= 1).all(), "the fallback steps along the server's own gradient"
+
+
+def test_partial_participation_asks_only_a_share():
+    _, metrics = advance(["federation.participation=0.4"])
+    assert (metrics["present"] == 2).all()
+    assert (metrics["agent_trajectories"] <= 2 * 4).all()
+
+
+def test_dropped_out_agents_do_not_count():
+    state, metrics = advance(["federation.dropout=0.6", "strategy=gpomdp", "strategy.batch=2"])
+    assert metrics["present"].min() < 5
+    assert (metrics["accepted"] == metrics["present"]).all()
+    assert finite(state.server.params)
+
+
+def test_nobody_answers():
+    before = make_simulation(resolve("fedpg-br/cartpole", [*SMALL, "strategy=gpomdp"])).init()
+    state, metrics = advance(["federation.dropout=0.999", "strategy=gpomdp", "strategy.batch=2"])
+    assert (metrics["present"] == 0).all()
+    for old, new in zip(jax.tree.leaves(before.server.params), jax.tree.leaves(state.server.params), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_one_agent_alone():
+    state, metrics = advance(["federation.agents=1"])
+    assert (metrics["accepted"] == 1).all()
+    assert finite(state.server.params)
+
+
+def test_the_budget_freezes_a_seed_within_a_call():
+    config = resolve("fedpg-br/cartpole", [*SMALL, *FEW, "budget.rounds=2"])
+    simulation = make_simulation(config)
+    ((state, metrics),) = simulation.advance(simulation.init(), 0)
+    assert metrics["active"][0].tolist() == [True, True, False, False]
+    assert state.tally.rounds.tolist() == [2]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+def test_batches_of_agents_compute_the_same(batch):
+    whole, _ = advance([])
+    split, _ = advance([f"runtime.agents_per_batch={batch}"])
+    for a, b in zip(jax.tree.leaves(whole.server.params), jax.tree.leaves(split.server.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 10])
+def test_map_agents_keeps_order_and_shape(batch):
+    out = map_agents(lambda x: x * 2, jnp.arange(7), batch)
+    assert out.tolist() == [0, 2, 4, 6, 8, 10, 12]
+
+
+def test_evaluation_every_other_round_only():
+    _, metrics = advance(["evaluation.every=2"])
+    assert np.isnan(metrics["return"]).tolist() == [True, False, True, False]
+
+
+def test_heterogeneous_agents_live_in_different_worlds():
+    """With a pole that hardly falls and one that falls at once, agents' episodes differ as drawn."""
+    _, same = advance(["strategy=gpomdp", "strategy.batch=4"])
+    _, other = advance(
+        [
+            "strategy=gpomdp",
+            "strategy.batch=4",
+            "environment.heterogeneity.gravity=[0.0, 0.0, 0.0, 0.0, 0.0]",
+            "environment.heterogeneity.force_mag=0.001",
+        ]
+    )
+    assert (other["agent_steps"] == 5 * 4 * 30).all()
+    assert (same["agent_steps"] < 5 * 4 * 30).all()
+
+
+@pytest.mark.parametrize("strategy", ["fedpg-br", "svrpg", "gpomdp"])
+@pytest.mark.parametrize("agents", [1, 4])
+def test_every_strategy_runs(strategy, agents):
+    sizes = FEW if strategy == "fedpg-br" else ["strategy.batch=2"]
+    simulation = make_simulation(
+        resolve("fedpg-br/cartpole", [*SMALL, f"strategy={strategy}", f"federation.agents={agents}", *sizes])
+    )
+    ((state, _),) = simulation.advance(simulation.init(), 0)
+    assert finite(state.server.params)
+    assert state.tally.rounds.tolist() == [4]
