@@ -66,9 +66,9 @@ def test_a_directory_with_something_else_is_refused(tmp_path: Path, resume: bool
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FedraxError, match="is not a directory; choose another path"):
+    with pytest.raises(FedraxError, match=r"is not a directory; choose another path"):
         RunDirectory.create(tmp_path / "file")
-    with pytest.raises(FedraxError, match="cannot make the run directory .*: Not a directory"):
+    with pytest.raises(FedraxError, match=r"cannot make the run directory .*: Not a directory"):
         RunDirectory.create(tmp_path / "file" / "run")
 
 
@@ -76,7 +76,7 @@ def test_a_missing_run_is_guessed(tmp_path: Path) -> None:
     RunDirectory(tmp_path / "cartpole-1").write_config("")
     with pytest.raises(FedraxError, match=r"it does not exist \(did you mean 'cartpole-1'\?\)"):
         RunDirectory.open(tmp_path / "cartpol-1")
-    with pytest.raises(FedraxError, match="it does not exist$"):
+    with pytest.raises(FedraxError, match=r"it does not exist$"):
         RunDirectory.open(tmp_path / "nowhere" / "cartpole-1")
 
 

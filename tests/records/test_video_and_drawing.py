@@ -25,9 +25,10 @@ def frames(count: int, height: int = 48, width: int = 64) -> Iterator[np.ndarray
 
 
 def read(path: Path) -> list[np.ndarray]:
-    with warnings.catch_warnings(), imageio.v2.get_reader(path) as reader:
-        warnings.simplefilter("ignore")
-        return [np.asarray(frame)[..., :3] for frame in reader]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The reader starts a child process, and JAX warns of that.
+        with imageio.v2.get_reader(path) as reader:
+            return [np.asarray(frame)[..., :3] for frame in reader]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
@@ -76,7 +77,7 @@ def test_clear_errors(tmp_path: Path) -> None:
         with pytest.raises(FedraxError, match=r"frame 1 is .*; frames must be uint8\[height, width, 3\]"):
             write_video([np.zeros((4, 6, 3), np.uint8), wrong], tmp_path / "film.mp4", fps=30)
     (tmp_path / "file").touch()
-    with pytest.raises(FedraxError, match="cannot write .*Not a directory|cannot write .*File exists"):
+    with pytest.raises(FedraxError, match=r"cannot write .*Not a directory|cannot write .*File exists"):
         write_video(frames(2), tmp_path / "file" / "film.mp4", fps=30)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

@@ -11,6 +11,7 @@ where speed matters, EnvPool is the answer.
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -72,6 +73,10 @@ class EnvPoolEnvironments(HostEnvironments):
         self._pool = envpool.make_gymnasium(
             self._id, num_envs=self.count, seed=[int(seed) for seed in seeds], **self._settings
         )
+        with warnings.catch_warnings():
+            # EnvPool makes its spaces when they are first looked at, in a precision that Gymnasium warns of.
+            warnings.simplefilter("ignore", UserWarning)
+            _ = self._pool.observation_space, self._pool.action_space
 
     def reset(self) -> np.ndarray:
         """Starts a fresh episode in every copy."""

@@ -48,12 +48,13 @@ def describe_environment(id: str, *, native: bool = True, backend: Backend = "au
             f"unknown environment {id!r}{nearest(id, gymnasium.registry)}: give the full id of an "
             "environment registered with Gymnasium; one of your own is registered by a file named in plugins"
         )
+    if backend == "envpool":
+        uses_envpool(id, backend)
+    spaces = _host_spaces(id, backend)
     limit = gymnasium.registry[id].max_episode_steps
     if limit is None:
         raise FedraxError(f"environment {id!r} has no time limit; register it with max_episode_steps")
-    if backend == "envpool":
-        uses_envpool(id, backend)
-    return Description(_host_spaces(id, backend), limit, native=False)
+    return Description(spaces, limit, native=False)
 
 
 def uses_envpool(id: str, backend: Backend) -> bool:

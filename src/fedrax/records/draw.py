@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT = 600, 400
 METRES = 5.6
-"""Shown width; the track's limits are 2.4 m from its middle."""
+"""Shown width: by default the track's limits are 2.4 m from its middle."""
 SMOOTHING = 3
 """Drawn this much larger, then shrunk, because the rasteriser has hard edges."""
 
@@ -25,7 +25,8 @@ def draw_cartpole(state: np.ndarray, physics: Mapping[str, float]) -> np.ndarray
 
     Args:
         state: position in m, velocity in m/s, angle in rad (positive leans right), angular velocity; ``[4]``.
-        physics: of the environment; ``length`` is half the pole's length in m.
+        physics: of the environment; ``length`` is half the pole's length and ``x_threshold`` where the
+            track ends, in m.
     """
     image = Image.new("RGB", (WIDTH * SMOOTHING, HEIGHT * SMOOTHING), SKY)
     canvas = _Canvas(ImageDraw.Draw(image))
@@ -39,8 +40,8 @@ def draw_cartpole(state: np.ndarray, physics: Mapping[str, float]) -> np.ndarray
     for tick in range(-2, 3):
         at = WIDTH / 2 + tick * metre
         canvas.line((at, rail + 8), (at, rail + (20 if tick == 0 else 14)), 2, RAIL)
-    for side in (-2.4, 2.4):
-        at = WIDTH / 2 + side * metre
+    for side in (-1, 1):
+        at = WIDTH / 2 + side * float(physics.get("x_threshold", 2.4)) * metre
         canvas.line((at, rail - 26), (at, rail + 14), 4, LIMIT)
 
     canvas.box((middle - 42, deck), (middle + 42, deck + 36), CART, radius=7)

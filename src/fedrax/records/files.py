@@ -23,8 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``; what the block writes there replaces ``path`` if the block ends well.
 
     The replacement survives a power cut. When the block fails, the temporary file is removed and ``path`` is
-    as it was. The temporary name is always the same, so a killed process leaves at most one, and the next write
-    to ``path`` uses up.
+    as it was. The temporary name is always the same, so a killed process leaves at most one, which the next
+    write to ``path`` uses up.
 
     Raises:
         FedraxError: the operating system refused (disk full, no permission ...).

@@ -56,7 +56,8 @@ def _encoder(path: Path, fps: float) -> Iterator[Any]:
         # The encoder is a child process. JAX warns of any fork, but this one only starts another program.
         warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
         encoder = imageio.v2.get_writer(path, mode="I", **settings)
-        with encoder:
+        # As a context manager it would leave its child process running after an error.
+        with contextlib.closing(encoder):
             yield encoder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -63,7 +62,7 @@ class HostSimulation(Simulation):
         environments = self._make(episodes, self.evaluation_horizon)
         try:
             environments.reseed(host_seeds((episodes,), seed, "evaluation"))
-            return evaluate_host(environments, lambda observation: np.asarray(self.programs.greedy(params, observation)))
+            return evaluate_host(environments, self.programs.greedy_actor(params))
         finally:
             environments.close()
 
@@ -93,7 +92,7 @@ class HostSimulation(Simulation):
             update_key = derive(key, "work", update)
             fresh = update == 0
             collected = site.agents.collect(
-                partial(programs.act_agents, agents, downlink, roster.byzantine, update_key, fresh=fresh),
+                programs.actor_of_agents(agents, downlink, roster.byzantine, update_key, fresh=fresh),
                 counts,
                 strategy.max_episodes,
                 self.training_horizon,
@@ -118,7 +117,7 @@ class HostSimulation(Simulation):
         while strategy.server_episodes and bool(strategy.refining(server)):
             params = strategy.policy(server)
             collected = site.server.collect(
-                partial(self.programs.act_server, params, derive(key, "collect", episodes_so_far)),
+                self.programs.actor_of_server(params, derive(key, "collect", episodes_so_far)),
                 np.array([strategy.server_episodes]),
                 strategy.server_episodes,
                 self.training_horizon,

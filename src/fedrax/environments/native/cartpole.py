@@ -34,9 +34,9 @@ class CartPoleState(NamedTuple):
 class CartPole(NativeEnvironment):
     """Gymnasium's CartPole-v1 (Barto, Sutton and Anderson, 1983; explicit Euler steps), in float32.
 
-    Gymnasium integrates in float64 and rounds to float32 only what it shows. One step from the same state is equal
-    up to that rounding. Under the same sequence of actions the difference then grows with the unstable pole, about
-    e^4 per second (50 steps): invisible over an episode of random actions, but one of 500 steps parts ways.
+    Gymnasium integrates in float64 and rounds to float32 only what it shows. One step from the same state is
+    equal up to that rounding. Under the same actions the difference then grows with the unstable pole, about
+    e^4 per second (50 steps): invisible in an episode of random actions, while one of 500 steps parts ways.
     """
 
     spaces: ClassVar[Spaces] = Spaces(

@@ -1,0 +1,285 @@
+"""Known values of single rules, then the laws that every rule obeys."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from fedrax.aggregators.base import aggregators
+from fedrax.errors import FedraxError
+
+KEY = jax.random.key(0)
+N, D, F = 8, 3, 1
+# Radii on the scale of the vectors drawn below, so that the filters sometimes reject, accept, and use either rule.
+SETTINGS = {
+    "fedpg-filter": {"sigma": 6.0},
+    "fedpg-filter-v0": {"sigma": 4.0},
+    "centered-clipping": {"radius": 5.0},
+}
+RULES = {
+    **{name: (name, SETTINGS.get(name, {})) for name in aggregators.names()},
+    "fedpg-filter calibrated": ("fedpg-filter", {"radius": "calibrated"}),
+    "centered-clipping from zero": ("centered-clipping", {"start": "zero"}),
+    "norm-clipping to a radius": ("norm-clipping", {"radius": 4.0}),
+    "multi-krum of two": ("multi-krum", {"selected": 2}),
+}
+DRAWING = {"fedpg-filter-v0"}
+every_rule = pytest.mark.parametrize("rule", RULES)
+some_vectors = arrays(
+    np.float32, (N, D), elements=st.integers(-1600, 1600).map(lambda number: np.float32(number / 160))
+)
+some_present = st.sets(st.integers(0, N - 1), min_size=1)
+LAWS = settings(max_examples=25, deadline=None)
+
+
+@functools.cache
+def compiled(rule):
+    name, options = RULES[rule]
+    component = aggregators.build(name, {"tolerated": F} | options)
+    return jax.jit(lambda vectors, weights, key: component(vectors, weights, samples=16.0, key=key))
+
+
+def run(rule, vectors, weights=None, key=KEY):
+    vectors = np.asarray(vectors, np.float32)
+    weights = np.ones(len(vectors)) if weights is None else weights
+    return jax.tree.map(np.asarray, compiled(rule)(vectors, np.asarray(weights, np.float32), key))
+
+
+def build(name, **options):
+    return aggregators.build(name, options)
+
+
+# Known values.
+
+
+def krum_scores(vectors, f):
+    squares = np.square(vectors[:, None].astype(np.float64) - vectors).sum(-1)
+    return np.sort(squares, axis=1)[:, 1 : max(len(vectors) - f - 2, 1) + 1].sum(1)
+
+
+def bulyan(vectors, f):
+    """El Mhamdi et al. (2018), section 4, with one Krum after the other written out."""
+    left, chosen = list(range(len(vectors))), []
+    while len(chosen) < len(vectors) - 2 * f:
+        best = left[int(np.argmin(krum_scores(vectors[left], f)))]
+        chosen.append(best)
+        left.remove(best)
+    columns = vectors[chosen].astype(np.float64).T
+    size = len(vectors) - 4 * f
+    nearest = [column[np.argsort(np.abs(column - np.median(column)))][:size].mean() for column in columns]
+    return np.array(nearest), sorted(chosen)
+
+
+@pytest.mark.parametrize(("agents", "f"), [(7, 1), (12, 2), (15, 3), (5, 0)])
+def test_bulyan_and_krum_against_their_definitions(agents, f):
+    vectors = np.random.default_rng(agents).normal(size=(agents, 4)).astype(np.float32)
+    ones = jnp.ones(agents)
+    expected, chosen = bulyan(vectors, f)
+    got = build("bulyan", tolerated=f)(vectors, ones, key=KEY)
+    np.testing.assert_allclose(got.vector, expected, rtol=1e-5, atol=1e-6)
+    assert np.flatnonzero(got.accepted).tolist() == chosen
+    best = np.argsort(krum_scores(vectors, f))
+    krum = build("krum", tolerated=f)(vectors, ones, key=KEY)
+    np.testing.assert_array_equal(krum.vector, vectors[best[0]])
+    assert np.flatnonzero(krum.accepted).tolist() == [best[0]]
+    several = build("multi-krum", tolerated=f)(vectors, ones, key=KEY)
+    assert np.flatnonzero(several.accepted).tolist() == sorted(best[: agents - f])
+    np.testing.assert_allclose(several.vector, vectors[best[: agents - f]].mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_count_in_the_weighted_mean_only():
+    vectors, weights = jnp.array([[0.0], [4.0], [9.0]]), jnp.array([3.0, 1.0, 0.0])
+    assert build("weighted-mean")(vectors, weights, key=KEY).vector == 1.0
+    assert build("mean")(vectors, weights, key=KEY).vector == 2.0
+
+
+def test_geometric_median_weighs():
+    vectors = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert jnp.allclose(
+        build("geometric-median")(vectors, jnp.array([3.0, 1.0, 1.0]), key=KEY).vector, 0, atol=1e-4
+    )
+    fermat = build("geometric-median")(vectors, jnp.full(3, 1e-30), key=KEY).vector
+    # The Fermat point of a right isosceles triangle.
+    np.testing.assert_allclose(fermat, (3 - np.sqrt(3)) / 6, rtol=1e-4)
+
+
+def test_norm_clipping_to_the_median_norm():
+    vectors = jnp.array([[3.0, 4.0], [0.0, 1.0], [-20.0, 0.0]])
+    got = build("norm-clipping")(vectors, jnp.ones(3), key=KEY)
+    np.testing.assert_allclose(got.vector, [(3 - 5) / 3, 5 / 3], rtol=1e-6)
+    assert got.metrics["clip_norm"] == 5.0
+
+
+def test_trimmed_mean_becomes_the_median_where_few_are_present():
+    vectors = jnp.array([[1.0], [2.0], [4.0], [50.0], [7.0], [8.0], [9.0]])
+    rule = build("trimmed-mean", tolerated=3)
+    assert rule(vectors, jnp.array([1.0, 1, 1, 1, 0, 0, 0]), key=KEY).vector == 3.0
+    assert rule(vectors, jnp.ones(7), key=KEY).vector == 7.0
+
+
+BOUNDS = {
+    "median": 7,
+    "trimmed-mean": 7,
+    "geometric-median": 7,
+    "centered-clipping": 7,
+    "norm-clipping": 7,
+    "fedpg-filter": 7,
+    "fedpg-filter-v0": 7,
+    "krum": 9,
+    "multi-krum": 9,
+    "bulyan": 15,
+}
+
+
+@pytest.mark.parametrize(("name", "least"), BOUNDS.items())
+def test_bounds_for_three_byzantine(name, least):
+    rule = build(name, tolerated=3)
+    rule.check(least)
+    with pytest.raises(FedraxError, match=f"at least {least}, but a round has {least - 1}"):
+        rule.check(least - 1)
+
+
+def test_every_rule_states_its_bound():
+    assert set(aggregators.names()) == {*BOUNDS, "mean", "weighted-mean"}
+    build("mean", tolerated=3).check(1)
+    build("weighted-mean", tolerated=3).check(1)
+    build("fedpg-filter").check(1)
+
+
+def test_bounds_that_options_change():
+    build("norm-clipping", tolerated=3, radius=1.0).check(4)
+    build("norm-clipping", tolerated=3, quantile=0.0).check(4)
+    build("norm-clipping", tolerated=1, quantile=0.75).check(5)
+    with pytest.raises(FedraxError, match="at least 5"):
+        build("norm-clipping", tolerated=1, quantile=0.75).check(4)
+    with pytest.raises(FedraxError, match=r"selected = 8 is more than the 7 of 9 agents .* lower it"):
+        build("multi-krum", tolerated=2, selected=8).check(9)
+
+
+# Laws.
+
+
+@every_rule
+@given(vectors=some_vectors, present=st.sampled_from([(1, 6), (0, 2, 3, 5, 7)]), junk=some_vectors)
+@LAWS
+def test_absent_is_removed(rule, vectors, present, junk):
+    """The strongest law: absent rows may hold anything finite, and draws do not shift."""
+    weights = np.zeros(N)
+    weights[list(present)] = 1
+    filled = np.where(weights[:, None] > 0, vectors, junk * np.float32(3e37))
+    masked, removed = run(rule, filled, weights), run(rule, vectors[list(present)])
+    if rule not in DRAWING or masked.valid:
+        np.testing.assert_array_equal(masked.accepted[list(present)], removed.accepted)
+    assert not masked.accepted[weights == 0].any()
+    assert masked.valid == removed.valid
+    np.testing.assert_allclose(masked.vector, removed.vector, rtol=1e-4, atol=1e-4)
+    for name, value in masked.metrics.items():
+        np.testing.assert_allclose(value, removed.metrics[name], rtol=1e-5, err_msg=name)
+
+
+@every_rule
+@given(vectors=some_vectors, order=st.permutations(range(N)))
+@LAWS
+def test_order_does_not_matter(rule, vectors, order):
+    if rule in DRAWING:
+        return
+    # Distinct rows: of equally good ones a rule takes the first.
+    vectors = vectors + np.random.default_rng(0).uniform(-0.01, 0.01, (N, D)).astype(np.float32)
+    straight, shuffled = run(rule, vectors), run(rule, vectors[order])
+    np.testing.assert_array_equal(straight.accepted[list(order)], shuffled.accepted)
+    np.testing.assert_allclose(straight.vector, shuffled.vector, rtol=1e-4, atol=1e-4)
+
+
+FIXED_ORIGIN = {"norm-clipping", "norm-clipping to a radius", "centered-clipping from zero"}
+
+
+@pytest.mark.parametrize("rule", sorted(set(RULES) - FIXED_ORIGIN))
+@given(vectors=some_vectors, shift=st.integers(-64, 64))
+@LAWS
+def test_moving_everyone_moves_the_result(rule, vectors, shift):
+    # Multiples of 1/256 below 100: sums are exact, so that no tie or radius is decided by rounding.
+    vectors = np.round(vectors * 256) / 256
+    here, there = run(rule, vectors), run(rule, vectors + shift)
+    np.testing.assert_array_equal(here.accepted, there.accepted)
+    moved = there.vector - shift if there.valid else there.vector
+    np.testing.assert_allclose(moved, here.vector, atol=2e-3)
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed-mean"])
+@given(vectors=some_vectors, outlier=arrays(np.float32, D, elements=st.floats(-3e38, 3e38, width=32)))
+@LAWS
+def test_outliers_leave_the_result_in_the_honest_range(rule, vectors, outlier):
+    vectors[:F] = outlier
+    got = run(rule, vectors).vector
+    assert (vectors[F:].min(0) <= got).all()
+    assert (got <= vectors[F:].max(0)).all()
+
+
+@every_rule
+@given(
+    vectors=some_vectors, present=some_present, huge=st.sets(st.integers(0, N - 1)), size=st.integers(0, 38)
+)
+@LAWS
+def test_always_finite(rule, vectors, present, huge, size):
+    weights = np.zeros(N)
+    weights[list(present)] = 1
+    vectors[list(huge)] *= np.float32(10.0) ** min(size, 37)
+    got = run(rule, vectors, weights)
+    assert np.isfinite(got.vector).all()
+    assert all(np.isfinite(value) for value in got.metrics.values())
+    assert got.valid == got.accepted.any()
+    assert not (got.accepted & (weights == 0)).any()
+    if not got.valid:
+        assert (got.vector == 0).all()
+
+
+DEFENDED = sorted(set(RULES) - {"mean", "weighted-mean"})
+
+
+@pytest.mark.parametrize("rule", DEFENDED)
+@pytest.mark.parametrize("value", [1e15, 1e30, -3e38])
+def test_one_huge_row_does_no_harm(rule, value):
+    """The honest rows' arithmetic survives: the result is as near to them as they are to each other."""
+    vectors = np.random.default_rng(1).normal(0.05, 0.01, (N, D))
+    vectors[2] = value
+    got = run(rule, vectors)
+    assert got.valid
+    np.testing.assert_allclose(got.vector, 0.05, atol=0.7 if "to a radius" in rule else 0.05)
+    if rule == "centered-clipping":
+        return
+    if rule in ("krum", "multi-krum", "bulyan") or rule.startswith("fedpg"):
+        assert not got.accepted[2]
+
+
+@every_rule
+def test_nobody_one_and_equals(rule):
+    vectors = np.random.default_rng(2).normal(size=(N, D)).astype(np.float32)
+    nobody = run(rule, vectors, np.zeros(N))
+    assert not nobody.valid
+    assert not nobody.accepted.any()
+    assert (nobody.vector == 0).all()
+    one = run(rule, vectors, np.eye(N)[3])
+    equals = run(rule, np.repeat(vectors[:1], N, 0))
+    assert one.valid
+    assert equals.valid
+    assert one.accepted.tolist() == (np.arange(N) == 3).tolist()
+    np.testing.assert_allclose(one.vector, vectors[3], rtol=1e-6)
+    np.testing.assert_allclose(equals.vector, vectors[0], rtol=1e-6)
+
+
+@every_rule
+def test_maps_over_seeds(rule):
+    vectors = np.random.default_rng(3).normal(size=(3, N, D)).astype(np.float32)
+    weights = np.ones((3, N), np.float32)
+    weights[1, :4] = 0
+    keys = jax.random.split(KEY, 3)
+    mapped = jax.vmap(compiled(rule))(vectors, weights, keys)
+    for seed in range(3):
+        single = run(rule, vectors[seed], weights[seed], keys[seed])
+        np.testing.assert_array_equal(mapped.accepted[seed], single.accepted)
+        np.testing.assert_allclose(mapped.vector[seed], single.vector, rtol=1e-4, atol=1e-5)
