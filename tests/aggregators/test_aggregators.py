@@ -15,7 +15,7 @@ from fedrax.errors import FedraxError
 
 KEY = jax.random.key(0)
 N, D, F = 8, 3, 1
-# Radii on the scale of the vectors drawn below, so that the filters sometimes reject, accept, and use either rule.
+# On the scale of the vectors drawn below, so that the filters accept, reject, and use either rule.
 SETTINGS = {
     "fedpg-filter": {"sigma": 6.0},
     "fedpg-filter-v0": {"sigma": 4.0},
@@ -30,11 +30,18 @@ RULES = {
 }
 DRAWING = {"fedpg-filter-v0"}
 every_rule = pytest.mark.parametrize("rule", RULES)
-some_vectors = arrays(
-    np.float32, (N, D), elements=st.integers(-1600, 1600).map(lambda number: np.float32(number / 160))
-)
+
+
+
+def grid(seed, levels):
+    """Vectors in [-10, 10] on a grid, a coarse one full of ties; its steps are exact in float32."""
+    steps = np.random.default_rng(seed).integers(-levels, levels, size=(N, D), endpoint=True)
+    return (steps * (10.0 / levels)).astype(np.float32)
+
+
+some_vectors = st.builds(grid, st.integers(0, 2**32), st.sampled_from([2, 20, 1280]))
 some_present = st.sets(st.integers(0, N - 1), min_size=1)
-LAWS = settings(max_examples=25, deadline=None)
+LAWS = settings(max_examples=20, deadline=None)
 
 
 @functools.cache
@@ -182,12 +189,11 @@ def test_absent_is_removed(rule, vectors, present, junk):
         np.testing.assert_allclose(value, removed.metrics[name], rtol=1e-5, err_msg=name)
 
 
-@every_rule
+# A draw is not tied to an agent; and with f = 1 Bulyan's last Krum compares two mutual nearest neighbours.
+@pytest.mark.parametrize("rule", sorted(set(RULES) - DRAWING - {"bulyan"}))
 @given(vectors=some_vectors, order=st.permutations(range(N)))
 @LAWS
 def test_order_does_not_matter(rule, vectors, order):
-    if rule in DRAWING:
-        return
     # Distinct rows: of equally good ones a rule takes the first.
     vectors = vectors + np.random.default_rng(0).uniform(-0.01, 0.01, (N, D)).astype(np.float32)
     straight, shuffled = run(rule, vectors), run(rule, vectors[order])
@@ -211,7 +217,9 @@ def test_moving_everyone_moves_the_result(rule, vectors, shift):
 
 
 @pytest.mark.parametrize("rule", ["median", "trimmed-mean"])
-@given(vectors=some_vectors, outlier=arrays(np.float32, D, elements=st.floats(-3e38, 3e38, width=32)))
+@given(
+    vectors=some_vectors, outlier=arrays(np.float32, D, elements=st.floats(-(2.0**127), 2.0**127, width=32))
+)
 @LAWS
 def test_outliers_leave_the_result_in_the_honest_range(rule, vectors, outlier):
     vectors[:F] = outlier
@@ -249,9 +257,9 @@ def test_one_huge_row_does_no_harm(rule, value):
     vectors[2] = value
     got = run(rule, vectors)
     assert got.valid
-    np.testing.assert_allclose(got.vector, 0.05, atol=0.7 if "to a radius" in rule else 0.05)
-    if rule == "centered-clipping":
-        return
+    # A set radius bounds what the row can do; without one it is as little as any honest row could.
+    allowed = {"norm-clipping to a radius": 4 / N, "centered-clipping": 3 * 5 / N}.get(rule, 0.05)
+    np.testing.assert_allclose(got.vector, 0.05, atol=allowed)
     if rule in ("krum", "multi-krum", "bulyan") or rule.startswith("fedpg"):
         assert not got.accepted[2]
 

@@ -34,7 +34,7 @@ class Scripted(HostEnvironments):
     def observe(self):
         return np.stack([np.arange(self.count), self.episode, self.now], -1).astype(np.float32)
 
-    def step(self, actions):
+    def step(self, actions, active=None):
         assert actions.shape == (self.count,)
         resets = self.over
         self.episode, self.now = self.episode + resets, np.where(resets, 0, self.now + 1)

@@ -24,16 +24,16 @@ from fedrax.registry import option
 class GeometricMedian(Aggregator):
     """The point of least weighted total distance to the vectors (RFA; Pillutla et al., IEEE TSP 2022).
 
-    Smoothed Weiszfeld (their algorithm 2) from the coordinate-wise median, so that vectors far off cost no
-    iterations. Lengths in the options are in units of the median distance from there, which makes the rule
-    indifferent to the scale of the vectors. It holds while Byzantine agents have less than half of the
-    weight.
+    Weiszfeld's iteration from the coordinate-wise median, so that vectors far off cost no iterations, with
+    Vardi and Zhang's step (PNAS 2000, equation 2.6) at a vector, where Weiszfeld's would be stuck. Lengths
+    in the options are in units of the median distance from the start, which makes the rule indifferent to
+    the vectors' scale. It holds while Byzantine agents have less than half of the weight.
     """
 
     iterations: int = option(100, "most Weiszfeld steps", unit="steps", minimum=1)
     tolerance: float = option(1e-6, "stop at a step shorter than this", unit="median distances", minimum=0)
     smoothing: float = option(
-        1e-6, "distances below this count as this", unit="median distances", minimum=1e-9
+        1e-6, "distances up to this count as zero", unit="median distances", minimum=1e-9
     )
 
     def __call__(
@@ -56,10 +56,15 @@ class GeometricMedian(Aggregator):
         def step(state: tuple[Int[Array, ""], Array, Array]) -> tuple[Int[Array, ""], Array, Array]:
             taken, point, _ = state
             offsets = difference(vectors, point)
+            distances = length(offsets)
+            away = jnp.where(distances > floor, shares, 0.0)
             # Weiszfeld as a step from where it is: the pulls are unit vectors, so none can be too large.
-            pulls = (shares[:, None] * shorten(offsets, floor) / floor).sum(0)
-            stiffness = (shares * (unit / jnp.maximum(length(offsets), floor))).sum()
-            move = saturate(unit * (pulls / jnp.where(stiffness > 0, stiffness, 1.0)))
+            pull = (away[:, None] * shorten(offsets, floor) / floor).sum(0)
+            stiffness = (away * (unit / jnp.maximum(distances, floor))).sum()
+            # Vectors at the point itself hold it with their whole weight, and only the excess moves it.
+            held = (shares - away).sum()
+            excess = jnp.maximum(length(pull) - held, 0.0) / jnp.maximum(length(pull), 1e-30)
+            move = saturate(unit * excess * (pull / jnp.where(stiffness > 0, stiffness, 1.0)))
             return taken + 1, saturate(point + move), length(move)
 
         def unfinished(state: tuple[Int[Array, ""], Array, Array]) -> Array:

@@ -57,8 +57,10 @@ def shorten(vectors: Float[Array, "*n d"], radius: float | Array) -> Float[Array
 
 def _unit_scale(vectors: Float[Array, "*n d"]) -> tuple[Float[Array, "*n"], Float[Array, "*n d"]]:
     """Each vector's largest entry (1 where it is zero or subnormal), and the vector divided by it."""
-    largest = jnp.abs(vectors).max(-1)
-    scale = jnp.where(largest >= jnp.finfo(vectors.dtype).tiny, largest, 1.0)
+    info = jnp.finfo(vectors.dtype)
+    # Up to a quarter of the largest float: the reciprocal of more is subnormal, and compilers make it zero.
+    largest = jnp.minimum(jnp.abs(vectors).max(-1), 0.25 * info.max)
+    scale = jnp.where(largest >= info.tiny, largest, 1.0)
     return scale, vectors / scale[..., None]
 
 

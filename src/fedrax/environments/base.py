@@ -92,8 +92,14 @@ class HostEnvironments(abc.ABC):
         """Starts a fresh episode in every copy, whatever state it was in; ``float32[count, *obs]``."""
 
     @abc.abstractmethod
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Observations, rewards (float32), terminated, truncated, each ``[count, ...]``."""
+    def step(
+        self, actions: np.ndarray, active: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Observations, rewards (float32), terminated, truncated, each ``[count, ...]``.
+
+        ``active``, ``bool[count]``, says whose step is wanted: the others may stand still or step along, and their
+        rows mean nothing.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

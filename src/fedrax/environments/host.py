@@ -83,9 +83,30 @@ class EnvPoolEnvironments(HostEnvironments):
         observation, _ = self._pool.reset()
         return observation.astype(np.float32, copy=False)
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """One step of every copy, or its reset."""
-        observation, reward, terminated, truncated, _ = self._pool.step(actions)
+    def step(
+        self, actions: np.ndarray, active: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """One step of every active copy, or its reset; the others stand still."""
+        if active is None or active.all():
+            return self._results(self._pool.step(actions))
+        ids = np.flatnonzero(active).astype(np.int32)
+        observation, reward, terminated, truncated = self._results(self._pool.step(actions[ids], ids))
+        return (
+            self._spread(observation, ids),
+            self._spread(reward, ids),
+            self._spread(terminated, ids),
+            self._spread(truncated, ids),
+        )
+
+    def _spread(self, part: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Rows of some copies as rows of all, zero for the others."""
+        whole = np.zeros((self.count, *part.shape[1:]), part.dtype)
+        whole[ids] = part
+        return whole
+
+    @staticmethod
+    def _results(returned: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        observation, reward, terminated, truncated, _ = returned
         return (
             observation.astype(np.float32, copy=False),
             reward.astype(np.float32, copy=False),
@@ -122,8 +143,10 @@ class GymnasiumEnvironments(HostEnvironments):
         self._seeds = None
         return observation.astype(np.float32, copy=False)
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """One step of every copy, or its reset."""
+    def step(
+        self, actions: np.ndarray, active: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """One step of every copy, or its reset; Gymnasium cannot leave some out."""
         actions = actions + self._offset if self._offset else actions
         observation, reward, terminated, truncated, _ = self._environments.step(actions)
         return observation.astype(np.float32, copy=False), reward.astype(np.float32), terminated, truncated

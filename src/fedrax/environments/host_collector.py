@@ -64,7 +64,7 @@ class HostCollector:
             action = act(grouped, step).reshape(action_shape)
             observations.append(observation)
             actions.append(action)
-            observation, reward, terminated, truncated = self.environments.step(action)
+            observation, reward, terminated, truncated = self.environments.step(action, queue.busy)
             rewards.append(reward)
             step += 1
             over = terminated | truncated
@@ -95,7 +95,7 @@ def evaluate_host(
     lengths = np.zeros(environments.count, np.int64)
     alive = np.ones(environments.count, bool)
     while alive.any():
-        observation, reward, terminated, truncated = environments.step(act(observation))
+        observation, reward, terminated, truncated = environments.step(act(observation), alive)
         returns[alive] += reward[alive]
         lengths += alive
         alive &= ~(terminated | truncated)
@@ -125,6 +125,11 @@ class _Queue:
     def running(self) -> bool:
         """Whether an episode that was asked for is not over."""
         return self.left > 0
+
+    @property
+    def busy(self) -> np.ndarray:
+        """Which copies run an episode that was asked for, ``bool[agents * copies]``."""
+        return (self.episode >= 0).ravel()
 
     def finish(self, over: np.ndarray, terminated: np.ndarray, step: int) -> None:
         """Copies ``over[agents * copies]`` ended their episodes after ``step`` steps: gives them new ones."""
