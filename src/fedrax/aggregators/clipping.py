@@ -26,7 +26,7 @@ from fedrax.registry import option
 
 @aggregators.register("norm-clipping")
 class NormClipping(Aggregator):
-    """The mean of the vectors after clipping each to a norm (Sun et al., arXiv:1911.07963, section 5).
+    """The mean of the vectors after clipping each to a norm (Sun et al., arXiv:1911.07963).
 
     Without a radius the norm is a quantile of the present vectors' own norms, an order statistic, so that
     no norm above it matters. Weights only mark presence.
@@ -69,7 +69,7 @@ class NormClipping(Aggregator):
 
 @aggregators.register("centered-clipping")
 class CenteredClipping(Aggregator):
-    """The mean of differences clipped around a moving centre (Karimireddy et al., ICML 2021, algorithm 2).
+    """The mean of differences clipped around a moving centre (Karimireddy et al., ICML 2021).
 
     The published rule starts from the last round's result; a rule here has no memory, so it starts from zero
     or from the coordinate-wise median. Weights only mark presence.

@@ -15,7 +15,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from fedrax.aggregators.rows import difference, draws, length, lower_quantile, median, saturate, shorten
+from fedrax.aggregators.rows import (
+    difference,
+    draws,
+    length,
+    lower_quantile,
+    median,
+    midpoint,
+    saturate,
+    shorten,
+)
 
 T = TypeVar("T")
 
@@ -155,7 +164,7 @@ class Pairs(NamedTuple):
     @property
     def median(self) -> Float[Array, ""]:
         """The median distance; zero if there are no pairs."""
-        return 0.5 * self.smallest((self.number + 1) // 2) + 0.5 * self.smallest(self.number // 2 + 1)
+        return midpoint(self.smallest((self.number + 1) // 2), self.smallest(self.number // 2 + 1))
 
 
 def pairs(vectors: Float[Array, "n d"], present: Bool[Array, " n"], key: PRNGKeyArray) -> Pairs:

@@ -25,7 +25,7 @@ class GeometricMedian(Aggregator):
     """The point of least weighted total distance to the vectors (RFA; Pillutla et al., IEEE TSP 2022).
 
     Weiszfeld's iteration from the coordinate-wise median, so that vectors far off cost no iterations, with
-    Vardi and Zhang's step (PNAS 2000, equation 2.6) at a vector, where Weiszfeld's would be stuck. Lengths
+    Vardi and Zhang's step (PNAS 2000) at a vector, where Weiszfeld's would be stuck. Lengths
     in the options are in units of the median distance from the start, which makes the rule indifferent to
     the vectors' scale. It holds while Byzantine agents have less than half of the weight.
     """

@@ -19,7 +19,7 @@ def neighbour_count(count: Int[Array, ""], f: int) -> Int[Array, ""]:
 
 
 def krum_scores(vectors: Float[Array, "n d"], present: Bool[Array, " n"], f: int) -> Float[Array, " n"]:
-    """Summed squared distances to the ``count - f - 2`` nearest others (Blanchard et al., 2017, section 4).
+    """Summed squared distances to the ``count - f - 2`` nearest others (Blanchard et al., NeurIPS 2017).
 
     Infinite for the absent, and for a row so far off that its squares exceed the largest float.
     """
@@ -42,7 +42,7 @@ def lowest(scores: Float[Array, " n"], present: Bool[Array, " n"], count: int | 
 
 @aggregators.register("krum")
 class Krum(Aggregator):
-    """The one vector nearest to its ``n - f - 2`` neighbours (Blanchard et al., NeurIPS 2017, section 4).
+    """The one vector nearest to its ``n - f - 2`` neighbours (Blanchard et al., NeurIPS 2017).
 
     With fewer than f + 3 present it looks at a single neighbour, and the resilience no longer holds.
     """
@@ -67,7 +67,7 @@ class Krum(Aggregator):
 
 @aggregators.register("multi-krum")
 class MultiKrum(Aggregator):
-    """The mean of the vectors of lowest Krum score (Blanchard et al., NeurIPS 2017, section 5)."""
+    """The mean of the vectors of lowest Krum score (Blanchard et al., NeurIPS 2017)."""
 
     selected: int | None = option(
         None, "vectors to average; unset, all but f (fewer where fewer are present)", unit="agents", minimum=1
@@ -99,7 +99,7 @@ class MultiKrum(Aggregator):
 
 @aggregators.register("bulyan")
 class Bulyan(Aggregator):
-    """Bulyan over Krum (El Mhamdi et al., ICML 2018, section 4).
+    """Bulyan over Krum (El Mhamdi et al., ICML 2018).
 
     Krum chooses ``n - 2f`` agents one after the other, each time among the rest; then every coordinate is
     the mean of the ``n - 4f`` chosen values nearest to their median. Where few are present both numbers are

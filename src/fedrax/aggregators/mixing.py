@@ -42,7 +42,7 @@ class Bucketing(PreAggregator):
 
 @preaggregators.register("nearest-neighbour-mixing")
 class NearestNeighbourMixing(PreAggregator):
-    """Replaces each vector by the mean of its ``n - f`` nearest (Allouah et al., AISTATS 2023, algorithm 2).
+    """Replaces each vector by the mean of its ``n - f`` nearest (Allouah et al., AISTATS 2023).
 
     A vector is its own nearest neighbour. Where no more than f are present it is left as it is.
     """

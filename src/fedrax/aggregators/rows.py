@@ -83,12 +83,18 @@ def sort_present(vectors: Float[Array, "n d"], present: Bool[Array, " n"]) -> Fl
     return jnp.sort(jnp.where(present[:, None], vectors, jnp.inf), axis=0)
 
 
+def midpoint(low: Array, high: Array) -> Array:
+    """The mean of two ordered numbers, which stays between them."""
+    # XLA factors the half out, and then the sum can overflow.
+    return jnp.clip(0.5 * low + 0.5 * high, low, high)
+
+
 def median(vectors: Float[Array, "n d"], present: Bool[Array, " n"]) -> Float[Array, " d"]:
     """The coordinate-wise median of the present rows; zero if there are none."""
     count = present.sum()
     ordered = sort_present(vectors, present)
     low, high = ordered[jnp.maximum(count - 1, 0) // 2], ordered[jnp.minimum(count // 2, len(present) - 1)]
-    return jnp.where(count > 0, 0.5 * low + 0.5 * high, 0.0)
+    return jnp.where(count > 0, midpoint(low, high), 0.0)
 
 
 def lower_quantile(
