@@ -61,9 +61,10 @@ def test_costs_add_up(run):
 def test_trajectories_follow_the_references_count(run):
     """K B + b N over K + 1, rounded: from the round's own numbers, b = 4 and N = gradient steps."""
     rows = [row for row in run.metrics() if row["seed"] == 0]
-    before = {"trajectories": 0, "agent_trajectories": 0, "gradient_steps": 0}
+    names = ("trajectories", "agent_trajectories", "gradient_steps")
+    before = dict.fromkeys(names, 0)
     for row in rows:
-        spent = {name: row[name] - before[name] for name in before}
+        spent = {name: row[name] - before[name] for name in names}
         expected = round((spent["agent_trajectories"] + 4 * spent["gradient_steps"]) / 11)
         assert spent["trajectories"] == expected
         before = row

@@ -44,8 +44,8 @@ def describe(name: str) -> str:
     """Every option of the component, room or preset called ``name``: meaning, unit, allowed values, default."""
     found = [_component(room, name) for room, registry in ROOMS.items() if name in registry]
     if name in ROOMS:
-        names = ROOMS[name].names()
-        found.append(f"{name}: one of {', '.join(names)} (default {DEFAULT_KINDS[name]}); fedrax describe NAME for each")
+        lines = [f"{kind:28}{_first_line(_plural(name), kind)}".rstrip() for kind in ROOMS[name]]
+        found.append("\n  ".join([f"{name}, default {DEFAULT_KINDS[name]}; one of", *lines]))
     if name in plain_rooms():
         found.append(_room(name))
     if name in presets():
