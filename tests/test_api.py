@@ -128,7 +128,7 @@ def test_describe_shows_meaning_unit_and_default(capsys):
     main(["describe", "fedpg-br"])
     text = capsys.readouterr().out
     assert "strategy.minibatch = 4   [integer, >= 1, trajectories]" in text
-    assert "strategy.mode = \"reference\"   [reference | paper]" in text
+    assert 'strategy.mode = "reference"   [reference | paper]' in text
 
 
 def test_mistakes_leave_one_line_and_status_1(capsys):

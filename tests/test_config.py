@@ -39,7 +39,11 @@ def test_presets_hold_the_published_constants(preset, constants):
         tuple(learner["hidden"]),
     )
     assert aggregator["kind"] == "fedpg-filter"
-    assert (learner["estimator"], learner["normalisation"], learner["optimizer"]) == ("whitened", "steps", "adam")
+    assert (learner["estimator"], learner["normalisation"], learner["optimizer"]) == (
+        "whitened",
+        "steps",
+        "adam",
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,12 @@ names = st.text(min_size=1)
 @settings(deadline=None, max_examples=30)
 @given(names, st.integers(0, 2**31), st.floats(0, 1), st.lists(st.integers(1, 64), min_size=1, max_size=3))
 def test_any_values_survive_the_round_trip(name, seed, discount, hidden):
-    table = {"name": name, "seed": seed, "budget": {"rounds": 1}, "learner": {"discount": discount, "hidden": hidden}}
+    table = {
+        "name": name,
+        "seed": seed,
+        "budget": {"rounds": 1},
+        "learner": {"discount": discount, "hidden": hidden},
+    }
     config = resolve(table)
     assert resolve(tomllib.loads(config.to_toml())) == config
 
@@ -148,7 +157,10 @@ def test_mistakes_in_the_configuration_are_one_clear_line(overrides, words):
         (["attack=sign-flipping"], ["sign-flipping", "attack.agents"]),
         (["attack.agents=3"], ["attack.agents", "there is no attack"]),
         (["attack=sign-flipping", "attack.agents=11"], ["attack.agents = 11", "federation.agents = 10"]),
-        (["attack=sign-flipping", "attack.agents=5", "aggregator=median"], ["median", "5", "federation.agents"]),
+        (
+            ["attack=sign-flipping", "attack.agents=5", "aggregator=median"],
+            ["median", "5", "federation.agents"],
+        ),
         (["attack=sign-flipping", "attack.agents=2", "aggregator=bulyan"], ["bulyan", "11", "10"]),
         (["environment=CartPol-v1"], ["CartPol-v1", "did you mean 'CartPole-v1'"]),
         (["environment.heterogeneity.lenght=1.0"], ["lenght", "did you mean 'length'"]),

@@ -52,9 +52,7 @@ def records(path):
 
 @pytest.fixture(scope="module", params=[NATIVE, HOST], ids=["native", "host"])
 def uninterrupted(request, tmp_path_factory):
-    run = fedrax.train(
-        "fedpg-br/cartpole", request.param, out=tmp_path_factory.mktemp("whole") / "run", progress=False
-    )
+    run = fedrax.train("fedpg-br/cartpole", request.param, out=tmp_path_factory.mktemp("whole") / "run", progress=False)
     return run, request.param
 
 
@@ -72,7 +70,17 @@ def test_killed_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, functi
     path = tmp_path / "run"
     program = KILLER.format(function=function, call=call)
     killed = subprocess.run(
-        [sys.executable, "-c", program, "train", "fedpg-br/cartpole", *overrides, "--out", str(path), "--quiet"],
+        [
+            sys.executable,
+            "-c",
+            program,
+            "train",
+            "fedpg-br/cartpole",
+            *overrides,
+            "--out",
+            str(path),
+            "--quiet",
+        ],
         check=False,
         capture_output=True,
     )
@@ -97,10 +105,19 @@ def test_a_damaged_checkpoint_costs_only_its_own_rounds(uninterrupted, tmp_path)
     whole, overrides = uninterrupted
     path = tmp_path / "run"
     program = KILLER.format(function="write_summary", call=1)
-    command = [sys.executable, "-c", program, "train", "fedpg-br/cartpole", *overrides, "--out", str(path), "--quiet"]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "train",
+        "fedpg-br/cartpole",
+        *overrides,
+        "--out",
+        str(path),
+        "--quiet",
+    ]
     subprocess.run(command, check=False, capture_output=True)
     newest = path / "checkpoints" / "checkpoint-9.safetensors"
     newest.write_bytes(newest.read_bytes()[:-7])
     fedrax.resume(path, progress=False)
     assert records(path) == records(whole.path)
-

@@ -43,9 +43,7 @@ def results(vectors: np.ndarray, f: int) -> dict[str, Any]:
         "geometric-median": byzfl.GeometricMedian(nu=1e-9, T=5000)(vectors),
         "krum": byzfl.Krum(f + 1)(vectors),
         "multi-krum of n - f - 1": byzfl.MultiKrum(f + 1)(vectors),
-        "centered-clipping from zero": byzfl.CenteredClipping(L=CENTRED_ITERATIONS, tau=CENTRED_RADIUS)(
-            vectors
-        ),
+        "centered-clipping from zero": byzfl.CenteredClipping(L=CENTRED_ITERATIONS, tau=CENTRED_RADIUS)(vectors),
         # ByzFL clips in place.
         "norm-clipping": byzfl.Clipping(CLIPPING_RADIUS)(vectors.copy()).mean(0),
         "nearest-neighbour-mixing": byzfl.NNM(f)(vectors),

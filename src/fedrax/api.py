@@ -149,6 +149,6 @@ def default_directory(config: Config) -> Path:
 
 def enable_compilation_cache() -> None:
     """Keeps compiled programs between processes, in the user's cache folder."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fedrax" / "jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -82,9 +82,7 @@ def parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace) -> None:
     from fedrax import api
 
-    run = api.train(
-        options.source, options.overrides, seeds=options.seeds, out=options.out, progress=not options.quiet
-    )
+    run = api.train(options.source, options.overrides, seeds=options.seeds, out=options.out, progress=not options.quiet)
     _print_summary(run)
 
 

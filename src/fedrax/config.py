@@ -39,11 +39,7 @@ class Model(pydantic.BaseModel):
         """Reads ``"none"`` as unset, since TOML has no null."""
         if not isinstance(table, Mapping):
             return table
-        optional = {
-            name
-            for name, field in cls.model_fields.items()
-            if type(None) in typing.get_args(field.annotation)
-        }
+        optional = {name for name, field in cls.model_fields.items() if type(None) in typing.get_args(field.annotation)}
         return {key: None if value == "none" and key in optional else value for key, value in table.items()}
 
 
@@ -52,14 +48,19 @@ class EnvironmentConfig(Model):
 
     id: str = pydantic.Field("CartPole-v1", description="Gymnasium id; native when Fedrax has it in JAX")
     horizon: int | None = pydantic.Field(
-        None, gt=0, description="steps after which a training episode is cut; unset, the environment's own limit"
+        None,
+        gt=0,
+        description="steps after which a training episode is cut; unset, the environment's own limit",
     )
     native: bool = pydantic.Field(True, description="use the JAX version where there is one")
     backend: typing.Literal["auto", "envpool", "gymnasium"] = pydantic.Field(
-        "auto", description="who steps a host environment; auto: EnvPool when it is installed and knows the id"
+        "auto",
+        description="who steps a host environment; auto: EnvPool when it is installed and knows the id",
     )
     copies: int = pydantic.Field(
-        8, gt=0, description="copies of a host environment per agent, stepped together (native: one per episode)"
+        8,
+        gt=0,
+        description="copies of a host environment per agent, stepped together (native: one per episode)",
     )
     threads: int | None = pydantic.Field(None, gt=0, description="threads of a host environment; unset, all cores")
     heterogeneity: dict[str, Any] = pydantic.Field(
@@ -86,7 +87,9 @@ class BudgetConfig(Model):
 
     rounds: int | None = pydantic.Field(None, gt=0, description="communication rounds")
     trajectories: int | None = pydantic.Field(
-        None, gt=0, description="trajectories per agent, as the reference counts them (README, 'What is counted')"
+        None,
+        gt=0,
+        description="trajectories per agent, as the reference counts them (README, 'What is counted')",
     )
     steps: int | None = pydantic.Field(
         None, gt=0, le=2_000_000_000, description="environment steps of all agents and the server together"
@@ -106,7 +109,9 @@ class CheckpointConfig(Model):
     """How much a crash may cost."""
 
     every: int = pydantic.Field(
-        10, gt=0, description="rounds between checkpoints; a native environment compiles so many into one call"
+        10,
+        gt=0,
+        description="rounds between checkpoints; a native environment compiles so many into one call",
     )
 
 
@@ -321,9 +326,8 @@ def _validate(tables: Mapping[str, Any]) -> Config:
             for part in first["loc"][:-1]:
                 model = model.model_fields[part].annotation
             name = str(first["loc"][-1])
-            raise FedraxError(
-                f"unknown key {key}{nearest(name, model.model_fields)}; allowed: {', '.join(sorted(model.model_fields))}"
-            ) from None
+            allowed = sorted(model.model_fields)
+            raise FedraxError(f"unknown key {key}{nearest(name, allowed)}; allowed: {', '.join(allowed)}") from None
         message = first["msg"]
         raise FedraxError(f"{key} = {first['input']!r} is not allowed: {message[0].lower()}{message[1:]}") from None
 
@@ -334,7 +338,8 @@ def load_plugins(plugins: Iterable[str]) -> None:
         try:
             if plugin.endswith(".py"):
                 spec = importlib.util.spec_from_file_location(Path(plugin).stem, plugin)
-                assert spec is not None and spec.loader is not None
+                assert spec is not None
+                assert spec.loader is not None
                 spec.loader.exec_module(importlib.util.module_from_spec(spec))
             else:
                 importlib.import_module(plugin)

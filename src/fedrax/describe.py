@@ -64,7 +64,13 @@ def _component(room: str, name: str) -> str:
     lines = [f"{room} {name}", "", inspect.cleandoc(component.__doc__ or ""), ""]
     for key, (field, declared, annotation) in options_of(component).items():
         lines += _option(
-            f"{room}.{key}", declared.meaning, annotation, field.default, declared.unit, declared.minimum, declared.maximum
+            f"{room}.{key}",
+            declared.meaning,
+            annotation,
+            field.default,
+            declared.unit,
+            declared.minimum,
+            declared.maximum,
         )
     return "\n".join(lines).rstrip()
 

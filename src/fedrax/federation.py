@@ -186,7 +186,8 @@ def build(config: Config, spaces: Spaces) -> Federation:
         raise FedraxError(f"attack.agents = {attack.agents} but there is no attack; set attack=NAME (fedrax list)")
     if attack.agents > agents:
         raise FedraxError(
-            f"attack.agents = {attack.agents} is more than federation.agents = {agents}; lower the one or raise the other"
+            f"attack.agents = {attack.agents} is more than federation.agents = {agents}; "
+            "lower the one or raise the other"
         )
     if aggregator.tolerated is None:
         aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))

@@ -76,7 +76,9 @@ class Registry(Generic[T]):
         def add(component: type[T]) -> type[T]:
             known = self._classes.get(name)
             if known is not None and known.__qualname__ != component.__qualname__:
-                raise FedraxError(f"{self.room} {name!r} is already registered by {known.__module__}; choose another name")
+                raise FedraxError(
+                    f"{self.room} {name!r} is already registered by {known.__module__}; choose another name"
+                )
             self._classes[name] = component
             component.name = name  # type: ignore[attr-defined]
             return component

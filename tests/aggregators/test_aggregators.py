@@ -118,9 +118,7 @@ def test_weights_count_in_the_weighted_mean_only():
 
 def test_geometric_median_weighs():
     vectors = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert jnp.allclose(
-        apply(build("geometric-median"), vectors, jnp.array([3.0, 1.0, 1.0])).vector, 0, atol=1e-4
-    )
+    assert jnp.allclose(apply(build("geometric-median"), vectors, jnp.array([3.0, 1.0, 1.0])).vector, 0, atol=1e-4)
     fermat = apply(build("geometric-median"), vectors, jnp.full(3, 1e-30)).vector
     # The Fermat point of a right isosceles triangle.
     np.testing.assert_allclose(fermat, (3 - np.sqrt(3)) / 6, rtol=1e-4)
@@ -237,9 +235,7 @@ def test_moving_everyone_moves_the_result(rule, vectors, shift):
 
 
 @pytest.mark.parametrize("rule", ["median", "trimmed-mean"])
-@given(
-    vectors=some_vectors, outlier=arrays(np.float32, D, elements=st.floats(-(2.0**127), 2.0**127, width=32))
-)
+@given(vectors=some_vectors, outlier=arrays(np.float32, D, elements=st.floats(-(2.0**127), 2.0**127, width=32)))
 @LAWS
 def test_outliers_leave_the_result_in_the_honest_range(rule, vectors, outlier):
     vectors[:F] = outlier
@@ -249,9 +245,7 @@ def test_outliers_leave_the_result_in_the_honest_range(rule, vectors, outlier):
 
 
 @every_rule
-@given(
-    vectors=some_vectors, present=some_present, huge=st.sets(st.integers(0, N - 1)), size=st.integers(0, 38)
-)
+@given(vectors=some_vectors, present=some_present, huge=st.sets(st.integers(0, N - 1)), size=st.integers(0, 38))
 @LAWS
 def test_always_finite(rule, vectors, present, huge, size):
     weights = np.zeros(N)

@@ -53,9 +53,7 @@ def test_multi_krum(case):
 def test_nearest_neighbour_mixing(case):
     vectors = jnp.asarray(case["vectors"])
     mixing = preaggregators.build("nearest-neighbour-mixing", {})
-    mixed, weights, row = jax.jit(mixing, static_argnums=2)(
-        vectors, jnp.ones(len(vectors)), case["f"], key=KEY
-    )
+    mixed, weights, row = jax.jit(mixing, static_argnums=2)(vectors, jnp.ones(len(vectors)), case["f"], key=KEY)
     np.testing.assert_allclose(mixed, case["results"]["nearest-neighbour-mixing"], rtol=1e-5, atol=1e-6)
     assert (weights == 1).all()
     assert (row == jnp.arange(len(vectors))).all()

@@ -114,9 +114,7 @@ def test_pairs_of_many_are_pairs_of_those_present(monkeypatch):
 
 
 def test_rows_at_any_magnitude():
-    vectors = jnp.array(
-        [[3.0, 4.0], [3e30, 4e30], [3e-30, -4e-30], [0.0, 0.0], [LARGEST, LARGEST]], np.float32
-    )
+    vectors = jnp.array([[3.0, 4.0], [3e30, 4e30], [3e-30, -4e-30], [0.0, 0.0], [LARGEST, LARGEST]], np.float32)
     np.testing.assert_allclose(length(vectors), [5, 5e30, 5e-30, 0, LARGEST], rtol=1e-6)
     np.testing.assert_allclose(
         shorten(vectors, 1.0), [[0.6, 0.8], [0.6, 0.8], vectors[2], [0, 0], [0.5**0.5, 0.5**0.5]], rtol=1e-6
@@ -129,9 +127,7 @@ def test_medians_do_not_overflow():
     largest = jnp.array([[LARGEST], [0.9 * LARGEST]])
     assert jax.jit(median)(largest, jnp.ones(2, bool)) <= LARGEST
     assert (
-        jax.jit(lambda rows: distances.pairs(rows, jnp.ones(2, bool), KEY).median)(
-            largest * jnp.array([[1], [-1]])
-        )
+        jax.jit(lambda rows: distances.pairs(rows, jnp.ones(2, bool), KEY).median)(largest * jnp.array([[1], [-1]]))
         == LARGEST
     )
 
@@ -141,9 +137,7 @@ def test_medians_do_not_overflow():
 def test_order_statistics_of_those_present(vectors, count):
     present = jnp.arange(7) < count
     vectors = jnp.asarray(vectors)
-    np.testing.assert_allclose(
-        median(vectors, present), np.median(vectors[:count], axis=0), rtol=1e-6, atol=1e-30
-    )
+    np.testing.assert_allclose(median(vectors, present), np.median(vectors[:count], axis=0), rtol=1e-6, atol=1e-30)
     for quantile in (0.0, 0.5, 0.9):
         expected = np.quantile(np.asarray(vectors, np.float64)[:count, 0], quantile, method="lower")
         assert lower_quantile(vectors[:, 0], present, quantile) == expected

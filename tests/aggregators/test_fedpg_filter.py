@@ -85,9 +85,7 @@ def test_first_rule():
     assert got.accepted.tolist() == [True, True, True, True, False]
     assert got.metrics["filter_rule"] == 1
     assert got.metrics["filter_sigma"] == 1.0
-    np.testing.assert_allclose(
-        got.metrics["filter_threshold"], 2 * np.sqrt(2 * np.log(10 / 0.6) / 16), rtol=1e-6
-    )
+    np.testing.assert_allclose(got.metrics["filter_threshold"], 2 * np.sqrt(2 * np.log(10 / 0.6) / 16), rtol=1e-6)
     np.testing.assert_allclose(got.metrics["distance_median"], 0.25, rtol=1e-6)
     np.testing.assert_allclose(got.vector, [0.15], rtol=1e-6)
 
@@ -126,9 +124,7 @@ def test_old_form_draws_a_member_and_reaches_twice_as_far():
     keys = jax.random.split(KEY, 60)
     got = jax.vmap(lambda key: run(rule, vectors, key=key))(keys)
     sets = {tuple(np.flatnonzero(accepted).tolist()) for accepted in got.accepted}
-    expected = {
-        tuple(j for j in range(5) if abs(vectors[j][0] - vectors[k][0]) <= 2 * radius) for k in (1, 2)
-    }
+    expected = {tuple(j for j in range(5) if abs(vectors[j][0] - vectors[k][0]) <= 2 * radius) for k in (1, 2)}
     assert sets == expected
     np.testing.assert_allclose(got.metrics["filter_threshold"], 2 * radius, rtol=1e-6)
 

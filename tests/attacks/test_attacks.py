@@ -58,7 +58,9 @@ def test_attacks_map_over_seeds(name):
     together = jax.vmap(lambda m, k: attack.corrupt(m, byzantine, k, KNOWLEDGE))(stacked, keys)
     for i in range(2):
         alone = attack.corrupt(messages(i), byzantine, keys[i], KNOWLEDGE)
-        np.testing.assert_allclose(ravel_rows(jax.tree.map(lambda x, i=i: x[i], together)), ravel_rows(alone), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            ravel_rows(jax.tree.map(lambda x, i=i: x[i], together)), ravel_rows(alone), rtol=1e-4, atol=1e-5
+        )
 
 
 THREE = [True, True, True, False, False, False]

@@ -117,9 +117,7 @@ def test_padding_is_finite_and_the_loop_ends_with_the_longest_episode():
 
 
 def nested(keys, longest, axis_names):
-    agents = jax.vmap(
-        lambda key, longest: collect(key, longest=longest, axis_names=axis_names), axis_name="agents"
-    )
+    agents = jax.vmap(lambda key, longest: collect(key, longest=longest, axis_names=axis_names), axis_name="agents")
     return jax.vmap(agents, in_axes=(0, None), axis_name="seeds")(keys, longest)
 
 
@@ -180,9 +178,7 @@ def test_greedy_returns_under_a_map():
     keys = jax.random.split(jax.random.key(0), 3)
 
     def one(key):
-        return greedy_returns(
-            Probe(), {"longest": 6.0}, act, key, episodes=5, horizon=8, axis_names=("seeds",)
-        )
+        return greedy_returns(Probe(), {"longest": 6.0}, act, key, episodes=5, horizon=8, axis_names=("seeds",))
 
     returns, lengths = jax.jit(jax.vmap(one, axis_name="seeds"))(keys)
     np.testing.assert_array_equal(returns, lengths)

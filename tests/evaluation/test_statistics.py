@@ -104,9 +104,7 @@ def test_a_diverged_run_is_not_dropped():
 
 def test_bootstrap_is_stratified():
     # Runs of a task agree, tasks differ: resampling within tasks changes nothing, across tasks it would.
-    low, high = statistics.stratified_bootstrap(
-        np.tile([0.0, 100.0], (5, 1)), statistics.mean, repetitions=200
-    )
+    low, high = statistics.stratified_bootstrap(np.tile([0.0, 100.0], (5, 1)), statistics.mean, repetitions=200)
     assert low == high == 50.0
 
 
@@ -115,9 +113,7 @@ def test_points_of_a_curve_share_their_draws():
     low, high = statistics.stratified_bootstrap(curve, statistics.mean, repetitions=300)
     assert low[1] - low[0] == pytest.approx(10.0)
     assert high[1] - high[0] == pytest.approx(10.0)
-    assert (low[0], high[0]) == pytest.approx(
-        statistics.stratified_bootstrap(OURS, statistics.mean, repetitions=300)
-    )
+    assert (low[0], high[0]) == pytest.approx(statistics.stratified_bootstrap(OURS, statistics.mean, repetitions=300))
 
 
 def test_same_seed_same_interval_and_another_differs():

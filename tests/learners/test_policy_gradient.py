@@ -112,7 +112,12 @@ def test_a_bandit_is_solved(estimator):
     """One step, reward 1 for action 2 and 0 otherwise: the probability of action 2 goes to 1."""
     learner = learners.build(
         "policy-gradient",
-        {"estimator": estimator, "baseline": "average", "normalisation": "trajectories", "learning_rate": 0.05},
+        {
+            "estimator": estimator,
+            "baseline": "average",
+            "normalisation": "trajectories",
+            "learning_rate": 0.05,
+        },
     )
     agent = learner.init(jax.random.key(0), DISCRETE)
     observation = jnp.zeros((1, 64, 2))
@@ -121,7 +126,11 @@ def test_a_bandit_is_solved(estimator):
     def update(agent, key):
         action = learner.act(agent.params, observation[0], key)[None]
         episodes = Episodes(
-            observation, action, (action == 2).astype(jnp.float32), jnp.ones((1, 64), bool), jnp.ones(64, bool)
+            observation,
+            action,
+            (action == 2).astype(jnp.float32),
+            jnp.ones((1, 64), bool),
+            jnp.ones(64, bool),
         )
         return learner.learn(agent, episodes, Objective())[0]
 

@@ -26,7 +26,7 @@ def literal(rewards, gamma, estimator, baseline="none"):
         steps = sum(len(d) for d in discounted)
         constant = sum(sum(d) for d in discounted) / steps
         average = lambda h: np.mean([d[h] for d in discounted if len(d) > h])  # noqa: E731
-        c = {"none": lambda h: 0.0, "constant": lambda h: constant, "average": average}[baseline]
+        c = {"none": lambda h: 0.0, "constant": lambda h, c=constant: c, "average": average}[baseline]
         weights.append([sum(discounted[i][h] - c(h) for h in range(t, len(episode))) for t in range(len(episode))])
     return weights
 

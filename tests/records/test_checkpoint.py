@@ -292,9 +292,7 @@ def test_a_disk_that_fills_while_flushing_keeps_the_previous_policy(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(
-        FedraxError, match="No space left on device; what was there before is kept; free space"
-    ):
+    with pytest.raises(FedraxError, match="No space left on device; what was there before is kept; free space"):
         save_policy(path, {"w": jnp.zeros(8)})
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == [path]

@@ -126,9 +126,7 @@ def test_an_atomic_write_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr("os.write", refuse)
-        with pytest.raises(
-            FedraxError, match=r"cannot write .*summary\.json: No space left on device; what was there"
-        ):
+        with pytest.raises(FedraxError, match=r"cannot write .*summary\.json: No space left on device; what was there"):
             write_atomic(path, b"new")
     assert [p.name for p in path.parent.iterdir()] == ["summary.json"]
     assert path.read_bytes() == "ä\n".encode()
@@ -136,9 +134,7 @@ def test_an_atomic_write_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert path.read_bytes() == b"new"
 
 
-def test_an_interrupted_atomic_write_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_atomic_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
 

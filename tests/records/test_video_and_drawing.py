@@ -61,17 +61,13 @@ def test_writing_does_not_warn(tmp_path: Path) -> None:
 
 
 def test_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(
-        FedraxError, match=r"cannot write a video as 'film\.avi'; allowed endings: \.gif, \.mp4"
-    ):
+    with pytest.raises(FedraxError, match=r"cannot write a video as 'film\.avi'; allowed endings: \.gif, \.mp4"):
         write_video(frames(2), tmp_path / "film.avi", fps=30)
     with pytest.raises(FedraxError, match="there are no frames to write"):
         write_video([], tmp_path / "film.gif", fps=30)
     with pytest.raises(FedraxError, match=r"fps = 0 is not allowed for \.mp4"):
         write_video(frames(2), tmp_path / "film.mp4", fps=0)
-    with pytest.raises(
-        FedraxError, match=r"fps = 60 is not allowed for \.gif: it must be above 0 and at most 50"
-    ):
+    with pytest.raises(FedraxError, match=r"fps = 60 is not allowed for \.gif: it must be above 0 and at most 50"):
         write_video(frames(2), tmp_path / "film.gif", fps=60)
     for wrong in (np.zeros((4, 6, 3)), np.zeros((4, 6), np.uint8), np.zeros((4, 8, 3), np.uint8)):
         with pytest.raises(FedraxError, match=r"frame 1 is .*; frames must be uint8\[height, width, 3\]"):

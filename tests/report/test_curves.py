@@ -95,9 +95,7 @@ def test_many_evaluations_are_drawn_on_a_grid(write_run, tmp_path):
 
 
 def test_values_at_given_costs(write_run, tmp_path):
-    centre, low, high = aggregate_at(
-        group_of(write_run(tmp_path / "a")), [99, 250, 400, 401], statistic="mean"
-    )
+    centre, low, high = aggregate_at(group_of(write_run(tmp_path / "a")), [99, 250, 400, 401], statistic="mean")
     assert np.array_equal(centre, [np.nan, 210, 410, np.nan], equal_nan=True)
     assert np.isnan(low).tolist() == np.isnan(high).tolist() == [True, False, False, True]
 

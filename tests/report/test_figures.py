@@ -62,9 +62,7 @@ def test_the_caption_states_statistic_seeds_interval_and_smoothing(write_run, tm
 def test_published_points_are_drawn_as_they_are_and_labelled(write_run, tmp_path):
     series = published.load("fedpg-br-cartpole")
     shown = {"ours": series["FedPG-BR K=10"], "GPOMDP K=1": series["GPOMDP K=1"]}
-    figure = curves_figure(
-        [Group("ours", (load_run(write_run(tmp_path / "a", seeds=(0,))),))], published=shown
-    )
+    figure = curves_figure([Group("ours", (load_run(write_run(tmp_path / "a", seeds=(0,))),))], published=shown)
     theirs, others, ours = figure.axes[0].lines
     assert tuple(theirs.get_ydata()) == shown["ours"].y
     assert theirs.get_color() == ours.get_color() != others.get_color()
@@ -83,9 +81,7 @@ def test_published_points_over_another_axis_are_refused(write_run, tmp_path):
 
 def test_small_multiples_show_each_recorded_cost(write_run, tmp_path):
     run = load_run(write_run(tmp_path / "a", without=("bytes_up", "seconds")))
-    figure = axes_figure(
-        [Group("ours", (run,))], {"ours": published.load("fedpg-br-cartpole")["FedPG-BR K=10"]}
-    )
+    figure = axes_figure([Group("ours", (run,))], {"ours": published.load("fedpg-br-cartpole")["FedPG-BR K=10"]})
     shown = [axes for axes in figure.axes if axes.axison]
     assert [axes.get_xlabel() for axes in shown] == [
         "trajectories per agent (reference count)",

@@ -52,9 +52,7 @@ def test_ours_beside_the_published_numbers(trainer, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 5 * 7
     # Round 10 of seeds 0 and 1: 1000 and 1010.
-    at_1000 = next(
-        row for row in rows if row["curve"] == "FedPG-BR K=10" and row["trajectories per agent"] == "1000"
-    )
+    at_1000 = next(row for row in rows if row["curve"] == "FedPG-BR K=10" and row["trajectories per agent"] == "1000")
     assert (at_1000["ours"], at_1000["published"], at_1000["difference"]) == ("1005", "483", "522")
     assert (at_1000["low"], at_1000["high"]) == ("1000", "1010")
     printed = console.export_text()
@@ -89,9 +87,7 @@ def test_points_beyond_the_budget_are_left_open(trainer, write_run, tmp_path):
 
 
 def test_attacks_are_panels(trainer, tmp_path):
-    page = reproduce(
-        "fedpg-br/halfcheetah-attacks", tmp_path, train=trainer, seeds=1, console=quiet()
-    ).read_text()
+    page = reproduce("fedpg-br/halfcheetah-attacks", tmp_path, train=trainer, seeds=1, console=quiet()).read_text()
     assert len(trainer.calls) == 9
     assert (
         "fedpg-br/halfcheetah",
@@ -102,9 +98,7 @@ def test_attacks_are_panels(trainer, tmp_path):
 
 
 def test_a_figure_that_was_not_digitised_shows_ours_alone(trainer, tmp_path):
-    page = reproduce(
-        "fedpg-br/cartpole-attacks", tmp_path, train=trainer, seeds=1, console=quiet()
-    ).read_text()
+    page = reproduce("fedpg-br/cartpole-attacks", tmp_path, train=trainer, seeds=1, console=quiet()).read_text()
     assert "were not digitised" in page
     assert "published (read off)" not in page
     with (tmp_path / "table.csv").open() as file:

@@ -43,9 +43,7 @@ def combined(strategy, key, valid=True, agents=4):
     """A server after its agents' gradients, with the gradients' flat mean."""
     server = strategy.init(LEARNER, SPACES, jax.random.key(0))
     downlink = strategy.broadcast(server, key)
-    gradients = [
-        LEARNER.gradient(server.params, episodes_of(server.params, k)) for k in jax.random.split(key, agents)
-    ]
+    gradients = [LEARNER.gradient(server.params, episodes_of(server.params, k)) for k in jax.random.split(key, agents)]
     messages = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
     after, _ = strategy.combine(LEARNER, server, downlink, messages, jnp.ones(agents), mean_tools(key, valid))
     return server, after, messages
@@ -150,7 +148,9 @@ def test_uniform_output_keeps_each_round_equally_often():
     def final(key):
         def step(state, inputs):
             index, k = inputs
-            marked = eqx.tree_at(lambda s: s.params, state, jax.tree.map(lambda x: jnp.full_like(x, index), state.params))
+            marked = eqx.tree_at(
+                lambda s: s.params, state, jax.tree.map(lambda x: jnp.full_like(x, index), state.params)
+            )
             return strategy.finish(marked, k)[0], None
 
         rounds = jnp.arange(5.0)

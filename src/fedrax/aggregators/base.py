@@ -31,7 +31,10 @@ class Aggregator(eqx.Module):
     name: ClassVar[str]
 
     tolerated: int | None = option(
-        None, "Byzantine agents the rule must tolerate; unset, the attack's own count", unit="agents", minimum=0
+        None,
+        "Byzantine agents the rule must tolerate; unset, the attack's own count",
+        unit="agents",
+        minimum=0,
     )
 
     @abc.abstractmethod

@@ -32,9 +32,7 @@ class NormClipping(Aggregator):
     no norm above it matters. Weights only mark presence.
     """
 
-    radius: float | None = option(
-        None, "largest norm; unset, `quantile` of the norms", unit="norm", minimum=0
-    )
+    radius: float | None = option(None, "largest norm; unset, `quantile` of the norms", unit="norm", minimum=0)
     quantile: float = option(
         0.5, "share of the norms at or below the clipping norm where no radius is set", minimum=0, maximum=0.9
     )

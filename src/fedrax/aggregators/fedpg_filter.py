@@ -99,14 +99,10 @@ class FedPGFilter(Aggregator):
         # Short of the largest float, where distances saturate, so that the radii are too.
         return jnp.minimum(estimate, 1e-6 * jnp.finfo(estimate.dtype).max)
 
-    def radii(
-        self, sigma: float | Array, count: int | Int[Array, ""], samples: float | Array
-    ) -> Float[Array, " r"]:
+    def radii(self, sigma: float | Array, count: int | Int[Array, ""], samples: float | Array) -> Float[Array, " r"]:
         """The two rules' radii for ``count`` agents and means of ``samples`` trajectories."""
         deviation = 2 * (jnp.log(2.0 * jnp.maximum(count, 1)) - math.log(self.delta))
-        return jnp.stack(
-            [2 * sigma * jnp.sqrt(deviation / jnp.maximum(samples, 1.0)), 2 * jnp.asarray(sigma)]
-        )
+        return jnp.stack([2 * sigma * jnp.sqrt(deviation / jnp.maximum(samples, 1.0)), 2 * jnp.asarray(sigma)])
 
     def _accept(
         self,
@@ -120,9 +116,7 @@ class FedPGFilter(Aggregator):
         point = vectors[self.choose(vectors, majority, key)]
         return present & majority.any() & (length(difference(vectors, point)) <= self.reach * radius)
 
-    def choose(
-        self, vectors: Float[Array, "n d"], majority: Bool[Array, " n"], key: PRNGKeyArray
-    ) -> Int[Array, ""]:
+    def choose(self, vectors: Float[Array, "n d"], majority: Bool[Array, " n"], key: PRNGKeyArray) -> Int[Array, ""]:
         """The member of S nearest to its mean."""
         mean = average(vectors, majority.astype(vectors.dtype))
         return jnp.argmin(jnp.where(majority, length(difference(vectors, mean)), jnp.inf))
@@ -142,9 +136,7 @@ class FedPGFilterV0(FedPGFilter):
 
     reach: ClassVar[float] = 2.0
 
-    def choose(
-        self, vectors: Float[Array, "n d"], majority: Bool[Array, " n"], key: PRNGKeyArray
-    ) -> Int[Array, ""]:
+    def choose(self, vectors: Float[Array, "n d"], majority: Bool[Array, " n"], key: PRNGKeyArray) -> Int[Array, ""]:
         """A member of S, each equally likely."""
         drawn = jax.random.randint(key, (), 0, jnp.maximum(majority.sum(), 1))
         return jnp.argmax(majority & (jnp.cumsum(majority) == drawn + 1))

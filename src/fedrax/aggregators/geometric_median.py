@@ -32,9 +32,7 @@ class GeometricMedian(Aggregator):
 
     iterations: int = option(100, "most Weiszfeld steps", unit="steps", minimum=1)
     tolerance: float = option(1e-6, "stop at a step shorter than this", unit="median distances", minimum=0)
-    smoothing: float = option(
-        1e-6, "distances up to this count as zero", unit="median distances", minimum=1e-9
-    )
+    smoothing: float = option(1e-6, "distances up to this count as zero", unit="median distances", minimum=1e-9)
 
     def __call__(
         self,

@@ -97,9 +97,7 @@ def median(vectors: Float[Array, "n d"], present: Bool[Array, " n"]) -> Float[Ar
     return jnp.where(count > 0, midpoint(low, high), 0.0)
 
 
-def lower_quantile(
-    values: Float[Array, " n"], present: Bool[Array, " n"], quantile: float
-) -> Float[Array, ""]:
+def lower_quantile(values: Float[Array, " n"], present: Bool[Array, " n"], quantile: float) -> Float[Array, ""]:
     """The present value of rank ``floor(quantile * (count - 1))``; zero if there are none.
 
     An order statistic: unlike an interpolated quantile it is never pulled up by the value above it.

@@ -41,7 +41,11 @@ class Attack(eqx.Module):
         "a set of `agents` drawn anew each round",
     )
     probability: float = option(
-        0.5, "chance that an intermittent attacker attacks in a round", unit="probability", minimum=0, maximum=1
+        0.5,
+        "chance that an intermittent attacker attacks in a round",
+        unit="probability",
+        minimum=0,
+        maximum=1,
     )
 
     def byzantine(self, n: int, key: PRNGKeyArray) -> Bool[Array, " n"]:

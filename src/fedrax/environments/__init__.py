@@ -1,0 +1,1 @@
+"""Environments, native (JAX) and host (Gymnasium, EnvPool), and the collectors that step them."""

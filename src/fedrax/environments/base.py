@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -42,6 +43,10 @@ class Spaces:
     action: Discrete | Box
 
 
+Physics = Mapping[str, Any]
+"""A native environment's parameters by name: numbers, or scalars that may be traced."""
+
+
 class Transition(NamedTuple):
     """One step of a native environment. Time limits are the collector's business, not the environment's."""
 
@@ -64,11 +69,11 @@ class NativeEnvironment(eqx.Module):
         """The default physical parameters by name; heterogeneity replaces their values per agent."""
 
     @abc.abstractmethod
-    def reset(self, key: PRNGKeyArray, physics: dict[str, Array]) -> tuple[PyTree, Array]:
+    def reset(self, key: PRNGKeyArray, physics: Physics) -> tuple[PyTree, Array]:
         """A fresh state and its observation."""
 
     @abc.abstractmethod
-    def step(self, state: PyTree, action: Array, key: PRNGKeyArray, physics: dict[str, Array]) -> Transition:
+    def step(self, state: PyTree, action: Array, key: PRNGKeyArray, physics: Physics) -> Transition:
         """One step from ``state``."""
 
 

@@ -71,9 +71,7 @@ class Normal(Distribution):
 DISTRIBUTIONS: dict[str, type[Distribution]] = {"uniform": Uniform, "normal": Normal}
 
 
-def draw(
-    table: Mapping[str, Any], defaults: Mapping[str, float], agents: int, seed: int
-) -> list[dict[str, float]]:
+def draw(table: Mapping[str, Any], defaults: Mapping[str, float], agents: int, seed: int) -> list[dict[str, float]]:
     """Every agent's physical parameters: ``defaults`` with the values that ``table`` gives.
 
     Each parameter has a random stream of its own, from ``seed`` and its name: adding a parameter to the table
@@ -127,9 +125,7 @@ def _parse(key: str, table: Mapping[str, Any]) -> Distribution:
         if first["type"] == "missing":
             raise FedraxError(f"{part} is missing: {name!r} needs it") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise FedraxError(
-            f"{part} = {first['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
-        ) from None
+        raise FedraxError(f"{part} = {first['input']!r} is not allowed: {message[0].lower()}{message[1:]}") from None
 
 
 def _check_order(low: float | None, high: float | None) -> None:

@@ -57,9 +57,7 @@ class EnvPoolEnvironments(HostEnvironments):
     where Gymnasium reports both: EnvPool does not tell the two apart.
     """
 
-    def __init__(
-        self, id: str, count: int, described: Description, time_limit: int, threads: int | None
-    ) -> None:
+    def __init__(self, id: str, count: int, described: Description, time_limit: int, threads: int | None) -> None:
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
         self._settings = {"max_episode_steps": time_limit, "num_threads": threads or 0}
         self._id = id

@@ -61,14 +61,10 @@ class _Rollout(NamedTuple):
         act_key, step_key = jax.random.split(jax.random.fold_in(self.key, front.step + 1))
         action = self.act(front.observation, act_key)
         keys = jax.random.split(step_key, front.alive.shape[0])
-        after = jax.vmap(self.environment.step, in_axes=(0, 0, 0, None))(
-            front.state, action, keys, self.physics
-        )
+        after = jax.vmap(self.environment.step, in_axes=(0, 0, 0, None))(front.state, action, keys, self.physics)
         # What is over stands still. Stepped on, it could overflow, and a masked loss still has a NaN gradient
         # where a masked value is not finite.
-        state, observation = _where(
-            front.alive, (after.state, after.observation), (front.state, front.observation)
-        )
+        state, observation = _where(front.alive, (after.state, after.observation), (front.state, front.observation))
         alive = front.alive & ~after.terminated
         count = front.step + 1
         front = _Front(
@@ -116,9 +112,7 @@ def collect_episodes(
     rollout = _Rollout(environment, dict(physics), act, key, horizon, axis_names)
     start = rollout.start(jnp.arange(max_count) < count)
     _, action, reward = jax.eval_shape(rollout.step, start)
-    buffers = jax.tree.map(
-        lambda x: jnp.zeros((horizon, *x.shape), x.dtype), (start.observation, action, reward)
-    )
+    buffers = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), (start.observation, action, reward))
 
     def body(carry: tuple[_Front, tuple[Array, ...]]) -> tuple[_Front, tuple[Array, ...]]:
         front, buffers = carry
@@ -126,9 +120,7 @@ def collect_episodes(
         row = (front.observation, action, reward)
         return after, jax.tree.map(lambda b, x: b.at[front.step].set(x), buffers, row)
 
-    end, (observation, action, reward) = jax.lax.while_loop(
-        lambda carry: carry[0].running, body, (start, buffers)
-    )
+    end, (observation, action, reward) = jax.lax.while_loop(lambda carry: carry[0].running, body, (start, buffers))
     valid = jnp.arange(horizon)[:, None] < end.length
     return Episodes(observation, action, reward, valid, end.terminated)
 
@@ -156,14 +148,10 @@ def greedy_returns(
         return front, returns + reward
 
     start = rollout.start(jnp.ones(episodes, bool))
-    end, returns = jax.lax.while_loop(
-        lambda carry: carry[0].running, body, (start, jnp.zeros(episodes, jnp.float32))
-    )
+    end, returns = jax.lax.while_loop(lambda carry: carry[0].running, body, (start, jnp.zeros(episodes, jnp.float32)))
     return returns, end.length
 
 
 def _where(alive: Bool[Array, " B"], new: PyTree, old: PyTree) -> PyTree:
     """``new`` for episodes that are alive, ``old`` for the others; leaves ``[B, ...]``."""
-    return jax.tree.map(
-        lambda n, o: jnp.where(alive.reshape(alive.shape + (1,) * (n.ndim - 1)), n, o), new, old
-    )
+    return jax.tree.map(lambda n, o: jnp.where(alive.reshape(alive.shape + (1,) * (n.ndim - 1)), n, o), new, old)

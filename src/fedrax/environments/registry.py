@@ -107,18 +107,14 @@ def _cannot_make(id: str, error: Exception) -> FedraxError:
     module = str(gymnasium.registry[id].entry_point)
     extra = next((extra for prefix, extra in EXTRAS.items() if module.startswith(prefix)), None)
     if missing and extra is not None:
-        return FedraxError(
-            f'environment {id!r} needs a package that is not installed: pip install "fedrax[{extra}]"'
-        )
+        return FedraxError(f'environment {id!r} needs a package that is not installed: pip install "fedrax[{extra}]"')
     return FedraxError(f"environment {id!r} cannot be made: {' '.join(str(error).split())}")
 
 
 def _spaces(id: str, observation: object, action: object) -> Spaces:
     """Gymnasium's spaces as ours."""
     if not isinstance(observation, gymnasium.spaces.Box):
-        raise FedraxError(
-            f"environment {id!r} has observations {observation}; only Box observations are supported"
-        )
+        raise FedraxError(f"environment {id!r} has observations {observation}; only Box observations are supported")
     if isinstance(action, gymnasium.spaces.Discrete):
         return Spaces(_box(observation), Discrete(int(action.n)))
     if isinstance(action, gymnasium.spaces.Box):

@@ -81,9 +81,7 @@ def _host_frames(run: Run, params: PyTree, episodes: int) -> Iterator[np.ndarray
             while not over:
                 yield np.asarray(environment.render())
                 action = np.asarray(act(np.asarray(observation, np.float32)))
-                observation, _, terminated, truncated, _ = environment.step(
-                    int(action) if action.ndim == 0 else action
-                )
+                observation, _, terminated, truncated, _ = environment.step(int(action) if action.ndim == 0 else action)
                 over = terminated or truncated
             yield np.asarray(environment.render())
     finally:

@@ -28,9 +28,7 @@ def _as_scores(scores: npt.ArrayLike) -> Scores:
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim < 2 or array.shape[-1] == 0 or array.shape[-2] == 0:
-        raise FedraxError(
-            f"scores of shape {array.shape} hold no run; give scores[runs] or scores[runs, tasks]"
-        )
+        raise FedraxError(f"scores of shape {array.shape} hold no run; give scores[runs] or scores[runs, tasks]")
     return array
 
 
@@ -136,9 +134,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         FedraxError: unless ``0 <= successes <= n`` and ``0 < confidence < 1``.
     """
     if not 0 <= successes <= n:
-        raise FedraxError(
-            f"{successes} successes in {n} trials is not allowed: successes must lie between 0 and n"
-        )
+        raise FedraxError(f"{successes} successes in {n} trials is not allowed: successes must lie between 0 and n")
     if not 0 < confidence < 1:
         raise FedraxError(f"confidence = {confidence!r} is not allowed: it must lie strictly between 0 and 1")
     if n == 0:

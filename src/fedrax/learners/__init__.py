@@ -1,0 +1,1 @@
+"""What one agent learns from its own experience, blind to the federation."""

@@ -45,10 +45,15 @@ class Learner(eqx.Module):
 
     name: ClassVar[str]
 
-    optimizer: Literal["adam", "sgd"] = option("adam", "optimiser of this learner's updates, at agents and at the server")
+    optimizer: Literal["adam", "sgd"] = option(
+        "adam", "optimiser of this learner's updates, at agents and at the server"
+    )
     learning_rate: float = option(1e-3, "step size", minimum=0)
     max_gradient_norm: float | None = option(
-        None, "gradients longer than this are scaled down to it before the optimiser", unit="Euclidean norm", minimum=0
+        None,
+        "gradients longer than this are scaled down to it before the optimiser",
+        unit="Euclidean norm",
+        minimum=0,
     )
 
     def transformation(self) -> optax.GradientTransformation:
@@ -79,9 +84,7 @@ class Learner(eqx.Module):
         """Log-probability of each action taken."""
 
     @abc.abstractmethod
-    def loss(
-        self, params: Policy, episodes: Episodes, *, ratio: Float[Array, "T B"] | float = 1.0
-    ) -> Float[Array, ""]:
+    def loss(self, params: Policy, episodes: Episodes, *, ratio: Float[Array, "T B"] | float = 1.0) -> Float[Array, ""]:
         """The loss that agents and servers both differentiate; ``ratio`` weights each step (importance sampling)."""
 
     def gradient(self, params: Policy, episodes: Episodes, *, ratio: Float[Array, "T B"] | float = 1.0) -> PyTree:

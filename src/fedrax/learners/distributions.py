@@ -15,24 +15,24 @@ class Categorical(eqx.Module):
 
     logits: Float[Array, "... n"]
 
-    def sample(self, key: PRNGKeyArray) -> Int[Array, "..."]:
+    def sample(self, key: PRNGKeyArray) -> Int[Array, ...]:
         """One action per batch element, by inversion: one uniform number each instead of one per action."""
         cumulative = jnp.cumsum(jax.nn.softmax(self.logits), -1)
         uniform = jax.random.uniform(key, self.logits.shape[:-1])
         return (uniform[..., None] >= cumulative[..., :-1]).sum(-1, dtype=jnp.int32)
 
-    def mode(self) -> Int[Array, "..."]:
+    def mode(self) -> Int[Array, ...]:
         """The most probable action."""
         return jnp.argmax(self.logits, -1).astype(jnp.int32)
 
-    def log_prob(self, action: Int[Array, "..."]) -> Float[Array, "..."]:
+    def log_prob(self, action: Int[Array, ...]) -> Float[Array, ...]:
         """Log-probability of ``action`` (natural logarithm)."""
         log_probs = jax.nn.log_softmax(self.logits)
         # A one-hot product instead of a gather: its gradient is a product too, where a gather's is a slow scatter.
         chosen = jax.nn.one_hot(action, self.logits.shape[-1], dtype=log_probs.dtype)
         return (log_probs * chosen).sum(-1)
 
-    def entropy(self) -> Float[Array, "..."]:
+    def entropy(self) -> Float[Array, ...]:
         """Entropy in nats."""
         log_probs = jax.nn.log_softmax(self.logits)
         return -(jnp.exp(log_probs) * log_probs).sum(-1)
@@ -54,13 +54,13 @@ class Gaussian(eqx.Module):
         """The mean."""
         return self.mean
 
-    def log_prob(self, action: Float[Array, "... d"]) -> Float[Array, "..."]:
+    def log_prob(self, action: Float[Array, "... d"]) -> Float[Array, ...]:
         """Log-density of ``action``, summed over components."""
         z = (action - self.mean) / self.deviation
         component = -0.5 * z**2 - jnp.log(self.deviation) - 0.5 * math.log(2 * math.pi)
         return jnp.maximum(component, self.floor).sum(-1)
 
-    def entropy(self) -> Float[Array, "..."]:
+    def entropy(self) -> Float[Array, ...]:
         """Differential entropy in nats."""
         return (0.5 * math.log(2 * math.pi * math.e) + jnp.log(self.deviation)).sum(-1)
 

@@ -129,9 +129,7 @@ def make_policy(
     inputs = flat_size(spaces.observation)
     sizes = (inputs, *hidden)
     *keys, head_key, other_key = jax.random.split(key, len(hidden) + 2)
-    trunk = tuple(
-        Dense(k, i, o, initialisation) for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
-    )
+    trunk = tuple(Dense(k, i, o, initialisation) for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True))
     if isinstance(spaces.action, Discrete):
         head = Dense(head_key, sizes[-1], spaces.action.n, initialisation, gain=0.01)
         return CategoricalPolicy((*trunk, head), activation, logits)

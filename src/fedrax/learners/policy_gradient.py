@@ -22,14 +22,16 @@ class PolicyGradient(Learner):
     estimator: Estimator = option("whitened", "weight of each step's score: see learners/returns.py for the formulas")
     baseline: Baseline = option("none", "baseline C_h subtracted from the rewards (reinforce and gpomdp only)")
     normalisation: Literal["steps", "trajectories"] = option(
-        "steps", "what the sum over all steps is divided by: the number of steps (reference) or of trajectories (paper)"
+        "steps",
+        "what the sum over all steps is divided by: the number of steps (reference) or of trajectories (paper)",
     )
     discount: float = option(0.99, "gamma", minimum=0, maximum=1)
     hidden: tuple[int, ...] = option((64, 64), "widths of the hidden layers")
     activation: Activation = option("tanh", "activation of the hidden layers")
     logits: Activation = option("linear", "activation on the logits of a discrete policy (the reference uses tanh)")
     gaussian: Literal["free", "bounded"] = option(
-        "free", "continuous policy: one free deviation per component, or the reference's state-dependent one <= 0.1345"
+        "free",
+        "continuous policy: one free deviation per component, or the reference's state-dependent one <= 0.1345",
     )
     initialisation: Initialisation = option("orthogonal", "law of the initial weights (the reference's is uniform)")
 
@@ -66,12 +68,8 @@ class PolicyGradient(Learner):
             baseline=self.baseline,
         )
 
-    def loss(
-        self, params: Policy, episodes: Episodes, *, ratio: Float[Array, "T B"] | float = 1.0
-    ) -> Float[Array, ""]:
+    def loss(self, params: Policy, episodes: Episodes, *, ratio: Float[Array, "T B"] | float = 1.0) -> Float[Array, ""]:
         """``-(1/n) sum_i sum_t ratio_t A_t log pi(a_t | s_t)``, n steps or trajectories (``normalisation``)."""
         weights = jax.lax.stop_gradient(self.weights(episodes) * ratio)
         total = episodes.steps if self.normalisation == "steps" else episodes.count
         return -(weights * self.log_prob(params, episodes)).sum() / jnp.maximum(total, 1)
-
-

@@ -109,9 +109,7 @@ def load_policy(path: Path, template: PyTree) -> PyTree:
 
 def _rounds(folder: Path) -> list[int]:
     """Rounds that have a checkpoint, newest first."""
-    matches = [
-        re.fullmatch(r"checkpoint-(\d+)\.safetensors", path.name) for path in folder.glob("checkpoint-*")
-    ]
+    matches = [re.fullmatch(r"checkpoint-(\d+)\.safetensors", path.name) for path in folder.glob("checkpoint-*")]
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
@@ -134,9 +132,7 @@ def _write(path: Path, tree: PyTree, meta: dict[str, Any]) -> None:
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in jax.device_get(leaves).items()}
     for name, array in arrays.items():
         if array.dtype.name not in STORED or not array.dtype.isnative:
-            raise FedraxError(
-                f"leaf {name} of type {array.dtype} cannot be stored; allowed: {', '.join(STORED)}"
-            )
+            raise FedraxError(f"leaf {name} of type {array.dtype} cannot be stored; allowed: {', '.join(STORED)}")
     metadata = {"meta": json.dumps(plain(meta)), "keys": json.dumps(implementations)}
     metadata["digest"] = _digest(arrays, metadata)
     with replacing(path) as temporary:
@@ -208,6 +204,4 @@ def _restore(
 
 
 def _mismatch(path: Path, difference: str) -> FedraxError:
-    return FedraxError(
-        f"{path} was written with another configuration: {difference}; use its own config.toml"
-    )
+    return FedraxError(f"{path} was written with another configuration: {difference}; use its own config.toml")

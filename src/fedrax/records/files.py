@@ -76,13 +76,9 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
             f"cannot read the {what} {path}: {reason(error)}; was the run started and finished?"
         ) from None
     except ValueError:
-        raise FedraxError(
-            f"the {what} {path} is damaged: it is not JSON; delete it and resume the run"
-        ) from None
+        raise FedraxError(f"the {what} {path} is damaged: it is not JSON; delete it and resume the run") from None
     if not isinstance(value, dict):
-        raise FedraxError(
-            f"the {what} {path} is damaged: it is not a JSON object; delete it and resume the run"
-        )
+        raise FedraxError(f"the {what} {path} is damaged: it is not a JSON object; delete it and resume the run")
     return value
 
 

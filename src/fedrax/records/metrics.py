@@ -157,9 +157,7 @@ class MetricsWriter:
                 for name, value in row.items()
                 if name not in ("seed", "round") and isinstance(value, (int, float))
             ]
-            self._events.write_event(
-                Event(wall_time=time.time(), step=row["round"], summary=Summary(value=values))
-            )
+            self._events.write_event(Event(wall_time=time.time(), step=row["round"], summary=Summary(value=values)))
 
     def _flush_tensorboard(self) -> None:
         self._events.flush()
@@ -185,9 +183,7 @@ def read_metrics(path: Path) -> list[Row]:
     try:
         lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     except OSError as error:
-        raise FedraxError(
-            f"cannot read the metrics {path}: {reason(error)}; give a run that was started"
-        ) from None
+        raise FedraxError(f"cannot read the metrics {path}: {reason(error)}; give a run that was started") from None
     rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
         try:

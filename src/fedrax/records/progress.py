@@ -55,9 +55,7 @@ class Progress:
             )
             self._task = self._live.add_task("compiling", total=1.0)
 
-    def update(
-        self, *, fraction: float, round: int, evaluation: float = math.nan, steps: float = math.nan
-    ) -> None:
+    def update(self, *, fraction: float, round: int, evaluation: float = math.nan, steps: float = math.nan) -> None:
         """Shows where training is.
 
         Args:

@@ -39,15 +39,11 @@ class RunDirectory:
             directory.path.mkdir(parents=True, exist_ok=True)
             occupied = any(directory.path.iterdir())
         except OSError as error:
-            raise FedraxError(
-                f"cannot make the run directory {path}: {reason(error)}; choose another path"
-            ) from None
+            raise FedraxError(f"cannot make the run directory {path}: {reason(error)}; choose another path") from None
         if occupied and not directory.is_run():
             raise FedraxError(f"{path} is not empty and holds no run; choose an empty or a new directory")
         if occupied and not resume:
-            raise FedraxError(
-                f"{path} already holds a run; resume that run, or choose another directory for a new one"
-            )
+            raise FedraxError(f"{path} already holds a run; resume that run, or choose another directory for a new one")
         directory._probe(free_mebibytes)
         return directory
 
@@ -64,12 +60,8 @@ class RunDirectory:
         if not directory.path.exists():
             siblings = directory.path.parent
             names = [p.name for p in siblings.iterdir() if cls(p).is_run()] if siblings.is_dir() else []
-            raise FedraxError(
-                f"there is no run at {path}: it does not exist{nearest(directory.path.name, names)}"
-            )
-        raise FedraxError(
-            f"{path} is not a run: it holds no config.toml; give the directory that training wrote"
-        )
+            raise FedraxError(f"there is no run at {path}: it does not exist{nearest(directory.path.name, names)}")
+        raise FedraxError(f"{path} is not a run: it holds no config.toml; give the directory that training wrote")
 
     def is_run(self) -> bool:
         """Whether a run was started here."""
@@ -89,9 +81,7 @@ class RunDirectory:
                     write_all(file.fileno(), bytes(MEBIBYTE))
                 os.fsync(file.fileno())
         except OSError as error:
-            raise FedraxError(
-                f"cannot write to the run directory {self.path}: {reason(error)}; {advice}"
-            ) from None
+            raise FedraxError(f"cannot write to the run directory {self.path}: {reason(error)}; {advice}") from None
         finally:
             with contextlib.suppress(OSError):
                 probe.unlink()

@@ -41,9 +41,7 @@ def write_summary(rundir: RunDirectory, summary: Mapping[str, Any]) -> None:
     """
     missing = [key for key in KEYS if key not in summary]
     if missing:
-        raise FedraxError(
-            f"the summary of {rundir.path} lacks {', '.join(missing)}; give every one of its keys"
-        )
+        raise FedraxError(f"the summary of {rundir.path} lacks {', '.join(missing)}; give every one of its keys")
     write_json(rundir.summary, summary)
 
 

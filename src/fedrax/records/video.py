@@ -35,9 +35,7 @@ def write_video(frames: Iterable[np.ndarray], path: Path, fps: float) -> None:
     if highest is None:
         raise FedraxError(f"cannot write a video as {path.name!r}; allowed endings: .gif, .mp4")
     if not 0 < fps <= highest:
-        raise FedraxError(
-            f"fps = {fps!r} is not allowed for {path.suffix}: it must be above 0 and at most {highest}"
-        )
+        raise FedraxError(f"fps = {fps!r} is not allowed for {path.suffix}: it must be above 0 and at most {highest}")
     checked = _checked(frames)
     first = next(checked, None)
     if first is None:

@@ -34,12 +34,7 @@ class AttackTable(NamedTuple):
 
 def has_filter_quality(group: Group) -> bool:
     """Whether some round of the group recorded what a filter did."""
-    return any(
-        _known(row.get(name))
-        for history in group.histories
-        for row in history.rows
-        for name in FILTER_COLUMNS
-    )
+    return any(_known(row.get(name)) for history in group.histories for row in history.rows for name in FILTER_COLUMNS)
 
 
 @styled
@@ -64,9 +59,7 @@ def filter_quality_figure(groups: Sequence[Group], title: str = "") -> Figure | 
     grid[0, 0].set_ylabel("precision, recall")
     grid[1, 0].set_ylabel("rule that fired,\nshare of rounds")
     handles = {
-        label: handle
-        for axes in grid.flat
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     legend = figure.legend(
         handles=list(handles.values()),
@@ -130,10 +123,7 @@ def _known(value: object) -> bool:
 
 def _recorded(group: Group, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     pairs = [
-        (row["round"], row[column])
-        for history in group.histories
-        for row in history.rows
-        if _known(row.get(column))
+        (row["round"], row[column]) for history in group.histories for row in history.rows if _known(row.get(column))
     ]
     table = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
@@ -143,11 +133,11 @@ def _binned(
     rounds: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Means over bins of equally many neighbouring rounds: ``(centres, means)`` of the bins that hold any."""
-    width = max(1, int(np.ceil(rounds.max() / BINS)))
-    index = ((rounds - 1) // width).astype(int)
+    width = max(1, int(np.ceil((rounds.max() + 1) / BINS)))
+    index = (rounds // width).astype(int)
     filled = np.unique(index)
     means = np.bincount(index, weights=values)[filled] / np.bincount(index)[filled]
-    return filled * width + (width + 1) / 2, means
+    return filled * width + (width - 1) / 2, means
 
 
 def attack_table(groups: Sequence[Group], statistic: str = "iqm") -> AttackTable | None:

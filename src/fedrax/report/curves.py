@@ -142,9 +142,7 @@ def summarise(
     """
     if statistic not in STATISTICS:
         raise unknown("statistic", statistic, STATISTICS)
-    seeds = tuple(
-        curve for history in group.histories if (curve := seed_curve(history, x, value, smoothing)).x.size
-    )
+    seeds = tuple(curve for history in group.histories if (curve := seed_curve(history, x, value, smoothing)).x.size)
     grid = _common_grid(seeds, points)
     empty = np.empty(0)
     if not grid.size:
@@ -195,9 +193,7 @@ def final_scores(group: Group, value: str = "return") -> Vector:
 
 def best_scores(group: Group, value: str = "return") -> Vector:
     """Each seed's highest evaluation, ``[seeds]``: biased upwards, being a maximum over noisy evaluations."""
-    return np.array(
-        [np.nan if np.isnan(scores).all() else np.nanmax(scores) for scores in _evaluations(group, value)]
-    )
+    return np.array([np.nan if np.isnan(scores).all() else np.nanmax(scores) for scores in _evaluations(group, value)])
 
 
 def _evaluations(group: Group, value: str) -> list[Vector]:

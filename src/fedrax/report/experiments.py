@@ -47,8 +47,7 @@ ATTACKS = ("random-noise", "random-action", "sign-flipping")
 def _speed_up() -> tuple[Setup, ...]:
     """Figure 1: more agents against one, and the baselines alone."""
     federated = tuple(
-        Setup(f"FedPG-BR K={agents}", (f"federation.agents={agents}",), f"FedPG-BR K={agents}")
-        for agents in (10, 3, 1)
+        Setup(f"FedPG-BR K={agents}", (f"federation.agents={agents}",), f"FedPG-BR K={agents}") for agents in (10, 3, 1)
     )
     return federated + tuple(
         Setup(f"{name} K=1", (f"strategy={METHODS[name]}", "federation.agents=1"), f"{name} K=1")

@@ -174,13 +174,9 @@ def _draw(
         tint = colour(colours[curve.label])
         if seeds and len(curve.seeds) > 1:
             for seed in curve.seeds:
-                axes.plot(
-                    seed.x, seed.y, color=tint, linewidth=0.6, alpha=0.3, drawstyle="steps-post", zorder=1.5
-                )
+                axes.plot(seed.x, seed.y, color=tint, linewidth=0.6, alpha=0.3, drawstyle="steps-post", zorder=1.5)
         if curve.x.size and not np.isnan(curve.low).all():
-            axes.fill_between(
-                curve.x, curve.low, curve.high, step="post", color=tint, alpha=0.2, linewidth=0, zorder=2
-            )
+            axes.fill_between(curve.x, curve.low, curve.high, step="post", color=tint, alpha=0.2, linewidth=0, zorder=2)
         axes.plot(
             curve.x,
             curve.centre,
@@ -211,9 +207,7 @@ def describe(curves: Sequence[Curve], *, seeds: bool = True) -> str:
     if drawn[0].smoothing > 1:
         text[0] += f", mean of the {drawn[0].smoothing} last evaluations"
     if several:
-        text.append(
-            "band: 95 % stratified bootstrap over seeds" + (", none with one seed" if counts[0] == 1 else "")
-        )
+        text.append("band: 95 % stratified bootstrap over seeds" + (", none with one seed" if counts[0] == 1 else ""))
         if seeds:
             text.append("thin: seeds")
     return "; ".join(text) + "."

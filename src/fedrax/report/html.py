@@ -139,9 +139,7 @@ def _headline(runs: Sequence[Run]) -> str:
     }
     if facts["Byzantine agents"] == MISSING:
         del facts["Byzantine agents"]
-    cells = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items()
-    )
+    cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     notice = (
         f'<p class="notice">Not finished: {escape(", ".join(unfinished))}; shown as far as recorded.</p>'
         if unfinished
@@ -168,32 +166,24 @@ def _results(groups: Sequence[Group], statistic: str) -> str:
         ],
     )
     headings = [heading for heading in COSTS if any(line.costs[heading] != MISSING for line in results)]
-    costs = table_html(
-        ["", *headings], [[line.label, *(line.costs[cost] for cost in headings)] for line in results]
-    )
+    costs = table_html(["", *headings], [[line.label, *(line.costs[cost] for cost in headings)] for line in results])
     return (
         f'{returns}<p class="small">Brackets: 95 % stratified-bootstrap interval over seeds.</p>'
         f'<h3>What it cost</h3>{costs}<p class="small">Mean over seeds, as far as recorded.</p>'
     )
 
 
-def _figures(
-    groups: Sequence[Group], statistic: str, smoothing: int, published: Mapping[str, Series]
-) -> list[Section]:
+def _figures(groups: Sequence[Group], statistic: str, smoothing: int, published: Mapping[str, Series]) -> list[Section]:
     axes = available_axes(groups)
     if not axes:
         return [Section("Learning curves", "<p>No evaluation has been recorded yet.</p>")]
     first = axes[0]
     shown = {label: series for label, series in published.items() if series.axis == first}
     curves = curves_figure(groups, first, shown, statistic=statistic, smoothing=smoothing)
-    sections = [
-        Section("Learning curves", figure_html(curves, "curves", "Return over trajectories per agent"))
-    ]
+    sections = [Section("Learning curves", figure_html(curves, "curves", "Return over trajectories per agent"))]
     if len(axes) > 1:
         costs = axes_figure(groups, published, statistic=statistic, smoothing=smoothing)
-        sections.append(
-            Section("The same curves over each cost", figure_html(costs, "axes", "Return over each cost"))
-        )
+        sections.append(Section("The same curves over each cost", figure_html(costs, "axes", "Return over each cost")))
     table = attack_table(groups, statistic)
     if table is not None:
         sections.append(
@@ -202,9 +192,7 @@ def _figures(
     filtering = filter_quality_figure(groups)
     if filtering is not None:
         sections.append(
-            Section(
-                "What the filter did", figure_html(filtering, "filter", "Precision and recall of the filter")
-            )
+            Section("What the filter did", figure_html(filtering, "filter", "Precision and recall of the filter"))
         )
     return sections
 
@@ -221,17 +209,11 @@ def _notes(groups: Sequence[Group], statistic: str) -> str:
         "Best return is the highest of many noisy evaluations and therefore too high; compare final returns.",
     ]
     if statistic == "iqm":
-        notes.insert(
-            1, "IQM is the mean without the lowest and highest quarter of seeds; below four seeds, the mean."
-        )
+        notes.insert(1, "IQM is the mean without the lowest and highest quarter of seeds; below four seeds, the mean.")
     if least < 2:
-        notes.append(
-            "One seed has no interval: how much another seed would differ is unknown, and no band is drawn."
-        )
+        notes.append("One seed has no interval: how much another seed would differ is unknown, and no band is drawn.")
     if any(1 < count < 5 for count in counts.values()):
-        notes.append(
-            "With fewer than five seeds a bootstrap interval is too narrow; read it as a lower bound."
-        )
+        notes.append("With fewer than five seeds a bootstrap interval is too narrow; read it as a lower bound.")
     if any(group.repeated for group in groups):
         notes.append("A seed that was run twice in one configuration counts once, by its longer record.")
     return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"

@@ -87,8 +87,7 @@ def reproduce(
     if count < 1:
         raise FedraxError(f"seeds = {count} is not allowed: it must be at least 1")
     groups = [
-        Group(setup.label, (_run(figure, setup, count, overrides, out / "runs", train),))
-        for setup in figure.setups
+        Group(setup.label, (_run(figure, setup, count, overrides, out / "runs", train),)) for setup in figure.setups
     ]
     reference = library.load(figure.published) if figure.published else None
     rows = compare(figure, groups, reference)
@@ -132,9 +131,7 @@ def compare(figure: Experiment, groups: Sequence[Group], reference: Published | 
     return rows
 
 
-def _run(
-    figure: Experiment, setup: Setup, seeds: int, overrides: Sequence[str], runs: Path, train: Train
-) -> Run:
+def _run(figure: Experiment, setup: Setup, seeds: int, overrides: Sequence[str], runs: Path, train: Train) -> Run:
     """The setup's finished run, trained where it is missing."""
     settings = [*setup.overrides, *overrides]
     words = re.sub(r"[^a-z0-9]+", "-", f"{setup.panel} {setup.label}".lower()).strip("-")
@@ -180,9 +177,7 @@ def _lead(figure: Experiment, drawn: Figure, rows: Sequence[Comparison], referen
     parts = [figure_html(drawn, "published", figure.title)]
     if rows:
         parts.append(
-            table_html(
-                _without_panel(figure, HEADINGS), [_without_panel(figure, _cells(row)) for row in rows]
-            )
+            table_html(_without_panel(figure, HEADINGS), [_without_panel(figure, _cells(row)) for row in rows])
         )
     notes = [figure.note] if figure.note else []
     if reference is not None:

@@ -122,23 +122,15 @@ def load_run(path: Path | str) -> Run:
     """
     path = Path(path)
     if not path.is_dir():
-        raise FedraxError(
-            f"{path} is no run: there is no such directory; give a directory that fedrax train wrote"
-        )
+        raise FedraxError(f"{path} is no run: there is no such directory; give a directory that fedrax train wrote")
     if not is_run(path):
-        raise FedraxError(
-            f"{path} is no run: it has no config.toml; give a directory that fedrax train wrote"
-        )
+        raise FedraxError(f"{path} is no run: it has no config.toml; give a directory that fedrax train wrote")
     try:
         config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise FedraxError(
-            f"{path / 'config.toml'} cannot be read: {error}; restore the file or train anew"
-        ) from None
+        raise FedraxError(f"{path / 'config.toml'} cannot be read: {error}; restore the file or train anew") from None
     agents = config.get("federation", {}).get("agents")
-    histories = {
-        seed: History(seed, tuple(rows), agents) for seed, rows in _rows(path / "metrics.jsonl").items()
-    }
+    histories = {seed: History(seed, tuple(rows), agents) for seed, rows in _rows(path / "metrics.jsonl").items()}
     return Run(
         path=path,
         config=config,
@@ -204,9 +196,7 @@ def _label(run: Run, keys: Sequence[str]) -> str:
         parts = [run.kind("strategy"), run.kind("environment"), f"{agents} agents" if agents else None]
         return ", ".join(part for part in parts if part) or run.name
     named = [
-        str(run.settings.get(key))
-        if key in TELLING[:-1]
-        else f"{key.rpartition('.')[2]}={run.settings.get(key)}"
+        str(run.settings.get(key)) if key in TELLING[:-1] else f"{key.rpartition('.')[2]}={run.settings.get(key)}"
         for key in keys
     ]
     label = ", ".join(named)

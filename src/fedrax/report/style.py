@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib
 from cycler import cycler
@@ -74,9 +74,7 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
 def new_figure(width: float, height: float, title: str) -> Figure:
     """An empty figure of ``width`` x ``height`` inches with a left-aligned title."""
-    figure = Figure(
-        figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08), facecolor=PAPER
-    )
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08), facecolor=PAPER)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
@@ -87,9 +85,9 @@ def colour(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
-def dashes(index: int) -> str | tuple[int, tuple[int, ...]]:
+def dashes(index: int) -> Literal["-"] | tuple[float, tuple[int, ...]]:
     """The line style of the ``index``-th series: solid until the palette repeats."""
-    styles: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (7, 2)), (0, (1, 1)))
+    styles: tuple[Literal["-"] | tuple[float, tuple[int, ...]], ...] = ("-", (0, (7, 2)), (0, (1, 1)))
     return styles[index // len(PALETTE) % len(styles)]
 
 

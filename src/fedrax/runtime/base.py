@@ -45,7 +45,7 @@ class Simulation(abc.ABC):
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Greedy returns and lengths ``[episodes]`` of one policy, on the initial states that ``seed`` stands for."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (a runtime without environments to free needs none)
         """Frees environments."""
 
     def active(self, tally: Tally) -> Array:
@@ -81,9 +81,7 @@ def agent_report(episodes: Episodes) -> dict[str, Array]:
     return {"episodes": episodes.count, "steps": episodes.steps, "return_sum": episodes.returns.sum()}
 
 
-def tally_round(
-    tally: Tally, *, agent_episodes: Array, counted: Array, steps: Array, participants: int
-) -> Tally:
+def tally_round(tally: Tally, *, agent_episodes: Array, counted: Array, steps: Array, participants: int) -> Tally:
     """The tally after a round.
 
     Trajectories per agent follow the reference: everything sampled, divided by the number of nodes that sample
@@ -92,4 +90,3 @@ def tally_round(
     nodes = participants + 1 if participants > 1 else 1
     spent = jnp.round((agent_episodes + counted) / nodes).astype(jnp.int32)
     return Tally(tally.rounds + 1, tally.trajectories + spent, tally.steps + steps)
-

@@ -104,9 +104,7 @@ class HostSimulation(Simulation):
         server, own = self._refine(site, server, derive(key, "server"))
         server, work = programs.finish(server, derive(key, "finish"))
         evaluation = self._evaluate_round(strategy.output(server), index)
-        updated, metrics = programs.close(
-            state, server, agents, roster, exchange, report, work, own, evaluation
-        )
+        updated, metrics = programs.close(state, server, agents, roster, exchange, report, work, own, evaluation)
         site.last_metrics = metrics
         return updated, metrics
 
@@ -114,7 +112,7 @@ class HostSimulation(Simulation):
         """The server's own steps; also its trajectories and environment steps."""
         strategy = self.federation.strategy
         episodes_so_far = steps_so_far = 0
-        while strategy.server_episodes and bool(strategy.refining(server)):
+        while site.server is not None and bool(strategy.refining(server)):
             params = strategy.policy(server)
             collected = site.server.collect(
                 self.programs.actor_of_server(params, derive(key, "collect", episodes_so_far)),

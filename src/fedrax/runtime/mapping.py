@@ -22,7 +22,7 @@ def map_agents(function: Callable[[PyTree], Any], inputs: PyTree, batch: int) ->
     agents = jax.tree.leaves(inputs)[0].shape[0]
     mapped = jax.vmap(function, axis_name=AGENTS)
     whole = agents // batch
-    if whole <= 1 and agents == batch * whole or agents < batch:
+    if (whole <= 1 and agents == batch * whole) or agents < batch:
         return mapped(inputs)
     head = jax.tree.map(lambda x: x[: whole * batch].reshape(whole, batch, *x.shape[1:]), inputs)
     _, out = jax.lax.scan(lambda carry, x: (carry, mapped(x)), None, head)

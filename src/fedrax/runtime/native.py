@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.base import Episodes, NativeEnvironment
-from fedrax.environments.native_collector import collect_episodes, greedy_returns
+from fedrax.environments.native_collector import Act, collect_episodes, greedy_returns
 from fedrax.federation import Federation, State
 from fedrax.learners.base import Agent
 from fedrax.runtime.base import Simulation, agent_report
@@ -45,7 +45,8 @@ class NativeSimulation(Simulation):
         self.batch = config.runtime.agents_per_batch or agents_side_by_side(
             federation.strategy.max_episodes * self.training_horizon, config.seeds
         )
-        self.rounds = jax.jit(self._rounds, donate_argnums=0)
+        self.rounds: Callable[[State, Array], tuple[State, dict[str, Array]]]
+        self.rounds = self._jitted = jax.jit(self._rounds, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluation, static_argnames="episodes")
 
     def init(self) -> State:
@@ -55,7 +56,7 @@ class NativeSimulation(Simulation):
 
     def compile(self, state: State) -> None:
         """Compiles the program of ``checkpoint.every`` rounds."""
-        self.rounds = self.rounds.lower(state, jnp.asarray(0)).compile()
+        self.rounds = self._jitted.lower(state, jnp.asarray(0)).compile()
 
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """Runs ``checkpoint.every`` rounds in one call."""
@@ -166,7 +167,7 @@ class NativeSimulation(Simulation):
 
     def _collect(
         self,
-        act: object,
+        act: Act,
         key: PRNGKeyArray,
         physics: dict[str, Array] | None,
         *,

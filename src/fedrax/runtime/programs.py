@@ -47,7 +47,9 @@ class Programs:
         self.refine = jax.jit(partial(federation.strategy.refine, federation.learner))
         self.finish = jax.jit(federation.strategy.finish)
         self.close = jax.jit(self._close)
-        self._params = jax.eval_shape(partial(federation.learner.init_params, spaces=federation.spaces), jax.random.key(0))
+        self._params = jax.eval_shape(
+            partial(federation.learner.init_params, spaces=federation.spaces), jax.random.key(0)
+        )
         self._vector = jax.jit(lambda params: ravel_rows(jax.tree.map(lambda x: x[None], params))[0])
         self._agents_vectors = jax.jit(self._vectors, static_argnames="fresh")
         self._act_agents = jax.jit(self._agents)
@@ -55,7 +57,13 @@ class Programs:
         self._act_greedily = jax.jit(self._greedy)
 
     def actor_of_agents(
-        self, agents: Agent, downlink: Downlink, byzantine: Bool[Array, " m"], key: PRNGKeyArray, *, fresh: bool
+        self,
+        agents: Agent,
+        downlink: Downlink,
+        byzantine: Bool[Array, " m"],
+        key: PRNGKeyArray,
+        *,
+        fresh: bool,
     ) -> Actor:
         """``act(observation[m, copies, *o], step) -> action[m, copies, *a]`` of all agents."""
         vectors = self._agents_vectors(agents, downlink, fresh=fresh)
@@ -68,9 +76,7 @@ class Programs:
         """``act(observation[1, copies, *o], step) -> action[1, copies, *a]`` of the server."""
         vector = self._vector(params)
         key_data = jax.random.key_data(key)
-        return lambda observation, step: np.asarray(
-            self._act_server(vector, key_data, observation, np.int32(step))
-        )
+        return lambda observation, step: np.asarray(self._act_server(vector, key_data, observation, np.int32(step)))
 
     def greedy_actor(self, params: PyTree) -> Callable[[np.ndarray], np.ndarray]:
         """``act(observation[copies, *o]) -> action[copies, *a]`` of one policy without exploration."""

@@ -58,7 +58,8 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
     ):
         finished = False
         while not finished:
-            for state, block in simulation.advance(state, first):
+            for latest, block in simulation.advance(state, first):
+                state = latest
                 rows = _rows(config, counters, block, federation.agents, federation.participants, message_bytes)
                 writer.write(rows)
                 _show(simulation, display, counters, rows)
@@ -103,9 +104,7 @@ def _rows(
             if block["active"][position, index]:
                 metrics = {name: values[position, index] for name, values in block.items()}
                 rows.append(
-                    counter.row(
-                        seed, metrics, agents=agents, participants=participants, message_bytes=message_bytes
-                    )
+                    counter.row(seed, metrics, agents=agents, participants=participants, message_bytes=message_bytes)
                 )
     return rows
 
@@ -121,9 +120,7 @@ def _show(simulation: Simulation, display: Progress, counters: list[Counters], r
         known = [value for value in values if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
 
-    fractions = [
-        simulation.fraction_done(c.rounds, c.trajectories, c.agent_steps + c.server_steps) for c in counters
-    ]
+    fractions = [simulation.fraction_done(c.rounds, c.trajectories, c.agent_steps + c.server_steps) for c in counters]
     display.update(
         fraction=min(fractions),
         round=max(c.rounds for c in counters),

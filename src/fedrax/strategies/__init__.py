@@ -1,0 +1,1 @@
+"""Ways to learn together: the verbs of a round."""

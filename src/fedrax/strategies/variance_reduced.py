@@ -88,10 +88,13 @@ class VarianceReduced(GradientStrategy):
         4, "b, trajectories the server samples for each step of its own", unit="trajectories", minimum=1
     )
     importance: Literal["step", "trajectory"] = option(
-        "step", "importance weights of g(theta_0): a ratio per time step (reference) or per trajectory (paper)"
+        "step",
+        "importance weights of g(theta_0): a ratio per time step (reference) or per trajectory (paper)",
     )
     ratio_band: float | None = option(
-        0.005, "the inner loop stops once the mean ratio leaves 1 +- this; none: it never stops early", minimum=0
+        0.005,
+        "the inner loop stops once the mean ratio leaves 1 +- this; none: it never stops early",
+        minimum=0,
     )
     fallback: Literal["server", "geometric-median", "skip"] = option(
         "server",
@@ -99,7 +102,8 @@ class VarianceReduced(GradientStrategy):
         "median of all gradients, or not at all",
     )
     output_iterate: Literal["last", "uniform"] = option(
-        "last", "the policy handed out: the last iterate (reference) or one drawn uniformly from all rounds (paper)"
+        "last",
+        "the policy handed out: the last iterate (reference) or one drawn uniformly from all rounds (paper)",
     )
 
     @property
@@ -215,7 +219,7 @@ class VarianceReduced(GradientStrategy):
         )
 
     def finish(self, server: Server, key: PRNGKeyArray) -> tuple[Server, ServerWork]:
-        """Settles the iterate to hand out; the count includes the first step's trajectories, as the reference's does."""
+        """Settles the iterate to hand out; the count includes the first step's trajectories, as in the reference."""
         rounds = server.rounds + 1
         take = jnp.asarray(True)
         if self.output_iterate == "uniform":

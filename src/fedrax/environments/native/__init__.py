@@ -3,6 +3,4 @@
 from fedrax.environments.base import NativeEnvironment
 from fedrax.registry import Registry
 
-native_environments: Registry[NativeEnvironment] = Registry(
-    "native environment", "fedrax.environments.native"
-)
+native_environments: Registry[NativeEnvironment] = Registry("native environment", "fedrax.environments.native")

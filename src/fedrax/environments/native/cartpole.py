@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fedrax.environments.base import Box, Discrete, NativeEnvironment, Spaces, Transition
+from fedrax.environments.base import Box, Discrete, NativeEnvironment, Physics, Spaces, Transition
 from fedrax.environments.native import native_environments
 
 X_THRESHOLD = 2.4
@@ -57,14 +57,12 @@ class CartPole(NativeEnvironment):
             "x_threshold": X_THRESHOLD,
         }
 
-    def reset(self, key: PRNGKeyArray, physics: dict[str, Array]) -> tuple[CartPoleState, Float[Array, " 4"]]:
+    def reset(self, key: PRNGKeyArray, physics: Physics) -> tuple[CartPoleState, Float[Array, " 4"]]:
         """Every component uniform in [-0.05, 0.05)."""
         observation = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
         return CartPoleState(*observation), observation
 
-    def step(
-        self, state: CartPoleState, action: Array, key: PRNGKeyArray, physics: dict[str, Array]
-    ) -> Transition:
+    def step(self, state: CartPoleState, action: Array, key: PRNGKeyArray, physics: Physics) -> Transition:
         """Pushes left (0) or right (1) for ``tau`` seconds; reward 1, also in an episode's last step."""
         x, x_dot, theta, theta_dot = state
         masspole, length, tau = physics["masspole"], physics["length"], physics["tau"]
