@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The filter of FedPG-BR beside the same federation without one.
+DEMO := attack=random-noise attack.agents=3 budget.trajectories=1500 seeds=3
+DEMO_TITLE := CartPole, ten agents, three of them send noise
 
 .PHONY: demo test test-slow test-faults lint format clean
 
@@ -18,9 +21,9 @@ $(VENV)/.installed-all: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	rm -rf runs/demo
-	$(BIN)/fedrax train fedpg-br/cartpole attack=random-noise attack.agents=3 budget.trajectories=2000 \
-		"name=Demo: ten agents, three of them Byzantine" --out runs/demo
-	$(BIN)/fedrax report runs/demo
+	$(BIN)/fedrax train fedpg-br/cartpole $(DEMO) --out runs/demo/fedpg-br
+	$(BIN)/fedrax train fedpg-br/cartpole $(DEMO) strategy=svrpg --out runs/demo/svrpg
+	$(BIN)/fedrax report runs/demo --out runs/demo/report.html --title "$(DEMO_TITLE)"
 
 test: $(VENV)/.installed-all
 	$(BIN)/python -m pytest

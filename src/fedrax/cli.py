@@ -59,9 +59,10 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("--format", choices=("mp4", "gif", "both"), default="both", help="(default: both)")
     render.add_argument("--out", type=Path, metavar="STEM", help="path without suffix (default: RUN/video)")
 
-    report = command("report", _report, "write one HTML report of several runs")
+    report = command("report", _report, "write one HTML report, and a figure, of several runs")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     report.add_argument("--out", type=Path, metavar="FILE", help="(default: report.html in the first run)")
+    report.add_argument("--title", default="", metavar="TEXT", help="heading of the page and of the figure")
 
     reproduce = command("reproduce", _reproduce, "train a published figure's runs and draw ours beside it")
     reproduce.add_argument("figure", metavar="FIGURE", help="see fedrax list")
@@ -132,9 +133,14 @@ def _render(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from fedrax.report.figures import curves_figure
     from fedrax.report.html import write_report
+    from fedrax.report.runs import group_runs, load_runs
 
-    print(write_report(options.runs, options.out or options.runs[0] / "report.html"))
+    page = write_report(options.runs, options.out or options.runs[0] / "report.html", title=options.title)
+    figure = page.with_suffix(".png")
+    curves_figure(group_runs(load_runs(options.runs)), title=options.title).savefig(figure)
+    print(f"{figure}\n{page}")
 
 
 def _reproduce(options: argparse.Namespace) -> None:
