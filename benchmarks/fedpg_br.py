@@ -14,11 +14,11 @@ import dataclasses
 import math
 from pathlib import Path
 
-from common import save
-
 from fedrax.api import train_or_resume
 from fedrax.report.curves import aggregate_at
 from fedrax.report.runs import group_runs, load_run
+
+from common import save
 
 
 @dataclasses.dataclass(frozen=True)

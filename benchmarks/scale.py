@@ -18,10 +18,11 @@ import time
 
 import jax
 import numpy as np
-from common import save
 
 from fedrax.config import resolve
 from fedrax.runtime.make import make_simulation
+
+from common import save
 
 SIZES = (10, 100, 1_000, 10_000)
 

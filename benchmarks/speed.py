@@ -15,13 +15,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from common import save
 
 from fedrax.config import Config, resolve
 from fedrax.environments.host import make_host
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.training import train_run
+
+from common import save
 
 
 def trained(config: Config) -> dict[str, float]:

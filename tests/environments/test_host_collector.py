@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from probe import LONGEST, PROBE
 
 from fedrax.environments.base import Box, Discrete, HostEnvironments, Spaces
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import LENGTH_STEP, HostCollector, evaluate_host
+
+from probe import LONGEST, PROBE
 
 
 class Scripted(HostEnvironments):

@@ -3,13 +3,14 @@
 import gymnasium
 import numpy as np
 import pytest
-from probe import PROBE, register
 
 from fedrax.environments import registry
 from fedrax.environments.base import Box, Discrete
 from fedrax.environments.host import EnvPoolEnvironments, GymnasiumEnvironments, make_host
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
+
+from probe import PROBE, register
 
 BACKENDS = ["gymnasium", "envpool"]
 SEEDS = np.arange(4) + 7
