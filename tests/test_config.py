@@ -166,6 +166,7 @@ def test_mistakes_in_the_configuration_are_one_clear_line(overrides, words):
         (["environment.heterogeneity.lenght=1.0"], ["lenght", "did you mean 'length'"]),
         (["strategy.batch_min=30"], ["strategy.batch_min", "strategy.batch_max"]),
         (["environment=FrozenLake-v1"], ["FrozenLake-v1", "Box"]),
+        (["federation.local_updates=2"], ["federation.local_updates = 2", "one gradient a round"]),
     ],
 )
 def test_impossible_combinations_are_refused_before_training(overrides, words):

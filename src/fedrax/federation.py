@@ -5,7 +5,6 @@ A runtime composes these verbs: it decides where experience comes from and how a
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,11 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate, Aggregator, PreAggregator
-from fedrax.aggregators.geometric_median import GeometricMedian
 from fedrax.attacks.base import Attack, Knowledge
-from fedrax.config import Config
 from fedrax.environments.base import Episodes, Spaces
-from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Learner
 from fedrax.seeds import derive
 from fedrax.strategies.base import Strategy, Tools
@@ -73,6 +69,8 @@ class Federation(eqx.Module):
     strategy: Strategy
     aggregator: Aggregator
     preaggregator: PreAggregator
+    spread: Aggregator
+    """The geometric median, for strategies that fall back on it when the rule accepts nobody."""
     attack: Attack
     spaces: Spaces = eqx.field(static=True)
     agents: int = eqx.field(static=True)
@@ -143,8 +141,8 @@ class Federation(eqx.Module):
             verdict = self.aggregator(mixed, row_weights, samples=samples, key=derive(key, "aggregate"))
             return verdict._replace(accepted=verdict.accepted[row] & (weights > 0))
 
-        def spread(vectors: Float[Array, "n d"], weights: Float[Array, " n"]) -> Array:
-            return GeometricMedian()(vectors, weights, key=key).vector
+        def fallback(vectors: Float[Array, "n d"], weights: Float[Array, " n"]) -> Array:
+            return self.spread(vectors, weights, key=key).vector
 
         everyone = jnp.ones(roster.ids.shape)
         if type(self.attack).corrupt is not Attack.corrupt:
@@ -155,60 +153,11 @@ class Federation(eqx.Module):
         example = jax.tree.map(lambda leaf: leaf[0], messages)
         messages = unravel_like(example, jnp.where(finite[:, None], vectors, 0.0))
         present = roster.answers & finite
-        tools = Tools(aggregate, spread, derive(key, "combine"))
+        tools = Tools(aggregate, fallback, derive(key, "combine"))
         server, verdict = self.strategy.combine(
             self.learner, server, downlink, messages, present.astype(jnp.float32), tools
         )
         return server, Exchange(verdict.accepted, present, roster.answers & ~finite, verdict.metrics)
-
-
-def build(config: Config, spaces: Spaces) -> Federation:
-    """The federation a configuration describes.
-
-    Raises:
-        FedraxError: an impossible combination, in one line.
-    """
-    learner: Learner = config.component("learner")
-    strategy: Strategy = config.component("strategy")
-    attack: Attack = config.component("attack")
-    aggregator: Aggregator = config.component("aggregator")
-    preaggregator: PreAggregator = config.component("preaggregator")
-    agents = config.federation.agents
-    participants = max(1, round(config.federation.participation * agents))
-
-    strategy.check(learner)
-    learner.check(spaces)
-    if attack.name != "none" and attack.agents == 0:
-        raise FedraxError(
-            f"attack {attack.name!r} has no agents; set attack.agents (of {agents} agents), or attack=none"
-        )
-    if attack.name == "none" and attack.agents > 0:
-        raise FedraxError(f"attack.agents = {attack.agents} but there is no attack; set attack=NAME (fedrax list)")
-    if attack.agents > agents:
-        raise FedraxError(
-            f"attack.agents = {attack.agents} is more than federation.agents = {agents}; "
-            "lower the one or raise the other"
-        )
-    if aggregator.tolerated is None:
-        aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))
-    aggregator.check(preaggregator.rows(participants))
-    if strategy.needs.messages == "sum" and aggregator.name not in ("mean", "weighted-mean"):
-        raise FedraxError(
-            f"strategy {strategy.name!r} reveals only the sum of the messages, which aggregator {aggregator.name!r} "
-            "cannot use; set aggregator=mean"
-        )
-    return Federation(
-        learner=learner,
-        strategy=strategy,
-        aggregator=aggregator,
-        preaggregator=preaggregator,
-        attack=attack,
-        spaces=spaces,
-        agents=agents,
-        participants=participants,
-        dropout=config.federation.dropout,
-        local_updates=config.federation.local_updates,
-    )
 
 
 def round_metrics(roster: Roster, exchange: Exchange) -> dict[str, Array]:

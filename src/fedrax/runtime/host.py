@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
@@ -48,14 +49,20 @@ class HostSimulation(Simulation):
             site.reseed(first)
         for index in range(first, first + self.config.checkpoint.every):
             started = time.perf_counter()
-            results = [self._round(site, one, index) for site, one in zip(self.sites, states, strict=True)]
-            states = [one for one, _ in results]
-            rows = stack([metrics for _, metrics in results])
-            seconds = np.full(len(states), time.perf_counter() - started)
-            block = jax.tree.map(lambda x: np.asarray(x)[:, None], {**rows, "seconds": seconds})
-            yield stack(states), block
-            if not block["active"].any():
+            metrics: list[dict[str, Any] | None] = []
+            for position, site in enumerate(self.sites):
+                if not self.active(states[position].tally):
+                    metrics.append(None)
+                    continue
+                states[position], measured = self._round(site, states[position], index)
+                metrics.append(measured)
+            known = [measured for measured in metrics if measured is not None]
+            if not known:
                 return
+            nothing = jax.tree.map(jnp.zeros_like, known[0])
+            rows = stack([nothing if measured is None else measured for measured in metrics])
+            seconds = np.full(len(states), time.perf_counter() - started)
+            yield stack(states), jax.tree.map(lambda x: np.asarray(x)[:, None], {**rows, "seconds": seconds})
 
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Greedy returns and lengths of one policy, in fresh environments."""
@@ -80,8 +87,6 @@ class HostSimulation(Simulation):
     def _round(self, site: Site, state: State, index: int) -> tuple[State, dict[str, Any]]:
         """One round of one seed."""
         programs, strategy = self.programs, self.federation.strategy
-        if not self.active(state.tally):
-            return state, site.last_metrics | {"active": False}
         key = derive(jax.random.key(site.seed), "round", index)
         opened = programs.open(state, key)
         downlink, roster = opened.downlink, opened.roster
@@ -104,9 +109,7 @@ class HostSimulation(Simulation):
         server, own = self._refine(site, server, derive(key, "server"))
         server, work = programs.finish(server, derive(key, "finish"))
         evaluation = self._evaluate_round(strategy.output(server), index)
-        updated, metrics = programs.close(state, server, agents, roster, exchange, report, work, own, evaluation)
-        site.last_metrics = metrics
-        return updated, metrics
+        return programs.close(state, server, agents, roster, exchange, report, work, own, evaluation)
 
     def _refine(self, site: Site, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, int]]:
         """The server's own steps; also its trajectories and environment steps."""
@@ -141,7 +144,6 @@ class Site:
     def __init__(self, simulation: HostSimulation, seed: int) -> None:
         federation = simulation.federation
         self.seed = seed
-        self.last_metrics: dict[str, Any] = {}
         copies = min(simulation.config.environment.copies, federation.strategy.max_episodes)
         horizon = simulation.training_horizon
         self.agents = HostCollector(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
+from fedrax.attacks.base import Attack
 from fedrax.config import Config
-from fedrax.environments.base import stack_physics
+from fedrax.environments.base import Spaces, stack_physics
 from fedrax.environments.heterogeneity import draw
 from fedrax.environments.native import native_environments
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
-from fedrax.federation import build
+from fedrax.federation import Federation
+from fedrax.learners.base import Learner
 from fedrax.runtime.base import Simulation
+from fedrax.strategies.base import Strategy
 
 
 def make_simulation(config: Config) -> Simulation:
@@ -20,7 +26,7 @@ def make_simulation(config: Config) -> Simulation:
     """
     settings = config.environment
     described = describe_environment(settings.id, native=settings.native, backend=settings.backend)
-    federation = build(config, described.spaces)
+    federation = make_federation(config, described.spaces)
     if described.native:
         from fedrax.runtime.native import NativeSimulation
 
@@ -48,3 +54,58 @@ def physics_draws(config: Config) -> list[dict[str, float]]:
         return []
     defaults = native_environments[settings.id]().physics()
     return draw(settings.heterogeneity, defaults, config.federation.agents, config.seed)
+
+
+def make_federation(config: Config, spaces: Spaces) -> Federation:
+    """The federation a configuration describes.
+
+    Raises:
+        FedraxError: an impossible combination, in one line.
+    """
+    learner: Learner = config.component("learner")
+    strategy: Strategy = config.component("strategy")
+    attack: Attack = config.component("attack")
+    aggregator: Aggregator = config.component("aggregator")
+    preaggregator: PreAggregator = config.component("preaggregator")
+    agents = config.federation.agents
+    participants = max(1, round(config.federation.participation * agents))
+
+    strategy.check(learner)
+    if config.federation.local_updates > 1 and not strategy.needs.local_updates:
+        raise FedraxError(
+            f"federation.local_updates = {config.federation.local_updates} is not allowed: strategy {strategy.name!r} "
+            "sends one gradient a round; set federation.local_updates=1"
+        )
+    learner.check(spaces)
+    if attack.name != "none" and attack.agents == 0:
+        raise FedraxError(
+            f"attack {attack.name!r} has no agents; set attack.agents (of {agents} agents), or attack=none"
+        )
+    if attack.name == "none" and attack.agents > 0:
+        raise FedraxError(f"attack.agents = {attack.agents} but there is no attack; set attack=NAME (fedrax list)")
+    if attack.agents > agents:
+        raise FedraxError(
+            f"attack.agents = {attack.agents} is more than federation.agents = {agents}; "
+            "lower the one or raise the other"
+        )
+    if aggregator.tolerated is None:
+        aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))
+    aggregator.check(preaggregator.rows(participants))
+    if strategy.needs.messages == "sum" and aggregator.name not in ("mean", "weighted-mean"):
+        raise FedraxError(
+            f"strategy {strategy.name!r} reveals only the sum of the messages, which aggregator {aggregator.name!r} "
+            "cannot use; set aggregator=mean"
+        )
+    return Federation(
+        learner=learner,
+        strategy=strategy,
+        aggregator=aggregator,
+        preaggregator=preaggregator,
+        spread=aggregators.build("geometric-median", {}),
+        attack=attack,
+        spaces=spaces,
+        agents=agents,
+        participants=participants,
+        dropout=config.federation.dropout,
+        local_updates=config.federation.local_updates,
+    )

@@ -37,9 +37,6 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
     if restored is not None:
         state, meta = restored
         counters = [Counters(**saved) for saved in meta["counters"]]
-        if meta["finished"]:
-            return
-    first = int(meta.get("round", 0))
     if not directory.manifest.exists():
         directory.write_config(config.to_toml())
         write_manifest(
@@ -47,13 +44,34 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
         )
     message_bytes = simulation.message_bytes(state)
 
-    started = time.perf_counter()
-    simulation.compile(state)
-    meta["seconds_compile"] += time.perf_counter() - started
+    if not meta["finished"]:
+        started = time.perf_counter()
+        simulation.compile(state)
+        meta["seconds_compile"] += time.perf_counter() - started
+        _train(config, simulation, directory, state, counters, meta, progress=progress)
+    # A finished run may have been killed before its summary.
+    if not directory.summary.exists():
+        summary = _summary(config, counters, message_bytes, meta["seconds_compile"])
+        write_summary(directory, summary)
+        finish_manifest(directory)
 
+
+def _train(
+    config: Config,
+    simulation: Simulation,
+    directory: RunDirectory,
+    state: State,
+    counters: list[Counters],
+    meta: dict[str, Any],
+    *,
+    progress: bool,
+) -> None:
+    """Rounds until the budget is used; brings ``counters`` and ``meta`` up to date."""
+    first = int(meta.get("round", 0))
     federation = simulation.federation
+    message_bytes = simulation.message_bytes(state)
     with (
-        MetricsWriter(directory, resume_round=first if restored is not None else None) as writer,
+        MetricsWriter(directory, resume_round=first) as writer,
         Progress(*_goal(config), enabled=progress) as display,
     ):
         finished = False
@@ -77,8 +95,6 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
             save_policy(directory.policy, jax.vmap(federation.strategy.output)(state.server))
             save_policy(directory.best_policy, state.best)
             save_checkpoint(directory.checkpoints, first, state, meta)
-    write_summary(directory, _summary(config, simulation, counters, message_bytes, meta["seconds_compile"]))
-    finish_manifest(directory)
 
 
 def _goal(config: Config) -> tuple[float | None, str]:
@@ -150,7 +166,6 @@ def _final_evaluation(config: Config, simulation: Simulation, state: State, coun
 
 def _summary(
     config: Config,
-    simulation: Simulation,
     counters: list[Counters],
     message_bytes: tuple[int, int],
     seconds_compile: float,

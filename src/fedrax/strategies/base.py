@@ -31,6 +31,8 @@ class Needs(NamedTuple):
     """The server samples an environment of its own."""
     learner: str | None = None
     """The one learner it works with; None for any."""
+    local_updates: bool = True
+    """Agents may collect and learn several times in a round."""
 
 
 class Tools(NamedTuple):

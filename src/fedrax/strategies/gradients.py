@@ -27,7 +27,7 @@ class Server(eqx.Module):
 class GradientStrategy(Strategy):
     """What the gradient-sending strategies share: agents send one gradient at the broadcast policy."""
 
-    needs: ClassVar[Needs] = Needs(learner="policy-gradient")
+    needs: ClassVar[Needs] = Needs(learner="policy-gradient", local_updates=False)
 
     def private(self, learner: Learner, agent: Agent) -> PyTree:
         """Room for the gradient on its way."""
