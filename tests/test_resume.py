@@ -121,3 +121,32 @@ def test_a_damaged_checkpoint_costs_only_its_own_rounds(uninterrupted, tmp_path)
     newest.write_bytes(newest.read_bytes()[:-7])
     fedrax.resume(path, progress=False)
     assert records(path) == records(whole.path)
+
+
+@pytest.mark.faults
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(uninterrupted, tmp_path):
+    """The operating system refuses to let a file grow; once there is room again, the run goes on to the same end."""
+    whole, overrides = uninterrupted
+    path = tmp_path / "run"
+    limit = (whole.path / "metrics.jsonl").stat().st_size // 2
+    program = f"""
+import resource, sys
+from fedrax.records.rundir import RunDirectory
+RunDirectory._probe = lambda self, mebibytes: None  # The disk fills up only later.
+import fedrax.runtime.training as training
+
+train = training._train
+def limited(*arguments, **named):
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+    train(*arguments, **named)
+training._train = limited
+from fedrax.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", program, "train", "fedpg-br/cartpole", *overrides, "--out", str(path), "--quiet"]
+    failed = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert failed.returncode == 1, failed.stderr
+    (line,) = (text for text in failed.stderr.splitlines() if text.startswith("fedrax:"))
+    assert "too large" in line or "space" in line
+    fedrax.resume(path, progress=False)
+    assert records(path) == records(whole.path)

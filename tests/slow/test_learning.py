@@ -1,0 +1,77 @@
+"""Learning curves: what the published experiments promise, on few seeds. Minutes each."""
+
+import numpy as np
+import pytest
+
+import fedrax
+
+pytestmark = pytest.mark.slow
+
+
+def mean_return(run, trajectories):
+    """Mean over seeds of the last evaluation at or before so many trajectories per agent."""
+    last = {}
+    for row in run.metrics():
+        if row["trajectories"] <= trajectories:
+            last[row["seed"]] = row["return"]
+    return np.mean(list(last.values()))
+
+
+@pytest.mark.parametrize("attack", ["none", "random-noise", "random-action", "sign-flipping", "alie"])
+def test_fedpg_br_learns_cartpole_whoever_attacks(attack, tmp_path):
+    attacked = [] if attack == "none" else [f"attack={attack}", "attack.agents=3"]
+    run = fedrax.train(
+        "fedpg-br/cartpole", ["budget.trajectories=2000", *attacked], seeds=5, out=tmp_path / "run", progress=False
+    )
+    assert mean_return(run, 2000) >= 450
+
+
+def test_without_a_filter_noise_stops_svrpg(tmp_path):
+    overrides = ["strategy=svrpg", "attack=random-noise", "attack.agents=3", "budget.trajectories=1500"]
+    run = fedrax.train("fedpg-br/cartpole", overrides, seeds=3, out=tmp_path / "run", progress=False)
+    assert mean_return(run, 1500) <= 300
+
+
+@pytest.mark.parametrize("aggregator", ["median", "krum", "geometric-median", "centered-clipping"])
+def test_robust_rules_replace_the_filter(aggregator, tmp_path):
+    overrides = [f"aggregator={aggregator}", "attack=random-noise", "attack.agents=3", "budget.trajectories=2500"]
+    run = fedrax.train("fedpg-br/cartpole", overrides, seeds=3, out=tmp_path / "run", progress=False)
+    assert mean_return(run, 2500) >= 400
+
+
+def test_a_calibrated_filter_needs_no_sigma(tmp_path):
+    overrides = [
+        "aggregator.radius=calibrated",
+        "attack=random-noise",
+        "attack.agents=3",
+        "budget.trajectories=2000",
+    ]
+    run = fedrax.train("fedpg-br/cartpole", overrides, seeds=3, out=tmp_path / "run", progress=False)
+    assert mean_return(run, 2000) >= 400
+
+
+def test_paper_mode_learns(tmp_path):
+    """SGD on GPOMDP gradients divided by trajectories: slower and noisier, but it learns."""
+    overrides = [
+        "strategy.mode=paper",
+        "learner.learning_rate=3e-3",
+        "aggregator.radius=calibrated",
+        "budget.trajectories=3000",
+    ]
+    run = fedrax.train("fedpg-br/cartpole", overrides, seeds=3, out=tmp_path / "run", progress=False)
+    assert mean_return(run, 3000) >= 100
+
+
+def test_a_host_environment_learns(tmp_path):
+    """Acrobot through Gymnasium or EnvPool, without a preset of its own: from -500 to better than -150."""
+    overrides = [
+        "environment=Acrobot-v1",
+        "environment.horizon=none",
+        "evaluation.horizon=none",
+        "learner.learning_rate=3e-3",
+        "aggregator.radius=calibrated",
+        "budget.trajectories=1000",
+        "evaluation.every=5",
+    ]
+    run = fedrax.train("fedpg-br/cartpole", overrides, out=tmp_path / "run", progress=False)
+    assert run.summary()["best_return"] >= -150
