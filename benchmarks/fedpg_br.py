@@ -47,6 +47,7 @@ STUDIES = {
         at=(500, 1000, 1500, 2000, 3000, 4000, 5000),
         setups={
             "fedpg-br": (),
+            "fedpg-br ratio_band=0.005": ("strategy.ratio_band=0.005",),
             **{f"fedpg-br {a}": (*attacked("fedpg-br", a), "budget.trajectories=2000") for a in CARTPOLE_ATTACKS},
             **{f"svrpg {a}": (*attacked("svrpg", a), "budget.trajectories=2000") for a in CARTPOLE_ATTACKS},
         },
