@@ -1,7 +1,7 @@
 """A run's configuration: frozen models, one per room; TOML in and out; every mistake is one line.
 
 Sources are layers, later ones winning: the strategy's implied defaults, a preset or the user's TOML file, then
-``key=value`` overrides. A component's room may hold tables per kind (``[strategy.svrpg]``), of which only the
+``key=value`` overrides. What a strategy's ``mode`` stands for ranks just below the layer that says the mode. A component's room may hold tables per kind (``[strategy.svrpg]``), of which only the
 chosen kind's counts, so one preset serves several strategies.
 """
 
@@ -264,11 +264,13 @@ def resolve(source: str | Path | Mapping[str, Any] | None, overrides: Iterable[s
             if room in ROOMS and not isinstance(table, Mapping):
                 raise FedraxError(f"{room} = {table!r} is not allowed: give {room}.kind and its options")
 
-    strategy = _choose("strategy", layers, {})
+    strategy = _choose("strategy", layers, {}, 0)
     strategy_class = strategies[strategy["kind"]]
     _check_keys("strategy", strategy)
     implied = strategy_class.implies(strategy)
-    chosen = {room: _choose(room, layers, implied.get(room, {})) for room in ROOMS}
+    # Whoever says `mode` means what it stands for, whatever an earlier layer said of that.
+    rank = max((i for i, layer in enumerate(layers) if "mode" in layer.get("strategy", {})), default=0)
+    chosen = {room: _choose(room, layers, implied.get(room, {}), rank) for room in ROOMS}
     plain = merge({k: v for k, v in layer.items() if k not in ROOMS} for layer in layers)
     config = _validate({**plain, **{room: _complete(room, table) for room, table in chosen.items()}})
     if config.budget == BudgetConfig():
@@ -276,8 +278,8 @@ def resolve(source: str | Path | Mapping[str, Any] | None, overrides: Iterable[s
     return config
 
 
-def _choose(room: str, layers: list[dict[str, Any]], implied: Mapping[str, Any]) -> dict[str, Any]:
-    """The chosen kind of a room and the options said for it, in the layers' order."""
+def _choose(room: str, layers: list[dict[str, Any]], implied: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """The chosen kind of a room and its options, in the layers' order; ``implied`` goes before layer ``rank``."""
     registry = ROOMS[room]
     kind = implied.get("kind", DEFAULT_KINDS[room])
     for layer in layers:
@@ -285,9 +287,11 @@ def _choose(room: str, layers: list[dict[str, Any]], implied: Mapping[str, Any])
     component = registry[kind]
     common = options_of(BASES[room])
     own = options_of(component)
-    settings = {key: value for key, value in implied.items() if key in own}
+    settings: dict[str, Any] = {}
     speaking = None
-    for layer in layers:
+    for index, layer in enumerate(layers):
+        if index == rank:
+            settings.update({key: value for key, value in implied.items() if key in own})
         table = layer.get(room, {})
         speaking = table.get("kind", speaking)
         for key, value in table.items():

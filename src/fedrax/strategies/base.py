@@ -63,7 +63,8 @@ class Strategy(eqx.Module):
     def implies(cls, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Defaults this strategy (with these explicit ``settings``) sets in other rooms and in its own, by room.
 
-        They rank below everything a preset, a file or a command line says.
+        They rank below everything a preset, a file or a command line says; what a ``mode`` stands for, below
+        everything said in the layer that says the mode.
         """
         return {}
 
