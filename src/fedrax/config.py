@@ -1,8 +1,9 @@
 """A run's configuration: frozen models, one per room; TOML in and out; every mistake is one line.
 
 Sources are layers, later ones winning: the strategy's implied defaults, a preset or the user's TOML file, then
-``key=value`` overrides. What a strategy's ``mode`` stands for ranks just below the layer that says the mode. A component's room may hold tables per kind (``[strategy.svrpg]``), of which only the
-chosen kind's counts, so one preset serves several strategies.
+``key=value`` overrides. What a strategy's ``mode`` stands for ranks just below the layer that says the mode. A
+component's room may hold tables per kind (``[strategy.svrpg]``), of which only the chosen kind's counts, so one
+preset serves several strategies.
 """
 
 from __future__ import annotations
