@@ -34,7 +34,7 @@ def overview() -> str:
     }
     lines = []
     for title, names in sections.items():
-        lines += [title, *(f"  {name:28}{_first_line(title, name)}".rstrip() for name in names), ""]
+        lines += [title, *(f"  {name:32}{_first_line(title, name)}".rstrip() for name in names), ""]
     lines.append("Any Gymnasium id with a Box observation and a Discrete or Box action is an environment too.")
     lines.append("fedrax describe NAME explains a name; rooms: " + ", ".join([*ROOMS, *plain_rooms()]))
     return "\n".join(lines)
@@ -44,7 +44,7 @@ def describe(name: str) -> str:
     """Every option of the component, room or preset called ``name``: meaning, unit, allowed values, default."""
     found = [_component(room, name) for room, registry in ROOMS.items() if name in registry]
     if name in ROOMS:
-        lines = [f"{kind:28}{_first_line(_plural(name), kind)}".rstrip() for kind in ROOMS[name]]
+        lines = [f"{kind:32}{_first_line(_plural(name), kind)}".rstrip() for kind in ROOMS[name]]
         found.append("\n  ".join([f"{name}, default {DEFAULT_KINDS[name]}; one of", *lines]))
     if name in plain_rooms():
         found.append(_room(name))
@@ -63,15 +63,12 @@ def _component(room: str, name: str) -> str:
     component = ROOMS[room][name]
     lines = [f"{room} {name}", "", inspect.cleandoc(component.__doc__ or ""), ""]
     for key, (field, declared, annotation) in options_of(component).items():
-        lines += _option(
-            f"{room}.{key}",
-            declared.meaning,
-            annotation,
-            field.default,
-            declared.unit,
-            declared.minimum,
-            declared.maximum,
-        )
+        limits = [
+            f"{sign} {bound:g}"
+            for sign, bound in ((">=", declared.minimum), ("<=", declared.maximum))
+            if bound is not None
+        ]
+        lines += _option(f"{room}.{key}", declared.meaning, annotation, field.default, limits, declared.unit)
     return "\n".join(lines).rstrip()
 
 
@@ -80,7 +77,13 @@ def _room(name: str) -> str:
     lines = [name, "", inspect.cleandoc(model.__doc__ or ""), ""]
     for key, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        lines += _option(f"{name}.{key}", field.description or "", field.annotation, default)
+        limits = [
+            f"{sign} {getattr(bound, attribute):g}"
+            for bound in field.metadata
+            for attribute, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+            if hasattr(bound, attribute)
+        ]
+        lines += _option(f"{name}.{key}", field.description or "", field.annotation, default, limits)
     return "\n".join(lines).rstrip()
 
 
@@ -89,12 +92,9 @@ def _option(
     meaning: str,
     annotation: Any,
     default: Any,
+    limits: list[str],
     unit: str = "",
-    minimum: float | None = None,
-    maximum: float | None = None,
 ) -> list[str]:
-    limits = [f">= {minimum:g}"] if minimum is not None else []
-    limits += [f"<= {maximum:g}"] if maximum is not None else []
     kind = ", ".join([_type_name(annotation), *limits])
     shown = "none" if default is None else json.dumps(default)
     return [f"  {key} = {shown}   [{kind}{', ' + unit if unit else ''}]", f"      {meaning}"]

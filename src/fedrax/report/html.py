@@ -131,7 +131,7 @@ def _headline(runs: Sequence[Run]) -> str:
         "Attack": _distinct(run.kind("attack") for run in runs),
         "Byzantine agents": _distinct(run.settings.get("attack.agents") or None for run in runs),
         "Seeds": _distinct(len(run.histories) or None for run in runs),
-        "Ran on": _distinct(_plain(run.manifest.get("device")) for run in runs),
+        "Ran on": _distinct(_machine(run.manifest) for run in runs),
         "When": " to ".join(dict.fromkeys(f"{t:%Y-%m-%d %H:%M}" for t in (min(times), max(times))))
         if times
         else MISSING,
@@ -247,6 +247,16 @@ def _plain(value: Any) -> str | None:
     if isinstance(value, (list, tuple)):
         return ", ".join(str(_plain(inner)) for inner in value)
     return str(value)
+
+
+def _machine(manifest: Mapping[str, Any]) -> str | None:
+    """The device that computed, and the processors beside it."""
+    device, processors = manifest.get("device"), manifest.get("cpus")
+    if not isinstance(device, Mapping):
+        return None
+    if device.get("platform") == "cpu":
+        return f"{processors} CPU cores" if processors else "CPU"
+    return f"{device.get('count')} x {device.get('kind')}"
 
 
 def _distinct(values: Iterable[Any]) -> str:
