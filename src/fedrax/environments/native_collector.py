@@ -46,6 +46,9 @@ class _Rollout(NamedTuple):
     physics: dict[str, Any]
     act: Act
     key: PRNGKeyArray
+    keys: PRNGKeyArray
+    """Of each step, to act and to step the environment, ``[horizon, 2]``: hashed here all at once, because in a small
+    batch hashing them one after the other costs as much as stepping."""
     horizon: int
     axis_names: tuple[str, ...]
 
@@ -58,7 +61,7 @@ class _Rollout(NamedTuple):
 
     def step(self, front: _Front) -> tuple[_Front, Array, Float[Array, " B"]]:
         """The next front, the actions that led there, and the rewards (0 for episodes that are over)."""
-        act_key, step_key = jax.random.split(jax.random.fold_in(self.key, front.step + 1))
+        act_key, step_key = self.keys[front.step]
         action = self.act(front.observation, act_key)
         keys = jax.random.split(step_key, front.alive.shape[0])
         after = jax.vmap(self.environment.step, in_axes=(0, 0, 0, None))(front.state, action, keys, self.physics)
@@ -81,6 +84,19 @@ class _Rollout(NamedTuple):
     def _any(self, alive: Bool[Array, " B"]) -> Bool[Array, ""]:
         running = alive.any()
         return jax.lax.pmax(running.astype(jnp.int32), self.axis_names) > 0 if self.axis_names else running
+
+
+def _rollout(
+    environment: NativeEnvironment,
+    physics: Mapping[str, Any],
+    act: Act,
+    key: PRNGKeyArray,
+    horizon: int,
+    axis_names: tuple[str, ...],
+) -> _Rollout:
+    steps = jnp.arange(1, horizon + 1)
+    keys = jax.vmap(lambda step: jax.random.split(jax.random.fold_in(key, step)))(steps)
+    return _Rollout(environment, dict(physics), act, key, keys, horizon, axis_names)
 
 
 def collect_episodes(
@@ -109,7 +125,7 @@ def collect_episodes(
         axis_names: every ``jax.vmap`` axis that ``key``, ``count``, ``physics`` or the parameters are mapped
             over. One left out changes no result, but makes collection several times slower.
     """
-    rollout = _Rollout(environment, dict(physics), act, key, horizon, axis_names)
+    rollout = _rollout(environment, physics, act, key, horizon, axis_names)
     start = rollout.start(jnp.arange(max_count) < count)
     _, action, reward = jax.eval_shape(rollout.step, start)
     buffers = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), (start.observation, action, reward))
@@ -140,7 +156,7 @@ def greedy_returns(
     ``act`` decides what is evaluated (greedy evaluation ignores its key); arguments are those of
     :func:`collect_episodes`.
     """
-    rollout = _Rollout(environment, dict(physics), act, key, horizon, axis_names)
+    rollout = _rollout(environment, physics, act, key, horizon, axis_names)
 
     def body(carry: tuple[_Front, Array]) -> tuple[_Front, Array]:
         front, returns = carry
