@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -258,23 +259,27 @@ def test_a_type_that_cannot_be_stored_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """The operating system refuses to let any file grow past 4 KiB, much as a full disk does."""
+    """The operating system refuses to let any file grow past 4 KiB, much as a full disk does.
+
+    Held only around the write that is to fail: the limit is the process's, so the test runner's own output, where it
+    goes to a file, falls under it too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_refused_write_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     previous = save_checkpoint(tmp_path, 1, {"w": jnp.ones(8)}, {})
-    with pytest.raises(
-        FedraxError, match=r"cannot write .*checkpoint-2.*File too large.* what was there before is kept"
-    ):
+    refused = r"cannot write .*checkpoint-2.*File too large.* what was there before is kept"
+    with small_files(), pytest.raises(FedraxError, match=refused):
         save_checkpoint(tmp_path, 2, {"w": jnp.ones(5000)}, {})
     assert list(tmp_path.iterdir()) == [previous]
     loaded = load_checkpoint(tmp_path, {"w": jnp.zeros(8)})
