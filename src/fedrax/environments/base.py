@@ -41,6 +41,10 @@ class Spaces:
 
     observation: Box
     action: Discrete | Box
+    mission: int = 0
+    """How many of the observation's last numbers are the words of a mission (MiniGrid), as indices; 0 pads."""
+    vocabulary: int = 0
+    """Words there are, the padding included."""
 
 
 Physics = Mapping[str, Any]
@@ -137,6 +141,46 @@ class Episodes(eqx.Module):
     def returns(self) -> Float[Array, " B"]:
         """Undiscounted return of each episode (0 for padding)."""
         return jnp.where(self.valid, self.reward, 0.0).sum(0)
+
+
+class Steps(eqx.Module):
+    """Consecutive steps of one agent's copies, whose episodes run on from one collection to the next.
+
+    ``T`` steps of ``B`` copies. An episode's last observation is that of the row after its last step, and the step
+    taken from it is no experience (``valid`` is False): it only starts the next episode. So the value after step t
+    is always that of ``observation[t + 1]``, also at a time limit.
+    """
+
+    observation: Float[Array, "T+1 B *o"]
+    action: Array
+    """``[T, B, *action]``, as taken (an attack may have replaced the policy's choice)."""
+    reward: Float[Array, "T B"]
+    valid: Bool[Array, "T B"]
+    terminated: Bool[Array, "T B"]
+    """The step led to a terminal state."""
+    truncated: Bool[Array, "T B"]
+    """The step reached the time limit, and no terminal state."""
+    returns: Float[Array, "T B"]
+    """Undiscounted return of the episode that ended with this step, 0 where none did."""
+
+    @property
+    def over(self) -> Bool[Array, "T B"]:
+        """Whether the step was its episode's last."""
+        return self.terminated | self.truncated
+
+    @property
+    def steps(self) -> Array:
+        """Environment steps taken, int32."""
+        return self.valid.sum(dtype=jnp.int32)
+
+    @property
+    def count(self) -> Array:
+        """Episodes that ended, int32."""
+        return self.over.sum(dtype=jnp.int32)
+
+
+Experience = Episodes | Steps
+"""What one collection hands to a learner."""
 
 
 def stack_physics(physics: list[dict[str, float]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from fedrax.environments.base import HostEnvironments
+from fedrax.environments.minigrid import MiniGridPool, is_minigrid, make_minigrid
 from fedrax.environments.registry import Backend, Description, describe_environment, uses_envpool
 
 
@@ -30,6 +31,7 @@ def make_host(
     backend: Backend = "auto",
     threads: int | None = None,
     max_episode_steps: int | None = None,
+    mission: bool = False,
 ) -> HostEnvironments:
     """``count`` copies of the environment ``id``; reseed them before the first reset.
 
@@ -39,11 +41,12 @@ def make_host(
         backend: who steps them; ``auto`` is EnvPool where it is installed and has the id.
         threads: EnvPool's threads; unset, one per core.
         max_episode_steps: an earlier time limit than the registered one, which is never exceeded.
+        mission: whether the tokens of MiniGrid's mission follow its image in the observation.
 
     Raises:
         FedraxError: see :func:`describe_environment`.
     """
-    described = describe_environment(id, native=False, backend=backend)
+    described = describe_environment(id, native=False, backend=backend, mission=mission)
     time_limit = min(max_episode_steps or described.time_limit, described.time_limit)
     if uses_envpool(id, backend):
         return EnvPoolEnvironments(id, count, described, time_limit, threads)
@@ -53,13 +56,16 @@ def make_host(
 class EnvPoolEnvironments(HostEnvironments):
     """Copies in one EnvPool, which exists from the first :meth:`reseed` on.
 
-    An episode that reaches a terminal state in the very step of its time limit is reported as truncated only,
+    An episode that reaches a terminal state in the very step of EnvPool's time limit is reported as truncated only,
     where Gymnasium reports both: EnvPool does not tell the two apart.
     """
 
     def __init__(self, id: str, count: int, described: Description, time_limit: int, threads: int | None) -> None:
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
-        self._settings = {"max_episode_steps": time_limit, "num_threads": threads or 0}
+        self._settings = {"num_threads": threads or 0}
+        self._minigrid = is_minigrid(id)
+        if not self._minigrid:
+            self._settings["max_episode_steps"] = time_limit
         self._id = id
         self._pool: Any = None
 
@@ -75,6 +81,8 @@ class EnvPoolEnvironments(HostEnvironments):
             # EnvPool makes its spaces when they are first looked at, in a precision that Gymnasium warns of.
             warnings.simplefilter("ignore", UserWarning)
             _ = self._pool.observation_space, self._pool.action_space
+        if self._minigrid:
+            self._pool = MiniGridPool(self._pool, self.count, self.spaces, self.time_limit)
 
     def reset(self) -> np.ndarray:
         """Starts a fresh episode in every copy."""
@@ -124,7 +132,10 @@ class GymnasiumEnvironments(HostEnvironments):
 
     def __init__(self, id: str, count: int, described: Description, time_limit: int) -> None:
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
-        make = partial(gymnasium.make, id, max_episode_steps=time_limit, disable_env_checker=True)
+        if is_minigrid(id):
+            make = partial(make_minigrid, id, self.spaces, time_limit)
+        else:
+            make = partial(gymnasium.make, id, max_episode_steps=time_limit, disable_env_checker=True)
         self._environments = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
         # Gymnasium's discrete actions may start elsewhere than at 0, ours never do.
         actions = self._environments.single_action_space

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -11,6 +12,7 @@ import gymnasium
 import numpy as np
 
 from fedrax.environments.base import Box, Discrete, Spaces
+from fedrax.environments.minigrid import is_minigrid, load_minigrid, minigrid_spaces, minigrid_time_limit
 from fedrax.environments.native import native_environments
 from fedrax.errors import FedraxError, nearest
 
@@ -31,18 +33,29 @@ class Description:
     """Whether it runs in JAX."""
 
 
-def describe_environment(id: str, *, native: bool = True, backend: Backend = "auto") -> Description:
+def describe_environment(
+    id: str, *, native: bool = True, backend: Backend = "auto", mission: bool = False
+) -> Description:
     """Spaces and time limit of the environment ``id``, native where ``native`` is set and it exists in JAX.
 
-    A host environment is made once, in a fraction of a second, and freed.
+    A host environment is made once, in a fraction of a second, and freed. With ``mission``, the tokens of MiniGrid's
+    mission follow its image in the observation.
 
     Raises:
         FedraxError: an id nobody registered, spaces other than Box observations with Discrete or Box actions,
-            no time limit, or a package that is not installed.
+            no time limit, a package that is not installed, or ``mission`` where there is none.
     """
     if native and id in native_environments:
         known = native_environments[id]
+        if mission and not known.spaces.mission:
+            raise FedraxError(
+                f"environment {id!r} tells no mission in JAX; set environment.native=false, or no mission"
+            )
         return Description(known.spaces, known.time_limit, native=True)
+    if is_minigrid(id):
+        load_minigrid(id)
+    elif mission:
+        raise FedraxError(f"environment {id!r} has no mission; only those of MiniGrid and BabyAI do")
     if id not in gymnasium.registry:
         raise FedraxError(
             f"unknown environment {id!r}{nearest(id, gymnasium.registry)}: give the full id of an "
@@ -50,8 +63,7 @@ def describe_environment(id: str, *, native: bool = True, backend: Backend = "au
         )
     if backend == "envpool":
         uses_envpool(id, backend)
-    spaces = _host_spaces(id, backend)
-    limit = gymnasium.registry[id].max_episode_steps
+    spaces, limit = _host_spaces(id, backend, mission)
     if limit is None:
         raise FedraxError(f"environment {id!r} has no time limit; register it with max_episode_steps")
     return Description(spaces, limit, native=False)
@@ -81,11 +93,12 @@ def uses_envpool(id: str, backend: Backend) -> bool:
 
 
 @functools.cache
-def _host_spaces(id: str, backend: Backend) -> Spaces:
-    """Gymnasium's spaces, or EnvPool's where Gymnasium lacks a package that EnvPool does without.
+def _host_spaces(id: str, backend: Backend, mission: bool) -> tuple[Spaces, int | None]:
+    """Gymnasium's spaces and time limit, or EnvPool's where Gymnasium lacks a package that EnvPool does without.
 
     Gymnasium's come first because EnvPool reports false observation bounds for some ids (LunarLander).
     """
+    limit = gymnasium.registry[id].max_episode_steps
     try:
         environment = gymnasium.make(id, disable_env_checker=True)
     except (gymnasium.error.Error, ImportError) as error:
@@ -94,11 +107,16 @@ def _host_spaces(id: str, backend: Backend) -> Spaces:
         import envpool
 
         spec = envpool.make_spec(id)
-        return _spaces(id, spec.gymnasium_observation_space, spec.gymnasium_action_space)
-    try:
-        return _spaces(id, environment.observation_space, environment.action_space)
-    finally:
-        environment.close()
+        spaces = spec.gymnasium_observation_space, spec.gymnasium_action_space
+        limit = limit or spec.config.max_episode_steps
+    else:
+        with contextlib.closing(environment):
+            spaces = environment.observation_space, environment.action_space
+            if limit is None and is_minigrid(id):
+                limit = minigrid_time_limit(environment)
+    if is_minigrid(id):
+        return minigrid_spaces(id, *spaces, mission=mission), limit
+    return _spaces(id, *spaces), limit
 
 
 def _cannot_make(id: str, error: Exception) -> FedraxError:
