@@ -24,6 +24,10 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.training import train_run
+from fedrax.sweep.board import show_plan
+from fedrax.sweep.plan import read_plan
+from fedrax.sweep.runner import Outcome, run_plan
+from fedrax.sweep.tasks import tasks_of
 
 
 class Evaluation(NamedTuple):
@@ -134,6 +138,25 @@ def train_or_resume(
     if (Path(out) / "config.toml").is_file():
         return resume(out, progress=progress)
     return train(source, overrides, seeds=seeds, out=out, progress=progress)
+
+
+def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0) -> Outcome:
+    """Runs what is missing of a sweep (its file: :mod:`fedrax.sweep`), each run in a process of its own.
+
+    Args:
+        jobs: how many runs at once; unset, as the file says.
+        retry: how often a failed run is tried again.
+
+    Raises:
+        FedraxError: one line, before anything is trained, where a setup cannot be run.
+    """
+    return run_plan(read_plan(file, jobs=jobs), retry=retry)
+
+
+def show_sweep(file: Path | str, *, jobs: int | None = None) -> None:
+    """Prints what :func:`sweep` would run."""
+    plan = read_plan(file, jobs=jobs)
+    show_plan(plan, tasks_of(plan))
 
 
 def load(path: Path | str) -> Run:

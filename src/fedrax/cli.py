@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 for a mistake a user can mend, 130 when interrupted."""
     options = parser().parse_args(arguments)
     try:
-        options.command(options)
+        status = options.command(options)
     except FedraxError as error:
         print(f"fedrax: {error}", file=sys.stderr)
         return 1
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
-    return 0
+    return status or 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +69,12 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_argument("overrides", nargs="*", metavar="key=value")
     reproduce.add_argument("--seeds", type=int, metavar="N", help="seeds of each run")
     reproduce.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/reproduce/FIGURE)")
+
+    sweep = command("sweep", _sweep, "run named setups times seeds, several at once, or what is missing of them")
+    sweep.add_argument("file", type=Path, metavar="FILE", help="a TOML file (python -m pydoc fedrax.sweep)")
+    sweep.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: as the file says)")
+    sweep.add_argument("--retry", type=int, default=0, metavar="N", help="try a failed run again N times (default: 0)")
+    sweep.add_argument("--dry-run", action="store_true", help="only show what would be run")
 
     command("list", _list, "everything that can be named on the command line")
 
@@ -152,6 +158,15 @@ def _reproduce(options: argparse.Namespace) -> None:
 
     out = options.out or Path("runs") / "reproduce" / options.figure
     print(reproduce(options.figure, out, seeds=options.seeds, train=train, overrides=options.overrides))
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from fedrax import api
+
+    if options.dry_run:
+        api.show_sweep(options.file, jobs=options.jobs)
+        return 0
+    return api.sweep(options.file, jobs=options.jobs, retry=options.retry).status
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -1,0 +1,32 @@
+"""Many runs from one file: named setups times seeds, several at once, each a process of its own.
+
+A sweep is a TOML file::
+
+    preset = "fedpg-br/cartpole"      # of every setup that names none; a preset or the path of a TOML file
+    seeds = 10                        # seeds 0 to 9, or a list of them
+    out = "runs/sweeps/robust"        # default: runs/sweeps/<name of the file>
+    jobs = 2                          # at most so many runs at once; default: as many as the cores allow
+    cores_per_job = 1
+
+    [set]                             # for all setups; or set = ["budget.rounds=50", ...]
+    budget.rounds = 50
+
+    [setups.plain]                    # what a setup changes, written as in a preset
+    [setups.robust]
+    preset = "fedpg-br/cartpole"      # a setup may have its own preset ...
+    attack.kind = "alie"
+    "attack.agents" = 3               # ... and keys may be dotted, quoted or not,
+    set = ["aggregator=krum"]         # or be given as on the command line
+
+    [grid]                            # every setup, once for each combination of these
+    "learner.learning_rate" = [1e-3, 3e-3]
+
+Later layers win: ``[set]``, the setup, the grid. A grid's combinations are named after their values:
+``robust,learner.learning_rate=0.001``. A preset's path is looked up beside the file first.
+
+The experiment files of RLHF-And-Friends/FedRL (``{"num_runs": 5, "setups": {NAME: {FLAG: VALUE}}}``, ending in
+``.json``) are read too; :data:`fedrax.sweep.flags.FLAGS` says what each flag becomes.
+
+Everything of a sweep lies in ``out``: ``SETUP/seed-S`` is a run, ``SETUP/seed-S.log`` what its process printed,
+``sweep.json`` the state of every job. Starting the same sweep again does what is missing, and no more.
+"""

@@ -1,0 +1,275 @@
+"""From a sweep's file to its jobs: every setup resolved, so that a mistake in the last one shows at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedrax.config import Config, parse_override, presets, resolve
+from fedrax.errors import FedraxError, unknown
+from fedrax.records.files import reason
+from fedrax.sweep.flags import translate
+
+REFERENCE_PRESET = "fedppo/simple-crossing"
+"""What the reference's experiment files change, as they name no preset."""
+
+KEYS = ("preset", "seeds", "out", "jobs", "cores_per_job", "set", "setups", "grid")
+REFERENCE_KEYS = ("preset", "num_runs", "out", "jobs", "cores_per_job", "setups")
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,+=-]*")
+"""A setup's name is a folder's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """One configuration of a sweep, but for the seed."""
+
+    name: str
+    preset: str
+    overrides: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run of a sweep: a setup with one seed."""
+
+    setup: Setup
+    seed: int
+    config: Config
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """What lines and tables call it."""
+        return f"{self.setup.name} seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What its processes print."""
+        return self.directory.with_name(f"{self.directory.name}.log")
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The setup's, and the seed."""
+        return (*self.setup.overrides, "seeds=1", f"seed={self.seed}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a sweep's file asks for."""
+
+    file: Path
+    out: Path
+    at_once: int
+    """Jobs at once."""
+    cores_per_job: int
+    jobs: tuple[Job, ...]
+    """Seed by seed, so that every setup has a first result early."""
+    notes: tuple[str, ...]
+    """What the user should know before it starts, a line each."""
+
+    @property
+    def setups(self) -> tuple[Setup, ...]:
+        """The setups in the file's order."""
+        return tuple(dict.fromkeys(job.setup for job in self.jobs))
+
+
+def cores() -> list[int]:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def read_plan(file: Path | str, *, jobs: int | None = None) -> Plan:
+    """The plan in a TOML file, or in a JSON file of the reference; ``jobs`` replaces the file's.
+
+    Raises:
+        FedraxError: one line that names the file, and the setup where one is at fault.
+    """
+    file = Path(file)
+    table = _parse(file)
+    try:
+        return _plan(file, table, jobs)
+    except FedraxError as error:
+        raise FedraxError(f"{file}: {error}") from None
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise FedraxError(f"cannot read the sweep {file}: {reason(error)}; give a TOML or a JSON file") from None
+    except ValueError as error:
+        raise FedraxError(f"{file} is not valid {'JSON' if file.suffix == '.json' else 'TOML'}: {error}") from None
+    if not isinstance(table, dict):
+        raise FedraxError(f"{file} is not a sweep: it must hold num_runs and setups")
+    return table
+
+
+def _plan(file: Path, table: Mapping[str, Any], jobs: int | None) -> Plan:
+    reference = file.suffix == ".json"
+    allowed = REFERENCE_KEYS if reference else KEYS
+    for key in table:
+        if key not in allowed:
+            raise unknown("key", key, allowed)
+    setups = _table(table, "setups")
+    if not setups:
+        raise FedraxError(
+            'no setups: give {"num_runs": 5, "setups": {"NAME": {FLAG: VALUE}}}'
+            if reference
+            else "no setups: add a table [setups.NAME] for each, empty for the preset as it is"
+        )
+    notes: tuple[str, ...] = ()
+    if reference:
+        seeds = list(range(1, _count(table, "num_runs", 1) + 1))  # The reference counts from 1.
+        named, notes = _reference_setups(file, table, setups)
+    else:
+        seeds = _seeds(table.get("seeds", 1))
+        named = _setups(file, table, setups)
+    out = table.get("out", str(Path("runs") / "sweeps" / file.stem))
+    if not isinstance(out, str) or not out:
+        raise FedraxError(f"out = {out!r} is not allowed: give the path of a directory")
+    per_job = min(_count(table, "cores_per_job", 1), len(cores()))
+    at_once = _count(table if jobs is None else {"jobs": jobs}, "jobs", max(1, len(cores()) // per_job))
+    configs = {setup: _resolved(setup) for setup in named}
+    planned = tuple(
+        Job(setup, seed, config.model_copy(update={"seed": seed}), Path(out) / setup.name / f"seed-{seed}")
+        for seed in seeds
+        for setup, config in configs.items()
+    )
+    return Plan(file, Path(out), at_once, per_job, planned, notes)
+
+
+def _setups(file: Path, table: Mapping[str, Any], setups: Mapping[str, Any]) -> list[Setup]:
+    common = _overrides("set", table.get("set", {}))
+    grid = _grid(_table(table, "grid"))
+    found: list[Setup] = []
+    for name in setups:
+        own = dict(_table(setups, name))
+        preset, listed = own.pop("preset", table.get("preset")), own.pop("set", [])
+        if preset is None:
+            raise FedraxError(f"setup {name!r} has no preset: set preset for the file or for the setup")
+        overrides = [*common, *_flat(own), *_overrides(f"setups.{name}.set", listed)]
+        for point in grid:
+            suffix = "".join(f",{re.sub(r'[^A-Za-z0-9_.+=-]+', '-', text)}" for text in point)
+            found.append(_setup(file, f"{name}{suffix}", preset, [*overrides, *point], [one.name for one in found]))
+    return found
+
+
+def _reference_setups(
+    file: Path, table: Mapping[str, Any], setups: Mapping[str, Any]
+) -> tuple[list[Setup], tuple[str, ...]]:
+    found: list[Setup] = []
+    skipped: set[str] = set()
+    for name in setups:
+        try:
+            overrides, without = translate(_table(setups, name), file.parent)
+        except FedraxError as error:
+            raise FedraxError(f"setup {name!r}: {error}") from None
+        skipped |= without
+        preset = table.get("preset", REFERENCE_PRESET)
+        texts = [_override(key, value) for key, value in overrides.items()]
+        found.append(_setup(file, name, preset, texts, [one.name for one in found]))
+    note = f"{file}: flags without an equivalent are skipped: {', '.join(sorted(skipped))}"
+    return found, (note,) if skipped else ()
+
+
+def _setup(file: Path, name: str, preset: Any, overrides: list[str], taken: list[str]) -> Setup:
+    if not NAME.fullmatch(name):
+        raise FedraxError(f"{name!r} cannot be a setup's name: it names a folder, so use letters, digits and _.,+=-")
+    if name in taken:
+        raise FedraxError(f"two setups are called {name!r}: give the grid values that differ in their letters")
+    for text in overrides:
+        clash = {"seed", "seeds"} & parse_override(text).keys()
+        if clash:
+            raise FedraxError(f"setup {name!r} sets {clash.pop()}: a sweep's seeds are those at the top of its file")
+    beside = file.parent / str(preset)
+    return Setup(name, str(beside) if preset not in presets() and beside.is_file() else str(preset), tuple(overrides))
+
+
+def _resolved(setup: Setup) -> Config:
+    try:
+        return resolve(setup.preset, [*setup.overrides, "seeds=1"])
+    except FedraxError as error:
+        raise FedraxError(f"setup {setup.name!r}: {error}") from None
+
+
+def _grid(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Every combination, as overrides; one empty combination without a grid."""
+    axes = []
+    for key, values in _leaves(table):
+        if not isinstance(values, list) or not values:
+            raise FedraxError(f"grid.{key} = {values!r} is not allowed: give a list of values")
+        axes.append([_override(key, value) for value in values])
+    return list(itertools.product(*axes))
+
+
+def _overrides(where: str, value: Any) -> list[str]:
+    """What ``set`` holds: a table, or ``key=value`` texts."""
+    if isinstance(value, Mapping):
+        return _flat(value)
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise FedraxError(f'{where} = {value!r} is not allowed: give a table or a list of "key=value"')
+    return value
+
+
+def _flat(table: Mapping[str, Any]) -> list[str]:
+    return [_override(key, value) for key, value in _leaves(table)]
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _override(key: str, value: Any) -> str:
+    """``key=value`` as on the command line; quoted where the bare text would read as something else."""
+    bare = isinstance(value, str) and parse_override(f"key={value}") == {"key": value}
+    return f"{key}={value if bare else _toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, (bool, str)):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(key)} = {_toml(item)}' for key, item in value.items())}}}"
+    return str(value)
+
+
+def _seeds(value: Any) -> list[int]:
+    if isinstance(value, list):
+        whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in value)
+        if not value or not whole or len(set(value)) < len(value):
+            raise FedraxError(f"seeds = {value!r} is not allowed: give different whole numbers from 0")
+        return value
+    return list(range(_count({"seeds": value}, "seeds", 1)))
+
+
+def _count(table: Mapping[str, Any], key: str, default: int) -> int:
+    value = table.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise FedraxError(f"{key} = {value!r} is not allowed: give a whole number from 1")
+    return value
+
+
+def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = table.get(key, {})
+    if not isinstance(value, Mapping):
+        raise FedraxError(f"{key} = {value!r} is not allowed: it is a table")
+    return value

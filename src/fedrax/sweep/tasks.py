@@ -1,0 +1,166 @@
+"""Where each job of a sweep stands: on the disk before it starts, and while it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from fedrax.config import Config, resolve
+from fedrax.errors import FedraxError
+from fedrax.records.files import read_json
+from fedrax.records.rundir import RunDirectory
+from fedrax.sweep.plan import Job, Plan
+
+State = Literal["waiting", "running", "done", "failed", "interrupted"]
+
+TAIL_BYTES = 1 << 16
+"""As much of a run's records as is read for its progress: some hundred rows."""
+
+
+class Progress(NamedTuple):
+    """What the last rows of a run say."""
+
+    fraction: float = 0.0
+    """Of the budget, 0 to 1."""
+    last_return: float | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    """Training, without compiling."""
+
+
+@dataclasses.dataclass
+class Task:
+    """A job, and what became of it so far."""
+
+    job: Job
+    state: State = "waiting"
+    attempts: int = 0
+    """Over all starts of the sweep, as are ``seconds``."""
+    seconds: float = 0.0
+    exit_code: int | None = None
+    """Of the last attempt; negative, the signal that ended it."""
+    reason: str = ""
+    """The last line that a failed attempt left in its log."""
+    progress: Progress = dataclasses.field(default_factory=lambda: Progress())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its end: it writes its summary last."""
+        return RunDirectory(self.job.directory).summary.is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether there is something to resume."""
+        return RunDirectory(self.job.directory).is_run()
+
+    def read_progress(self) -> None:
+        """Brings ``progress`` up to date."""
+        self.progress = read_progress(RunDirectory(self.job.directory).metrics_jsonl, self.job.config)
+
+    def record(self) -> dict[str, Any]:
+        """Its entry in ``sweep.json``."""
+        return {
+            "setup": self.job.setup.name,
+            "seed": self.job.seed,
+            "state": self.state,
+            "attempts": self.attempts,
+            "seconds": self.seconds,
+            "exit_code": self.exit_code,
+            "reason": self.reason,
+            "run": str(self.job.directory),
+            "log": str(self.job.log),
+        }
+
+
+def tasks_of(plan: Plan) -> list[Task]:
+    """The jobs as earlier starts of the sweep left them: done, or waiting to be trained or resumed.
+
+    Raises:
+        FedraxError: a run lies there that was configured otherwise.
+    """
+    record = plan.out / "sweep.json"
+    entries = read_json(record, "record of the sweep").get("jobs", []) if record.is_file() else []
+    earlier = {(entry["setup"], entry["seed"]): entry for entry in entries}
+    tasks = []
+    for job in plan.jobs:
+        entry = earlier.get((job.setup.name, job.seed), {})
+        task = Task(job, attempts=entry.get("attempts", 0), seconds=entry.get("seconds", 0.0))
+        if task.started:
+            _check_unchanged(job)
+            task.read_progress()
+            if task.finished:
+                task.state, task.exit_code = "done", 0
+        tasks.append(task)
+    return tasks
+
+
+def read_progress(path: Path, config: Config) -> Progress:
+    """What the tail of a ``metrics.jsonl`` says of a run with one seed; nothing yet, the beginning."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return Progress()
+    rows: list[Mapping[str, Any]] = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:  # The first line is cut, and the last one may still be being written.
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    if not rows:
+        return Progress()
+    returns = [row["return"] for row in rows if row.get("return") is not None]
+    last = rows[-1]
+    return Progress(
+        fraction=_fraction(last, config),
+        last_return=returns[-1] if returns else None,
+        steps=last.get("total_steps", 0),
+        seconds=last.get("seconds", 0.0),
+    )
+
+
+def _fraction(row: Mapping[str, Any], config: Config) -> float:
+    """How much of the budget is used, by whichever limit is nearest."""
+    used = {
+        "rounds": row.get("round", -1) + 1,
+        "trajectories": row.get("trajectories", 0),
+        "steps": row.get("total_steps", 0),
+        "steps_per_agent": row.get("agent_steps", 0) / config.federation.agents,
+    }
+    limits = config.budget.model_dump()
+    return min(1.0, max((used.get(key, 0) / limit for key, limit in limits.items() if limit), default=0.0))
+
+
+def _check_unchanged(job: Job) -> None:
+    """Refuses a directory whose run is not the one that would be trained there now."""
+    try:
+        there = resolve(RunDirectory(job.directory).config)
+    except FedraxError as error:
+        raise FedraxError(f"{job.name}: {error}; move {job.directory} away") from None
+    before, now = dict(_leaves(there)), dict(_leaves(job.config))
+    for key in dict.fromkeys([*now, *before]):
+        # What an experiment is called does not change it.
+        if key != "name" and before.get(key) != now.get(key):
+            raise FedraxError(
+                f"{job.name} was started with {key} = {before.get(key)!r} and would now run with "
+                f"{now.get(key)!r}; move {job.directory} away, or give the sweep another out"
+            )
+
+
+def _leaves(config: Config) -> Iterator[tuple[str, Any]]:
+    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in tree.items():
+            if isinstance(value, Mapping):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return walk(config.model_dump(mode="json"), "")
