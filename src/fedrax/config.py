@@ -58,10 +58,13 @@ class EnvironmentConfig(Model):
         "auto",
         description="who steps a host environment; auto: EnvPool when it is installed and knows the id",
     )
+    mission: bool = pydantic.Field(
+        False, description="MiniGrid: append the words of the mission to the view, for tasks that need them"
+    )
     copies: int = pydantic.Field(
         8,
         gt=0,
-        description="copies of a host environment per agent, stepped together (native: one per episode)",
+        description="copies of the environment per agent, stepped together (whole episodes on native ones: one each)",
     )
     threads: int | None = pydantic.Field(None, gt=0, description="threads of a host environment; unset, all cores")
     heterogeneity: dict[str, Any] = pydantic.Field(
@@ -95,15 +98,23 @@ class BudgetConfig(Model):
     steps: int | None = pydantic.Field(
         None, gt=0, le=2_000_000_000, description="environment steps of all agents and the server together"
     )
+    steps_per_agent: int | None = pydantic.Field(
+        None, gt=0, le=2_000_000_000, description="environment steps of each agent"
+    )
 
 
 class EvaluationConfig(Model):
-    """Greedy evaluation of the server's policy, always on the same initial states."""
+    """Evaluation of what the federation hands out, always on the same initial states."""
 
     every: int = pydantic.Field(1, gt=0, description="rounds between evaluations")
     episodes: int = pydantic.Field(10, gt=0, description="episodes of an evaluation")
     horizon: int | None = pydantic.Field(None, gt=0, description="steps of an episode at most; unset, as in training")
     seed: int = pydantic.Field(90210, ge=0, description="seed of the initial states, the same for every run compared")
+    greedy: bool = pydantic.Field(True, description="take the most probable action; false: sample, as in training")
+    per_agent: bool = pydantic.Field(
+        False,
+        description="evaluate a shared policy in every agent's environment (personal policies always are)",
+    )
 
 
 class CheckpointConfig(Model):
@@ -275,7 +286,7 @@ def resolve(source: str | Path | Mapping[str, Any] | None, overrides: Iterable[s
     plain = merge({k: v for k, v in layer.items() if k not in ROOMS} for layer in layers)
     config = _validate({**plain, **{room: _complete(room, table) for room, table in chosen.items()}})
     if config.budget == BudgetConfig():
-        raise FedraxError("no budget: set budget.rounds, budget.trajectories or budget.steps")
+        raise FedraxError("no budget: set budget.rounds, budget.trajectories, budget.steps or budget.steps_per_agent")
     return config
 
 

@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate, Aggregator, PreAggregator
 from fedrax.attacks.base import Attack, Knowledge
-from fedrax.environments.base import Episodes, Spaces
-from fedrax.learners.base import Agent, Learner
+from fedrax.environments.base import Experience, Spaces
+from fedrax.learners.base import Agent, Clock, Learner
 from fedrax.seeds import derive
 from fedrax.strategies.base import Strategy, Tools
 from fedrax.trees import ravel_rows, unravel_like
@@ -29,6 +29,8 @@ class Tally(eqx.Module):
     """Per agent, as the reference counts them."""
     steps: Array
     """Environment steps of all agents and the server."""
+    agent_steps: Array
+    """Environment steps of all agents."""
 
 
 class State(eqx.Module):
@@ -39,8 +41,11 @@ class State(eqx.Module):
     """Every leaf has a leading axis ``[agents]``."""
     tally: Tally
     best: PyTree
-    """The policy of the best evaluation."""
+    """What was handed out at the best evaluation: a policy, or every agent's (``[agents]``)."""
     best_return: Array
+    environments: PyTree = ()
+    """Where the agents' native environments stand, for learners whose episodes run on between collections; every
+    leaf has a leading axis ``[agents]``."""
 
 
 class Roster(NamedTuple):
@@ -74,27 +79,42 @@ class Federation(eqx.Module):
     attack: Attack
     spaces: Spaces = eqx.field(static=True)
     agents: int = eqx.field(static=True)
+    """Agents that learn."""
+    sites: int = eqx.field(static=True)
+    """Agents configured: one learner may stand for all of them (the centralised baseline)."""
     participants: int = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
     local_updates: int = eqx.field(static=True)
 
     def init(self, key: PRNGKeyArray) -> State:
         """The state before the first round."""
-        server = self.strategy.init(self.learner, self.spaces, derive(key, "server"))
 
         def fresh(index: Array) -> Agent:
             agent = self.learner.init(derive(key, "agent", index), self.spaces)
             private = self.strategy.private(self.learner, agent)
             return Agent(agent.params, agent.optimizer, agent.memory, private)
 
+        agents = jax.vmap(fresh)(jnp.arange(self.agents))
+        server = self.strategy.init(self.learner, self.spaces, agents, derive(key, "server"))
         zero = jnp.asarray(0)
         return State(
             server=server,
-            agents=jax.vmap(fresh)(jnp.arange(self.agents)),
-            tally=Tally(zero, zero, zero),
-            best=self.strategy.output(server),
+            agents=agents,
+            tally=Tally(zero, zero, zero, zero),
+            best=self.output(server, agents),
             best_return=jnp.asarray(-jnp.inf),
         )
+
+    def output(self, server: PyTree, agents: Agent) -> PyTree:
+        """The parameters handed out: the server's, or every agent's own, ``[agents, ...]``."""
+        if not self.strategy.personal:
+            return self.strategy.output(server)
+        return agents.params if self.personal else jax.tree.map(lambda x: x[0], agents.params)
+
+    @property
+    def personal(self) -> bool:
+        """Whether every agent hands out a policy of its own; a pooled learner's is that of all sites."""
+        return self.strategy.personal and self.agents == self.sites
 
     def roster(self, key: PRNGKeyArray) -> Roster:
         """Draws who takes part, who is Byzantine and who will not answer."""
@@ -118,14 +138,14 @@ class Federation(eqx.Module):
         return jnp.where(byzantine, forged, action)
 
     def work(
-        self, agent: Agent, episodes: Episodes, key: PRNGKeyArray, byzantine: Array
+        self, agent: Agent, experience: Experience, clock: Clock, byzantine: Array
     ) -> tuple[Agent, dict[str, Array]]:
-        """One local update from freshly collected episodes, a Byzantine agent's poisoned by its attack."""
+        """One local update from fresh experience, a Byzantine agent's poisoned by its attack."""
         if type(self.attack).poison is not Attack.poison:
-            rewards = self.attack.poison(episodes.reward, episodes.valid, key)
-            poisoned = jnp.where(byzantine, rewards, episodes.reward)
-            episodes = eqx.tree_at(lambda e: e.reward, episodes, poisoned)
-        return self.strategy.work(self.learner, agent, episodes)
+            rewards = self.attack.poison(experience.reward, experience.valid, derive(clock.key, "poison"))
+            poisoned = jnp.where(byzantine, rewards, experience.reward)
+            experience = eqx.tree_at(lambda e: e.reward, experience, poisoned)
+        return self.strategy.work(self.learner, agent, experience, clock)
 
     # The server's part.
 
@@ -153,7 +173,7 @@ class Federation(eqx.Module):
         example = jax.tree.map(lambda leaf: leaf[0], messages)
         messages = unravel_like(example, jnp.where(finite[:, None], vectors, 0.0))
         present = roster.answers & finite
-        tools = Tools(aggregate, fallback, derive(key, "combine"))
+        tools = Tools(aggregate, fallback, derive(key, "combine"), roster.ids)
         server, verdict = self.strategy.combine(
             self.learner, server, downlink, messages, present.astype(jnp.float32), tools
         )

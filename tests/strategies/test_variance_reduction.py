@@ -36,12 +36,12 @@ def mean_tools(key, valid=True):
         vector = jnp.where(valid, vectors.mean(0), 0.0)
         return Aggregate(vector, jnp.full(len(vectors), valid), jnp.asarray(valid), {})
 
-    return Tools(aggregate, lambda vectors, weights: jnp.median(vectors, axis=0), key)
+    return Tools(aggregate, lambda vectors, weights: jnp.median(vectors, axis=0), key, jnp.arange(4))
 
 
 def combined(strategy, key, valid=True, agents=4):
     """A server after its agents' gradients, with the gradients' flat mean."""
-    server = strategy.init(LEARNER, SPACES, jax.random.key(0))
+    server = strategy.init(LEARNER, SPACES, None, jax.random.key(0))
     downlink = strategy.broadcast(server, key)
     gradients = [LEARNER.gradient(server.params, episodes_of(server.params, k)) for k in jax.random.split(key, agents)]
     messages = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
@@ -143,7 +143,7 @@ def test_batch_is_uniform_on_its_bounds():
 
 def test_uniform_output_keeps_each_round_equally_often():
     strategy = strategies.build("svrpg", {"output_iterate": "uniform"})
-    server = strategy.init(LEARNER, SPACES, jax.random.key(0))
+    server = strategy.init(LEARNER, SPACES, None, jax.random.key(0))
 
     def final(key):
         def step(state, inputs):

@@ -84,18 +84,20 @@ class HostCollector:
 
 
 def evaluate_host(
-    environments: HostEnvironments, act: Callable[[np.ndarray], np.ndarray]
+    environments: HostEnvironments, act: Callable[[np.ndarray, int], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Undiscounted return (float64) and length (int64) of one episode in each copy, from a reset of all.
 
-    ``act(observation[copies, *o]) -> action[copies, *a]``. Nothing is stored.
+    ``act(observation[copies, *o], step) -> action[copies, *a]``. Nothing is stored.
     """
     observation = environments.reset()
     returns = np.zeros(environments.count)
     lengths = np.zeros(environments.count, np.int64)
     alive = np.ones(environments.count, bool)
+    step = 0
     while alive.any():
-        observation, reward, terminated, truncated = environments.step(act(observation), alive)
+        observation, reward, terminated, truncated = environments.step(act(observation, step), alive)
+        step += 1
         returns[alive] += reward[alive]
         lengths += alive
         alive &= ~(terminated | truncated)

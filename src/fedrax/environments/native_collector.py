@@ -67,7 +67,7 @@ class _Rollout(NamedTuple):
         after = jax.vmap(self.environment.step, in_axes=(0, 0, 0, None))(front.state, action, keys, self.physics)
         # What is over stands still. Stepped on, it could overflow, and a masked loss still has a NaN gradient
         # where a masked value is not finite.
-        state, observation = _where(front.alive, (after.state, after.observation), (front.state, front.observation))
+        state, observation = where_rows(front.alive, (after.state, after.observation), (front.state, front.observation))
         alive = front.alive & ~after.terminated
         count = front.step + 1
         front = _Front(
@@ -168,6 +168,6 @@ def greedy_returns(
     return returns, end.length
 
 
-def _where(alive: Bool[Array, " B"], new: PyTree, old: PyTree) -> PyTree:
+def where_rows(alive: Bool[Array, " B"], new: PyTree, old: PyTree) -> PyTree:
     """``new`` for episodes that are alive, ``old`` for the others; leaves ``[B, ...]``."""
     return jax.tree.map(lambda n, o: jnp.where(alive.reshape(alive.shape + (1,) * (n.ndim - 1)), n, o), new, old)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Episodes, Spaces
+from fedrax.environments.base import Episodes, Experience, Spaces
+from fedrax.learners.distributions import Distribution
 from fedrax.learners.networks import Policy
 from fedrax.registry import Registry, option
 
@@ -28,16 +30,45 @@ class Agent(eqx.Module):
     """What the strategy keeps on the agent: gradients, control variates, earlier models, peers' encoders."""
 
 
+class Batch(NamedTuple):
+    """What a loss term may look at: ``N`` steps of one agent, of one minibatch where the learner has them."""
+
+    observation: Array
+    """``[N, *o]``."""
+    action: Array
+    """``[N, *a]``."""
+    valid: Array
+    """False for padding, bool ``[N]``."""
+    distribution: Distribution
+    """The current policy's, ``[N, ...]``; gradients flow through it."""
+    log_ratio: Float[Array, " N"]
+    """Log-probability of the action under the current policy, less that when it was taken."""
+    reference: PyTree
+    """The rows of what :meth:`Objective.prepare` returned."""
+
+
 class Objective(eqx.Module):
     """What a strategy adds to local learning; this one adds nothing."""
 
-    def penalty(self, params: PyTree, experience: Episodes) -> Float[Array, ""] | float:
+    def prepare(self, learner: Learner, params: PyTree, experience: Experience) -> PyTree:
+        """What :meth:`penalty` compares with, computed once per collection; leaves ``[N, ...]`` by step."""
+        return ()
+
+    def penalty(self, params: PyTree, batch: Batch) -> Float[Array, ""] | float:
         """A term of the loss."""
         return 0.0
 
     def correct(self, gradient: PyTree, params: PyTree) -> PyTree:
         """A change of the gradient before the optimiser sees it."""
         return gradient
+
+
+class Clock(NamedTuple):
+    """One local update's randomness and place in the run."""
+
+    key: PRNGKeyArray
+    progress: Float[Array, ""]
+    """How much of the budget is used, 0 to 1."""
 
 
 class Learner(eqx.Module):
@@ -63,8 +94,21 @@ class Learner(eqx.Module):
             return step
         return optax.chain(optax.clip_by_global_norm(self.max_gradient_norm), step)
 
+    @property
+    def gradient_steps(self) -> int:
+        """Optimiser steps of one update."""
+        return 1
+
     def check(self, spaces: Spaces) -> None:
         """Raises :class:`FedraxError` where the learner does not fit the environment's spaces."""
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of each copy that one update eats (:class:`Steps`); None for whole episodes (:class:`Episodes`)."""
+        return None
+
+    def check_copies(self, copies: int) -> None:
+        """Raises :class:`FedraxError` where the learner cannot work with so many copies of an environment."""
 
     def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
         """A fresh agent."""
@@ -72,40 +116,82 @@ class Learner(eqx.Module):
         return Agent(params, self.transformation().init(params))
 
     @abc.abstractmethod
-    def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> Policy:
+    def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> Any:
         """Fresh parameters."""
 
     @abc.abstractmethod
-    def act(self, params: Policy, observation: Array, key: PRNGKeyArray | None) -> Array:
+    def act(self, params: Any, observation: Array, key: PRNGKeyArray | None) -> Array:
         """Actions for a batch of observations ``[B, *o]``: sampled with ``key``, greedy without."""
 
+    def apply(
+        self, params: PyTree, optimizer: PyTree, gradient: PyTree, *, scale: float | Array = 1.0
+    ) -> tuple[PyTree, PyTree]:
+        """One optimiser step, ``scale`` times as long: new parameters and optimiser state."""
+        updates, optimizer = self.transformation().update(gradient, optimizer, params)
+        updates = jax.tree.map(lambda x: scale * x, updates)
+        return optax.apply_updates(params, updates), optimizer
+
+    def outputs(self, params: PyTree, experience: Any) -> Distribution:
+        """The policy at every step of a collection, leaves ``[N, ...]``; only learners with a stochastic policy."""
+        raise NotImplementedError
+
     @abc.abstractmethod
+    def learn(
+        self, agent: Agent, experience: Any, objective: Objective, clock: Clock
+    ) -> tuple[Agent, dict[str, Array]]:
+        """One local update from the experience of one collection; returns metrics as scalars."""
+
+
+class EpisodeLearner(Learner):
+    """A learner whose loss, over whole episodes, agents and servers both differentiate."""
+
+    @abc.abstractmethod
+    def distribution(self, params: Policy, episodes: Episodes) -> Distribution:
+        """The policy at every step, ``[T, B, ...]``."""
+
+    def outputs(self, params: Policy, experience: Episodes) -> Distribution:
+        """The policy at every step, ``[T * B, ...]``."""
+        return jax.tree.map(flatten_steps, self.distribution(params, experience))
+
     def log_prob(self, params: Policy, episodes: Episodes) -> Float[Array, "T B"]:
-        """Log-probability of each action taken."""
+        """Log-probability of each action taken, 0 on padding."""
+        return jnp.where(episodes.valid, self.distribution(params, episodes).log_prob(episodes.action), 0.0)
 
     @abc.abstractmethod
     def loss(self, params: Policy, episodes: Episodes, *, ratio: Float[Array, "T B"] | float = 1.0) -> Float[Array, ""]:
-        """The loss that agents and servers both differentiate; ``ratio`` weights each step (importance sampling)."""
+        """The loss; ``ratio`` weights each step (importance sampling)."""
 
     def gradient(self, params: Policy, episodes: Episodes, *, ratio: Float[Array, "T B"] | float = 1.0) -> PyTree:
         """The gradient of :meth:`loss`."""
         return jax.grad(lambda p: self.loss(p, episodes, ratio=ratio))(params)
 
-    def apply(self, params: PyTree, optimizer: PyTree, gradient: PyTree) -> tuple[PyTree, PyTree]:
-        """One optimiser step: new parameters and optimiser state."""
-        updates, optimizer = self.transformation().update(gradient, optimizer, params)
-        return optax.apply_updates(params, updates), optimizer
-
-    def learn(self, agent: Agent, episodes: Episodes, objective: Objective) -> tuple[Agent, dict[str, Array]]:
-        """One local update from the experience of one collection; returns metrics as scalars."""
+    def learn(
+        self, agent: Agent, experience: Episodes, objective: Objective, clock: Clock
+    ) -> tuple[Agent, dict[str, Array]]:
+        """One gradient step."""
+        reference = objective.prepare(self, agent.params, experience)
+        taken = jax.lax.stop_gradient(self.log_prob(agent.params, experience))
 
         def total(params: Policy) -> Array:
-            return self.loss(params, episodes) + objective.penalty(params, episodes)
+            batch = Batch(
+                flatten_steps(experience.observation),
+                flatten_steps(experience.action),
+                experience.valid.ravel(),
+                self.outputs(params, experience),
+                (self.log_prob(params, experience) - taken).ravel(),
+                reference,
+            )
+            return self.loss(params, experience) + objective.penalty(params, batch)
 
         loss, gradient = jax.value_and_grad(total)(agent.params)
         gradient = objective.correct(gradient, agent.params)
         params, optimizer = self.apply(agent.params, agent.optimizer, gradient)
         return Agent(params, optimizer, agent.memory, agent.private), {"loss": loss}
+
+
+def flatten_steps(x: Array) -> Array:
+    """``[T, B, ...]`` as ``[T * B, ...]``."""
+    return x.reshape(-1, *x.shape[2:])
 
 
 learners: Registry[Learner] = Registry("learner", "fedrax.learners")

@@ -66,3 +66,18 @@ class Gaussian(eqx.Module):
 
 
 Distribution = Categorical | Gaussian
+
+
+def kl_divergence(p: Distribution, q: Distribution) -> Float[Array, ...]:
+    """KL(p || q) in nats, per batch element and exact: over all actions, or in closed form for Gaussians.
+
+    Both are of the same kind; a Gaussian's ``floor`` does not enter.
+    """
+    if isinstance(p, Categorical):
+        assert isinstance(q, Categorical)
+        log_p, log_q = jax.nn.log_softmax(p.logits), jax.nn.log_softmax(q.logits)
+        return (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
+    assert isinstance(q, Gaussian)
+    ratio = p.deviation / q.deviation
+    distance = (p.mean - q.mean) / q.deviation
+    return (0.5 * (ratio**2 + distance**2 - 1.0) - jnp.log(ratio)).sum(-1)

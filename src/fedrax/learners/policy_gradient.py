@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.environments.base import Episodes, Spaces
-from fedrax.learners.base import Learner, learners
+from fedrax.learners.base import EpisodeLearner, learners
+from fedrax.learners.distributions import Distribution
 from fedrax.learners.networks import Activation, Initialisation, Policy, make_policy
 from fedrax.learners.returns import Baseline, Estimator, step_weights
 from fedrax.registry import option
 
 
 @learners.register("policy-gradient")
-class PolicyGradient(Learner):
+class PolicyGradient(EpisodeLearner):
     """Vanilla policy gradient on whole episodes, without a critic."""
 
     estimator: Estimator = option("whitened", "weight of each step's score: see learners/returns.py for the formulas")
@@ -52,11 +53,10 @@ class PolicyGradient(Learner):
         distribution = params(observation.reshape(observation.shape[0], -1))
         return distribution.mode() if key is None else distribution.sample(key)
 
-    def log_prob(self, params: Policy, episodes: Episodes) -> Float[Array, "T B"]:
-        """Log-probability of each action taken, 0 on padding."""
+    def distribution(self, params: Policy, episodes: Episodes) -> Distribution:
+        """The policy at every step, ``[T, B, ...]``."""
         steps, count = episodes.reward.shape
-        distribution = params(episodes.observation.reshape(steps, count, -1))
-        return jnp.where(episodes.valid, distribution.log_prob(episodes.action), 0.0)
+        return params(episodes.observation.reshape(steps, count, -1))
 
     def weights(self, episodes: Episodes) -> Float[Array, "T B"]:
         """The weight of each step's score function."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import Episodes
+from fedrax.environments.base import Experience
 from fedrax.federation import Federation, State, Tally
 from fedrax.trees import tree_bytes
 
@@ -22,6 +23,9 @@ class Simulation(abc.ABC):
     def __init__(self, config: Config, federation: Federation) -> None:
         self.config = config
         self.federation = federation
+        pooled = federation.sites // federation.agents
+        self.copies = config.environment.copies * pooled
+        """Copies of the environment that one learner's steps are collected from."""
         self.training_horizon: int
         self.evaluation_horizon: int
 
@@ -43,7 +47,16 @@ class Simulation(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Greedy returns and lengths ``[episodes]`` of one policy, on the initial states that ``seed`` stands for."""
+        """Returns and lengths of what a run hands out, on the initial states that ``seed`` stands for.
+
+        ``[episodes]`` for one policy; ``[agents, episodes]``, each agent in its own environment, where
+        :attr:`evaluates_agents`.
+        """
+
+    @property
+    def evaluates_agents(self) -> bool:
+        """Whether every agent is evaluated for itself, in its own environment."""
+        return self.federation.personal or self.config.evaluation.per_agent
 
     def close(self) -> None:  # noqa: B027  (a runtime without environments to free needs none)
         """Frees environments."""
@@ -59,29 +72,65 @@ class Simulation(abc.ABC):
             left &= tally.trajectories <= budget.trajectories
         if budget.steps is not None:
             left &= tally.steps < budget.steps
+        if budget.steps_per_agent is not None:
+            left &= tally.agent_steps < budget.steps_per_agent * self.federation.sites
         return left
 
-    def fraction_done(self, rounds: int, trajectories: float, steps: float) -> float:
+    def progress(self, tally: Tally, update: Array | int) -> Float[Array, ""]:
+        """How much of the budget is used before local update ``update`` of a round that starts with this tally."""
+        budget, federation = self.config.budget, self.federation
+        share = update / federation.local_updates
+        used = [jnp.asarray(0.0)]
+        if budget.rounds is not None:
+            used.append((tally.rounds + share) / budget.rounds)
+        if budget.trajectories is not None:
+            used.append(tally.trajectories / budget.trajectories)
+        fresh = update * (federation.learner.steps or 0) * self.copies * federation.participants
+        if budget.steps is not None:
+            used.append((tally.steps + fresh) / budget.steps)
+        if budget.steps_per_agent is not None:
+            used.append((tally.agent_steps + fresh) / (budget.steps_per_agent * federation.sites))
+        return jnp.clip(jnp.stack(used).max(), 0.0, 1.0)
+
+    def fraction_done(self, rounds: int, trajectories: float, steps: float, agent_steps: float) -> float:
         """How much of the budget is used, 0 to 1, by whichever limit is nearest."""
         budget = self.config.budget
-        pairs = ((rounds, budget.rounds), (trajectories, budget.trajectories), (steps, budget.steps))
+        pairs = (
+            (rounds, budget.rounds),
+            (trajectories, budget.trajectories),
+            (steps, budget.steps),
+            (agent_steps / self.federation.sites, budget.steps_per_agent),
+        )
         return min(1.0, max(used / limit for used, limit in pairs if limit is not None))
 
     def message_bytes(self, state: State) -> tuple[int, int]:
-        """Bytes of one agent's message up and of one broadcast down."""
+        """Bytes of one agent's message up and of what one agent receives of a broadcast."""
         strategy = self.federation.strategy
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
         agent = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), one.agents)
         down = jax.eval_shape(strategy.broadcast, one.server, jax.random.key(0))
-        return tree_bytes(jax.eval_shape(strategy.emit, agent)), tree_bytes(down)
+        return tree_bytes(jax.eval_shape(strategy.emit, agent)), round(strategy.received(down))
 
 
-def agent_report(episodes: Episodes) -> dict[str, Array]:
-    """One agent's experience of a round in numbers."""
-    return {"episodes": episodes.count, "steps": episodes.steps, "return_sum": episodes.returns.sum()}
+def agent_report(experience: Experience, learning: dict[str, Array]) -> dict[str, Any]:
+    """One agent's local update in numbers: its experience, and its learner's own metrics."""
+    return {
+        "episodes": experience.count,
+        "steps": experience.steps,
+        "return_sum": experience.returns.sum(),
+        "learning": learning,
+    }
 
 
-def tally_round(tally: Tally, *, agent_episodes: Array, counted: Array, steps: Array, participants: int) -> Tally:
+def summed_reports(reports: dict[str, Any]) -> dict[str, Any]:
+    """Reports of several updates, leaves ``[updates, ...]``, as one: experience adds up, metrics are averaged."""
+    learning = jax.tree.map(lambda x: x.mean(0), reports["learning"])
+    return {name: x.sum(0) for name, x in reports.items() if name != "learning"} | {"learning": learning}
+
+
+def tally_round(
+    tally: Tally, *, agent_episodes: Array, counted: Array, steps: Array, agent_steps: Array, participants: int
+) -> Tally:
     """The tally after a round.
 
     Trajectories per agent follow the reference: everything sampled, divided by the number of nodes that sample
@@ -89,4 +138,4 @@ def tally_round(tally: Tally, *, agent_episodes: Array, counted: Array, steps: A
     """
     nodes = participants + 1 if participants > 1 else 1
     spent = jnp.round((agent_episodes + counted) / nodes).astype(jnp.int32)
-    return Tally(tally.rounds + 1, tally.trajectories + spent, tally.steps + steps)
+    return Tally(tally.rounds + 1, tally.trajectories + spent, tally.steps + steps, tally.agent_steps + agent_steps)

@@ -79,6 +79,8 @@ class Counters:
         }
 
 
-def _number(value: Any) -> int | float:
+def _number(value: Any) -> int | float | list[float]:
     array = np.asarray(value)
+    if array.ndim:
+        return [float(number) for number in array]
     return int(array) if array.dtype.kind in "iub" else float(array)

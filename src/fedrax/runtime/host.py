@@ -12,13 +12,16 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import HostEnvironments
+from fedrax.environments.base import Experience, HostEnvironments
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
-from fedrax.federation import Federation, State
-from fedrax.runtime.base import Simulation
-from fedrax.runtime.programs import Programs, stack, unstack
+from fedrax.environments.host_steps import HostStepCollector
+from fedrax.federation import Federation, Roster, State
+from fedrax.learners.base import Clock
+from fedrax.runtime.base import Simulation, summed_reports
+from fedrax.runtime.programs import Actor, Programs, put_rows, stack, unstack
 from fedrax.seeds import derive, host_seeds
+from fedrax.strategies.base import Downlink
 
 
 class HostSimulation(Simulation):
@@ -65,13 +68,21 @@ class HostSimulation(Simulation):
             yield stack(states), jax.tree.map(lambda x: np.asarray(x)[:, None], {**rows, "seconds": seconds})
 
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Greedy returns and lengths of one policy, in fresh environments."""
-        environments = self._make(episodes, self.evaluation_horizon)
+        """Returns and lengths of what a run hands out, in fresh environments."""
+        agents = self.federation.sites if self.evaluates_agents else 1
+        environments = self._make(agents * episodes, self.evaluation_horizon)
+        key = None if self.config.evaluation.greedy else derive(jax.random.key(seed), "evaluation")
+        stacked = agents if self.federation.personal else None
         try:
-            environments.reseed(host_seeds((episodes,), seed, "evaluation"))
-            return evaluate_host(environments, self.programs.greedy_actor(params))
+            # Every agent meets the same initial states.
+            environments.reseed(np.tile(host_seeds((episodes,), seed, "evaluation"), agents))
+            act = self.programs.evaluated_actor(params, key, agents=stacked)
+            returns, lengths = evaluate_host(environments, act)
         finally:
             environments.close()
+        if self.evaluates_agents:
+            return returns.reshape(agents, episodes), lengths.reshape(agents, episodes)
+        return returns, lengths
 
     def close(self) -> None:
         """Frees every seed's environments."""
@@ -81,34 +92,39 @@ class HostSimulation(Simulation):
     def _make(self, count: int, horizon: int) -> HostEnvironments:
         settings = self.config.environment
         return make_host(
-            settings.id, count, backend=settings.backend, threads=settings.threads, max_episode_steps=horizon
+            settings.id,
+            count,
+            backend=settings.backend,
+            threads=settings.threads,
+            max_episode_steps=horizon,
+            mission=settings.mission,
         )
 
     def _round(self, site: Site, state: State, index: int) -> tuple[State, dict[str, Any]]:
         """One round of one seed."""
-        programs, strategy = self.programs, self.federation.strategy
+        programs = self.programs
         key = derive(jax.random.key(site.seed), "round", index)
         opened = programs.open(state, key)
         downlink, roster = opened.downlink, opened.roster
         agents = opened.agents
-        counts = np.full(self.federation.participants, int(downlink.episodes))
         reports = []
         for update in range(self.federation.local_updates):
             update_key = derive(key, "work", update)
             fresh = update == 0
-            collected = site.agents.collect(
-                programs.actor_of_agents(agents, downlink, roster.byzantine, update_key, fresh=fresh),
-                counts,
-                strategy.max_episodes,
-                self.training_horizon,
+            collected = site.collect(
+                programs.actor_of_agents(agents, downlink, roster, update_key, fresh=fresh),
+                roster,
+                downlink,
             )
-            agents, report = programs.work(agents, downlink, collected, roster.byzantine, update_key, fresh=fresh)
+            clock = Clock(update_key, self.progress(state.tally, update))
+            agents, report = programs.work(agents, downlink, collected, roster, clock, fresh=fresh)
             reports.append(report)
-        report = jax.tree.map(lambda *x: sum(x), *reports)
+        report = summed_reports(stack(reports))
         server, exchange = programs.exchange(state.server, downlink, roster, agents, key)
         server, own = self._refine(site, server, derive(key, "server"))
         server, work = programs.finish(server, derive(key, "finish"))
-        evaluation = self._evaluate_round(strategy.output(server), index)
+        everyone = put_rows(self.federation, state.agents, roster.ids, agents)
+        evaluation = self._evaluate_round(self.federation.output(server, everyone), index)
         return programs.close(state, server, agents, roster, exchange, report, work, own, evaluation)
 
     def _refine(self, site: Site, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, int]]:
@@ -129,13 +145,15 @@ class HostSimulation(Simulation):
             steps_so_far += int(collected.valid.sum())
         return server, {"episodes": episodes_so_far, "steps": steps_so_far}
 
-    def _evaluate_round(self, params: PyTree, index: int) -> dict[str, float]:
+    def _evaluate_round(self, params: PyTree, index: int) -> dict[str, Any]:
         """Evaluation in the rounds that have one, NaN in the others."""
         settings = self.config.evaluation
         if (index + 1) % settings.every:
-            return {"return": float("nan"), "episode_length": float("nan")}
+            each = {"agent_returns": np.full(self.federation.sites, np.nan)} if self.evaluates_agents else {}
+            return {"return": float("nan"), "episode_length": float("nan"), **each}
         returns, lengths = self.evaluate(params, episodes=settings.episodes, seed=settings.seed)
-        return {"return": float(returns.mean()), "episode_length": float(lengths.mean())}
+        each = {"agent_returns": returns.mean(1)} if self.evaluates_agents else {}
+        return {"return": float(returns.mean()), "episode_length": float(lengths.mean()), **each}
 
 
 class Site:
@@ -144,23 +162,51 @@ class Site:
     def __init__(self, simulation: HostSimulation, seed: int) -> None:
         federation = simulation.federation
         self.seed = seed
-        copies = min(simulation.config.environment.copies, federation.strategy.max_episodes)
-        horizon = simulation.training_horizon
-        self.agents = HostCollector(
-            simulation._make(federation.participants * copies, horizon), federation.participants, copies
-        )
-        own = federation.strategy.server_episodes
-        self.server = HostCollector(simulation._make(own, horizon), 1, own) if own else None
+        self.strategy, self.steps = federation.strategy, federation.learner.steps
+        self.horizon = simulation.training_horizon
+        self.agents: HostCollector | HostStepCollector
+        if self.steps is None:
+            copies = min(simulation.copies, self.strategy.max_episodes)
+            environments = simulation._make(federation.participants * copies, self.horizon)
+            self.agents = HostCollector(environments, federation.participants, copies)
+        elif federation.participants == federation.agents:
+            everyone = simulation._make(federation.agents * simulation.copies, self.horizon)
+            self.agents = HostStepCollector([everyone], simulation.copies)
+        else:
+            each = [simulation._make(simulation.copies, self.horizon) for _ in range(federation.agents)]
+            self.agents = HostStepCollector(each, simulation.copies)
+        own = self.strategy.server_episodes
+        self.server = HostCollector(simulation._make(own, self.horizon), 1, own) if own else None
+
+    def collect(self, act: Actor, roster: Roster, downlink: Downlink) -> Experience:
+        """The participants' experience of one local update, leaves ``[m, ...]``."""
+        if isinstance(self.agents, HostStepCollector):
+            assert self.steps is not None
+            ids = None if len(self.agents.groups) == 1 else np.asarray(roster.ids)
+            return self.agents.collect(act, self.steps, ids)
+        counts = np.full(len(roster.ids), int(downlink.episodes))
+        return self.agents.collect(act, counts, self.strategy.max_episodes, self.horizon)
 
     def reseed(self, index: int) -> None:
         """Starts every environment anew, as it will be at round ``index`` whoever gets there."""
-        for name, collector in (("agents", self.agents), ("server", self.server)):
-            if collector is not None:
-                count = collector.environments.count
-                collector.environments.reseed(host_seeds((count,), self.seed, name, index))
+        for name, number, environments in self._environments():
+            environments.reseed(host_seeds((environments.count,), self.seed, name, index, *number))
+        if isinstance(self.agents, HostStepCollector):
+            self.agents.restart()
 
     def close(self) -> None:
         """Frees the environments."""
-        for collector in (self.agents, self.server):
-            if collector is not None:
-                collector.environments.close()
+        for _, _, environments in self._environments():
+            environments.close()
+
+    def _environments(self) -> Iterator[tuple[str, tuple[int, ...], HostEnvironments]]:
+        """Everything that is stepped, by the path of its seeds."""
+        if isinstance(self.agents, HostCollector):
+            yield "agents", (), self.agents.environments
+        elif len(self.agents.groups) == 1:
+            yield "agents", (), self.agents.groups[0].environments
+        else:
+            for number, group in enumerate(self.agents.groups):
+                yield "agents", (number,), group.environments
+        if self.server is not None:
+            yield "server", (), self.server.environments

@@ -25,7 +25,9 @@ def make_simulation(config: Config) -> Simulation:
         FedraxError: a configuration that cannot run, in one line.
     """
     settings = config.environment
-    described = describe_environment(settings.id, native=settings.native, backend=settings.backend)
+    described = describe_environment(
+        settings.id, native=settings.native, backend=settings.backend, mission=settings.mission
+    )
     federation = make_federation(config, described.spaces)
     if described.native:
         from fedrax.runtime.native import NativeSimulation
@@ -68,9 +70,14 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
     aggregator: Aggregator = config.component("aggregator")
     preaggregator: PreAggregator = config.component("preaggregator")
     agents = config.federation.agents
+    sites = agents
+    if strategy.needs.pooled:
+        agents = 1
     participants = max(1, round(config.federation.participation * agents))
 
+    strategy = strategy.settled(agents, config.seed)
     strategy.check(learner)
+    learner.check_copies(config.environment.copies * (sites // agents))
     if config.federation.local_updates > 1 and not strategy.needs.local_updates:
         raise FedraxError(
             f"federation.local_updates = {config.federation.local_updates} is not allowed: strategy {strategy.name!r} "
@@ -105,6 +112,7 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
         attack=attack,
         spaces=spaces,
         agents=agents,
+        sites=sites,
         participants=participants,
         dropout=config.federation.dropout,
         local_updates=config.federation.local_updates,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +14,14 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import Episodes, NativeEnvironment
+from fedrax.environments.base import Episodes, Experience, NativeEnvironment
 from fedrax.environments.native_collector import Act, collect_episodes, greedy_returns
-from fedrax.federation import Federation, State
-from fedrax.learners.base import Agent
-from fedrax.runtime.base import Simulation, agent_report
+from fedrax.environments.native_steps import Front, collect_steps, start_steps
+from fedrax.federation import Federation, State, Tally
+from fedrax.learners.base import Agent, Clock
+from fedrax.runtime.base import Simulation, agent_report, summed_reports
 from fedrax.runtime.mapping import AGENTS, map_agents
-from fedrax.runtime.programs import close_round, take_rows
+from fedrax.runtime.programs import close_round, put_rows, take_rows
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, select
 
@@ -27,7 +30,7 @@ SEEDS = "seeds"
 
 
 class NativeSimulation(Simulation):
-    """Rounds as a scan inside one program; ``physics`` are per-agent parameters ``[agents]``, or None for all equal."""
+    """Rounds as a scan inside one program; ``physics`` are per-agent parameters ``[sites]``, or None for all equal."""
 
     def __init__(
         self,
@@ -38,13 +41,12 @@ class NativeSimulation(Simulation):
     ) -> None:
         super().__init__(config, federation)
         self.environment = environment
-        self.physics = physics
+        self.site_physics = physics
+        self.physics = self._of_agents(physics)
         limit = environment.time_limit
         self.training_horizon = min(config.environment.horizon or limit, limit)
         self.evaluation_horizon = min(config.evaluation.horizon or self.training_horizon, limit)
-        self.batch = config.runtime.agents_per_batch or agents_side_by_side(
-            federation.strategy.max_episodes * self.training_horizon, config.seeds
-        )
+        self.batch = config.runtime.agents_per_batch or agents_side_by_side(self._steps_per_agent(), config.seeds)
         self.rounds: Callable[[State, Array], tuple[State, dict[str, Array]]]
         self.rounds = self._jitted = jax.jit(self._rounds, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluation, static_argnames="episodes")
@@ -52,7 +54,36 @@ class NativeSimulation(Simulation):
     def init(self) -> State:
         """The states before the first round."""
         keys = jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds))
-        return jax.jit(jax.vmap(self.federation.init))(keys)
+        return jax.jit(jax.vmap(self._init))(keys)
+
+    def _init(self, key: PRNGKeyArray) -> State:
+        state = self.federation.init(key)
+        if self.federation.learner.steps is None:
+            return state
+        keys = jax.vmap(lambda index: derive(key, "environment", index))(jnp.arange(self.federation.agents))
+        axes = None if self.physics is None else 0
+        start = partial(start_steps, self.environment, copies=self.copies, per_copy=self._per_copy)
+        fronts = jax.vmap(start, (axes, 0))(self._physics(self.physics), keys)
+        return dataclasses.replace(state, environments=fronts)
+
+    @property
+    def _per_copy(self) -> bool:
+        """Whether one learner's copies differ: those of a centralised learner are its sites'."""
+        return self.physics is not None and self.federation.sites > self.federation.agents
+
+    def _of_agents(self, physics: dict[str, Array] | None) -> dict[str, Array] | None:
+        """The sites' parameters by learning agent: ``[agents]``, or ``[1, copies]`` for a centralised learner."""
+        if physics is None or self.federation.sites == self.federation.agents:
+            return physics
+        return jax.tree.map(lambda x: jnp.repeat(x, self.config.environment.copies)[None], physics)
+
+    def _physics(self, physics: dict[str, Array] | None) -> dict[str, Any]:
+        return self.environment.physics() if physics is None else physics
+
+    def _steps_per_agent(self) -> int:
+        """Steps of experience that one agent holds at once."""
+        steps = self.federation.learner.steps
+        return self.federation.strategy.max_episodes * self.training_horizon if steps is None else steps * self.copies
 
     def compile(self, state: State) -> None:
         """Compiles the program of ``checkpoint.every`` rounds."""
@@ -91,56 +122,80 @@ class NativeSimulation(Simulation):
 
         downlink = strategy.broadcast(state.server, derive(key, "broadcast"))
         roster = federation.roster(key)
-        agents, messages, report = map_agents(
-            partial(self._agent_round, downlink=downlink, key=key),
+        agents, fronts, messages, report = map_agents(
+            partial(self._agent_round, downlink=downlink, key=key, tally=state.tally),
             (
                 take_rows(federation, state.agents, roster.ids),
                 roster.ids,
                 roster.byzantine,
                 take_rows(federation, self.physics, roster.ids),
+                take_rows(federation, state.environments, roster.ids),
             ),
             self.batch,
         )
+        agents = put_rows(federation, state.agents, roster.ids, agents)
+        fronts = put_rows(federation, state.environments, roster.ids, fronts)
         server, exchange = federation.exchange(state.server, downlink, roster, messages, key)
         server, own_episodes, own_steps = self._refine(server, derive(key, "server"))
         server, work = strategy.finish(server, derive(key, "finish"))
-        evaluation = self._evaluate_round(strategy.output(server), index)
+        evaluation = self._evaluate_round(federation.output(server, agents), index)
         own = {"episodes": own_episodes, "steps": own_steps}
+        before, state = state, dataclasses.replace(state, environments=fronts)
         updated, metrics = close_round(
             federation, state, server, agents, roster, exchange, report, work, own, evaluation
         )
-        return select(active, updated, state), {**metrics, "active": active}
+        return select(active, updated, before), {**metrics, "active": active}
 
     def _agent_round(
         self,
-        inputs: tuple[Agent, Array, Array, dict[str, Array] | None],
+        inputs: tuple[Agent, Array, Array, dict[str, Array] | None, Front],
         *,
         downlink: Downlink,
         key: PRNGKeyArray,
-    ) -> tuple[Agent, PyTree, dict[str, Array]]:
+        tally: Tally,
+    ) -> tuple[Agent, Front, PyTree, dict[str, Any]]:
         """One agent's part of a round: absorb, work, emit."""
-        agent, index, byzantine, physics = inputs
+        agent, index, byzantine, physics, front = inputs
         federation, strategy = self.federation, self.federation.strategy
         key = derive(key, "work", index)
-        agent = strategy.absorb(agent, downlink)
+        agent = strategy.absorb(agent, downlink, index)
 
-        def update(agent: Agent, key: PRNGKeyArray) -> tuple[Agent, dict[str, Array]]:
-            episodes = self._collect(
-                lambda observation, k: federation.act(agent.params, observation, k, byzantine),
-                derive(key, "collect"),
-                physics,
-                count=downlink.episodes,
-                most=strategy.max_episodes,
-            )
-            agent, _ = federation.work(agent, episodes, derive(key, "poison"), byzantine)
-            return agent, agent_report(episodes)
+        def update(
+            carry: tuple[Agent, Front], inputs: tuple[Array, PRNGKeyArray]
+        ) -> tuple[tuple[Agent, Front], dict[str, Any]]:
+            (agent, front), (number, key) = carry, inputs
 
-        if federation.local_updates == 1:
-            agent, report = update(agent, key)
+            def act(observation: Array, key: PRNGKeyArray) -> Array:
+                return federation.act(agent.params, observation, key, byzantine)
+
+            experience: Experience
+            if federation.learner.steps is None:
+                experience = self._collect(
+                    act, derive(key, "collect"), physics, count=downlink.episodes, most=strategy.max_episodes
+                )
+            else:
+                experience, front = collect_steps(
+                    self.environment,
+                    self._physics(physics),
+                    act,
+                    derive(key, "collect"),
+                    front,
+                    steps=federation.learner.steps,
+                    horizon=self.training_horizon,
+                    per_copy=self._per_copy,
+                )
+            clock = Clock(derive(key, "learn"), self.progress(tally, number))
+            agent, learning = federation.work(agent, experience, clock, byzantine)
+            return (agent, front), agent_report(experience, learning)
+
+        updates = federation.local_updates
+        if updates == 1:
+            (agent, front), report = update((agent, front), (jnp.asarray(0), key))
         else:
-            agent, reports = jax.lax.scan(update, agent, jax.random.split(key, federation.local_updates))
-            report = jax.tree.map(lambda x: x.sum(0), reports)
-        return agent, strategy.emit(agent), report
+            numbers = (jnp.arange(updates), jax.random.split(key, updates))
+            (agent, front), reports = jax.lax.scan(update, (agent, front), numbers)
+            report = summed_reports(reports)
+        return agent, front, strategy.emit(agent), report
 
     def _refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Array, Array]:
         """The server's own steps; also its trajectories and environment steps."""
@@ -177,7 +232,7 @@ class NativeSimulation(Simulation):
     ) -> Episodes:
         return collect_episodes(
             self.environment,
-            self.environment.physics() if physics is None else physics,
+            self._physics(physics),
             act,
             key,
             count=count,
@@ -194,25 +249,37 @@ class NativeSimulation(Simulation):
             returns, lengths = self._evaluation(
                 params, jax.random.key(settings.seed), episodes=settings.episodes, axis_names=(SEEDS,)
             )
-            return {"return": returns.mean(), "episode_length": lengths.mean(dtype=jnp.float32)}
+            each = {"agent_returns": returns.mean(1)} if self.evaluates_agents else {}
+            return {"return": returns.mean(), "episode_length": lengths.mean(dtype=jnp.float32), **each}
 
         if settings.every == 1:
             return measure()
-        missing = {"return": jnp.asarray(jnp.nan), "episode_length": jnp.asarray(jnp.nan)}
+        missing = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(measure))
         return jax.lax.cond((index + 1) % settings.every == 0, measure, lambda: missing)
 
     def _evaluation(
         self, params: PyTree, key: PRNGKeyArray, *, episodes: int, axis_names: tuple[str, ...] = ()
     ) -> tuple[Array, Array]:
-        return greedy_returns(
-            self.environment,
-            self.environment.physics(),
-            lambda observation, _: self.federation.learner.act(params, observation, None),
-            key,
-            episodes=episodes,
-            horizon=self.evaluation_horizon,
-            axis_names=axis_names,
-        )
+        greedy = self.config.evaluation.greedy
+        agents = self.evaluates_agents
+
+        def one(params: PyTree, physics: dict[str, Array] | None) -> tuple[Array, Array]:
+            return greedy_returns(
+                self.environment,
+                self._physics(physics),
+                lambda observation, k: self.federation.learner.act(params, observation, None if greedy else k),
+                key,
+                episodes=episodes,
+                horizon=self.evaluation_horizon,
+                axis_names=(*axis_names, AGENTS) if agents else axis_names,
+            )
+
+        if not agents:
+            return one(params, None)
+        personal = 0 if self.federation.personal else None
+        physics = None if self.site_physics is None else 0
+        mapped = jax.vmap(one, (personal, physics), axis_name=AGENTS, axis_size=self.federation.sites)
+        return mapped(params, self.site_physics)
 
 
 def agents_side_by_side(steps_per_agent: int, seeds: int) -> int:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Episodes
+from fedrax.environments.base import Experience
 from fedrax.federation import Exchange, Federation, Roster, State, round_metrics
-from fedrax.learners.base import Agent
+from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import agent_report, tally_round
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, ServerWork, select
@@ -54,22 +54,23 @@ class Programs:
         self._agents_vectors = jax.jit(self._vectors, static_argnames="fresh")
         self._act_agents = jax.jit(self._agents)
         self._act_server = jax.jit(self._server)
-        self._act_greedily = jax.jit(self._greedy)
+        self._stacked = jax.jit(ravel_rows)
+        self._act_evaluated = jax.jit(self._evaluated)
 
     def actor_of_agents(
         self,
         agents: Agent,
         downlink: Downlink,
-        byzantine: Bool[Array, " m"],
+        roster: Roster,
         key: PRNGKeyArray,
         *,
         fresh: bool,
     ) -> Actor:
         """``act(observation[m, copies, *o], step) -> action[m, copies, *a]`` of all agents."""
-        vectors = self._agents_vectors(agents, downlink, fresh=fresh)
+        vectors = self._agents_vectors(agents, downlink, roster.ids, fresh=fresh)
         key_data = jax.random.key_data(key)
         return lambda observation, step: np.asarray(
-            self._act_agents(vectors, byzantine, key_data, observation, np.int32(step))
+            self._act_agents(vectors, roster.byzantine, key_data, observation, np.int32(step))
         )
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
@@ -78,10 +79,16 @@ class Programs:
         key_data = jax.random.key_data(key)
         return lambda observation, step: np.asarray(self._act_server(vector, key_data, observation, np.int32(step)))
 
-    def greedy_actor(self, params: PyTree) -> Callable[[np.ndarray], np.ndarray]:
-        """``act(observation[copies, *o]) -> action[copies, *a]`` of one policy without exploration."""
-        vector = self._vector(params)
-        return lambda observation: np.asarray(self._act_greedily(vector, observation))
+    def evaluated_actor(
+        self, params: PyTree, key: PRNGKeyArray | None, *, agents: int | None
+    ) -> Callable[[np.ndarray, int], np.ndarray]:
+        """``act(observation[copies, *o], step) -> action[copies, *a]`` without learning; greedy without a key.
+
+        With ``agents``, parameters have that leading axis, and each agent acts in its share of the copies.
+        """
+        vectors = self._vector(params)[None] if agents is None else self._stacked(params)
+        key_data = None if key is None else jax.random.key_data(key)
+        return lambda observation, step: np.asarray(self._act_evaluated(vectors, observation, key_data, np.int32(step)))
 
     def _open(self, state: State, key: PRNGKeyArray) -> Opened:
         downlink = self.federation.strategy.broadcast(state.server, derive(key, "broadcast"))
@@ -91,9 +98,9 @@ class Programs:
     # Acting is called in every step of an environment: with one vector of parameters and a key's bare integers as
     # arguments it is dispatched three times as fast as with pytrees and typed keys.
 
-    def _vectors(self, agents: Agent, downlink: Downlink, *, fresh: bool) -> Array:
+    def _vectors(self, agents: Agent, downlink: Downlink, ids: Array, *, fresh: bool) -> Array:
         if fresh:
-            agents = jax.vmap(self.federation.strategy.absorb, (0, None))(agents, downlink)
+            agents = jax.vmap(self.federation.strategy.absorb, (0, None, 0))(agents, downlink, ids)
         return ravel_rows(agents.params)
 
     def _agents(self, vectors: Array, byzantine: Array, key_data: Array, observation: Array, step: Array) -> Array:
@@ -108,30 +115,41 @@ class Programs:
         key = derive(jax.random.wrap_key_data(key_data), "act", step)
         return self.federation.learner.act(unravel_like(self._params, vector), observation[0], key)[None]
 
-    def _greedy(self, vector: Array, observation: Array) -> Array:
-        return self.federation.learner.act(unravel_like(self._params, vector), observation, None)
+    def _evaluated(self, vectors: Array, observation: Array, key_data: Array | None, step: Array) -> Array:
+        count = vectors.shape[0]
+        grouped = observation.reshape(count, -1, *observation.shape[1:])
+
+        def one(vector: Array, observation: Array, key: PRNGKeyArray | None) -> Array:
+            return self.federation.learner.act(unravel_like(self._params, vector), observation, key)
+
+        if key_data is None:
+            action = jax.vmap(partial(one, key=None))(vectors, grouped)
+        else:
+            keys = jax.random.split(derive(jax.random.wrap_key_data(key_data), "act", step), count)
+            action = jax.vmap(one)(vectors, grouped, keys)
+        return action.reshape(observation.shape[0], *action.shape[2:])
 
     def _work(
         self,
         agents: Agent,
         downlink: Downlink,
-        episodes: Episodes,
-        byzantine: Array,
-        key: PRNGKeyArray,
+        experience: Experience,
+        roster: Roster,
+        clock: Clock,
         *,
         fresh: bool,
-    ) -> tuple[Agent, dict[str, Array]]:
-        keys = jax.random.split(derive(key, "poison"), byzantine.shape[0])
+    ) -> tuple[Agent, dict[str, Any]]:
+        keys = jax.random.split(derive(clock.key, "learn"), roster.ids.shape[0])
 
         def one(
-            agent: Agent, episodes: Episodes, byzantine: Array, key: PRNGKeyArray
-        ) -> tuple[Agent, dict[str, Array]]:
+            agent: Agent, experience: Experience, index: Array, byzantine: Array, key: PRNGKeyArray
+        ) -> tuple[Agent, dict[str, Any]]:
             if fresh:
-                agent = self.federation.strategy.absorb(agent, downlink)
-            agent, _ = self.federation.work(agent, episodes, key, byzantine)
-            return agent, agent_report(episodes)
+                agent = self.federation.strategy.absorb(agent, downlink, index)
+            agent, learning = self.federation.work(agent, experience, Clock(key, clock.progress), byzantine)
+            return agent, agent_report(experience, learning)
 
-        return jax.vmap(one)(agents, episodes, byzantine, keys)
+        return jax.vmap(one)(agents, experience, roster.ids, roster.byzantine, keys)
 
     def _exchange(
         self, server: PyTree, downlink: Downlink, roster: Roster, agents: Agent, key: PRNGKeyArray
@@ -146,12 +164,13 @@ class Programs:
         agents: Agent,
         roster: Roster,
         exchange: Exchange,
-        report: dict[str, Array],
+        report: dict[str, Any],
         work: ServerWork,
         own: dict[str, Array],
         evaluation: dict[str, Array],
     ) -> tuple[State, dict[str, Any]]:
-        return close_round(self.federation, state, server, agents, roster, exchange, report, work, own, evaluation)
+        rows = put_rows(self.federation, state.agents, roster.ids, agents)
+        return close_round(self.federation, state, server, rows, roster, exchange, report, work, own, evaluation)
 
 
 def close_round(
@@ -161,15 +180,16 @@ def close_round(
     agents: Agent,
     roster: Roster,
     exchange: Exchange,
-    report: dict[str, Array],
+    report: dict[str, Any],
     work: ServerWork,
     own: dict[str, Array],
     evaluation: dict[str, Array],
 ) -> tuple[State, dict[str, Array]]:
     """The state after a round and the round's metrics.
 
-    ``report`` holds ``[m]`` episodes, steps and return sums of the participants; ``own`` the server's episodes and
-    steps; ``evaluation`` the greedy return and episode length (NaN in rounds without).
+    ``agents`` are all agents after the round; ``report`` holds ``[m]`` episodes, steps, return sums and learning
+    metrics of the participants; ``own`` the server's episodes and steps; ``evaluation`` the return and episode
+    length (NaN in rounds without).
     """
     steps = report["steps"].sum() + own["steps"]
     tally = tally_round(
@@ -177,18 +197,24 @@ def close_round(
         agent_episodes=report["episodes"].sum(),
         counted=work.counted,
         steps=steps,
+        agent_steps=report["steps"].sum(),
         participants=federation.participants,
     )
     honest = ~roster.byzantine
-    output = federation.strategy.output(server)
+    output = federation.output(server, agents)
     better = evaluation["return"] > state.best_return
     updated = State(
         server=server,
-        agents=put_rows(federation, state.agents, roster.ids, agents),
+        agents=agents,
         tally=tally,
         best=select(better, output, state.best),
         best_return=jnp.where(better, evaluation["return"], state.best_return),
+        environments=state.environments,
     )
+    returns = report["return_sum"] / report["episodes"]
+    learning = jax.tree.map(lambda x: jnp.where(honest, x, 0).sum() / honest.sum(), report["learning"])
+    strategy = federation.strategy
+    local_steps = federation.local_updates * strategy.local_gradient_steps(federation.learner)
     metrics = {
         "active": jnp.asarray(True),
         **evaluation,
@@ -199,10 +225,14 @@ def close_round(
         "server_trajectories": own["episodes"],
         "agent_steps": report["steps"].sum(),
         "server_steps": own["steps"],
-        "gradient_steps": work.gradient_steps,
+        "gradient_steps": work.gradient_steps + local_steps,
         "excluded": jnp.zeros(federation.agents, bool).at[roster.ids].set(exchange.excluded),
+        **learning,
         **round_metrics(roster, exchange),
     }
+    if federation.personal:
+        nothing = jnp.full(federation.agents, jnp.nan)
+        metrics["agent_train_returns"] = nothing.at[roster.ids].set(returns)
     return updated, metrics
 
 

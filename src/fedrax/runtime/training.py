@@ -92,7 +92,7 @@ def _train(
             if finished:
                 _final_evaluation(config, simulation, state, counters)
                 meta["counters"] = [dataclasses.asdict(c) for c in counters]
-            save_policy(directory.policy, jax.vmap(federation.strategy.output)(state.server))
+            save_policy(directory.policy, jax.vmap(federation.output)(state.server, state.agents))
             save_policy(directory.best_policy, state.best)
             save_checkpoint(directory.checkpoints, first, state, meta)
 
@@ -100,7 +100,12 @@ def _train(
 def _goal(config: Config) -> tuple[float | None, str]:
     """The budget to show progress against; none when several limits compete."""
     budget = config.budget
-    limits = {"round": budget.rounds, "trajectories": budget.trajectories, "steps": budget.steps}
+    limits = {
+        "round": budget.rounds,
+        "trajectories": budget.trajectories,
+        "steps": budget.steps,
+        "steps/agent": budget.steps_per_agent,
+    }
     known = [(float(limit), unit) for unit, limit in limits.items() if limit is not None]
     return known[0] if len(known) == 1 else (None, "round")
 
@@ -136,7 +141,10 @@ def _show(simulation: Simulation, display: Progress, counters: list[Counters], r
         known = [value for value in values if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
 
-    fractions = [simulation.fraction_done(c.rounds, c.trajectories, c.agent_steps + c.server_steps) for c in counters]
+    fractions = [
+        simulation.fraction_done(c.rounds, c.trajectories, c.agent_steps + c.server_steps, c.agent_steps)
+        for c in counters
+    ]
     display.update(
         fraction=min(fractions),
         round=max(c.rounds for c in counters),
@@ -155,7 +163,7 @@ def _final_evaluation(config: Config, simulation: Simulation, state: State, coun
     """Measures the final policy where the last round had no evaluation."""
     if config.evaluation.every == 1:
         return
-    outputs: PyTree = jax.vmap(simulation.federation.strategy.output)(state.server)
+    outputs: PyTree = jax.vmap(simulation.federation.output)(state.server, state.agents)
     for index, counter in enumerate(counters):
         params = jax.tree.map(lambda x, i=index: x[i], outputs)
         returns, _ = simulation.evaluate(params, episodes=config.evaluation.episodes, seed=config.evaluation.seed)

@@ -17,8 +17,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Episodes, Spaces
 from fedrax.errors import FedraxError
-from fedrax.learners.base import Agent, Learner, Objective
+from fedrax.learners.base import Agent, Clock, Learner, Objective
 from fedrax.registry import Registry
+from fedrax.trees import tree_bytes
 
 
 class Needs(NamedTuple):
@@ -33,6 +34,8 @@ class Needs(NamedTuple):
     """The one learner it works with; None for any."""
     local_updates: bool = True
     """Agents may collect and learn several times in a round."""
+    pooled: bool = False
+    """One agent owns every agent's environments (the centralised baseline)."""
 
 
 class Tools(NamedTuple):
@@ -43,14 +46,16 @@ class Tools(NamedTuple):
     spread: Callable[[Float[Array, "n d"], Float[Array, " n"]], Array]
     """The geometric median ``[d]``: a fallback when the rule accepts nobody."""
     key: PRNGKeyArray
+    ids: Int[Array, " n"]
+    """Which of all agents each message is from."""
 
 
 class Downlink(eqx.Module):
-    """What every strategy broadcasts at least: the policy to act with, and how much to collect with it."""
+    """What every strategy broadcasts at least: how much to collect. Most add the policy to act with, as ``params``."""
 
     params: PyTree
     episodes: Int[Array, ""]
-    """Trajectories each agent shall collect this round."""
+    """Trajectories each agent shall collect this round; 0 with learners that count steps."""
 
 
 class Strategy(eqx.Module):
@@ -58,6 +63,8 @@ class Strategy(eqx.Module):
 
     name: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
+    personal: ClassVar[bool] = False
+    """Every agent keeps a policy of its own, and what is evaluated and handed out is those, not the server's."""
 
     @classmethod
     def implies(cls, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -76,10 +83,18 @@ class Strategy(eqx.Module):
                 f"set learner={self.needs.learner}"
             )
 
+    def settled(self, agents: int, seed: int) -> Strategy:
+        """The strategy for this many agents, with whatever it must know of them; ``seed`` is the run's first.
+
+        Raises:
+            FedraxError: settings that do not fit so many agents.
+        """
+        return self
+
     @property
-    @abc.abstractmethod
     def max_episodes(self) -> int:
         """The most trajectories one agent is ever asked for in a round (arrays are padded to it)."""
+        return 0
 
     @property
     def server_episodes(self) -> int:
@@ -89,12 +104,12 @@ class Strategy(eqx.Module):
     # Server's verbs.
 
     @abc.abstractmethod
-    def init(self, learner: Learner, spaces: Spaces, key: PRNGKeyArray) -> PyTree:
-        """The server's state."""
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> PyTree:
+        """The server's state; ``agents`` are the fresh agents, leaves ``[n, ...]``."""
 
     @abc.abstractmethod
-    def broadcast(self, server: PyTree, key: PRNGKeyArray) -> Downlink:
-        """What every agent receives at the start of a round."""
+    def broadcast(self, server: Any, key: PRNGKeyArray) -> Any:
+        """What goes out at the start of a round: a :class:`Downlink`, or another module that has its ``episodes``."""
 
     @abc.abstractmethod
     def combine(
@@ -120,9 +135,9 @@ class Strategy(eqx.Module):
         """The server at the end of the round, and what its own sampling amounted to."""
         return server, ServerWork.none()
 
-    @abc.abstractmethod
     def policy(self, server: PyTree) -> PyTree:
-        """The parameters the server would act with now."""
+        """The parameters the server would act with now; personal strategies have none."""
+        return server.params
 
     def output(self, server: PyTree) -> PyTree:
         """The parameters the federation hands out; by default those of :meth:`policy`."""
@@ -135,16 +150,16 @@ class Strategy(eqx.Module):
         return ()
 
     @abc.abstractmethod
-    def absorb(self, agent: Agent, downlink: Downlink) -> Agent:
-        """The agent after the broadcast."""
+    def absorb(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> Agent:
+        """The agent after the broadcast; ``index`` is its place among all agents."""
 
     def objective(self, agent: Agent) -> Objective:
         """What the strategy adds to local learning."""
         return Objective()
 
-    def work(self, learner: Learner, agent: Agent, episodes: Episodes) -> tuple[Agent, dict[str, Array]]:
+    def work(self, learner: Learner, agent: Agent, experience: Any, clock: Clock) -> tuple[Agent, dict[str, Array]]:
         """One local update; by default the learner's own, under :meth:`objective`."""
-        return learner.learn(agent, episodes, self.objective(agent))
+        return learner.learn(agent, experience, self.objective(agent), clock)
 
     @abc.abstractmethod
     def emit(self, agent: Agent) -> PyTree:
@@ -153,6 +168,14 @@ class Strategy(eqx.Module):
         What a server averages must be an *update* (a gradient, or weights minus those received), so that an attack,
         a norm or a distance means the same for every strategy.
         """
+
+    def local_gradient_steps(self, learner: Learner) -> int:
+        """Optimiser steps of an agent in one local update."""
+        return learner.gradient_steps
+
+    def received(self, downlink: Any) -> float:
+        """Bytes one agent receives of a broadcast (mean over agents); ``downlink`` may hold bare shapes."""
+        return tree_bytes(downlink)
 
 
 class ServerWork(NamedTuple):
@@ -165,8 +188,8 @@ class ServerWork(NamedTuple):
 
     @staticmethod
     def none() -> ServerWork:
-        """No sampling, one optimiser step."""
-        return ServerWork(jnp.asarray(0), jnp.asarray(1))
+        """No sampling and no optimiser step."""
+        return ServerWork(jnp.asarray(0), jnp.asarray(0))
 
 
 strategies: Registry[Strategy] = Registry("strategy", "fedrax.strategies")

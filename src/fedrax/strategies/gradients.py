@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Episodes, Spaces
-from fedrax.learners.base import Agent, Learner
+from fedrax.learners.base import Agent, Clock, EpisodeLearner, Learner
 from fedrax.registry import option
-from fedrax.strategies.base import Downlink, Needs, Strategy, Tools, select, strategies
+from fedrax.strategies.base import Downlink, Needs, ServerWork, Strategy, Tools, select, strategies
 from fedrax.trees import ravel_rows, unravel_like
 
 
@@ -33,22 +33,25 @@ class GradientStrategy(Strategy):
         """Room for the gradient on its way."""
         return jax.tree.map(jnp.zeros_like, agent.params)
 
-    def absorb(self, agent: Agent, downlink: Downlink) -> Agent:
+    def absorb(self, agent: Agent, downlink: Downlink, index: Int[Array, ""]) -> Agent:
         """The broadcast policy replaces the agent's own."""
         return Agent(downlink.params, agent.optimizer, agent.memory, agent.private)
 
-    def work(self, learner: Learner, agent: Agent, episodes: Episodes) -> tuple[Agent, dict[str, Array]]:
+    def work(
+        self, learner: Learner, agent: Agent, experience: Episodes, clock: Clock
+    ) -> tuple[Agent, dict[str, Array]]:
         """The gradient of the learner's loss on the round's trajectories; no local step."""
-        gradient = learner.gradient(agent.params, episodes)
+        assert isinstance(learner, EpisodeLearner)
+        gradient = learner.gradient(agent.params, experience)
         return Agent(agent.params, agent.optimizer, agent.memory, gradient), {}
 
     def emit(self, agent: Agent) -> PyTree:
         """The gradient."""
         return agent.private
 
-    def policy(self, server: Any) -> PyTree:
-        """The server's parameters."""
-        return server.params
+    def local_gradient_steps(self, learner: Learner) -> int:
+        """None: only the server steps."""
+        return 0
 
 
 @strategies.register("gpomdp")
@@ -67,7 +70,7 @@ class FederatedGradient(GradientStrategy):
         """The batch."""
         return self.batch
 
-    def init(self, learner: Learner, spaces: Spaces, key: PRNGKeyArray) -> Server:
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> Server:
         """Fresh parameters and optimiser."""
         agent = learner.init(key, spaces)
         return Server(agent.params, agent.optimizer)
@@ -90,3 +93,7 @@ class FederatedGradient(GradientStrategy):
         gradient = unravel_like(server.params, verdict.vector)
         stepped = Server(*learner.apply(server.params, server.optimizer, gradient))
         return select(verdict.valid, stepped, server), verdict
+
+    def finish(self, server: Server, key: PRNGKeyArray) -> tuple[Server, ServerWork]:
+        """The server's one step."""
+        return server, ServerWork(jnp.asarray(0), jnp.asarray(1))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Episodes, Spaces
-from fedrax.learners.base import Learner
+from fedrax.learners.base import Agent, EpisodeLearner, Learner
 from fedrax.registry import option
 from fedrax.strategies.base import Downlink, Needs, ServerWork, Tools, select
 from fedrax.strategies.gradients import GradientStrategy
@@ -119,7 +119,7 @@ class VarianceReduced(GradientStrategy):
         """N_t, given B_t."""
         raise NotImplementedError
 
-    def init(self, learner: Learner, spaces: Spaces, key: PRNGKeyArray) -> Server:
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> Server:
         """Fresh parameters and optimiser."""
         agent = learner.init(key, spaces)
         zero = jnp.asarray(0)
@@ -194,6 +194,7 @@ class VarianceReduced(GradientStrategy):
 
     def refine(self, learner: Learner, server: Server, episodes: Episodes) -> Server:
         """One step along v, or the end of the loop when theta_n has moved too far from theta_0."""
+        assert isinstance(learner, EpisodeLearner)
         now = learner.log_prob(server.params, episodes)
         then = learner.log_prob(server.anchor, episodes)
         ratio, mean_ratio = importance_ratio(then - now, episodes, self.importance)

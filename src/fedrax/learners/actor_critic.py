@@ -1,0 +1,168 @@
+"""Actor and critic on a shared torso: the networks of on-policy actor-critic learners."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from fedrax.environments.base import Discrete, Spaces
+from fedrax.learners.distributions import Categorical, Distribution, Gaussian
+from fedrax.learners.networks import Activation, Dense, Policy, activate, flat_size
+
+GRID = (7, 7, 3)
+"""Shape of MiniGrid's egocentric view: object, colour and state of each cell."""
+TILES = (11, 6, 4)
+"""Object kinds, colours and states of a cell."""
+CHANNELS = (16, 32, 64)
+"""Of the three convolutions on a grid (the federated-PPO reference's)."""
+
+TorsoKind = Literal["auto", "mlp", "grid"]
+Encoding = Literal["one-hot", "raw"]
+
+
+class Torso(eqx.Module):
+    """From observations ``[..., *o]`` to features ``[..., f]``, whatever axes lead."""
+
+    def __call__(self, observation: Array) -> Float[Array, "... f"]:
+        """The features."""
+        raise NotImplementedError
+
+
+class MLPTorso(Torso):
+    """Dense layers on the flattened observation, an activation after each."""
+
+    layers: tuple[Dense, ...]
+    activation: Activation = eqx.field(static=True)
+    dimensions: int = eqx.field(static=True)
+    """Axes of one observation."""
+
+    def __call__(self, observation: Array) -> Float[Array, "... f"]:
+        """The features."""
+        batch = observation.shape[: observation.ndim - self.dimensions]
+        features = observation.reshape(*batch, -1)
+        for layer in self.layers:
+            features = activate(self.activation, layer(features))
+        return features
+
+
+class GridTorso(Torso):
+    """Three 2x2 convolutions and a dense layer on MiniGrid's view, and a layer on the words of its mission.
+
+    A 2x2 convolution is four shifted slices side by side and one matrix product: on a CPU that is several times
+    faster than a grouped convolution, which is what a convolution mapped over agents becomes.
+    """
+
+    convolutions: tuple[Dense, ...]
+    dense: Dense
+    words: Float[Array, "words vocabulary f"] | None
+    """An embedding for each word in each place: a mission's words mean different things in different orders."""
+    activation: Activation = eqx.field(static=True)
+    encoding: Encoding = eqx.field(static=True)
+
+    def __call__(self, observation: Array) -> Float[Array, "... f"]:
+        """The features."""
+        cells = math.prod(GRID)
+        if self.words is None:
+            batch = observation.shape[:-3]
+            image, tokens = observation, None
+        else:
+            batch = observation.shape[:-1]
+            image, tokens = observation[..., :cells], observation[..., cells:]
+        grid = self._encoded(image.reshape(-1, *GRID))
+        for convolution in self.convolutions:
+            corners = (grid[:, :-1, :-1], grid[:, :-1, 1:], grid[:, 1:, :-1], grid[:, 1:, 1:])
+            grid = activate(self.activation, convolution(jnp.concatenate(corners, -1)))
+        flat = self.dense(grid.reshape(grid.shape[0], -1)).reshape(*batch, -1)
+        if tokens is not None:
+            assert self.words is not None
+            places, vocabulary, width = self.words.shape
+            chosen = jax.nn.one_hot(tokens.astype(jnp.int32), vocabulary).at[..., 0].set(0.0)
+            flat = flat + chosen.reshape(*batch, places * vocabulary) @ self.words.reshape(-1, width)
+        return activate(self.activation, flat)
+
+    def _encoded(self, image: Float[Array, "n 7 7 3"]) -> Float[Array, "n 7 7 c"]:
+        if self.encoding == "raw":
+            return image
+        parts = [image[..., i, None] == jnp.arange(size, dtype=image.dtype) for i, size in enumerate(TILES)]
+        return jnp.concatenate(parts, -1).astype(image.dtype)
+
+
+class ActorCritic(Policy):
+    """A policy and its value function. Its parts by name, as strategies share them: torso, actor, critic."""
+
+    torso: Torso
+    actor: Dense | GaussianHead
+    critic: Dense
+
+    def __call__(self, observation: Array) -> Distribution:
+        """The action distribution."""
+        return self._acted(self.torso(observation))
+
+    def both(self, observation: Array) -> tuple[Distribution, Float[Array, ...]]:
+        """The action distribution and the state's value."""
+        features = self.torso(observation)
+        return self._acted(features), self.critic(features)[..., 0]
+
+    def _acted(self, features: Array) -> Distribution:
+        return self.actor(features) if isinstance(self.actor, GaussianHead) else Categorical(self.actor(features))
+
+
+class GaussianHead(eqx.Module):
+    """A linear mean, and one log deviation per component whatever the state."""
+
+    mean: Dense
+    log_deviation: Float[Array, " a"]
+
+    def __call__(self, features: Float[Array, "... f"]) -> Gaussian:
+        """The distribution."""
+        mean = self.mean(features)
+        return Gaussian(mean, jnp.broadcast_to(jnp.exp(self.log_deviation), mean.shape))
+
+
+def make_actor_critic(
+    key: PRNGKeyArray,
+    spaces: Spaces,
+    *,
+    torso: TorsoKind,
+    hidden: tuple[int, ...],
+    activation: Activation,
+    encoding: Encoding,
+) -> ActorCritic:
+    """Fresh networks: orthogonal weights, gain sqrt 2 in the torso, 0.01 for the actor, 1 for the critic.
+
+    ``hidden`` are the widths of an MLP torso's layers; a grid torso takes the last of them for its dense layer.
+    """
+    torso_key, actor_key, critic_key = jax.random.split(key, 3)
+    if uses_grid(torso, spaces):
+        body: Torso = _grid_torso(torso_key, spaces, hidden[-1], activation, encoding)
+    else:
+        sizes = (flat_size(spaces.observation), *hidden)
+        keys = jax.random.split(torso_key, len(hidden))
+        layers = tuple(Dense(k, i, o, "orthogonal") for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True))
+        body = MLPTorso(layers, activation, len(spaces.observation.shape))
+    critic = Dense(critic_key, hidden[-1], 1, "orthogonal", gain=1.0)
+    if isinstance(spaces.action, Discrete):
+        return ActorCritic(body, Dense(actor_key, hidden[-1], spaces.action.n, "orthogonal", gain=0.01), critic)
+    outputs = flat_size(spaces.action)
+    mean = Dense(actor_key, hidden[-1], outputs, "orthogonal", gain=0.01)
+    return ActorCritic(body, GaussianHead(mean, jnp.zeros(outputs)), critic)
+
+
+def uses_grid(torso: TorsoKind, spaces: Spaces) -> bool:
+    """Whether the torso is the convolutional one."""
+    return torso == "grid" or (torso == "auto" and (spaces.observation.shape == GRID or spaces.mission > 0))
+
+
+def _grid_torso(key: PRNGKeyArray, spaces: Spaces, width: int, activation: Activation, encoding: Encoding) -> GridTorso:
+    *keys, dense_key, words_key = jax.random.split(key, len(CHANNELS) + 2)
+    sizes = (sum(TILES) if encoding == "one-hot" else GRID[-1], *CHANNELS)
+    convolutions = tuple(Dense(k, 4 * i, o, "orthogonal") for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True))
+    side = GRID[0] - len(CHANNELS)
+    dense = Dense(dense_key, side * side * CHANNELS[-1], width, "orthogonal")
+    words = 0.1 * jax.random.normal(words_key, (spaces.mission, spaces.vocabulary, width)) if spaces.mission else None
+    return GridTorso(convolutions, dense, words, activation, encoding)

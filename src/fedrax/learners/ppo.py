@@ -1,0 +1,286 @@
+"""Proximal policy optimisation, its KL-penalised forms, and mirror descent policy optimisation (MDPO).
+
+Sources: Schulman et al. (2017) for ``clip`` and ``kl``; Tomar et al. (2020) for ``mdpo``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from fedrax.environments.base import Spaces, Steps
+from fedrax.errors import FedraxError
+from fedrax.learners.actor_critic import GRID, ActorCritic, Encoding, TorsoKind, make_actor_critic, uses_grid
+from fedrax.learners.advantages import generalised_advantages
+from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective, flatten_steps, learners
+from fedrax.learners.distributions import Distribution, kl_divergence
+from fedrax.learners.networks import Activation
+from fedrax.registry import option
+
+
+class Rollout(NamedTuple):
+    """A collection as the minibatches are cut from it; ``N`` steps, leaves ``[N, ...]``."""
+
+    observation: Array
+    action: Array
+    valid: Array
+    log_prob: Array
+    """Of the action, under the policy that took it."""
+    taken_by: Distribution
+    """That policy."""
+    value: Array
+    advantage: Array
+    reference: PyTree
+
+
+class Adaptive(eqx.Module):
+    """What an agent remembers between updates."""
+
+    kl_coefficient: Float[Array, ""]
+
+
+@learners.register("ppo")
+class PPO(Learner):
+    """Actor and critic learn from fixed numbers of steps, several epochs of minibatches each."""
+
+    learning_rate: float = option(2.5e-4, "step size, before annealing", minimum=0)
+    max_gradient_norm: float | None = option(
+        0.5, "gradients longer than this are scaled down to it", unit="Euclidean norm", minimum=0
+    )
+    adam_epsilon: float = option(1e-5, "added to Adam's denominator", minimum=0)
+    anneal_learning_rate: bool = option(True, "lower the step size linearly to 0 over the budget")
+    num_steps: int = option(128, "steps of each copy of the environment per update", unit="steps", minimum=1)
+    num_minibatches: int = option(4, "minibatches an epoch is split into", minimum=1)
+    update_epochs: int = option(4, "passes over the steps of an update", minimum=1)
+    discount: float = option(0.99, "gamma", minimum=0, maximum=1)
+    gae_lambda: float = option(0.95, "lambda of generalised advantage estimation", minimum=0, maximum=1)
+    normalise_advantages: bool = option(True, "standardise the advantages of each minibatch")
+    objective: Literal["none", "clip", "kl", "mdpo"] = option(
+        "clip",
+        "the surrogate: plain ratio, clipped ratio, or ratio with kl_coefficient times KL(old || new) (kl) "
+        "or KL(new || old) (mdpo)",
+    )
+    clip_coefficient: float = option(0.2, "half-width of the interval ratios and values are clipped to", minimum=0)
+    clip_value_loss: bool = option(True, "also clip how far a value may move")
+    kl_coefficient: float = option(1.0, "weight of the KL divergence (kl and mdpo)", unit="1/nat", minimum=0)
+    kl_target: float | None = option(
+        None,
+        "adapt the weight: halve it where the update's mean KL is below two thirds of this, double it above "
+        "three halves of it; none: fixed",
+        unit="nat",
+        minimum=0,
+    )
+    kl_estimator: Literal["exact", "sampled"] = option(
+        "exact", "over all actions (closed form for Gaussians), or the reference's estimate from the actions taken"
+    )
+    target_kl: float | None = option(
+        None, "no further epoch once the last minibatch's KL(old || new) exceeds this", unit="nat", minimum=0
+    )
+    entropy_coefficient: float = option(0.01, "weight of the policy's entropy", unit="1/nat", minimum=0)
+    value_coefficient: float = option(0.5, "weight of the value loss", minimum=0)
+    torso: TorsoKind = option("auto", "network under actor and critic; auto: grid for MiniGrid's 7x7 views, else mlp")
+    hidden: tuple[int, ...] = option((64, 64), "widths of the mlp torso; the last is the grid torso's too")
+    activation: Activation = option("tanh", "activation of the torso")
+    encoding: Encoding = option(
+        "one-hot", "a grid's cells: one-hot object, colour and state, or their raw integers (reference)"
+    )
+
+    @property
+    def steps(self) -> int:
+        """``num_steps``."""
+        return self.num_steps
+
+    @property
+    def gradient_steps(self) -> int:
+        """Epochs times minibatches (``target_kl`` may end an update earlier)."""
+        return self.update_epochs * self.num_minibatches
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Adam with the larger epsilon that PPO is used with, after gradient clipping."""
+        if self.optimizer == "sgd":
+            return super().transformation()
+        step = optax.adam(self.learning_rate, eps=self.adam_epsilon)
+        if self.max_gradient_norm is None:
+            return step
+        return optax.chain(optax.clip_by_global_norm(self.max_gradient_norm), step)
+
+    def check(self, spaces: Spaces) -> None:
+        """Raises :class:`FedraxError` for a grid torso without a grid, or an unusable width."""
+        if not self.hidden:
+            raise FedraxError("learner.hidden = [] is not allowed: give at least one width")
+        shape = spaces.observation.shape
+        if uses_grid(self.torso, spaces) and shape != GRID and not spaces.mission:
+            raise FedraxError(f"learner.torso = 'grid' needs observations of shape {GRID}, not {shape}; set torso=mlp")
+
+    def check_copies(self, copies: int) -> None:
+        """Raises :class:`FedraxError` where the steps do not split into minibatches."""
+        batch = self.num_steps * copies
+        if batch % self.num_minibatches:
+            raise FedraxError(
+                f"learner.num_minibatches = {self.num_minibatches} does not divide the {batch} steps of an update "
+                f"(learner.num_steps = {self.num_steps} times environment.copies = {copies}); choose a divisor"
+            )
+
+    def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
+        """A fresh agent."""
+        agent = super().init(key, spaces)
+        return Agent(agent.params, agent.optimizer, Adaptive(jnp.asarray(self.kl_coefficient)), agent.private)
+
+    def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> ActorCritic:
+        """Fresh networks."""
+        return make_actor_critic(
+            key,
+            spaces,
+            torso=self.torso,
+            hidden=self.hidden,
+            activation=self.activation,
+            encoding=self.encoding,
+        )
+
+    def act(self, params: ActorCritic, observation: Array, key: PRNGKeyArray | None) -> Array:
+        """Actions ``[B, *a]`` for observations ``[B, *o]``."""
+        distribution = params(observation)
+        return distribution.mode() if key is None else distribution.sample(key)
+
+    def outputs(self, params: ActorCritic, experience: Steps) -> Distribution:
+        """The policy at every step, ``[T * B, ...]``."""
+        return params(flatten_steps(experience.observation[:-1]))
+
+    def learn(
+        self, agent: Agent, experience: Steps, objective: Objective, clock: Clock
+    ) -> tuple[Agent, dict[str, Array]]:
+        """``update_epochs`` passes over the collection in random minibatches."""
+        rollout = self._rollout(agent, experience, objective)
+        count = rollout.value.shape[0]
+        scale = 1.0 - clock.progress if self.anneal_learning_rate else 1.0
+        coefficient = agent.memory.kl_coefficient
+
+        def minibatch(
+            carry: tuple[PyTree, PyTree, Array], indices: Array
+        ) -> tuple[tuple[PyTree, PyTree, Array], dict[str, Array]]:
+            params, optimizer, stopped = carry
+            rows = jax.tree.map(lambda x: x[indices], rollout)
+
+            def loss(params: ActorCritic) -> tuple[Array, dict[str, Array]]:
+                return self._loss(params, rows, coefficient, objective)
+
+            gradient, metrics = jax.grad(loss, has_aux=True)(params)
+            gradient = objective.correct(gradient, params)
+            stepped = self.apply(params, optimizer, gradient, scale=scale)
+            if self.target_kl is not None:
+                stepped = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), stepped, (params, optimizer))
+            return (*stepped, stopped), metrics
+
+        def epoch(
+            carry: tuple[PyTree, PyTree, Array], key: PRNGKeyArray
+        ) -> tuple[tuple[PyTree, PyTree, Array], dict[str, Array]]:
+            order = jax.random.permutation(key, count).reshape(self.num_minibatches, -1)
+            (params, optimizer, stopped), metrics = jax.lax.scan(minibatch, carry, order)
+            if self.target_kl is not None:
+                stopped |= metrics["approx_kl"][-1] > self.target_kl
+            return (params, optimizer, stopped), metrics
+
+        start = (agent.params, agent.optimizer, jnp.asarray(False))
+        keys = jax.random.split(clock.key, self.update_epochs)
+        (params, optimizer, _), metrics = jax.lax.scan(epoch, start, keys)
+        report = jax.tree.map(jnp.mean, metrics)
+        memory = Adaptive(self._adapted(coefficient, metrics["kl"][-1].mean()))
+        report["kl_coefficient"] = memory.kl_coefficient
+        report["explained_variance"] = _explained(rollout.value, rollout.value + rollout.advantage, rollout.valid)
+        return Agent(params, optimizer, memory, agent.private), report
+
+    def _rollout(self, agent: Agent, experience: Steps, objective: Objective) -> Rollout:
+        """Values, advantages and the acting policy's outputs, all with the parameters that collected."""
+        distribution, values = agent.params.both(experience.observation)
+        advantage = generalised_advantages(experience, values, discount=self.discount, gae_lambda=self.gae_lambda)
+        taken_by = jax.tree.map(lambda x: x[:-1], distribution)
+        reference = objective.prepare(self, agent.params, experience)
+        return Rollout(
+            observation=flatten_steps(experience.observation[:-1]),
+            action=flatten_steps(experience.action),
+            valid=flatten_steps(experience.valid),
+            log_prob=flatten_steps(taken_by.log_prob(experience.action)),
+            taken_by=jax.tree.map(flatten_steps, taken_by),
+            value=flatten_steps(values[:-1]),
+            advantage=flatten_steps(advantage),
+            reference=reference,
+        )
+
+    def _loss(
+        self, params: ActorCritic, rows: Rollout, coefficient: Array, objective: Objective
+    ) -> tuple[Array, dict[str, Array]]:
+        """The loss of one minibatch, and its terms as metrics."""
+        distribution, value = params.both(rows.observation)
+        log_ratio = distribution.log_prob(rows.action) - rows.log_prob
+        ratio = jnp.exp(log_ratio)
+        share = rows.valid / jnp.maximum(rows.valid.sum(), 1)
+
+        def mean(x: Array) -> Array:
+            return (share * x).sum()
+
+        advantage = rows.advantage
+        if self.normalise_advantages:
+            centred = advantage - mean(advantage)
+            advantage = centred / (jnp.sqrt(mean(centred**2)) + 1e-8)
+        gain = ratio * advantage
+        if self.objective == "clip":
+            narrow = jnp.clip(ratio, 1 - self.clip_coefficient, 1 + self.clip_coefficient)
+            gain = jnp.minimum(gain, narrow * advantage)
+        kl = mean(self._divergence(distribution, rows.taken_by, log_ratio))
+        policy_loss = -mean(gain)
+        value_loss = self._value_loss(value, rows, mean)
+        entropy = mean(distribution.entropy())
+        batch = Batch(rows.observation, rows.action, rows.valid, distribution, log_ratio, rows.reference)
+        penalty = jnp.asarray(objective.penalty(params, batch))
+        total = policy_loss - self.entropy_coefficient * entropy + self.value_coefficient * value_loss + penalty
+        if self.objective in ("kl", "mdpo"):
+            total = total + coefficient * kl
+        metrics = {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "kl": kl,
+            "penalty": penalty,
+            "approx_kl": mean(ratio - 1 - log_ratio),
+            "clip_fraction": mean(jnp.abs(ratio - 1) > self.clip_coefficient),
+        }
+        return total, metrics
+
+    def _divergence(self, new: Distribution, old: Distribution, log_ratio: Array) -> Array:
+        """Of each step, in the direction the objective names.
+
+        The reference's estimate ``exp(x) - 1 - x`` from the actions taken is one of KL(p || q), with
+        ``x = log q - log p``, where they come from p.
+        """
+        mdpo = self.objective == "mdpo"
+        if self.kl_estimator == "exact":
+            return kl_divergence(new, old) if mdpo else kl_divergence(old, new)
+        x = -log_ratio if mdpo else log_ratio
+        return jnp.exp(x) - 1 - x
+
+    def _value_loss(self, value: Array, rows: Rollout, mean: object) -> Array:
+        target = rows.value + rows.advantage
+        error = (value - target) ** 2
+        if self.clip_value_loss:
+            near = rows.value + jnp.clip(value - rows.value, -self.clip_coefficient, self.clip_coefficient)
+            error = jnp.maximum(error, (near - target) ** 2)
+        assert callable(mean)
+        return 0.5 * mean(error)
+
+    def _adapted(self, coefficient: Array, kl: Array) -> Array:
+        """The weight of the KL divergence for the next update (Schulman et al., 2017, section 4)."""
+        if self.kl_target is None:
+            return coefficient
+        factor = jnp.where(kl < self.kl_target / 1.5, 0.5, jnp.where(kl > self.kl_target * 1.5, 2.0, 1.0))
+        return jnp.clip(coefficient * factor, 1e-6, 1e6)
+
+
+def _explained(value: Array, target: Array, valid: Array) -> Array:
+    """The share of the targets' variance that the values explain; NaN where there is none."""
+    spread = jnp.var(target, where=valid)
+    return jnp.where(spread > 0, 1 - jnp.var(target - value, where=valid) / spread, jnp.nan)

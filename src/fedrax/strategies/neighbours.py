@@ -1,0 +1,325 @@
+"""Agents that learn from their neighbours' policies over a graph, with no server between them but the mail.
+
+The federated PPO and MDPO of RLHF-And-Friends/FedRL: a KL divergence to the neighbours' pooled policy in each agent's
+loss (``neighbours``), averaging of weights over the graph (``gossip``), or both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from fedrax.aggregators.base import Aggregate
+from fedrax.environments.base import Experience, Spaces
+from fedrax.errors import FedraxError
+from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective
+from fedrax.registry import option
+from fedrax.strategies.base import Strategy, Tools, select, strategies
+from fedrax.strategies.parts import check_parts, put_parts, take_parts
+from fedrax.strategies.pooling import Direction, Pool, closeness, divergence
+from fedrax.topology import make_graph, neighbours_of
+from fedrax.topology_weights import divergence_weights, normalise, return_weights, stale
+from fedrax.trees import ravel_rows, tree_bytes, unravel_like
+
+ALL_PARTS = ("torso", "actor", "critic")
+
+
+class Mail(eqx.Module):
+    """What the agents last sent, relayed; ``n`` agents."""
+
+    policies: PyTree
+    """Their networks, ``[n, ...]``."""
+    weights: Float[Array, "n n"]
+    """How much each listens to each; rows sum to 1, or are 0 for the isolated."""
+    shift: PyTree
+    """What averaging over the graph changes in each agent's networks, ``[n, ...]``; () without averaging."""
+    episodes: Int[Array, ""]
+    """As in :class:`Downlink`."""
+
+
+class Post(eqx.Module):
+    """The relay's state between rounds."""
+
+    policies: PyTree
+    shift: PyTree
+    age: Int[Array, " n"]
+    """Rounds since each agent's last message."""
+    returns: Float[Array, " n"]
+    """Mean training return that each agent last reported; NaN before its first finished episode."""
+
+
+class Message(eqx.Module):
+    """What an agent sends."""
+
+    change: PyTree
+    """Of its networks since those that its neighbours have."""
+    return_sum: Float[Array, ""]
+    episodes: Float[Array, ""]
+    """That ended since its last message; with ``return_sum`` their mean return."""
+
+
+class Known(eqx.Module):
+    """What an agent keeps of its mail; ``k`` neighbours at most."""
+
+    peers: PyTree
+    """Their networks, ``[k, ...]``."""
+    weights: Float[Array, " k+1"]
+    """Of itself, then of its neighbours."""
+    sent: PyTree
+    """Its own networks as its neighbours have them."""
+    return_sum: Float[Array, ""]
+    episodes: Float[Array, ""]
+
+
+@strategies.register("neighbours")
+class Neighbours(Strategy):
+    """A KL penalty towards the neighbours' pooled policy, and averaging with them on request."""
+
+    personal: ClassVar[bool] = True
+
+    topology: str = option(
+        "complete", "who listens to whom: complete, ring, star, random, none, or the path of a TOML or JSON file"
+    )
+    self_weight: float = option(
+        1.0,
+        "an agent's weight of its own previous policy, beside 1 for each neighbour (a file says its own)",
+        minimum=0,
+    )
+    degree: float | None = option(None, "expected neighbours in a random graph", minimum=0)
+    weights: Literal["fixed", "return", "similarity"] = option(
+        "fixed", "the graph's, times exp(return / temperature), or times exp(-divergence / temperature)"
+    )
+    temperature: float = option(
+        0.1, "difference that makes a factor of e in the weights", unit="return, or nats", minimum=0
+    )
+    top: int | None = option(None, "listen only to so many neighbours, the most similar ones", minimum=1)
+    max_age: int | None = option(None, "rounds after which a silent neighbour is no longer listened to", minimum=0)
+    coefficient: float = option(
+        0.1, "beta, weight of the divergence from the neighbours' pooled policy", unit="1/nat", minimum=0
+    )
+    direction: Direction = option("mdpo", "KL(pool || own) (ppo) or KL(own || pool) (mdpo)")
+    pool: Pool = option(
+        "arithmetic",
+        "the neighbours as one policy: their mixture, the normalised product of powers (log-linear), the mean of the "
+        "divergences from each, or FedRL's unnormalised product with its estimate from the actions taken (reference)",
+    )
+    average: tuple[str, ...] = option(
+        (), "parts of the networks to average over the graph after each round, for example torso, actor, critic"
+    )
+    moments: Literal["keep", "reset"] = option("keep", "an optimiser's moments when its networks were averaged")
+    batch: int = option(16, "trajectories of each agent per update, for learners of whole episodes", minimum=1)
+
+    graph: tuple[tuple[float, ...], ...] = eqx.field(static=True, default=())
+    """``W[i][j]``, how much agent i listens to agent j."""
+
+    @classmethod
+    def implies(cls, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Averaging weighs neighbours by the graph."""
+        return {"aggregator": {"kind": "weighted-mean"}}
+
+    def settled(self, agents: int, seed: int) -> Neighbours:
+        """The strategy with its graph."""
+        graph = make_graph(self.topology, agents, seed, self_weight=self.self_weight, degree=self.degree)
+        rows = tuple(tuple(float(weight) for weight in row) for row in graph)
+        return dataclasses.replace(self, graph=rows)
+
+    def check(self, learner: Learner) -> None:
+        """Raises :class:`FedraxError` where neighbours' policies would go unused."""
+        super().check(learner)
+        if self.coefficient == 0 and not self.average:
+            raise FedraxError(
+                f"strategy {self.name!r} with coefficient = 0 and nothing to average does not communicate; "
+                "set strategy.coefficient or strategy.average, or strategy=local"
+            )
+
+    @property
+    def max_episodes(self) -> int:
+        """The batch."""
+        return self.batch
+
+    @property
+    def peers(self) -> np.ndarray:
+        """Each agent's neighbours, ``int[n, k]``; the rest of a row is the agent itself, which does not count."""
+        lists = neighbours_of(np.array(self.graph))
+        most = max((len(each) for each in lists), default=0)
+        rows = [each + [index] * (most - len(each)) for index, each in enumerate(lists)]
+        return np.array(rows, np.int32).reshape(len(lists), most)
+
+    def received(self, downlink: Mail) -> float:
+        """The neighbours' networks and weights, and what averaging changes."""
+        agents = len(self.graph)
+        each = [len(neighbours) for neighbours in neighbours_of(np.array(self.graph))]
+        policy = tree_bytes(downlink.policies) / agents
+        weights = 4 * (sum(each) / agents + 1)
+        # An agent can average for itself: it has the networks that it takes.
+        return sum(each) / agents * policy + weights
+
+    # The relay's verbs.
+
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> Post:
+        """Everyone's fresh networks: a first round is penalised towards them, as any other is."""
+        count = len(self.graph)
+        if self.average:
+            check_parts("strategy.average", self.average, agents.params)
+        nothing = jax.tree.map(jnp.zeros_like, take_parts(agents.params, self.average))
+        return Post(agents.params, nothing, jnp.zeros(count, jnp.int32), jnp.full(count, jnp.nan))
+
+    def broadcast(self, server: Post, key: PRNGKeyArray) -> Mail:
+        """Everyone's networks as last sent, and the weights of this round."""
+        graph = stale(jnp.array(self.graph), server.age, self.max_age)
+        if self.weights == "return":
+            weights = return_weights(server.returns, graph, self.temperature)
+        else:
+            weights = normalise(graph)
+        return Mail(server.policies, weights, server.shift, jnp.asarray(self.batch))
+
+    def combine(
+        self, learner: Learner, server: Post, downlink: Mail, messages: Message, weights: Array, tools: Tools
+    ) -> tuple[Post, Aggregate]:
+        """Delivers who sent, keeps the last networks of who did not, and averages over the graph."""
+        present = weights > 0
+        sent = jnp.zeros(len(self.graph), bool).at[tools.ids].set(present)
+
+        def deliver(old: Array, change: Array) -> Array:
+            shown = present.reshape(-1, *[1] * (change.ndim - 1))
+            return old.at[tools.ids].add(jnp.where(shown, change, 0.0))
+
+        policies = jax.tree.map(deliver, server.policies, messages.change)
+        ended = present & (messages.episodes > 0)
+        fresh = messages.return_sum / jnp.maximum(messages.episodes, 1)
+        returns = server.returns.at[tools.ids].set(jnp.where(ended, fresh, server.returns[tools.ids]))
+        age = jnp.where(sent, 0, server.age + 1)
+        after = Post(policies, server.shift, age, returns)
+        if self.average:
+            after = Post(policies, self._averaged(after, sent, tools), age, returns)
+        return after, Aggregate(jnp.zeros(0), present, present.any(), {"stale": age.max()})
+
+    def _averaged(self, server: Post, sent: Array, tools: Tools) -> PyTree:
+        """How the aggregate of each agent's neighbours differs from its own networks; 0 for who did not send."""
+        parts = take_parts(server.policies, self.average)
+        vectors = ravel_rows(parts)
+        weights = self.broadcast(server, tools.key).weights
+
+        def one(own: Array, row: Array, sent: Array) -> Array:
+            verdict = tools.aggregate(vectors - own, row, 1.0)
+            return jnp.where(verdict.valid & sent, verdict.vector, 0.0)
+
+        shifts = jax.lax.map(lambda inputs: one(*inputs), (vectors, weights, sent))
+        return unravel_like(jax.tree.map(lambda x: x[0], parts), shifts)
+
+    # An agent's verbs.
+
+    def private(self, learner: Learner, agent: Agent) -> Known:
+        """Room for the mail."""
+        most = self.peers.shape[1]
+        peers = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), agent.params)
+        zero = jnp.asarray(0.0)
+        return Known(peers if self.coefficient > 0 else (), jnp.zeros(most + 1), agent.params, zero, zero)
+
+    def absorb(self, agent: Agent, downlink: Mail, index: Int[Array, ""]) -> Agent:
+        """The agent with its neighbours' networks, its own moved by the average."""
+        peers = jnp.asarray(self.peers)[index]
+        row = downlink.weights[index]
+        others = jnp.where(peers == index, 0.0, row[peers])
+        known = Known(
+            jax.tree.map(lambda x: x[peers], downlink.policies) if self.coefficient > 0 else (),
+            jnp.concatenate([row[index][None], others]),
+            jax.tree.map(lambda x: x[index], downlink.policies),
+            jnp.asarray(0.0),
+            jnp.asarray(0.0),
+        )
+        params, optimizer = agent.params, agent.optimizer
+        if self.average:
+            shift = jax.tree.map(lambda x: x[index], downlink.shift)
+            moved = jax.tree.map(jnp.add, take_parts(params, self.average), shift)
+            params = put_parts(params, moved)
+            if self.moments == "reset":
+                averaged = jnp.stack([jnp.any(x != 0) for x in jax.tree.leaves(shift)]).any()
+                optimizer = select(averaged, jax.tree.map(jnp.zeros_like, optimizer), optimizer)
+        return Agent(params, optimizer, agent.memory, known)
+
+    def objective(self, agent: Agent) -> Objective:
+        """The penalty, towards the mail in hand."""
+        if self.coefficient == 0:
+            return Objective()
+        return Penalty(self, agent.private.peers, agent.private.weights)
+
+    def work(
+        self, learner: Learner, agent: Agent, experience: Experience, clock: Clock
+    ) -> tuple[Agent, dict[str, Array]]:
+        """One local update; counts the episodes that ended."""
+        agent, metrics = super().work(learner, agent, experience, clock)
+        known = agent.private
+        counted = Known(
+            known.peers,
+            known.weights,
+            known.sent,
+            known.return_sum + experience.returns.sum(),
+            known.episodes + experience.count,
+        )
+        return Agent(agent.params, agent.optimizer, agent.memory, counted), metrics
+
+    def emit(self, agent: Agent) -> Message:
+        """How the networks changed since the neighbours' copy, and the training return."""
+        known = agent.private
+        change = jax.tree.map(jnp.subtract, agent.params, known.sent)
+        return Message(change, known.return_sum, known.episodes)
+
+
+@strategies.register("gossip")
+class Gossip(Neighbours):
+    """Averaging over the graph, without a penalty."""
+
+    coefficient: float = option(
+        0.0, "beta, weight of the divergence from the neighbours' pooled policy", unit="1/nat", minimum=0
+    )
+    average: tuple[str, ...] = option(ALL_PARTS, "parts of the networks to average over the graph after each round")
+
+
+class Reference(eqx.Module):
+    """What the penalty compares with in each step."""
+
+    policies: PyTree
+    """The own previous policy, then the neighbours', ``[N, k+1, ...]``."""
+    weights: Float[Array, "N k+1"]
+
+
+class Penalty(Objective):
+    """``beta KL`` between an agent's policy and its own previous and its neighbours' policies as one."""
+
+    strategy: Neighbours = eqx.field(static=True)
+    peers: PyTree
+    weights: Float[Array, " k+1"]
+
+    def prepare(self, learner: Learner, params: PyTree, experience: Experience) -> Reference:
+        """Everyone's outputs on the agent's own steps."""
+        own = learner.outputs(params, experience)
+        others = jax.vmap(lambda peer: learner.outputs(peer, experience), out_axes=1)(self.peers)
+        policies = jax.tree.map(lambda x, y: jnp.concatenate([x[:, None], y], 1), own, others)
+        weights = self.weights
+        if self.strategy.weights == "similarity":
+            graph = jnp.zeros((len(weights), len(weights))).at[0].set(weights)
+            settings = self.strategy
+            weights = divergence_weights(closeness(policies), graph, settings.temperature, top=settings.top)[0]
+        count = jax.tree.leaves(policies)[0].shape[0]
+        return Reference(policies, jnp.broadcast_to(weights, (count, len(weights))))
+
+    def penalty(self, params: PyTree, batch: Batch) -> Float[Array, ""]:
+        """The mean over the minibatch; 0 for an isolated agent."""
+        settings = self.strategy
+        each = divergence(
+            batch.distribution,
+            batch.reference.policies,
+            batch.reference.weights,
+            batch.action,
+            pool=settings.pool,
+            direction=settings.direction,
+        )
+        listens = batch.valid & (self.weights.sum() > 0)
+        return settings.coefficient * jnp.where(listens, each, 0.0).sum() / jnp.maximum(batch.valid.sum(), 1)

@@ -1,0 +1,36 @@
+"""Networks by their named parts (torso, actor, critic ...), for strategies that share some of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from jaxtyping import PyTree
+
+from fedrax.errors import FedraxError, unknown
+
+
+def part_names(params: PyTree) -> tuple[str, ...]:
+    """The parts of a learner's networks: the module's fields that hold arrays."""
+    return tuple(field.name for field in dataclasses.fields(params) if not field.metadata.get("static"))
+
+
+def check_parts(option: str, parts: Iterable[str], params: PyTree) -> None:
+    """Raises :class:`FedraxError` for a part that the networks do not have; ``params`` may be bare shapes."""
+    known = part_names(params)
+    for part in parts:
+        if part not in known:
+            raise unknown(option, part, known)
+    if not tuple(parts):
+        raise FedraxError(f"{option} = [] is not allowed: give some of {', '.join(known)}")
+
+
+def take_parts(params: PyTree, parts: Iterable[str]) -> dict[str, PyTree]:
+    """The parts by name."""
+    return {part: getattr(params, part) for part in parts}
+
+
+def put_parts(params: Any, parts: dict[str, PyTree]) -> Any:
+    """``params`` with these parts replaced."""
+    return dataclasses.replace(params, **parts)
