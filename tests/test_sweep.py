@@ -209,14 +209,14 @@ REFERENCE = {
         },
         "clip_solo": {"--objective_mode": "2", "use-comm-penalty": "false", "anneal-lr": "False", "penalty-coeff": 0.4},
         "averaged": {"use-comm-penalty": False, "average-weights": True, "policy-aggregation-mode": "average_return"},
-        "both": {"average-weights": True, "policy-aggregation-mode": "scalar_product"},
+        "both": {"average-weights": True, "policy-aggregation-mode": "scalar_product", "sum-kl-divergencies": True},
     },
 }
 
 
 @pytest.fixture
 def unresolved(monkeypatch):
-    """Translating does not depend on which keys there are."""
+    """Translating does not depend on what resolves."""
     monkeypatch.setattr("fedrax.sweep.plan.resolve", lambda *_: fedrax.resolve("fedpg-br/cartpole"))
 
 
@@ -255,18 +255,31 @@ def test_the_references_files_are_translated(tmp_path, unresolved):
         "learner.max_gradient_norm=0.5",
         "learner.target_kl=none",
         "learner.kl_coefficient=0.0",
+        "strategy.direction=mdpo",
+        "strategy.pool=arithmetic",
     }
     assert clip >= {
-        "strategy=neighbours",
-        "strategy.coefficient=0.0",
+        "strategy=local",
         "learner.objective=clip",
         "learner.kl_coefficient=0.4",
         "learner.anneal_learning_rate=false",
         "environment.id=CartPole-v1",
     }
-    assert averaged >= {"strategy=gossip", "strategy.weights=return", "learner.kl_coefficient=1.0"}
-    assert not any(text.startswith(("strategy.coefficient", "strategy.topology")) for text in averaged)
-    assert both >= {"strategy=neighbours", "strategy.average=true", "strategy.weights=similarity"}
+    assert not any(text.startswith("strategy.") for text in clip)
+    assert averaged >= {
+        "strategy=gossip",
+        "strategy.weights=return",
+        "strategy.topology=complete",
+        "learner.kl_coefficient=1.0",
+    }
+    assert not any(text.startswith("strategy.coefficient") for text in averaged)
+    assert both >= {
+        "strategy=neighbours",
+        'strategy.average=["torso", "actor", "critic"]',
+        "strategy.weights=similarity",
+        "strategy.direction=mdpo",
+        "strategy.pool=mean-of-kls",
+    }
     (note,) = plan.notes
     assert note.endswith("cuda, track, use-gym-id-in-run-name, wandb-project-name")
 

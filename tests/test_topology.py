@@ -33,6 +33,7 @@ N = 4
         ("complete", [[2, 1, 1, 1], [1, 2, 1, 1], [1, 1, 2, 1], [1, 1, 1, 2]]),
         ("ring", [[2, 1, 0, 1], [1, 2, 1, 0], [0, 1, 2, 1], [1, 0, 1, 2]]),
         ("star", [[2, 1, 1, 1], [1, 2, 0, 0], [1, 0, 2, 0], [1, 0, 0, 2]]),
+        ("pairs", [[2, 1, 0, 0], [1, 2, 0, 0], [0, 0, 2, 1], [0, 0, 1, 2]]),
         ("none", [[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 2]]),
     ],
 )
@@ -42,7 +43,7 @@ def test_named_graph(name, rows):
     np.testing.assert_array_equal(graph, rows)
 
 
-@pytest.mark.parametrize("name", ["complete", "ring", "star"])
+@pytest.mark.parametrize("name", ["complete", "pairs", "ring", "star"])
 def test_small_named_graphs(name):
     np.testing.assert_array_equal(make_graph(name, 1, 0, self_weight=0.5), [[0.5]])
     np.testing.assert_array_equal(make_graph(name, 2, 0), [[1, 1], [1, 1]])

@@ -31,12 +31,13 @@ from fedrax.sweep.tasks import tasks_of
 
 
 class Evaluation(NamedTuple):
-    """Greedy episodes of one policy."""
+    """Episodes without learning: of one policy, or of every agent's."""
 
     returns: np.ndarray
-    """Undiscounted, ``float[episodes]``."""
+    """Undiscounted, ``float[episodes]``; ``[agents, episodes]`` where agents keep policies of their own;
+    ``[policies, environments, episodes]`` across environments."""
     lengths: np.ndarray
-    """Steps, ``int[episodes]``."""
+    """Steps, shaped as the returns."""
 
 
 class Run:
@@ -76,12 +77,35 @@ class Run:
         policy: Literal["last", "best"] = "last",
         evaluation_seed: int | None = None,
     ) -> dict[int, Evaluation]:
-        """Greedy episodes of every seed's policy, by seed, all on the same initial states."""
+        """Episodes of every seed's policy, by seed, all on the same initial states."""
         seed = self.config.evaluation.seed if evaluation_seed is None else evaluation_seed
         simulation = make_simulation(self.config)
         try:
             return {
                 index: Evaluation(*simulation.evaluate(params, episodes=episodes, seed=seed))
+                for index, params in self.policies(policy).items()
+            }
+        finally:
+            simulation.close()
+
+    def evaluate_across(
+        self,
+        *,
+        episodes: int = 100,
+        policy: Literal["last", "best"] = "last",
+        evaluation_seed: int | None = None,
+        unseen: int = 0,
+    ) -> dict[int, Evaluation]:
+        """Every agent's policy in every agent's environment, or in so many ``unseen`` ones, by seed.
+
+        Raises:
+            FedraxError: the agents' environments do not differ, or nothing can be drawn anew.
+        """
+        seed = self.config.evaluation.seed if evaluation_seed is None else evaluation_seed
+        simulation = make_simulation(self.config)
+        try:
+            return {
+                index: Evaluation(*simulation.evaluate_across(params, episodes=episodes, seed=seed, unseen=unseen))
                 for index, params in self.policies(policy).items()
             }
         finally:

@@ -50,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", type=Path, metavar="RUN")
     evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes per seed (default: 100)")
     evaluate.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
+    evaluate.add_argument("--across", action="store_true", help="every agent's policy in every agent's environment")
+    evaluate.add_argument("--unseen", type=int, default=0, metavar="N", help="in N environments that no agent has")
     evaluate.add_argument("--evaluation-seed", type=int, metavar="S", help="seed of the initial states")
 
     render = command("render", _render, "film episodes of a run's policy")
@@ -117,17 +119,33 @@ def _print_summary(run: object) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from fedrax import api
 
-    if options.episodes < 1:
-        raise FedraxError(f"--episodes {options.episodes} is not allowed: it must be at least 1")
-    results = api.load(options.run).evaluate(
-        episodes=options.episodes, policy=options.policy, evaluation_seed=options.evaluation_seed
-    )
-    for seed, result in results.items():
+    for name, value, least in (("episodes", options.episodes, 1), ("unseen", options.unseen, 0)):
+        if value < least:
+            raise FedraxError(f"--{name} {value} is not allowed: it must be at least {least}")
+    run = api.load(options.run)
+    settings = {
+        "episodes": options.episodes,
+        "policy": options.policy,
+        "evaluation_seed": options.evaluation_seed,
+    }
+    if options.across or options.unseen:
+        for seed, result in run.evaluate_across(**settings, unseen=options.unseen).items():
+            kind = "unseen environment" if options.unseen else "environment"
+            print(f"seed {seed}: mean return over {options.episodes} episodes, policy by {kind}")
+            means = result.returns.mean(-1)
+            print("policy  " + " ".join(f"{column:>8}" for column in range(means.shape[1])) + "     mean")
+            for policy, row in enumerate(means):
+                print(f"{policy:<6}  " + " ".join(f"{value:8.2f}" for value in row) + f" {row.mean():8.2f}")
+        return
+    for seed, result in run.evaluate(**settings).items():
         print(
             f"seed {seed}: return {result.returns.mean():.2f} (deviation {result.returns.std():.2f}, "
             f"min {result.returns.min():.2f}, max {result.returns.max():.2f}), "
             f"length {result.lengths.mean():.1f} steps, {options.episodes} episodes"
         )
+        if result.returns.ndim == 2:
+            means = result.returns.mean(1)
+            print("  by agent: " + ", ".join(f"{mean:.2f}" for mean in means) + f"; worst {means.min():.2f}")
 
 
 def _render(options: argparse.Namespace) -> None:

@@ -35,7 +35,7 @@ from jaxtyping import Float, Int
 from fedrax.errors import FedraxError, nearest
 from fedrax.seeds import host_seeds
 
-GENERATORS = ("complete", "none", "random", "ring", "star")
+GENERATORS = ("complete", "none", "pairs", "random", "ring", "star")
 """Graphs with a name; every edge weighs 1."""
 
 SMALLEST, LARGEST = 1e-12, 1e12
@@ -56,7 +56,8 @@ def make_graph(
     """The graph that ``spec`` names, ``float32[agents, agents]``.
 
     Args:
-        spec: ``complete``; ``ring`` (both neighbours); ``star`` (agent 0 listens to all, all listen to it);
+        spec: ``complete``; ``pairs`` (0 and 1, 2 and 3, ...; an odd last agent is alone); ``ring`` (both neighbours);
+            ``star`` (agent 0 listens to all, all listen to it);
             ``random``; ``none``; or the path of a ``.toml`` or ``.json`` file. The random graph is Erdos and
             Renyi's: each pair of agents is linked, both ways, with the same probability. It is always connected:
             where chance left it in parts, each further part is joined to the earlier ones by one random link.
@@ -104,6 +105,8 @@ def _regular(name: str, agents: int) -> np.ndarray:
         return np.ones((agents, agents))
     if name == "ring":
         return np.isin((one - other) % agents, (1, agents - 1)).astype(float)
+    if name == "pairs":
+        return ((one // 2 == other // 2) & (one != other)).astype(float)
     if name == "star":
         return ((one == 0) | (other == 0)).astype(float)
     return np.zeros((agents, agents))

@@ -11,7 +11,7 @@ import pytest
 
 from fedrax.environments.base import Box, NativeEnvironment, Spaces, Transition
 from fedrax.environments.native import native_environments
-from fedrax.environments.native_collector import collect_episodes, greedy_returns
+from fedrax.environments.native_collector import collect_episodes, episode_returns
 
 HORIZON = 8
 
@@ -166,19 +166,19 @@ def test_it_runs_inside_scan_and_while():
     assert float(total) == 2 * expected.sum()
 
 
-def test_greedy_returns_are_those_of_the_same_episodes():
+def test_episode_returns_are_those_of_the_same_episodes():
     arguments = (Probe(), {"longest": 6.0}, act, jax.random.key(0))
-    returns, lengths = jax.jit(lambda: greedy_returns(*arguments, episodes=5, horizon=4))()
+    returns, lengths = jax.jit(lambda: episode_returns(*arguments, episodes=5, horizon=4))()
     episodes = COLLECT(jax.random.key(0), horizon=4)
     np.testing.assert_array_equal(returns, episodes.returns)
     np.testing.assert_array_equal(lengths, episodes.valid.sum(0))
 
 
-def test_greedy_returns_under_a_map():
+def test_episode_returns_under_a_map():
     keys = jax.random.split(jax.random.key(0), 3)
 
     def one(key):
-        return greedy_returns(Probe(), {"longest": 6.0}, act, key, episodes=5, horizon=8, axis_names=("seeds",))
+        return episode_returns(Probe(), {"longest": 6.0}, act, key, episodes=5, horizon=8, axis_names=("seeds",))
 
     returns, lengths = jax.jit(jax.vmap(one, axis_name="seeds"))(keys)
     np.testing.assert_array_equal(returns, lengths)

@@ -141,7 +141,7 @@ def collect_episodes(
     return Episodes(observation, action, reward, valid, end.terminated)
 
 
-def greedy_returns(
+def episode_returns(
     environment: NativeEnvironment,
     physics: Mapping[str, Any],
     act: Act,

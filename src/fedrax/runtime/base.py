@@ -53,6 +53,19 @@ class Simulation(abc.ABC):
         :attr:`evaluates_agents`.
         """
 
+    @abc.abstractmethod
+    def evaluate_across(
+        self, params: PyTree, *, episodes: int, seed: int, unseen: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths ``[policies, environments, episodes]`` of every policy in every agent's environment.
+
+        With ``unseen``, in so many environments that no agent has: further draws from the heterogeneity table. A
+        shared policy is one row.
+
+        Raises:
+            FedraxError: the agents' environments do not differ, or nothing can be drawn anew.
+        """
+
     @property
     def evaluates_agents(self) -> bool:
         """Whether every agent is evaluated for itself, in its own environment."""

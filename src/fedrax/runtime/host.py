@@ -19,6 +19,7 @@ from fedrax.environments.host_steps import HostStepCollector
 from fedrax.federation import Federation, Roster, State
 from fedrax.learners.base import Clock
 from fedrax.runtime.base import Simulation, summed_reports
+from fedrax.runtime.draws import same_environments
 from fedrax.runtime.programs import Actor, Programs, put_rows, stack, unstack
 from fedrax.seeds import derive, host_seeds
 from fedrax.strategies.base import Downlink
@@ -83,6 +84,12 @@ class HostSimulation(Simulation):
         if self.evaluates_agents:
             return returns.reshape(agents, episodes), lengths.reshape(agents, episodes)
         return returns, lengths
+
+    def evaluate_across(
+        self, params: PyTree, *, episodes: int, seed: int, unseen: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Refused: host environments do not differ from agent to agent."""
+        raise same_environments(self.config)
 
     def close(self) -> None:
         """Frees every seed's environments."""

@@ -8,13 +8,13 @@ from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
 from fedrax.config import Config
 from fedrax.environments.base import Spaces, stack_physics
-from fedrax.environments.heterogeneity import draw
 from fedrax.environments.native import native_environments
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.runtime.base import Simulation
+from fedrax.runtime.draws import physics_draws
 from fedrax.strategies.base import Strategy
 
 
@@ -43,19 +43,6 @@ def make_simulation(config: Config) -> Simulation:
     from fedrax.runtime.host import HostSimulation
 
     return HostSimulation(config, federation, described.time_limit)
-
-
-def physics_draws(config: Config) -> list[dict[str, float]]:
-    """Every agent's physical parameters, or the empty list when all agents share the defaults.
-
-    They depend on the configuration's first seed alone: all seeds, and all methods compared, act in the same
-    environments.
-    """
-    settings = config.environment
-    if not settings.heterogeneity:
-        return []
-    defaults = native_environments[settings.id]().physics()
-    return draw(settings.heterogeneity, defaults, config.federation.agents, config.seed)
 
 
 def make_federation(config: Config, spaces: Spaces) -> Federation:

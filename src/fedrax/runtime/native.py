@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import Episodes, Experience, NativeEnvironment
-from fedrax.environments.native_collector import Act, collect_episodes, greedy_returns
+from fedrax.environments.base import Episodes, Experience, NativeEnvironment, stack_physics
+from fedrax.environments.native_collector import Act, collect_episodes, episode_returns
 from fedrax.environments.native_steps import Front, collect_steps, start_steps
 from fedrax.federation import Federation, State, Tally
 from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import Simulation, agent_report, summed_reports
+from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.mapping import AGENTS, map_agents
 from fedrax.runtime.programs import close_round, put_rows, take_rows
 from fedrax.seeds import derive
@@ -100,6 +101,27 @@ class NativeSimulation(Simulation):
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Greedy returns and lengths of one policy."""
         returns, lengths = self._evaluate(params, jax.random.key(seed), episodes=episodes)
+        return np.asarray(returns), np.asarray(lengths)
+
+    def evaluate_across(
+        self, params: PyTree, *, episodes: int, seed: int, unseen: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Every policy in every agent's environment, or in unseen ones."""
+        physics = stack_physics(unseen_draws(self.config, unseen)) if unseen else self.site_physics
+        if physics is None:
+            raise same_environments(self.config)
+        policies = params if self.federation.personal else jax.tree.map(lambda x: x[None], params)
+        key = jax.random.key(seed)
+
+        @jax.jit
+        def each(policies: PyTree, physics: dict[str, Array]) -> tuple[Array, Array]:
+            def one(params: PyTree, physics: dict[str, Array]) -> tuple[Array, Array]:
+                return self._episodes(params, physics, key, episodes=episodes, axis_names=("policies", "environments"))
+
+            across = jax.vmap(one, (None, 0), axis_name="environments")
+            return jax.vmap(across, (0, None), axis_name="policies")(policies, physics)
+
+        returns, lengths = each(policies, physics)
         return np.asarray(returns), np.asarray(lengths)
 
     def _rounds(self, state: State, first: Array) -> tuple[State, dict[str, Array]]:
@@ -260,26 +282,34 @@ class NativeSimulation(Simulation):
     def _evaluation(
         self, params: PyTree, key: PRNGKeyArray, *, episodes: int, axis_names: tuple[str, ...] = ()
     ) -> tuple[Array, Array]:
-        greedy = self.config.evaluation.greedy
-        agents = self.evaluates_agents
-
-        def one(params: PyTree, physics: dict[str, Array] | None) -> tuple[Array, Array]:
-            return greedy_returns(
-                self.environment,
-                self._physics(physics),
-                lambda observation, k: self.federation.learner.act(params, observation, None if greedy else k),
-                key,
-                episodes=episodes,
-                horizon=self.evaluation_horizon,
-                axis_names=(*axis_names, AGENTS) if agents else axis_names,
-            )
-
-        if not agents:
-            return one(params, None)
+        if not self.evaluates_agents:
+            return self._episodes(params, None, key, episodes=episodes, axis_names=axis_names)
+        one = partial(self._episodes, key=key, episodes=episodes, axis_names=(*axis_names, AGENTS))
         personal = 0 if self.federation.personal else None
         physics = None if self.site_physics is None else 0
         mapped = jax.vmap(one, (personal, physics), axis_name=AGENTS, axis_size=self.federation.sites)
         return mapped(params, self.site_physics)
+
+    def _episodes(
+        self,
+        params: PyTree,
+        physics: dict[str, Array] | None,
+        key: PRNGKeyArray,
+        *,
+        episodes: int,
+        axis_names: tuple[str, ...],
+    ) -> tuple[Array, Array]:
+        """Returns and lengths ``[episodes]`` of one policy in one environment."""
+        greedy = self.config.evaluation.greedy
+        return episode_returns(
+            self.environment,
+            self._physics(physics),
+            lambda observation, k: self.federation.learner.act(params, observation, None if greedy else k),
+            key,
+            episodes=episodes,
+            horizon=self.evaluation_horizon,
+            axis_names=axis_names,
+        )
 
 
 def agents_side_by_side(steps_per_agent: int, seeds: int) -> int:

@@ -21,7 +21,7 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import write_summary
 from fedrax.runtime.base import Simulation
 from fedrax.runtime.counters import Counters
-from fedrax.runtime.make import physics_draws
+from fedrax.runtime.draws import physics_draws
 
 
 def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *, progress: bool) -> None:

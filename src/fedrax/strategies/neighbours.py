@@ -84,7 +84,8 @@ class Neighbours(Strategy):
     personal: ClassVar[bool] = True
 
     topology: str = option(
-        "complete", "who listens to whom: complete, ring, star, random, none, or the path of a TOML or JSON file"
+        "complete",
+        "who listens to whom: complete, pairs, ring, star, random, none, or the path of a TOML or JSON file",
     )
     self_weight: float = option(
         1.0,

@@ -54,10 +54,10 @@ FLAGS: dict[str, Flag] = {
 STRATEGIES: dict[tuple[bool, bool], Mapping[str, Any]] = {
     (True, False): {"strategy": "neighbours"},
     (False, True): {"strategy": "gossip"},
-    (True, True): {"strategy": "neighbours", "strategy.average": True},
-    (False, False): {"strategy": "neighbours"},
+    (True, True): {"strategy": "neighbours", "strategy.average": ["torso", "actor", "critic"]},
+    (False, False): {"strategy": "local"},
 }
-"""By ``use-comm-penalty`` and ``average-weights``; agents that do neither are neighbours with coefficient 0."""
+"""By ``use-comm-penalty`` and ``average-weights``."""
 
 WITHOUT_EQUIVALENT = frozenset(
     {
@@ -69,7 +69,6 @@ WITHOUT_EQUIVALENT = frozenset(
         "gae",
         "see-through-walls",
         "setup-id",
-        "sum-kl-divergencies",
         "torch-deterministic",
         "track",
         "use-custom-env",
@@ -91,23 +90,30 @@ def translate(given: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], s
         FedraxError: an unknown flag, or a value that the reference would not take either.
     """
     flags = {name.lstrip("-").replace("_", "-"): value for name, value in given.items()}
-    known = {*FLAGS, *WITHOUT_EQUIVALENT, "use-comm-penalty", "average-weights", "seed"}
+    known = {*FLAGS, *WITHOUT_EQUIVALENT, "use-comm-penalty", "average-weights", "sum-kl-divergencies", "seed"}
     for name in flags:
         if name not in known:
             raise unknown("flag", name, known)
     penalty, average = _boolean(flags, "use-comm-penalty", True), _boolean(flags, "average-weights", False)
+    mean = _boolean(flags, "sum-kl-divergencies", False)
     # Which penalty counts: the reference never applies both, whatever the coefficients say.
     if penalty:
         flags["penalty-coeff"] = 0.0
-    elif not average:
-        flags["comm-penalty-coeff"] = 0.0
     overrides = dict(STRATEGIES[penalty, average])
     for name, flag in FLAGS.items():
-        if name == "comm-penalty-coeff" and average and not penalty:
+        if flag.key.startswith("strategy.") and not (penalty or average):
+            continue
+        if name == "comm-penalty-coeff" and not penalty:
             continue
         overrides[flag.key] = _value(name, flag, flags, folder)
-    if overrides["strategy.topology"] is None:
-        del overrides["strategy.topology"]
+    if penalty:
+        # The mean of divergences has one direction there, whatever the objective.
+        mdpo = mean or overrides["learner.objective"] == "mdpo"
+        overrides["strategy.direction"] = "mdpo" if mdpo else "ppo"
+        overrides["strategy.pool"] = "mean-of-kls" if mean else "arithmetic"
+    if overrides.get("strategy.topology", "") is None:
+        # Without a matrix agents listen to themselves alone, unless weights by return make all of them neighbours.
+        overrides["strategy.topology"] = "none" if overrides["strategy.weights"] == "fixed" else "complete"
     return overrides, {*WITHOUT_EQUIVALENT} & flags.keys()
 
 

@@ -1,0 +1,50 @@
+"""How the agents' environments of a run differ: draws from the configuration's heterogeneity table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedrax.config import Config
+from fedrax.environments.heterogeneity import draw
+from fedrax.environments.native import native_environments
+from fedrax.errors import FedraxError
+
+
+def physics_draws(config: Config) -> list[dict[str, float]]:
+    """Every agent's physical parameters, or the empty list when all agents share the defaults.
+
+    They depend on the configuration's first seed alone: all seeds, and all methods compared, act in the same
+    environments.
+    """
+    settings = config.environment
+    if not settings.heterogeneity:
+        return []
+    defaults = native_environments[settings.id]().physics()
+    return draw(settings.heterogeneity, defaults, config.federation.agents, config.seed)
+
+
+def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:
+    """Physical parameters of ``count`` environments that no agent has, from the same table.
+
+    Raises:
+        FedraxError: the table draws nothing.
+    """
+    settings = config.environment
+    if not settings.heterogeneity:
+        raise same_environments(config)
+    for name, value in settings.heterogeneity.items():
+        if not isinstance(value, Mapping):
+            raise FedraxError(
+                f"environment.heterogeneity.{name} = {value!r} gives every agent's value: unseen environments need "
+                "distributions to draw from, for example {distribution = 'uniform', low = 0.5, high = 1.5}"
+            )
+    agents = config.federation.agents
+    defaults = native_environments[settings.id]().physics()
+    return draw(settings.heterogeneity, defaults, agents + count, config.seed)[agents:]
+
+
+def same_environments(config: Config) -> FedraxError:
+    """The error where a comparison of environments is asked for, and all are the same."""
+    return FedraxError(
+        f"all agents have the same {config.environment.id!r}: set environment.heterogeneity to compare environments"
+    )
