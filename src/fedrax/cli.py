@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     render = command("render", _render, "film episodes of a run's policy")
     render.add_argument("run", type=Path, metavar="RUN")
     render.add_argument("--episodes", type=int, default=1, metavar="N", help="episodes (default: 1)")
+    render.add_argument("--agent", type=int, default=0, metavar="K", help="whose policy and environment (default: 0)")
     render.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
     render.add_argument("--format", choices=("mp4", "gif", "both"), default="both", help="(default: both)")
     render.add_argument("--out", type=Path, metavar="STEM", help="path without suffix (default: RUN/video)")
@@ -152,18 +153,28 @@ def _render(options: argparse.Namespace) -> None:
     from fedrax.evaluation.render import render
 
     formats = ("mp4", "gif") if options.format == "both" else (options.format,)
-    for path in render(options.run, episodes=options.episodes, policy=options.policy, formats=formats, out=options.out):
+    paths = render(
+        options.run,
+        episodes=options.episodes,
+        policy=options.policy,
+        agent=options.agent,
+        formats=formats,
+        out=options.out,
+    )
+    for path in paths:
         print(path)
 
 
 def _report(options: argparse.Namespace) -> None:
+    from fedrax.report.curves import natural_axis
     from fedrax.report.figures import curves_figure
     from fedrax.report.html import write_report
     from fedrax.report.runs import group_runs, load_runs
 
     page = write_report(options.runs, options.out or options.runs[0] / "report.html", title=options.title)
     figure = page.with_suffix(".png")
-    curves_figure(group_runs(load_runs(options.runs)), title=options.title).savefig(figure)
+    groups = group_runs(load_runs(options.runs))
+    curves_figure(groups, natural_axis(groups), title=options.title).savefig(figure)
     print(f"{figure}\n{page}")
 
 

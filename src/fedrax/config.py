@@ -127,6 +127,15 @@ class CheckpointConfig(Model):
     )
 
 
+class VideoConfig(Model):
+    """Films of the policy while it learns."""
+
+    every: int | None = pydantic.Field(
+        None, gt=0, description="rounds between films, each made at the next checkpoint; unset, none"
+    )
+    agent: int = pydantic.Field(0, ge=0, description="whose environment, and policy where agents keep their own")
+
+
 class RuntimeConfig(Model):
     """Where and how it runs."""
 
@@ -171,6 +180,7 @@ class Config(Model):
     budget: BudgetConfig = BudgetConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    video: VideoConfig = VideoConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     learner: dict[str, Any] = {}
     strategy: dict[str, Any] = {}

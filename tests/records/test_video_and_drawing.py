@@ -11,8 +11,8 @@ import imageio.v2
 import numpy as np
 import pytest
 
+from fedrax.environments.drawing import HEIGHT, METRES, WIDTH, draw_cartpole
 from fedrax.errors import FedraxError
-from fedrax.records.draw import HEIGHT, METRES, WIDTH, draw_cartpole
 from fedrax.records.video import write_video
 
 

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from fedrax.errors import FedraxError
+
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
@@ -67,6 +69,15 @@ class NativeEnvironment(eqx.Module):
     spaces: ClassVar[Spaces]
     time_limit: ClassVar[int]
     """Steps after which Gymnasium's registered environment truncates."""
+    frames_per_second: ClassVar[int] = 50
+    """Steps a film shows in a second."""
+
+    def check(self, physics: Mapping[str, float]) -> None:
+        """Raises :class:`FedraxError` for parameters that make no environment."""
+
+    def draw(self, state: PyTree, physics: Mapping[str, float]) -> np.ndarray:
+        """A picture of one copy's state, ``uint8[height, width, 3]``; only films need it."""
+        raise FedraxError(f"native environment {type(self).__name__} cannot be filmed: it has no method draw")
 
     @abc.abstractmethod
     def physics(self) -> dict[str, float]:

@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from fedrax.environments.base import HostEnvironments
+from fedrax.environments.base import HostEnvironments, Spaces
 from fedrax.environments.minigrid import MiniGridPool, is_minigrid, make_minigrid
 from fedrax.environments.registry import Backend, Description, describe_environment, uses_envpool
 
@@ -51,6 +51,25 @@ def make_host(
     if uses_envpool(id, backend):
         return EnvPoolEnvironments(id, count, described, time_limit, threads)
     return GymnasiumEnvironments(id, count, described, time_limit)
+
+
+def make_single(id: str, time_limit: int, *, mission: bool = False, render_mode: str | None = None) -> gymnasium.Env:
+    """One copy by Gymnasium, observed and acted on as agents do, for films; arguments as in :func:`make_host`."""
+    described = describe_environment(id, native=False, mission=mission)
+    environment = _make(id, described.spaces, time_limit, render_mode=render_mode)
+    actions = environment.action_space
+    if isinstance(actions, gymnasium.spaces.Discrete) and actions.start != 0:
+        first = int(actions.start)
+        spaces = gymnasium.spaces.Discrete(int(actions.n))
+        return gymnasium.wrappers.TransformAction(environment, lambda action: action + first, spaces)
+    return environment
+
+
+def _make(id: str, spaces: Spaces, time_limit: int, *, render_mode: str | None = None) -> gymnasium.Env:
+    settings = {} if render_mode is None else {"render_mode": render_mode}
+    if is_minigrid(id):
+        return make_minigrid(id, spaces, time_limit, **settings)
+    return gymnasium.make(id, max_episode_steps=time_limit, disable_env_checker=True, **settings)
 
 
 class EnvPoolEnvironments(HostEnvironments):
@@ -132,10 +151,7 @@ class GymnasiumEnvironments(HostEnvironments):
 
     def __init__(self, id: str, count: int, described: Description, time_limit: int) -> None:
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
-        if is_minigrid(id):
-            make = partial(make_minigrid, id, self.spaces, time_limit)
-        else:
-            make = partial(gymnasium.make, id, max_episode_steps=time_limit, disable_env_checker=True)
+        make = partial(_make, id, self.spaces, time_limit)
         self._environments = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
         # Gymnasium's discrete actions may start elsewhere than at 0, ours never do.
         actions = self._environments.single_action_space

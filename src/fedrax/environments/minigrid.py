@@ -126,12 +126,12 @@ class MiniGridObservation(gymnasium.ObservationWrapper):
         return np.concatenate([image.ravel(), mission_tokens(observation["mission"], self._mission)])
 
 
-def make_minigrid(id: str, spaces: Spaces, time_limit: int) -> gymnasium.Env:
+def make_minigrid(id: str, spaces: Spaces, time_limit: int, **settings: Any) -> gymnasium.Env:
     """The environment ``id`` by Gymnasium, observed as ``spaces`` say and truncated after ``time_limit`` steps.
 
     The limit is laid around the environment, whose own stays as it is: rewards are measured against that one.
     """
-    made = gymnasium.make(id, max_episode_steps=time_limit, disable_env_checker=True)
+    made = gymnasium.make(id, max_episode_steps=time_limit, disable_env_checker=True, **settings)
     return MiniGridObservation(made, spaces)
 
 

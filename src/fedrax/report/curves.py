@@ -166,11 +166,19 @@ def aggregate_at(
     return aggregate(scores), *stratified_bootstrap(scores, aggregate)
 
 
+def natural_axis(groups: Sequence[Group]) -> str:
+    """The axis to compare over first: steps per agent where every run's budget counts them, else trajectories."""
+    budgets = [run.config.get("budget", {}) for group in groups for run in group.runs]
+    counts_steps = bool(budgets) and all(budget.get("steps_per_agent", "none") != "none" for budget in budgets)
+    return "steps_per_agent" if counts_steps else "trajectories"
+
+
 def available_axes(groups: Sequence[Group], value: str = "return") -> list[str]:
-    """The axes for which at least one seed has recorded ``value``, in the order of :data:`AXES`."""
+    """The axes for which at least one seed has recorded ``value``: the natural one, then the order of :data:`AXES`."""
+    first = natural_axis(groups)
     return [
         name
-        for name in AXES
+        for name in (first, *(other for other in AXES if other != first))
         if any(seed_curve(history, name, value).x.size for group in groups for history in group.histories)
     ]
 

@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
-from fedrax.report.curves import STATISTICS, available_axes
+from fedrax.report.curves import AXES, STATISTICS, available_axes
 from fedrax.report.figures import axes_figure, curves_figure
 from fedrax.report.published import Series
 from fedrax.report.runs import Group, Run, group_runs, load_runs
@@ -180,7 +180,7 @@ def _figures(groups: Sequence[Group], statistic: str, smoothing: int, published:
     first = axes[0]
     shown = {label: series for label, series in published.items() if series.axis == first}
     curves = curves_figure(groups, first, shown, statistic=statistic, smoothing=smoothing)
-    sections = [Section("Learning curves", figure_html(curves, "curves", "Return over trajectories per agent"))]
+    sections = [Section("Learning curves", figure_html(curves, "curves", f"Return over {AXES[first].label}"))]
     if len(axes) > 1:
         costs = axes_figure(groups, published, statistic=statistic, smoothing=smoothing)
         sections.append(Section("The same curves over each cost", figure_html(costs, "axes", "Return over each cost")))

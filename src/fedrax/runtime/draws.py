@@ -19,8 +19,11 @@ def physics_draws(config: Config) -> list[dict[str, float]]:
     settings = config.environment
     if not settings.heterogeneity:
         return []
-    defaults = native_environments[settings.id]().physics()
-    return draw(settings.heterogeneity, defaults, config.federation.agents, config.seed)
+    environment = native_environments[settings.id]()
+    draws = draw(settings.heterogeneity, environment.physics(), config.federation.agents, config.seed)
+    for physics in draws:
+        environment.check(physics)
+    return draws
 
 
 def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:

@@ -82,6 +82,8 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
             f"attack.agents = {attack.agents} is more than federation.agents = {agents}; "
             "lower the one or raise the other"
         )
+    if config.video.agent >= sites:
+        raise FedraxError(f"video.agent = {config.video.agent} is not allowed: there are agents 0 to {sites - 1}")
     if aggregator.tolerated is None:
         aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))
     aggregator.check(preaggregator.rows(participants))

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedrax.config import Config
+from fedrax.evaluation.films import film
 from fedrax.federation import State
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.manifest import finish_manifest, write_manifest
@@ -92,9 +93,20 @@ def _train(
             if finished:
                 _final_evaluation(config, simulation, state, counters)
                 meta["counters"] = [dataclasses.asdict(c) for c in counters]
+            if config.video.every is not None and first % config.video.every < config.checkpoint.every:
+                _film(config, simulation, state, directory, first)
             save_policy(directory.policy, jax.vmap(federation.output)(state.server, state.agents))
             save_policy(directory.best_policy, state.best)
             save_checkpoint(directory.checkpoints, first, state, meta)
+
+
+def _film(config: Config, simulation: Simulation, state: State, directory: RunDirectory, rounds: int) -> None:
+    """Films the first seed's policy after so many rounds."""
+    agent = config.video.agent
+    params = jax.tree.map(lambda x: x[0], jax.vmap(simulation.federation.output)(state.server, state.agents))
+    if simulation.federation.personal:
+        params = jax.tree.map(lambda x: x[agent], params)
+    film(config, simulation, params, directory.path / "videos" / f"round-{rounds}", agent=agent)
 
 
 def _goal(config: Config) -> tuple[float | None, str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.environments.base import Box, Discrete, NativeEnvironment, Physics, Spaces, Transition
+from fedrax.environments.drawing import draw_acrobot
 from fedrax.environments.native import native_environments
 
 MAX_VEL_1 = 4 * math.pi
@@ -38,6 +41,12 @@ class Acrobot(NativeEnvironment):
         Box((6,), tuple(-limit for limit in OBSERVATION_LIMIT), OBSERVATION_LIMIT), Discrete(3)
     )
     time_limit: ClassVar[int] = 500
+
+    frames_per_second: ClassVar[int] = 15
+
+    def draw(self, state: AcrobotState, physics: Mapping[str, float]) -> np.ndarray:
+        """The two links, and the height that ends an episode."""
+        return draw_acrobot(float(state.theta1), float(state.theta2), physics)
 
     def physics(self) -> dict[str, float]:
         """Lengths in m, masses in kg, times in s, ``torque`` in N m, velocities in rad/s, ``link_moi`` in kg m^2.

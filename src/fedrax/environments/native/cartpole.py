@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.environments.base import Box, Discrete, NativeEnvironment, Physics, Spaces, Transition
+from fedrax.environments.drawing import draw_cartpole
 from fedrax.environments.native import native_environments
 
 X_THRESHOLD = 2.4
@@ -43,6 +46,10 @@ class CartPole(NativeEnvironment):
         Box((4,), tuple(-limit for limit in OBSERVATION_LIMIT), OBSERVATION_LIMIT), Discrete(2)
     )
     time_limit: ClassVar[int] = 500
+
+    def draw(self, state: CartPoleState, physics: Mapping[str, float]) -> np.ndarray:
+        """The cart on its track, and the pole."""
+        return draw_cartpole(np.asarray(state), physics)
 
     def physics(self) -> dict[str, float]:
         """SI units; ``length`` is half the pole's, and the thresholds are where an episode fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from fedrax.environments.base import Box, Discrete, NativeEnvironment, Physics, Spaces, Transition
+from fedrax.environments.drawing import draw_grid
 from fedrax.environments.native import native_environments
 from fedrax.environments.native.egocentric import (
     AHEAD,
@@ -25,6 +27,7 @@ from fedrax.environments.native.egocentric import (
     view_mask,
     visible,
 )
+from fedrax.errors import FedraxError
 
 LEFT, RIGHT, FORWARD = 0, 1, 2
 CELLS = VIEW_SIZE * VIEW_SIZE
@@ -70,6 +73,7 @@ class Crossing(NativeEnvironment):
         Box((VIEW_SIZE, VIEW_SIZE, 3), (0.0,) * (3 * CELLS), (255.0,) * (3 * CELLS)), Discrete(7)
     )
     time_limit: ClassVar[int] = 324
+    frames_per_second: ClassVar[int] = 5
     size: ClassVar[int] = 9
     """Cells along each side of the room, its walls included; odd."""
     crossings: ClassVar[int]
@@ -90,6 +94,29 @@ class Crossing(NativeEnvironment):
         be the same corner: the agent would begin on its goal, and be rewarded only for leaving it and coming back.
         """
         return {"orientation": 0.0, "start_corner": 0.0, "goal_corner": 2.0}
+
+    def check(self, physics: Mapping[str, float]) -> None:
+        """Raises :class:`FedraxError` for numbers that name no orientation or corner, or a start on the goal."""
+        for name, most in (("orientation", 2), ("start_corner", 3), ("goal_corner", 3)):
+            if physics[name] not in range(most + 1):
+                raise FedraxError(
+                    f"environment.heterogeneity.{name} = {physics[name]:g} is not allowed: "
+                    f"give a whole number, 0 to {most}"
+                )
+        if physics["start_corner"] == physics["goal_corner"]:
+            raise FedraxError(
+                f"start_corner and goal_corner are both {physics['start_corner']:g}: choose two corners of the maze"
+            )
+
+    def draw(self, state: CrossingState, physics: Mapping[str, float]) -> np.ndarray:
+        """The maze from above."""
+        bits = np.asarray(state.rivers.columns)[:, None] >> np.arange(self.size)
+        rivers = bits & 1 == 1
+        kinds = np.where(rivers, "lava" if self.lava else "wall", "floor").astype(object)
+        kinds[[0, -1]] = kinds[:, [0, -1]] = "wall"
+        kinds[int(state.goal_x), int(state.goal_y)] = "goal"
+        agent = state.agent
+        return draw_grid(kinds.tolist(), (int(agent.x), int(agent.y)), int(agent.heading))
 
     def reset(self, key: PRNGKeyArray, physics: Physics) -> tuple[CrossingState, Float[Array, "7 7 3"]]:
         """A new maze, with the agent in its corner and heading east."""

@@ -1,0 +1,113 @@
+"""Films of policies, in native and in host environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from fedrax.config import Config
+from fedrax.environments.host import make_single
+from fedrax.environments.native import native_environments
+from fedrax.records.video import write_video
+from fedrax.runtime.base import Simulation
+from fedrax.runtime.draws import physics_draws
+from fedrax.seeds import derive, host_seeds
+
+FRAMES_PER_SECOND = 50
+"""Of a host environment that does not say."""
+
+Act = Callable[[Array, PRNGKeyArray], Array]
+
+
+def film(
+    config: Config,
+    simulation: Simulation,
+    params: PyTree,
+    stem: Path,
+    *,
+    agent: int = 0,
+    episodes: int = 1,
+    formats: Sequence[str] = ("mp4",),
+) -> list[Path]:
+    """Films episodes of one policy on the run's evaluation seeds; returns the files.
+
+    Args:
+        config: the run's.
+        simulation: whose learner acts.
+        params: one policy's.
+        stem: path without suffix; its folder is made.
+        agent: whose environment.
+        episodes: number of episodes, one after the other.
+        formats: ``mp4``, ``gif`` or both.
+    """
+    act = jax.jit(_actor(config, simulation, params))
+    native = config.environment.native and config.environment.id in native_environments
+    if native:
+        rate = native_environments[config.environment.id].frames_per_second
+        frames = list(_native_frames(config, simulation, act, agent, episodes))
+    else:
+        rate = int(gymnasium.spec(config.environment.id).kwargs.get("render_fps", FRAMES_PER_SECOND))
+        frames = list(_host_frames(config, simulation, act, episodes))
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix in formats:
+        path = stem.with_suffix(f".{suffix}")
+        # A gif holds every frame whole: half of them, at half the rate, is half the file.
+        step = 2 if suffix == "gif" and rate > 20 else 1
+        write_video(frames[::step], path, fps=rate / step)
+        paths.append(path)
+    return paths
+
+
+def _actor(config: Config, simulation: Simulation, params: PyTree) -> Act:
+    greedy = config.evaluation.greedy
+
+    def act(observation: Array, key: PRNGKeyArray) -> Array:
+        return simulation.federation.learner.act(params, observation[None], None if greedy else key)[0]
+
+    return act
+
+
+def _native_frames(config: Config, simulation: Simulation, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
+    environment = native_environments[config.environment.id]()
+    draws = physics_draws(config)
+    physics = draws[agent] if draws else environment.physics()
+    reset = jax.jit(lambda key: environment.reset(key, physics))
+    step = jax.jit(lambda state, action, key: environment.step(state, action, key, physics))
+    for episode in range(episodes):
+        key = jax.random.fold_in(jax.random.key(config.evaluation.seed), episode)
+        state, observation = reset(key)
+        for t in range(simulation.evaluation_horizon):
+            yield environment.draw(state, physics)
+            now = jax.random.fold_in(key, t)
+            transition = step(state, act(observation, derive(now, "act")), now)
+            state, observation = transition.state, transition.observation
+            if transition.terminated:
+                break
+        yield environment.draw(state, physics)
+
+
+def _host_frames(config: Config, simulation: Simulation, act: Act, episodes: int) -> Iterator[np.ndarray]:
+    settings = config.environment
+    environment = make_single(
+        settings.id, simulation.evaluation_horizon, mission=settings.mission, render_mode="rgb_array"
+    )
+    try:
+        for seed in host_seeds((episodes,), config.evaluation.seed, "evaluation"):
+            observation, _ = environment.reset(seed=int(seed))
+            key = jax.random.key(int(seed))
+            over, t = False, 0
+            while not over:
+                yield np.asarray(environment.render())
+                action = np.asarray(act(jnp.asarray(observation, jnp.float32), jax.random.fold_in(key, t)))
+                observation, _, terminated, truncated, _ = environment.step(int(action) if action.ndim == 0 else action)
+                over, t = terminated or truncated, t + 1
+            yield np.asarray(environment.render())
+    finally:
+        environment.close()
