@@ -1,0 +1,96 @@
+"""Initial weights, and what the networks compute."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedrax.environments.base import Box, Discrete, Spaces
+from fedrax.learners.actor_critic import TILES, make_actor_critic
+from fedrax.learners.networks import Dense, orthogonal
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 64), (3, 50), (50, 3), (128, 200)])
+def test_orthogonal_weights_are_jaxs_own(rows, columns):
+    """As drawn by the library's initialiser, whose decomposition may not be mapped."""
+    key = jax.random.key(3)
+    theirs = jax.nn.initializers.orthogonal()(key, (columns, rows)).T
+    np.testing.assert_allclose(orthogonal(key, rows, columns), theirs, atol=2e-5)
+
+
+def test_orthogonal_weights_can_be_drawn_for_many_agents_and_layers_at_once():
+    @jax.jit
+    @jax.vmap
+    def layers(key):
+        return [orthogonal(k, 64, 96) for k in jax.random.split(key, 4)]
+
+    for weight in layers(jax.random.split(jax.random.key(0), 8)):
+        products = weight @ weight.swapaxes(1, 2)
+        np.testing.assert_allclose(products, jnp.broadcast_to(jnp.eye(64), products.shape), atol=1e-5)
+
+
+def test_dense_is_affine():
+    layer = Dense(jax.random.key(0), 5, 3, "uniform")
+    x = jax.random.normal(jax.random.key(1), (2, 7, 5))
+    expected = np.einsum("abi,oi->abo", x, layer.weight) + layer.bias
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
+
+
+GRIDS = Spaces(Box((7, 7, 3), (0.0,) * 147, (255.0,) * 147), Discrete(7))
+
+
+def grid_network(encoding, spaces=GRIDS):
+    return make_actor_critic(
+        jax.random.key(0), spaces, torso="auto", hidden=(128,), activation="tanh", encoding=encoding
+    )
+
+
+def views(*shape):
+    """Random cells."""
+    keys = jax.random.split(jax.random.key(5), len(TILES))
+    parts = [jax.random.randint(key, (*shape, 7, 7), 0, size) for key, size in zip(keys, TILES, strict=True)]
+    return jnp.stack(parts, -1).astype(jnp.float32)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "one-hot"])
+def test_slices_and_products_are_a_convolution(encoding):
+    torso = grid_network(encoding).torso
+    observation = views(4)
+    if encoding == "raw":
+        grid = observation
+    else:
+        grid = jnp.concatenate([jax.nn.one_hot(observation[..., i].astype(int), size) for i, size in enumerate(TILES)], -1)
+    for layer in torso.convolutions:
+        inputs = grid.shape[-1]
+        kernel = layer.weight.T.reshape(2, 2, inputs, -1)
+        grid = jax.lax.conv_general_dilated(grid, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        grid = jnp.tanh(grid + layer.bias)
+    expected = jnp.tanh(torso.dense(grid.reshape(4, -1)))
+    np.testing.assert_allclose(torso(observation), expected, atol=1e-5)
+
+
+def test_the_references_network_has_its_size():
+    params = jax.tree.leaves(grid_network("raw"))
+    assert sum(leaf.size for leaf in params) == 142_776
+
+
+def test_leading_axes_are_free():
+    network = grid_network("one-hot")
+    observation = views(3, 2)
+    distribution, value = network.both(observation)
+    assert distribution.logits.shape == (3, 2, 7)
+    assert value.shape == (3, 2)
+    np.testing.assert_allclose(network(observation[1]).logits, distribution.logits[1], atol=1e-5)
+
+
+def test_a_missions_words_and_their_order_count():
+    spaces = Spaces(Box((149,), (0.0,) * 149, (255.0,) * 149), Discrete(7), mission=2, vocabulary=5)
+    network = grid_network("one-hot", spaces)
+
+    def seen(*words):
+        return network(jnp.concatenate([views(1).reshape(1, -1), jnp.array([words], jnp.float32)], -1)).logits
+
+    assert not np.allclose(seen(2, 3), seen(3, 2))
+    assert not np.allclose(seen(2, 0), seen(3, 0))
+    silent = grid_network("one-hot")(views(1)).logits
+    np.testing.assert_allclose(seen(0, 0), silent, atol=1e-5)
