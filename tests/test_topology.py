@@ -144,7 +144,7 @@ def test_round_trip_of_every_form(tmp_path_factory, rows):
         (
             "rings",
             {},
-            "unknown graph 'rings' (did you mean 'ring'?); allowed: complete, none, random, ring, star, or the",
+            "unknown graph 'rings' (did you mean 'ring'?); allowed: complete, none, pairs, random, ring, star, or the",
         ),
         ("graph.yaml", {}, "or the path of a .toml or .json file"),
         ("random", {}, "graph 'random' needs either a degree or a probability"),
