@@ -59,7 +59,9 @@ def test_slices_and_products_are_a_convolution(encoding):
     if encoding == "raw":
         grid = observation
     else:
-        grid = jnp.concatenate([jax.nn.one_hot(observation[..., i].astype(int), size) for i, size in enumerate(TILES)], -1)
+        grid = jnp.concatenate(
+            [jax.nn.one_hot(observation[..., i].astype(int), size) for i, size in enumerate(TILES)], -1
+        )
     for layer in torso.convolutions:
         inputs = grid.shape[-1]
         kernel = layer.weight.T.reshape(2, 2, inputs, -1)
