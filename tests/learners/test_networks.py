@@ -14,7 +14,7 @@ from fedrax.learners.networks import Dense, orthogonal
 def test_orthogonal_weights_are_jaxs_own(rows, columns):
     """As drawn by the library's initialiser, whose decomposition may not be mapped."""
     key = jax.random.key(3)
-    theirs = jax.nn.initializers.orthogonal()(key, (columns, rows)).T
+    theirs = jax.nn.initializers.orthogonal()(key, (rows, columns))
     np.testing.assert_allclose(orthogonal(key, rows, columns), theirs, atol=2e-5)
 
 
@@ -32,7 +32,7 @@ def test_orthogonal_weights_can_be_drawn_for_many_agents_and_layers_at_once():
 def test_dense_is_affine():
     layer = Dense(jax.random.key(0), 5, 3, "uniform")
     x = jax.random.normal(jax.random.key(1), (2, 7, 5))
-    expected = np.einsum("abi,oi->abo", x, layer.weight) + layer.bias
+    expected = np.einsum("abi,io->abo", x, layer.weight) + layer.bias
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -64,7 +64,7 @@ def test_slices_and_products_are_a_convolution(encoding):
         )
     for layer in torso.convolutions:
         inputs = grid.shape[-1]
-        kernel = layer.weight.T.reshape(2, 2, inputs, -1)
+        kernel = layer.weight.reshape(2, 2, inputs, -1)
         grid = jax.lax.conv_general_dilated(grid, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         grid = jnp.tanh(grid + layer.bias)
     expected = jnp.tanh(torso.dense(grid.reshape(4, -1)))

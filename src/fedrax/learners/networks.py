@@ -22,13 +22,9 @@ def activate(name: Activation, x: Array) -> Array:
 
 
 class Dense(eqx.Module):
-    """An affine map over the last axis: ``[..., in] -> [..., out]``.
+    """An affine map over the last axis: ``[..., in] -> [..., out]``."""
 
-    Weights are stored by output: on a CPU the products that their gradients are take a fifth less time than the other
-    way round.
-    """
-
-    weight: Float[Array, "out in"]
+    weight: Float[Array, "in out"]
     bias: Float[Array, " out"] | None
 
     def __init__(
@@ -48,16 +44,16 @@ class Dense(eqx.Module):
         """
         weight_key, bias_key = jax.random.split(key)
         if initialisation == "uniform":
-            self.weight = jax.random.uniform(weight_key, (inputs, outputs), minval=-1, maxval=1).T / inputs**0.5
+            self.weight = jax.random.uniform(weight_key, (inputs, outputs), minval=-1, maxval=1) / inputs**0.5
             offsets = jax.random.uniform(bias_key, (outputs,), minval=-1, maxval=1) / outputs**0.5
         else:
-            self.weight = gain * orthogonal(weight_key, outputs, inputs)
+            self.weight = gain * orthogonal(weight_key, inputs, outputs)
             offsets = jnp.zeros(outputs)
         self.bias = offsets if bias else None
 
     def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """Applies the map."""
-        y = jax.lax.dot_general(x, self.weight, (((x.ndim - 1,), (1,)), ((), ())))
+        y = x @ self.weight
         return y if self.bias is None else y + self.bias
 
 
@@ -79,7 +75,7 @@ def orthogonal(key: PRNGKeyArray, rows: int, columns: int) -> Float[Array, "rows
         return basis.at[:, place].set(column / jnp.linalg.norm(column))
 
     basis = jax.lax.fori_loop(0, fewer, settle, gaussian)
-    return basis if rows > columns else basis.T
+    return basis if rows >= columns else basis.T
 
 
 class Policy(eqx.Module):
