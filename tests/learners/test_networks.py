@@ -7,7 +7,7 @@ import pytest
 
 from fedrax.environments.base import Box, Discrete, Spaces
 from fedrax.learners.actor_critic import TILES, make_actor_critic
-from fedrax.learners.networks import Dense, orthogonal
+from fedrax.learners.networks import by_input, make_dense, orthogonal
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(64, 64), (3, 50), (50, 3), (128, 200)])
@@ -29,11 +29,25 @@ def test_orthogonal_weights_can_be_drawn_for_many_agents_and_layers_at_once():
         np.testing.assert_allclose(products, jnp.broadcast_to(jnp.eye(64), products.shape), atol=1e-5)
 
 
-def test_dense_is_affine():
-    layer = Dense(jax.random.key(0), 5, 3, "uniform")
+@pytest.mark.parametrize("by_output", [False, True])
+def test_dense_is_affine(by_output):
+    layer = make_dense(jax.random.key(0), 5, 3, "uniform", by_output=by_output)
     x = jax.random.normal(jax.random.key(1), (2, 7, 5))
-    expected = np.einsum("abi,io->abo", x, layer.weight) + layer.bias
+    weight = layer.weight.T if by_output else layer.weight
+    expected = np.einsum("abi,io->abo", x, weight) + layer.bias
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_by_input_is_the_same_network():
+    network = make_actor_critic(
+        jax.random.key(0), GRIDS, torso="auto", hidden=(8,), activation="tanh", encoding="one-hot"
+    )
+    turned = by_input(network)
+    assert network.torso.dense.by_output
+    assert not turned.torso.dense.by_output
+    grids = jax.random.randint(jax.random.key(1), (5, 7, 7, 3), 0, 4).astype(jnp.float32)
+    for one, other in zip(jax.tree.leaves(network.both(grids)), jax.tree.leaves(turned.both(grids)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 GRIDS = Spaces(Box((7, 7, 3), (0.0,) * 147, (255.0,) * 147), Discrete(7))
@@ -64,7 +78,7 @@ def test_slices_and_products_are_a_convolution(encoding):
         )
     for layer in torso.convolutions:
         inputs = grid.shape[-1]
-        kernel = layer.weight.reshape(2, 2, inputs, -1)
+        kernel = layer.weight.T.reshape(2, 2, inputs, -1)
         grid = jax.lax.conv_general_dilated(grid, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         grid = jnp.tanh(grid + layer.bias)
     expected = jnp.tanh(torso.dense(grid.reshape(4, -1)))

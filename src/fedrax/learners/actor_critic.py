@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.environments.base import Discrete, Spaces
 from fedrax.learners.distributions import Categorical, Distribution, Gaussian
-from fedrax.learners.networks import Activation, Dense, Policy, activate, flat_size
+from fedrax.learners.networks import Activation, Dense, Policy, activate, flat_size, make_dense
 
 GRID = (7, 7, 3)
 """Shape of MiniGrid's egocentric view: object, colour and state of each cell."""
@@ -143,13 +143,13 @@ def make_actor_critic(
     else:
         sizes = (flat_size(spaces.observation), *hidden)
         keys = jax.random.split(torso_key, len(hidden))
-        layers = tuple(Dense(k, i, o, "orthogonal") for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True))
+        layers = tuple(make_dense(k, i, o, "orthogonal") for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True))
         body = MLPTorso(layers, activation, len(spaces.observation.shape))
-    critic = Dense(critic_key, hidden[-1], 1, "orthogonal", gain=1.0)
+    critic = make_dense(critic_key, hidden[-1], 1, "orthogonal", gain=1.0)
     if isinstance(spaces.action, Discrete):
-        return ActorCritic(body, Dense(actor_key, hidden[-1], spaces.action.n, "orthogonal", gain=0.01), critic)
+        return ActorCritic(body, make_dense(actor_key, hidden[-1], spaces.action.n, "orthogonal", gain=0.01), critic)
     outputs = flat_size(spaces.action)
-    mean = Dense(actor_key, hidden[-1], outputs, "orthogonal", gain=0.01)
+    mean = make_dense(actor_key, hidden[-1], outputs, "orthogonal", gain=0.01)
     return ActorCritic(body, GaussianHead(mean, jnp.zeros(outputs)), critic)
 
 
@@ -161,8 +161,11 @@ def uses_grid(torso: TorsoKind, spaces: Spaces) -> bool:
 def _grid_torso(key: PRNGKeyArray, spaces: Spaces, width: int, activation: Activation, encoding: Encoding) -> GridTorso:
     *keys, dense_key, words_key = jax.random.split(key, len(CHANNELS) + 2)
     sizes = (sum(TILES) if encoding == "one-hot" else GRID[-1], *CHANNELS)
-    convolutions = tuple(Dense(k, 4 * i, o, "orthogonal") for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True))
+    convolutions = tuple(
+        make_dense(k, 4 * i, o, "orthogonal", by_output=True)
+        for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
+    )
     side = GRID[0] - len(CHANNELS)
-    dense = Dense(dense_key, side * side * CHANNELS[-1], width, "orthogonal")
+    dense = make_dense(dense_key, side * side * CHANNELS[-1], width, "orthogonal", by_output=True)
     words = 0.1 * jax.random.normal(words_key, (spaces.mission, spaces.vocabulary, width)) if spaces.mission else None
     return GridTorso(convolutions, dense, words, activation, encoding)

@@ -50,8 +50,11 @@ class Batch(NamedTuple):
 class Objective(eqx.Module):
     """What a strategy adds to local learning; this one adds nothing."""
 
-    def prepare(self, learner: Learner, params: PyTree, experience: Experience) -> PyTree:
-        """What :meth:`penalty` compares with, computed once per collection; leaves ``[N, ...]`` by step."""
+    def prepare(self, learner: Learner, experience: Experience, own: Distribution) -> PyTree:
+        """What :meth:`penalty` compares with, computed once per collection; leaves ``[N, ...]`` by step.
+
+        ``own`` is the policy that acted, at every step, ``[N, ...]``.
+        """
         return ()
 
     def penalty(self, params: PyTree, batch: Batch) -> Float[Array, ""] | float:
@@ -119,6 +122,10 @@ class Learner(eqx.Module):
     def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> Any:
         """Fresh parameters."""
 
+    def acting(self, params: Any) -> Any:
+        """What :meth:`act` is given where it is called many times with the same parameters: the same policy."""
+        return params
+
     @abc.abstractmethod
     def act(self, params: Any, observation: Array, key: PRNGKeyArray | None) -> Array:
         """Actions for a batch of observations ``[B, *o]``: sampled with ``key``, greedy without."""
@@ -169,7 +176,8 @@ class EpisodeLearner(Learner):
         self, agent: Agent, experience: Episodes, objective: Objective, clock: Clock
     ) -> tuple[Agent, dict[str, Array]]:
         """One gradient step."""
-        reference = objective.prepare(self, agent.params, experience)
+        own = self.outputs(agent.params, experience)
+        reference = objective.prepare(self, experience, own)
         taken = jax.lax.stop_gradient(self.log_prob(agent.params, experience))
 
         def total(params: Policy) -> Array:

@@ -19,7 +19,7 @@ from fedrax.learners.actor_critic import GRID, ActorCritic, Encoding, TorsoKind,
 from fedrax.learners.advantages import generalised_advantages
 from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective, flatten_steps, learners
 from fedrax.learners.distributions import Distribution, kl_divergence
-from fedrax.learners.networks import Activation
+from fedrax.learners.networks import Activation, by_input
 from fedrax.registry import option
 
 
@@ -142,6 +142,10 @@ class PPO(Learner):
             encoding=self.encoding,
         )
 
+    def acting(self, params: ActorCritic) -> ActorCritic:
+        """The networks, stored for few rows at a time."""
+        return by_input(params)
+
     def act(self, params: ActorCritic, observation: Array, key: PRNGKeyArray | None) -> Array:
         """Actions ``[B, *a]`` for observations ``[B, *o]``."""
         distribution = params(observation)
@@ -199,16 +203,16 @@ class PPO(Learner):
         distribution, values = agent.params.both(experience.observation)
         advantage = generalised_advantages(experience, values, discount=self.discount, gae_lambda=self.gae_lambda)
         taken_by = jax.tree.map(lambda x: x[:-1], distribution)
-        reference = objective.prepare(self, agent.params, experience)
+        own = jax.tree.map(flatten_steps, taken_by)
         return Rollout(
             observation=flatten_steps(experience.observation[:-1]),
             action=flatten_steps(experience.action),
             valid=flatten_steps(experience.valid),
             log_prob=flatten_steps(taken_by.log_prob(experience.action)),
-            taken_by=jax.tree.map(flatten_steps, taken_by),
+            taken_by=own,
             value=flatten_steps(values[:-1]),
             advantage=flatten_steps(advantage),
-            reference=reference,
+            reference=objective.prepare(self, experience, own),
         )
 
     def _loss(

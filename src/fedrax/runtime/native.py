@@ -186,9 +186,10 @@ class NativeSimulation(Simulation):
             carry: tuple[Agent, Front], inputs: tuple[Array, PRNGKeyArray]
         ) -> tuple[tuple[Agent, Front], dict[str, Any]]:
             (agent, front), (number, key) = carry, inputs
+            acting = federation.learner.acting(agent.params)
 
             def act(observation: Array, key: PRNGKeyArray) -> Array:
-                return federation.act(agent.params, observation, key, byzantine)
+                return federation.act(acting, observation, key, byzantine)
 
             experience: Experience
             if federation.learner.steps is None:
@@ -300,11 +301,12 @@ class NativeSimulation(Simulation):
         axis_names: tuple[str, ...],
     ) -> tuple[Array, Array]:
         """Returns and lengths ``[episodes]`` of one policy in one environment."""
-        greedy = self.config.evaluation.greedy
+        learner, greedy = self.federation.learner, self.config.evaluation.greedy
+        acting = learner.acting(params)
         return episode_returns(
             self.environment,
             self._physics(physics),
-            lambda observation, k: self.federation.learner.act(params, observation, None if greedy else k),
+            lambda observation, k: learner.act(acting, observation, None if greedy else k),
             key,
             episodes=episodes,
             horizon=self.evaluation_horizon,

@@ -47,14 +47,15 @@ class Programs:
         self.refine = jax.jit(partial(federation.strategy.refine, federation.learner))
         self.finish = jax.jit(federation.strategy.finish)
         self.close = jax.jit(self._close)
-        self._params = jax.eval_shape(
-            partial(federation.learner.init_params, spaces=federation.spaces), jax.random.key(0)
+        learner = federation.learner
+        self._acting = jax.eval_shape(
+            lambda key: learner.acting(learner.init_params(key, federation.spaces)), jax.random.key(0)
         )
-        self._vector = jax.jit(lambda params: ravel_rows(jax.tree.map(lambda x: x[None], params))[0])
+        self._vector = jax.jit(lambda params: self._stack(jax.tree.map(lambda x: x[None], params))[0])
         self._agents_vectors = jax.jit(self._vectors, static_argnames="fresh")
         self._act_agents = jax.jit(self._agents)
         self._act_server = jax.jit(self._server)
-        self._stacked = jax.jit(ravel_rows)
+        self._stacked = jax.jit(self._stack)
         self._act_evaluated = jax.jit(self._evaluated)
 
     def actor_of_agents(
@@ -101,26 +102,30 @@ class Programs:
     def _vectors(self, agents: Agent, downlink: Downlink, ids: Array, *, fresh: bool) -> Array:
         if fresh:
             agents = jax.vmap(self.federation.strategy.absorb, (0, None, 0))(agents, downlink, ids)
-        return ravel_rows(agents.params)
+        return self._stack(agents.params)
+
+    def _stack(self, params: PyTree) -> Array:
+        """The policies as rows of what they act with."""
+        return ravel_rows(jax.vmap(self.federation.learner.acting)(params))
 
     def _agents(self, vectors: Array, byzantine: Array, key_data: Array, observation: Array, step: Array) -> Array:
         key = derive(jax.random.wrap_key_data(key_data), "act", step)
 
         def one(vector: Array, byzantine: Array, observation: Array, key: PRNGKeyArray) -> Array:
-            return self.federation.act(unravel_like(self._params, vector), observation, key, byzantine)
+            return self.federation.act(unravel_like(self._acting, vector), observation, key, byzantine)
 
         return jax.vmap(one)(vectors, byzantine, observation, jax.random.split(key, byzantine.shape[0]))
 
     def _server(self, vector: Array, key_data: Array, observation: Array, step: Array) -> Array:
         key = derive(jax.random.wrap_key_data(key_data), "act", step)
-        return self.federation.learner.act(unravel_like(self._params, vector), observation[0], key)[None]
+        return self.federation.learner.act(unravel_like(self._acting, vector), observation[0], key)[None]
 
     def _evaluated(self, vectors: Array, observation: Array, key_data: Array | None, step: Array) -> Array:
         count = vectors.shape[0]
         grouped = observation.reshape(count, -1, *observation.shape[1:])
 
         def one(vector: Array, observation: Array, key: PRNGKeyArray | None) -> Array:
-            return self.federation.learner.act(unravel_like(self._params, vector), observation, key)
+            return self.federation.learner.act(unravel_like(self._acting, vector), observation, key)
 
         if key_data is None:
             action = jax.vmap(partial(one, key=None))(vectors, grouped)

@@ -19,6 +19,7 @@ from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Experience, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective
+from fedrax.learners.distributions import Distribution
 from fedrax.registry import option
 from fedrax.strategies.base import Strategy, Tools, select, strategies
 from fedrax.strategies.parts import check_parts, put_parts, take_parts
@@ -298,11 +299,16 @@ class Penalty(Objective):
     peers: PyTree
     weights: Float[Array, " k+1"]
 
-    def prepare(self, learner: Learner, params: PyTree, experience: Experience) -> Reference:
+    def prepare(self, learner: Learner, experience: Experience, own: Distribution) -> Reference:
         """Everyone's outputs on the agent's own steps."""
-        own = learner.outputs(params, experience)
-        others = jax.vmap(lambda peer: learner.outputs(peer, experience), out_axes=1)(self.peers)
-        policies = jax.tree.map(lambda x, y: jnp.concatenate([x[:, None], y], 1), own, others)
+
+        def outputs(inputs: tuple[PyTree, Array]) -> Distribution:
+            # Rows of a graph are filled up to the longest: the filling costs nothing where agents follow one another.
+            peer, weight = inputs
+            return jax.lax.cond(weight > 0, lambda: learner.outputs(peer, experience), lambda: own)
+
+        others = jax.lax.map(outputs, (self.peers, self.weights[1:]))
+        policies = jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]).swapaxes(0, 1), own, others)
         weights = self.weights
         if self.strategy.weights == "similarity":
             graph = jnp.zeros((len(weights), len(weights))).at[0].set(weights)
