@@ -11,7 +11,7 @@ from fedrax.errors import FedraxError
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 for a mistake a user can mend, 130 when interrupted."""
-    options = parser().parse_args(arguments)
+    options = parsed(arguments)
     try:
         status = options.command(options)
     except FedraxError as error:
@@ -23,6 +23,17 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     return status or 0
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    """The arguments, ``key=value`` wherever they stand: argparse by itself takes them only in one place."""
+    grammar = parser()
+    options, rest = grammar.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
+        grammar.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def parser() -> argparse.ArgumentParser:

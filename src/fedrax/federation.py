@@ -129,13 +129,13 @@ class Federation(eqx.Module):
 
     # One agent's part. `byzantine` is the agent's own flag.
 
-    def act(self, params: PyTree, observation: Array, key: PRNGKeyArray, byzantine: Array) -> Array:
-        """Actions for a batch of observations ``[B, *o]``, a Byzantine agent's replaced by its attack's."""
-        action = self.learner.act(params, observation, key)
+    def decide(self, params: PyTree, observation: Array, key: PRNGKeyArray, byzantine: Array) -> tuple[Array, PyTree]:
+        """Actions for a batch of observations ``[B, *o]``, a Byzantine agent's replaced by its attack's, and notes."""
+        action, notes = self.learner.decide(params, observation, key)
         if type(self.attack).act is Attack.act:
-            return action
+            return action, notes
         forged = self.attack.act(action, self.spaces, derive(key, "attack"))
-        return jnp.where(byzantine, forged, action)
+        return jnp.where(byzantine, forged, action), notes
 
     def work(
         self, agent: Agent, experience: Experience, clock: Clock, byzantine: Array

@@ -40,7 +40,7 @@ def native(physics, steps, horizon=50, copies=1, collections=1, per_copy=False):
         part, front = collect_steps(
             environment,
             physics,
-            lambda observation, key: observation[:, 0].astype(int),
+            lambda observation, key: (observation[:, 0].astype(int), 10 * observation),
             jax.random.key(index),
             front,
             steps=steps,
@@ -57,6 +57,7 @@ def joined(parts, name):
 
 def test_the_row_after_an_episodes_end_holds_its_last_observation():
     (steps,) = native({"length": 3.0}, steps=9)
+    np.testing.assert_array_equal(steps.notes, 10 * steps.observation)
     assert steps.observation[:, 0, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert steps.valid[:, 0].tolist() == [True, True, True, False, True, True, True, False, True]
     assert steps.terminated[:, 0].tolist() == [False, False, True, False] * 2 + [False]
@@ -106,14 +107,16 @@ def test_host_steps_run_on_and_end_where_the_environment_says(groups):
 
     def act(observation, step):
         seen.append(observation.copy())
-        return np.zeros(observation.shape[:2], np.int32)
+        return np.zeros(observation.shape[:2], np.int32), 10 * observation
 
     parts = [collector.collect(act, 7) for _ in range(3)]
     for group in environments:
         group.close()
     assert parts[0].observation.shape == (3, 8, copies, 2)
     observation = np.concatenate([part.observation[:, :-1] for part in parts], 1)
-    np.testing.assert_array_equal(observation.swapaxes(0, 1), np.stack(seen))
+    np.testing.assert_array_equal(observation.swapaxes(0, 1), np.stack(seen)[np.arange(24) % 8 < 7])
+    for part in parts:
+        np.testing.assert_array_equal(part.notes, 10 * part.observation)
     valid, over, returns, reward = (
         np.concatenate([np.asarray(getattr(part, name)) for part in parts], 1)
         for name in ("valid", "terminated", "returns", "reward")
@@ -141,7 +144,7 @@ def test_agents_that_sit_out_find_their_episodes_as_they_left_them():
     collector = HostStepCollector(environments, 1)
 
     def act(observation, step):
-        return np.zeros(observation.shape[:2], np.int32)
+        return np.zeros(observation.shape[:2], np.int32), ()
 
     first = collector.collect(act, 2)
     collector.collect(act, 3, np.array([0]))
@@ -158,7 +161,7 @@ def test_a_restart_begins_new_episodes():
     collector = HostStepCollector([environments], 1)
 
     def act(observation, step):
-        return np.zeros(observation.shape[:2], np.int32)
+        return np.zeros(observation.shape[:2], np.int32), ()
 
     one = collector.collect(act, 9)
     environments.reseed(np.array([3]))

@@ -11,6 +11,7 @@ from fedrax.environments.base import Box, Discrete, Spaces, Steps
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Clock, Objective, learners
 from fedrax.learners.distributions import Categorical, Gaussian, kl_divergence
+from fedrax.learners.ppo import Notes
 from fedrax.trees import ravel_rows
 
 UNBOUNDED = Box((2,), (-np.inf, -np.inf), (np.inf, np.inf))
@@ -46,7 +47,7 @@ def collected(learner, agent, spaces=DISCRETE, *, copies=4, seed=0, reward=None)
     if reward is None:
         reward = jax.random.normal(keys[2], shape)
     no = jnp.zeros(shape, bool)
-    return Steps(observation, action, reward, ~no, no, no, jnp.zeros(shape))
+    return Steps(observation, action, reward, ~no, no, no, jnp.zeros(shape), Notes(*agent.params.both(observation)))
 
 
 def clock(progress=0.0, seed=3):

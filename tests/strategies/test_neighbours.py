@@ -15,6 +15,7 @@ from fedrax.environments.base import Box, Discrete, Spaces, Steps
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Clock, learners
 from fedrax.learners.distributions import Categorical, Gaussian, kl_divergence
+from fedrax.learners.ppo import Notes
 from fedrax.runtime.make import make_simulation
 from fedrax.strategies.base import Tools, strategies
 from fedrax.strategies.neighbours import Message
@@ -143,7 +144,8 @@ def steps_of(agent, seed=0):
     action = LEARNER.act(agent.params, observation[:-1].reshape(-1, 2), keys[1]).reshape(8, 4)
     no = jnp.zeros((8, 4), bool)
     over = no.at[3, 1].set(True)
-    return Steps(observation, action, jax.random.normal(keys[2], (8, 4)), ~no, over, no, jnp.where(over, 2.5, 0.0))
+    reward, returns = jax.random.normal(keys[2], (8, 4)), jnp.where(over, 2.5, 0.0)
+    return Steps(observation, action, reward, ~no, over, no, returns, Notes(*agent.params.both(observation)))
 
 
 def tools(ids, aggregate=None):

@@ -173,6 +173,8 @@ class Steps(eqx.Module):
     """The step reached the time limit, and no terminal state."""
     returns: Float[Array, "T B"]
     """Undiscounted return of the episode that ended with this step, 0 where none did."""
+    notes: PyTree = ()
+    """What the learner noted at each observation when it acted, ``[T+1, B, ...]``."""
 
     @property
     def over(self) -> Bool[Array, "T B"]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from fedrax.environments.base import HostEnvironments, Steps
 
@@ -28,12 +30,14 @@ class HostStepCollector:
         for group in self.groups:
             group.observation = None
 
-    def collect(self, act: Callable[[np.ndarray, int], np.ndarray], steps: int, ids: np.ndarray | None = None) -> Steps:
+    def collect(
+        self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], steps: int, ids: np.ndarray | None = None
+    ) -> Steps:
         """``steps`` steps of every copy, from where the last ones stopped.
 
         Args:
-            act: ``act(observation[agents, copies, *o], step) -> action[agents, copies, *a]``, called with
-                step 0, 1, ... of this collection.
+            decide: ``decide(observation[agents, copies, *o], step) -> (action[agents, copies, *a], notes)``, called
+                with step 0, 1, ..., ``steps`` of this collection; notes ``[agents, copies, ...]``.
             steps: T of the result.
             ids: which groups act, ``int[m]``; unset, all. The others stand still.
 
@@ -42,17 +46,23 @@ class HostStepCollector:
         """
         chosen = self.groups if ids is None else [self.groups[index] for index in ids]
         observations, rows = [_joined([group.seen() for group in chosen])], []
+        notes = []
         ends = np.cumsum([group.environments.count for group in chosen])[:-1]
         for step in range(steps):
-            grouped = observations[-1].reshape(-1, self.copies, *observations[-1].shape[1:])
-            action = act(grouped, step)
+            action, noted = decide(self._grouped(observations[-1]), step)
+            notes.append(noted)
             action = action.reshape(-1, *action.shape[2:])
             parts = [group.step(part) for group, part in zip(chosen, np.split(action, ends), strict=True)]
             observation, *results = (_joined(list(part)) for part in zip(*parts, strict=True))
             observations.append(observation)
             rows.append((action, *results))
+        notes.append(decide(self._grouped(observations[-1]), steps)[1])
         leaves: Any = (self._by_agent(part) for part in (observations, *zip(*rows, strict=True)))
-        return Steps(*leaves)
+        return Steps(*leaves, notes=jax.tree.map(lambda *each: np.stack(each, 1), *notes))
+
+    def _grouped(self, rows: np.ndarray) -> np.ndarray:
+        """Rows ``[agents * copies, ...]`` as ``[agents, copies, ...]``."""
+        return rows.reshape(-1, self.copies, *rows.shape[1:])
 
     def _by_agent(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Rows ``[T][agents * copies, ...]`` as ``[agents, T, copies, ...]``."""

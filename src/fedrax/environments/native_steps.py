@@ -6,7 +6,7 @@ agent's side of the federation and is saved with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import NativeEnvironment, Steps
-from fedrax.environments.native_collector import Act, where_rows
+from fedrax.environments.native_collector import where_rows
+
+Decide = Callable[[Array, PRNGKeyArray], tuple[Array, PyTree]]
+"""Actions for a batch of observations, and notes."""
 
 
 class Front(eqx.Module):
@@ -45,7 +48,7 @@ def start_steps(
 def collect_steps(
     environment: NativeEnvironment,
     physics: Mapping[str, Any],
-    act: Act,
+    decide: Decide,
     key: PRNGKeyArray,
     front: Front,
     *,
@@ -58,7 +61,7 @@ def collect_steps(
     Args:
         environment: stepped in as many copies as ``front`` has.
         physics: its parameters by name: scalars, or ``[B]`` each with ``per_copy``.
-        act: ``act(observation[B, *o], key) -> action[B, *a]``.
+        decide: ``decide(observation[B, *o], key) -> (action[B, *a], notes[B, ...])``.
         key: determines every action, transition and reset.
         front: from :func:`start_steps` or the last collection.
         steps: static.
@@ -71,7 +74,7 @@ def collect_steps(
 
     def step(front: Front, key: PRNGKeyArray) -> tuple[Front, tuple[Array, ...]]:
         act_key, step_key, reset_key = jax.random.split(key, 3)
-        action = act(front.observation, act_key)
+        action, notes = decide(front.observation, act_key)
         after = jax.vmap(environment.step, (0, 0, 0, axes))(
             front.state, action, jax.random.split(step_key, copies), table
         )
@@ -92,8 +95,14 @@ def collect_steps(
             terminated,
             truncated,
             jnp.where(over, returned, 0.0),
+            notes,
         )
         return Front(state, observation, over, length, returned), row
 
-    front, (observation, *rest) = jax.lax.scan(step, front, jax.random.split(key, steps))
-    return Steps(jnp.concatenate([observation, front.observation[None]]), *rest), front
+    key, last_key = jax.random.split(key)
+    front, (observation, *rest, notes) = jax.lax.scan(step, front, jax.random.split(key, steps))
+    _, last = decide(front.observation, last_key)
+    observation, notes = jax.tree.map(
+        lambda x, y: jnp.concatenate([x, y[None]]), (observation, notes), (front.observation, last)
+    )
+    return Steps(observation, *rest, notes=notes), front

@@ -130,6 +130,10 @@ class Learner(eqx.Module):
     def act(self, params: Any, observation: Array, key: PRNGKeyArray | None) -> Array:
         """Actions for a batch of observations ``[B, *o]``: sampled with ``key``, greedy without."""
 
+    def decide(self, params: Any, observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
+        """Actions as of :meth:`act`, and what to note with them, ``[B, ...]``: it comes back as :attr:`Steps.notes`."""
+        return self.act(params, observation, key), ()
+
     def apply(
         self, params: PyTree, optimizer: PyTree, gradient: PyTree, *, scale: float | Array = 1.0
     ) -> tuple[PyTree, PyTree]:

@@ -38,6 +38,13 @@ class Rollout(NamedTuple):
     reference: PyTree
 
 
+class Notes(NamedTuple):
+    """What acting computes and learning needs again; leaves ``[..., B]``."""
+
+    taken_by: Distribution
+    value: Array
+
+
 class Adaptive(eqx.Module):
     """What an agent remembers between updates."""
 
@@ -151,6 +158,11 @@ class PPO(Learner):
         distribution = params(observation)
         return distribution.mode() if key is None else distribution.sample(key)
 
+    def decide(self, params: ActorCritic, observation: Array, key: PRNGKeyArray) -> tuple[Array, Notes]:
+        """Actions ``[B, *a]``, with the policy they are drawn from and the values."""
+        distribution, value = params.both(observation)
+        return distribution.sample(key), Notes(distribution, value)
+
     def outputs(self, params: ActorCritic, experience: Steps) -> Distribution:
         """The policy at every step, ``[T * B, ...]``."""
         return params(flatten_steps(experience.observation[:-1]))
@@ -159,7 +171,7 @@ class PPO(Learner):
         self, agent: Agent, experience: Steps, objective: Objective, clock: Clock
     ) -> tuple[Agent, dict[str, Array]]:
         """``update_epochs`` passes over the collection in random minibatches."""
-        rollout = self._rollout(agent, experience, objective)
+        rollout = self._rollout(experience, objective)
         count = rollout.value.shape[0]
         scale = 1.0 - clock.progress if self.anneal_learning_rate else 1.0
         coefficient = agent.memory.kl_coefficient
@@ -198,9 +210,9 @@ class PPO(Learner):
         report["explained_variance"] = _explained(rollout.value, rollout.value + rollout.advantage, rollout.valid)
         return Agent(params, optimizer, memory, agent.private), report
 
-    def _rollout(self, agent: Agent, experience: Steps, objective: Objective) -> Rollout:
-        """Values, advantages and the acting policy's outputs, all with the parameters that collected."""
-        distribution, values = agent.params.both(experience.observation)
+    def _rollout(self, experience: Steps, objective: Objective) -> Rollout:
+        """Values, advantages and the acting policy's outputs, all as noted when acting."""
+        distribution, values = experience.notes
         advantage = generalised_advantages(experience, values, discount=self.discount, gae_lambda=self.gae_lambda)
         taken_by = jax.tree.map(lambda x: x[:-1], distribution)
         own = jax.tree.map(flatten_steps, taken_by)

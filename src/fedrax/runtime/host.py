@@ -20,7 +20,8 @@ from fedrax.federation import Federation, Roster, State
 from fedrax.learners.base import Clock
 from fedrax.runtime.base import Simulation, summed_reports
 from fedrax.runtime.draws import same_environments
-from fedrax.runtime.programs import Actor, Programs, put_rows, stack, unstack
+from fedrax.runtime.mapping import agents_side_by_side
+from fedrax.runtime.programs import Decider, Programs, put_rows, stack, unstack
 from fedrax.seeds import derive, host_seeds
 from fedrax.strategies.base import Downlink
 
@@ -37,7 +38,9 @@ class HostSimulation(Simulation):
         self.training_horizon = min(config.environment.horizon or time_limit, time_limit)
         self.evaluation_horizon = min(config.evaluation.horizon or self.training_horizon, time_limit)
         self.sites = [Site(self, seed) for seed in config.all_seeds]
-        self.programs = Programs(federation)
+        copies = self.copies if federation.learner.steps is not None else federation.strategy.max_episodes
+        steps = copies * (federation.learner.steps or self.training_horizon)
+        self.programs = Programs(federation, config.runtime.agents_per_batch or agents_side_by_side(federation, steps))
 
     def init(self) -> State:
         """The states before the first round."""
@@ -119,7 +122,7 @@ class HostSimulation(Simulation):
             update_key = derive(key, "work", update)
             fresh = update == 0
             collected = site.collect(
-                programs.actor_of_agents(agents, downlink, roster, update_key, fresh=fresh),
+                programs.decider_of_agents(agents, downlink, roster, update_key, fresh=fresh),
                 roster,
                 downlink,
             )
@@ -185,13 +188,17 @@ class Site:
         own = self.strategy.server_episodes
         self.server = HostCollector(simulation._make(own, self.horizon), 1, own) if own else None
 
-    def collect(self, act: Actor, roster: Roster, downlink: Downlink) -> Experience:
+    def collect(self, decide: Decider, roster: Roster, downlink: Downlink) -> Experience:
         """The participants' experience of one local update, leaves ``[m, ...]``."""
         if isinstance(self.agents, HostStepCollector):
             assert self.steps is not None
             ids = None if len(self.agents.groups) == 1 else np.asarray(roster.ids)
-            return self.agents.collect(act, self.steps, ids)
+            return self.agents.collect(decide, self.steps, ids)
         counts = np.full(len(roster.ids), int(downlink.episodes))
+
+        def act(observation: np.ndarray, step: int) -> np.ndarray:
+            return decide(observation, step)[0]
+
         return self.agents.collect(act, counts, self.strategy.max_episodes, self.horizon)
 
     def reseed(self, index: int) -> None:

@@ -9,8 +9,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from fedrax.federation import Federation
+
 AGENTS = "agents"
 """Name of the mapped axis, for collectors that reduce over it."""
+WIDE = 50_000
+"""Weights of a network whose layers are wide enough to fill a CPU when only one agent is computed."""
+STEPS_AT_ONCE = 4_000_000
+"""Steps of experience held together: some hundred megabytes for small observations."""
+
+
+def agents_side_by_side(federation: Federation, steps_per_agent: int) -> int:
+    """How many agents to compute together: enough to fill the processor, few enough that memory suffices.
+
+    Agents who step on from their own parameters share no product, and on a CPU a batch of wide products takes longer
+    than one after the other.
+    """
+    learner = federation.learner
+    if learner.steps is not None and jax.default_backend() == "cpu":
+        network = jax.eval_shape(lambda key: learner.init_params(key, federation.spaces), jax.random.key(0))
+        if sum(leaf.size for leaf in jax.tree.leaves(network)) > WIDE:
+            return 1
+    return max(1, STEPS_AT_ONCE // steps_per_agent)
 
 
 def map_agents(function: Callable[[PyTree], Any], inputs: PyTree, batch: int) -> Any:

@@ -21,7 +21,7 @@ from fedrax.federation import Federation, State, Tally
 from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import Simulation, agent_report, summed_reports
 from fedrax.runtime.draws import same_environments, unseen_draws
-from fedrax.runtime.mapping import AGENTS, map_agents
+from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_agents
 from fedrax.runtime.programs import close_round, put_rows, take_rows
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, select
@@ -47,7 +47,8 @@ class NativeSimulation(Simulation):
         limit = environment.time_limit
         self.training_horizon = min(config.environment.horizon or limit, limit)
         self.evaluation_horizon = min(config.evaluation.horizon or self.training_horizon, limit)
-        self.batch = config.runtime.agents_per_batch or agents_side_by_side(self._steps_per_agent(), config.seeds)
+        steps = self._steps_per_agent() * config.seeds
+        self.batch = config.runtime.agents_per_batch or agents_side_by_side(federation, steps)
         self.rounds: Callable[[State, Array], tuple[State, dict[str, Array]]]
         self.rounds = self._jitted = jax.jit(self._rounds, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluation, static_argnames="episodes")
@@ -188,19 +189,23 @@ class NativeSimulation(Simulation):
             (agent, front), (number, key) = carry, inputs
             acting = federation.learner.acting(agent.params)
 
-            def act(observation: Array, key: PRNGKeyArray) -> Array:
-                return federation.act(acting, observation, key, byzantine)
+            def decide(observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
+                return federation.decide(acting, observation, key, byzantine)
 
             experience: Experience
             if federation.learner.steps is None:
                 experience = self._collect(
-                    act, derive(key, "collect"), physics, count=downlink.episodes, most=strategy.max_episodes
+                    lambda observation, k: decide(observation, k)[0],
+                    derive(key, "collect"),
+                    physics,
+                    count=downlink.episodes,
+                    most=strategy.max_episodes,
                 )
             else:
                 experience, front = collect_steps(
                     self.environment,
                     self._physics(physics),
-                    act,
+                    decide,
                     derive(key, "collect"),
                     front,
                     steps=federation.learner.steps,
@@ -312,11 +317,3 @@ class NativeSimulation(Simulation):
             horizon=self.evaluation_horizon,
             axis_names=axis_names,
         )
-
-
-def agents_side_by_side(steps_per_agent: int, seeds: int) -> int:
-    """How many agents to compute together: enough to fill a processor, few enough that the episodes stay small.
-
-    About four million steps of episodes at once, some hundred megabytes for small observations.
-    """
-    return max(1, 4_000_000 // (steps_per_agent * seeds))

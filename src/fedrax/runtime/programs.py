@@ -15,12 +15,15 @@ from fedrax.environments.base import Experience
 from fedrax.federation import Exchange, Federation, Roster, State, round_metrics
 from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import agent_report, tally_round
+from fedrax.runtime.mapping import map_agents
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, ServerWork, select
 from fedrax.trees import ravel_rows, unravel_like
 
 Actor = Callable[[np.ndarray, int], np.ndarray]
 """Actions for a batch of observations in the given step of a collection."""
+Decider = Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]]
+"""The same with the learner's notes."""
 
 
 class Opened(NamedTuple):
@@ -33,14 +36,17 @@ class Opened(NamedTuple):
 
 
 class Programs:
-    """Compiled verbs for one seed. ``fresh`` says that agents have not absorbed the broadcast yet.
+    """Compiled verbs for one seed; ``batch`` agents learn side by side.
+
+    ``fresh`` says that agents have not absorbed the broadcast yet.
 
     Agents absorb it inside the mapped function, where whatever they take over from it unchanged stays one array for
     all of them: acting and learning then use one large matrix product.
     """
 
-    def __init__(self, federation: Federation) -> None:
+    def __init__(self, federation: Federation, batch: int) -> None:
         self.federation = federation
+        self.batch = batch
         self.open = jax.jit(self._open)
         self.work = jax.jit(self._work, static_argnames="fresh")
         self.exchange = jax.jit(self._exchange)
@@ -53,12 +59,12 @@ class Programs:
         )
         self._vector = jax.jit(lambda params: self._stack(jax.tree.map(lambda x: x[None], params))[0])
         self._agents_vectors = jax.jit(self._vectors, static_argnames="fresh")
-        self._act_agents = jax.jit(self._agents)
+        self._decide_agents = jax.jit(self._agents)
         self._act_server = jax.jit(self._server)
         self._stacked = jax.jit(self._stack)
         self._act_evaluated = jax.jit(self._evaluated)
 
-    def actor_of_agents(
+    def decider_of_agents(
         self,
         agents: Agent,
         downlink: Downlink,
@@ -66,12 +72,12 @@ class Programs:
         key: PRNGKeyArray,
         *,
         fresh: bool,
-    ) -> Actor:
-        """``act(observation[m, copies, *o], step) -> action[m, copies, *a]`` of all agents."""
+    ) -> Decider:
+        """``decide(observation[m, copies, *o], step) -> (action[m, copies, *a], notes)`` of all agents."""
         vectors = self._agents_vectors(agents, downlink, roster.ids, fresh=fresh)
         key_data = jax.random.key_data(key)
-        return lambda observation, step: np.asarray(
-            self._act_agents(vectors, roster.byzantine, key_data, observation, np.int32(step))
+        return lambda observation, step: jax.tree.map(
+            np.asarray, self._decide_agents(vectors, roster.byzantine, key_data, observation, np.int32(step))
         )
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
@@ -108,11 +114,13 @@ class Programs:
         """The policies as rows of what they act with."""
         return ravel_rows(jax.vmap(self.federation.learner.acting)(params))
 
-    def _agents(self, vectors: Array, byzantine: Array, key_data: Array, observation: Array, step: Array) -> Array:
+    def _agents(
+        self, vectors: Array, byzantine: Array, key_data: Array, observation: Array, step: Array
+    ) -> tuple[Array, PyTree]:
         key = derive(jax.random.wrap_key_data(key_data), "act", step)
 
-        def one(vector: Array, byzantine: Array, observation: Array, key: PRNGKeyArray) -> Array:
-            return self.federation.act(unravel_like(self._acting, vector), observation, key, byzantine)
+        def one(vector: Array, byzantine: Array, observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
+            return self.federation.decide(unravel_like(self._acting, vector), observation, key, byzantine)
 
         return jax.vmap(one)(vectors, byzantine, observation, jax.random.split(key, byzantine.shape[0]))
 
@@ -147,14 +155,15 @@ class Programs:
         keys = jax.random.split(derive(clock.key, "learn"), roster.ids.shape[0])
 
         def one(
-            agent: Agent, experience: Experience, index: Array, byzantine: Array, key: PRNGKeyArray
+            inputs: tuple[Agent, Experience, Array, Array, PRNGKeyArray],
         ) -> tuple[Agent, dict[str, Any]]:
+            agent, experience, index, byzantine, key = inputs
             if fresh:
                 agent = self.federation.strategy.absorb(agent, downlink, index)
             agent, learning = self.federation.work(agent, experience, Clock(key, clock.progress), byzantine)
             return agent, agent_report(experience, learning)
 
-        return jax.vmap(one)(agents, experience, roster.ids, roster.byzantine, keys)
+        return map_agents(one, (agents, experience, roster.ids, roster.byzantine, keys), self.batch)
 
     def _exchange(
         self, server: PyTree, downlink: Downlink, roster: Roster, agents: Agent, key: PRNGKeyArray

@@ -1,0 +1,243 @@
+"""Speed of federated MDPO on MiniGrid: steps per second of whole runs, and where the time goes.
+
+    python benchmarks/fedppo_speed.py native      # SimpleCrossingS9N2 in JAX, 3 agents of 4 copies
+    python benchmarks/fedppo_speed.py envpool     # DoorKey-6x6, the same; needs the envpool extra
+
+The rate is that of training with everything it does: evaluation every fourth round, records and checkpoints; without
+compiling. The parts are timed one by one, outside of it: what they leave of the whole is evaluation, records and the
+runtime. Run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from fedrax.config import Config, resolve
+from fedrax.environments.base import Steps
+from fedrax.environments.native_steps import Front, collect_steps
+from fedrax.learners.actor_critic import ActorCritic, GridTorso
+from fedrax.learners.base import Agent, Clock, Objective
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.host import HostSimulation
+from fedrax.runtime.make import make_simulation
+from fedrax.runtime.mapping import map_agents
+from fedrax.runtime.native import NativeSimulation
+from fedrax.runtime.training import train_run
+
+from common import save
+
+ROUNDS = 8
+PRESETS = {"native": ("fedppo/simple-crossing", 10_000), "envpool": ("fedppo/doorkey", 6_000)}
+"""What is trained, and the steps per second to reach."""
+
+
+def measure(kind: str) -> dict[str, Any]:
+    """The rate, the table, and the share of the machine's own speed at matrix products."""
+    preset, target = PRESETS[kind]
+    config = resolve(preset, ["environment.backend=envpool"] if kind == "envpool" else [])
+    steps_per_round = steps_of_round(config)
+    short, long = (elapsed(preset, rounds) for rounds in (ROUNDS, 3 * ROUNDS))
+    seconds = (long - short) / (2 * ROUNDS)
+    updates = config.federation.local_updates
+    parts = native_parts(config) if kind == "native" else host_parts(config)
+    whole = 1e3 * seconds / updates
+    table = {name: round(1e3 * value, 2) for name, value in parts.items()}
+    table["evaluation, records, rest"] = round(whole - sum(table.values()), 2)
+    operations, peak = operations_per_step(config), matrix_peak()
+    rate = steps_per_round / seconds
+    return {
+        "preset": preset,
+        "steps_per_second": round(rate),
+        "target": target,
+        "milliseconds_per_update_of_all_agents": round(whole, 1),
+        "of_which": table,
+        "share": {name: round(value / whole, 3) for name, value in table.items()},
+        "megaflop_per_step": round(operations / 1e6, 2),
+        "peak_gigaflops": round(peak / 1e9),
+        "share_of_peak": round(operations * rate / peak, 3),
+    }
+
+
+def steps_of_round(config: Config) -> int:
+    """Environment steps of all agents."""
+    learner = config.component("learner")
+    return learner.steps * config.environment.copies * config.federation.agents * config.federation.local_updates
+
+
+def elapsed(preset: str, rounds: int) -> float:
+    """Seconds of a whole run of so many rounds, compiling excepted as far as it is told apart."""
+    config = resolve(preset, [f"budget.rounds={rounds}", "budget.steps_per_agent=none"])
+    simulation = make_simulation(config)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = RunDirectory.create(Path(folder) / "run")
+        try:
+            started = time.perf_counter()
+            summary = train_run(config, simulation, directory, progress=False)
+            return time.perf_counter() - started - summary["seconds_compile"]
+        finally:
+            simulation.close()
+
+
+def native_parts(config: Config) -> dict[str, float]:
+    """Seconds of each part of one update of all agents, as the runtime maps them."""
+    simulation = make_simulation(config)
+    assert isinstance(simulation, NativeSimulation)
+    federation, learner = simulation.federation, simulation.federation.learner
+    agents, fronts = started_agents(simulation)
+    key, clock = jax.random.key(0), Clock(jax.random.key(1), jnp.asarray(0.0))
+    physics = simulation.environment.physics()
+    choices = federation.spaces.action.n
+
+    def collect(inputs: tuple[Agent, Front], *, acts: bool) -> tuple[Steps, Front]:
+        agent, front = inputs
+        acting = learner.acting(agent.params)
+
+        def decide(observation: Array, key: Array) -> tuple[Array, PyTree]:
+            if acts:
+                return learner.decide(acting, observation, key)
+            return jax.random.randint(key, observation.shape[:1], 0, choices), ()
+
+        return collect_steps(
+            simulation.environment,
+            physics,
+            decide,
+            key,
+            front,
+            steps=learner.steps,
+            horizon=simulation.training_horizon,
+        )
+
+    def mapped(function: Callable[[PyTree], Any]) -> Callable[[PyTree], Any]:
+        return jax.jit(lambda inputs: map_agents(function, inputs, simulation.batch))
+
+    acted = mapped(partial(collect, acts=True))
+    experience, _ = acted((agents, fronts))
+    stepping = best(mapped(partial(collect, acts=False)), (agents, fronts))
+    collecting = best(acted, (agents, fronts))
+    return {
+        "stepping": stepping,
+        "acting": collecting - stepping,
+        **learning_parts(simulation, agents, experience, clock, mapped),
+    }
+
+
+def host_parts(config: Config) -> dict[str, float]:
+    """The same where EnvPool steps: what it takes itself, then dispatch, networks and records of each step."""
+    simulation = make_simulation(config)
+    assert isinstance(simulation, HostSimulation)
+    learner = simulation.federation.learner
+    agents, _ = started_agents(simulation)
+    site = simulation.sites[0]
+    state = jax.tree.map(lambda x: x[0], simulation.init())
+    site.reseed(0)
+    programs, key = simulation.programs, jax.random.key(0)
+    opened = programs.open(state, key)
+
+    def collect() -> Steps:
+        decide = programs.decider_of_agents(agents, opened.downlink, opened.roster, key, fresh=False)
+        return site.collect(decide, opened.roster, opened.downlink)
+
+    experience = jax.tree.map(jnp.asarray, collect())
+    environments = site.agents.groups[0].environments
+    actions = np.random.default_rng(0).integers(0, 7, (learner.steps, environments.count))
+
+    def step() -> None:
+        for row in actions:
+            environments.step(row)
+
+    stepping = best(lambda _: step(), None)
+    collecting = best(lambda _: collect(), None)
+    clock = Clock(jax.random.key(1), jnp.asarray(0.0))
+
+    def mapped(function: Callable[[PyTree], Any]) -> Callable[[PyTree], Any]:
+        return jax.jit(lambda inputs: map_agents(function, inputs, simulation.programs.batch))
+
+    parts = {"stepping": stepping, "acting": collecting - stepping}
+    parts |= learning_parts(simulation, agents, experience, clock, mapped)
+    simulation.close()
+    return parts
+
+
+def learning_parts(
+    simulation: NativeSimulation | HostSimulation,
+    agents: Agent,
+    experience: Steps,
+    clock: Clock,
+    mapped: Callable[[Callable[[PyTree], Any]], Callable[[PyTree], Any]],
+) -> dict[str, float]:
+    """An update without a penalty, and what the neighbours add."""
+    learner, strategy = simulation.federation.learner, simulation.federation.strategy
+    alone = best(mapped(lambda x: learner.learn(*x, Objective(), clock)), (agents, experience))
+    linked = best(mapped(lambda x: learner.learn(*x, strategy.objective(x[0]), clock)), (agents, experience))
+    return {"learning": alone, "neighbours": linked - alone}
+
+
+def started_agents(simulation: NativeSimulation | HostSimulation) -> tuple[Agent, PyTree]:
+    """The agents of a first round after the broadcast, and where their environments stand."""
+    state = jax.tree.map(lambda x: x[0], simulation.init())
+    strategy = simulation.federation.strategy
+    downlink = strategy.broadcast(state.server, jax.random.key(0))
+    count = jnp.arange(simulation.federation.agents)
+    return jax.vmap(strategy.absorb, (0, None, 0))(state.agents, downlink, count), state.environments
+
+
+def operations_per_step(config: Config) -> float:
+    """Floating-point operations in matrix products for one environment step of one agent.
+
+    A pass forward when it acts and one for each neighbour's opinion; in every epoch one forward and two backward, of
+    which the first layer needs one.
+    """
+    simulation = make_simulation(config)
+    federation = simulation.federation
+    network = jax.eval_shape(lambda key: federation.learner.init_params(key, federation.spaces), jax.random.key(0))
+    assert isinstance(network, ActorCritic)
+    assert isinstance(network.torso, GridTorso)
+    sides = range(6, 0, -1)
+    layers = [side**2 * math.prod(c.weight.shape) for side, c in zip(sides, network.torso.convolutions, strict=False)]
+    dense = [network.torso.dense, network.actor, network.critic]
+    forward = 2.0 * (sum(layers) + sum(math.prod(layer.weight.shape) for layer in dense))
+    weights = federation.strategy.broadcast(
+        jax.tree.map(lambda x: x[0], simulation.init()).server, jax.random.key(0)
+    ).weights
+    neighbours = float((np.asarray(weights) > 0).sum(1).mean())
+    simulation.close()
+    epochs = federation.learner.update_epochs
+    return (1 + neighbours) * forward + epochs * (3 * forward - 2 * layers[0])
+
+
+def matrix_peak(size: int = 2048) -> float:
+    """Floating-point operations per second of a large product."""
+    x = jax.random.normal(jax.random.key(0), (size, size))
+    return 2 * size**3 / best(jax.jit(lambda x: x @ x), x)
+
+
+def best(function: Callable[[Any], Any], inputs: Any, repeats: int = 15) -> float:
+    """Seconds of the fastest call after a first one."""
+    jax.block_until_ready(function(inputs))
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(function(inputs))
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=PRESETS)
+    chosen = parser.parse_args().kind
+    measured = measure(chosen)
+    print(measured)
+    save(f"fedppo_speed_{chosen}", measured)
