@@ -20,7 +20,7 @@ def steps_of(reward, terminated, truncated):
     rows = [jnp.asarray(x)[:, None] for x in (reward * valid, valid, terminated, truncated)]
     count = len(reward)
     zeros = jnp.zeros((count, 1))
-    return Steps(jnp.zeros((count + 1, 1, 1)), zeros, rows[0], rows[1], rows[2], rows[3], zeros)
+    return Steps(jnp.zeros((count + 1, 1, 1)), (), zeros, rows[0], rows[1], rows[2], rows[3], zeros)
 
 
 def by_definition(steps, values, discount, gae_lambda):

@@ -47,7 +47,7 @@ def collected(learner, agent, spaces=DISCRETE, *, copies=4, seed=0, reward=None)
     if reward is None:
         reward = jax.random.normal(keys[2], shape)
     no = jnp.zeros(shape, bool)
-    return Steps(observation, action, reward, ~no, no, no, jnp.zeros(shape), Notes(*agent.params.both(observation)))
+    return Steps(observation, Notes(*agent.params.both(observation)), action, reward, ~no, no, no, jnp.zeros(shape))
 
 
 def clock(progress=0.0, seed=3):

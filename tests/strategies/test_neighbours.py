@@ -145,7 +145,7 @@ def steps_of(agent, seed=0):
     no = jnp.zeros((8, 4), bool)
     over = no.at[3, 1].set(True)
     reward, returns = jax.random.normal(keys[2], (8, 4)), jnp.where(over, 2.5, 0.0)
-    return Steps(observation, action, reward, ~no, over, no, returns, Notes(*agent.params.both(observation)))
+    return Steps(observation, Notes(*agent.params.both(observation)), action, reward, ~no, over, no, returns)
 
 
 def tools(ids, aggregate=None):

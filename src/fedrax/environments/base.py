@@ -163,6 +163,8 @@ class Steps(eqx.Module):
     """
 
     observation: Float[Array, "T+1 B *o"]
+    notes: PyTree
+    """What the learner noted at each observation when it acted, leaves ``[T+1, B, ...]``."""
     action: Array
     """``[T, B, *action]``, as taken (an attack may have replaced the policy's choice)."""
     reward: Float[Array, "T B"]
@@ -173,8 +175,6 @@ class Steps(eqx.Module):
     """The step reached the time limit, and no terminal state."""
     returns: Float[Array, "T B"]
     """Undiscounted return of the episode that ended with this step, 0 where none did."""
-    notes: PyTree = ()
-    """What the learner noted at each observation when it acted, ``[T+1, B, ...]``."""
 
     @property
     def over(self) -> Bool[Array, "T B"]:

@@ -57,8 +57,9 @@ class HostStepCollector:
             observations.append(observation)
             rows.append((action, *results))
         notes.append(decide(self._grouped(observations[-1]), steps)[1])
-        leaves: Any = (self._by_agent(part) for part in (observations, *zip(*rows, strict=True)))
-        return Steps(*leaves, notes=jax.tree.map(lambda *each: np.stack(each, 1), *notes))
+        observation, *others = (self._by_agent(part) for part in (observations, *zip(*rows, strict=True)))
+        leaves: Any = (observation, jax.tree.map(lambda *each: np.stack(each, 1), *notes), *others)
+        return Steps(*leaves)
 
     def _grouped(self, rows: np.ndarray) -> np.ndarray:
         """Rows ``[agents * copies, ...]`` as ``[agents, copies, ...]``."""

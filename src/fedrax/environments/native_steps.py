@@ -89,20 +89,20 @@ def collect_steps(
         over = terminated | truncated
         row = (
             front.observation,
+            notes,
             action,
             reward,
             valid,
             terminated,
             truncated,
             jnp.where(over, returned, 0.0),
-            notes,
         )
         return Front(state, observation, over, length, returned), row
 
     key, last_key = jax.random.split(key)
-    front, (observation, *rest, notes) = jax.lax.scan(step, front, jax.random.split(key, steps))
+    front, (observation, notes, *rest) = jax.lax.scan(step, front, jax.random.split(key, steps))
     _, last = decide(front.observation, last_key)
     observation, notes = jax.tree.map(
         lambda x, y: jnp.concatenate([x, y[None]]), (observation, notes), (front.observation, last)
     )
-    return Steps(observation, *rest, notes=notes), front
+    return Steps(observation, notes, *rest), front
