@@ -69,7 +69,7 @@ class EnvironmentConfig(Model):
     threads: int | None = pydantic.Field(None, gt=0, description="threads of a host environment; unset, all cores")
     heterogeneity: dict[str, Any] = pydantic.Field(
         default_factory=dict,
-        description="per-agent physical parameters: name = number, list, or {distribution, ...} (native environments)",
+        description="per-agent physical parameters: name = number, list, or {distribution, ...}",
     )
 
 

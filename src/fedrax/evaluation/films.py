@@ -53,7 +53,7 @@ def film(
         frames = list(_native_frames(config, simulation, act, agent, episodes))
     else:
         rate = int(gymnasium.spec(config.environment.id).kwargs.get("render_fps", FRAMES_PER_SECOND))
-        frames = list(_host_frames(config, simulation, act, episodes))
+        frames = list(_host_frames(config, simulation, act, agent, episodes))
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix in formats:
@@ -93,10 +93,15 @@ def _native_frames(config: Config, simulation: Simulation, act: Act, agent: int,
         yield environment.draw(state, physics)
 
 
-def _host_frames(config: Config, simulation: Simulation, act: Act, episodes: int) -> Iterator[np.ndarray]:
+def _host_frames(config: Config, simulation: Simulation, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
     settings = config.environment
+    draws = physics_draws(config)
     environment = make_single(
-        settings.id, simulation.evaluation_horizon, mission=settings.mission, render_mode="rgb_array"
+        settings.id,
+        simulation.evaluation_horizon,
+        mission=settings.mission,
+        render_mode="rgb_array",
+        parameters=draws[agent] if draws else None,
     )
     try:
         for seed in host_seeds((episodes,), config.evaluation.seed, "evaluation"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from fedrax.config import Config
 from fedrax.environments.heterogeneity import draw
+from fedrax.environments.host_parameters import check_host_name, check_host_parameters, host_defaults
 from fedrax.environments.native import native_environments
 from fedrax.errors import FedraxError
 
@@ -15,14 +17,17 @@ def physics_draws(config: Config) -> list[dict[str, float]]:
 
     They depend on the configuration's first seed alone: all seeds, and all methods compared, act in the same
     environments.
+
+    Raises:
+        FedraxError: parameters that the environment does not have, or that make no environment.
     """
     settings = config.environment
     if not settings.heterogeneity:
         return []
-    environment = native_environments[settings.id]()
-    draws = draw(settings.heterogeneity, environment.physics(), config.federation.agents, config.seed)
+    defaults, check = _parameters(config)
+    draws = draw(settings.heterogeneity, defaults, config.federation.agents, config.seed)
     for physics in draws:
-        environment.check(physics)
+        check(physics)
     return draws
 
 
@@ -42,8 +47,22 @@ def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:
                 "distributions to draw from, for example {distribution = 'uniform', low = 0.5, high = 1.5}"
             )
     agents = config.federation.agents
-    defaults = native_environments[settings.id]().physics()
-    return draw(settings.heterogeneity, defaults, agents + count, config.seed)[agents:]
+    defaults, check = _parameters(config)
+    draws = draw(settings.heterogeneity, defaults, agents + count, config.seed)[agents:]
+    for physics in draws:
+        check(physics)
+    return draws
+
+
+def _parameters(config: Config) -> tuple[dict[str, float], Callable[[Mapping[str, float]], None]]:
+    """The environment's parameters with their defaults, and what checks their values."""
+    settings = config.environment
+    if settings.native and settings.id in native_environments:
+        environment = native_environments[settings.id]()
+        return environment.physics(), environment.check
+    for name in settings.heterogeneity:
+        check_host_name(settings.id, name)
+    return host_defaults(settings.id), partial(check_host_parameters, settings.id)
 
 
 def same_environments(config: Config) -> FedraxError:

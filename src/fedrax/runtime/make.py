@@ -29,20 +29,15 @@ def make_simulation(config: Config) -> Simulation:
         settings.id, native=settings.native, backend=settings.backend, mission=settings.mission
     )
     federation = make_federation(config, described.spaces)
+    draws = physics_draws(config)
     if described.native:
         from fedrax.runtime.native import NativeSimulation
 
         environment = native_environments[settings.id]()
-        draws = physics_draws(config)
         return NativeSimulation(config, federation, environment, stack_physics(draws) if draws else None)
-    if settings.heterogeneity:
-        raise FedraxError(
-            f"environment.heterogeneity needs a native environment ({', '.join(native_environments)}), "
-            f"and {settings.id!r} is stepped by Gymnasium or EnvPool; remove it or change environment.id"
-        )
     from fedrax.runtime.host import HostSimulation
 
-    return HostSimulation(config, federation, described.time_limit)
+    return HostSimulation(config, federation, described.time_limit, draws)
 
 
 def make_federation(config: Config, spaces: Spaces) -> Federation:
