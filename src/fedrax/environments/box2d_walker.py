@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from Box2D import b2World
 from gymnasium.envs.box2d.bipedal_walker import (
     SCALE,
     TERRAIN_GRASS,
@@ -30,6 +31,9 @@ class VariedBipedalWalker(BipedalWalker):
     bit for bit: an obstacle's kind is then one bounded integer, as in Gymnasium. With unequal weights it is one
     uniform number, and all later draws differ.
 
+    Every episode starts in a world of its own. Gymnasium's walker keeps one world for all episodes, whose solver
+    depends on what happened in it before, so that there only a fresh instance repeats an episode bit for bit.
+
     Args:
         parameters: ``stump``, ``stairs``, ``pit``: weights of the kinds of obstacle, which their sum divides; all 0,
             there are none. ``stair_steps_low`` to ``stair_steps_high``, ``stump_size_*``, ``pit_gap_*``: whole numbers,
@@ -46,6 +50,14 @@ class VariedBipedalWalker(BipedalWalker):
         self.parameters = dict(parameters)
         self._equal = len(set(weights)) == 1
         self._cumulative = np.cumsum(weights)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """A fresh episode, which depends on the random stream alone."""
+        self._destroy()
+        self.world = b2World()
+        return super().reset(seed=seed, options=options)
 
     def _generate_terrain(self, hardcore: bool) -> None:
         """Gymnasium's terrain: grass, and with ``hardcore`` an obstacle after every stretch of it.

@@ -16,7 +16,7 @@ from fedrax.environments.base import Experience, HostEnvironments
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_joined import JoinedEnvironments
-from fedrax.environments.host_parameters import Parameters
+from fedrax.environments.host_parameters import Parameters, host_defaults
 from fedrax.environments.host_steps import HostStepCollector
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation, Roster, State
@@ -149,12 +149,13 @@ class HostSimulation(Simulation):
 
     def _make(self, count: int, horizon: int, parameters: Sequence[Parameters] | None = None) -> HostEnvironments:
         settings = self.config.environment
-        # One engine for all of a run's environments: EnvPool's numbers are not quite Gymnasium's.
-        backend = "gymnasium" if self.draws and parameters is None else settings.backend
+        if self.draws and parameters is None:
+            # One engine for all of a run's environments: EnvPool's numbers are not quite Gymnasium's.
+            parameters = [host_defaults(settings.id)] * count
         return make_host(
             settings.id,
             count,
-            backend=backend,
+            backend=settings.backend,
             threads=settings.threads,
             max_episode_steps=horizon,
             mission=settings.mission,
