@@ -107,7 +107,9 @@ def test_noise_that_cannot_be_added_is_refused():
     whole = gymnasium.wrappers.TransformObservation(
         Mirror(), lambda seen: seen.astype(np.uint8), gymnasium.spaces.Box(0, 255, (5,), np.uint8)
     )
-    with pytest.raises(FedraxError, match=r"observation_noise_\* need observations that are real numbers, and those of"):
+    with pytest.raises(
+        FedraxError, match=r"observation_noise_\* need observations that are real numbers, and those of"
+    ):
         Noise(whole, observation_noise_std=0.1)
     with pytest.raises(FedraxError, match=r"'envpool' cannot vary 'CartPole-v1'.*set environment.backend=gymnasium"):
         make_host("CartPole-v1", 1, backend="envpool", parameters=[host_defaults("CartPole-v1")])
