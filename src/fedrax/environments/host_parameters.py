@@ -12,7 +12,7 @@ from typing import Any
 
 import gymnasium
 
-from fedrax.environments.noise import NOISE, Noise
+from fedrax.environments.host_noise import NOISE, Noise
 from fedrax.errors import FedraxError, unknown
 
 Parameters = Mapping[str, float]

@@ -21,14 +21,7 @@ def physics_draws(config: Config) -> list[dict[str, float]]:
     Raises:
         FedraxError: parameters that the environment does not have, or that make no environment.
     """
-    settings = config.environment
-    if not settings.heterogeneity:
-        return []
-    defaults, check = _parameters(config)
-    draws = draw(settings.heterogeneity, defaults, config.federation.agents, config.seed)
-    for physics in draws:
-        check(physics)
-    return draws
+    return _draws(config, config.federation.agents) if config.environment.heterogeneity else []
 
 
 def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:
@@ -47,8 +40,13 @@ def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:
                 "distributions to draw from, for example {distribution = 'uniform', low = 0.5, high = 1.5}"
             )
     agents = config.federation.agents
+    return _draws(config, agents + count)[agents:]
+
+
+def _draws(config: Config, agents: int) -> list[dict[str, float]]:
+    """The parameters of so many agents' environments, checked."""
     defaults, check = _parameters(config)
-    draws = draw(settings.heterogeneity, defaults, agents + count, config.seed)[agents:]
+    draws = draw(config.environment.heterogeneity, defaults, agents, config.seed)
     for physics in draws:
         check(physics)
     return draws

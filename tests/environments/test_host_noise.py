@@ -6,7 +6,7 @@ import pytest
 
 from fedrax.environments.host import make_host, make_single
 from fedrax.environments.host_parameters import host_defaults, with_noise
-from fedrax.environments.noise import Noise
+from fedrax.environments.host_noise import Noise
 from fedrax.errors import FedraxError
 
 from probe import PROBE
