@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from fedrax.environments.host import make_host, make_single
-from fedrax.environments.host_parameters import host_defaults, with_noise
 from fedrax.environments.host_noise import Noise
+from fedrax.environments.host_parameters import host_defaults, with_noise
 from fedrax.errors import FedraxError
 
 from probe import PROBE
