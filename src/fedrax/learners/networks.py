@@ -13,7 +13,7 @@ from fedrax.environments.base import Box, Discrete, Spaces
 from fedrax.learners.distributions import Categorical, Distribution, Gaussian
 
 Activation = Literal["relu", "tanh", "linear"]
-Initialisation = Literal["uniform", "orthogonal"]
+Initialisation = Literal["uniform", "orthogonal", "fan-in"]
 
 
 def activate(name: Activation, x: Array) -> Array:
@@ -50,16 +50,17 @@ def make_dense(
 ) -> Dense:
     """A fresh layer.
 
-    ``uniform`` is the FedPG-BR reference's law: weights U(+-1/sqrt(in)), biases U(+-1/sqrt(out)). ``orthogonal``
-    takes ``gain`` and zero biases (Saxe et al., 2014).
+    ``uniform`` is the FedPG-BR reference's law: weights U(+-1/sqrt(in)), biases U(+-1/sqrt(out)). ``fan-in`` is
+    PyTorch's default: both U(+-1/sqrt(in)). ``orthogonal`` takes ``gain`` and zero biases (Saxe et al., 2014).
     """
     weight_key, bias_key = jax.random.split(key)
-    if initialisation == "uniform":
-        weight = jax.random.uniform(weight_key, (inputs, outputs), minval=-1, maxval=1) / inputs**0.5
-        offsets = jax.random.uniform(bias_key, (outputs,), minval=-1, maxval=1) / outputs**0.5
-    else:
+    if initialisation == "orthogonal":
         weight = gain * orthogonal(weight_key, inputs, outputs)
         offsets = jnp.zeros(outputs)
+    else:
+        numbers = outputs if initialisation == "uniform" else inputs
+        weight = jax.random.uniform(weight_key, (inputs, outputs), minval=-1, maxval=1) / inputs**0.5
+        offsets = jax.random.uniform(bias_key, (outputs,), minval=-1, maxval=1) / numbers**0.5
     return Dense(weight.T if by_output else weight, offsets if bias else None, by_output)
 
 

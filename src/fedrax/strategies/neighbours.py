@@ -20,9 +20,9 @@ from fedrax.environments.base import Experience, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective
 from fedrax.learners.distributions import Distribution
+from fedrax.parts import check_parts, put_parts, take_parts
 from fedrax.registry import option
 from fedrax.strategies.base import Strategy, Tools, select, strategies
-from fedrax.strategies.parts import check_parts, put_parts, take_parts
 from fedrax.strategies.pooling import Direction, Pool, closeness, divergence
 from fedrax.topology import make_graph, neighbours_of
 from fedrax.topology_weights import divergence_weights, normalise, return_weights, stale
@@ -320,6 +320,7 @@ class Penalty(Objective):
     def penalty(self, params: PyTree, batch: Batch) -> Float[Array, ""]:
         """The mean over the minibatch; 0 for an isolated agent."""
         settings = self.strategy
+        assert batch.distribution is not None
         each = divergence(
             batch.distribution,
             batch.reference.policies,
