@@ -86,6 +86,8 @@ class Learner(eqx.Module):
     """Pure functions of one agent; the runtime maps them over the agents' axis."""
 
     name: ClassVar[str]
+    policy_parts: ClassVar[tuple[str, ...]] = ()
+    """The named parts of the networks that act; empty where the networks have no named parts."""
 
     optimizer: Literal["adam", "sgd"] = option(
         "adam", "optimiser of this learner's updates, at agents and at the server"
@@ -156,6 +158,10 @@ class Learner(eqx.Module):
 
     def outputs(self, params: PyTree, experience: Any) -> Distribution:
         """The policy at every step of a collection, leaves ``[N, ...]``; only learners with a stochastic policy."""
+        raise NotImplementedError
+
+    def representations(self, params: PyTree, batch: Batch) -> tuple[Float[Array, "N f"], ...]:
+        """What each of the networks makes of its input, before its last layer; for strategies that compare them."""
         raise NotImplementedError
 
     @abc.abstractmethod

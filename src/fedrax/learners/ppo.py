@@ -5,7 +5,7 @@ Sources: Schulman et al. (2017) for ``clip`` and ``kl``; Tomar et al. (2020) for
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -54,6 +54,8 @@ class Adaptive(eqx.Module):
 @learners.register("ppo")
 class PPO(Learner):
     """Actor and critic learn from fixed numbers of steps, several epochs of minibatches each."""
+
+    policy_parts: ClassVar[tuple[str, ...]] = ("torso", "actor")
 
     learning_rate: float = option(2.5e-4, "step size, before annealing", minimum=0)
     max_gradient_norm: float | None = option(
@@ -166,6 +168,10 @@ class PPO(Learner):
     def outputs(self, params: ActorCritic, experience: Steps) -> Distribution:
         """The policy at every step, ``[T * B, ...]``."""
         return params(flatten_steps(experience.observation[:-1]))
+
+    def representations(self, params: ActorCritic, batch: Batch) -> tuple[Float[Array, "N f"], ...]:
+        """The torso's features."""
+        return (params.torso(batch.observation),)
 
     def learn(
         self, agent: Agent, experience: Steps, objective: Objective, clock: Clock

@@ -6,7 +6,7 @@ bring those of the FedTD3 reference back.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -46,6 +46,8 @@ class Training(NamedTuple):
 @learners.register("td3")
 class TD3(Learner):
     """Actor and twin critics learn from a replay, the actor and all targets less often than the critics."""
+
+    policy_parts: ClassVar[tuple[str, ...]] = ACTOR
 
     learning_rate: float = option(3e-4, "step size, of actor and critics", minimum=0)
     num_steps: int = option(2, "steps of each copy of the environment per update", unit="steps", minimum=1)
@@ -150,6 +152,12 @@ class TD3(Learner):
             return action
         noise = self.exploration_noise * jnp.asarray(params.reach) * jax.random.normal(key, action.shape)
         return params.clip(action + noise)
+
+    def representations(self, params: TwinCritic, batch: Batch) -> tuple[Float[Array, "N f"], ...]:
+        """The last hidden layers of the actor and of both critics."""
+        first, second = params.represent(batch.observation, batch.action)
+        heads = params.head[0].both(first)[0], params.head[1].both(second)[0]
+        return params.actor.both(batch.observation)[0], *heads
 
     def learn(
         self, agent: Agent, experience: Steps, objective: Objective, clock: Clock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ from jaxtyping import Array, Float, PyTree
 from fedrax.config import Config
 from fedrax.environments.base import Experience
 from fedrax.federation import Federation, State, Tally
-from fedrax.trees import tree_bytes
 
 
 class Simulation(abc.ABC):
@@ -122,7 +122,9 @@ class Simulation(abc.ABC):
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
         agent = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), one.agents)
         down = jax.eval_shape(strategy.broadcast, one.server, jax.random.key(0))
-        return tree_bytes(jax.eval_shape(strategy.emit, agent)), round(strategy.received(down))
+        emit = partial(strategy.emit, self.federation.learner)
+        message = jax.eval_shape(emit, agent, jax.random.key(0))
+        return round(strategy.sent(message)), round(strategy.received(down))
 
 
 def agent_report(experience: Experience, learning: dict[str, Array]) -> dict[str, Any]:

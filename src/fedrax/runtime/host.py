@@ -116,11 +116,11 @@ class HostSimulation(Simulation):
         key = derive(jax.random.key(site.seed), "round", index)
         opened = programs.open(state, key)
         downlink, roster = opened.downlink, opened.roster
-        agents = opened.agents
+        agents = programs.begin(opened.agents, downlink, roster, key) if programs.begins else opened.agents
         reports = []
         for update in range(self.federation.local_updates):
             update_key = derive(key, "work", update)
-            fresh = update == 0
+            fresh = update == 0 and not programs.begins
             collected = site.collect(
                 programs.decider_of_agents(agents, downlink, roster, update_key, fresh=fresh),
                 roster,

@@ -182,6 +182,7 @@ class NativeSimulation(Simulation):
         federation, strategy = self.federation, self.federation.strategy
         key = derive(key, "work", index)
         agent = strategy.absorb(agent, downlink, index)
+        agent = strategy.begin(federation.learner, agent, derive(key, "begin"))
 
         def update(
             carry: tuple[Agent, Front], inputs: tuple[Array, PRNGKeyArray]
@@ -223,7 +224,7 @@ class NativeSimulation(Simulation):
             numbers = (jnp.arange(updates), jax.random.split(key, updates))
             (agent, front), reports = jax.lax.scan(update, (agent, front), numbers)
             report = summed_reports(reports)
-        return agent, front, strategy.emit(agent), report
+        return agent, front, strategy.emit(federation.learner, agent, derive(key, "emit")), report
 
     def _refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Array, Array]:
         """The server's own steps; also its trajectories and environment steps."""

@@ -246,7 +246,7 @@ class Neighbours(Strategy):
                 optimizer = select(averaged, jax.tree.map(jnp.zeros_like, optimizer), optimizer)
         return Agent(params, optimizer, agent.memory, known)
 
-    def objective(self, agent: Agent) -> Objective:
+    def objective(self, learner: Learner, agent: Agent) -> Objective:
         """The penalty, towards the mail in hand."""
         if self.coefficient == 0:
             return Objective()
@@ -267,7 +267,7 @@ class Neighbours(Strategy):
         )
         return Agent(agent.params, agent.optimizer, agent.memory, counted), metrics
 
-    def emit(self, agent: Agent) -> Message:
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the networks changed since the neighbours' copy, and the training return."""
         known = agent.private
         change = jax.tree.map(jnp.subtract, agent.params, known.sent)
