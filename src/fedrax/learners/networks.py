@@ -86,17 +86,23 @@ def orthogonal(key: PRNGKeyArray, rows: int, columns: int) -> Float[Array, "rows
     threads of the pool: with two cores, two layers at once wait for ever (jaxlib 0.10.2).
     """
     longer, fewer = max(rows, columns), min(rows, columns)
-    gaussian = jax.random.normal(key, (longer, fewer))
-    places = jnp.arange(fewer)
+    basis = gram_schmidt(jax.random.normal(key, (longer, fewer)))
+    return basis if rows >= columns else basis.T
+
+
+def gram_schmidt(matrix: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    """Orthonormal columns that span the same spaces as the first 1, 2, ... k; 0 for a column that adds nothing."""
+    places = jnp.arange(matrix.shape[1])
 
     def settle(place: Array, basis: Array) -> Array:
         column = basis[:, place]
+        length = jnp.linalg.norm(column)
         for _ in range(2):
             column = column - basis @ jnp.where(places < place, column @ basis, 0.0)
-        return basis.at[:, place].set(column / jnp.linalg.norm(column))
+        left = jnp.linalg.norm(column)
+        return basis.at[:, place].set(jnp.where(left > 1e-6 * length, column / left, 0.0))
 
-    basis = jax.lax.fori_loop(0, fewer, settle, gaussian)
-    return basis if rows >= columns else basis.T
+    return jax.lax.fori_loop(0, matrix.shape[1], settle, matrix)
 
 
 class Policy(eqx.Module):

@@ -212,9 +212,9 @@ class TD3(Learner):
         return batch.reward + self.discount * (1.0 - batch.terminated) * jnp.minimum(first, second)
 
     def critic_step(
-        self, training: Training, batch: Transitions, noise: Array, objective: Objective
+        self, training: Training, batch: Transitions, noise: Array, objective: Objective, *, share: float = 1.0
     ) -> tuple[Training, dict[str, Array]]:
-        """One step of both critics."""
+        """One step of both critics, on ``share`` times their errors and the objective's penalty."""
         wanted = self.targets(training.target, batch, noise)
 
         def loss(critic: dict[str, PyTree]) -> tuple[Array, dict[str, Array]]:
@@ -222,7 +222,7 @@ class TD3(Learner):
             first, second = params.values(batch.observation, batch.action)
             error = jnp.mean((first - wanted) ** 2) + jnp.mean((second - wanted) ** 2)
             penalty = jnp.asarray(objective.penalty(params, as_batch(batch)))
-            return error + penalty, {"critic_loss": error, "value": first.mean(), "critic_penalty": penalty}
+            return share * error + penalty, {"critic_loss": error, "value": first.mean(), "critic_penalty": penalty}
 
         gradient, report = jax.grad(loss, has_aux=True)(take_parts(training.params, CRITIC))
         return self._stepped(training, gradient, "critic", objective), report
