@@ -1,0 +1,35 @@
+"""CartPole with a continuous force, in JAX."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from fedrax.environments.base import Box, Physics, Spaces, Transition
+from fedrax.environments.native import native_environments
+from fedrax.environments.native.cartpole import CartPole, CartPoleState, push
+
+
+@native_environments.register("ContinuousCartPole-v0")
+class ContinuousCartPole(CartPole):
+    """CartPole whose one action in [-1, 1] is the share of a force of 30 N, with episodes of 300 steps, in float32.
+
+    It is the cart of Mai et al. (2024), "Server-Client Collaborative Distillation for Federated Reinforcement
+    Learning". Gymnasium has none: it exists in JAX only. Motion, thresholds, rewards and initial states are those of
+    CartPole-v1.
+    """
+
+    spaces: ClassVar[Spaces] = Spaces(CartPole.spaces.observation, Box((1,), (-1.0,), (1.0,)))
+    time_limit: ClassVar[int] = 300
+
+    def physics(self) -> dict[str, float]:
+        """As CartPole's, in SI units; ``force_mag`` is the force of action 1."""
+        return {**super().physics(), "force_mag": 30.0}
+
+    def step(
+        self, state: CartPoleState, action: Float[Array, " 1"], key: PRNGKeyArray, physics: Physics
+    ) -> Transition:
+        """Pushes with ``action * force_mag`` for ``tau`` seconds; an action beyond its bounds counts as the bound."""
+        return push(state, physics["force_mag"] * jnp.clip(action[0], -1.0, 1.0), physics)
