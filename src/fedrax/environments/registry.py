@@ -54,11 +54,14 @@ def describe_environment(
         return Description(known.spaces, known.time_limit, native=True)
     if is_minigrid(id):
         load_minigrid(id)
+    elif id not in gymnasium.registry and id in native_environments:
+        raise FedraxError(f"environment {id!r} exists in JAX only; set environment.native=true")
     elif mission:
         raise FedraxError(f"environment {id!r} has no mission; only those of MiniGrid and BabyAI do")
     if id not in gymnasium.registry:
+        known_ids = {*native_environments, *gymnasium.registry}
         raise FedraxError(
-            f"unknown environment {id!r}{nearest(id, gymnasium.registry)}: give the full id of an "
+            f"unknown environment {id!r}{nearest(id, known_ids)}: give the full id of an "
             "environment registered with Gymnasium; one of your own is registered by a file named in plugins"
         )
     if backend == "envpool":

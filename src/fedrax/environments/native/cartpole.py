@@ -71,10 +71,10 @@ class CartPole(NativeEnvironment):
 
     def step(self, state: CartPoleState, action: Array, key: PRNGKeyArray, physics: Physics) -> Transition:
         """Pushes left (0) or right (1) for ``tau`` seconds; reward 1, also in an episode's last step."""
-        return push(state, jnp.where(action == 1, physics["force_mag"], -physics["force_mag"]), physics)
+        return move(state, jnp.where(action == 1, physics["force_mag"], -physics["force_mag"]), physics)
 
 
-def push(state: CartPoleState, force: Float[Array, ""], physics: Physics) -> Transition:
+def move(state: CartPoleState, force: Float[Array, ""], physics: Physics) -> Transition:
     """One step of ``tau`` seconds under a horizontal ``force`` (N) on the cart; reward 1, also in the last step."""
     x, x_dot, theta, theta_dot = state
     masspole, length, tau = physics["masspole"], physics["length"], physics["tau"]

@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.environments.base import Box, Physics, Spaces, Transition
 from fedrax.environments.native import native_environments
-from fedrax.environments.native.cartpole import CartPole, CartPoleState, push
+from fedrax.environments.native.cartpole import CartPole, CartPoleState, move
 
 
 @native_environments.register("ContinuousCartPole-v0")
 class ContinuousCartPole(CartPole):
-    """CartPole whose one action in [-1, 1] is the share of a force of 30 N, with episodes of 300 steps, in float32.
+    """CartPole pushed by a share in [-1, 1] of 30 N, with episodes of 300 steps, in float32.
 
     It is the cart of Mai et al. (2024), "Server-Client Collaborative Distillation for Federated Reinforcement
     Learning". Gymnasium has none: it exists in JAX only. Motion, thresholds, rewards and initial states are those of
@@ -28,8 +28,6 @@ class ContinuousCartPole(CartPole):
         """As CartPole's, in SI units; ``force_mag`` is the force of action 1."""
         return {**super().physics(), "force_mag": 30.0}
 
-    def step(
-        self, state: CartPoleState, action: Float[Array, " 1"], key: PRNGKeyArray, physics: Physics
-    ) -> Transition:
+    def step(self, state: CartPoleState, action: Float[Array, " 1"], key: PRNGKeyArray, physics: Physics) -> Transition:
         """Pushes with ``action * force_mag`` for ``tau`` seconds; an action beyond its bounds counts as the bound."""
-        return push(state, physics["force_mag"] * jnp.clip(action[0], -1.0, 1.0), physics)
+        return move(state, physics["force_mag"] * jnp.clip(action[0], -1.0, 1.0), physics)

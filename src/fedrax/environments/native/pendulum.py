@@ -87,9 +87,7 @@ class Pendulum(NativeEnvironment):
         state = PendulumState(math.pi * theta, theta_dot)
         return state, _observe(state)
 
-    def step(
-        self, state: PendulumState, action: Float[Array, " 1"], key: PRNGKeyArray, physics: Physics
-    ) -> Transition:
+    def step(self, state: PendulumState, action: Float[Array, " 1"], key: PRNGKeyArray, physics: Physics) -> Transition:
         """Applies the torque ``action`` (N m, clipped) for ``dt`` seconds; never terminal.
 
         The reward is ``-(theta^2 + 0.1 theta_dot^2 + 0.001 torque^2)`` of the state before, theta in [-pi, pi].
