@@ -27,7 +27,7 @@ def test_it_is_registered_and_described():
     assert described.time_limit == 300
     assert described.spaces.action == Box((1,), (-1.0,), (1.0,))
     assert described.spaces.observation == CartPole.spaces.observation
-    assert PHYSICS == CartPole().physics() | {"force_mag": 30.0}
+    assert CartPole().physics() | {"force_mag": 30.0} == PHYSICS
 
 
 def test_it_exists_in_jax_only():
