@@ -73,8 +73,7 @@ def test_native_environments_can_be_observed_with_noise(id):
         plain.frames_per_second,
     )
     physics = noisy.physics() | {"observation_noise_mean": 0.5, "observation_noise_std": 0.1}
-    state, seen = noisy.reset(KEYS[0], physics)
-    inner_state, observation = plain.reset(KEYS[0], physics)
+    (state, seen), (inner_state, observation) = (jax.jit(kind.reset)(KEYS[0], physics) for kind in (noisy, plain))
     jax.tree.map(np.testing.assert_array_equal, state, inner_state)
     noise = np.asarray(seen - observation)
     assert noise.shape == plain.spaces.observation.shape

@@ -69,32 +69,32 @@ class CartPole(NativeEnvironment):
         observation = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
         return CartPoleState(*observation), observation
 
+    def force(self, action: Array, physics: Physics) -> Float[Array, ""]:
+        """What an action pushes the cart with, in N: ``force_mag``, to the left (0) or to the right (1)."""
+        return jnp.where(action == 1, physics["force_mag"], -physics["force_mag"])
+
     def step(self, state: CartPoleState, action: Array, key: PRNGKeyArray, physics: Physics) -> Transition:
-        """Pushes left (0) or right (1) for ``tau`` seconds; reward 1, also in an episode's last step."""
-        return move(state, jnp.where(action == 1, physics["force_mag"], -physics["force_mag"]), physics)
+        """Pushes with the action's force for ``tau`` seconds; reward 1, also in an episode's last step."""
+        x, x_dot, theta, theta_dot = state
+        masspole, length, tau = physics["masspole"], physics["length"], physics["tau"]
+        total_mass = physics["masscart"] + masspole
+        force = self.force(action, physics)
+        sine, cosine = jnp.sin(theta), jnp.cos(theta)
 
+        # Florian (2007), "Correct equations for the dynamics of the cart-pole system", without friction.
+        push = (force + masspole * length * theta_dot**2 * sine) / total_mass
+        theta_acceleration = (physics["gravity"] * sine - cosine * push) / (
+            length * (4.0 / 3.0 - masspole * cosine**2 / total_mass)
+        )
+        x_acceleration = push - masspole * length * theta_acceleration * cosine / total_mass
 
-def move(state: CartPoleState, force: Float[Array, ""], physics: Physics) -> Transition:
-    """One step of ``tau`` seconds under a horizontal ``force`` (N) on the cart; reward 1, also in the last step."""
-    x, x_dot, theta, theta_dot = state
-    masspole, length, tau = physics["masspole"], physics["length"], physics["tau"]
-    total_mass = physics["masscart"] + masspole
-    sine, cosine = jnp.sin(theta), jnp.cos(theta)
-
-    # Florian (2007), "Correct equations for the dynamics of the cart-pole system", without friction.
-    push = (force + masspole * length * theta_dot**2 * sine) / total_mass
-    theta_acceleration = (physics["gravity"] * sine - cosine * push) / (
-        length * (4.0 / 3.0 - masspole * cosine**2 / total_mass)
-    )
-    x_acceleration = push - masspole * length * theta_acceleration * cosine / total_mass
-
-    after = CartPoleState(
-        x + tau * x_dot,
-        x_dot + tau * x_acceleration,
-        theta + tau * theta_dot,
-        theta_dot + tau * theta_acceleration,
-    )
-    terminated = (jnp.abs(after.x) > physics["x_threshold"]) | (
-        jnp.abs(after.theta) > physics["theta_threshold_radians"]
-    )
-    return Transition(after, jnp.stack(after), jnp.ones_like(x), terminated)
+        after = CartPoleState(
+            x + tau * x_dot,
+            x_dot + tau * x_acceleration,
+            theta + tau * theta_dot,
+            theta_dot + tau * theta_acceleration,
+        )
+        terminated = (jnp.abs(after.x) > physics["x_threshold"]) | (
+            jnp.abs(after.theta) > physics["theta_threshold_radians"]
+        )
+        return Transition(after, jnp.stack(after), jnp.ones_like(x), terminated)

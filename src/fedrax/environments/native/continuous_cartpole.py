@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from fedrax.environments.base import Box, Physics, Spaces, Transition
+from fedrax.environments.base import Box, Physics, Spaces
 from fedrax.environments.native import native_environments
-from fedrax.environments.native.cartpole import CartPole, CartPoleState, move
+from fedrax.environments.native.cartpole import CartPole
 
 
 @native_environments.register("ContinuousCartPole-v0")
@@ -28,6 +28,6 @@ class ContinuousCartPole(CartPole):
         """As CartPole's, in SI units; ``force_mag`` is the force of action 1."""
         return {**super().physics(), "force_mag": 30.0}
 
-    def step(self, state: CartPoleState, action: Float[Array, " 1"], key: PRNGKeyArray, physics: Physics) -> Transition:
-        """Pushes with ``action * force_mag`` for ``tau`` seconds; an action beyond its bounds counts as the bound."""
-        return move(state, physics["force_mag"] * jnp.clip(action[0], -1.0, 1.0), physics)
+    def force(self, action: Float[Array, " 1"], physics: Physics) -> Float[Array, ""]:
+        """``action * force_mag``, in N; an action beyond its bounds counts as the bound."""
+        return physics["force_mag"] * jnp.clip(action[0], -1.0, 1.0)
