@@ -8,7 +8,7 @@ from fedrax.config import resolve
 from fedrax.environments.heterogeneity import draw
 from fedrax.environments.laws import law_draws
 from fedrax.environments.native import native_environments
-from fedrax.environments.noise import Noisy
+from fedrax.environments.native_noise import Noisy
 from fedrax.errors import FedraxError
 from fedrax.runtime.draws import make_environment, physics_draws, unseen_draws
 

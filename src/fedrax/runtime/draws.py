@@ -9,7 +9,7 @@ from fedrax.environments.base import NativeEnvironment
 from fedrax.environments.heterogeneity import draw, drawn_names
 from fedrax.environments.laws import law_draws
 from fedrax.environments.native import native_environments
-from fedrax.environments.noise import NOISE, with_noise
+from fedrax.environments.native_noise import NOISE, with_noise
 from fedrax.errors import FedraxError
 
 
