@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedrax.config import Config
-from fedrax.environments.heterogeneity import draw
+from fedrax.environments.base import NativeEnvironment
+from fedrax.environments.heterogeneity import draw, drawn_names
+from fedrax.environments.laws import law_draws
 from fedrax.environments.native import native_environments
+from fedrax.environments.native_noise import NOISE, with_noise
 from fedrax.errors import FedraxError
+
+
+def make_environment(config: Config) -> NativeEnvironment:
+    """The native environment of a run, noisy where its heterogeneity table speaks of noise.
+
+    Raises:
+        FedraxError: noise that the environment cannot have, or a law it does not have.
+    """
+    settings = config.environment
+    return with_noise(native_environments[settings.id](), drawn_names(settings.heterogeneity, settings.id))
 
 
 def physics_draws(config: Config) -> list[dict[str, float]]:
@@ -16,34 +29,43 @@ def physics_draws(config: Config) -> list[dict[str, float]]:
     They depend on the configuration's first seed alone: all seeds, and all methods compared, act in the same
     environments.
     """
-    settings = config.environment
-    if not settings.heterogeneity:
-        return []
-    environment = native_environments[settings.id]()
-    draws = draw(settings.heterogeneity, environment.physics(), config.federation.agents, config.seed)
-    for physics in draws:
-        environment.check(physics)
-    return draws
+    return _draws(config, config.federation.agents) if config.environment.heterogeneity else []
 
 
 def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:
     """Physical parameters of ``count`` environments that no agent has, from the same table.
 
+    They are those of the agents that would come next. A number holds for them as for the agents.
+
     Raises:
-        FedraxError: the table draws nothing.
+        FedraxError: the table draws nothing, or lists the agents' values.
     """
     settings = config.environment
     if not settings.heterogeneity:
         raise same_environments(config)
-    for name, value in settings.heterogeneity.items():
-        if not isinstance(value, Mapping):
+    _, parameters = law_draws(settings.heterogeneity, settings.id, 0)
+    drawn = "law" in settings.heterogeneity or any(isinstance(value, Mapping) for value in parameters.values())
+    for name, value in parameters.items():
+        if isinstance(value, (list, tuple)) or not drawn:
             raise FedraxError(
                 f"environment.heterogeneity.{name} = {value!r} gives every agent's value: unseen environments need "
                 "distributions to draw from, for example {distribution = 'uniform', low = 0.5, high = 1.5}"
             )
     agents = config.federation.agents
-    defaults = native_environments[settings.id]().physics()
-    return draw(settings.heterogeneity, defaults, agents + count, config.seed)[agents:]
+    return _draws(config, agents + count)[agents:]
+
+
+def _draws(config: Config, agents: int) -> list[dict[str, float]]:
+    """The parameters of so many agents' environments, checked."""
+    settings = config.environment
+    environment = make_environment(config)
+    own = environment.physics()
+    # Noise may be named for every environment, but one whose table does not name it has no such parameter.
+    draws = draw(settings.heterogeneity, {**own, **NOISE}, agents, config.seed, settings.id)
+    draws = [{name: values[name] for name in own} for values in draws]
+    for physics in draws:
+        environment.check(physics)
+    return draws
 
 
 def same_environments(config: Config) -> FedraxError:

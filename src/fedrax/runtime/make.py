@@ -14,7 +14,7 @@ from fedrax.errors import FedraxError
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.runtime.base import Simulation
-from fedrax.runtime.draws import physics_draws
+from fedrax.runtime.draws import make_environment, physics_draws
 from fedrax.strategies.base import Strategy
 
 
@@ -32,7 +32,7 @@ def make_simulation(config: Config) -> Simulation:
     if described.native:
         from fedrax.runtime.native import NativeSimulation
 
-        environment = native_environments[settings.id]()
+        environment = make_environment(config)
         draws = physics_draws(config)
         return NativeSimulation(config, federation, environment, stack_physics(draws) if draws else None)
     if settings.heterogeneity:
