@@ -14,7 +14,7 @@ from fedrax.environments.host import GymnasiumEnvironments, make_host, make_sing
 from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.errors import FedraxError
 from fedrax.evaluation.render import render
-from fedrax.runtime.draws import unseen_draws
+from fedrax.runtime.draws import physics_draws, unseen_draws
 from fedrax.runtime.make import make_simulation
 from fedrax.seeds import host_seeds
 
@@ -181,6 +181,22 @@ def test_unseen_environments_are_further_draws():
     simulation.close()
 
 
+def test_a_law_draws_unseen_host_environments():
+    pytest.importorskip("Box2D")
+    table = ["law=fedtd3", "std=2.0", "observation_noise=true"]
+    settings = ["environment=LunarLanderContinuous-v3", *(f"environment.heterogeneity.{text}" for text in table)]
+    simulation = simulate(*PPO, *settings, "strategy=fedavg", "federation.agents=2")
+    assert simulation.draws == physics_draws(simulation.config)
+    more = resolve("fedpg-br/cartpole", [*BASE, *PPO, *settings, "federation.agents=5"])
+    assert unseen_draws(simulation.config, 3) == physics_draws(more)[2:]
+    state = jax.tree.map(lambda x: x[0], simulation.init())
+    policy = simulation.federation.output(state.server, state.agents)
+    returns, _ = simulation.evaluate_across(policy, episodes=1, seed=1, unseen=3)
+    assert returns.shape == (1, 3, 1)
+    assert len(np.unique(returns)) == 3
+    simulation.close()
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -233,10 +249,14 @@ def test_gymnasium_steps_everything_where_environments_differ():
     [
         (
             ["environment.heterogeneity.length=1.0"],
-            "environment.heterogeneity.length is not allowed: environment 'CartPole-v1', stepped by Gymnasium, has no "
-            "physical parameters, only observation_noise_mean, observation_noise_std, action_noise_std; host "
-            "environments that have them: LunarLander-v3, LunarLanderContinuous-v3, BipedalWalker-v3, "
+            "environment.heterogeneity sets length, and environment 'CartPole-v1', stepped by Gymnasium, has no "
+            "physical parameters, only observation_noise_mean, observation_noise_std, action_noise_std; set "
+            "environment.native=true, or choose one of LunarLander-v3, LunarLanderContinuous-v3, BipedalWalker-v3, "
             "BipedalWalkerHardcore-v3",
+        ),
+        (
+            ["environment=Pendulum-v1", "environment.heterogeneity.law=fedtd3"],
+            "environment.heterogeneity sets g, l, m, and environment 'Pendulum-v1', stepped by Gymnasium, has no",
         ),
         (
             ["environment=LunarLander-v3", "environment.heterogeneity.main_engine=1.0"],
@@ -245,7 +265,7 @@ def test_gymnasium_steps_everything_where_environments_differ():
         ),
         (["environment=LunarLander-v3", "environment.heterogeneity.gravity=1.0"], "above -12 and below 0"),
         (["environment.backend=envpool", MEANS], "environment.backend = 'envpool' cannot vary 'CartPole-v1'"),
-        (["environment.heterogeneity.action_noise_std=0.1"], "needs real actions within bounds"),
+        (["environment.heterogeneity.action_noise_std=0.1"], "needs continuous actions between finite bounds"),
     ],
 )
 def test_what_cannot_differ_is_refused_in_one_line(overrides, message):

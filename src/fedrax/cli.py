@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     command("list", _list, "everything that can be named on the command line")
 
-    describe = command("describe", _describe, "every option of a component, a room or a preset")
+    describe = command("describe", _describe, "every option of a component, room, preset, law or native environment")
     describe.add_argument("name", metavar="NAME", help="for example fedpg-br, krum, federation, fedpg-br/cartpole")
     return top
 

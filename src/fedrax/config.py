@@ -47,7 +47,9 @@ class Model(pydantic.BaseModel):
 class EnvironmentConfig(Model):
     """Where agents act."""
 
-    id: str = pydantic.Field("CartPole-v1", description="Gymnasium id; native when Fedrax has it in JAX")
+    id: str = pydantic.Field(
+        "CartPole-v1", description="Gymnasium id, or one of Fedrax's own; native when it is in JAX"
+    )
     horizon: int | None = pydantic.Field(
         None,
         gt=0,
@@ -69,7 +71,8 @@ class EnvironmentConfig(Model):
     threads: int | None = pydantic.Field(None, gt=0, description="threads of a host environment; unset, all cores")
     heterogeneity: dict[str, Any] = pydantic.Field(
         default_factory=dict,
-        description="per-agent physical parameters: name = number, list, or {distribution, ...}",
+        description="per-agent physical parameters and noise: name = number, list, or {distribution, ...}; "
+        "or law = NAME and its options",
     )
 
 

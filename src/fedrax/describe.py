@@ -9,7 +9,10 @@ from types import NoneType, UnionType
 from typing import Any
 
 from fedrax.config import DEFAULT_KINDS, ROOMS, Config, Model, presets, read_source
+from fedrax.environments.base import Box, Discrete
+from fedrax.environments.laws import TABLE, Law, laws
 from fedrax.environments.native import native_environments
+from fedrax.environments.noise import NOISE, OBSERVATION_NOISE
 from fedrax.errors import unknown
 from fedrax.registry import options_of
 from fedrax.report.experiments import FIGURES
@@ -29,7 +32,8 @@ def overview() -> str:
     sections = {
         "presets": presets(),
         **{_plural(room): registry.names() for room, registry in ROOMS.items()},
-        "native environments": sorted(native_environments),
+        "native environments": native_environments.names(),
+        "laws of heterogeneity": laws.names(),
         "figures": sorted(FIGURES),
     }
     lines = []
@@ -41,27 +45,34 @@ def overview() -> str:
 
 
 def describe(name: str) -> str:
-    """Every option of the component, room or preset called ``name``: meaning, unit, allowed values, default."""
-    found = [_component(room, name) for room, registry in ROOMS.items() if name in registry]
+    """Every option of the component, room, law or preset called ``name``: meaning, unit, allowed values, default.
+
+    For a native environment, its spaces, its physical parameters and their defaults.
+    """
+    found = [_component(f"{room} {name}", room, ROOMS[room][name]) for room in ROOMS if name in ROOMS[room]]
     if name in ROOMS:
         lines = [f"{kind:32}{_first_line(_plural(name), kind)}".rstrip() for kind in ROOMS[name]]
         found.append("\n  ".join([f"{name}, default {DEFAULT_KINDS[name]}; one of", *lines]))
     if name in plain_rooms():
         found.append(_room(name))
+    if name in native_environments:
+        found.append(_environment(name))
+    if name in laws:
+        found.append(_law(laws[name]))
     if name in presets():
         found.append(f"preset {name}\n" + json.dumps(read_source(name), indent=2))
     if name in FIGURES:
         figure = FIGURES[name]
         found.append(f"figure {name}: fedrax reproduce {name}\n{inspect.cleandoc(str(figure.title))}")
     if not found:
-        known = [*presets(), *ROOMS, *plain_rooms(), *(n for r in ROOMS.values() for n in r), *FIGURES]
+        known = [*presets(), *ROOMS, *plain_rooms(), *(n for r in ROOMS.values() for n in r)]
+        known += [*native_environments, *laws, *FIGURES]
         raise unknown("name", name, set(known))
     return "\n\n".join(found)
 
 
-def _component(room: str, name: str) -> str:
-    component = ROOMS[room][name]
-    lines = [f"{room} {name}", "", inspect.cleandoc(component.__doc__ or ""), ""]
+def _component(title: str, room: str, component: type) -> str:
+    lines = [title, "", inspect.cleandoc(component.__doc__ or ""), ""]
     for key, (field, declared, annotation) in options_of(component).items():
         limits = [
             f"{sign} {bound:g}"
@@ -70,6 +81,39 @@ def _component(room: str, name: str) -> str:
         ]
         lines += _option(f"{room}.{key}", declared.meaning, annotation, field.default, limits, declared.unit)
     return "\n".join(lines).rstrip()
+
+
+def _environment(name: str) -> str:
+    kind = native_environments[name]
+    noise = NOISE if isinstance(kind.spaces.action, Box) else dict.fromkeys(OBSERVATION_NOISE, 0.0)
+    physics = {**kind().physics(), **noise}
+    return "\n".join(
+        [
+            f"native environment {name}",
+            "",
+            inspect.cleandoc(kind.__doc__ or ""),
+            "",
+            f"  observations {_space(kind.spaces.observation)}",
+            f"  actions      {_space(kind.spaces.action)}",
+            f"  time limit   {kind.time_limit} steps",
+            "",
+            inspect.cleandoc(kind.physics.__doc__ or ""),
+            "",
+            *(f"  {TABLE}.{key} = {json.dumps(value)}" for key, value in physics.items()),
+        ]
+    )
+
+
+def _space(space: Box | Discrete) -> str:
+    if isinstance(space, Discrete):
+        return f"0 to {space.n - 1}"
+    numbers = " x ".join(map(str, space.shape))
+    low, high = (f"{bound[0]:g}" if len(set(bound)) == 1 else "" for bound in (space.low, space.high))
+    return f"{numbers} number{'s' if numbers != '1' else ''}" + (f", {low} to {high}" if low and high else "")
+
+
+def _law(law: type[Law]) -> str:
+    return _component(f"law {law.name}", TABLE, law) + "\n\n  environments: " + ", ".join(sorted(law.environments))
 
 
 def _room(name: str) -> str:
@@ -116,6 +160,10 @@ def _first_line(title: str, name: str) -> str:
     for room, registry in ROOMS.items():
         if title == _plural(room):
             return inspect.cleandoc(registry[name].__doc__ or "").split("\n")[0]
+    if title == "native environments":
+        return inspect.cleandoc(native_environments[name].__doc__ or "").split("\n")[0]
+    if title == "laws of heterogeneity":
+        return inspect.cleandoc(laws[name].__doc__ or "").split("\n")[0]
     if title == "presets":
         return str(read_source(name).get("name", ""))
     if title == "figures":

@@ -90,7 +90,8 @@ class Federation(eqx.Module):
         """The state before the first round."""
 
         def fresh(index: Array) -> Agent:
-            agent = self.learner.init(derive(key, "agent", index), self.spaces)
+            own = derive(key, "agent", 0 if self.strategy.common_start else index)
+            agent = self.learner.init(own, self.spaces)
             private = self.strategy.private(self.learner, agent)
             return Agent(agent.params, agent.optimizer, agent.memory, private)
 

@@ -170,7 +170,7 @@ def test_descriptions():
     assert host.time_limit == 500
     assert host.spaces.action == native.spaces.action
     np.testing.assert_allclose(host.spaces.observation.high, native.spaces.observation.high)
-    pendulum = describe_environment("Pendulum-v1").spaces
+    pendulum = describe_environment("Pendulum-v1", native=False).spaces
     assert pendulum.action == Box((1,), (-2.0,), (2.0,))
 
 
@@ -223,7 +223,7 @@ def test_envpool_asked_for_by_name_must_be_there_and_have_the_id(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(registry.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(FedraxError, match=r'pip install "fedrax\[envpool\]"'):
-            describe_environment("Pendulum-v1", backend="envpool")
+            describe_environment("Pendulum-v1", native=False, backend="envpool")
         assert not registry.uses_envpool("Pendulum-v1", "auto")
     pytest.importorskip("envpool")
     with pytest.raises(FedraxError, match="EnvPool has no environment 'FedraxProbe-v0'"):

@@ -102,7 +102,10 @@ def test_copies_differ_within_one_vector_environment():
 
 
 def test_noise_that_cannot_be_added_is_refused():
-    with pytest.raises(FedraxError, match="action_noise_std needs real actions within bounds, and those of 'Fedrax"):
+    with pytest.raises(
+        FedraxError,
+        match="it needs continuous actions between finite bounds, and 'Fedrax",
+    ):
         make_single(PROBE, 50, parameters={**host_defaults(PROBE), "action_noise_std": 0.1})
     whole = gymnasium.wrappers.TransformObservation(
         Mirror(), lambda seen: seen.astype(np.uint8), gymnasium.spaces.Box(0, 255, (5,), np.uint8)

@@ -325,7 +325,8 @@ def test_envpool_has_minigrids_limits_actions_and_images():
         ),
         ("BabyAI-GotoLocal-v0", {}, "(did you mean 'BabyAI-GoToLocal-v0'?)"),
         ("Pendulum-v1", {"mission": True}, "environment 'Pendulum-v1' has no mission"),
-        ("CartPole-v1", {"mission": True}, "environment 'CartPole-v1' tells no mission in JAX"),
+        ("Hopper-v5", {"mission": True}, "environment 'Hopper-v5' has no mission"),
+        ("MiniGrid-LavaCrossingS9N1-v0", {"mission": True}, "environment.native=false, or no mission"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(id, settings, message):

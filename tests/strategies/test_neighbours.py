@@ -199,7 +199,7 @@ def test_a_message_is_the_change_since_the_neighbours_copy_and_the_mean_return()
     clock = Clock(jax.random.key(0), jnp.asarray(0.0))
     worked, _ = strategy.work(LEARNER, agent, steps_of(agent), clock)
     worked, _ = strategy.work(LEARNER, worked, steps_of(agent, seed=1), clock)
-    message = strategy.emit(worked)
+    message = strategy.emit(LEARNER, worked, jax.random.key(0))
     np.testing.assert_allclose(flat(message.change), flat(worked.params) - flat(row(server.policies, 1)), atol=1e-6)
     assert (float(message.return_sum), float(message.episodes)) == (5.0, 2.0)
 

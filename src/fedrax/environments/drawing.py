@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -84,6 +85,66 @@ def draw_acrobot(theta1: float, theta2: float, physics: Mapping[str, float]) -> 
     canvas.line(elbow, tip, 11, POLE)
     for at, radius, colour in ((joint, 9, WHEEL), (elbow, 7, HUB), (tip, 5.5, POLE)):
         canvas.disc(at, radius, colour)
+    return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX))
+
+
+def draw_pendulum(theta: float, physics: Mapping[str, float]) -> np.ndarray:
+    """A picture of Pendulum, ``uint8[400, 600, 3]``.
+
+    Args:
+        theta: angle from upright in rad; a positive one leans left, as in Gymnasium's pictures.
+        physics: of the environment; ``l``, the rod's length, is drawn to scale up to 1.7 m.
+    """
+    image = Image.new("RGB", (WIDTH * SMOOTHING, HEIGHT * SMOOTHING), SKY)
+    canvas = _Canvas(ImageDraw.Draw(image))
+    # What is longer would leave the picture, and still is shown as the longest.
+    length = min(float(physics["l"]), 1.7) * HEIGHT / 3.6
+    joint = (WIDTH / 2, HEIGHT / 2)
+    tip = (joint[0] - length * math.sin(theta), joint[1] - length * math.cos(theta))
+    canvas.disc(joint, length, GRID)
+    canvas.disc(joint, length - 1.5, SKY)
+    canvas.line((joint[0], joint[1] - length - 8), (joint[0], joint[1] - length + 8), 4, LIMIT)
+    canvas.line(joint, tip, 16, POLE)
+    for at, radius, colour in ((joint, 8, POLE), (tip, 8, POLE), (joint, 5, CART)):
+        canvas.disc(at, radius, colour)
+    return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX))
+
+
+def draw_mountain_car(position: float, physics: Mapping[str, float]) -> np.ndarray:
+    """A picture of MountainCar, ``uint8[400, 600, 3]``.
+
+    Args:
+        position: of the car; the hills are ``0.45 sin(3 position) + 0.55`` high, as in Gymnasium's pictures.
+        physics: of the environment; ``min_position`` and ``max_position`` are the picture's edges, and the flag
+            stands at ``goal_position``.
+    """
+    image = Image.new("RGB", (WIDTH * SMOOTHING, HEIGHT * SMOOTHING), SKY)
+    canvas = _Canvas(ImageDraw.Draw(image))
+    left, right = float(physics["min_position"]), float(physics["max_position"])
+    unit = WIDTH / (right - left)
+
+    def track(at: float) -> Point:
+        return ((at - left) * unit, HEIGHT - (0.45 * math.sin(3 * at) + 0.55) * WIDTH / 1.8)
+
+    ridge = [track(float(at)) for at in np.linspace(left, right, 121)]
+    canvas.shape([(0, HEIGHT), *ridge, (WIDTH, HEIGHT)], GROUND)
+    for start, end in itertools.pairwise(ridge):
+        canvas.line(start, end, 3, RAIL)
+    x, y = track(float(physics["goal_position"]))
+    canvas.line((x, y), (x, y - 44), 3, CART)
+    canvas.shape(((x, y - 44), (x + 22, y - 37), (x, y - 30)), LIMIT)
+
+    x, y = track(position)
+    slope = math.atan2(1.35 * math.cos(3 * position) * WIDTH / 1.8, unit)
+
+    def on_car(along: float, above: float) -> Point:
+        sine, cosine = math.sin(slope), math.cos(slope)
+        return (x + along * cosine - above * sine, y - along * sine - above * cosine)
+
+    canvas.shape([on_car(*corner) for corner in ((-20, 9), (20, 9), (20, 27), (-20, 27))], CART)
+    for wheel in (-11, 11):
+        canvas.disc(on_car(wheel, 8), 7, WHEEL)
+        canvas.disc(on_car(wheel, 8), 2.5, RAIL)
     return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX))
 
 

@@ -6,6 +6,9 @@ The table is data, ``{parameter: value}``, where a value is
 - a list with one number per agent;
 - ``{distribution = "uniform", low = 0.3, high = 0.7}``;
 - ``{distribution = "normal", mean = 9.8, std = 0.5}``, clipped to ``low`` and ``high`` where they are given.
+
+``law = NAME`` draws several parameters together as a published system does (:mod:`fedrax.environments.laws`); the law's
+options stand in the same table, and the table's own parameters replace what the law draws.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pydantic
 
+from fedrax.environments.laws import law_draws, law_keys
 from fedrax.errors import FedraxError, nearest, unknown
 from fedrax.seeds import host_seeds
 
@@ -71,22 +75,53 @@ class Normal(Distribution):
 DISTRIBUTIONS: dict[str, type[Distribution]] = {"uniform": Uniform, "normal": Normal}
 
 
-def draw(table: Mapping[str, Any], defaults: Mapping[str, float], agents: int, seed: int) -> list[dict[str, float]]:
+def draw(
+    table: Mapping[str, Any], defaults: Mapping[str, float], agents: int, seed: int, environment: str = ""
+) -> list[dict[str, float]]:
     """Every agent's physical parameters: ``defaults`` with the values that ``table`` gives.
 
     Each parameter has a random stream of its own, from ``seed`` and its name: adding a parameter to the table
-    changes no other's values, and adding agents changes no earlier agent's.
+    changes no other's values, and adding agents changes no earlier agent's. A law has streams of its own instead.
+
+    Args:
+        table: the heterogeneity table.
+        defaults: of all parameters that may be in the table.
+        agents: their number.
+        seed: of the run.
+        environment: its id, by which a law knows it.
 
     Raises:
-        FedraxError: an unknown parameter, a list of the wrong length, or a value of none of the forms above.
+        FedraxError: an unknown parameter or law, a law of other parameters, a list of the wrong length, or a value of
+            none of the forms above.
     """
     columns = {name: np.full(agents, value, float) for name, value in defaults.items()}
-    for name, value in table.items():
+    joint, table_of_parameters = law_draws(table, environment, agents)
+    strange = sorted({name for values in joint for name in values} - columns.keys())
+    if strange:
+        raise FedraxError(
+            f"environment.heterogeneity.law = {table['law']!r} draws {', '.join(strange)}, which environment "
+            f"{environment!r} does not have, only {', '.join(sorted(columns))}; use another law, or distributions"
+        )
+    for agent, values in enumerate(joint):
+        for name, value in values.items():
+            columns[name][agent] = value
+    for name, value in table_of_parameters.items():
         if name not in defaults:
-            raise unknown("physical parameter in environment.heterogeneity:", name, defaults)
+            known = [*defaults, *law_keys(table, environment)]
+            raise unknown("physical parameter in environment.heterogeneity:", name, known)
         generator = np.random.default_rng(int(host_seeds((), seed, "heterogeneity", name)))
         columns[name] = _column(f"environment.heterogeneity.{name}", value, agents, generator)
     return [{name: float(column[agent]) for name, column in columns.items()} for agent in range(agents)]
+
+
+def drawn_names(table: Mapping[str, Any], environment: str) -> set[str]:
+    """The parameters that the table, or its law for this environment, gives values to.
+
+    Raises:
+        FedraxError: as :func:`fedrax.environments.laws.law_draws`.
+    """
+    (joint,), table_of_parameters = law_draws(table, environment, 1)
+    return {*joint, *table_of_parameters}
 
 
 def _column(key: str, value: Any, agents: int, generator: np.random.Generator) -> np.ndarray:

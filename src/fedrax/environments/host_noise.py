@@ -7,11 +7,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from fedrax.environments.noise import no_action_noise
 from fedrax.errors import FedraxError
 from fedrax.seeds import host_seeds
-
-NOISE = {"observation_noise_mean": 0.0, "observation_noise_std": 0.0, "action_noise_std": 0.0}
-"""The noise parameters of every host environment, and their defaults: none."""
 
 
 class Noise(gymnasium.Wrapper):
@@ -52,10 +50,7 @@ class Noise(gymnasium.Wrapper):
         if not action_noise_std:
             return
         if not isinstance(actions, gymnasium.spaces.Box) or not actions.is_bounded():
-            raise FedraxError(
-                f"environment.heterogeneity.action_noise_std needs real actions within bounds, and those of {name!r} "
-                "are not; remove it"
-            )
+            raise no_action_noise(repr(name), actions)
         # In double precision: a float32 space's own bounds would round the noise twice.
         self._low, self._high = actions.low.astype(float), actions.high.astype(float)
 

@@ -7,13 +7,15 @@ Gymnasium when it makes one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import gymnasium
 
-from fedrax.environments.host_noise import NOISE, Noise
-from fedrax.errors import FedraxError, unknown
+from fedrax.environments.host_noise import Noise
+from fedrax.environments.native import native_environments
+from fedrax.environments.noise import NOISE, check_noise
+from fedrax.errors import FedraxError
 
 Parameters = Mapping[str, float]
 """A host environment's parameters by name."""
@@ -38,19 +40,23 @@ def host_defaults(id: str) -> dict[str, float]:
     return {**physics, **NOISE}
 
 
-def check_host_name(id: str, name: str) -> None:
-    """Refuses a parameter that the host environment ``id`` does not have.
+def check_host_names(id: str, names: Iterable[str]) -> None:
+    """Refuses physical parameters where the host environment ``id`` has none that can be varied.
+
+    Args:
+        id: the environment's id.
+        names: of all parameters that are given values, be it by a law.
 
     Raises:
-        FedraxError: names the parameters it has, or the environments that have physical ones.
+        FedraxError: names them, what can be varied, and the environments that have physical parameters.
     """
-    if name in host_defaults(id):
+    physical = sorted(set(names) - NOISE.keys())
+    if id in host_physics or not physical:
         return
-    if id in host_physics:
-        raise unknown("physical parameter in environment.heterogeneity:", name, host_defaults(id))
+    native = "set environment.native=true, or " if id in native_environments else ""
     raise FedraxError(
-        f"environment.heterogeneity.{name} is not allowed: environment {id!r}, stepped by Gymnasium, has no physical "
-        f"parameters, only {', '.join(NOISE)}; host environments that have them: {', '.join(host_physics)}"
+        f"environment.heterogeneity sets {', '.join(physical)}, and environment {id!r}, stepped by Gymnasium, has no "
+        f"physical parameters, only {', '.join(NOISE)}; {native}choose one of {', '.join(host_physics)}"
     )
 
 
@@ -62,9 +68,7 @@ def check_host_parameters(id: str, parameters: Parameters) -> None:
     """
     if id in host_physics:
         host_physics[id].check(parameters)
-    for name in ("observation_noise_std", "action_noise_std"):
-        if parameters[name] < 0:
-            raise not_allowed(parameters, name, "it must be at least 0")
+    check_noise(parameters)
 
 
 def make_varied(id: str, parameters: Parameters, **settings: Any) -> gymnasium.Env:

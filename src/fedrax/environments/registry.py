@@ -48,17 +48,22 @@ def describe_environment(
     if native and id in native_environments:
         known = native_environments[id]
         if mission and not known.spaces.mission:
+            if not is_minigrid(id):
+                raise _no_mission(id)
             raise FedraxError(
                 f"environment {id!r} tells no mission in JAX; set environment.native=false, or no mission"
             )
         return Description(known.spaces, known.time_limit, native=True)
     if is_minigrid(id):
         load_minigrid(id)
+    elif id not in gymnasium.registry and id in native_environments:
+        raise FedraxError(f"environment {id!r} exists in JAX only; set environment.native=true")
     elif mission:
-        raise FedraxError(f"environment {id!r} has no mission; only those of MiniGrid and BabyAI do")
+        raise _no_mission(id)
     if id not in gymnasium.registry:
+        known_ids = {*native_environments, *gymnasium.registry}
         raise FedraxError(
-            f"unknown environment {id!r}{nearest(id, gymnasium.registry)}: give the full id of an "
+            f"unknown environment {id!r}{nearest(id, known_ids)}: give the full id of an "
             "environment registered with Gymnasium; one of your own is registered by a file named in plugins"
         )
     if backend == "envpool":
@@ -117,6 +122,10 @@ def _host_spaces(id: str, backend: Backend, mission: bool) -> tuple[Spaces, int 
     if is_minigrid(id):
         return minigrid_spaces(id, *spaces, mission=mission), limit
     return _spaces(id, *spaces), limit
+
+
+def _no_mission(id: str) -> FedraxError:
+    return FedraxError(f"environment {id!r} has no mission; only those of MiniGrid and BabyAI do")
 
 
 def _cannot_make(id: str, error: Exception) -> FedraxError:

@@ -16,7 +16,7 @@ from fedrax.environments.host import make_single
 from fedrax.environments.native import native_environments
 from fedrax.records.video import write_video
 from fedrax.runtime.base import Simulation
-from fedrax.runtime.draws import physics_draws
+from fedrax.runtime.draws import make_environment, physics_draws, runs_native
 from fedrax.seeds import derive, host_seeds
 
 FRAMES_PER_SECOND = 50
@@ -47,8 +47,7 @@ def film(
         formats: ``mp4``, ``gif`` or both.
     """
     act = jax.jit(_actor(config, simulation, params))
-    native = config.environment.native and config.environment.id in native_environments
-    if native:
+    if runs_native(config):
         rate = native_environments[config.environment.id].frames_per_second
         frames = list(_native_frames(config, simulation, act, agent, episodes))
     else:
@@ -75,7 +74,7 @@ def _actor(config: Config, simulation: Simulation, params: PyTree) -> Act:
 
 
 def _native_frames(config: Config, simulation: Simulation, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
-    environment = native_environments[config.environment.id]()
+    environment = make_environment(config)
     draws = physics_draws(config)
     physics = draws[agent] if draws else environment.physics()
     reset = jax.jit(lambda key: environment.reset(key, physics))

@@ -39,9 +39,9 @@ class Batch(NamedTuple):
     """``[N, *a]``."""
     valid: Array
     """False for padding, bool ``[N]``."""
-    distribution: Distribution
-    """The current policy's, ``[N, ...]``; gradients flow through it."""
-    log_ratio: Float[Array, " N"]
+    distribution: Distribution | None
+    """The current policy's, ``[N, ...]``; gradients flow through it. None where the policy has none."""
+    log_ratio: Float[Array, " N"] | None
     """Log-probability of the action under the current policy, less that when it was taken."""
     reference: PyTree
     """The rows of what :meth:`Objective.prepare` returned."""
@@ -61,9 +61,17 @@ class Objective(eqx.Module):
         """A term of the loss."""
         return 0.0
 
-    def correct(self, gradient: PyTree, params: PyTree) -> PyTree:
-        """A change of the gradient before the optimiser sees it."""
-        return gradient
+    def start(self, params: PyTree) -> PyTree:
+        """What this objective notes in the course of an update."""
+        return ()
+
+    def correct(self, gradient: PyTree, params: PyTree, notes: PyTree) -> tuple[PyTree, PyTree]:
+        """The gradient as the optimiser shall see it, and the notes; parts that this step does not train are None."""
+        return gradient, notes
+
+    def keep(self, private: PyTree, notes: PyTree) -> PyTree:
+        """What the strategy keeps on the agent, after an update with these notes."""
+        return private
 
 
 class Clock(NamedTuple):
@@ -78,6 +86,8 @@ class Learner(eqx.Module):
     """Pure functions of one agent; the runtime maps them over the agents' axis."""
 
     name: ClassVar[str]
+    policy_parts: ClassVar[tuple[str, ...]] = ()
+    """The named parts of the networks that act; empty where the networks have no named parts."""
 
     optimizer: Literal["adam", "sgd"] = option(
         "adam", "optimiser of this learner's updates, at agents and at the server"
@@ -113,6 +123,10 @@ class Learner(eqx.Module):
     def check_copies(self, copies: int) -> None:
         """Raises :class:`FedraxError` where the learner cannot work with so many copies of an environment."""
 
+    def memory_bytes(self, spaces: Spaces) -> int:
+        """Device memory that one agent's experience takes between updates."""
+        return 0
+
     def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
         """A fresh agent."""
         params = self.init_params(key, spaces)
@@ -144,6 +158,10 @@ class Learner(eqx.Module):
 
     def outputs(self, params: PyTree, experience: Any) -> Distribution:
         """The policy at every step of a collection, leaves ``[N, ...]``; only learners with a stochastic policy."""
+        raise NotImplementedError
+
+    def representations(self, params: PyTree, batch: Batch) -> tuple[Float[Array, "N f"], ...]:
+        """What each of the networks makes of its input, before its last layer; for strategies that compare them."""
         raise NotImplementedError
 
     @abc.abstractmethod
@@ -196,9 +214,9 @@ class EpisodeLearner(Learner):
             return self.loss(params, experience) + objective.penalty(params, batch)
 
         loss, gradient = jax.value_and_grad(total)(agent.params)
-        gradient = objective.correct(gradient, agent.params)
+        gradient, notes = objective.correct(gradient, agent.params, objective.start(agent.params))
         params, optimizer = self.apply(agent.params, agent.optimizer, gradient)
-        return Agent(params, optimizer, agent.memory, agent.private), {"loss": loss}
+        return Agent(params, optimizer, agent.memory, objective.keep(agent.private, notes)), {"loss": loss}
 
 
 def flatten_steps(x: Array) -> Array:

@@ -13,7 +13,7 @@ from fedrax.environments.base import Box, Discrete, Spaces
 from fedrax.learners.distributions import Categorical, Distribution, Gaussian
 
 Activation = Literal["relu", "tanh", "linear"]
-Initialisation = Literal["uniform", "orthogonal"]
+Initialisation = Literal["uniform", "orthogonal", "fan-in"]
 
 
 def activate(name: Activation, x: Array) -> Array:
@@ -50,16 +50,17 @@ def make_dense(
 ) -> Dense:
     """A fresh layer.
 
-    ``uniform`` is the FedPG-BR reference's law: weights U(+-1/sqrt(in)), biases U(+-1/sqrt(out)). ``orthogonal``
-    takes ``gain`` and zero biases (Saxe et al., 2014).
+    ``uniform`` is the FedPG-BR reference's law: weights U(+-1/sqrt(in)), biases U(+-1/sqrt(out)). ``fan-in`` is
+    PyTorch's default: both U(+-1/sqrt(in)). ``orthogonal`` takes ``gain`` and zero biases (Saxe et al., 2014).
     """
     weight_key, bias_key = jax.random.split(key)
-    if initialisation == "uniform":
-        weight = jax.random.uniform(weight_key, (inputs, outputs), minval=-1, maxval=1) / inputs**0.5
-        offsets = jax.random.uniform(bias_key, (outputs,), minval=-1, maxval=1) / outputs**0.5
-    else:
+    if initialisation == "orthogonal":
         weight = gain * orthogonal(weight_key, inputs, outputs)
         offsets = jnp.zeros(outputs)
+    else:
+        numbers = outputs if initialisation == "uniform" else inputs
+        weight = jax.random.uniform(weight_key, (inputs, outputs), minval=-1, maxval=1) / inputs**0.5
+        offsets = jax.random.uniform(bias_key, (outputs,), minval=-1, maxval=1) / numbers**0.5
     return Dense(weight.T if by_output else weight, offsets if bias else None, by_output)
 
 
@@ -85,17 +86,23 @@ def orthogonal(key: PRNGKeyArray, rows: int, columns: int) -> Float[Array, "rows
     threads of the pool: with two cores, two layers at once wait for ever (jaxlib 0.10.2).
     """
     longer, fewer = max(rows, columns), min(rows, columns)
-    gaussian = jax.random.normal(key, (longer, fewer))
-    places = jnp.arange(fewer)
+    basis = gram_schmidt(jax.random.normal(key, (longer, fewer)))
+    return basis if rows >= columns else basis.T
+
+
+def gram_schmidt(matrix: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    """Orthonormal columns that span the same spaces as the first 1, 2, ... k; 0 for a column that adds nothing."""
+    places = jnp.arange(matrix.shape[1])
 
     def settle(place: Array, basis: Array) -> Array:
         column = basis[:, place]
+        length = jnp.linalg.norm(column)
         for _ in range(2):
             column = column - basis @ jnp.where(places < place, column @ basis, 0.0)
-        return basis.at[:, place].set(column / jnp.linalg.norm(column))
+        left = jnp.linalg.norm(column)
+        return basis.at[:, place].set(jnp.where(left > 1e-6 * length, column / left, 0.0))
 
-    basis = jax.lax.fori_loop(0, fewer, settle, gaussian)
-    return basis if rows >= columns else basis.T
+    return jax.lax.fori_loop(0, matrix.shape[1], settle, matrix)
 
 
 class Policy(eqx.Module):

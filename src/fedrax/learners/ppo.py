@@ -5,7 +5,7 @@ Sources: Schulman et al. (2017) for ``clip`` and ``kl``; Tomar et al. (2020) for
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -54,6 +54,8 @@ class Adaptive(eqx.Module):
 @learners.register("ppo")
 class PPO(Learner):
     """Actor and critic learn from fixed numbers of steps, several epochs of minibatches each."""
+
+    policy_parts: ClassVar[tuple[str, ...]] = ("torso", "actor")
 
     learning_rate: float = option(2.5e-4, "step size, before annealing", minimum=0)
     max_gradient_norm: float | None = option(
@@ -167,6 +169,10 @@ class PPO(Learner):
         """The policy at every step, ``[T * B, ...]``."""
         return params(flatten_steps(experience.observation[:-1]))
 
+    def representations(self, params: ActorCritic, batch: Batch) -> tuple[Float[Array, "N f"], ...]:
+        """The torso's features."""
+        return (params.torso(batch.observation),)
+
     def learn(
         self, agent: Agent, experience: Steps, objective: Objective, clock: Clock
     ) -> tuple[Agent, dict[str, Array]]:
@@ -177,38 +183,39 @@ class PPO(Learner):
         coefficient = agent.memory.kl_coefficient
 
         def minibatch(
-            carry: tuple[PyTree, PyTree, Array], indices: Array
-        ) -> tuple[tuple[PyTree, PyTree, Array], dict[str, Array]]:
-            params, optimizer, stopped = carry
+            carry: tuple[PyTree, PyTree, PyTree, Array], indices: Array
+        ) -> tuple[tuple[PyTree, PyTree, PyTree, Array], dict[str, Array]]:
+            params, optimizer, notes, stopped = carry
             rows = jax.tree.map(lambda x: x[indices], rollout)
 
             def loss(params: ActorCritic) -> tuple[Array, dict[str, Array]]:
                 return self._loss(params, rows, coefficient, objective)
 
             gradient, metrics = jax.grad(loss, has_aux=True)(params)
-            gradient = objective.correct(gradient, params)
-            stepped = self.apply(params, optimizer, gradient, scale=scale)
+            gradient, noted = objective.correct(gradient, params, notes)
+            stepped = (*self.apply(params, optimizer, gradient, scale=scale), noted)
             if self.target_kl is not None:
-                stepped = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), stepped, (params, optimizer))
+                before = (params, optimizer, notes)
+                stepped = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), stepped, before)
             return (*stepped, stopped), metrics
 
         def epoch(
-            carry: tuple[PyTree, PyTree, Array], key: PRNGKeyArray
-        ) -> tuple[tuple[PyTree, PyTree, Array], dict[str, Array]]:
+            carry: tuple[PyTree, PyTree, PyTree, Array], key: PRNGKeyArray
+        ) -> tuple[tuple[PyTree, PyTree, PyTree, Array], dict[str, Array]]:
             order = jax.random.permutation(key, count).reshape(self.num_minibatches, -1)
-            (params, optimizer, stopped), metrics = jax.lax.scan(minibatch, carry, order)
+            (*trained, stopped), metrics = jax.lax.scan(minibatch, carry, order)
             if self.target_kl is not None:
                 stopped |= metrics["approx_kl"][-1] > self.target_kl
-            return (params, optimizer, stopped), metrics
+            return (*trained, stopped), metrics
 
-        start = (agent.params, agent.optimizer, jnp.asarray(False))
+        start = (agent.params, agent.optimizer, objective.start(agent.params), jnp.asarray(False))
         keys = jax.random.split(clock.key, self.update_epochs)
-        (params, optimizer, _), metrics = jax.lax.scan(epoch, start, keys)
+        (params, optimizer, notes, _), metrics = jax.lax.scan(epoch, start, keys)
         report = jax.tree.map(jnp.mean, metrics)
         memory = Adaptive(self._adapted(coefficient, metrics["kl"][-1].mean()))
         report["kl_coefficient"] = memory.kl_coefficient
         report["explained_variance"] = _explained(rollout.value, rollout.value + rollout.advantage, rollout.valid)
-        return Agent(params, optimizer, memory, agent.private), report
+        return Agent(params, optimizer, memory, objective.keep(agent.private, notes)), report
 
     def _rollout(self, experience: Steps, objective: Objective) -> Rollout:
         """Values, advantages and the acting policy's outputs, all as noted when acting."""

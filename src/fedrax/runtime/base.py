@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ from jaxtyping import Array, Float, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.base import Experience
+from fedrax.errors import FedraxError
 from fedrax.federation import Federation, State, Tally
-from fedrax.trees import tree_bytes
 
 
 class Simulation(abc.ABC):
@@ -65,6 +66,20 @@ class Simulation(abc.ABC):
         Raises:
             FedraxError: the agents' environments do not differ, or nothing can be drawn anew.
         """
+
+    def sites_of_copies(self, copies: int) -> np.ndarray:
+        """Which of a learning agent's sites each of so many copies is at, ``int[copies]``: equal shares, in order.
+
+        Raises:
+            FedraxError: fewer copies than sites, which only whole episodes can be.
+        """
+        sites = self.federation.sites // self.federation.agents
+        if copies < sites:
+            raise FedraxError(
+                f"{copies} episodes a round cannot visit the differing environments of {sites} agents: set "
+                f"strategy.batch={sites} or more, or remove environment.heterogeneity"
+            )
+        return np.arange(copies) * sites // copies
 
     @property
     def evaluates_agents(self) -> bool:
@@ -122,7 +137,9 @@ class Simulation(abc.ABC):
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
         agent = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), one.agents)
         down = jax.eval_shape(strategy.broadcast, one.server, jax.random.key(0))
-        return tree_bytes(jax.eval_shape(strategy.emit, agent)), round(strategy.received(down))
+        emit = partial(strategy.emit, self.federation.learner)
+        message = jax.eval_shape(emit, agent, jax.random.key(0))
+        return round(strategy.sent(message)), round(strategy.received(down))
 
 
 def agent_report(experience: Experience, learning: dict[str, Array]) -> dict[str, Any]:

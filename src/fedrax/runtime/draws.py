@@ -6,10 +6,29 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from fedrax.config import Config
-from fedrax.environments.heterogeneity import draw
-from fedrax.environments.host_parameters import check_host_name, check_host_parameters, host_defaults
+from fedrax.environments.base import NativeEnvironment
+from fedrax.environments.heterogeneity import draw, drawn_names
+from fedrax.environments.host_parameters import check_host_names, check_host_parameters, host_defaults
+from fedrax.environments.laws import law_draws
 from fedrax.environments.native import native_environments
+from fedrax.environments.native_noise import with_noise
+from fedrax.environments.noise import NOISE
 from fedrax.errors import FedraxError
+
+
+def runs_native(config: Config) -> bool:
+    """Whether the run's environment is one in JAX."""
+    return config.environment.native and config.environment.id in native_environments
+
+
+def make_environment(config: Config) -> NativeEnvironment:
+    """The native environment of a run, noisy where its heterogeneity table speaks of noise.
+
+    Raises:
+        FedraxError: noise that the environment cannot have, or a law it does not have.
+    """
+    settings = config.environment
+    return with_noise(native_environments[settings.id](), drawn_names(settings.heterogeneity, settings.id))
 
 
 def physics_draws(config: Config) -> list[dict[str, float]]:
@@ -27,14 +46,18 @@ def physics_draws(config: Config) -> list[dict[str, float]]:
 def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:
     """Physical parameters of ``count`` environments that no agent has, from the same table.
 
+    They are those of the agents that would come next. A number holds for them as for the agents.
+
     Raises:
-        FedraxError: the table draws nothing.
+        FedraxError: the table draws nothing, or lists the agents' values.
     """
     settings = config.environment
     if not settings.heterogeneity:
         raise same_environments(config)
-    for name, value in settings.heterogeneity.items():
-        if not isinstance(value, Mapping):
+    _, parameters = law_draws(settings.heterogeneity, settings.id, 0)
+    drawn = "law" in settings.heterogeneity or any(isinstance(value, Mapping) for value in parameters.values())
+    for name, value in parameters.items():
+        if isinstance(value, (list, tuple)) or not drawn:
             raise FedraxError(
                 f"environment.heterogeneity.{name} = {value!r} gives every agent's value: unseen environments need "
                 "distributions to draw from, for example {distribution = 'uniform', low = 0.5, high = 1.5}"
@@ -45,21 +68,23 @@ def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:
 
 def _draws(config: Config, agents: int) -> list[dict[str, float]]:
     """The parameters of so many agents' environments, checked."""
-    defaults, check = _parameters(config)
-    draws = draw(config.environment.heterogeneity, defaults, agents, config.seed)
-    for physics in draws:
-        check(physics)
+    settings = config.environment
+    own, check = _parameters(config)
+    # Noise may be named for every environment, but a native one whose table does not name it has no such parameter.
+    draws = draw(settings.heterogeneity, {**own, **NOISE}, agents, config.seed, settings.id)
+    draws = [{name: values[name] for name in own} for values in draws]
+    for parameters in draws:
+        check(parameters)
     return draws
 
 
 def _parameters(config: Config) -> tuple[dict[str, float], Callable[[Mapping[str, float]], None]]:
-    """The environment's parameters with their defaults, and what checks their values."""
-    settings = config.environment
-    if settings.native and settings.id in native_environments:
-        environment = native_environments[settings.id]()
+    """The parameters of the run's environments with their defaults, and what refuses values that make none."""
+    if runs_native(config):
+        environment = make_environment(config)
         return environment.physics(), environment.check
-    for name in settings.heterogeneity:
-        check_host_name(settings.id, name)
+    settings = config.environment
+    check_host_names(settings.id, drawn_names(settings.heterogeneity, settings.id))
     return host_defaults(settings.id), partial(check_host_parameters, settings.id)
 
 

@@ -18,7 +18,6 @@ from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.environments.host_parameters import Parameters, host_defaults
 from fedrax.environments.host_steps import HostStepCollector
-from fedrax.errors import FedraxError
 from fedrax.federation import Federation, Roster, State
 from fedrax.learners.base import Clock
 from fedrax.runtime.base import Simulation, summed_reports
@@ -130,9 +129,7 @@ class HostSimulation(Simulation):
             site.close()
 
     def parameters(self, agents: Sequence[int], copies: int) -> list[Parameters] | None:
-        """Those of so many copies of each learning agent: its own, or its sites' in equal shares where it has several.
-
-        None where all environments are the same.
+        """Those of so many copies of each learning agent, its own or its sites'; None where all are the same.
 
         Raises:
             FedraxError: fewer copies than sites.
@@ -140,12 +137,7 @@ class HostSimulation(Simulation):
         if not self.draws:
             return None
         sites = self.federation.sites // self.federation.agents
-        if copies < sites:
-            raise FedraxError(
-                f"{copies} episodes a round cannot visit the differing environments of {sites} agents: raise "
-                "strategy.batch_max, or remove environment.heterogeneity"
-            )
-        return [self.draws[agent * sites + copy * sites // copies] for agent in agents for copy in range(copies)]
+        return [self.draws[agent * sites + site] for agent in agents for site in self.sites_of_copies(copies)]
 
     def _make(self, count: int, horizon: int, parameters: Sequence[Parameters] | None = None) -> HostEnvironments:
         settings = self.config.environment
@@ -168,11 +160,11 @@ class HostSimulation(Simulation):
         key = derive(jax.random.key(site.seed), "round", index)
         opened = programs.open(state, key)
         downlink, roster = opened.downlink, opened.roster
-        agents = opened.agents
+        agents = programs.begin(opened.agents, downlink, roster, key) if programs.begins else opened.agents
         reports = []
         for update in range(self.federation.local_updates):
             update_key = derive(key, "work", update)
-            fresh = update == 0
+            fresh = update == 0 and not programs.begins
             collected = site.collect(
                 programs.decider_of_agents(agents, downlink, roster, update_key, fresh=fresh),
                 roster,

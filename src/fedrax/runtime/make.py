@@ -8,13 +8,12 @@ from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
 from fedrax.config import Config
 from fedrax.environments.base import Spaces, stack_physics
-from fedrax.environments.native import native_environments
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.runtime.base import Simulation
-from fedrax.runtime.draws import physics_draws
+from fedrax.runtime.draws import make_environment, physics_draws
 from fedrax.strategies.base import Strategy
 
 
@@ -33,7 +32,7 @@ def make_simulation(config: Config) -> Simulation:
     if described.native:
         from fedrax.runtime.native import NativeSimulation
 
-        environment = native_environments[settings.id]()
+        environment = make_environment(config)
         return NativeSimulation(config, federation, environment, stack_physics(draws) if draws else None)
     from fedrax.runtime.host import HostSimulation
 

@@ -17,7 +17,7 @@ from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import agent_report, tally_round
 from fedrax.runtime.mapping import map_agents
 from fedrax.seeds import derive
-from fedrax.strategies.base import Downlink, ServerWork, select
+from fedrax.strategies.base import Downlink, ServerWork, Strategy, select
 from fedrax.trees import ravel_rows, unravel_like
 
 Actor = Callable[[np.ndarray, int], np.ndarray]
@@ -48,7 +48,11 @@ class Programs:
         self.federation = federation
         self.batch = batch
         self.open = jax.jit(self._open)
-        self.work = jax.jit(self._work, static_argnames="fresh")
+        self.begins = type(federation.strategy).begin is not Strategy.begin
+        """Whether agents learn before their local updates, from :meth:`begin`."""
+        self.begin = jax.jit(self._begin)
+        # An agent may hold a large memory, which is then changed in place.
+        self.work = jax.jit(self._work, static_argnames="fresh", donate_argnums=0)
         self.exchange = jax.jit(self._exchange)
         self.refine = jax.jit(partial(federation.strategy.refine, federation.learner))
         self.finish = jax.jit(federation.strategy.finish)
@@ -165,10 +169,21 @@ class Programs:
 
         return map_agents(one, (agents, experience, roster.ids, roster.byzantine, keys), self.batch)
 
+    def _begin(self, agents: Agent, downlink: Downlink, roster: Roster, key: PRNGKeyArray) -> Agent:
+        strategy, learner = self.federation.strategy, self.federation.learner
+        keys = jax.random.split(derive(key, "begin"), roster.ids.shape[0])
+
+        def one(inputs: tuple[Agent, Array, PRNGKeyArray]) -> Agent:
+            agent, index, key = inputs
+            return strategy.begin(learner, strategy.absorb(agent, downlink, index), key)
+
+        return map_agents(one, (agents, roster.ids, keys), self.batch)
+
     def _exchange(
         self, server: PyTree, downlink: Downlink, roster: Roster, agents: Agent, key: PRNGKeyArray
     ) -> tuple[PyTree, Exchange]:
-        messages = jax.vmap(self.federation.strategy.emit)(agents)
+        keys = jax.random.split(derive(key, "emit"), roster.ids.shape[0])
+        messages = jax.vmap(partial(self.federation.strategy.emit, self.federation.learner))(agents, keys)
         return self.federation.exchange(server, downlink, roster, messages, key)
 
     def _close(
@@ -229,6 +244,7 @@ def close_round(
     learning = jax.tree.map(lambda x: jnp.where(honest, x, 0).sum() / honest.sum(), report["learning"])
     strategy = federation.strategy
     local_steps = federation.local_updates * strategy.local_gradient_steps(federation.learner)
+    local_steps += strategy.round_gradient_steps(federation.learner)
     metrics = {
         "active": jnp.asarray(True),
         **evaluation,

@@ -65,6 +65,8 @@ class Strategy(eqx.Module):
     needs: ClassVar[Needs] = Needs()
     personal: ClassVar[bool] = False
     """Every agent keeps a policy of its own, and what is evaluated and handed out is those, not the server's."""
+    common_start: ClassVar[bool] = False
+    """All agents start from the same networks, which are also what the server starts from."""
 
     @classmethod
     def implies(cls, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -153,16 +155,20 @@ class Strategy(eqx.Module):
     def absorb(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> Agent:
         """The agent after the broadcast; ``index`` is its place among all agents."""
 
-    def objective(self, agent: Agent) -> Objective:
+    def begin(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Agent:
+        """The agent after whatever learning it does once a round, before its local updates."""
+        return agent
+
+    def objective(self, learner: Learner, agent: Agent) -> Objective:
         """What the strategy adds to local learning."""
         return Objective()
 
     def work(self, learner: Learner, agent: Agent, experience: Any, clock: Clock) -> tuple[Agent, dict[str, Array]]:
         """One local update; by default the learner's own, under :meth:`objective`."""
-        return learner.learn(agent, experience, self.objective(agent), clock)
+        return learner.learn(agent, experience, self.objective(learner, agent), clock)
 
     @abc.abstractmethod
-    def emit(self, agent: Agent) -> PyTree:
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> PyTree:
         """The message: a pytree of arrays. Byte accounting, attacks and robust rules read nothing else.
 
         What a server averages must be an *update* (a gradient, or weights minus those received), so that an attack,
@@ -172,6 +178,14 @@ class Strategy(eqx.Module):
     def local_gradient_steps(self, learner: Learner) -> int:
         """Optimiser steps of an agent in one local update."""
         return learner.gradient_steps
+
+    def round_gradient_steps(self, learner: Learner) -> int:
+        """Optimiser steps of an agent once a round, beside those of its local updates."""
+        return 0
+
+    def sent(self, message: Any) -> float:
+        """Bytes of one agent's message (mean over rounds); ``message`` may hold bare shapes."""
+        return tree_bytes(message)
 
     def received(self, downlink: Any) -> float:
         """Bytes one agent receives of a broadcast (mean over agents); ``downlink`` may hold bare shapes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from fedrax.strategies.base import Needs, strategies
-from fedrax.strategies.fedavg import Local
+from fedrax.strategies.local import Local
 
 
 @strategies.register("central")

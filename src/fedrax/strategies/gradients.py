@@ -45,7 +45,7 @@ class GradientStrategy(Strategy):
         gradient = learner.gradient(agent.params, experience)
         return Agent(agent.params, agent.optimizer, agent.memory, gradient), {}
 
-    def emit(self, agent: Agent) -> PyTree:
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> PyTree:
         """The gradient."""
         return agent.private
 

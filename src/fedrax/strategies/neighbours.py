@@ -20,9 +20,9 @@ from fedrax.environments.base import Experience, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective
 from fedrax.learners.distributions import Distribution
+from fedrax.parts import check_parts, put_parts, take_parts
 from fedrax.registry import option
 from fedrax.strategies.base import Strategy, Tools, select, strategies
-from fedrax.strategies.parts import check_parts, put_parts, take_parts
 from fedrax.strategies.pooling import Direction, Pool, closeness, divergence
 from fedrax.topology import make_graph, neighbours_of
 from fedrax.topology_weights import divergence_weights, normalise, return_weights, stale
@@ -246,7 +246,7 @@ class Neighbours(Strategy):
                 optimizer = select(averaged, jax.tree.map(jnp.zeros_like, optimizer), optimizer)
         return Agent(params, optimizer, agent.memory, known)
 
-    def objective(self, agent: Agent) -> Objective:
+    def objective(self, learner: Learner, agent: Agent) -> Objective:
         """The penalty, towards the mail in hand."""
         if self.coefficient == 0:
             return Objective()
@@ -267,7 +267,7 @@ class Neighbours(Strategy):
         )
         return Agent(agent.params, agent.optimizer, agent.memory, counted), metrics
 
-    def emit(self, agent: Agent) -> Message:
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the networks changed since the neighbours' copy, and the training return."""
         known = agent.private
         change = jax.tree.map(jnp.subtract, agent.params, known.sent)
@@ -320,6 +320,7 @@ class Penalty(Objective):
     def penalty(self, params: PyTree, batch: Batch) -> Float[Array, ""]:
         """The mean over the minibatch; 0 for an isolated agent."""
         settings = self.strategy
+        assert batch.distribution is not None
         each = divergence(
             batch.distribution,
             batch.reference.policies,

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from fedrax.environments.base import Box, Discrete, NativeEnvironment, Physics, Spaces, Transition
 from fedrax.environments.drawing import draw_acrobot
 from fedrax.environments.native import native_environments
+from fedrax.environments.native.angles import wrap
 
 MAX_VEL_1 = 4 * math.pi
 MAX_VEL_2 = 9 * math.pi
@@ -90,8 +91,8 @@ class Acrobot(NativeEnvironment):
         mean = AcrobotState(*((a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(k1, k2, k3, k4, strict=True)))
         theta1, theta2, theta1_dot, theta2_dot = _along(state, mean, dt)
         after = AcrobotState(
-            _wrap(theta1),
-            _wrap(theta2),
+            wrap(theta1),
+            wrap(theta2),
             jnp.clip(theta1_dot, -physics["max_vel_1"], physics["max_vel_1"]),
             jnp.clip(theta2_dot, -physics["max_vel_2"], physics["max_vel_2"]),
         )
@@ -126,11 +127,6 @@ def _derivative(state: AcrobotState, torque: Float[Array, ""], physics: Physics)
 
 def _along(state: AcrobotState, slope: AcrobotState, time: Float[Array, ""] | float) -> AcrobotState:
     return AcrobotState(*(value + time * rate for value, rate in zip(state, slope, strict=True)))
-
-
-def _wrap(angle: Float[Array, ""]) -> Float[Array, ""]:
-    """The same angle in [-pi, pi]."""
-    return angle - 2 * math.pi * jnp.round(angle / (2 * math.pi))
 
 
 def _observe(state: AcrobotState) -> Float[Array, " 6"]:

@@ -69,12 +69,16 @@ class CartPole(NativeEnvironment):
         observation = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
         return CartPoleState(*observation), observation
 
+    def force(self, action: Array, physics: Physics) -> Float[Array, ""]:
+        """What an action pushes the cart with, in N: ``force_mag``, to the left (0) or to the right (1)."""
+        return jnp.where(action == 1, physics["force_mag"], -physics["force_mag"])
+
     def step(self, state: CartPoleState, action: Array, key: PRNGKeyArray, physics: Physics) -> Transition:
-        """Pushes left (0) or right (1) for ``tau`` seconds; reward 1, also in an episode's last step."""
+        """Pushes with the action's force for ``tau`` seconds; reward 1, also in an episode's last step."""
         x, x_dot, theta, theta_dot = state
         masspole, length, tau = physics["masspole"], physics["length"], physics["tau"]
         total_mass = physics["masscart"] + masspole
-        force = jnp.where(action == 1, physics["force_mag"], -physics["force_mag"])
+        force = self.force(action, physics)
         sine, cosine = jnp.sin(theta), jnp.cos(theta)
 
         # Florian (2007), "Correct equations for the dynamics of the cart-pole system", without friction.

@@ -34,3 +34,9 @@ def take_parts(params: PyTree, parts: Iterable[str]) -> dict[str, PyTree]:
 def put_parts(params: Any, parts: dict[str, PyTree]) -> Any:
     """``params`` with these parts replaced."""
     return dataclasses.replace(params, **parts)
+
+
+def only(params: Any, parts: Iterable[str]) -> Any:
+    """``params`` with None in place of every other part."""
+    chosen = set(parts)
+    return dataclasses.replace(params, **{part: None for part in part_names(params) if part not in chosen})

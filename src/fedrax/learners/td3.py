@@ -1,0 +1,254 @@
+"""Twin delayed deep deterministic policy gradient (Fujimoto et al., 2018).
+
+The details that differ between implementations (what noise is measured in, when targets move) follow the paper; options
+bring those of the FedTD3 reference back.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from fedrax.environments.base import Box, Spaces, Steps
+from fedrax.errors import FedraxError
+from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective, learners
+from fedrax.learners.networks import Activation, Initialisation, by_input
+from fedrax.learners.replay import Replay, Transitions, empty_replay, replay_bytes, transitions_of
+from fedrax.learners.twin_critic import TwinCritic, make_twin_critic
+from fedrax.parts import only, put_parts, take_parts
+from fedrax.registry import option
+
+CRITIC = ("features", "head")
+ACTOR = ("actor",)
+
+
+class Memory(eqx.Module):
+    """What an agent keeps between updates."""
+
+    replay: Replay
+    target: TwinCritic
+    """The slowly following networks."""
+
+
+class Training(NamedTuple):
+    """What an update changes."""
+
+    params: TwinCritic
+    optimizer: dict[str, PyTree]
+    target: TwinCritic
+    notes: PyTree
+
+
+@learners.register("td3")
+class TD3(Learner):
+    """Actor and twin critics learn from a replay, the actor and all targets less often than the critics."""
+
+    policy_parts: ClassVar[tuple[str, ...]] = ACTOR
+
+    learning_rate: float = option(3e-4, "step size, of actor and critics", minimum=0)
+    num_steps: int = option(2, "steps of each copy of the environment per update", unit="steps", minimum=1)
+    updates_per_step: int = option(1, "critic updates for each of these steps", minimum=1)
+    policy_delay: int = option(2, "critic updates between updates of the actor and of all targets", minimum=1)
+    batch_size: int = option(256, "transitions of a minibatch", unit="transitions", minimum=1)
+    buffer_size: int = option(100_000, "capacity of the replay", unit="transitions", minimum=1)
+    learning_starts: int = option(256, "no update before the replay holds so many", unit="transitions", minimum=1)
+    discount: float = option(0.99, "gamma", minimum=0, maximum=1)
+    tau: float = option(0.005, "how far the targets move towards the networks", minimum=0, maximum=1)
+    exploration_noise: float = option(
+        0.1, "standard deviation of the noise on actions taken", unit="half an action's range", minimum=0
+    )
+    target_noise: float = option(
+        0.2, "standard deviation of the noise on target actions", unit="half an action's range", minimum=0
+    )
+    target_noise_clip: float = option(
+        0.5, "bound of the noise on target actions", unit="half an action's range", minimum=0
+    )
+    scale_target_noise: bool = option(
+        True, "false: target_noise and its clip are in units of the action itself (the FedTD3 reference)"
+    )
+    minimum_reward: float | None = option(
+        None, "rewards below this are raised to it when they are stored (the reference stores the walker's -100 as -1)"
+    )
+    actor_layers: tuple[int, ...] = option((256, 256), "widths of the actor's hidden layers")
+    feature_layers: tuple[int, ...] = option((256,), "widths of each critic's features, its first layers")
+    head_layers: tuple[int, ...] = option((256,), "widths of the hidden layers of each critic's head, which follow")
+    activation: Activation = option("relu", "activation of the hidden layers")
+    initialisation: Initialisation = option("fan-in", "law of the initial weights (fan-in: PyTorch's default)")
+
+    @property
+    def steps(self) -> int:
+        """``num_steps``."""
+        return self.num_steps
+
+    @property
+    def critic_updates(self) -> int:
+        """Critic updates of one update."""
+        return self.num_steps * self.updates_per_step
+
+    @property
+    def gradient_steps(self) -> int:
+        """Steps of both critics together, and of the actor."""
+        return self.critic_updates + self.critic_updates // self.policy_delay
+
+    def memory_bytes(self, spaces: Spaces) -> int:
+        """One agent's replay."""
+        return replay_bytes(spaces, self.buffer_size)
+
+    def check(self, spaces: Spaces) -> None:
+        """Raises :class:`FedraxError` for actions that are not real, or settings that do not fit together."""
+        if not isinstance(spaces.action, Box):
+            raise FedraxError(
+                "learner 'td3' needs real actions (a Box); for discrete ones set learner=ppo or learner=policy-gradient"
+            )
+        if not all(abs(bound) < float("inf") for bound in (*spaces.action.low, *spaces.action.high)):
+            raise FedraxError("learner 'td3' needs bounded actions, and this environment's are unbounded")
+        if not self.feature_layers:
+            raise FedraxError("learner.feature_layers = [] is not allowed: give at least one width")
+        if self.critic_updates % self.policy_delay:
+            raise FedraxError(
+                f"learner.policy_delay = {self.policy_delay} does not divide the {self.critic_updates} critic updates "
+                "of an update (learner.num_steps times learner.updates_per_step); choose a divisor"
+            )
+
+    def check_copies(self, copies: int) -> None:
+        """Raises :class:`FedraxError` where one update's steps overflow the replay."""
+        fresh = self.num_steps * copies
+        if fresh > self.buffer_size:
+            raise FedraxError(
+                f"learner.buffer_size = {self.buffer_size} is less than the {fresh} transitions of one update; raise it"
+            )
+
+    def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
+        """A fresh agent, its targets equal to its networks."""
+        params = self.init_params(key, spaces)
+        step = self.transformation()
+        optimizer = {"critic": step.init(only(params, CRITIC)), "actor": step.init(only(params, ACTOR))}
+        return Agent(params, optimizer, Memory(empty_replay(spaces, self.buffer_size), params))
+
+    def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> TwinCritic:
+        """Fresh networks."""
+        return make_twin_critic(
+            key,
+            spaces,
+            actor=self.actor_layers,
+            features=self.feature_layers,
+            head=self.head_layers,
+            activation=self.activation,
+            initialisation=self.initialisation,
+        )
+
+    def acting(self, params: TwinCritic) -> TwinCritic:
+        """The actor alone, stored for few rows at a time."""
+        return by_input(only(params, ACTOR))
+
+    def act(self, params: TwinCritic, observation: Array, key: PRNGKeyArray | None) -> Array:
+        """Actions ``[B, *a]`` for observations ``[B, *o]``; with exploration noise where there is a key."""
+        action = params.act(observation.reshape(observation.shape[0], -1))
+        if key is None:
+            return action
+        noise = self.exploration_noise * jnp.asarray(params.reach) * jax.random.normal(key, action.shape)
+        return params.clip(action + noise)
+
+    def representations(self, params: TwinCritic, batch: Batch) -> tuple[Float[Array, "N f"], ...]:
+        """The last hidden layers of the actor and of both critics."""
+        first, second = params.represent(batch.observation, batch.action)
+        heads = params.head[0].both(first)[0], params.head[1].both(second)[0]
+        return params.actor.both(batch.observation)[0], *heads
+
+    def learn(
+        self, agent: Agent, experience: Steps, objective: Objective, clock: Clock
+    ) -> tuple[Agent, dict[str, Array]]:
+        """Remembers the steps, then :attr:`critic_updates` minibatches; none before the replay is filled enough."""
+        transitions, valid = transitions_of(experience)
+        if self.minimum_reward is not None:
+            transitions = transitions._replace(reward=jnp.maximum(transitions.reward, self.minimum_reward))
+        replay = agent.memory.replay.add(transitions, valid)
+        before = Training(agent.params, agent.optimizer, agent.memory.target, objective.start(agent.params))
+
+        def update() -> tuple[Training, dict[str, Array]]:
+            return self._update(before, replay, objective, clock.key)
+
+        def wait() -> tuple[Training, dict[str, Array]]:
+            _, metrics = jax.eval_shape(update)
+            return before, jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), metrics)
+
+        after, metrics = jax.lax.cond(replay.size >= self.learning_starts, update, wait)
+        private = objective.keep(agent.private, after.notes)
+        return Agent(after.params, after.optimizer, Memory(replay, after.target), private), metrics
+
+    def _update(
+        self, training: Training, replay: Replay, objective: Objective, key: PRNGKeyArray
+    ) -> tuple[Training, dict[str, Array]]:
+        groups = self.critic_updates // self.policy_delay
+        sample_key, noise_key = jax.random.split(key)
+        batches = replay.sample(sample_key, (groups, self.policy_delay, self.batch_size))
+        noises = jax.random.normal(noise_key, batches.action.shape)
+
+        def group(training: Training, inputs: tuple[Transitions, Array]) -> tuple[Training, dict[str, Array]]:
+            reports = []
+            for place in range(self.policy_delay):
+                batch, noise = jax.tree.map(lambda x, i=place: x[i], inputs)
+                training, report = self.critic_step(training, batch, noise, objective)
+                reports.append(report)
+            training, actor_loss = self.actor_step(training, batch, objective)
+            report = jax.tree.map(lambda *each: jnp.stack(each).mean(), *reports)
+            return training, report | {"actor_loss": actor_loss}
+
+        if groups == 1:
+            return group(training, jax.tree.map(lambda x: x[0], (batches, noises)))
+        training, reports = jax.lax.scan(group, training, (batches, noises))
+        return training, jax.tree.map(jnp.mean, reports)
+
+    def targets(self, target: TwinCritic, batch: Transitions, noise: Array) -> Float[Array, " N"]:
+        """``r + gamma min_i Q_i'(s', a')`` with a' the target actor's action, plus standard normal ``noise`` scaled."""
+        scale = jnp.asarray(target.reach) if self.scale_target_noise else 1.0
+        bounded = jnp.clip(self.target_noise * noise, -self.target_noise_clip, self.target_noise_clip)
+        action = target.clip(target.act(batch.next_observation) + scale * bounded)
+        first, second = target.values(batch.next_observation, action)
+        return batch.reward + self.discount * (1.0 - batch.terminated) * jnp.minimum(first, second)
+
+    def critic_step(
+        self, training: Training, batch: Transitions, noise: Array, objective: Objective, *, share: float = 1.0
+    ) -> tuple[Training, dict[str, Array]]:
+        """One step of both critics, on ``share`` times their errors and the objective's penalty."""
+        wanted = self.targets(training.target, batch, noise)
+
+        def loss(critic: dict[str, PyTree]) -> tuple[Array, dict[str, Array]]:
+            params = put_parts(training.params, critic)
+            first, second = params.values(batch.observation, batch.action)
+            error = jnp.mean((first - wanted) ** 2) + jnp.mean((second - wanted) ** 2)
+            penalty = jnp.asarray(objective.penalty(params, as_batch(batch)))
+            return share * error + penalty, {"critic_loss": error, "value": first.mean(), "critic_penalty": penalty}
+
+        gradient, report = jax.grad(loss, has_aux=True)(take_parts(training.params, CRITIC))
+        return self._stepped(training, gradient, "critic", objective), report
+
+    def actor_step(self, training: Training, batch: Transitions, objective: Objective) -> tuple[Training, Array]:
+        """One step of the actor, then all targets follow."""
+
+        def loss(actor: dict[str, PyTree]) -> tuple[Array, Array]:
+            params = put_parts(training.params, actor)
+            loss = -params.value(batch.observation, params.act(batch.observation)).mean()
+            return loss + objective.penalty(params, as_batch(batch)), loss
+
+        gradient, value = jax.grad(loss, has_aux=True)(take_parts(training.params, ACTOR))
+        training = self._stepped(training, gradient, "actor", objective)
+        target = jax.tree.map(lambda x, y: x + self.tau * (y - x), training.target, training.params)
+        return training._replace(target=target), value
+
+    def _stepped(self, training: Training, gradient: dict[str, PyTree], which: str, objective: Objective) -> Training:
+        """One optimiser step of the parts that the gradient is of."""
+        masked = put_parts(only(training.params, ()), gradient)
+        masked, notes = objective.correct(masked, training.params, training.notes)
+        moved, optimizer = self.apply(only(training.params, gradient), training.optimizer[which], masked)
+        params = put_parts(training.params, take_parts(moved, gradient))
+        return Training(params, training.optimizer | {which: optimizer}, training.target, notes)
+
+
+def as_batch(batch: Transitions) -> Batch:
+    """A minibatch as an objective sees it."""
+    return Batch(batch.observation, batch.action, jnp.ones(batch.reward.shape, bool), None, None, ())

@@ -1,0 +1,61 @@
+"""No federation at all."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from fedrax.aggregators.base import Aggregate
+from fedrax.environments.base import Spaces
+from fedrax.learners.base import Agent, Learner
+from fedrax.registry import option
+from fedrax.strategies.base import Downlink, Strategy, Tools, strategies
+
+
+@strategies.register("local")
+class Local(Strategy):
+    """No federation: every agent learns alone. The baseline that a federation must beat."""
+
+    personal: ClassVar[bool] = True
+
+    batch: int = option(16, "trajectories of each agent per update, for learners of whole episodes", minimum=1)
+
+    @property
+    def max_episodes(self) -> int:
+        """The batch."""
+        return self.batch
+
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+    def broadcast(self, server: tuple[()], key: PRNGKeyArray) -> Downlink:
+        """Nothing but how much to collect."""
+        return Downlink((), jnp.asarray(self.batch))
+
+    def received(self, downlink: Any) -> float:
+        """Nothing travels."""
+        return 0.0
+
+    def absorb(self, agent: Agent, downlink: Downlink, index: Int[Array, ""]) -> Agent:
+        """The agent as it was."""
+        return agent
+
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Array:
+        """An empty message."""
+        return jnp.zeros(0)
+
+    def combine(
+        self,
+        learner: Learner,
+        server: tuple[()],
+        downlink: Downlink,
+        messages: PyTree,
+        weights: Float[Array, " n"],
+        tools: Tools,
+    ) -> tuple[tuple[()], Aggregate]:
+        """Nothing to combine."""
+        present = weights > 0
+        return server, Aggregate(jnp.zeros(0), present, present.any(), {})

@@ -1,0 +1,178 @@
+"""SCAFFOLD (Karimireddy et al., 2020): local gradients are corrected for how agents' objectives differ."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from fedrax.aggregators.base import Aggregate
+from fedrax.environments.base import Spaces
+from fedrax.learners.base import Agent, Learner, Objective
+from fedrax.strategies.base import Tools, select, strategies
+from fedrax.strategies.fedavg import FedAvg, Global, Received, Report, Server
+from fedrax.trees import ravel_rows, tree_bytes, unravel_like
+
+
+class ControlServer(Server):
+    """With the mean of the agents' control variates."""
+
+    control: PyTree
+
+
+class ControlGlobal(Global):
+    """With the server's control variate."""
+
+    control: PyTree
+
+
+class Controlled(Received):
+    """With control variates, and the gradients of this round."""
+
+    own: PyTree
+    """The agent's control variate: its mean gradient in the last round it took part in."""
+    server: PyTree
+    """The server's, as received."""
+    gradients: Gradients
+
+
+class Gradients(NamedTuple):
+    """Gradients as they were before any correction."""
+
+    total: PyTree
+    """Summed over steps."""
+    count: PyTree
+    """Of how many steps each leaf's sum is."""
+
+
+class ControlReport(Report):
+    """With how the control variate changed."""
+
+    control: PyTree
+
+
+@strategies.register("scaffold")
+class Scaffold(FedAvg):
+    """Federated averaging where every local gradient g becomes ``g - c_i + c``.
+
+    The control variates start at 0, and c_i becomes the mean of the agent's uncorrected gradients of the round. Under
+    plain gradient descent that is the paper's second option, ``c_i - c + (x - y_i) / (K eta)``, exactly; unlike that
+    formula it is one under Adam too, where the correction belongs before the moments.
+    """
+
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> ControlServer:
+        """The common networks, and no correction."""
+        server = super().init(learner, spaces, agents, key)
+        zero = jax.tree.map(jnp.zeros_like, self.shared(server.params))
+        return ControlServer(server.params, server.round, server.returns, zero)
+
+    def broadcast(self, server: Server, key: PRNGKeyArray) -> ControlGlobal:
+        """The averaged parts and their control variate."""
+        assert isinstance(server, ControlServer)
+        sent = super().broadcast(server, key)
+        return ControlGlobal(sent.params, sent.episodes, sent.actor_due, server.control)
+
+    def received(self, downlink: Global) -> float:
+        """The averaged parts, and as much again."""
+        assert isinstance(downlink, ControlGlobal)
+        return super().received(downlink) + tree_bytes(downlink.control) - self._saved(downlink.control)
+
+    def sent(self, message: Report) -> float:
+        """The changes, and as much again."""
+        assert isinstance(message, ControlReport)
+        return super().sent(message) + tree_bytes(message.control) - self._saved(message.control)
+
+    def private(self, learner: Learner, agent: Agent) -> Controlled:
+        """No correction."""
+        kept = super().private(learner, agent)
+        zero = jax.tree.map(jnp.zeros_like, kept.params)
+        return Controlled(kept.params, kept.return_sum, kept.episodes, zero, zero, no_gradients(zero))
+
+    def absorb(self, agent: Agent, downlink: Global, index: Int[Array, ""]) -> Agent:
+        """The global networks and the server's control variate; the own one as of the last round's gradients."""
+        assert isinstance(downlink, ControlGlobal)
+        after = super().absorb(agent, downlink, index)
+        kept, before = after.private, agent.private
+        own = mean_gradient(before.gradients, otherwise=before.own)
+        private = Controlled(
+            kept.params, kept.return_sum, kept.episodes, own, downlink.control, no_gradients(before.gradients.total)
+        )
+        return dataclasses.replace(after, private=private)
+
+    def objective(self, learner: Learner, agent: Agent) -> Objective:
+        """The correction."""
+        kept = agent.private
+        return Correction(self, jax.tree.map(jnp.subtract, kept.server, kept.own))
+
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> ControlReport:
+        """How the averaged parts and the control variate changed."""
+        report, kept = super().emit(learner, agent, key), agent.private
+        control = jax.tree.map(jnp.subtract, mean_gradient(kept.gradients, otherwise=kept.own), kept.own)
+        return ControlReport(report.change, report.return_sum, report.episodes, control)
+
+    def combine(
+        self,
+        learner: Learner,
+        server: Server,
+        downlink: Global,
+        messages: Report,
+        weights: Float[Array, " n"],
+        tools: Tools,
+    ) -> tuple[ControlServer, Aggregate]:
+        """Networks as in federated averaging; the control variate by the same rule, for the share that took part."""
+        assert isinstance(server, ControlServer)
+        assert isinstance(messages, ControlReport)
+        after, verdict = super().combine(learner, server, downlink, messages, weights, tools)
+        controls = tools.aggregate(ravel_rows(messages.control), weights, 1.0)
+        share = (weights > 0).sum() / server.returns.shape[0]
+        change = unravel_like(server.control, share * controls.vector)
+        control = select(controls.valid, jax.tree.map(jnp.add, server.control, change), server.control)
+        return ControlServer(after.params, after.round, after.returns, control), verdict
+
+
+class Correction(Objective):
+    """Adds ``c - c_i`` to every gradient, and sums up what the gradients were without it."""
+
+    strategy: Scaffold = eqx.field(static=True)
+    difference: PyTree
+
+    def start(self, params: PyTree) -> Gradients:
+        """No gradient yet."""
+        return no_gradients(self.difference)
+
+    def correct(self, gradient: PyTree, params: PyTree, notes: Gradients) -> tuple[PyTree, Gradients]:
+        """The corrected gradient of the parts that this step trains."""
+
+        def present(function: Callable[[Array, Array], Array], tree: PyTree, *, absent: bool) -> PyTree:
+            # A part that is not trained is one None in place of its whole subtree.
+            def each(x: Array | None, y: PyTree) -> PyTree:
+                return (y if absent else None) if x is None else function(x, y)
+
+            return jax.tree.map(each, shared, tree, is_leaf=lambda x: x is None)
+
+        shared = self.strategy.shared(gradient)
+        total = present(jnp.add, notes.total, absent=True)
+        count = present(lambda x, n: n + 1, notes.count, absent=True)
+        corrected = present(jnp.add, self.difference, absent=False)
+        return self.strategy.with_shared(gradient, corrected), Gradients(total, count)
+
+    def keep(self, private: Controlled, notes: Gradients) -> Controlled:
+        """The round's gradients with those of this update."""
+        return dataclasses.replace(private, gradients=jax.tree.map(jnp.add, private.gradients, notes))
+
+
+def no_gradients(example: PyTree) -> Gradients:
+    """Sums of nothing."""
+    return Gradients(jax.tree.map(jnp.zeros_like, example), jax.tree.map(lambda x: jnp.asarray(0), example))
+
+
+def mean_gradient(gradients: Gradients, *, otherwise: PyTree) -> PyTree:
+    """The mean over steps; ``otherwise`` where there was none."""
+    return jax.tree.map(
+        lambda total, count, old: jnp.where(count > 0, total / jnp.maximum(count, 1), old), *gradients, otherwise
+    )
