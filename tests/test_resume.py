@@ -41,8 +41,21 @@ BASE = [
     "environment.horizon=40",
     "evaluation.episodes=2",
 ]
-NATIVE = [*BASE, "federation.participation=0.75", "federation.dropout=0.2", "seeds=2"]
-HOST = [*BASE, "environment.native=false", "environment.backend=gymnasium", "environment.copies=2"]
+NATIVE = ["fedpg-br/cartpole", *BASE, "federation.participation=0.75", "federation.dropout=0.2", "seeds=2"]
+HOST = ["fedpg-br/cartpole", *BASE, "environment.native=false", "environment.backend=gymnasium", "environment.copies=2"]
+REPLAY = [
+    "fedtd3/pendulum",
+    "budget.steps_per_agent=none",
+    "budget.rounds=9",
+    "checkpoint.every=3",
+    "federation.agents=3",
+    "federation.local_updates=8",
+    "evaluation.every=3",
+    "evaluation.episodes=2",
+    "environment.horizon=20",
+    *(f"learner.{name}={value}" for name, value in {"batch_size": 8, "learning_starts": 8, "buffer_size": 64}.items()),
+    *(f"learner.{part}_layers=[8]" for part in ("actor", "feature", "head")),
+]
 
 
 def records(path):
@@ -50,9 +63,11 @@ def records(path):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in fedrax.load(path).metrics()]
 
 
-@pytest.fixture(scope="module", params=[NATIVE, HOST], ids=["native", "host"])
+@pytest.fixture(scope="module", params=[NATIVE, HOST, REPLAY], ids=["native", "host", "replay"])
 def uninterrupted(request, tmp_path_factory):
-    run = fedrax.train("fedpg-br/cartpole", request.param, out=tmp_path_factory.mktemp("whole") / "run", progress=False)
+    run = fedrax.train(
+        request.param[0], request.param[1:], out=tmp_path_factory.mktemp("whole") / "run", progress=False
+    )
     return run, request.param
 
 
@@ -75,7 +90,6 @@ def test_killed_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, functi
             "-c",
             program,
             "train",
-            "fedpg-br/cartpole",
             *overrides,
             "--out",
             str(path),
@@ -110,7 +124,6 @@ def test_a_damaged_checkpoint_costs_only_its_own_rounds(uninterrupted, tmp_path)
         "-c",
         program,
         "train",
-        "fedpg-br/cartpole",
         *overrides,
         "--out",
         str(path),
@@ -143,7 +156,7 @@ training._train = limited
 from fedrax.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-    command = [sys.executable, "-c", program, "train", "fedpg-br/cartpole", *overrides, "--out", str(path), "--quiet"]
+    command = [sys.executable, "-c", program, "train", *overrides, "--out", str(path), "--quiet"]
     failed = subprocess.run(command, check=False, capture_output=True, text=True)
     assert failed.returncode == 1, failed.stderr
     (line,) = (text for text in failed.stderr.splitlines() if text.startswith("fedrax:"))

@@ -16,6 +16,7 @@ from fedrax.config import Config
 from fedrax.environments.base import Experience
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation, State, Tally
+from fedrax.runtime.memory import replay_memory
 
 
 class Simulation(abc.ABC):
@@ -27,6 +28,8 @@ class Simulation(abc.ABC):
         pooled = federation.sites // federation.agents
         self.copies = config.environment.copies * pooled
         """Copies of the environment that one learner's steps are collected from."""
+        self.replay_bytes = replay_memory(config, federation)
+        """Memory of all replays."""
         self.training_horizon: int
         self.evaluation_horizon: int
 

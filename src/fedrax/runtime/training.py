@@ -23,6 +23,7 @@ from fedrax.records.summary import write_summary
 from fedrax.runtime.base import Simulation
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import physics_draws
+from fedrax.runtime.memory import size_text
 
 
 def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *, progress: bool) -> None:
@@ -75,6 +76,8 @@ def _train(
         MetricsWriter(directory, resume_round=first) as writer,
         Progress(*_goal(config), enabled=progress) as display,
     ):
+        if simulation.replay_bytes:
+            display.note(f"replays take {size_text(simulation.replay_bytes)}")
         finished = False
         while not finished:
             for latest, block in simulation.advance(state, first):

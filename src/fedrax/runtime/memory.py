@@ -1,0 +1,48 @@
+"""What a run's replays take, before it takes it."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+
+from fedrax.config import Config
+from fedrax.errors import FedraxError
+from fedrax.federation import Federation
+
+
+def replay_memory(config: Config, federation: Federation) -> int:
+    """Bytes of all agents' replays, of all seeds.
+
+    Raises:
+        FedraxError: more than this machine, or its accelerator, has.
+    """
+    each = federation.learner.memory_bytes(federation.spaces)
+    total = each * federation.agents * config.seeds
+    available = device_memory()
+    if available is not None and total > available:
+        raise FedraxError(
+            f"the replays take {size_text(total)} ({size_text(each)} for each of {federation.agents} agents, times "
+            f"{config.seeds} seeds), and there are {size_text(available)}; lower learner.buffer_size"
+        )
+    return total
+
+
+def device_memory() -> int | None:
+    """Bytes of the default device's memory; None where it cannot be told."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return int(statistics["bytes_limit"])
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def size_text(count: float) -> str:
+    """Bytes as people write them: ``3.4 MB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

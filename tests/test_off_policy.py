@@ -1,0 +1,66 @@
+"""TD3 in a federation: strategies train, and count what they cost."""
+
+import pytest
+
+import fedrax
+from fedrax.config import resolve
+from fedrax.errors import FedraxError
+from fedrax.runtime.make import make_simulation
+from fedrax.runtime.memory import size_text
+
+SMALL = [
+    "federation.agents=3",
+    "federation.local_updates=8",
+    "budget.steps_per_agent=96",
+    "evaluation.every=3",
+    "evaluation.episodes=2",
+    "checkpoint.every=3",
+    "learner.batch_size=8",
+    "learner.learning_starts=8",
+    "learner.buffer_size=64",
+    "learner.actor_layers=[8]",
+    "learner.feature_layers=[8]",
+    "learner.head_layers=[8]",
+]
+
+
+def trained(path, *overrides):
+    return fedrax.train("fedtd3/pendulum", [*SMALL, *overrides], out=path, progress=False)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["strategy.version=statistics", "strategy.rank=4"],
+        ["strategy=scaffold"],
+        ["strategy=moon", "aggregator=median", "attack=sign-flipping", "attack.agents=1"],
+        ["strategy=central"],
+    ],
+)
+def test_strategies_train_with_td3(overrides, tmp_path):
+    run = trained(tmp_path / "run", *overrides)
+    rows = run.metrics()
+    assert rows[-1]["agent_steps"] >= 3 * 96
+    assert rows[-1]["critic_loss"] is not None
+    assert rows[0]["critic_loss"] != rows[-1]["critic_loss"]
+
+
+def test_what_is_sent_is_counted(tmp_path):
+    bytes_up = {}
+    for version in ("sccd", "statistics"):
+        run = trained(tmp_path / version, f"strategy.version={version}", "strategy.rank=2", "budget.steps_per_agent=16")
+        bytes_up[version] = run.metrics()[-1]["bytes_up"]
+    assert bytes_up["statistics"] < bytes_up["sccd"]
+
+
+def test_replays_that_do_not_fit_are_refused_with_their_size():
+    with pytest.raises(FedraxError) as error:
+        make_simulation(resolve("fedtd3/pendulum", ["learner.buffer_size=100_000_000_000"]))
+    assert "the replays take 18 TB (3.6 TB for each of 5 agents, times 1 seeds)" in str(error.value)
+    assert "lower learner.buffer_size" in str(error.value)
+    assert make_simulation(resolve("fedtd3/pendulum", [])).replay_bytes == 5 * 10_000 * 9 * 4
+
+
+@pytest.mark.parametrize(("count", "text"), [(12, "12 bytes"), (3400, "3.4 kB"), (7.25e9, "7.25 GB"), (2e13, "20 TB")])
+def test_sizes_are_readable(count, text):
+    assert size_text(count) == text
