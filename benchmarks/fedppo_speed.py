@@ -153,7 +153,7 @@ def host_parts(config: Config) -> dict[str, float]:
         return site.collect(decide, opened.roster, opened.downlink)
 
     experience = jax.tree.map(jnp.asarray, collect())
-    environments = site.agents.groups[0].environments
+    environments = site.groups[0]
     actions = np.random.default_rng(0).integers(0, 7, (learner.steps, environments.count))
 
     def step() -> None:

@@ -72,7 +72,7 @@ class EnvironmentConfig(Model):
     heterogeneity: dict[str, Any] = pydantic.Field(
         default_factory=dict,
         description="per-agent physical parameters and noise: name = number, list, or {distribution, ...}; "
-        "or law = NAME and its options (native environments)",
+        "or law = NAME and its options",
     )
 
 

@@ -12,7 +12,7 @@ from fedrax.config import DEFAULT_KINDS, ROOMS, Config, Model, presets, read_sou
 from fedrax.environments.base import Box, Discrete
 from fedrax.environments.laws import TABLE, Law, laws
 from fedrax.environments.native import native_environments
-from fedrax.environments.native_noise import NOISE, OBSERVATION_NOISE
+from fedrax.environments.noise import NOISE, OBSERVATION_NOISE
 from fedrax.errors import unknown
 from fedrax.registry import options_of
 from fedrax.report.experiments import FIGURES

@@ -3,11 +3,17 @@
 import json
 
 import imageio.v2
+import jax
 import numpy as np
+import pytest
 
 import fedrax
+from fedrax.config import resolve
+from fedrax.environments.native_collector import collect_episodes
+from fedrax.errors import FedraxError
 from fedrax.evaluation.render import render
 from fedrax.runtime.draws import physics_draws
+from fedrax.runtime.make import make_simulation
 
 SMALL = [
     "learner=ppo",
@@ -37,3 +43,46 @@ def test_a_law_with_noise_trains_and_is_recorded(tmp_path):
     frames = imageio.v2.mimread(film)
     assert frames[0].shape[:2] == (400, 600)
     assert not np.array_equal(frames[0], frames[-1])
+
+
+CENTRAL = ["strategy=central", "learner=policy-gradient", "federation.agents=3", "budget.rounds=2"]
+GRAVITIES = "environment.heterogeneity.g=[5.0, 10.0, 15.0]"
+
+
+def test_a_centralised_learner_of_whole_episodes_visits_every_agents_environment(tmp_path):
+    settings = [*CENTRAL, "environment=Pendulum-v1", "environment.horizon=7", "evaluation.episodes=2"]
+    simulation = make_simulation(resolve({}, [*settings, "strategy.batch=5", GRAVITIES]))
+    np.testing.assert_array_equal(simulation.physics["g"], [[5, 5, 10, 10, 15]])
+    run = fedrax.train({}, [*settings, "strategy.batch=6", GRAVITIES], out=tmp_path / "run", progress=False)
+    assert np.isfinite(run.metrics()[-1]["train_return"])
+    last = run.metrics()[-1]
+    assert (last["agent_trajectories"], last["agent_steps"]) == (2 * 6, 2 * 42)
+
+
+def test_episodes_of_copies_that_differ_are_those_of_environments_apart():
+    settings = [*CENTRAL, "environment=ContinuousCartPole-v0", "environment.horizon=30"]
+    lengths = "environment.heterogeneity.length=[0.3, 0.5, 2.0]"
+    simulation = make_simulation(resolve({}, [*settings, "strategy.batch=6", lengths]))
+    own = jax.tree.map(lambda x: x[0], simulation.physics)
+
+    def collect(physics, **settings):
+        def act(observation, key):
+            return observation[:, 2:3]
+
+        return collect_episodes(
+            simulation.environment, physics, act, jax.random.key(3), count=6, max_count=6, horizon=30, **settings
+        )
+
+    together = collect(own, per_copy=True)
+    for copy, site in enumerate((0, 0, 1, 1, 2, 2)):
+        apart = collect({name: x[2 * site] for name, x in own.items()})
+        valid = np.asarray(apart.valid[:, copy])
+        np.testing.assert_array_equal(together.valid[:, copy], valid)
+        for name in ("observation", "reward"):
+            ours, theirs = (np.asarray(getattr(each, name)[:, copy])[valid] for each in (together, apart))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_too_few_episodes_for_the_agents_environments_are_refused():
+    with pytest.raises(FedraxError, match=r"2 episodes .* of 3 agents: set strategy.batch=3 or more, or remove"):
+        make_simulation(resolve({}, [*CENTRAL, "environment=Pendulum-v1", "strategy.batch=2", GRAVITIES]))

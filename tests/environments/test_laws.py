@@ -126,7 +126,7 @@ def test_a_table_without_a_law_is_all_parameters():
     [
         (PENDULUM, ["law=fedtd4"], "environment.heterogeneity.law 'fedtd4' (did you mean 'fedtd3'?); allowed: fedtd3"),
         (PENDULUM, ["law=3"], "environment.heterogeneity.law '3'; allowed: fedtd3"),
-        ("CartPole-v1", [], f"does not know environment 'CartPole-v1'; it has {CART}"),
+        ("CartPole-v1", [], f"does not know environment 'CartPole-v1'; it has BipedalWalkerHardcore-v3, {CART}"),
         (PENDULUM, ["std=-1"], "environment.heterogeneity.std = -1.0 is not allowed: it must be between 0"),
         (PENDULUM, ["std=nan"], "environment.heterogeneity.std = nan is not allowed"),
         (PENDULUM, ["trial=1.5"], "environment.heterogeneity.trial = 1.5 is not allowed"),
@@ -141,6 +141,11 @@ def test_mistakes_are_one_line(id, overrides, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_law_of_parameters_that_the_environment_lacks_is_refused():
+    with pytest.raises(FedraxError, match=r"law = 'fedtd3' draws g, l, which environment 'Pendulum-v1' does not have"):
+        draw({"law": "fedtd3"}, {"m": 1.0}, 2, 0, PENDULUM)
+
+
 def test_without_a_law_its_options_are_unknown_and_law_is_offered():
     with pytest.raises(FedraxError, match=r"unknown physical parameter .* 'lwa' \(did you mean 'law'"):
         draw({"lwa": "fedtd3"}, {"l": 1.0}, 2, 0, PENDULUM)
@@ -152,6 +157,7 @@ def test_the_command_line_explains_the_law(capsys):
     assert main(["describe", "fedtd3"]) == 0
     shown = capsys.readouterr().out
     assert "environment.heterogeneity.trial = 1" in shown
-    assert f"environments: {', '.join(sorted((CART, PENDULUM, MOUNTAIN_CAR)))}" in shown
+    box2d = ("BipedalWalkerHardcore-v3", "LunarLander-v3", "LunarLanderContinuous-v3")
+    assert f"environments: {', '.join(sorted((CART, PENDULUM, MOUNTAIN_CAR, *box2d)))}" in shown
     assert main(["list"]) == 0
     assert "fedtd3" in capsys.readouterr().out

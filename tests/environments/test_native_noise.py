@@ -12,7 +12,8 @@ from fedrax.environments.base import Box, NativeEnvironment, Spaces, Transition
 from fedrax.environments.native import native_environments
 from fedrax.environments.native.cartpole import CartPole
 from fedrax.environments.native.pendulum import Pendulum
-from fedrax.environments.native_noise import NOISE, Noisy, with_noise
+from fedrax.environments.native_noise import Noisy, with_noise
+from fedrax.environments.noise import NOISE
 from fedrax.errors import FedraxError
 from fedrax.runtime.draws import make_environment, physics_draws, unseen_draws
 

@@ -91,10 +91,17 @@ def draw(
         environment: its id, by which a law knows it.
 
     Raises:
-        FedraxError: an unknown parameter or law, a list of the wrong length, or a value of none of the forms above.
+        FedraxError: an unknown parameter or law, a law of other parameters, a list of the wrong length, or a value of
+            none of the forms above.
     """
     columns = {name: np.full(agents, value, float) for name, value in defaults.items()}
     joint, table_of_parameters = law_draws(table, environment, agents)
+    strange = sorted({name for values in joint for name in values} - columns.keys())
+    if strange:
+        raise FedraxError(
+            f"environment.heterogeneity.law = {table['law']!r} draws {', '.join(strange)}, which environment "
+            f"{environment!r} does not have, only {', '.join(sorted(columns))}; use another law, or distributions"
+        )
     for agent, values in enumerate(joint):
         for name, value in values.items():
             columns[name][agent] = value

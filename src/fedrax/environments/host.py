@@ -12,6 +12,7 @@ where speed matters, EnvPool is the answer.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,8 +21,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from fedrax.environments.base import HostEnvironments, Spaces
+from fedrax.environments.host_parameters import Parameters, host_physics, make_varied, with_noise
 from fedrax.environments.minigrid import MiniGridPool, is_minigrid, make_minigrid
 from fedrax.environments.registry import Backend, Description, describe_environment, uses_envpool
+from fedrax.errors import FedraxError
 
 
 def make_host(
@@ -32,6 +35,7 @@ def make_host(
     threads: int | None = None,
     max_episode_steps: int | None = None,
     mission: bool = False,
+    parameters: Sequence[Parameters] | None = None,
 ) -> HostEnvironments:
     """``count`` copies of the environment ``id``; reseed them before the first reset.
 
@@ -42,21 +46,42 @@ def make_host(
         threads: EnvPool's threads; unset, one per core.
         max_episode_steps: an earlier time limit than the registered one, which is never exceeded.
         mission: whether the tokens of MiniGrid's mission follow its image in the observation.
+        parameters: each copy's, all of :func:`host_defaults`; Gymnasium steps these copies. Unset, the registered
+            environment.
 
     Raises:
-        FedraxError: see :func:`describe_environment`.
+        FedraxError: see :func:`describe_environment`; parameters with EnvPool, or noise that cannot be added.
     """
+    if parameters is not None:
+        if backend == "envpool":
+            raise envpool_varies_nothing(id)
+        backend = "gymnasium"
     described = describe_environment(id, native=False, backend=backend, mission=mission)
     time_limit = min(max_episode_steps or described.time_limit, described.time_limit)
     if uses_envpool(id, backend):
         return EnvPoolEnvironments(id, count, described, time_limit, threads)
-    return GymnasiumEnvironments(id, count, described, time_limit)
+    return GymnasiumEnvironments(id, count, described, time_limit, parameters)
 
 
-def make_single(id: str, time_limit: int, *, mission: bool = False, render_mode: str | None = None) -> gymnasium.Env:
+def envpool_varies_nothing(id: str) -> FedraxError:
+    """The error where EnvPool is asked for by name, and agents' environments differ."""
+    return FedraxError(
+        f"environment.backend = 'envpool' cannot vary {id!r}, as environment.heterogeneity asks: EnvPool has no "
+        "parameters; set environment.backend=gymnasium, or remove environment.heterogeneity"
+    )
+
+
+def make_single(
+    id: str,
+    time_limit: int,
+    *,
+    mission: bool = False,
+    render_mode: str | None = None,
+    parameters: Parameters | None = None,
+) -> gymnasium.Env:
     """One copy by Gymnasium, observed and acted on as agents do, for films; arguments as in :func:`make_host`."""
     described = describe_environment(id, native=False, mission=mission)
-    environment = _make(id, described.spaces, time_limit, render_mode=render_mode)
+    environment = _make(id, described.spaces, time_limit, parameters, render_mode=render_mode)
     actions = environment.action_space
     if isinstance(actions, gymnasium.spaces.Discrete) and actions.start != 0:
         first = int(actions.start)
@@ -65,11 +90,24 @@ def make_single(id: str, time_limit: int, *, mission: bool = False, render_mode:
     return environment
 
 
-def _make(id: str, spaces: Spaces, time_limit: int, *, render_mode: str | None = None) -> gymnasium.Env:
-    settings = {} if render_mode is None else {"render_mode": render_mode}
+def _make(
+    id: str,
+    spaces: Spaces,
+    time_limit: int,
+    parameters: Parameters | None = None,
+    *,
+    render_mode: str | None = None,
+) -> gymnasium.Env:
+    settings: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     if is_minigrid(id):
-        return make_minigrid(id, spaces, time_limit, **settings)
-    return gymnasium.make(id, max_episode_steps=time_limit, disable_env_checker=True, **settings)
+        environment = make_minigrid(id, spaces, time_limit, **settings)
+    else:
+        settings |= {"max_episode_steps": time_limit, "disable_env_checker": True}
+        if parameters is not None and id in host_physics:
+            environment = make_varied(id, parameters, **settings)
+        else:
+            environment = gymnasium.make(id, **settings)
+    return environment if parameters is None else with_noise(environment, parameters)
 
 
 class EnvPoolEnvironments(HostEnvironments):
@@ -147,12 +185,22 @@ class EnvPoolEnvironments(HostEnvironments):
 
 
 class GymnasiumEnvironments(HostEnvironments):
-    """Copies in this process, stepped one after the other."""
+    """Copies in this process, stepped one after the other; with ``parameters``, each copy's own."""
 
-    def __init__(self, id: str, count: int, described: Description, time_limit: int) -> None:
+    def __init__(
+        self,
+        id: str,
+        count: int,
+        described: Description,
+        time_limit: int,
+        parameters: Sequence[Parameters] | None = None,
+    ) -> None:
+        if parameters is not None and len(parameters) != count:
+            raise ValueError(f"{count} copies need as many sets of parameters, not {len(parameters)}")
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
-        make = partial(_make, id, self.spaces, time_limit)
-        self._environments = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
+        every: Sequence[Parameters | None] = [None] * count if parameters is None else parameters
+        makers = [partial(_make, id, self.spaces, time_limit, each) for each in every]
+        self._environments = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         # Gymnasium's discrete actions may start elsewhere than at 0, ours never do.
         actions = self._environments.single_action_space
         self._offset = actions.start if isinstance(actions, gymnasium.spaces.Discrete) else 0

@@ -50,12 +50,14 @@ class _Rollout(NamedTuple):
     """Of each step, to act and to step the environment, ``[horizon, 2]``: hashed here all at once, because in a small
     batch hashing them one after the other costs as much as stepping."""
     horizon: int
+    physics_axis: int | None
+    """0 where each episode has physical parameters of its own."""
     axis_names: tuple[str, ...]
 
     def start(self, alive: Bool[Array, " B"]) -> _Front:
         """Fresh episodes, of which those not ``alive`` are over before their first step."""
         keys = jax.random.split(jax.random.fold_in(self.key, 0), alive.shape[0])
-        state, observation = jax.vmap(self.environment.reset, in_axes=(0, None))(keys, self.physics)
+        state, observation = jax.vmap(self.environment.reset, in_axes=(0, self.physics_axis))(keys, self.physics)
         no = jnp.zeros_like(alive)
         return _Front(jnp.asarray(0), self._any(alive), state, observation, alive, no, no.astype(jnp.int32))
 
@@ -64,7 +66,8 @@ class _Rollout(NamedTuple):
         act_key, step_key = self.keys[front.step]
         action = self.act(front.observation, act_key)
         keys = jax.random.split(step_key, front.alive.shape[0])
-        after = jax.vmap(self.environment.step, in_axes=(0, 0, 0, None))(front.state, action, keys, self.physics)
+        step = jax.vmap(self.environment.step, in_axes=(0, 0, 0, self.physics_axis))
+        after = step(front.state, action, keys, self.physics)
         # What is over stands still. Stepped on, it could overflow, and a masked loss still has a NaN gradient
         # where a masked value is not finite.
         state, observation = where_rows(front.alive, (after.state, after.observation), (front.state, front.observation))
@@ -93,10 +96,11 @@ def _rollout(
     key: PRNGKeyArray,
     horizon: int,
     axis_names: tuple[str, ...],
+    per_copy: bool = False,
 ) -> _Rollout:
     steps = jnp.arange(1, horizon + 1)
     keys = jax.vmap(lambda step: jax.random.split(jax.random.fold_in(key, step)))(steps)
-    return _Rollout(environment, dict(physics), act, key, keys, horizon, axis_names)
+    return _Rollout(environment, dict(physics), act, key, keys, horizon, 0 if per_copy else None, axis_names)
 
 
 def collect_episodes(
@@ -108,6 +112,7 @@ def collect_episodes(
     count: Int[Array, ""] | int,
     max_count: int,
     horizon: int,
+    per_copy: bool = False,
     axis_names: tuple[str, ...] = (),
 ) -> Episodes:
     """``count`` episodes of at most ``horizon`` steps, padded to T = ``horizon`` and B = ``max_count``.
@@ -116,16 +121,17 @@ def collect_episodes(
 
     Args:
         environment: stepped in ``max_count`` copies.
-        physics: its parameters by name, scalars.
+        physics: its parameters by name: scalars, or ``[B]`` each with ``per_copy``.
         act: see :data:`Act`.
         key: determines every reset, action and transition.
         count: int32, at most ``max_count``, and may be traced; episodes from index ``count`` on are padding.
         max_count: static.
         horizon: static; steps after which an episode is truncated.
+        per_copy: whether each episode has physical parameters of its own.
         axis_names: every ``jax.vmap`` axis that ``key``, ``count``, ``physics`` or the parameters are mapped
             over. One left out changes no result, but makes collection several times slower.
     """
-    rollout = _rollout(environment, physics, act, key, horizon, axis_names)
+    rollout = _rollout(environment, physics, act, key, horizon, axis_names, per_copy)
     start = rollout.start(jnp.arange(max_count) < count)
     _, action, reward = jax.eval_shape(rollout.step, start)
     buffers = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), (start.observation, action, reward))

@@ -17,13 +17,8 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Box, NativeEnvironment, Physics, Spaces, Transition
-from fedrax.errors import FedraxError
+from fedrax.environments.noise import ACTION_NOISE, NOISE, OBSERVATION_NOISE, check_noise, no_action_noise
 from fedrax.seeds import derive
-
-OBSERVATION_NOISE = ("observation_noise_mean", "observation_noise_std")
-ACTION_NOISE = ("action_noise_std",)
-NOISE: dict[str, float] = dict.fromkeys((*OBSERVATION_NOISE, *ACTION_NOISE), 0.0)
-"""The parameters of noise, and their defaults: none."""
 
 
 def with_noise(environment: NativeEnvironment, names: Collection[str]) -> NativeEnvironment:
@@ -39,10 +34,7 @@ def with_noise(environment: NativeEnvironment, names: Collection[str]) -> Native
     if actions:
         space = environment.spaces.action
         if not isinstance(space, Box) or not np.isfinite([space.low, space.high]).all():
-            raise FedraxError(
-                "environment.heterogeneity.action_noise_std is not allowed: it needs continuous actions between finite "
-                f"bounds, and {type(environment).__name__} has {space}; remove it, or use observation_noise_std"
-            )
+            raise no_action_noise(type(environment).__name__, space)
     return Noisy(environment, observations, actions)
 
 
@@ -78,12 +70,7 @@ class Noisy(NativeEnvironment):
 
     def check(self, physics: Mapping[str, float]) -> None:
         """Raises :class:`FedraxError` for a negative deviation, and what ``inner`` refuses."""
-        for name in self._names:
-            if name.endswith("_std") and physics[name] < 0:
-                raise FedraxError(
-                    f"environment.heterogeneity.{name} = {physics[name]:g} is not allowed: "
-                    "a standard deviation is at least 0"
-                )
+        check_noise(physics)
         self.inner.check(physics)
 
     def draw(self, state: PyTree, physics: Mapping[str, float]) -> np.ndarray:

@@ -16,7 +16,7 @@ from fedrax.environments.host import make_single
 from fedrax.environments.native import native_environments
 from fedrax.records.video import write_video
 from fedrax.runtime.base import Simulation
-from fedrax.runtime.draws import make_environment, physics_draws
+from fedrax.runtime.draws import make_environment, physics_draws, runs_native
 from fedrax.seeds import derive, host_seeds
 
 FRAMES_PER_SECOND = 50
@@ -47,13 +47,12 @@ def film(
         formats: ``mp4``, ``gif`` or both.
     """
     act = jax.jit(_actor(config, simulation, params))
-    native = config.environment.native and config.environment.id in native_environments
-    if native:
+    if runs_native(config):
         rate = native_environments[config.environment.id].frames_per_second
         frames = list(_native_frames(config, simulation, act, agent, episodes))
     else:
         rate = int(gymnasium.spec(config.environment.id).kwargs.get("render_fps", FRAMES_PER_SECOND))
-        frames = list(_host_frames(config, simulation, act, episodes))
+        frames = list(_host_frames(config, simulation, act, agent, episodes))
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix in formats:
@@ -93,10 +92,15 @@ def _native_frames(config: Config, simulation: Simulation, act: Act, agent: int,
         yield environment.draw(state, physics)
 
 
-def _host_frames(config: Config, simulation: Simulation, act: Act, episodes: int) -> Iterator[np.ndarray]:
+def _host_frames(config: Config, simulation: Simulation, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
     settings = config.environment
+    draws = physics_draws(config)
     environment = make_single(
-        settings.id, simulation.evaluation_horizon, mission=settings.mission, render_mode="rgb_array"
+        settings.id,
+        simulation.evaluation_horizon,
+        mission=settings.mission,
+        render_mode="rgb_array",
+        parameters=draws[agent] if draws else None,
     )
     try:
         for seed in host_seeds((episodes,), config.evaluation.seed, "evaluation"):

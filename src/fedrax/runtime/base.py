@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.base import Experience
+from fedrax.errors import FedraxError
 from fedrax.federation import Federation, State, Tally
 from fedrax.runtime.memory import replay_memory
 
@@ -68,6 +69,20 @@ class Simulation(abc.ABC):
         Raises:
             FedraxError: the agents' environments do not differ, or nothing can be drawn anew.
         """
+
+    def sites_of_copies(self, copies: int) -> np.ndarray:
+        """Which of a learning agent's sites each of so many copies is at, ``int[copies]``: equal shares, in order.
+
+        Raises:
+            FedraxError: fewer copies than sites, which only whole episodes can be.
+        """
+        sites = self.federation.sites // self.federation.agents
+        if copies < sites:
+            raise FedraxError(
+                f"{copies} episodes a round cannot visit the differing environments of {sites} agents: set "
+                f"strategy.batch={sites} or more, or remove environment.heterogeneity"
+            )
+        return np.arange(copies) * sites // copies
 
     @property
     def evaluates_agents(self) -> bool:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from fedrax.config import Config
 from fedrax.environments.base import NativeEnvironment
 from fedrax.environments.heterogeneity import draw, drawn_names
+from fedrax.environments.host_parameters import check_host_names, check_host_parameters, host_defaults
 from fedrax.environments.laws import law_draws
 from fedrax.environments.native import native_environments
-from fedrax.environments.native_noise import NOISE, with_noise
+from fedrax.environments.native_noise import with_noise
+from fedrax.environments.noise import NOISE
 from fedrax.errors import FedraxError
+
+
+def runs_native(config: Config) -> bool:
+    """Whether the run's environment is one in JAX."""
+    return config.environment.native and config.environment.id in native_environments
 
 
 def make_environment(config: Config) -> NativeEnvironment:
@@ -28,6 +36,9 @@ def physics_draws(config: Config) -> list[dict[str, float]]:
 
     They depend on the configuration's first seed alone: all seeds, and all methods compared, act in the same
     environments.
+
+    Raises:
+        FedraxError: parameters that the environment does not have, or that make no environment.
     """
     return _draws(config, config.federation.agents) if config.environment.heterogeneity else []
 
@@ -58,14 +69,23 @@ def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:
 def _draws(config: Config, agents: int) -> list[dict[str, float]]:
     """The parameters of so many agents' environments, checked."""
     settings = config.environment
-    environment = make_environment(config)
-    own = environment.physics()
-    # Noise may be named for every environment, but one whose table does not name it has no such parameter.
+    own, check = _parameters(config)
+    # Noise may be named for every environment, but a native one whose table does not name it has no such parameter.
     draws = draw(settings.heterogeneity, {**own, **NOISE}, agents, config.seed, settings.id)
     draws = [{name: values[name] for name in own} for values in draws]
-    for physics in draws:
-        environment.check(physics)
+    for parameters in draws:
+        check(parameters)
     return draws
+
+
+def _parameters(config: Config) -> tuple[dict[str, float], Callable[[Mapping[str, float]], None]]:
+    """The parameters of the run's environments with their defaults, and what refuses values that make none."""
+    if runs_native(config):
+        environment = make_environment(config)
+        return environment.physics(), environment.check
+    settings = config.environment
+    check_host_names(settings.id, drawn_names(settings.heterogeneity, settings.id))
+    return host_defaults(settings.id), partial(check_host_parameters, settings.id)
 
 
 def same_environments(config: Config) -> FedraxError:

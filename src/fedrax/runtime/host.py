@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +15,13 @@ from fedrax.config import Config
 from fedrax.environments.base import Experience, HostEnvironments
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
+from fedrax.environments.host_joined import JoinedEnvironments
+from fedrax.environments.host_parameters import Parameters, host_defaults
 from fedrax.environments.host_steps import HostStepCollector
 from fedrax.federation import Federation, Roster, State
 from fedrax.learners.base import Clock
 from fedrax.runtime.base import Simulation, summed_reports
-from fedrax.runtime.draws import same_environments
+from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.mapping import agents_side_by_side
 from fedrax.runtime.programs import Decider, Programs, put_rows, stack, unstack
 from fedrax.seeds import derive, host_seeds
@@ -31,10 +33,16 @@ class HostSimulation(Simulation):
 
     The state of a host environment cannot be saved, so every ``checkpoint.every`` rounds all of them start anew from
     seeds derived from (seed, round): a resumed run then sees what the uninterrupted one saw.
+
+    ``draws`` are every site's parameters, or empty where all environments are the registered one. Where they differ,
+    Gymnasium steps all of them, those of the server and of evaluations included.
     """
 
-    def __init__(self, config: Config, federation: Federation, time_limit: int) -> None:
+    def __init__(
+        self, config: Config, federation: Federation, time_limit: int, draws: Sequence[Parameters] = ()
+    ) -> None:
         super().__init__(config, federation)
+        self.draws = draws
         self.training_horizon = min(config.environment.horizon or time_limit, time_limit)
         self.evaluation_horizon = min(config.evaluation.horizon or self.training_horizon, time_limit)
         self.sites = [Site(self, seed) for seed in config.all_seeds]
@@ -74,8 +82,9 @@ class HostSimulation(Simulation):
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths of what a run hands out, in fresh environments."""
         agents = self.federation.sites if self.evaluates_agents else 1
-        environments = self._make(agents * episodes, self.evaluation_horizon)
-        key = None if self.config.evaluation.greedy else derive(jax.random.key(seed), "evaluation")
+        own = _repeated(self.draws, episodes) if self.draws and self.evaluates_agents else None
+        environments = self._make(agents * episodes, self.evaluation_horizon, own)
+        key = self._evaluation_key(seed)
         stacked = agents if self.federation.personal else None
         try:
             # Every agent meets the same initial states.
@@ -91,16 +100,50 @@ class HostSimulation(Simulation):
     def evaluate_across(
         self, params: PyTree, *, episodes: int, seed: int, unseen: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Refused: host environments do not differ from agent to agent."""
-        raise same_environments(self.config)
+        """Every policy in every agent's environment, or in unseen ones, one policy after the other."""
+        draws = unseen_draws(self.config, unseen) if unseen else self.draws
+        if not draws:
+            raise same_environments(self.config)
+        policies = params if self.federation.personal else jax.tree.map(lambda x: x[None], params)
+        count = jax.tree.leaves(policies)[0].shape[0]
+        environments = self._make(len(draws) * episodes, self.evaluation_horizon, _repeated(draws, episodes))
+        results = []
+        try:
+            for policy in unstack(policies, count):
+                environments.reseed(np.tile(host_seeds((episodes,), seed, "evaluation"), len(draws)))
+                act = self.programs.evaluated_actor(policy, self._evaluation_key(seed), agents=None)
+                results.append(evaluate_host(environments, act))
+        finally:
+            environments.close()
+        returns, lengths = zip(*results, strict=True)
+        shape = (count, len(draws), episodes)
+        return np.reshape(returns, shape), np.reshape(lengths, shape)
+
+    def _evaluation_key(self, seed: int) -> PRNGKeyArray | None:
+        """The key that evaluations sample actions with; none where they are greedy."""
+        return None if self.config.evaluation.greedy else derive(jax.random.key(seed), "evaluation")
 
     def close(self) -> None:
         """Frees every seed's environments."""
         for site in self.sites:
             site.close()
 
-    def _make(self, count: int, horizon: int) -> HostEnvironments:
+    def parameters(self, agents: Sequence[int], copies: int) -> list[Parameters] | None:
+        """Those of so many copies of each learning agent, its own or its sites'; None where all are the same.
+
+        Raises:
+            FedraxError: fewer copies than sites.
+        """
+        if not self.draws:
+            return None
+        sites = self.federation.sites // self.federation.agents
+        return [self.draws[agent * sites + site] for agent in agents for site in self.sites_of_copies(copies)]
+
+    def _make(self, count: int, horizon: int, parameters: Sequence[Parameters] | None = None) -> HostEnvironments:
         settings = self.config.environment
+        if self.draws and parameters is None:
+            # One engine for all of a run's environments: EnvPool's numbers are not quite Gymnasium's.
+            parameters = [host_defaults(settings.id)] * count
         return make_host(
             settings.id,
             count,
@@ -108,6 +151,7 @@ class HostSimulation(Simulation):
             threads=settings.threads,
             max_episode_steps=horizon,
             mission=settings.mission,
+            parameters=parameters,
         )
 
     def _round(self, site: Site, state: State, index: int) -> tuple[State, dict[str, Any]]:
@@ -174,38 +218,43 @@ class Site:
         self.seed = seed
         self.strategy, self.steps = federation.strategy, federation.learner.steps
         self.horizon = simulation.training_horizon
-        self.agents: HostCollector | HostStepCollector
+        self.copies = simulation.copies
         if self.steps is None:
-            copies = min(simulation.copies, self.strategy.max_episodes)
-            environments = simulation._make(federation.participants * copies, self.horizon)
-            self.agents = HostCollector(environments, federation.participants, copies)
-        elif federation.participants == federation.agents:
-            everyone = simulation._make(federation.agents * simulation.copies, self.horizon)
-            self.agents = HostStepCollector([everyone], simulation.copies)
+            self.copies = min(self.copies, self.strategy.max_episodes)
+        everyone = federation.participants == federation.agents
+        if everyone or (self.steps is None and not simulation.draws):
+            groups = [range(federation.participants)]
         else:
-            each = [simulation._make(simulation.copies, self.horizon) for _ in range(federation.agents)]
-            self.agents = HostStepCollector(each, simulation.copies)
-        own = self.strategy.server_episodes
-        self.server = HostCollector(simulation._make(own, self.horizon), 1, own) if own else None
+            groups = [range(agent, agent + 1) for agent in range(federation.agents)]
+        self.groups = [
+            simulation._make(len(agents) * self.copies, self.horizon, simulation.parameters(agents, self.copies))
+            for agents in groups
+        ]
+        """The agents' environments: those of all that act in a round, or each agent's where it matters whose."""
+        self.agents = None if self.steps is None else HostStepCollector(self.groups, self.copies)
+        server = self.strategy.server_episodes
+        self.server = HostCollector(simulation._make(server, self.horizon), 1, server) if server else None
 
     def collect(self, decide: Decider, roster: Roster, downlink: Downlink) -> Experience:
         """The participants' experience of one local update, leaves ``[m, ...]``."""
-        if isinstance(self.agents, HostStepCollector):
+        ids = None if len(self.groups) == 1 else np.asarray(roster.ids)
+        if self.agents is not None:
             assert self.steps is not None
-            ids = None if len(self.agents.groups) == 1 else np.asarray(roster.ids)
             return self.agents.collect(decide, self.steps, ids)
+        acting = self.groups[0] if ids is None else JoinedEnvironments([self.groups[index] for index in ids])
         counts = np.full(len(roster.ids), int(downlink.episodes))
 
         def act(observation: np.ndarray, step: int) -> np.ndarray:
             return decide(observation, step)[0]
 
-        return self.agents.collect(act, counts, self.strategy.max_episodes, self.horizon)
+        collector = HostCollector(acting, len(counts), self.copies)
+        return collector.collect(act, counts, self.strategy.max_episodes, self.horizon)
 
     def reseed(self, index: int) -> None:
         """Starts every environment anew, as it will be at round ``index`` whoever gets there."""
         for name, number, environments in self._environments():
             environments.reseed(host_seeds((environments.count,), self.seed, name, index, *number))
-        if isinstance(self.agents, HostStepCollector):
+        if self.agents is not None:
             self.agents.restart()
 
     def close(self) -> None:
@@ -215,12 +264,12 @@ class Site:
 
     def _environments(self) -> Iterator[tuple[str, tuple[int, ...], HostEnvironments]]:
         """Everything that is stepped, by the path of its seeds."""
-        if isinstance(self.agents, HostCollector):
-            yield "agents", (), self.agents.environments
-        elif len(self.agents.groups) == 1:
-            yield "agents", (), self.agents.groups[0].environments
-        else:
-            for number, group in enumerate(self.agents.groups):
-                yield "agents", (number,), group.environments
+        for number, group in enumerate(self.groups):
+            yield "agents", () if len(self.groups) == 1 else (number,), group
         if self.server is not None:
             yield "server", (), self.server.environments
+
+
+def _repeated(draws: Sequence[Parameters], copies: int) -> list[Parameters]:
+    """Each site's parameters so many times over, site after site."""
+    return [parameters for parameters in draws for _ in range(copies)]

@@ -8,7 +8,6 @@ from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
 from fedrax.config import Config
 from fedrax.environments.base import Spaces, stack_physics
-from fedrax.environments.native import native_environments
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation
@@ -29,20 +28,15 @@ def make_simulation(config: Config) -> Simulation:
         settings.id, native=settings.native, backend=settings.backend, mission=settings.mission
     )
     federation = make_federation(config, described.spaces)
+    draws = physics_draws(config)
     if described.native:
         from fedrax.runtime.native import NativeSimulation
 
         environment = make_environment(config)
-        draws = physics_draws(config)
         return NativeSimulation(config, federation, environment, stack_physics(draws) if draws else None)
-    if settings.heterogeneity:
-        raise FedraxError(
-            f"environment.heterogeneity needs a native environment ({', '.join(native_environments)}), "
-            f"and {settings.id!r} is stepped by Gymnasium or EnvPool; remove it or change environment.id"
-        )
     from fedrax.runtime.host import HostSimulation
 
-    return HostSimulation(config, federation, described.time_limit)
+    return HostSimulation(config, federation, described.time_limit, draws)
 
 
 def make_federation(config: Config, spaces: Spaces) -> Federation:

@@ -74,10 +74,15 @@ class NativeSimulation(Simulation):
         return self.physics is not None and self.federation.sites > self.federation.agents
 
     def _of_agents(self, physics: dict[str, Array] | None) -> dict[str, Array] | None:
-        """The sites' parameters by learning agent: ``[agents]``, or ``[1, copies]`` for a centralised learner."""
+        """The sites' parameters by learning agent: ``[agents]``, or ``[1, copies]`` for a centralised learner.
+
+        Such a learner's copies are those that it steps, or its episodes of a round.
+        """
         if physics is None or self.federation.sites == self.federation.agents:
             return physics
-        return jax.tree.map(lambda x: jnp.repeat(x, self.config.environment.copies)[None], physics)
+        steps = self.federation.learner.steps is not None
+        sites = self.sites_of_copies(self.copies if steps else self.federation.strategy.max_episodes)
+        return jax.tree.map(lambda x: x[sites][None], physics)
 
     def _physics(self, physics: dict[str, Array] | None) -> dict[str, Any]:
         return self.environment.physics() if physics is None else physics
@@ -201,6 +206,7 @@ class NativeSimulation(Simulation):
                     physics,
                     count=downlink.episodes,
                     most=strategy.max_episodes,
+                    per_copy=self._per_copy,
                 )
             else:
                 experience, front = collect_steps(
@@ -257,6 +263,7 @@ class NativeSimulation(Simulation):
         *,
         count: Array,
         most: int,
+        per_copy: bool = False,
         axis_names: tuple[str, ...] = (SEEDS, AGENTS),
     ) -> Episodes:
         return collect_episodes(
@@ -267,6 +274,7 @@ class NativeSimulation(Simulation):
             count=count,
             max_count=most,
             horizon=self.training_horizon,
+            per_copy=per_copy,
             axis_names=axis_names,
         )
 

@@ -41,6 +41,9 @@ class Law(eqx.Module):
 
         return add
 
+    def check(self, environment: str) -> None:
+        """Raises :class:`FedraxError` for options that the draws for this environment do not have."""
+
 
 laws: Registry[Law] = Registry(TABLE, "fedrax.environments.laws")
 
@@ -56,7 +59,7 @@ def law_draws(table: Mapping[str, Any], environment: str, agents: int) -> tuple[
         agents: their number.
 
     Raises:
-        FedraxError: an unknown law, one that the environment does not have, or an option with a wrong value.
+        FedraxError: an unknown law, one that the environment does not have, or a wrong option.
     """
     if "law" not in table:
         return [{} for _ in range(agents)], dict(table)
@@ -71,6 +74,7 @@ def law_draws(table: Mapping[str, Any], environment: str, agents: int) -> tuple[
         )
     options = {key: value for key, value in table.items() if key in options_of(known)}
     law = laws.build(name, options)
+    law.check(environment)
     draw = known.environments[environment]
     rest = {key: value for key, value in table.items() if key != "law" and key not in options}
     return [draw(law, agent) for agent in range(agents)], rest

@@ -1,11 +1,14 @@
-"""The environments of FedTD3 with partial network distillation."""
+"""The environments of FedTD3 with partial network distillation: the law, and its draws for native environments."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fedrax.environments.laws import Law, laws
+from fedrax.environments.laws import TABLE, Law, laws
+from fedrax.errors import FedraxError
 from fedrax.registry import option
+
+WALKER = "BipedalWalkerHardcore-v3"
 
 
 @laws.register("fedtd3")
@@ -15,13 +18,31 @@ class FedTD3(Law):
     Each parameter of agent i, counted from 0, is its default plus N(0, ``std``^2), mostly clipped, from NumPy's legacy
     generator with seed ``(i + 1) * trial``, in the order of the code of Mai et al. (2024), "Server-Client Collaborative
     Distillation for Federated Reinforcement Learning". The run's seed changes nothing.
+
+    BipedalWalkerHardcore is the exception: an agent's walker meets stumps, stairs and pits in proportions from
+    Dirichlet(1, 1, 1), and at most 1, 4 or 9 stairs at once; ``mixes`` is the authors' second version.
     """
 
-    std: float = option(1.0, "deviation of every parameter, in its own unit", minimum=0, maximum=1e6)
+    std: float = option(
+        1.0, "deviation of every parameter, in its own unit; the walker's draws have none", minimum=0, maximum=1e6
+    )
     trial: int = option(1, "agent i draws with seed (i + 1) * trial; 0: all agents are equal", minimum=0, maximum=10**4)
     observation_noise: bool = option(
         False, "add to every observation N(mean, 0.01^2) with the agent's own mean, uniform in [-1, 1)"
     )
+    mixes: bool = option(
+        False,
+        "BipedalWalkerHardcore-v3 only: the obstacles of seeds 1 to 5 are five fixed mixes (stumps and stairs, stumps, "
+        "stairs, pits, stumps and pits), those of other seeds the registered environment's",
+    )
+
+    def check(self, environment: str) -> None:
+        """Refuses ``mixes`` where no walker is."""
+        if self.mixes and environment != WALKER:
+            raise FedraxError(
+                f"{TABLE}.mixes = true is not allowed: they are mixes of the obstacles of {WALKER!r}, and environment "
+                f"{environment!r} has none; remove it, or set environment.id={WALKER}"
+            )
 
     def generator(self, agent: int) -> np.random.RandomState:
         """The agent's stream of random numbers."""

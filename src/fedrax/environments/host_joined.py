@@ -1,0 +1,59 @@
+"""Several sets of host environments as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedrax.environments.base import HostEnvironments
+
+
+class JoinedEnvironments(HostEnvironments):
+    """The copies of all ``parts``, one part after the other; parts none of whose copies is wanted stand still.
+
+    For agents whose environments differ, and of which others take part in every round: each agent has a part.
+    """
+
+    def __init__(self, parts: Sequence[HostEnvironments]) -> None:
+        self.parts = list(parts)
+        self.spaces, self.time_limit = parts[0].spaces, parts[0].time_limit
+        self.count = sum(part.count for part in parts)
+        self._ends = np.cumsum([part.count for part in parts])[:-1]
+
+    def reseed(self, seeds: np.ndarray) -> None:
+        """Each part's copies from their share of the seeds."""
+        for part, own in zip(self.parts, np.split(seeds, self._ends), strict=True):
+            part.reseed(own)
+
+    def reset(self) -> np.ndarray:
+        """Starts a fresh episode in every copy."""
+        return np.concatenate([part.reset() for part in self.parts])
+
+    def step(
+        self, actions: np.ndarray, active: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """One step of every part in which a copy is active."""
+        wanted = np.ones(self.count, bool) if active is None else active
+        shares = zip(self.parts, np.split(actions, self._ends), np.split(wanted, self._ends), strict=True)
+        observation, reward, terminated, truncated = zip(*(self._part(*share) for share in shares), strict=True)
+        return (
+            np.concatenate(observation),
+            np.concatenate(reward),
+            np.concatenate(terminated),
+            np.concatenate(truncated),
+        )
+
+    def _part(
+        self, part: HostEnvironments, actions: np.ndarray, active: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        if active.any():
+            return part.step(actions, active)
+        nothing = np.zeros(part.count, bool)
+        shape = part.spaces.observation.shape
+        return np.zeros((part.count, *shape), np.float32), np.zeros(part.count, np.float32), nothing, nothing
+
+    def close(self) -> None:
+        """Frees every part."""
+        for part in self.parts:
+            part.close()

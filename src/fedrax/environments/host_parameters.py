@@ -1,0 +1,156 @@
+"""Parameters of host environments by name: the physics of those that Fedrax can vary, and noise in every one.
+
+A table from environment id to parameters stands here, with nothing of Box2D: an environment's module is imported by
+Gymnasium when it makes one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import gymnasium
+
+from fedrax.environments.host_noise import Noise
+from fedrax.environments.native import native_environments
+from fedrax.environments.noise import NOISE, check_noise
+from fedrax.errors import FedraxError
+
+Parameters = Mapping[str, float]
+"""A host environment's parameters by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HostPhysics:
+    """What can be varied in one host environment."""
+
+    entry_point: str
+    """``module:class`` of the environment, constructed from ``parameters``, ``render_mode`` and ``settings``."""
+    defaults: Mapping[str, float]
+    """Those of the registered environment."""
+    check: Callable[[Parameters], None]
+    """Raises :class:`FedraxError` for parameters that make no environment."""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def host_defaults(id: str) -> dict[str, float]:
+    """Default parameters of the host environment ``id``: its physics, where that can be varied, and no noise."""
+    physics = host_physics[id].defaults if id in host_physics else {}
+    return {**physics, **NOISE}
+
+
+def check_host_names(id: str, names: Iterable[str]) -> None:
+    """Refuses physical parameters where the host environment ``id`` has none that can be varied.
+
+    Args:
+        id: the environment's id.
+        names: of all parameters that are given values, be it by a law.
+
+    Raises:
+        FedraxError: names them, what can be varied, and the environments that have physical parameters.
+    """
+    physical = sorted(set(names) - NOISE.keys())
+    if id in host_physics or not physical:
+        return
+    native = "set environment.native=true, or " if id in native_environments else ""
+    raise FedraxError(
+        f"environment.heterogeneity sets {', '.join(physical)}, and environment {id!r}, stepped by Gymnasium, has no "
+        f"physical parameters, only {', '.join(NOISE)}; {native}choose one of {', '.join(host_physics)}"
+    )
+
+
+def check_host_parameters(id: str, parameters: Parameters) -> None:
+    """Refuses values that make no environment; ``parameters`` are all of :func:`host_defaults`.
+
+    Raises:
+        FedraxError: names the parameter, its value and what is allowed.
+    """
+    if id in host_physics:
+        host_physics[id].check(parameters)
+    check_noise(parameters)
+
+
+def make_varied(id: str, parameters: Parameters, **settings: Any) -> gymnasium.Env:
+    """One copy of the host environment ``id`` with parameters of its own, without their noise.
+
+    Args:
+        id: a key of :data:`host_physics`.
+        parameters: all of :func:`host_defaults`.
+        settings: Gymnasium's of ``make``.
+    """
+    known = host_physics[id]
+    physics = {name: float(parameters[name]) for name in known.defaults}
+    spec = dataclasses.replace(
+        gymnasium.spec(id), entry_point=known.entry_point, kwargs={**known.settings, "parameters": physics}
+    )
+    return gymnasium.make(spec, **settings)
+
+
+def with_noise(environment: gymnasium.Env, parameters: Parameters) -> gymnasium.Env:
+    """The environment with the noise that ``parameters`` ask for; itself where they ask for none.
+
+    Raises:
+        FedraxError: its observations or actions are not such that noise can be added.
+    """
+    noise = {name: float(parameters[name]) for name in NOISE}
+    return Noise(environment, **noise) if any(noise.values()) else environment
+
+
+def not_allowed(parameters: Parameters, name: str, rule: str) -> FedraxError:
+    """The error for a parameter whose value breaks ``rule``."""
+    return FedraxError(f"environment.heterogeneity.{name} = {parameters[name]:g} is not allowed: {rule}")
+
+
+def _check_lander(parameters: Parameters) -> None:
+    """Gravity is Gymnasium's range; the side engines' place may be any."""
+    if not -12 < parameters["gravity"] < 0:
+        raise not_allowed(parameters, "gravity", "it must be above -12 and below 0")
+    for name in ("main_engine_power", "side_engine_power", "wind_power", "turbulence_power"):
+        if parameters[name] < 0:
+            raise not_allowed(parameters, name, "it must be at least 0")
+
+
+def _check_walker(parameters: Parameters) -> None:
+    for name in ("stump", "stairs", "pit"):
+        if parameters[name] < 0:
+            raise not_allowed(parameters, name, "it is a weight and must be at least 0")
+    for low, high in (f"{size}_low {size}_high".split() for size in ("stair_steps", "stump_size", "pit_gap")):
+        for name in (low, high):
+            if parameters[name] < 1 or parameters[name] != int(parameters[name]):
+                raise not_allowed(parameters, name, "give a whole number, at least 1")
+        if parameters[low] >= parameters[high]:
+            raise not_allowed(parameters, high, f"it is exclusive and must be above {low} = {parameters[low]:g}")
+
+
+_LANDER = "fedrax.environments.box2d_lunar:VariedLunarLander"
+_LANDER_DEFAULTS = {
+    "main_engine_power": 13.0,
+    "side_engine_power": 0.6,
+    "side_engine_height": 14.0,
+    "side_engine_away": 12.0,
+    "gravity": -10.0,
+    # Both 0: no wind blows.
+    "wind_power": 0.0,
+    "turbulence_power": 0.0,
+}
+_WALKER = "fedrax.environments.box2d_walker:VariedBipedalWalker"
+_SIZES = {
+    "stair_steps_low": 3.0,
+    "stair_steps_high": 5.0,
+    "stump_size_low": 1.0,
+    "stump_size_high": 3.0,
+    "pit_gap_low": 3.0,
+    "pit_gap_high": 5.0,
+}
+
+host_physics: dict[str, HostPhysics] = {
+    "LunarLander-v3": HostPhysics(_LANDER, _LANDER_DEFAULTS, _check_lander, {"continuous": False}),
+    "LunarLanderContinuous-v3": HostPhysics(_LANDER, _LANDER_DEFAULTS, _check_lander, {"continuous": True}),
+    # Without weights there are no obstacles, which is all that tells the two walkers apart.
+    "BipedalWalker-v3": HostPhysics(_WALKER, {"stump": 0.0, "stairs": 0.0, "pit": 0.0, **_SIZES}, _check_walker),
+    "BipedalWalkerHardcore-v3": HostPhysics(
+        _WALKER, {"stump": 1.0, "stairs": 1.0, "pit": 1.0, **_SIZES}, _check_walker
+    ),
+}
+"""Host environments with physical parameters, by id."""
