@@ -261,7 +261,7 @@ def test_gymnasium_steps_everything_where_environments_differ():
         (
             ["environment=LunarLander-v3", "environment.heterogeneity.main_engine=1.0"],
             "unknown physical parameter in environment.heterogeneity: 'main_engine' (did you mean 'main_engine_power'?)"
-            "; allowed: action_noise_std, gravity, main_engine_power",
+            "; allowed: action_noise_std, gravity, law, main_engine_power",
         ),
         (["environment=LunarLander-v3", "environment.heterogeneity.gravity=1.0"], "above -12 and below 0"),
         (["environment.backend=envpool", MEANS], "environment.backend = 'envpool' cannot vary 'CartPole-v1'"),
