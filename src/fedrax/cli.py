@@ -157,7 +157,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         )
         if result.returns.ndim == 2:
             means = result.returns.mean(1)
-            print("  by agent: " + ", ".join(f"{mean:.2f}" for mean in means) + f"; worst {means.min():.2f}")
+            each = ", ".join(f"{mean:.2f}" for mean in means)
+            print(f"  by agent: {each}; worst {means.min():.2f}, deviation of agents {means.std():.2f}")
 
 
 def _render(options: argparse.Namespace) -> None:

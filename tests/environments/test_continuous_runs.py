@@ -30,12 +30,15 @@ SMALL = [
 ]
 
 
-def test_a_law_with_noise_trains_and_is_recorded(tmp_path):
+def test_a_law_with_noise_trains_and_is_recorded(tmp_path, capsys):
     table = ["law=fedtd3", "observation_noise=true", "action_noise_std=0.1"]
     settings = ["environment=ContinuousCartPole-v0", *(f"environment.heterogeneity.{text}" for text in table)]
-    run = fedrax.train({}, [*SMALL, *settings], out=tmp_path / "run", progress=False)
+    run = fedrax.train({}, [*SMALL, *settings], out=tmp_path / "run", progress=True)
+    assert "environments differ by gravity 0.138, " in capsys.readouterr().out
     assert np.isfinite(run.metrics()[-1]["return"])
-    draws = json.loads((run.path / "manifest.json").read_text())["draws"]
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    draws = manifest["draws"]
+    assert {"length", "masspole", "masscart", "gravity", "observation_noise_mean"} == manifest["divergence"].keys()
     assert draws == physics_draws(run.config)
     assert draws[0]["observation_noise_mean"] != draws[1]["observation_noise_mean"]
     assert run.evaluate_across(episodes=2, unseen=3)[0].returns.shape == (1, 3, 2)

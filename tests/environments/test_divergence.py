@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fedrax.environments.divergence import jensen_shannon, parameter_spread
+from fedrax.environments.divergence import environment_divergence, jensen_shannon, parameter_spread
 from fedrax.errors import FedraxError
 
 TABLES = arrays(float, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=st.floats(0.01, 1.0))
@@ -21,6 +21,14 @@ def test_spread_needs_agents_with_the_same_parameters():
     for draws in ([], [{"g": 1.0}, {"l": 1.0}]):
         with pytest.raises(FedraxError, match="needs at least one agent, and the same parameters"):
             parameter_spread(draws, {})
+
+
+def test_weights_of_kinds_are_compared_as_distributions_and_what_is_equal_is_left_out():
+    mixtures = {"obstacles": ("stump", "pit")}
+    draws = [{"g": 8.0, "same": 1.0, "stump": 3.0, "pit": 0.0}, {"g": 12.0, "same": 1.0, "stump": 0.0, "pit": 5.0}]
+    assert environment_divergence(draws, {"g": 10.0}, mixtures) == {"g": 0.2, "obstacles (bits)": 1.0}
+    bare = [{**draw, "stump": 0.0, "pit": 0.0} for draw in draws]
+    assert environment_divergence(bare, {"g": 10.0}, mixtures) == {"g": 0.2}
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from fedrax.config import resolve
+from fedrax.environments.divergence import jensen_shannon
 from fedrax.environments.host_parameters import host_defaults
 from fedrax.errors import FedraxError
-from fedrax.runtime.draws import physics_draws
+from fedrax.runtime.draws import divergence, physics_draws
 
 LANDERS, WALKER = ("LunarLander-v3", "LunarLanderContinuous-v3"), "BipedalWalkerHardcore-v3"
 MIX = ("stump", "stairs", "pit")
@@ -90,3 +91,12 @@ def test_mistakes_are_one_line(id, overrides, message):
         drawn(id, *overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_walkers_differ_in_their_obstacles_as_distributions():
+    table = ["environment.heterogeneity.law=fedtd3", "environment.heterogeneity.mixes=true"]
+    config = resolve({}, [f"environment={WALKER}", "federation.agents=5", "budget.rounds=1", *table])
+    differences = divergence(config)
+    assert set(differences) == {"obstacles (bits)", "stump_size_low", "stump_size_high"}
+    rows = np.array(columns(physics_draws(config), *MIX))
+    assert differences["obstacles (bits)"] == jensen_shannon(rows)

@@ -29,6 +29,34 @@ def parameter_spread(draws: Sequence[Mapping[str, float]], defaults: Mapping[str
     }
 
 
+def environment_divergence(
+    draws: Sequence[Mapping[str, float]],
+    defaults: Mapping[str, float],
+    mixtures: Mapping[str, Sequence[str]],
+) -> dict[str, float]:
+    """How much the agents' environments differ, by what differs; what is the same everywhere is left out.
+
+    Weights of the kinds of one thing are compared as the distribution they are, by :func:`jensen_shannon`, and named
+    ``thing (bits)``; every other parameter by its :func:`parameter_spread`.
+
+    Args:
+        draws: of every agent, parameters by name.
+        defaults: by name.
+        mixtures: parameters that are such weights, by what the thing is called.
+
+    Raises:
+        FedraxError: as :func:`parameter_spread`.
+    """
+    spread = parameter_spread(draws, defaults)
+    for thing, kinds in mixtures.items():
+        weights = np.array([[draw[kind] for kind in kinds] for draw in draws])
+        # Where an agent has none of the kinds, there is no distribution to compare.
+        if (weights.sum(1) > 0).all():
+            spread = {name: value for name, value in spread.items() if name not in kinds}
+            spread[f"{thing} (bits)"] = jensen_shannon(weights)
+    return {name: value for name, value in spread.items() if value > 0}
+
+
 def jensen_shannon(distributions: Float[np.ndarray, "n k"]) -> float:
     """Mean Jensen-Shannon divergence of all pairs of n distributions over k kinds, in bits (Lin, 1991).
 

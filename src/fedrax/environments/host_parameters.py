@@ -32,6 +32,8 @@ class HostPhysics:
     check: Callable[[Parameters], None]
     """Raises :class:`FedraxError` for parameters that make no environment."""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mixtures: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Parameters that are weights of the kinds of one thing, by what the thing is called."""
 
 
 def host_defaults(id: str) -> dict[str, float]:
@@ -112,7 +114,7 @@ def _check_lander(parameters: Parameters) -> None:
 
 
 def _check_walker(parameters: Parameters) -> None:
-    for name in ("stump", "stairs", "pit"):
+    for name in _OBSTACLES:
         if parameters[name] < 0:
             raise not_allowed(parameters, name, "it is a weight and must be at least 0")
     for low, high in (f"{size}_low {size}_high".split() for size in ("stair_steps", "stump_size", "pit_gap")):
@@ -144,13 +146,20 @@ _SIZES = {
     "pit_gap_high": 5.0,
 }
 
+_OBSTACLES = ("stump", "stairs", "pit")
+
+
+def _walker(weight: float) -> HostPhysics:
+    """The walker with equal weights of all obstacles."""
+    defaults = {**dict.fromkeys(_OBSTACLES, weight), **_SIZES}
+    return HostPhysics(_WALKER, defaults, _check_walker, mixtures={"obstacles": _OBSTACLES})
+
+
 host_physics: dict[str, HostPhysics] = {
     "LunarLander-v3": HostPhysics(_LANDER, _LANDER_DEFAULTS, _check_lander, {"continuous": False}),
     "LunarLanderContinuous-v3": HostPhysics(_LANDER, _LANDER_DEFAULTS, _check_lander, {"continuous": True}),
     # Without weights there are no obstacles, which is all that tells the two walkers apart.
-    "BipedalWalker-v3": HostPhysics(_WALKER, {"stump": 0.0, "stairs": 0.0, "pit": 0.0, **_SIZES}, _check_walker),
-    "BipedalWalkerHardcore-v3": HostPhysics(
-        _WALKER, {"stump": 1.0, "stairs": 1.0, "pit": 1.0, **_SIZES}, _check_walker
-    ),
+    "BipedalWalker-v3": _walker(0.0),
+    "BipedalWalkerHardcore-v3": _walker(1.0),
 }
 """Host environments with physical parameters, by id."""

@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ def write_manifest(
     config_hash: str,
     seeds: Sequence[int],
     draws: Any,
+    divergence: Mapping[str, float],
     command: str | Sequence[str] | None = None,
 ) -> None:
     """Writes ``manifest.json`` at the start of a run.
@@ -36,6 +37,7 @@ def write_manifest(
         config_hash: the digest of the resolved configuration.
         seeds: every seed trained.
         draws: the heterogeneity draws, one entry per agent; NumPy and JAX numbers are allowed.
+        divergence: how much the agents' environments differ, by parameter.
         command: what was run; unset, this process's own command line.
 
     Raises:
@@ -50,6 +52,7 @@ def write_manifest(
             "config_hash": config_hash,
             "seeds": seeds,
             "draws": draws,
+            "divergence": dict(divergence),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
             "commit": commit_of(Path(__file__).resolve().parent.parent),
             "platform": platform.platform(),

@@ -13,6 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fedrax.report.agents import agents_table, divergence_table
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
 from fedrax.report.curves import AXES, STATISTICS, available_axes
 from fedrax.report.figures import axes_figure, curves_figure
@@ -81,6 +82,7 @@ def report_html(
         *lead,
         Section("Results", _results(groups, statistic)),
         *_figures(groups, statistic, smoothing, published or {}),
+        *_agents(groups, statistic),
         Section("Notes", _notes(groups, statistic)),
         Section("Repeat it", _code(commands)),
         Section("Settings", "".join(_settings(run) for run in runs)),
@@ -194,6 +196,21 @@ def _figures(groups: Sequence[Group], statistic: str, smoothing: int, published:
         sections.append(
             Section("What the filter did", figure_html(filtering, "filter", "Precision and recall of the filter"))
         )
+    return sections
+
+
+def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
+    returns, differences = agents_table(groups, statistic), divergence_table(groups)
+    sections = []
+    if returns is not None:
+        note = "Last evaluation of each seed; the deviation is over agents, brackets are over seeds."
+        sections.append(Section("Agents", f'{table_html(*returns)}<p class="small">{note}</p>'))
+    if differences is not None:
+        note = (
+            "Standard deviation over agents, divided by the default where it is not 0; "
+            "in bits, the mean Jensen-Shannon divergence of all pairs of agents."
+        )
+        sections.append(Section("Environments", f'{table_html(*differences)}<p class="small">{note}</p>'))
     return sections
 
 

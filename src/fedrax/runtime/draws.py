@@ -7,8 +7,9 @@ from functools import partial
 
 from fedrax.config import Config
 from fedrax.environments.base import NativeEnvironment
+from fedrax.environments.divergence import environment_divergence
 from fedrax.environments.heterogeneity import draw, drawn_names
-from fedrax.environments.host_parameters import check_host_names, check_host_parameters, host_defaults
+from fedrax.environments.host_parameters import check_host_names, check_host_parameters, host_defaults, host_physics
 from fedrax.environments.laws import law_draws
 from fedrax.environments.native import native_environments
 from fedrax.environments.native_noise import with_noise
@@ -41,6 +42,20 @@ def physics_draws(config: Config) -> list[dict[str, float]]:
         FedraxError: parameters that the environment does not have, or that make no environment.
     """
     return _draws(config, config.federation.agents) if config.environment.heterogeneity else []
+
+
+def divergence(config: Config) -> dict[str, float]:
+    """How much the agents' environments differ, by parameter; empty where they do not.
+
+    Raises:
+        FedraxError: as :func:`physics_draws`.
+    """
+    draws = physics_draws(config)
+    if not draws:
+        return {}
+    defaults, _ = _parameters(config)
+    known = None if runs_native(config) else host_physics.get(config.environment.id)
+    return environment_divergence(draws, defaults, known.mixtures if known else {})
 
 
 def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:

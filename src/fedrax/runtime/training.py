@@ -22,7 +22,7 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import write_summary
 from fedrax.runtime.base import Simulation
 from fedrax.runtime.counters import Counters
-from fedrax.runtime.draws import physics_draws
+from fedrax.runtime.draws import divergence, physics_draws
 from fedrax.runtime.memory import size_text
 
 
@@ -42,7 +42,11 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
     if not directory.manifest.exists():
         directory.write_config(config.to_toml())
         write_manifest(
-            directory, config_hash=config.digest(), seeds=list(config.all_seeds), draws=physics_draws(config)
+            directory,
+            config_hash=config.digest(),
+            seeds=list(config.all_seeds),
+            draws=physics_draws(config),
+            divergence=divergence(config),
         )
     message_bytes = simulation.message_bytes(state)
 
@@ -78,6 +82,9 @@ def _train(
     ):
         if simulation.replay_bytes:
             display.note(f"replays take {size_text(simulation.replay_bytes)}")
+        differences = divergence(config)
+        if differences:
+            display.note("environments differ by " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
         finished = False
         while not finished:
             for latest, block in simulation.advance(state, first):
