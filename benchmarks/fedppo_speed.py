@@ -33,7 +33,7 @@ from fedrax.learners.base import Agent, Clock, Objective
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.host import HostSimulation
 from fedrax.runtime.make import make_simulation
-from fedrax.runtime.mapping import map_agents
+from fedrax.runtime.mapping import map_in_batches
 from fedrax.runtime.native import NativeSimulation
 from fedrax.runtime.training import train_run
 
@@ -123,7 +123,7 @@ def native_parts(config: Config) -> dict[str, float]:
         )
 
     def mapped(function: Callable[[PyTree], Any]) -> Callable[[PyTree], Any]:
-        return jax.jit(lambda inputs: map_agents(function, inputs, simulation.batch))
+        return jax.jit(lambda inputs: map_in_batches(function, inputs, simulation.batch))
 
     acted = mapped(partial(collect, acts=True))
     experience, _ = acted((agents, fronts))
@@ -165,7 +165,7 @@ def host_parts(config: Config) -> dict[str, float]:
     clock = Clock(jax.random.key(1), jnp.asarray(0.0))
 
     def mapped(function: Callable[[PyTree], Any]) -> Callable[[PyTree], Any]:
-        return jax.jit(lambda inputs: map_agents(function, inputs, simulation.programs.batch))
+        return jax.jit(lambda inputs: map_in_batches(function, inputs, simulation.programs.batch))
 
     parts = {"stepping": stepping, "acting": collecting - stepping}
     parts |= learning_parts(simulation, agents, experience, clock, mapped)

@@ -8,7 +8,7 @@ import pytest
 from fedrax.attacks.base import Attack, attacks, replace_rows
 from fedrax.config import resolve
 from fedrax.runtime.make import make_simulation
-from fedrax.runtime.mapping import map_agents
+from fedrax.runtime.mapping import map_in_batches
 
 SMALL = [
     "federation.agents=5",
@@ -101,8 +101,8 @@ def test_batches_of_agents_compute_the_same():
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 10])
-def test_map_agents_keeps_order_and_shape(batch):
-    out = map_agents(lambda x: x * 2, jnp.arange(7), batch)
+def test_map_in_batches_keeps_order_and_shape(batch):
+    out = map_in_batches(lambda x: x * 2, jnp.arange(7), batch)
     assert out.tolist() == [0, 2, 4, 6, 8, 10, 12]
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from fedrax.environments.base import Box, Spaces, Steps
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective, learners
-from fedrax.learners.networks import Activation, Initialisation, by_input
+from fedrax.learners.networks import Activation, Initialisation
 from fedrax.learners.replay import Replay, Transitions, empty_replay, replay_bytes, transitions_of
 from fedrax.learners.twin_critic import TwinCritic, make_twin_critic
 from fedrax.parts import only, put_parts, take_parts
@@ -142,8 +142,8 @@ class TD3(Learner):
         )
 
     def acting(self, params: TwinCritic) -> TwinCritic:
-        """The actor alone, stored for few rows at a time."""
-        return by_input(only(params, ACTOR))
+        """The actor alone: few steps are taken with the same one, too few to store it in another way for them."""
+        return only(params, ACTOR)
 
     def act(self, params: TwinCritic, observation: Array, key: PRNGKeyArray | None) -> Array:
         """Actions ``[B, *a]`` for observations ``[B, *o]``; with exploration noise where there is a key."""
@@ -167,41 +167,38 @@ class TD3(Learner):
         if self.minimum_reward is not None:
             transitions = transitions._replace(reward=jnp.maximum(transitions.reward, self.minimum_reward))
         replay = agent.memory.replay.add(transitions, valid)
-        before = Training(agent.params, agent.optimizer, agent.memory.target, objective.start(agent.params))
+        training = Training(agent.params, agent.optimizer, agent.memory.target, objective.start(agent.params))
+        training, metrics = self.updates(training, replay, objective, clock.key)
+        private = objective.keep(agent.private, training.notes)
+        return Agent(training.params, training.optimizer, Memory(replay, training.target), private), metrics
 
-        def update() -> tuple[Training, dict[str, Array]]:
-            return self._update(before, replay, objective, clock.key)
-
-        def wait() -> tuple[Training, dict[str, Array]]:
-            _, metrics = jax.eval_shape(update)
-            return before, jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), metrics)
-
-        after, metrics = jax.lax.cond(replay.size >= self.learning_starts, update, wait)
-        private = objective.keep(agent.private, after.notes)
-        return Agent(after.params, after.optimizer, Memory(replay, after.target), private), metrics
-
-    def _update(
+    def updates(
         self, training: Training, replay: Replay, objective: Objective, key: PRNGKeyArray
     ) -> tuple[Training, dict[str, Array]]:
+        """All steps of one update, and their mean metrics: NaN, and nothing changed, while the replay is too empty."""
         groups = self.critic_updates // self.policy_delay
         sample_key, noise_key = jax.random.split(key)
         batches = replay.sample(sample_key, (groups, self.policy_delay, self.batch_size))
         noises = jax.random.normal(noise_key, batches.action.shape)
 
-        def group(training: Training, inputs: tuple[Transitions, Array]) -> tuple[Training, dict[str, Array]]:
+        def group(number: Array | int, training: Training) -> tuple[Training, dict[str, Array]]:
             reports = []
             for place in range(self.policy_delay):
-                batch, noise = jax.tree.map(lambda x, i=place: x[i], inputs)
+                batch, noise = jax.tree.map(lambda x, i=place: x[number, i], (batches, noises))
                 training, report = self.critic_step(training, batch, noise, objective)
                 reports.append(report)
             training, actor_loss = self.actor_step(training, batch, objective)
-            report = jax.tree.map(lambda *each: jnp.stack(each).mean(), *reports)
-            return training, report | {"actor_loss": actor_loss}
+            return training, jax.tree.map(lambda *each: jnp.stack(each).mean(), *reports) | {"actor_loss": actor_loss}
 
-        if groups == 1:
-            return group(training, jax.tree.map(lambda x: x[0], (batches, noises)))
-        training, reports = jax.lax.scan(group, training, (batches, noises))
-        return training, jax.tree.map(jnp.mean, reports)
+        def body(number: Array, carry: tuple[Training, dict[str, Array]]) -> tuple[Training, dict[str, Array]]:
+            training, report = group(number, carry[0])
+            return training, jax.tree.map(jnp.add, carry[1], report)
+
+        # A loop without a turn leaves the networks where they lie; a conditional would copy them.
+        count = jnp.where(replay.size >= self.learning_starts, groups, 0)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: group(0, training)[1]))
+        training, sums = jax.lax.fori_loop(0, count, body, (training, nothing))
+        return training, jax.tree.map(lambda x: x / count, sums)
 
     def targets(self, target: TwinCritic, batch: Transitions, noise: Array) -> Float[Array, " N"]:
         """``r + gamma min_i Q_i'(s', a')`` with a' the target actor's action, plus standard normal ``noise`` scaled."""

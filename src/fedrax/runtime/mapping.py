@@ -1,4 +1,4 @@
-"""Mapping a function of one agent over the agents' axis: side by side, or in batches that follow one another."""
+"""Mapping a function of one agent, or seed, over all: side by side, or in batches that follow one another."""
 
 from __future__ import annotations
 
@@ -33,21 +33,28 @@ def agents_side_by_side(federation: Federation, steps_per_agent: int) -> int:
     return max(1, STEPS_AT_ONCE // steps_per_agent)
 
 
-def map_agents(function: Callable[[PyTree], Any], inputs: PyTree, batch: int) -> Any:
-    """``function`` of every slice of ``inputs`` (leaves ``[agents, ...]``), ``batch`` of them side by side.
+def map_in_batches(function: Callable[[PyTree], Any], inputs: PyTree, batch: int, axis_name: str = AGENTS) -> Any:
+    """``function`` of every slice of ``inputs`` (leaves ``[n, ...]``), ``batch`` of them side by side.
 
     Values the function closes over stay unmapped, so what all agents share, such as a broadcast policy, is computed
     with once: one large matrix product in place of many small ones.
+
+    One slice at a time is not mapped, so ``axis_name`` is unknown to the function, and its branches stay branches:
+    mapped, both sides would be computed and the whole state copied to choose between them.
     """
-    agents = jax.tree.leaves(inputs)[0].shape[0]
-    mapped = jax.vmap(function, axis_name=AGENTS)
-    whole = agents // batch
-    if (whole <= 1 and agents == batch * whole) or agents < batch:
+    count = jax.tree.leaves(inputs)[0].shape[0]
+    if count == 1:
+        return jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], inputs)))
+    if batch == 1:
+        return jax.lax.map(function, inputs)
+    mapped = jax.vmap(function, axis_name=axis_name)
+    whole = count // batch
+    if (whole <= 1 and count == batch * whole) or count < batch:
         return mapped(inputs)
     head = jax.tree.map(lambda x: x[: whole * batch].reshape(whole, batch, *x.shape[1:]), inputs)
     _, out = jax.lax.scan(lambda carry, x: (carry, mapped(x)), None, head)
     out = jax.tree.map(lambda x: x.reshape(whole * batch, *x.shape[2:]), out)
-    if whole * batch == agents:
+    if whole * batch == count:
         return out
     rest = mapped(jax.tree.map(lambda x: x[whole * batch :], inputs))
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), out, rest)

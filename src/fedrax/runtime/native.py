@@ -21,7 +21,7 @@ from fedrax.federation import Federation, State, Tally
 from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import Simulation, agent_report, summed_reports
 from fedrax.runtime.draws import same_environments, unseen_draws
-from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_agents
+from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
 from fedrax.runtime.programs import close_round, put_rows, take_rows
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, select
@@ -49,6 +49,10 @@ class NativeSimulation(Simulation):
         self.evaluation_horizon = min(config.evaluation.horizon or self.training_horizon, limit)
         steps = self._steps_per_agent() * config.seeds
         self.batch = config.runtime.agents_per_batch or agents_side_by_side(federation, steps)
+        # Agents that follow one another leave nothing to gain from seeds side by side.
+        self.seeds_together = 1 if self.batch == 1 else config.seeds
+        mapped = {SEEDS: self.seeds_together, AGENTS: min(self.batch, federation.participants)}
+        self.axes = tuple(name for name, together in mapped.items() if together > 1)
         self.rounds: Callable[[State, Array], tuple[State, dict[str, Array]]]
         self.rounds = self._jitted = jax.jit(self._rounds, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluation, static_argnames="episodes")
@@ -72,6 +76,11 @@ class NativeSimulation(Simulation):
     def _per_copy(self) -> bool:
         """Whether one learner's copies differ: those of a centralised learner are its sites'."""
         return self.physics is not None and self.federation.sites > self.federation.agents
+
+    @property
+    def _axes_of_seeds(self) -> tuple[str, ...]:
+        """The mapped axes where there are no agents."""
+        return tuple(name for name in self.axes if name == SEEDS)
 
     def _of_agents(self, physics: dict[str, Array] | None) -> dict[str, Array] | None:
         """The sites' parameters by learning agent: ``[agents]``, or ``[1, copies]`` for a centralised learner.
@@ -137,7 +146,8 @@ class NativeSimulation(Simulation):
         def step(state: State, index: Array) -> tuple[State, dict[str, Array]]:
             # The round's number is not mapped: all seeds are in the same round, so what happens only in some
             # rounds is a real branch.
-            return jax.vmap(partial(self._round, index=index), axis_name=SEEDS)(state, keys)
+            one = partial(self._round, index=index)
+            return map_in_batches(lambda inputs: one(*inputs), (state, keys), self.seeds_together, SEEDS)
 
         state, metrics = jax.lax.scan(step, state, first + jnp.arange(self.config.checkpoint.every))
         return state, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), metrics)
@@ -150,7 +160,7 @@ class NativeSimulation(Simulation):
 
         downlink = strategy.broadcast(state.server, derive(key, "broadcast"))
         roster = federation.roster(key)
-        agents, fronts, messages, report = map_agents(
+        agents, fronts, messages, report = map_in_batches(
             partial(self._agent_round, downlink=downlink, key=key, tally=state.tally),
             (
                 take_rows(federation, state.agents, roster.ids),
@@ -247,7 +257,7 @@ class NativeSimulation(Simulation):
                 None,
                 count=jnp.asarray(strategy.server_episodes),
                 most=strategy.server_episodes,
-                axis_names=(SEEDS,),
+                axis_names=self._axes_of_seeds,
             )
             server = strategy.refine(federation.learner, server, episodes)
             return server, episodes_so_far + strategy.server_episodes, steps_so_far + episodes.steps
@@ -264,7 +274,7 @@ class NativeSimulation(Simulation):
         count: Array,
         most: int,
         per_copy: bool = False,
-        axis_names: tuple[str, ...] = (SEEDS, AGENTS),
+        axis_names: tuple[str, ...] | None = None,
     ) -> Episodes:
         return collect_episodes(
             self.environment,
@@ -275,7 +285,7 @@ class NativeSimulation(Simulation):
             max_count=most,
             horizon=self.training_horizon,
             per_copy=per_copy,
-            axis_names=axis_names,
+            axis_names=self.axes if axis_names is None else axis_names,
         )
 
     def _evaluate_round(self, params: PyTree, index: Array) -> dict[str, Array]:
@@ -284,7 +294,7 @@ class NativeSimulation(Simulation):
 
         def measure() -> dict[str, Array]:
             returns, lengths = self._evaluation(
-                params, jax.random.key(settings.seed), episodes=settings.episodes, axis_names=(SEEDS,)
+                params, jax.random.key(settings.seed), episodes=settings.episodes, axis_names=self._axes_of_seeds
             )
             each = {"agent_returns": returns.mean(1)} if self.evaluates_agents else {}
             return {"return": returns.mean(), "episode_length": lengths.mean(dtype=jnp.float32), **each}

@@ -15,7 +15,7 @@ from fedrax.environments.base import Experience
 from fedrax.federation import Exchange, Federation, Roster, State, round_metrics
 from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import agent_report, tally_round
-from fedrax.runtime.mapping import map_agents
+from fedrax.runtime.mapping import map_in_batches
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, ServerWork, Strategy, select
 from fedrax.trees import ravel_rows, unravel_like
@@ -167,7 +167,7 @@ class Programs:
             agent, learning = self.federation.work(agent, experience, Clock(key, clock.progress), byzantine)
             return agent, agent_report(experience, learning)
 
-        return map_agents(one, (agents, experience, roster.ids, roster.byzantine, keys), self.batch)
+        return map_in_batches(one, (agents, experience, roster.ids, roster.byzantine, keys), self.batch)
 
     def _begin(self, agents: Agent, downlink: Downlink, roster: Roster, key: PRNGKeyArray) -> Agent:
         strategy, learner = self.federation.strategy, self.federation.learner
@@ -177,7 +177,7 @@ class Programs:
             agent, index, key = inputs
             return strategy.begin(learner, strategy.absorb(agent, downlink, index), key)
 
-        return map_agents(one, (agents, roster.ids, keys), self.batch)
+        return map_in_batches(one, (agents, roster.ids, keys), self.batch)
 
     def _exchange(
         self, server: PyTree, downlink: Downlink, roster: Roster, agents: Agent, key: PRNGKeyArray
