@@ -54,6 +54,7 @@ SETUPS: dict[str, tuple[str, ...]] = {
     "mdpo": (),
     "ppo": ("learner.objective=kl", "strategy.direction=ppo"),
     "clip": ("learner.objective=clip",),
+    "none": ("learner.objective=none",),
     "local": ("strategy=local",),
     "central": ("strategy=central",),
     "fedavg": ("strategy=fedavg",),
