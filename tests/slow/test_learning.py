@@ -82,3 +82,37 @@ def test_a_host_environment_learns(tmp_path):
     ]
     run = fedrax.train("fedpg-br/cartpole", overrides, out=tmp_path / "run", progress=False)
     assert run.summary()["best_return"] >= -150
+
+
+OBJECTIVES = ["none", "clip", "kl", "mdpo"]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_neighbours_solve_cartpole_under_every_objective(objective, tmp_path):
+    """Poles and gravities differ from agent to agent; the episode limit is 500."""
+    overrides = ["budget.steps_per_agent=200_000", f"learner.objective={objective}"]
+    run = fedrax.train("fedppo/cartpole", overrides, out=tmp_path / "run", progress=False)
+    assert run.summary()["final_return"] >= 475
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_neighbours_solve_acrobot_under_every_objective(objective, tmp_path):
+    overrides = ["budget.steps_per_agent=200_000", f"learner.objective={objective}"]
+    run = fedrax.train("fedppo/acrobot", overrides, out=tmp_path / "run", progress=False)
+    assert run.summary()["final_return"] >= -100
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "distillation"])
+def test_td3_swings_equal_pendulums_up(strategy, tmp_path):
+    """Few hidden units suffice; a policy that never swings up gets about -1200."""
+    overrides = [
+        f"strategy={strategy}",
+        "environment.heterogeneity.std=0.05",
+        "federation.agents=3",
+        "learner.actor_layers=[64,64]",
+        "learner.feature_layers=[64]",
+        "learner.head_layers=[64]",
+        "budget.steps_per_agent=15_000",
+    ]
+    run = fedrax.train("fedtd3/pendulum", overrides, out=tmp_path / "run", progress=False)
+    assert run.summary()["final_return"] >= -300
