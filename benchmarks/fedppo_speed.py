@@ -149,7 +149,7 @@ def host_parts(config: Config) -> dict[str, float]:
     opened = programs.open(state, key)
 
     def collect() -> Steps:
-        decide = programs.decider_of_agents(agents, opened.downlink, opened.roster, key, fresh=False)
+        decide = programs.decider_of_agents(programs.groups(agents), opened.downlink, opened.roster, key, fresh=False)
         return site.collect(decide, opened.roster, opened.downlink)
 
     experience = jax.tree.map(jnp.asarray, collect())

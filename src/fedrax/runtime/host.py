@@ -23,7 +23,7 @@ from fedrax.learners.base import Clock
 from fedrax.runtime.base import Simulation, summed_reports
 from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.mapping import agents_side_by_side
-from fedrax.runtime.programs import Decider, Programs, put_rows, stack, unstack
+from fedrax.runtime.programs import Decider, Programs, joined, put_rows, stack, unstack
 from fedrax.seeds import derive, host_seeds
 from fedrax.strategies.base import Downlink
 
@@ -160,21 +160,24 @@ class HostSimulation(Simulation):
         key = derive(jax.random.key(site.seed), "round", index)
         opened = programs.open(state, key)
         downlink, roster = opened.downlink, opened.roster
-        agents = programs.begin(opened.agents, downlink, roster, key) if programs.begins else opened.agents
+        groups = programs.groups(opened.agents)
+        if programs.begins:
+            groups = programs.begin(groups, downlink, roster, key)
         reports = []
         for update in range(self.federation.local_updates):
             update_key = derive(key, "work", update)
             fresh = update == 0 and not programs.begins
             collected = site.collect(
-                programs.decider_of_agents(agents, downlink, roster, update_key, fresh=fresh),
+                programs.decider_of_agents(groups, downlink, roster, update_key, fresh=fresh),
                 roster,
                 downlink,
             )
             clock = Clock(update_key, self.progress(state.tally, update))
-            agents, report = programs.work(agents, downlink, collected, roster, clock, fresh=fresh)
+            groups, report = programs.work(groups, downlink, collected, roster, clock, fresh=fresh)
             reports.append(report)
-        report = summed_reports(stack(reports))
-        server, exchange = programs.exchange(state.server, downlink, roster, agents, key)
+        report = joined([summed_reports(stack(list(each))) for each in zip(*reports, strict=True)])
+        server, exchange = programs.exchange(state.server, downlink, roster, groups, key)
+        agents = joined([group.agents for group in groups])
         server, own = self._refine(site, server, derive(key, "server"))
         server, work = programs.finish(server, derive(key, "finish"))
         everyone = put_rows(self.federation, state.agents, roster.ids, agents)

@@ -35,8 +35,24 @@ class Opened(NamedTuple):
     """The participants' states before they absorb the broadcast, leaves ``[m, ...]``."""
 
 
+class Group(NamedTuple):
+    """Participants that one call computes, side by side."""
+
+    agents: Agent
+    """Leaves ``[g, ...]``."""
+    rows: np.ndarray
+    """Their places among the participants, ``int[g]``."""
+
+    def of(self, tree: PyTree) -> PyTree:
+        """Their rows of something all participants have, leaves ``[m, ...]``."""
+        return jax.tree.map(lambda x: x[self.rows[0] : self.rows[-1] + 1], tree)
+
+
 class Programs:
-    """Compiled verbs for one seed; ``batch`` agents learn side by side.
+    """Compiled verbs for one seed; ``batch`` agents learn side by side, and others in another call.
+
+    A call for each such group, rather than a loop inside of one, changes what an agent remembers in place: a loop
+    would copy every agent's memory in and out.
 
     ``fresh`` says that agents have not absorbed the broadcast yet.
 
@@ -50,10 +66,10 @@ class Programs:
         self.open = jax.jit(self._open)
         self.begins = type(federation.strategy).begin is not Strategy.begin
         """Whether agents learn before their local updates, from :meth:`begin`."""
-        self.begin = jax.jit(self._begin)
-        # An agent may hold a large memory, which is then changed in place.
-        self.work = jax.jit(self._work, static_argnames="fresh", donate_argnums=0)
-        self.exchange = jax.jit(self._exchange)
+        self._work_group = jax.jit(self._work, static_argnames="fresh", donate_argnums=0)
+        self._begin_group = jax.jit(self._begin, donate_argnums=0)
+        self._emit_group = jax.jit(self._emit)
+        self._exchange_messages = jax.jit(self._exchange)
         self.refine = jax.jit(partial(federation.strategy.refine, federation.learner))
         self.finish = jax.jit(federation.strategy.finish)
         self.close = jax.jit(self._close)
@@ -68,21 +84,61 @@ class Programs:
         self._stacked = jax.jit(self._stack)
         self._act_evaluated = jax.jit(self._evaluated)
 
+    def groups(self, agents: Agent) -> list[Group]:
+        """The participants, leaves ``[m, ...]``, as groups that are computed together."""
+        count = jax.tree.leaves(agents)[0].shape[0]
+        if count <= self.batch:
+            return [Group(agents, np.arange(count))]
+        rows = [np.arange(first, min(first + self.batch, count)) for first in range(0, count, self.batch)]
+        return [Group(jax.tree.map(lambda x, r=each: x[r[0] : r[-1] + 1], agents), each) for each in rows]
+
+    def begin(self, groups: list[Group], downlink: Downlink, roster: Roster, key: PRNGKeyArray) -> list[Group]:
+        """What agents do before their local updates; they absorb the broadcast."""
+        return [Group(self._begin_group(*group, downlink, roster, key), group.rows) for group in groups]
+
     def decider_of_agents(
         self,
-        agents: Agent,
+        groups: list[Group],
         downlink: Downlink,
         roster: Roster,
         key: PRNGKeyArray,
         *,
         fresh: bool,
     ) -> Decider:
-        """``decide(observation[m, copies, *o], step) -> (action[m, copies, *a], notes)`` of all agents."""
-        vectors = self._agents_vectors(agents, downlink, roster.ids, fresh=fresh)
+        """``decide(observation[m, copies, *o], step) -> (action[m, copies, *a], notes)`` of all participants."""
+        vectors = joined([self._agents_vectors(*group, downlink, roster.ids, fresh=fresh) for group in groups])
         key_data = jax.random.key_data(key)
         return lambda observation, step: jax.tree.map(
             np.asarray, self._decide_agents(vectors, roster.byzantine, key_data, observation, np.int32(step))
         )
+
+    def work(
+        self,
+        groups: list[Group],
+        downlink: Downlink,
+        experience: Experience,
+        roster: Roster,
+        clock: Clock,
+        *,
+        fresh: bool,
+    ) -> tuple[list[Group], list[dict[str, Any]]]:
+        """One local update of all participants from their experience, leaves ``[m, ...]``; a report by group.
+
+        The groups given are used up.
+        """
+        after, reports = [], []
+        for group in groups:
+            agents, report = self._work_group(*group, downlink, group.of(experience), roster, clock, fresh=fresh)
+            after.append(Group(agents, group.rows))
+            reports.append(report)
+        return after, reports
+
+    def exchange(
+        self, server: PyTree, downlink: Downlink, roster: Roster, groups: list[Group], key: PRNGKeyArray
+    ) -> tuple[PyTree, Exchange]:
+        """What the participants send, and what the server makes of it."""
+        messages = joined([self._emit_group(*group, roster, key) for group in groups])
+        return self._exchange_messages(server, downlink, roster, messages, key)
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, copies, *o], step) -> action[1, copies, *a]`` of the server."""
@@ -109,9 +165,9 @@ class Programs:
     # Acting is called in every step of an environment: with one vector of parameters and a key's bare integers as
     # arguments it is dispatched three times as fast as with pytrees and typed keys.
 
-    def _vectors(self, agents: Agent, downlink: Downlink, ids: Array, *, fresh: bool) -> Array:
+    def _vectors(self, agents: Agent, rows: Array, downlink: Downlink, ids: Array, *, fresh: bool) -> Array:
         if fresh:
-            agents = jax.vmap(self.federation.strategy.absorb, (0, None, 0))(agents, downlink, ids)
+            agents = jax.vmap(self.federation.strategy.absorb, (0, None, 0))(agents, downlink, ids[rows])
         return self._stack(agents.params)
 
     def _stack(self, params: PyTree) -> Array:
@@ -149,6 +205,7 @@ class Programs:
     def _work(
         self,
         agents: Agent,
+        rows: Array,
         downlink: Downlink,
         experience: Experience,
         roster: Roster,
@@ -156,7 +213,7 @@ class Programs:
         *,
         fresh: bool,
     ) -> tuple[Agent, dict[str, Any]]:
-        keys = jax.random.split(derive(clock.key, "learn"), roster.ids.shape[0])
+        keys = jax.random.split(derive(clock.key, "learn"), roster.ids.shape[0])[rows]
 
         def one(
             inputs: tuple[Agent, Experience, Array, Array, PRNGKeyArray],
@@ -167,23 +224,25 @@ class Programs:
             agent, learning = self.federation.work(agent, experience, Clock(key, clock.progress), byzantine)
             return agent, agent_report(experience, learning)
 
-        return map_in_batches(one, (agents, experience, roster.ids, roster.byzantine, keys), self.batch)
+        return map_in_batches(one, (agents, experience, roster.ids[rows], roster.byzantine[rows], keys), self.batch)
 
-    def _begin(self, agents: Agent, downlink: Downlink, roster: Roster, key: PRNGKeyArray) -> Agent:
+    def _begin(self, agents: Agent, rows: Array, downlink: Downlink, roster: Roster, key: PRNGKeyArray) -> Agent:
         strategy, learner = self.federation.strategy, self.federation.learner
-        keys = jax.random.split(derive(key, "begin"), roster.ids.shape[0])
+        keys = jax.random.split(derive(key, "begin"), roster.ids.shape[0])[rows]
 
         def one(inputs: tuple[Agent, Array, PRNGKeyArray]) -> Agent:
             agent, index, key = inputs
             return strategy.begin(learner, strategy.absorb(agent, downlink, index), key)
 
-        return map_in_batches(one, (agents, roster.ids, keys), self.batch)
+        return map_in_batches(one, (agents, roster.ids[rows], keys), self.batch)
+
+    def _emit(self, agents: Agent, rows: Array, roster: Roster, key: PRNGKeyArray) -> PyTree:
+        keys = jax.random.split(derive(key, "emit"), roster.ids.shape[0])[rows]
+        return jax.vmap(partial(self.federation.strategy.emit, self.federation.learner))(agents, keys)
 
     def _exchange(
-        self, server: PyTree, downlink: Downlink, roster: Roster, agents: Agent, key: PRNGKeyArray
+        self, server: PyTree, downlink: Downlink, roster: Roster, messages: PyTree, key: PRNGKeyArray
     ) -> tuple[PyTree, Exchange]:
-        keys = jax.random.split(derive(key, "emit"), roster.ids.shape[0])
-        messages = jax.vmap(partial(self.federation.strategy.emit, self.federation.learner))(agents, keys)
         return self.federation.exchange(server, downlink, roster, messages, key)
 
     def _close(
@@ -283,6 +342,11 @@ def put_rows(federation: Federation, tree: PyTree, ids: Array, rows: PyTree) -> 
 def stack(trees: list[Any]) -> Any:
     """Equal pytrees as one with a new leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def joined(trees: list[Any]) -> Any:
+    """Pytrees with leading axes ``[g, ...]`` as one, in their order."""
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *trees)
 
 
 def unstack(tree: Any, count: int) -> list[Any]:
