@@ -97,7 +97,7 @@ def test_neighbours_solve_cartpole_under_every_objective(objective, tmp_path):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_neighbours_solve_acrobot_under_every_objective(objective, tmp_path):
-    overrides = ["budget.steps_per_agent=200_000", f"learner.objective={objective}"]
+    overrides = ["budget.steps_per_agent=400_000", f"learner.objective={objective}"]
     run = fedrax.train("fedppo/acrobot", overrides, out=tmp_path / "run", progress=False)
     assert run.summary()["final_return"] >= -100
 
