@@ -1,4 +1,4 @@
-"""What every benchmark records beside its figures: the machine, the date and the versions."""
+"""What benchmarks share: the machine, the date and the versions beside every figure, and how a call is timed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import importlib.metadata
 import json
 import os
 import platform
+import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import jax
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -39,6 +43,23 @@ def save(name: str, results: Any, note: str = "") -> Path:
     content = {"machine": machine(), **({"note": note} if note else {}), "results": results}
     path.write_text(json.dumps(content, indent=1) + "\n")
     return path
+
+
+def matrix_peak(size: int = 2048) -> float:
+    """Floating-point operations per second of a large product."""
+    x = jax.random.normal(jax.random.key(0), (size, size))
+    return 2 * size**3 / best(jax.jit(lambda x: x @ x), x)
+
+
+def best(function: Callable[[Any], Any], inputs: Any, repeats: int = 15) -> float:
+    """Seconds of the fastest call after a first one."""
+    jax.block_until_ready(function(inputs))
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(function(inputs))
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def _installed(name: str) -> bool:

@@ -37,7 +37,7 @@ from fedrax.runtime.mapping import map_in_batches
 from fedrax.runtime.native import NativeSimulation
 from fedrax.runtime.training import train_run
 
-from common import save
+from common import best, matrix_peak, save
 
 ROUNDS = 4
 PRESETS = {"native": ("fedppo/simple-crossing", 10_000), "envpool": ("fedppo/doorkey", 6_000)}
@@ -218,23 +218,6 @@ def operations_per_step(config: Config) -> float:
     simulation.close()
     epochs = federation.learner.update_epochs
     return (1 + neighbours) * forward + epochs * (3 * forward - 2 * layers[0])
-
-
-def matrix_peak(size: int = 2048) -> float:
-    """Floating-point operations per second of a large product."""
-    x = jax.random.normal(jax.random.key(0), (size, size))
-    return 2 * size**3 / best(jax.jit(lambda x: x @ x), x)
-
-
-def best(function: Callable[[Any], Any], inputs: Any, repeats: int = 15) -> float:
-    """Seconds of the fastest call after a first one."""
-    jax.block_until_ready(function(inputs))
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        jax.block_until_ready(function(inputs))
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 if __name__ == "__main__":

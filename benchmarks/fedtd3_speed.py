@@ -35,7 +35,7 @@ from fedrax.runtime.make import make_simulation
 from fedrax.runtime.mapping import map_in_batches
 from fedrax.runtime.training import train_run
 
-from common import save
+from common import best, matrix_peak, save
 
 AGENTS, FILLED, GROUPS = 5, 10_000, 50
 OBSERVATION, ACTION = 17, 6
@@ -198,23 +198,6 @@ def training() -> dict[str, Any]:
     }
     print(result)
     return result
-
-
-def matrix_peak(size: int = 2048) -> float:
-    """Floating-point operations per second of a large product."""
-    x = jax.random.normal(jax.random.key(0), (size, size))
-    return 2 * size**3 / best(jax.jit(lambda x: x @ x), x)
-
-
-def best(function: Callable[[Any], Any], inputs: Any, repeats: int = 7) -> float:
-    """Seconds of the fastest call after a first one."""
-    jax.block_until_ready(function(inputs))
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        jax.block_until_ready(function(inputs))
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 if __name__ == "__main__":
