@@ -64,3 +64,19 @@ def test_replays_that_do_not_fit_are_refused_with_their_size():
 @pytest.mark.parametrize(("count", "text"), [(12, "12 bytes"), (3400, "3.4 kB"), (7.25e9, "7.25 GB"), (2e13, "20 TB")])
 def test_sizes_are_readable(count, text):
     assert size_text(count) == text
+
+
+@pytest.mark.parametrize("native", ["true", "false"])
+def test_however_many_agents_are_computed_together_they_learn_the_same(native, tmp_path):
+    """Distillation begins, works and emits per agent; 3 agents are one call, a call of 2 and one of 1, or 3 calls."""
+    settings = ["environment=Pendulum-v1", f"environment.native={native}", "learner=td3", "strategy=distillation"]
+    settings += ["evaluation.per_agent=true", "environment.copies=1", "strategy.epochs=2"]
+    ends = []
+    for batch in (3, 2, 1):
+        together = f"runtime.agents_per_batch={batch}"
+        run = fedrax.train({}, [*SMALL, *settings, together], out=tmp_path / str(batch), progress=False)
+        ends.append(run.metrics()[-1])
+    assert ends[0]["critic_loss"] > 0
+    for end in ends[1:]:
+        for name in ("critic_loss", "value", "actor_loss", "agent_returns"):
+            assert end[name] == pytest.approx(ends[0][name], rel=2e-3), name
