@@ -2,6 +2,7 @@
 
     python benchmarks/fedppo_speed.py native      # SimpleCrossingS9N2 in JAX, 3 agents of 4 copies
     python benchmarks/fedppo_speed.py envpool     # DoorKey-6x6, the same; needs the envpool extra
+    python benchmarks/fedppo_speed.py native --published-network     # without pooling: five times the operations
 
 The rate is that of training with everything it does: evaluation every fourth round, records and checkpoints; without
 compiling. The parts are timed one by one, outside of it: what they leave of the whole is evaluation, records and the
@@ -44,10 +45,11 @@ PRESETS = {"native": ("fedppo/simple-crossing", 10_000), "envpool": ("fedppo/doo
 """What is trained, and the steps per second to reach."""
 
 
-def measure(kind: str) -> dict[str, Any]:
+def measure(kind: str, overrides: list[str]) -> dict[str, Any]:
     """The rate, the table, and the share of the machine's own speed at matrix products."""
     preset, target = PRESETS[kind]
-    overrides = ["environment.backend=envpool"] if kind == "envpool" else []
+    if kind == "envpool":
+        overrides = [*overrides, "environment.backend=envpool"]
     config = resolve(preset, overrides)
     steps_per_round = steps_of_round(config)
     short, long = (elapsed(preset, overrides, rounds) for rounds in (ROUNDS, 3 * ROUNDS))
@@ -207,8 +209,8 @@ def operations_per_step(config: Config) -> float:
     network = jax.eval_shape(lambda key: federation.learner.init_params(key, federation.spaces), jax.random.key(0))
     assert isinstance(network, ActorCritic)
     assert isinstance(network.torso, GridTorso)
-    sides = range(6, 0, -1)
-    layers = [side**2 * math.prod(c.weight.shape) for side, c in zip(sides, network.torso.convolutions, strict=False)]
+    sides = (6, 2, 1) if network.torso.pooling else (6, 5, 4)
+    layers = [side**2 * math.prod(c.weight.shape) for side, c in zip(sides, network.torso.convolutions, strict=True)]
     dense = [network.torso.dense, network.actor, network.critic]
     forward = 2.0 * (sum(layers) + sum(math.prod(layer.weight.shape) for layer in dense))
     weights = federation.strategy.broadcast(
@@ -223,7 +225,9 @@ def operations_per_step(config: Config) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=PRESETS)
-    chosen = parser.parse_args().kind
-    measured = measure(chosen)
+    parser.add_argument("--published-network", action="store_true", help="the reference's, without pooling")
+    chosen = parser.parse_args()
+    published = chosen.published_network
+    measured = measure(chosen.kind, ["learner.grid_pooling=false"] if published else [])
     print(measured)
-    save(f"fedppo_speed_{chosen}", measured)
+    save(f"fedppo_speed_{chosen.kind}{'_published_network' if published else ''}", measured)

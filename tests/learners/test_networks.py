@@ -39,9 +39,7 @@ def test_dense_is_affine(by_output):
 
 
 def test_a_network_by_input_is_the_same_network():
-    network = make_actor_critic(
-        jax.random.key(0), GRIDS, torso="auto", hidden=(8,), activation="tanh", encoding="one-hot"
-    )
+    network = grid_network("one-hot", pooling=False)
     turned = by_input(network)
     assert network.torso.dense.by_output
     assert not turned.torso.dense.by_output
@@ -53,9 +51,15 @@ def test_a_network_by_input_is_the_same_network():
 GRIDS = Spaces(Box((7, 7, 3), (0.0,) * 147, (255.0,) * 147), Discrete(7))
 
 
-def grid_network(encoding, spaces=GRIDS):
+def grid_network(encoding, spaces=GRIDS, *, pooling=True):
     return make_actor_critic(
-        jax.random.key(0), spaces, torso="auto", hidden=(128,), activation="tanh", encoding=encoding
+        jax.random.key(0),
+        spaces,
+        torso="auto",
+        hidden=(128,),
+        activation="tanh",
+        encoding=encoding,
+        pooling=pooling,
     )
 
 
@@ -66,9 +70,10 @@ def views(*shape):
     return jnp.stack(parts, -1).astype(jnp.float32)
 
 
+@pytest.mark.parametrize("pooling", [False, True])
 @pytest.mark.parametrize("encoding", ["raw", "one-hot"])
-def test_slices_and_products_are_a_convolution(encoding):
-    torso = grid_network(encoding).torso
+def test_slices_and_products_are_a_convolution(encoding, pooling):
+    torso = grid_network(encoding, pooling=pooling).torso
     observation = views(4)
     if encoding == "raw":
         grid = observation
@@ -76,17 +81,21 @@ def test_slices_and_products_are_a_convolution(encoding):
         grid = jnp.concatenate(
             [jax.nn.one_hot(observation[..., i].astype(int), size) for i, size in enumerate(TILES)], -1
         )
-    for layer in torso.convolutions:
+    for place, layer in enumerate(torso.convolutions):
         inputs = grid.shape[-1]
         kernel = layer.weight.T.reshape(2, 2, inputs, -1)
         grid = jax.lax.conv_general_dilated(grid, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         grid = jnp.tanh(grid + layer.bias)
+        if pooling and place == 0:
+            window = (1, 2, 2, 1)
+            grid = jax.lax.reduce_window(grid, -jnp.inf, jax.lax.max, window, window, "VALID")
+    assert grid.shape[1:3] == ((1, 1) if pooling else (4, 4))
     expected = jnp.tanh(torso.dense(grid.reshape(4, -1)))
     np.testing.assert_allclose(torso(observation), expected, atol=1e-5)
 
 
 def test_the_references_network_has_its_size():
-    params = jax.tree.leaves(grid_network("raw"))
+    params = jax.tree.leaves(grid_network("raw", pooling=False))
     assert sum(leaf.size for leaf in params) == 142_776
 
 

@@ -98,6 +98,11 @@ class PPO(Learner):
     encoding: Encoding = option(
         "one-hot", "a grid's cells: one-hot object, colour and state, or their raw integers (reference)"
     )
+    grid_pooling: bool = option(
+        True,
+        "keep the largest of each 2x2 block after a grid's first convolution: a fifth of the operations "
+        "(false: the reference's network)",
+    )
 
     @property
     def steps(self) -> int:
@@ -149,6 +154,7 @@ class PPO(Learner):
             hidden=self.hidden,
             activation=self.activation,
             encoding=self.encoding,
+            pooling=self.grid_pooling,
         )
 
     def acting(self, params: ActorCritic) -> ActorCritic:
