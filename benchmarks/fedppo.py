@@ -49,7 +49,7 @@ PAIR = {"pair": (0, 1), "solo": (2,)}
 ALL = {"all": (0, 1, 2)}
 STUDIES = {
     "simple-crossing": Study(2_000_000, PAIR, {"pair": 1_200_000}),
-    "lava-crossing": Study(2_400_000, ALL, {"all": 2_400_000}),
+    "lava-crossing": Study(2_400_000, ALL, {"all": 2_400_000}, settings=CONSTANT),
     "doorkey": Study(600_000, ALL, {"all": 600_000}, every=2, settings=CONSTANT),
     "distshift": Study(300_000, ALL, {"all": 300_000}, every=1, settings=CONSTANT),
     "cartpole": Study(200_000, {"all": (0, 1, 2, 3)}, {}, threshold=475.0),
