@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def main() -> None:
 def measured(runs: list[Run], study: Study) -> dict[str, object]:
     """By group of agents: when the threshold was reached, returns of the test after training, and what it cost."""
     result: dict[str, object] = {"seeds": len(runs)}
-    tests = [next(iter(run.evaluate(episodes=EPISODES).values())).returns.mean(-1) for run in runs]
+    tests = [tested(run) for run in runs]
     for name, members in study.groups.items():
         curves = [curve(run, members) for run in runs]
         reached = [first_reach(*one, study.threshold) for one in curves]
@@ -125,6 +126,15 @@ def measured(runs: list[Run], study: Study) -> dict[str, object]:
     result["threshold"] = study.threshold
     result["costs"] = {name: round(float(np.mean([summary[name] for summary in summaries]))) for name in costs}
     return result
+
+
+def tested(run: Run) -> np.ndarray:
+    """Mean returns after training, of the shared policy or by agent; kept with the run."""
+    path = run.path / "test.json"
+    if not path.exists():
+        (result,) = run.evaluate(episodes=EPISODES).values()
+        path.write_text(json.dumps(result.returns.mean(-1).tolist()))
+    return np.array(json.loads(path.read_text()))
 
 
 def curve(run: Run, members: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
