@@ -117,7 +117,7 @@ def measured(runs: list[Run], study: Study) -> dict[str, object]:
             "median_steps": None if np.isinf(median) else round(float(median)),
             "final": [round(float(score), 3) for score in final],
             "final_iqm": round(float(iqm(final[:, None])), 4),
-            "final_interval_95": [round(float(x), 4) for x in stratified_bootstrap(final[:, None], iqm)],
+            "final_interval_95": interval(final),
         }
         if name in study.targets:
             result[name] |= {"target_steps": study.targets[name]}  # type: ignore[operator]
@@ -126,6 +126,11 @@ def measured(runs: list[Run], study: Study) -> dict[str, object]:
     result["threshold"] = study.threshold
     result["costs"] = {name: round(float(np.mean([summary[name] for summary in summaries]))) for name in costs}
     return result
+
+
+def interval(final: np.ndarray) -> list[float] | None:
+    """Of the interquartile mean over seeds; none of one seed."""
+    return [round(float(x), 4) for x in stratified_bootstrap(final[:, None], iqm)] if len(final) > 1 else None
 
 
 def tested(run: Run) -> np.ndarray:
