@@ -1,0 +1,140 @@
+"""Sweeps: what becomes of their jobs, with stand-ins for training."""
+
+import io
+import json
+import os
+import re
+import signal
+import sys
+
+from sweep_files import written
+
+from fedrax.cli import main
+from fedrax.sweep import processes, runner
+from fedrax.sweep.board import Board
+from fedrax.sweep.plan import read_plan
+from fedrax.sweep.runner import run_plan
+from fedrax.sweep.tasks import Task, read_progress
+
+FINISH = """
+import os, pathlib, sys
+path = pathlib.Path(sys.argv[1])
+path.mkdir(parents=True, exist_ok=True)
+(path / "config.toml").write_text(sys.argv[2])
+{body}
+(path / "summary.json").write_text("{{}}")
+"""
+
+
+def stand_in(body=""):
+    """A process that makes its run look finished, unless ``body`` ends it before."""
+    program = FINISH.format(body=body)
+
+    def command(task):
+        return [sys.executable, "-S", "-c", program, str(task.job.directory), task.job.config.to_toml()]
+
+    return command
+
+
+def test_jobs_have_cores_of_their_own(tmp_path):
+    path = written(tmp_path, "seeds = 3\njobs = 2\n[setups.a]")
+    body = "print(sorted(os.sched_getaffinity(0)), os.environ['OMP_NUM_THREADS'], os.environ['NPROC'])"
+    before = os.sched_getaffinity(0)
+    outcome = run_plan(read_plan(path), command=stand_in(body))
+    assert outcome.status == 0
+    assert os.sched_getaffinity(0) == before
+    lines = [task.job.log.read_text().splitlines()[-1] for task in outcome.tasks]
+    available = sorted(before)
+    allowed = {f"[{available[slot % len(available)]}] 1 1" for slot in (0, 1)}
+    assert {*lines[:2]} == allowed
+    assert lines[2] in allowed
+
+
+def test_failures_are_tried_again_and_reported(tmp_path, capsys):
+    path = written(tmp_path, "seeds = 1\njobs = 1\n[setups.bad]\n[setups.flaky]\n[setups.good]")
+    body = """
+print("first line")
+if "/bad/" in str(path) or "/flaky/" in str(path) and not (path / "tried").exists():
+    (path / "tried").touch()
+    sys.exit("RuntimeError: boom")
+"""
+    outcome = run_plan(read_plan(path), retry=1, command=stand_in(body))
+    assert outcome.status == 1
+    assert [(task.state, task.attempts, task.exit_code) for task in outcome.tasks] == [
+        ("failed", 2, 1),
+        ("done", 2, 0),
+        ("done", 1, 0),
+    ]
+    out = capsys.readouterr().out
+    assert "bad seed 0: failed (attempt 2), exit status 1: RuntimeError: boom" in out
+    assert "flaky seed 0: failed, exit status 1: RuntimeError: boom" in out
+    assert "2 done, 1 failed" in out
+    assert f"fedrax report {tmp_path}/out/bad" in out
+    log = (tmp_path / "out" / "bad" / "seed-0.log").read_text()
+    assert log.count("=== attempt") == 2
+    record = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [job["state"] for job in record["jobs"]] == ["failed", "done", "done"]
+    assert record["jobs"][0]["reason"] == "RuntimeError: boom"
+
+    outcome = run_plan(read_plan(path), command=stand_in())
+    assert outcome.status == 0
+    assert [task.attempts for task in outcome.tasks] == [3, 2, 1]
+
+
+def test_what_does_not_stop_is_killed(tmp_path, monkeypatch):
+    path = written(tmp_path, "seeds = 2\njobs = 1\n[setups.a]")
+    body = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+(path / "deaf").touch()
+os.kill(os.getppid(), signal.SIGTERM)
+time.sleep(1000)
+"""
+    monkeypatch.setattr(runner, "GRACE_SECONDS", 0.2)
+    outcome = run_plan(read_plan(path), command=stand_in(body))
+    assert outcome.status == 130
+    assert [(task.state, task.exit_code) for task in outcome.tasks] == [
+        ("interrupted", -signal.SIGKILL),
+        ("interrupted", None),
+    ]
+
+
+def test_a_sweep_runs_once_at_a_time(tmp_path, capsys):
+    path = written(tmp_path, "[setups.a]")
+    with processes.locked(tmp_path / "out"):
+        assert main(["sweep", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "is in use" in error
+
+
+def test_progress_is_read_from_the_tail_of_the_records(tmp_path):
+    (job,) = read_plan(written(tmp_path, "[setups.a]", changes=["budget.trajectories=none", "budget.rounds=10"])).jobs
+    records = tmp_path / "metrics.jsonl"
+    assert read_progress(records, job.config).fraction == 0
+    rows = [{"round": n, "return": n if n < 3 else None, "total_steps": 100 * n, "seconds": n} for n in range(5)]
+    padding = json.dumps({"round": 0, "padding": "x" * 100_000})
+    records.write_text("\n".join([padding, *map(json.dumps, rows), '{"round": 5, "ret']))
+    assert read_progress(records, job.config) == (0.5, 2, 400, 4)
+
+
+def test_the_table_shows_each_setup(tmp_path):
+    plan = read_plan(
+        written(tmp_path, "seeds = 3\n[setups.a]\n[setups.b]", changes=["budget.trajectories=none", "budget.rounds=10"])
+    )
+    tasks = [Task(job) for job in plan.jobs]
+    now = 0.0
+    stream = io.StringIO()
+    with Board(tasks, stream=stream, terminal=True, clock=lambda: now) as board:
+        for task in (tasks[1], tasks[3]):
+            task.state = "running"
+            task.job.directory.mkdir(parents=True)
+            row = {"round": 4, "return": 12.5, "total_steps": 5_000_000, "seconds": 2.0}
+            (task.job.directory / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        tasks[0].state, tasks[2].state = "done", "failed"
+        now = 60.0
+        board.update()
+    shown = [line.split() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).splitlines()]
+    assert [row for row in shown if row[:1] == ["b"]][-1] == ["b", "2", "1", "0:", "50%", "1:", "50%", "12.5", "5.0M"]
+    # Two runs' worth in a minute, and three are left.
+    assert "1/6 done, 1:00, left 1:30" in stream.getvalue()
