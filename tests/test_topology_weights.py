@@ -1,0 +1,259 @@
+"""The laws of the weights made of graphs, by return and by similarity."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from fedrax.topology_weights import (
+    divergence_weights,
+    normalise,
+    policy_overlap,
+    return_weights,
+    similarity_weights,
+    stale,
+)
+
+LAWS = settings(max_examples=40, deadline=None)
+N = 4
+
+
+jitted_normalise, jitted_return_weights = jax.jit(normalise), jax.jit(return_weights)
+entries = st.just(0.0) | st.floats(2.0**-39, 2.0**39, width=32)
+graphs = st.lists(entries, min_size=N * N, max_size=N * N).map(lambda x: np.array(x, np.float32).reshape(N, N))
+presences = st.lists(st.booleans(), min_size=N, max_size=N).map(np.array)
+any_finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+ordinary = st.integers(-1600, 1600).map(lambda x: x / 16)
+
+
+def some_returns(known):
+    values = st.lists(known | st.just(float("nan")), min_size=N, max_size=N)
+    return values.map(lambda x: np.array(x, np.float32))
+
+
+def assert_weights(weights, graph):
+    """Finite, non-negative, only on edges, rows summing to 1 where there is an edge and to 0 elsewhere."""
+    weights = np.asarray(weights)
+    assert np.isfinite(weights).all()
+    assert (weights >= 0).all()
+    assert not weights[graph == 0].any()
+    np.testing.assert_allclose(weights.sum(1), (graph > 0).any(1), rtol=1e-5)
+
+
+def test_normalise_known_values():
+    graph = jnp.array([[1.0, 3.0, 4.0], [0.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
+    np.testing.assert_allclose(normalise(graph), [[1 / 8, 3 / 8, 1 / 2], [0, 0, 0], [0, 0, 1]])
+    present = jnp.array([True, True, False])
+    np.testing.assert_allclose(normalise(graph, present), [[1 / 4, 3 / 4, 0], [0, 0, 0], [0, 0, 0]])
+
+
+@given(graphs, presences)
+@LAWS
+def test_normalise_laws(graph, present):
+    got = jitted_normalise(graph, present)
+    assert_weights(got, graph * present)
+    np.testing.assert_allclose(jitted_normalise(np.float32(64) * graph, present), got, rtol=1e-6)
+    np.testing.assert_array_equal(jitted_normalise(graph, np.ones(N, bool)), normalise(graph))
+
+
+def test_normalise_at_the_ends_of_float32():
+    np.testing.assert_allclose(normalise(jnp.full((8, 8), 8e37)), np.full((8, 8), 1 / 8), rtol=1e-6)
+    small = 1e-25 * jnp.array([[1.0, 3.0], [0.0, 0.0]])
+    gradient = jax.grad(lambda graph: normalise(graph)[0, 1])(small)
+    np.testing.assert_allclose(1e-25 * gradient, [[-3 / 16, 1 / 16], [0, 0]], rtol=1e-5)
+
+
+def test_normalise_gradient():
+    graph = jnp.array([[1.0, 3.0], [0.0, 0.0]])
+    # d/dW01 of W01 / (W00 + W01) is W00 / (W00 + W01)^2.
+    gradient = jax.grad(lambda graph: normalise(graph)[0, 1])(graph)
+    np.testing.assert_allclose(gradient, [[-3 / 16, 1 / 16], [0, 0]], rtol=1e-6)
+    nobody = jax.grad(lambda graph: normalise(graph, jnp.zeros(2, bool)).sum())(graph)
+    np.testing.assert_array_equal(nobody, np.zeros((2, 2)))
+    assert np.isfinite(jax.grad(lambda graph: normalise(graph)[1, 0])(graph)).all()
+
+
+def test_return_weights_known_values():
+    graph = jnp.array([[1.0, 1.0, 2.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+    e = np.e
+    got = return_weights(jnp.array([-3.0, -1.0, -5.0]), graph, 2.0)
+    first = np.array([1, e, 2 / e]) / (1 + e + 2 / e)
+    np.testing.assert_allclose(got, [first, [0, 0, 0], [0, e**2 / (1 + e**2), 1 / (1 + e**2)]], rtol=1e-6)
+
+
+def test_unknown_return_counts_as_the_neighbours_mean():
+    nan, ones = float("nan"), jnp.ones((3, 3))
+    known = return_weights(jnp.array([1.0, 5.0, 3.0]), ones, 2.0)
+    for unknown in nan, float("inf"):
+        np.testing.assert_allclose(return_weights(jnp.array([1.0, 5.0, unknown]), ones, 2.0), known, rtol=1e-6)
+    np.testing.assert_allclose(return_weights(jnp.full(3, nan), ones, 2.0), np.full((3, 3), 1 / 3), rtol=1e-6)
+    # Agent 0 does not hear agent 1, whose return then says nothing about agent 2's.
+    deaf = ones.at[0, 1].set(0.0)
+    np.testing.assert_allclose(return_weights(jnp.array([1.0, 5.0, nan]), deaf, 2.0)[0], [0.5, 0, 0.5], rtol=1e-6)
+
+
+def test_return_weights_of_the_largest_returns():
+    largest = float(np.finfo(np.float32).max)
+    opposite = jnp.array([-largest, largest])
+    np.testing.assert_array_equal(return_weights(opposite, jnp.ones((2, 2)), 1.0), [[0, 1], [0, 1]])
+    np.testing.assert_array_equal(return_weights(opposite, jnp.ones((2, 2)), float("inf")), np.full((2, 2), 0.5))
+    # Ten tenths of the largest number, each rounded, add up to more than float32 holds.
+    with_unknown = jnp.full(11, largest).at[10].set(jnp.nan)
+    np.testing.assert_allclose(return_weights(with_unknown, jnp.ones((11, 11)), 1e36), np.full((11, 11), 1 / 11))
+
+
+def test_return_weights_ignore_the_absent():
+    returns, present = jnp.array([0.0, 1.0, 1e6]), jnp.array([True, True, False])
+    got = return_weights(returns, jnp.ones((3, 3)), 1.0, present=present)
+    np.testing.assert_allclose(got, np.tile([1 / (1 + np.e), np.e / (1 + np.e), 0], (3, 1)), rtol=1e-6)
+
+
+@given(some_returns(any_finite), graphs, st.sampled_from([0.0, 1e-6, 1.0, 1e6, float("inf")]), presences)
+@LAWS
+def test_return_weights_are_weights_of_any_returns(returns, graph, temperature, present):
+    assert_weights(jitted_return_weights(returns, graph, temperature, present=present), graph * present)
+
+
+@given(some_returns(ordinary), graphs, st.sampled_from([-4096.0, -16.0, 0.5, 2048.0]))
+@LAWS
+def test_return_weights_do_not_change_with_a_constant(returns, graph, constant):
+    got = jitted_return_weights(returns, graph, 10.0)
+    np.testing.assert_allclose(jitted_return_weights(returns + np.float32(constant), graph, 10.0), got, atol=1e-4)
+
+
+@given(some_returns(ordinary), graphs, st.integers(0, N - 1), st.floats(0.0625, 100, width=32))
+@LAWS
+def test_return_weights_rise_with_the_return(returns, graph, agent, rise):
+    assume(not np.isnan(returns[agent]))
+    before = np.asarray(jitted_return_weights(returns, graph, 10.0))[:, agent]
+    returns[agent] += rise
+    after = np.asarray(jitted_return_weights(returns, graph, 10.0))[:, agent]
+    assert (after >= before - 1e-6).all()
+    # Where only this neighbour's return is known, the others take it on.
+    compared = ((graph > 0) & ~np.isnan(returns)).sum(1) > 1
+    shared = compared & (before > 1e-3) & (before < 1 - 1e-3)
+    assert (after > before)[shared].all()
+
+
+@given(some_returns(ordinary), graphs)
+@LAWS
+def test_limits_of_the_temperature(returns, graph):
+    wanted = normalise(graph)
+    np.testing.assert_allclose(jitted_return_weights(returns, graph, 1e9), wanted, atol=1e-5)
+    np.testing.assert_allclose(jitted_return_weights(returns, graph, float("inf")), wanted, atol=1e-6)
+    clean = np.where(np.isnan(returns), -np.inf, returns)
+    best = (graph > 0) & (clean == np.where(graph > 0, clean, -np.inf).max(1, keepdims=True))
+    if not np.isnan(returns).any():
+        np.testing.assert_allclose(jitted_return_weights(returns, graph, 0.0), normalise(graph * best), atol=1e-6)
+
+
+def test_return_weights_gradient():
+    nan = float("nan")
+    graph = jnp.array([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    slope = jax.grad(lambda returns, graph: return_weights(returns, graph, 2.0)[0, 1], argnums=(0, 1))
+    in_returns, _ = slope(jnp.array([1.0, 1.0, 1.0]), graph)
+    np.testing.assert_allclose(in_returns, np.array([-1, 2, -1]) / 9 / 2, rtol=1e-5)
+    for returns in ([nan, 1.0, -2.0], [nan, nan, nan], [3e38, -3e38, 0.0]):
+        assert all(np.isfinite(part).all() for part in slope(jnp.array(returns), graph))
+
+
+def one_hot_policies(*actions):
+    """Policies that take one of two actions, the same in each of three states."""
+    return jnp.stack([jnp.tile(jax.nn.one_hot(action, 2), (3, 1)) for action in actions])
+
+
+def test_overlap_known_values():
+    policies = jnp.array([[[0.5, 0.5], [1.0, 0.0]], [[0.9, 0.1], [0.0, 1.0]]])
+    # min sums: 0.5 + 0.1 in the first state, 0 in the second.
+    np.testing.assert_allclose(policy_overlap(policies), [[1, 0.3], [0.3, 1]], rtol=1e-6)
+
+
+def test_the_more_alike_weigh_more():
+    """FedRL's score was largest for opposite policies; agents 0 and 1 are equal, 2 is uniform, 3 opposite."""
+    policies = one_hot_policies(0, 0, 0, 1).at[2].set(0.5)
+    weights = similarity_weights(policies, jnp.ones((4, 4)))
+    np.testing.assert_allclose(weights[0], np.array([1, 1, 0.5, 0]) / 2.5, rtol=1e-6)
+    divergence = 1 - policy_overlap(policies)
+    by_divergence = divergence_weights(divergence, jnp.ones((4, 4)), 0.5)
+    np.testing.assert_allclose(by_divergence[0], np.exp([0, 0, -1, -2]) / np.exp([0, 0, -1, -2]).sum(), rtol=1e-6)
+
+
+@given(st.integers(0, 2**31), graphs, presences, st.none() | st.integers(0, N))
+@settings(max_examples=20, deadline=None)
+def test_similarity_weights_are_weights(seed, graph, present, top):
+    policies = jax.nn.softmax(3 * jax.random.normal(jax.random.key(seed), (N, 5, 3)))
+    overlap = np.asarray(policy_overlap(policies))
+    kept = graph * present
+    if top is not None:
+        for i in range(N):
+            neighbours = [j for j in range(N) if j != i and kept[i, j] > 0]
+            for j in sorted(neighbours, key=lambda j: (-overlap[i, j], j))[top:]:
+                kept[i, j] = 0
+    assert_weights(similarity_weights(policies, graph, top=top, present=present), kept)
+    assert_weights(divergence_weights(1 - overlap, graph, 0.1, top=top, present=present), kept)
+    np.testing.assert_allclose(similarity_weights(policies, graph, top=top, present=present), normalise(kept * overlap))
+
+
+@pytest.mark.parametrize(("top", "row"), [(0, [1, 0, 0, 0]), (1, [1, 1, 0, 0]), (2, [1, 1, 1, 0]), (9, [1, 1, 1, 1])])
+def test_top_breaks_ties_by_index_and_keeps_oneself(top, row):
+    policies = one_hot_policies(0, 0, 0, 0)
+    wanted = np.array(row) / np.sum(row)
+    np.testing.assert_allclose(similarity_weights(policies, jnp.ones((4, 4)), top=top)[0], wanted, rtol=1e-6)
+    zero = jnp.zeros((4, 4))
+    np.testing.assert_allclose(divergence_weights(zero, jnp.ones((4, 4)), 1.0, top=top)[0], wanted, rtol=1e-6)
+
+
+def test_top_prefers_the_alike_to_the_heavy():
+    policies = one_hot_policies(0, 0, 0).at[1].set(0.5)
+    graph = jnp.array([[0.0, 100.0, 1.0], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(similarity_weights(policies, graph, top=1), [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
+
+
+def test_similarity_weights_are_constants_of_the_policies():
+    policies = jax.nn.softmax(jax.random.normal(jax.random.key(0), (3, 4, 2)))
+    graph = jnp.ones((3, 3)).at[0, 0].set(0.0)
+    in_policies, in_graph = jax.grad(lambda p, g: similarity_weights(p, g)[0, 1], argnums=(0, 1))(policies, graph)
+    assert not in_policies.any()
+    assert in_graph.any()
+    assert np.isfinite(in_graph).all()
+    divergence = 1 - policy_overlap(policies)
+    assert not jax.grad(lambda d: divergence_weights(d, graph, 1.0)[0, 1])(divergence).any()
+
+
+def test_broken_policies_are_not_listened_to():
+    policies = one_hot_policies(0, 0, 1).at[1, 0, 0].set(jnp.nan)
+    np.testing.assert_allclose(similarity_weights(policies, jnp.ones((3, 3))), [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
+    divergence = jnp.array([[0.0, jnp.nan, jnp.inf], [jnp.nan, -jnp.inf, jnp.nan], [1e30, jnp.inf, 1e30]])
+    weights = divergence_weights(divergence, jnp.ones((3, 3)), 1e-6, top=2)
+    np.testing.assert_allclose(weights, [[1, 0, 0], [0, 0, 0], [0.5, 0, 0.5]])
+
+
+def test_stale_snapshots_are_not_listened_to():
+    graph, age = jnp.arange(1.0, 10.0).reshape(3, 3), jnp.array([0, 2, 3])
+    np.testing.assert_array_equal(stale(graph, age, 2), [[1, 2, 0], [4, 5, 0], [7, 8, 9]])
+    np.testing.assert_array_equal(stale(graph, age, 0), [[1, 0, 0], [4, 5, 0], [7, 0, 9]])
+    np.testing.assert_array_equal(stale(graph, age, None), graph)
+
+
+def test_every_function_works_under_vmap():
+    keys = jax.random.split(jax.random.key(0), 2)
+    graph = jax.random.uniform(keys[0], (2, N, N))
+    policies = jax.nn.softmax(jax.random.normal(keys[1], (2, N, 5, 3)))
+    returns, age = policies[:, :, 0, 0], jnp.array([[0, 1, 2, 3], [3, 2, 1, 0]])
+
+    def all_of_them(graph, policies, returns, age):
+        graph = stale(graph, age, 1)
+        overlap = policy_overlap(policies)
+        return (
+            return_weights(returns, graph, 0.1),
+            similarity_weights(policies, graph, top=1),
+            divergence_weights(1 - overlap, graph, 0.1, top=2),
+        )
+
+    together = jax.jit(jax.vmap(all_of_them))(graph, policies, returns, age)
+    for run in range(2):
+        alone = all_of_them(graph[run], policies[run], returns[run], age[run])
+        for got, wanted in zip(together, alone, strict=True):
+            np.testing.assert_allclose(got[run], wanted, rtol=1e-5)
