@@ -11,7 +11,6 @@ from fedrax.errors import FedraxError
 from fedrax.topology import degree, make_graph, neighbours_of
 
 LAWS = settings(max_examples=40, deadline=None)
-N = 4
 
 
 # Graphs with a name
