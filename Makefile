@@ -29,7 +29,7 @@ test: $(VENV)/.installed-all
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-all
-	$(BIN)/python -m pytest -m slow
+	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -m slow --dist load
 
 test-faults: $(VENV)/.installed-all
 	$(BIN)/python -m pytest -m faults
