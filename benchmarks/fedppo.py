@@ -19,6 +19,7 @@ import numpy as np
 
 from fedrax.api import Run, train_or_resume
 from fedrax.evaluation.statistics import iqm, stratified_bootstrap
+from fedrax.records.files import write_atomic
 
 from common import save
 
@@ -138,7 +139,7 @@ def tested(run: Run) -> np.ndarray:
     path = run.path / "test.json"
     if not path.exists():
         (result,) = run.evaluate(episodes=EPISODES).values()
-        path.write_text(json.dumps(result.returns.mean(-1).tolist()))
+        write_atomic(path, json.dumps(result.returns.mean(-1).tolist()))
     return np.array(json.loads(path.read_text()))
 
 
