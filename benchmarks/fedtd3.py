@@ -7,21 +7,26 @@
 
 A trial is one of the published draws of the agents' environments, with a seed of its own; the mean over a trial's
 agents is one score, so intervals are over draws and seeds together. All setups share the draws, the learner, the
-environment steps and the evaluation. A run that is there already is not trained again, one that was interrupted is
-resumed. Results are written after each setup, to benchmarks/results/fedtd3_<environment>_<what>.json.
+environment steps and the evaluation. Every run is tested over 100 episodes for each agent and recorded in
+benchmarks/results/fedtd3_<environment>_<what>.json as soon as it ends; what is recorded there is not trained again, and
+a run that was interrupted is resumed. Two processes may fill one table: on two cores, two of one core each are faster
+than one of two (``taskset -c 0``).
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fedrax.api import Run, train_or_resume
 from fedrax.evaluation.statistics import iqm, stratified_bootstrap
 
-from common import save
+from common import RESULTS, save
 
 SETUPS: dict[str, tuple[str, ...]] = {
     "sccd": (),
@@ -51,10 +56,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environment", help="a preset of fedtd3/")
     parser.add_argument("--only", action="append", help="train only this setup; may be repeated")
-    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--std", type=float, help="of the environments' parameters (default: the preset's)")
     parser.add_argument("--steps", type=int, help="of each agent (default: the preset's)")
-    parser.add_argument("--attack", help="one of five agents does this; compares aggregators under FedAvg")
+    parser.add_argument("--attack", help="one of five agents does this; compares aggregators under FedTD3")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"), help="where the runs are kept")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="for every setup")
     options = parser.parse_args()
@@ -67,40 +72,68 @@ def main() -> None:
     setups = SETUPS
     if options.attack is not None:
         what = options.attack
-        common += ["strategy=fedavg", f"attack={options.attack}", "attack.agents=1"]
+        common += [f"attack={options.attack}", "attack.agents=1"]
         setups = AGGREGATORS
-    table = []
-    for label, overrides in setups.items():
-        runs = []
-        for trial in range(1, options.trials + 1):
-            path = options.runs / f"fedtd3-{options.environment}-{what}" / label / f"trial-{trial}"
-            if not options.only or label in options.only:
-                settings = [*common, *overrides, f"environment.heterogeneity.trial={trial}", f"seed={trial}"]
-                train_or_resume(f"fedtd3/{options.environment}", settings, seeds=1, out=path)
-            if (path / "summary.json").exists():
-                runs.append(Run(path))
-        if runs:
-            table.append({"setup": label, **measured(runs)})
-            print(table[-1])
-            save(f"fedtd3_{options.environment}_{what}", table)
+    name = f"fedtd3_{options.environment}_{what}"
+    for trial in options.trials:
+        for label in options.only or setups:
+            if str(trial) in read(name).get(label, {}):
+                continue
+            path = options.runs / name / label / f"trial-{trial}"
+            settings = [*common, *setups[label], f"environment.heterogeneity.trial={trial}", f"seed={trial}"]
+            run = train_or_resume(f"fedtd3/{options.environment}", settings, seeds=1, out=path, progress=False)
+            record(name, label, trial, measured(run), order=list(setups))
+            print(name, label, trial, read(name)[label][str(trial)]["return"], flush=True)
 
 
-def measured(runs: list[Run]) -> dict[str, object]:
-    """Returns of a test of 100 episodes in every agent's environment, and what it cost."""
-    tests = [run.evaluate(episodes=EPISODES) for run in runs]
-    returns = np.array([next(iter(test.values())).returns.mean(-1) for test in tests])
-    scores = returns.mean(1)
-    summaries = [run.summary() for run in runs]
+def measured(run: Run) -> dict[str, Any]:
+    """Returns of a test in every agent's environment, the curve that led there, and what it cost."""
+    (test,) = run.evaluate(episodes=EPISODES).values()
+    returns = np.asarray(test.returns).reshape(run.config.federation.agents, EPISODES).mean(1)
+    summary = run.summary()
+    rows = [row for row in run.metrics() if row.get("return") is not None and not np.isnan(row["return"])]
     costs = ("total_steps", "gradient_steps", "bytes_up", "bytes_down", "seconds_train")
     return {
+        "return": round(float(returns.mean()), 1),
+        "returns_of_agents": [round(float(x), 1) for x in returns],
+        "curve": {
+            "steps_per_agent": [round(row["agent_steps"] / run.config.federation.agents) for row in rows],
+            "return": [round(row["return"], 1) for row in rows],
+        },
+        "costs": {name: round(float(summary[name])) for name in costs},
+    }
+
+
+def read(name: str) -> dict[str, dict[str, Any]]:
+    """The recorded runs, by setup and trial."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())["results"]["runs"] if path.exists() else {}
+
+
+def record(name: str, label: str, trial: int, run: dict[str, Any], *, order: list[str]) -> None:
+    """Adds one run and computes the table anew; other processes wait meanwhile."""
+    lock = RESULTS.parent / ".fedtd3.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        runs = read(name)
+        runs.setdefault(label, {})[str(trial)] = run
+        runs = {setup: dict(sorted(runs[setup].items())) for setup in order if setup in runs}
+        save(name, {"table": {setup: summarised(list(each.values())) for setup, each in runs.items()}, "runs": runs})
+
+
+def summarised(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One setup's row: the interquartile mean over trials with its interval, the worst agent, the spread, the costs."""
+    agents = np.array([run["returns_of_agents"] for run in runs])
+    scores = agents.mean(1)
+    interval = stratified_bootstrap(scores[:, None], iqm) if len(runs) > 1 else None
+    return {
         "trials": len(runs),
-        "returns_by_trial": [round(float(score), 1) for score in scores],
         "iqm": round(float(iqm(scores[:, None])), 1),
-        "interval_95": [round(float(x), 1) for x in stratified_bootstrap(scores[:, None], iqm)],
+        "interval_95": None if interval is None else [round(float(x), 1) for x in interval],
         "mean": round(float(scores.mean()), 1),
-        "worst_agent": round(float(returns.min(1).mean()), 1),
-        "deviation_of_agents": round(float(returns.std(1).mean()), 1),
-        "costs": {name: round(float(np.mean([summary[name] for summary in summaries]))) for name in costs},
+        "worst_agent": round(float(agents.min(1).mean()), 1),
+        "deviation_of_agents": round(float(agents.std(1).mean()), 1),
+        "costs": {name: round(float(np.mean([run["costs"][name] for run in runs]))) for name in runs[0]["costs"]},
     }
 
 

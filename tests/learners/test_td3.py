@@ -95,7 +95,7 @@ def test_a_critic_step_descends_the_error_of_both_critics():
     learner, agent = make(optimizer="sgd", learning_rate=0.1)
     batch, noise = batch_of(), jnp.zeros((8, 2))
     wanted = learner.targets(agent.memory.target, batch, noise)
-    after, report = learner.critic_step(training_of(learner, agent), batch, noise, Objective())
+    after, report = learner.critic_step(training_of(learner, agent), batch, wanted, Objective())
 
     def error(which):
         def loss(parts):

@@ -194,7 +194,7 @@ def test_the_local_step_is_the_papers():
     first, second = own.values(batch.observation, batch.action)
     one, two = teacher.values(batch.observation, batch.action)
     expected = 0.75 * (jnp.mean((first - one) ** 2) + jnp.mean((second - two) ** 2)) / 2
-    penalty = FromTeacher(teacher, 1 - strategy.local_share).penalty(own, as_batch(batch))
+    penalty = FromTeacher((one, two), 1 - strategy.local_share).penalty(own, as_batch(batch))
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)
 
 

@@ -183,9 +183,12 @@ class TD3(Learner):
 
         def group(number: Array | int, training: Training) -> tuple[Training, dict[str, Array]]:
             reports = []
+            # The targets stand still until the actor's step, so those of all minibatches before it are one product.
+            minibatches, noise = jax.tree.map(lambda x: x[number], (batches, noises))
+            wanted = self.targets(training.target, minibatches, noise)
             for place in range(self.policy_delay):
-                batch, noise = jax.tree.map(lambda x, i=place: x[number, i], (batches, noises))
-                training, report = self.critic_step(training, batch, noise, objective)
+                batch = jax.tree.map(lambda x, i=place: x[i], minibatches)
+                training, report = self.critic_step(training, batch, wanted[place], objective)
                 reports.append(report)
             training, actor_loss = self.actor_step(training, batch, objective)
             return training, jax.tree.map(lambda *each: jnp.stack(each).mean(), *reports) | {"actor_loss": actor_loss}
@@ -200,8 +203,11 @@ class TD3(Learner):
         training, sums = jax.lax.fori_loop(0, count, body, (training, nothing))
         return training, jax.tree.map(lambda x: x / count, sums)
 
-    def targets(self, target: TwinCritic, batch: Transitions, noise: Array) -> Float[Array, " N"]:
-        """``r + gamma min_i Q_i'(s', a')`` with a' the target actor's action, plus standard normal ``noise`` scaled."""
+    def targets(self, target: TwinCritic, batch: Transitions, noise: Array) -> Float[Array, "*N"]:
+        """``r + gamma min_i Q_i'(s', a')`` with a' the target actor's action, plus standard normal ``noise`` scaled.
+
+        Leaves of the batch are ``[*N, ...]``, the noise ``[*N, a]``.
+        """
         scale = jnp.asarray(target.reach) if self.scale_target_noise else 1.0
         bounded = jnp.clip(self.target_noise * noise, -self.target_noise_clip, self.target_noise_clip)
         action = target.clip(target.act(batch.next_observation) + scale * bounded)
@@ -209,10 +215,15 @@ class TD3(Learner):
         return batch.reward + self.discount * (1.0 - batch.terminated) * jnp.minimum(first, second)
 
     def critic_step(
-        self, training: Training, batch: Transitions, noise: Array, objective: Objective, *, share: float = 1.0
+        self,
+        training: Training,
+        batch: Transitions,
+        wanted: Float[Array, " N"],
+        objective: Objective,
+        *,
+        share: float = 1.0,
     ) -> tuple[Training, dict[str, Array]]:
-        """One step of both critics, on ``share`` times their errors and the objective's penalty."""
-        wanted = self.targets(training.target, batch, noise)
+        """One step of both critics: ``share`` times their mean squared distance from ``wanted``, and the penalty."""
 
         def loss(critic: dict[str, PyTree]) -> tuple[Array, dict[str, Array]]:
             params = put_parts(training.params, critic)

@@ -148,16 +148,19 @@ class Distillation(FedAvg):
         noises = jax.random.normal(noise_key, batches.action.shape)
         before = Training(agent.params, agent.optimizer, agent.memory.target, ())
         teacher = dataclasses.replace(agent.params, head=agent.private.teacher)
-        objective = FromTeacher(teacher, 1.0 - self.local_share)
 
-        def step(training: Training, inputs: tuple[Any, Array]) -> tuple[Training, None]:
-            return learner.critic_step(training, *inputs, objective, share=self.local_share)[0], None
+        def step(training: Training, inputs: tuple[Any, Array, Any]) -> tuple[Training, None]:
+            batch, wanted, taught = inputs
+            objective = FromTeacher(taught, 1.0 - self.local_share)
+            return learner.critic_step(training, batch, wanted, objective, share=self.local_share)[0], None
 
-        after = jax.lax.cond(
-            replay.size >= learner.learning_starts,
-            lambda: jax.lax.scan(step, before, (batches, noises))[0],
-            lambda: before,
-        )
+        def distilled() -> Training:
+            # Neither the targets nor the teacher move meanwhile: what they say of all minibatches is one product.
+            wanted = learner.targets(before.target, batches, noises)
+            taught = teacher.values(batches.observation, batches.action)
+            return jax.lax.scan(step, before, (batches, wanted, taught))[0]
+
+        after = jax.lax.cond(replay.size >= learner.learning_starts, distilled, lambda: before)
         return Agent(after.params, after.optimizer, Memory(replay, after.target), agent.private)
 
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> DistilledReport:
@@ -272,14 +275,14 @@ class Distillation(FedAvg):
 class FromTeacher(Objective):
     """The distance of both critics from the teacher's values of the same actions."""
 
-    teacher: TwinCritic
+    taught: tuple[Float[Array, " N"], Float[Array, " N"]]
+    """By the teacher's two critics."""
     weight: float = eqx.field(static=True)
 
     def penalty(self, params: TwinCritic, batch: Batch) -> Float[Array, ""]:
         """``weight`` times the mean squared difference, over both critics."""
         own = params.values(batch.observation, batch.action)
-        wanted = jax.lax.stop_gradient(self.teacher.values(batch.observation, batch.action))
-        return self.weight * jnp.mean((jnp.stack(own) - jnp.stack(wanted)) ** 2)
+        return self.weight * jnp.mean((jnp.stack(own) - jnp.stack(self.taught)) ** 2)
 
 
 def pseudo(features: Float[Array, "B f"], key: PRNGKeyArray) -> Float[Array, "B f"]:
