@@ -4,6 +4,7 @@
     python benchmarks/fedtd3.py cartpole-continuous --std 0.05 --set learner.learning_rate=5e-4
     python benchmarks/fedtd3.py pendulum --attack sign-flipping
     python benchmarks/fedtd3.py lunarlander --steps 30000 --only sccd --only fedavg --trials 1
+    python benchmarks/fedtd3.py pendulum --std 0.05 --width 64
 
 A trial is one of the published draws of the agents' environments, with a seed of its own; the mean over a trial's
 agents is one score, so intervals are over draws and seeds together. All setups share the draws, the learner, the
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--std", type=float, help="of the environments' parameters (default: the preset's)")
     parser.add_argument("--steps", type=int, help="of each agent (default: the preset's)")
+    parser.add_argument("--width", type=int, help="of every hidden layer (default: the preset's, 256 as published)")
     parser.add_argument("--attack", help="one of five agents does this; compares aggregators under FedTD3")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"), help="where the runs are kept")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="for every setup")
@@ -69,9 +71,13 @@ def main() -> None:
         common.append(f"environment.heterogeneity.std={options.std}")
     if options.steps is not None:
         common.append(f"budget.steps_per_agent={options.steps}")
+    if options.width is not None:
+        what += f"_width{options.width}"
+        layers = {"actor": 2, "feature": 2, "head": 1}
+        common += [f"learner.{part}_layers={[options.width] * count}" for part, count in layers.items()]
     setups = SETUPS
     if options.attack is not None:
-        what = options.attack
+        what += f"_{options.attack}"
         common += [f"attack={options.attack}", "attack.agents=1"]
         setups = AGGREGATORS
     name = f"fedtd3_{options.environment}_{what}"

@@ -142,9 +142,31 @@ class VideoConfig(Model):
 class RuntimeConfig(Model):
     """Where and how it runs."""
 
-    kind: typing.Literal["simulation"] = pydantic.Field("simulation", description="in this process")
+    kind: typing.Literal["simulation", "flower"] = pydantic.Field(
+        "simulation", description="all agents in this process, or each in its own, as nodes of a Flower federation"
+    )
     agents_per_batch: int | None = pydantic.Field(
         None, gt=0, description="agents computed side by side (the rest follow); unset, chosen from the sizes"
+    )
+    quorum: float = pydantic.Field(
+        0.5, gt=0, le=1, description="flower: share of a round's participants without whose answers it does not end"
+    )
+    deadline: float = pydantic.Field(
+        600.0, gt=0, description="flower: seconds after which a round ends without those who have not answered"
+    )
+    gather: float = pydantic.Field(
+        120.0, ge=0, description="flower: seconds that the first round waits for all agents before a quorum suffices"
+    )
+    max_norm: float | None = pydantic.Field(
+        None, gt=0, description="flower: messages longer than this (Euclidean norm) are excluded; unset, any finite one"
+    )
+    save_every: int = pydantic.Field(
+        1,
+        gt=0,
+        description="flower: rounds between saves of an agent on its node; more where replays are large",
+    )
+    fast: bool = pydantic.Field(
+        False, description="flower: nodes and server look for messages more often, by means internal to Flower"
     )
 
 

@@ -88,14 +88,7 @@ class Federation(eqx.Module):
 
     def init(self, key: PRNGKeyArray) -> State:
         """The state before the first round."""
-
-        def fresh(index: Array) -> Agent:
-            own = derive(key, "agent", 0 if self.strategy.common_start else index)
-            agent = self.learner.init(own, self.spaces)
-            private = self.strategy.private(self.learner, agent)
-            return Agent(agent.params, agent.optimizer, agent.memory, private)
-
-        agents = jax.vmap(fresh)(jnp.arange(self.agents))
+        agents = jax.vmap(lambda index: self.fresh(key, index))(jnp.arange(self.agents))
         server = self.strategy.init(self.learner, self.spaces, agents, derive(key, "server"))
         zero = jnp.asarray(0)
         return State(
@@ -105,6 +98,21 @@ class Federation(eqx.Module):
             best=self.output(server, agents),
             best_return=jnp.asarray(-jnp.inf),
         )
+
+    def fresh(self, key: PRNGKeyArray, index: Int[Array, ""]) -> Agent:
+        """One agent before its first round; ``key`` is the run's."""
+        own = derive(key, "agent", 0 if self.strategy.common_start else index)
+        agent = self.learner.init(own, self.spaces)
+        private = self.strategy.private(self.learner, agent)
+        return Agent(agent.params, agent.optimizer, agent.memory, private)
+
+    def shapes(self) -> tuple[PyTree, PyTree]:
+        """One agent's message and the broadcast, as bare shapes."""
+        key = jax.random.key(0)
+        agent = jax.eval_shape(self.fresh, key, jnp.asarray(0))
+        message = jax.eval_shape(lambda agent: self.strategy.emit(self.learner, agent, key), agent)
+        downlink = jax.eval_shape(lambda: self.strategy.broadcast(self.init(key).server, key))
+        return message, downlink
 
     def output(self, server: PyTree, agents: Agent) -> PyTree:
         """The parameters handed out: the server's, or every agent's own, ``[agents, ...]``."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.base import Experience
@@ -43,11 +42,41 @@ class Simulation(abc.ABC):
 
     @abc.abstractmethod
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
-        """Runs ``checkpoint.every`` rounds from round ``first`` on.
+        """Runs :attr:`rounds_per_call` rounds from round ``first`` on.
 
         Yields the states and metrics ``[seeds, rounds, ...]`` as often as it has them; only the last state yielded
         is to be kept. Metric ``active`` is False for rounds past a seed's budget, whose state does not change.
         """
+
+    @property
+    def rounds_per_call(self) -> int:
+        """Rounds between two checkpoints."""
+        return self.config.checkpoint.every
+
+    def outputs(self, state: State) -> PyTree:
+        """What every seed's run hands out, ``[seeds, ...]``; () where that is not in this process."""
+        return jax.vmap(self.federation.output)(state.server, state.agents)
+
+    def reseed(self, index: int) -> None:  # noqa: B027  (native environments draw from keys)
+        """Starts environments whose state cannot be saved anew, as they are at round ``index`` whoever gets there."""
+
+    @abc.abstractmethod
+    def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
+        """One seed's server after its own steps in a round, and the trajectories and steps these took."""
+
+    def evaluation_of_round(self, params: PyTree, index: int) -> dict[str, Any]:
+        """Evaluation in the rounds that have one, NaN in the others."""
+        settings = self.config.evaluation
+        if (index + 1) % settings.every:
+            each = {"agent_returns": np.full(self.federation.sites, np.nan)} if self.evaluates_agents else {}
+            return {"return": float("nan"), "episode_length": float("nan"), **each}
+        returns, lengths = self.evaluate(params, episodes=settings.episodes, seed=settings.seed)
+        each = {"agent_returns": returns.mean(1)} if self.evaluates_agents else {}
+        return {"return": self.mean_return(returns), "episode_length": self.mean_return(lengths), **each}
+
+    def mean_return(self, returns: np.ndarray) -> float:
+        """Of what :meth:`evaluate` gave."""
+        return float(returns.mean())
 
     @abc.abstractmethod
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,15 +163,11 @@ class Simulation(abc.ABC):
         )
         return min(1.0, max(used / limit for used, limit in pairs if limit is not None))
 
-    def message_bytes(self, state: State) -> tuple[int, int]:
+    def message_bytes(self) -> tuple[int, int]:
         """Bytes of one agent's message up and of what one agent receives of a broadcast."""
         strategy = self.federation.strategy
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
-        agent = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), one.agents)
-        down = jax.eval_shape(strategy.broadcast, one.server, jax.random.key(0))
-        emit = partial(strategy.emit, self.federation.learner)
-        message = jax.eval_shape(emit, agent, jax.random.key(0))
-        return round(strategy.sent(message)), round(strategy.received(down))
+        message, downlink = self.federation.shapes()
+        return round(strategy.sent(message)), round(strategy.received(downlink))
 
 
 def agent_report(experience: Experience, learning: dict[str, Array]) -> dict[str, Any]:

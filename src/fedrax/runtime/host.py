@@ -35,17 +35,24 @@ class HostSimulation(Simulation):
     seeds derived from (seed, round): a resumed run then sees what the uninterrupted one saw.
 
     ``draws`` are every site's parameters, or empty where all environments are the registered one. Where they differ,
-    Gymnasium steps all of them, those of the server and of evaluations included.
+    Gymnasium steps all of them, those of the server and of evaluations included. Without ``agents`` only the server's
+    environments are made: the agents are elsewhere.
     """
 
     def __init__(
-        self, config: Config, federation: Federation, time_limit: int, draws: Sequence[Parameters] = ()
+        self,
+        config: Config,
+        federation: Federation,
+        time_limit: int,
+        draws: Sequence[Parameters] = (),
+        *,
+        agents: bool = True,
     ) -> None:
         super().__init__(config, federation)
         self.draws = draws
         self.training_horizon = min(config.environment.horizon or time_limit, time_limit)
         self.evaluation_horizon = min(config.evaluation.horizon or self.training_horizon, time_limit)
-        self.sites = [Site(self, seed) for seed in config.all_seeds]
+        self.sites = [Site(self, seed, agents=agents) for seed in config.all_seeds]
         copies = self.copies if federation.learner.steps is not None else federation.strategy.max_episodes
         steps = copies * (federation.learner.steps or self.training_horizon)
         self.programs = Programs(federation, config.runtime.agents_per_batch or agents_side_by_side(federation, steps))
@@ -60,8 +67,7 @@ class HostSimulation(Simulation):
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """Runs ``checkpoint.every`` rounds, yielding after each."""
         states = unstack(state, len(self.sites))
-        for site in self.sites:
-            site.reseed(first)
+        self.reseed(first)
         for index in range(first, first + self.config.checkpoint.every):
             started = time.perf_counter()
             metrics: list[dict[str, Any] | None] = []
@@ -181,8 +187,17 @@ class HostSimulation(Simulation):
         server, own = self._refine(site, server, derive(key, "server"))
         server, work = programs.finish(server, derive(key, "finish"))
         everyone = put_rows(self.federation, state.agents, roster.ids, agents)
-        evaluation = self._evaluate_round(self.federation.output(server, everyone), index)
+        evaluation = self.evaluation_of_round(self.federation.output(server, everyone), index)
         return programs.close(state, server, agents, roster, exchange, report, work, own, evaluation)
+
+    def reseed(self, index: int) -> None:
+        """Every seed's."""
+        for site in self.sites:
+            site.reseed(index)
+
+    def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
+        """The first seed's server after its own steps."""
+        return self._refine(self.sites[0], server, key)
 
     def _refine(self, site: Site, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, int]]:
         """The server's own steps; also its trajectories and environment steps."""
@@ -202,21 +217,11 @@ class HostSimulation(Simulation):
             steps_so_far += int(collected.valid.sum())
         return server, {"episodes": episodes_so_far, "steps": steps_so_far}
 
-    def _evaluate_round(self, params: PyTree, index: int) -> dict[str, Any]:
-        """Evaluation in the rounds that have one, NaN in the others."""
-        settings = self.config.evaluation
-        if (index + 1) % settings.every:
-            each = {"agent_returns": np.full(self.federation.sites, np.nan)} if self.evaluates_agents else {}
-            return {"return": float("nan"), "episode_length": float("nan"), **each}
-        returns, lengths = self.evaluate(params, episodes=settings.episodes, seed=settings.seed)
-        each = {"agent_returns": returns.mean(1)} if self.evaluates_agents else {}
-        return {"return": float(returns.mean()), "episode_length": float(lengths.mean()), **each}
-
 
 class Site:
     """One seed's environments: the agents' and the server's."""
 
-    def __init__(self, simulation: HostSimulation, seed: int) -> None:
+    def __init__(self, simulation: HostSimulation, seed: int, *, agents: bool = True) -> None:
         federation = simulation.federation
         self.seed = seed
         self.strategy, self.steps = federation.strategy, federation.learner.steps
@@ -225,16 +230,19 @@ class Site:
         if self.steps is None:
             self.copies = min(self.copies, self.strategy.max_episodes)
         everyone = federation.participants == federation.agents
-        if everyone or (self.steps is None and not simulation.draws):
+        groups: list[range]
+        if not agents:
+            groups = []
+        elif everyone or (self.steps is None and not simulation.draws):
             groups = [range(federation.participants)]
         else:
             groups = [range(agent, agent + 1) for agent in range(federation.agents)]
         self.groups = [
-            simulation._make(len(agents) * self.copies, self.horizon, simulation.parameters(agents, self.copies))
-            for agents in groups
+            simulation._make(len(members) * self.copies, self.horizon, simulation.parameters(members, self.copies))
+            for members in groups
         ]
         """The agents' environments: those of all that act in a round, or each agent's where it matters whose."""
-        self.agents = None if self.steps is None else HostStepCollector(self.groups, self.copies)
+        self.agents = None if self.steps is None or not agents else HostStepCollector(self.groups, self.copies)
         server = self.strategy.server_episodes
         self.server = HostCollector(simulation._make(server, self.horizon), 1, server) if server else None
 

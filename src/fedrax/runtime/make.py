@@ -17,8 +17,11 @@ from fedrax.runtime.draws import make_environment, physics_draws
 from fedrax.strategies.base import Strategy
 
 
-def make_simulation(config: Config) -> Simulation:
+def make_simulation(config: Config, *, agents: bool = True) -> Simulation:
     """The simulation of a configuration: native where Fedrax has the environment in JAX, host otherwise.
+
+    Args:
+        agents: False where agents act elsewhere, so that none of their environments is made here.
 
     Raises:
         FedraxError: a configuration that cannot run, in one line.
@@ -36,7 +39,7 @@ def make_simulation(config: Config) -> Simulation:
         return NativeSimulation(config, federation, environment, stack_physics(draws) if draws else None)
     from fedrax.runtime.host import HostSimulation
 
-    return HostSimulation(config, federation, described.time_limit, draws)
+    return HostSimulation(config, federation, described.time_limit, draws, agents=agents)
 
 
 def make_federation(config: Config, spaces: Spaces) -> Federation:

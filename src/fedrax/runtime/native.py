@@ -56,6 +56,7 @@ class NativeSimulation(Simulation):
         self.rounds: Callable[[State, Array], tuple[State, dict[str, Array]]]
         self.rounds = self._jitted = jax.jit(self._rounds, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluation, static_argnames="episodes")
+        self._refined = jax.jit(self._refine)
 
     def init(self) -> State:
         """The states before the first round."""
@@ -176,11 +177,12 @@ class NativeSimulation(Simulation):
         server, exchange = federation.exchange(state.server, downlink, roster, messages, key)
         server, own_episodes, own_steps = self._refine(server, derive(key, "server"))
         server, work = strategy.finish(server, derive(key, "finish"))
-        evaluation = self._evaluate_round(federation.output(server, agents), index)
+        output = federation.output(server, agents)
+        evaluation = self._evaluate_round(output, index)
         own = {"episodes": own_episodes, "steps": own_steps}
         before, state = state, dataclasses.replace(state, environments=fronts)
         updated, metrics = close_round(
-            federation, state, server, agents, roster, exchange, report, work, own, evaluation
+            federation, state, server, agents, output, roster, exchange, report, work, own, evaluation
         )
         return select(active, updated, before), {**metrics, "active": active}
 
@@ -241,6 +243,11 @@ class NativeSimulation(Simulation):
             (agent, front), reports = jax.lax.scan(update, (agent, front), numbers)
             report = summed_reports(reports)
         return agent, front, strategy.emit(federation.learner, agent, derive(key, "emit")), report
+
+    def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
+        """One seed's server after its own steps."""
+        server, episodes, steps = self._refined(server, key)
+        return server, {"episodes": episodes, "steps": steps}
 
     def _refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Array, Array]:
         """The server's own steps; also its trajectories and environment steps."""

@@ -105,11 +105,12 @@ class Programs:
         *,
         fresh: bool,
     ) -> Decider:
-        """``decide(observation[m, copies, *o], step) -> (action[m, copies, *a], notes)`` of all participants."""
+        """``decide(observation[g, copies, *o], step) -> (action[g, copies, *a], notes)`` of the groups' agents."""
         vectors = joined([self._agents_vectors(*group, downlink, roster.ids, fresh=fresh) for group in groups])
+        rows = np.concatenate([group.rows for group in groups])
         key_data = jax.random.key_data(key)
         return lambda observation, step: jax.tree.map(
-            np.asarray, self._decide_agents(vectors, roster.byzantine, key_data, observation, np.int32(step))
+            np.asarray, self._decide_agents(vectors, rows, roster.byzantine, key_data, observation, np.int32(step))
         )
 
     def work(
@@ -133,12 +134,30 @@ class Programs:
             reports.append(report)
         return after, reports
 
+    def work_alone(
+        self,
+        groups: list[Group],
+        downlink: Downlink,
+        experience: Experience,
+        roster: Roster,
+        clock: Clock,
+        *,
+        fresh: bool,
+    ) -> tuple[list[Group], dict[str, Any]]:
+        """As :meth:`work` for one group of the participants, where ``experience`` is theirs alone."""
+        (group,) = groups
+        agents, report = self._work_group(*group, downlink, experience, roster, clock, fresh=fresh)
+        return [Group(agents, group.rows)], report
+
+    def messages(self, groups: list[Group], roster: Roster, key: PRNGKeyArray) -> PyTree:
+        """What the groups' agents send, leaves ``[g, ...]``."""
+        return joined([self._emit_group(*group, roster, key) for group in groups])
+
     def exchange(
         self, server: PyTree, downlink: Downlink, roster: Roster, groups: list[Group], key: PRNGKeyArray
     ) -> tuple[PyTree, Exchange]:
         """What the participants send, and what the server makes of it."""
-        messages = joined([self._emit_group(*group, roster, key) for group in groups])
-        return self._exchange_messages(server, downlink, roster, messages, key)
+        return self._exchange_messages(server, downlink, roster, self.messages(groups, roster, key), key)
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, copies, *o], step) -> action[1, copies, *a]`` of the server."""
@@ -175,14 +194,15 @@ class Programs:
         return ravel_rows(jax.vmap(self.federation.learner.acting)(params))
 
     def _agents(
-        self, vectors: Array, byzantine: Array, key_data: Array, observation: Array, step: Array
+        self, vectors: Array, rows: Array, byzantine: Array, key_data: Array, observation: Array, step: Array
     ) -> tuple[Array, PyTree]:
         key = derive(jax.random.wrap_key_data(key_data), "act", step)
 
         def one(vector: Array, byzantine: Array, observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
             return self.federation.decide(unravel_like(self._acting, vector), observation, key, byzantine)
 
-        return jax.vmap(one)(vectors, byzantine, observation, jax.random.split(key, byzantine.shape[0]))
+        keys = jax.random.split(key, byzantine.shape[0])[rows]
+        return jax.vmap(one)(vectors, byzantine[rows], observation, keys)
 
     def _server(self, vector: Array, key_data: Array, observation: Array, step: Array) -> Array:
         key = derive(jax.random.wrap_key_data(key_data), "act", step)
@@ -258,26 +278,33 @@ class Programs:
         evaluation: dict[str, Array],
     ) -> tuple[State, dict[str, Any]]:
         rows = put_rows(self.federation, state.agents, roster.ids, agents)
-        return close_round(self.federation, state, server, rows, roster, exchange, report, work, own, evaluation)
+        output = self.federation.output(server, rows)
+        return close_round(
+            self.federation, state, server, rows, output, roster, exchange, report, work, own, evaluation
+        )
 
 
 def close_round(
     federation: Federation,
     state: State,
     server: PyTree,
-    agents: Agent,
+    agents: PyTree,
+    output: PyTree,
     roster: Roster,
     exchange: Exchange,
     report: dict[str, Any],
     work: ServerWork,
     own: dict[str, Array],
     evaluation: dict[str, Array],
+    *,
+    reported: Array | None = None,
 ) -> tuple[State, dict[str, Array]]:
     """The state after a round and the round's metrics.
 
-    ``agents`` are all agents after the round; ``report`` holds ``[m]`` episodes, steps, return sums and learning
-    metrics of the participants; ``own`` the server's episodes and steps; ``evaluation`` the return and episode
-    length (NaN in rounds without).
+    ``agents`` are all agents after the round (nothing where they live elsewhere) and ``output`` what is handed out;
+    ``report`` holds ``[m]`` episodes, steps, return sums and learning metrics of the participants, zeros for those
+    who have not ``reported``; ``own`` the server's episodes and steps; ``evaluation`` the return and episode length
+    (NaN in rounds without).
     """
     steps = report["steps"].sum() + own["steps"]
     tally = tally_round(
@@ -288,8 +315,7 @@ def close_round(
         agent_steps=report["steps"].sum(),
         participants=federation.participants,
     )
-    honest = ~roster.byzantine
-    output = federation.output(server, agents)
+    honest = ~roster.byzantine if reported is None else ~roster.byzantine & reported
     better = evaluation["return"] > state.best_return
     updated = State(
         server=server,

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from fedrax.config import Config
 from fedrax.evaluation.films import film
@@ -48,7 +47,7 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
             draws=physics_draws(config),
             divergence=divergence(config),
         )
-    message_bytes = simulation.message_bytes(state)
+    message_bytes = simulation.message_bytes()
 
     if not meta["finished"]:
         started = time.perf_counter()
@@ -75,7 +74,7 @@ def _train(
     """Rounds until the budget is used; brings ``counters`` and ``meta`` up to date."""
     first = int(meta.get("round", 0))
     federation = simulation.federation
-    message_bytes = simulation.message_bytes(state)
+    message_bytes = simulation.message_bytes()
     with (
         MetricsWriter(directory, resume_round=first) as writer,
         Progress(*_goal(config), enabled=progress) as display,
@@ -93,7 +92,7 @@ def _train(
                 writer.write(rows)
                 _show(simulation, display, counters, rows)
                 finished = not _any_active(simulation, state)
-            first += config.checkpoint.every
+            first += simulation.rounds_per_call
             writer.sync()
             meta |= {
                 "round": first,
@@ -103,17 +102,19 @@ def _train(
             if finished:
                 _final_evaluation(config, simulation, state, counters)
                 meta["counters"] = [dataclasses.asdict(c) for c in counters]
-            if config.video.every is not None and first % config.video.every < config.checkpoint.every:
+            if config.video.every is not None and first % config.video.every < simulation.rounds_per_call:
                 _film(config, simulation, state, directory, first)
-            save_policy(directory.policy, jax.vmap(federation.output)(state.server, state.agents))
-            save_policy(directory.best_policy, state.best)
+            outputs = simulation.outputs(state)
+            if jax.tree.leaves(outputs):
+                save_policy(directory.policy, outputs)
+                save_policy(directory.best_policy, state.best)
             save_checkpoint(directory.checkpoints, first, state, meta)
 
 
 def _film(config: Config, simulation: Simulation, state: State, directory: RunDirectory, rounds: int) -> None:
     """Films the first seed's policy after so many rounds."""
     agent = config.video.agent
-    params = jax.tree.map(lambda x: x[0], jax.vmap(simulation.federation.output)(state.server, state.agents))
+    params = jax.tree.map(lambda x: x[0], simulation.outputs(state))
     if simulation.federation.personal:
         params = jax.tree.map(lambda x: x[agent], params)
     film(config, simulation, params, directory.path / "videos" / f"round-{rounds}", agent=agent)
@@ -185,11 +186,11 @@ def _final_evaluation(config: Config, simulation: Simulation, state: State, coun
     """Measures the final policy where the last round had no evaluation."""
     if config.evaluation.every == 1:
         return
-    outputs: PyTree = jax.vmap(simulation.federation.output)(state.server, state.agents)
+    outputs = simulation.outputs(state)
     for index, counter in enumerate(counters):
         params = jax.tree.map(lambda x, i=index: x[i], outputs)
         returns, _ = simulation.evaluate(params, episodes=config.evaluation.episodes, seed=config.evaluation.seed)
-        counter.final_return = float(returns.mean())
+        counter.final_return = simulation.mean_return(returns)
         if not counter.final_return <= counter.best_return:
             counter.best_return = counter.final_return
 

@@ -155,6 +155,14 @@ class Strategy(eqx.Module):
     def absorb(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> Agent:
         """The agent after the broadcast; ``index`` is its place among all agents."""
 
+    def outgoing(self, downlink: Any, index: int) -> PyTree:
+        """What of the broadcast travels to the agent at ``index`` over a real network; unless overridden, all of it."""
+        return downlink
+
+    def incoming(self, parcel: PyTree, index: int) -> Any:
+        """The broadcast as that agent's :meth:`absorb` reads it, made again from what travelled."""
+        return parcel
+
     def begin(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Agent:
         """The agent after whatever learning it does once a round, before its local updates."""
         return agent

@@ -246,6 +246,29 @@ class Neighbours(Strategy):
                 optimizer = select(averaged, jax.tree.map(jnp.zeros_like, optimizer), optimizer)
         return Agent(params, optimizer, agent.memory, known)
 
+    def _rows(self, index: int) -> np.ndarray:
+        """Whose networks the agent at ``index`` reads: its own, then its neighbours'."""
+        return np.concatenate([[index], neighbours_of(np.array(self.graph))[index]]).astype(np.int32)
+
+    def outgoing(self, downlink: Mail, index: int) -> Mail:
+        """The agent's own rows and its neighbours' networks: nobody gets the mail of strangers."""
+        rows = self._rows(index)
+        policies = jax.tree.map(lambda x: x[rows], downlink.policies)
+        shift = jax.tree.map(lambda x: x[index], downlink.shift)
+        return Mail(policies, downlink.weights[index], shift, downlink.episodes)
+
+    def incoming(self, parcel: Mail, index: int) -> Mail:
+        """The mail, nothing in the rows that did not travel."""
+        rows, count = self._rows(index), len(self.graph)
+
+        def spread(x: Array, rows: np.ndarray | int) -> Array:
+            shape = x.shape if isinstance(rows, int) else x.shape[1:]
+            return jnp.zeros((count, *shape), x.dtype).at[rows].set(x)
+
+        policies = jax.tree.map(lambda x: spread(x, rows), parcel.policies)
+        shift = jax.tree.map(lambda x: spread(x, index), parcel.shift)
+        return Mail(policies, spread(parcel.weights, index), shift, parcel.episodes)
+
     def objective(self, learner: Learner, agent: Agent) -> Objective:
         """The penalty, towards the mail in hand."""
         if self.coefficient == 0:

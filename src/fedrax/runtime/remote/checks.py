@@ -1,0 +1,116 @@
+"""What the server asks of an answer before anything of it is used: it trusts no node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from fedrax.runtime.remote.letters import EVALUATED, JOINED, REFUSED, WORKED, Garbled, Letter, form, unpacked
+
+LONGEST_TEXT = 500
+"""Characters of a field; what nodes say is shown in logs."""
+FIELDS: Mapping[str, Mapping[str, type]] = {
+    JOINED: {"run": str, "node": str, "agent": int, "done": int},
+    WORKED: {"run": str, "round": int, "agent": int, "form": str, "seconds": float},
+    EVALUATED: {"run": str, "agent": int},
+    REFUSED: {"reason": str},
+}
+"""The fields of each kind of answer, no more and no fewer."""
+
+
+class Rejected(Exception):
+    """An answer that is not used; the text says why."""
+
+
+class Worked(NamedTuple):
+    """A checked answer to a round's work."""
+
+    message: PyTree
+    report: dict[str, Any]
+    seconds: float
+
+
+def check_letter(letter: Letter, kind: str, expected: Mapping[str, Any]) -> Letter:
+    """The letter, if it is of this kind, has exactly its fields, and these ``expected`` values among them.
+
+    Raises:
+        Rejected: otherwise.
+    """
+    if letter.kind == REFUSED:
+        _check_fields(letter)
+        raise Rejected(f"the node refused: {letter.fields['reason']}")
+    if letter.kind != kind:
+        raise Rejected(f"an answer {_shown(letter.kind)} where {kind!r} was asked for")
+    _check_fields(letter)
+    for name, value in expected.items():
+        if letter.fields[name] != value:
+            raise Rejected(f"{name} {_shown(letter.fields[name])} where {_shown(value)} is expected")
+    return letter
+
+
+def _check_fields(letter: Letter) -> None:
+    known = FIELDS[letter.kind]
+    for name in letter.fields:
+        if name not in known:
+            raise Rejected(f"unknown field {_shown(name)}")
+    for name, kind in known.items():
+        if name not in letter.fields:
+            raise Rejected(f"no field {name!r}")
+        value = letter.fields[name]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise Rejected(f"field {name!r} is {_shown(value)}, not of type {kind.__name__}")
+        if isinstance(value, str) and (len(value) > LONGEST_TEXT or not value.isprintable()):
+            raise Rejected(f"field {name!r} is no line of at most {LONGEST_TEXT} characters")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Rejected(f"field {name!r} is not finite")
+
+
+class WorkCheck:
+    """Checks answers to a round's work against what this federation's agents can send."""
+
+    def __init__(self, message: PyTree, report: PyTree, *, max_norm: float | None, max_steps: int) -> None:
+        """Args:
+        message, report: bare shapes.
+        max_norm: the longest message accepted; None for any finite one.
+        max_steps: the most environment steps an agent can take in a round.
+        """
+        self.template = (message, report)
+        self.form = form(self.template)
+        self.max_norm, self.max_steps = max_norm, max_steps
+
+    def __call__(self, letter: Letter, *, run: str, round: int, agent: int) -> Worked:
+        """The answer's content.
+
+        Raises:
+            Rejected: anything about it is not as it must be.
+        """
+        check_letter(letter, WORKED, {"run": run, "round": round, "agent": agent, "form": self.form})
+        try:
+            message, report = unpacked(self.template, letter.payload)
+        except Garbled as error:
+            raise Rejected(str(error)) from None
+        for path, leaf in jax.tree_util.tree_leaves_with_path(message):
+            if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
+                raise Rejected(f"message{jax.tree_util.keystr(path)} is not finite")
+        squares = [np.square(leaf, dtype=np.float64).sum() for leaf in jax.tree.leaves(message)]
+        norm = math.sqrt(float(sum(squares)))
+        if self.max_norm is not None and norm > self.max_norm:
+            raise Rejected(f"a message of norm {norm:.3g}, and runtime.max_norm = {self.max_norm:g}")
+        steps, episodes = int(report["steps"]), int(report["episodes"])
+        if not 0 <= steps <= self.max_steps:
+            raise Rejected(f"{steps} environment steps, and a round has at most {self.max_steps}")
+        if not 0 <= episodes <= self.max_steps:
+            raise Rejected(f"{episodes} episodes in {steps} steps")
+        if not np.isfinite(report["return_sum"]):
+            raise Rejected("a training return that is not finite")
+        return Worked(message, report, float(letter.fields["seconds"]))
+
+
+def _shown(value: object) -> str:
+    """Part of a node's own words, safe to print."""
+    return ascii(value)[:60]

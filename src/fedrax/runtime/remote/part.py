@@ -1,0 +1,274 @@
+"""One agent's part of a federation, on its own: what it does between receiving a broadcast and sending its message.
+
+The numbers are the simulation's: keys are derived from (seed, round, agent), and the functions are the same.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from fedrax.config import Config
+from fedrax.environments.base import Episodes, Experience, Steps
+from fedrax.environments.host_collector import HostCollector, evaluate_host
+from fedrax.environments.host_steps import HostStepCollector
+from fedrax.environments.native_steps import start_steps
+from fedrax.federation import Federation, Roster, Tally
+from fedrax.learners.base import Agent, Clock
+from fedrax.runtime.base import agent_report, summed_reports
+from fedrax.runtime.host import HostSimulation
+from fedrax.runtime.make import make_simulation
+from fedrax.runtime.native import NativeSimulation
+from fedrax.runtime.programs import Group, stack
+from fedrax.seeds import derive, host_seeds
+
+
+class Order(NamedTuple):
+    """What an agent is told, beside the broadcast, to do its part of a round; ``m`` participants."""
+
+    ids: Array
+    """Who takes part, int32 ``[m]``."""
+    byzantine: Array
+    """Which of them an attack governs (simulated attacks only), bool ``[m]``."""
+    row: Array
+    """The agent's own place among them, int32."""
+    tally: Tally
+    """How far the run is."""
+
+
+class Standing(eqx.Module):
+    """An agent between two rounds."""
+
+    agent: Agent
+    front: PyTree
+    """Where its native environments stand; () where there is no such thing."""
+
+
+class Done(NamedTuple):
+    """What comes of a round at the agent."""
+
+    standing: Standing
+    message: PyTree
+    report: dict[str, Any]
+
+
+class Part(abc.ABC):
+    """The agent at ``index``, in its own environments."""
+
+    def __init__(self, config: Config, federation: Federation, index: int) -> None:
+        self.config = config
+        self.federation = federation
+        self.index = index
+        self.key = jax.random.key(config.seed)
+
+    @abc.abstractmethod
+    def start(self) -> Standing:
+        """The agent before its first round."""
+
+    @abc.abstractmethod
+    def work(self, standing: Standing, downlink: PyTree, order: Order, round: int) -> Done:
+        """The agent's part of a round; ``standing`` is used up."""
+
+    @abc.abstractmethod
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths ``[episodes]`` of a policy in the agent's environment."""
+
+    def own_policy(self, standing: Standing) -> PyTree:
+        """The networks the agent has."""
+        return standing.agent.params
+
+    def close(self) -> None:  # noqa: B027  (native environments need no freeing)
+        """Frees environments."""
+
+
+class NativePart(Part):
+    """In environments in JAX: the simulation's own program of one agent's round."""
+
+    def __init__(self, config: Config, simulation: NativeSimulation, index: int) -> None:
+        super().__init__(config, simulation.federation, index)
+        self.simulation = simulation
+        self.physics = jax.tree.map(lambda x: x[index], simulation.physics)
+        self._work = jax.jit(self._round, donate_argnums=0)
+        self._evaluate = jax.jit(partial(simulation._episodes, axis_names=()), static_argnames="episodes")
+
+    def start(self) -> Standing:
+        """The agent, and its environments' first states."""
+        return jax.jit(self._start)()
+
+    def _start(self) -> Standing:
+        agent = self.federation.fresh(self.key, jnp.asarray(self.index))
+        if self.federation.learner.steps is None:
+            return Standing(agent, ())
+        simulation = self.simulation
+        key = derive(self.key, "environment", self.index)
+        physics = simulation._physics(self.physics)
+        front = start_steps(simulation.environment, physics, key, copies=simulation.copies, per_copy=False)
+        return Standing(agent, front)
+
+    def work(self, standing: Standing, downlink: PyTree, order: Order, round: int) -> Done:
+        """One compiled call."""
+        return self._work(standing, downlink, order, jnp.asarray(round))
+
+    def _round(self, standing: Standing, downlink: PyTree, order: Order, round: Array) -> Done:
+        inputs = (standing.agent, jnp.asarray(self.index), order.byzantine[order.row], self.physics, standing.front)
+        key = derive(self.key, "round", round)
+        agent, front, message, report = self.simulation._agent_round(
+            inputs, downlink=downlink, key=key, tally=order.tally
+        )
+        return Done(Standing(agent, front), message, report)
+
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """In the agent's own physics."""
+        returns, lengths = self._evaluate(params, self.physics, jax.random.key(seed), episodes=episodes)
+        return np.asarray(returns), np.asarray(lengths)
+
+
+class HostPart(Part):
+    """In environments that Python steps.
+
+    They start anew every ``checkpoint.every`` rounds, as the simulation's do, and whenever the agent's process does.
+    """
+
+    def __init__(self, config: Config, simulation: HostSimulation, index: int) -> None:
+        super().__init__(config, simulation.federation, index)
+        self.simulation, self.programs = simulation, simulation.programs
+        self.episodic = self.federation.learner.steps is None
+        self.copies = simulation.copies
+        if self.episodic:
+            self.copies = min(self.copies, self.federation.strategy.max_episodes)
+        parameters = simulation.parameters([index], self.copies)
+        self.environments = simulation._make(self.copies, simulation.training_horizon, parameters)
+        self.stepping = None if self.episodic else HostStepCollector([self.environments], self.copies)
+        self.seeded: int | None = None
+        """The round that the environments' seeds are of."""
+
+    def start(self) -> Standing:
+        """The agent; its environments' states cannot be kept."""
+        return Standing(jax.jit(self.federation.fresh)(self.key, jnp.asarray(self.index)), ())
+
+    def work(self, standing: Standing, downlink: PyTree, order: Order, round: int) -> Done:
+        """As :meth:`HostSimulation._round` for one row."""
+        programs, row = self.programs, int(order.row)
+        self._reseed(round, row, len(order.ids))
+        roster = Roster(order.ids, order.byzantine, jnp.ones(len(order.ids), bool))
+        key = derive(self.key, "round", round)
+        agents = jax.tree.map(lambda x: x[None], standing.agent)
+        groups = [Group(agents, np.array([row]))]
+        if programs.begins:
+            groups = programs.begin(groups, downlink, roster, key)
+        reports = []
+        for update in range(self.federation.local_updates):
+            update_key = derive(key, "work", update)
+            fresh = update == 0 and not programs.begins
+            decide = programs.decider_of_agents(groups, downlink, roster, update_key, fresh=fresh)
+            experience = self._collect(decide, int(downlink.episodes))
+            clock = Clock(update_key, self.simulation.progress(order.tally, update))
+            groups, each = programs.work_alone(groups, downlink, experience, roster, clock, fresh=fresh)
+            reports.append(each)
+        report = summed_reports(stack(reports))
+        message = programs.messages(groups, roster, key)
+        agent = groups[0].agents
+        first = partial(jax.tree.map, lambda x: x[0])
+        return Done(Standing(first(agent), ()), first(message), first(report))
+
+    def _collect(self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], episodes: int) -> Experience:
+        if self.stepping is not None:
+            assert self.federation.learner.steps is not None
+            return self.stepping.collect(decide, self.federation.learner.steps)
+        collector = HostCollector(self.environments, 1, self.copies)
+        return collector.collect(
+            lambda observation, step: decide(observation, step)[0],
+            np.array([episodes]),
+            self.federation.strategy.max_episodes,
+            self.simulation.training_horizon,
+        )
+
+    def _reseed(self, round: int, row: int, participants: int) -> None:
+        """The seeds that the simulation would give this agent's copies."""
+        first = round - round % self.config.checkpoint.every
+        if self.seeded == first:
+            return
+        together = participants == self.federation.agents or (self.episodic and not self.simulation.draws)
+        if together:
+            seeds = host_seeds((participants * self.copies,), self.config.seed, "agents", first)
+            seeds = seeds[row * self.copies : (row + 1) * self.copies]
+        else:
+            seeds = host_seeds((self.copies,), self.config.seed, "agents", first, self.index)
+        self.environments.reseed(seeds)
+        if self.stepping is not None:
+            self.stepping.restart()
+        self.seeded = first
+
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """In fresh copies of the agent's environment."""
+        simulation = self.simulation
+        draws = [simulation.draws[self.index]] * episodes if simulation.draws else None
+        environments = simulation._make(episodes, simulation.evaluation_horizon, draws)
+        try:
+            environments.reseed(host_seeds((episodes,), seed, "evaluation"))
+            act = self.programs.evaluated_actor(params, simulation._evaluation_key(seed), agents=None)
+            return evaluate_host(environments, act)
+        finally:
+            environments.close()
+
+    def close(self) -> None:
+        """Frees the copies."""
+        self.environments.close()
+        self.simulation.close()
+
+
+def make_part(config: Config, index: int) -> Part:
+    """The part of the agent at ``index`` in the federation that ``config`` describes.
+
+    Raises:
+        FedraxError: a configuration that cannot run, in one line.
+    """
+    alone = config.model_copy(update={"runtime": config.runtime.model_copy(update={"agents_per_batch": 1})})
+    simulation = make_simulation(alone, agents=False)
+    if isinstance(simulation, NativeSimulation):
+        return NativePart(alone, simulation, index)
+    assert isinstance(simulation, HostSimulation)
+    return HostPart(alone, simulation, index)
+
+
+def report_shapes(federation: Federation, copies: int) -> dict[str, Any]:
+    """What an agent reports beside its message, as bare shapes."""
+    learner, strategy = federation.learner, federation.strategy
+
+    def report() -> dict[str, Any]:
+        key = jax.random.key(0)
+        agent = federation.fresh(key, jnp.asarray(0))
+        downlink = strategy.broadcast(federation.init(key).server, key)
+        agent = strategy.begin(learner, strategy.absorb(agent, downlink, jnp.asarray(0)), key)
+        experience = _empty_experience(federation, agent, copies)
+        _, learning = strategy.work(learner, agent, experience, Clock(key, jnp.asarray(0.0)))
+        return agent_report(experience, learning)
+
+    return jax.eval_shape(report)
+
+
+def _empty_experience(federation: Federation, agent: Agent, copies: int) -> Experience:
+    """Experience of the right shapes, and no content."""
+    learner, space = federation.learner, federation.spaces
+    steps = learner.steps
+    key = jax.random.key(0)
+    if steps is None:
+        count = federation.strategy.max_episodes
+        observation = jnp.zeros((1, count, *space.observation.shape))
+        action = learner.act(learner.acting(agent.params), observation[0], key)[None]
+        no = jnp.zeros((1, count), bool)
+        return Episodes(observation, action, jnp.zeros((1, count)), no, no[0])
+    observation = jnp.zeros((steps + 1, copies, *space.observation.shape))
+    action, notes = learner.decide(learner.acting(agent.params), observation[0], key)
+    actions = jnp.broadcast_to(action, (steps, *action.shape))
+    noted = jax.tree.map(lambda x: jnp.broadcast_to(x, (steps + 1, *x.shape)), notes)
+    no, zero = jnp.zeros((steps, copies), bool), jnp.zeros((steps, copies))
+    return Steps(observation, noted, actions, zero, no, no, no, zero)

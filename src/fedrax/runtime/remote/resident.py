@@ -1,0 +1,251 @@
+"""The agent that lives on its node: it answers letters, and survives whatever kills its process.
+
+Its state is saved before the answer to a round leaves, so that a letter that comes twice is answered twice alike, and a
+restarted agent goes on where it was. Nothing but its messages, its report in numbers and its evaluations' returns ever
+leave it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import tomllib
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from fedrax.config import Config, merge, parse_override, resolve
+from fedrax.errors import FedraxError
+from fedrax.federation import Tally
+from fedrax.records.checkpoint import load_checkpoint, save_checkpoint
+from fedrax.records.files import read_json, write_json
+from fedrax.runtime.remote.letters import (
+    EVALUATE,
+    EVALUATED,
+    JOIN,
+    JOINED,
+    REFUSED,
+    WORK,
+    WORKED,
+    Garbled,
+    Letter,
+    form,
+    packed,
+    packed_size,
+    unpacked,
+)
+from fedrax.runtime.remote.part import Order, Part, Standing, make_part, report_shapes
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = -1
+"""The index of an agent that has none yet."""
+
+
+class Resident:
+    """The agent of one node, in every run it takes part in, one at a time."""
+
+    def __init__(
+        self, folder: Path, *, overrides: Sequence[str] = (), agent: int | None = None, plugins: bool = False
+    ) -> None:
+        """Args:
+        folder: where the node's name and its agent's state are kept.
+        overrides: ``environment...=value``, what differs at this site from what the server says.
+        agent: the place in the federation it asks for; unset, the server chooses.
+        plugins: whether to import the Python modules that the server's configuration names.
+
+        Raises:
+            FedraxError: overrides of anything but the environment.
+        """
+        self.folder, self.overrides, self.wanted, self.plugins = folder, list(overrides), agent, plugins
+        for override in overrides:
+            if set(parse_override(override)) != {"environment"}:
+                raise FedraxError(
+                    f"{override!r} is not a node's to say: it may set environment.KEY=VALUE, the rest is the server's"
+                )
+        self.name = self._name()
+        self.stay: Stay | None = None
+
+    def _name(self) -> str:
+        path = self.folder / "node.json"
+        if not path.exists():
+            write_json(path, {"name": uuid.uuid4().hex})
+        return str(read_json(path, "node's name")["name"])
+
+    def answer(self, letter: Letter) -> Letter:
+        """The reply to a letter; what cannot be done is a letter too, and says why."""
+        try:
+            if letter.kind == JOIN:
+                return self._join(letter)
+            stay = self.stay
+            if stay is None or stay.run != letter.fields.get("run"):
+                return refused("the node has not joined this run")
+            if letter.kind == WORK:
+                return stay.work(letter)
+            if letter.kind == EVALUATE:
+                return stay.evaluate(letter)
+            return refused(f"no letter is called {letter.kind!r}")
+        except (FedraxError, Garbled) as error:
+            return refused(str(error))
+        except Exception as error:
+            # Whatever a letter provokes, the agent is there for the next one.
+            logger.exception("a letter %r failed", letter.kind)
+            return refused(f"{type(error).__name__}: {error}")
+
+    def _join(self, letter: Letter) -> Letter:
+        run = str(letter.fields["run"])
+        if not run.isalnum():
+            raise FedraxError(f"run {run!r} is no name of a run")
+        if self.stay is None or self.stay.run != run:
+            table = tomllib.loads(str(letter.fields["config"]))
+            if table.get("plugins") and not self.plugins:
+                raise FedraxError(
+                    "the run needs plugins, which are code: start the node with --plugins if you trust the server"
+                )
+            table = merge([table, *(parse_override(override) for override in self.overrides)])
+            config = resolve(table)
+            if self.stay is not None:
+                self.stay.close()
+            self.stay = Stay(run, config, self.folder / "runs" / run)
+        stay = self.stay
+        index = UNKNOWN if self.wanted is None else self.wanted
+        return Letter(
+            JOINED,
+            {"run": run, "node": self.name, "agent": stay.index if stay.index != UNKNOWN else index, "done": stay.done},
+        )
+
+    def close(self) -> None:
+        """Frees environments."""
+        if self.stay is not None:
+            self.stay.close()
+
+
+class Stay:
+    """An agent in one run."""
+
+    def __init__(self, run: str, config: Config, folder: Path) -> None:
+        self.run, self.config, self.folder = run, config, folder
+        self.part: Part | None = None
+        self.standing: Standing | None = None
+        self.done = 0
+        """Rounds whose work is done: the next one's number, unless the agent was left out of some."""
+        self.reply: bytes = b""
+        """The answer to the last of them."""
+        self.took = 0.0
+        identity = folder / "agent.json"
+        self.index = int(read_json(identity, "agent's identity")["agent"]) if identity.exists() else UNKNOWN
+        if self.index != UNKNOWN:
+            self._settle(self.index)
+
+    def _settle(self, index: int) -> None:
+        """Becomes the agent at ``index``: as it was saved, or fresh."""
+        if not 0 <= index < self.config.federation.agents:
+            raise FedraxError(f"there is no agent {index}; there are agents 0 to {self.config.federation.agents - 1}")
+        self.part = make_part(self.config, index)
+        federation = self.part.federation
+        message, downlink = federation.shapes()
+        self.answers = (message, report_shapes(federation, self.config.environment.copies))
+        self.orders = (
+            jax.eval_shape(lambda: federation.strategy.outgoing(_zeros(downlink), index)),
+            order_shapes(federation.participants),
+        )
+        self.policies = jax.eval_shape(lambda: federation.learner.init_params(jax.random.key(0), federation.spaces))
+        self.standing = self.part.start()
+        saved = load_checkpoint(self.folder / "checkpoints", self._kept(bytes(packed_size(self.answers))))
+        if saved is not None:
+            kept, meta = saved
+            self.standing, self.reply, self.done = kept["standing"], kept["reply"].tobytes(), int(meta["round"])
+            self.took = float(meta["seconds"])
+        write_json(self.folder / "agent.json", {"agent": index})
+        self.index = index
+
+    def _kept(self, reply: bytes) -> dict[str, Any]:
+        return {"standing": self.standing, "reply": np.frombuffer(reply, np.uint8)}
+
+    def _part(self, index: int) -> Part:
+        if self.part is None:
+            self._settle(index)
+        if self.index != index:
+            raise FedraxError(f"this node is agent {self.index} of the run, not agent {index}")
+        assert self.part is not None
+        return self.part
+
+    def work(self, letter: Letter) -> Letter:
+        """The agent's part of a round, or its answer once more where the round is done already."""
+        part, number = self._part(int(letter.fields["agent"])), int(letter.fields["round"])
+        if number < self.done - 1:
+            raise FedraxError(f"the agent has done round {self.done - 1}, and cannot go back to round {number}")
+        if number != self.done - 1 or not self.reply:
+            self._work(part, number, letter)
+        fields: dict[str, int | float | str | bool] = {
+            "run": self.run,
+            "round": number,
+            "agent": self.index,
+            "form": form(self.answers),
+            "seconds": self.took,
+        }
+        return Letter(WORKED, fields, self.reply)
+
+    def _work(self, part: Part, number: int, letter: Letter) -> None:
+        if letter.fields["form"] != form(self.orders):
+            raise FedraxError(
+                "the server's arrays have other shapes than this node's: its environment's spaces must be the server's"
+            )
+        parcel, order = jax.tree.map(jnp.asarray, unpacked(self.orders, letter.payload))
+        downlink = part.federation.strategy.incoming(parcel, self.index)
+        started = time.perf_counter()
+        standing, self.standing = self.standing, None
+        assert standing is not None
+        try:
+            standing, message, report = part.work(standing, downlink, order, number)
+        except BaseException:
+            # What the agent was is used up: it goes on from what was saved.
+            self._settle(self.index)
+            raise
+        self.reply = packed((message, report))
+        self.took = time.perf_counter() - started
+        self.standing, self.done = standing, number + 1
+        if self.done % self.config.runtime.save_every == 0:
+            kept = self._kept(self.reply)
+            save_checkpoint(self.folder / "checkpoints", self.done, kept, {"seconds": self.took})
+
+    def evaluate(self, letter: Letter) -> Letter:
+        """Returns and lengths of a policy that was sent, or of the agent's own, as one array."""
+        part = self._part(int(letter.fields["agent"]))
+        assert self.standing is not None
+        if letter.payload:
+            policy: PyTree = jax.tree.map(jnp.asarray, unpacked(self.policies, letter.payload))
+        else:
+            policy = part.own_policy(self.standing)
+        episodes, seed = int(letter.fields["episodes"]), int(letter.fields["seed"])
+        returns, lengths = part.evaluate(policy, episodes=episodes, seed=seed)
+        fields: dict[str, int | float | str | bool] = {"run": self.run, "agent": self.index}
+        return Letter(EVALUATED, fields, packed((returns.astype(np.float32), lengths.astype(np.int32))))
+
+    def close(self) -> None:
+        """Frees environments."""
+        if self.part is not None:
+            self.part.close()
+
+
+def order_shapes(participants: int) -> Order:
+    """An order as bare shapes."""
+    number = jax.ShapeDtypeStruct((), np.int32)
+    ids = jax.ShapeDtypeStruct((participants,), np.int32)
+    flags = jax.ShapeDtypeStruct((participants,), np.bool_)
+    return Order(ids, flags, number, Tally(number, number, number, number))  # type: ignore[arg-type]
+
+
+def refused(reason: str) -> Letter:
+    """A node's answer to what it cannot do."""
+    return Letter(REFUSED, {"reason": " ".join(reason.split())[:500]})
+
+
+def _zeros(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

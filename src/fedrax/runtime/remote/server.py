@@ -1,0 +1,294 @@
+"""The server's half of a round whose agents are elsewhere: a runtime as the simulation is, so it is recorded alike."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from fedrax.config import Config
+from fedrax.errors import FedraxError
+from fedrax.federation import Exchange, Roster, State, Tally
+from fedrax.records.files import read_json, write_json
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.base import Simulation
+from fedrax.runtime.make import make_simulation
+from fedrax.runtime.programs import close_round
+from fedrax.runtime.remote.checks import Rejected, WorkCheck, check_letter
+from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, WORK, Field, Garbled, Letter, form, packed, unpacked
+from fedrax.runtime.remote.members import Members
+from fedrax.runtime.remote.office import Office, Question, Record
+from fedrax.runtime.remote.part import Order, report_shapes
+from fedrax.runtime.remote.post import Post
+from fedrax.runtime.remote.resident import order_shapes
+from fedrax.seeds import derive
+
+
+class RemoteFederation(Simulation):
+    """A federation over a :class:`Post`, of one seed; a checkpoint after every round.
+
+    Its state holds the server, and no agents: these are on their nodes.
+    """
+
+    def __init__(
+        self, config: Config, post: Post, directory: RunDirectory, *, note: Callable[[str], None], poll: float = 0.05
+    ) -> None:
+        """Args:
+        config: of the run; its environment is the server's own.
+        post: what reaches the nodes.
+        directory: the run's, where members and exchanges are recorded too.
+        note: told what people should know, one line at a time.
+        poll: seconds between two looks for answers.
+
+        Raises:
+            FedraxError: what cannot run on nodes, in one line.
+        """
+        if config.seeds > 1:
+            raise FedraxError(
+                f"seeds = {config.seeds} is not allowed with runtime=flower: a real federation is one run; set seeds=1"
+            )
+        self.local = make_simulation(config, agents=False)
+        super().__init__(config, self.local.federation)
+        self.training_horizon, self.evaluation_horizon = self.local.training_horizon, self.local.evaluation_horizon
+        federation = self.federation
+        if federation.sites > federation.agents:
+            raise FedraxError(
+                f"strategy {federation.strategy.name!r} collects what all agents see in one place, which "
+                "runtime=flower is there to avoid; choose another strategy, or runtime=simulation"
+            )
+        self.replay_bytes = 0
+        self.seeded: int | None = None
+        """The round that the seeds of the server's own environments are of."""
+        self.directory = directory
+        self.note = note
+        members = Members(federation.agents, directory.path / "members.json")
+        self.office = Office(post, members, run=self._run_name(), config=config.to_toml(), note=note, poll=poll)
+        self.message, self.downlink = federation.shapes()
+        self.report = report_shapes(federation, self.copies)
+        self.check = WorkCheck(
+            self.message, self.report, max_norm=config.runtime.max_norm, max_steps=self._most_steps()
+        )
+        self._opening = jax.jit(self._opened)
+        self._exchanging = jax.jit(federation.exchange)
+        self._finishing = jax.jit(federation.strategy.finish)
+        self._closing = jax.jit(self._closed)
+
+    def _run_name(self) -> str:
+        """The run's own, kept in its directory: nodes know by it what they saved."""
+        path = self.directory.path / "run.json"
+        if not path.exists():
+            write_json(path, {"run": uuid.uuid4().hex})
+        return str(read_json(path, "run's name")["run"])
+
+    def _most_steps(self) -> int:
+        """The most environment steps an agent can take in a round."""
+        federation = self.federation
+        steps = federation.learner.steps
+        each = federation.strategy.max_episodes * self.training_horizon if steps is None else steps * self.copies
+        return each * federation.local_updates
+
+    @property
+    def rounds_per_call(self) -> int:
+        """A checkpoint follows every round."""
+        return 1
+
+    @property
+    def quorum(self) -> int:
+        """Answers without which a round does not end."""
+        return max(1, math.ceil(self.config.runtime.quorum * self.federation.participants))
+
+    def init(self) -> State:
+        """The server before the first round."""
+        personal = self.federation.strategy.personal
+
+        def server(key: PRNGKeyArray) -> State:
+            state = self.federation.init(key)
+            best = () if personal else state.best
+            return State(state.server, (), state.tally, best, state.best_return)  # type: ignore[arg-type]
+
+        return jax.jit(jax.vmap(server))(jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds)))
+
+    def compile(self, state: State) -> None:
+        """Nothing ahead of time: what takes long is compiled on the nodes."""
+
+    def outputs(self, state: State) -> PyTree:
+        """The server's policy; personal ones stay on their nodes."""
+        return () if self.federation.strategy.personal else jax.vmap(self.federation.strategy.output)(state.server)
+
+    def message_bytes(self) -> tuple[int, int]:
+        """Of the arrays that travel, both ways; mean over agents."""
+        strategy = self.federation.strategy
+        server = _zeros(self.downlink)
+        sizes = [len(packed(strategy.outgoing(server, index))) for index in range(self.federation.agents)]
+        return len(packed(_zeros(self.message))), round(sum(sizes) / len(sizes))
+
+    def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
+        """One round."""
+        started = time.perf_counter()
+        one = jax.tree.map(lambda x: x[0], state)
+        if first == 0 or not self.office.members.present:
+            self.office.gather(self.federation.agents, self.quorum, self.config.runtime.gather)
+        block = first - first % self.config.checkpoint.every
+        if block != self.seeded:
+            self.local.reseed(block)
+            self.seeded = block
+        one, metrics = self._round(one, first)
+        rows = jax.tree.map(lambda x: np.asarray(x)[None, None], metrics)
+        seconds = np.full((1, 1), time.perf_counter() - started)
+        yield jax.tree.map(lambda x: x[None], one), {**rows, "seconds": seconds}
+
+    def _round(self, state: State, index: int) -> tuple[State, dict[str, Any]]:
+        federation = self.federation
+        key = derive(jax.random.key(self.config.seed), "round", index)
+        downlink, roster = self._opening(state.server, key)
+        ids = [int(agent) for agent in np.asarray(roster.ids)]
+        questions = {
+            agent: self._work(row, agent, index, downlink, roster, state.tally) for row, agent in enumerate(ids)
+        }
+        answers, records = self.office.ask(questions, enough=self.quorum, seconds=self.config.runtime.deadline)
+        self._record(index, records)
+        if len(answers) < self.quorum:
+            raise FedraxError(
+                f"round {index}: {len(answers)} usable answers where runtime.quorum asks for {self.quorum}; see "
+                f"{self.exchanges}, mend the nodes and resume the run, or lower runtime.quorum"
+            )
+        messages = _rows(self.message, [answers[agent].message if agent in answers else None for agent in ids])
+        report = _rows(self.report, [answers[agent].report if agent in answers else None for agent in ids])
+        reported = jnp.asarray([agent in answers for agent in ids])
+        roster = roster._replace(answers=roster.answers & reported)
+        server, exchange = self._exchanging(state.server, downlink, roster, messages, key)
+        server, own = self.local.refine(server, derive(key, "server"))
+        server, work = self._finishing(server, derive(key, "finish"))
+        params = () if federation.strategy.personal else federation.strategy.output(server)
+        evaluation = self.evaluation_of_round(params, index)
+        return self._closing(state, server, params, roster, exchange, report, work, own, evaluation, reported)
+
+    def _opened(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Roster]:
+        strategy = self.federation.strategy
+        return strategy.broadcast(server, derive(key, "broadcast")), self.federation.roster(key)
+
+    def _closed(
+        self,
+        state: State,
+        server: PyTree,
+        output: PyTree,
+        roster: Roster,
+        exchange: Exchange,
+        report: dict[str, Any],
+        work: Any,
+        own: dict[str, Array],
+        evaluation: dict[str, Array],
+        reported: Array,
+    ) -> tuple[State, dict[str, Array]]:
+        return close_round(
+            self.federation,
+            state,
+            server,
+            (),
+            output,
+            roster,
+            exchange,
+            report,
+            work,
+            own,
+            evaluation,
+            reported=reported,
+        )
+
+    def _work(self, row: int, agent: int, index: int, downlink: PyTree, roster: Roster, tally: Tally) -> Question:
+        """What one participant is asked to do."""
+        parcel = self.federation.strategy.outgoing(downlink, agent)
+        order = Order(roster.ids, roster.byzantine, jnp.asarray(row, jnp.int32), tally)
+        fields: dict[str, Field] = {
+            "run": self.office.run,
+            "round": index,
+            "agent": agent,
+            "form": form((parcel, order_shapes(len(roster.ids)))),
+        }
+        letter = Letter(WORK, fields, packed((parcel, order)))
+        return Question(letter, lambda answer: self.check(answer, run=self.office.run, round=index, agent=agent))
+
+    @property
+    def exchanges(self) -> str:
+        """Where it is written what became of every letter."""
+        return str(self.directory.path / "exchanges.jsonl")
+
+    def _record(self, index: int, records: list[Record]) -> None:
+        """Appends a line for each agent asked in a round."""
+        with open(self.exchanges, "a") as file:
+            for record in records:
+                file.write(json.dumps({"round": index, **record._asdict()}) + "\n")
+
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """At the server, or, where agents are evaluated for themselves, on their nodes; NaN for those not there."""
+        if not self.evaluates_agents:
+            return self.local.evaluate(params, episodes=episodes, seed=seed)
+        payload = b"" if self.federation.strategy.personal else packed(params)
+        if not self.office.members.present:
+            self.office.gather(self.federation.agents, self.quorum, self.config.runtime.gather)
+        shapes = (
+            jax.ShapeDtypeStruct((episodes,), np.float32),
+            jax.ShapeDtypeStruct((episodes,), np.int32),
+        )
+        run = self.office.run
+
+        def question(agent: int) -> Question:
+            fields: dict[str, Field] = {"run": run, "agent": agent, "episodes": episodes, "seed": seed}
+
+            def check(answer: Letter) -> tuple[np.ndarray, np.ndarray]:
+                check_letter(answer, EVALUATED, {"run": run, "agent": agent})
+                try:
+                    returns, lengths = unpacked(shapes, answer.payload)
+                except Garbled as error:
+                    raise Rejected(str(error)) from None
+                if not np.isfinite(returns).all():
+                    raise Rejected("a return that is not finite")
+                return returns, lengths
+
+            return Question(Letter(EVALUATE, fields, payload), check)
+
+        agents = self.federation.agents
+        answers, _ = self.office.ask(
+            {agent: question(agent) for agent in range(agents)}, enough=1, seconds=self.config.runtime.deadline
+        )
+        returns, lengths = np.full((agents, episodes), np.nan), np.full((agents, episodes), np.nan)
+        for agent, (each, steps) in answers.items():
+            returns[agent], lengths[agent] = each, steps
+        return returns, lengths
+
+    def mean_return(self, returns: np.ndarray) -> float:
+        """Over the agents that were there."""
+        return float(np.nanmean(returns))
+
+    def evaluate_across(
+        self, params: PyTree, *, episodes: int, seed: int, unseen: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """In environments drawn here: the nodes' own are on the nodes."""
+        return self.local.evaluate_across(params, episodes=episodes, seed=seed, unseen=unseen)
+
+    def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
+        """In the server's own environment."""
+        return self.local.refine(server, key)
+
+    def close(self) -> None:
+        """Frees the server's environments."""
+        self.local.close()
+
+
+def _zeros(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def _rows(shapes: PyTree, trees: list[PyTree | None]) -> PyTree:
+    """Trees of one shape as rows, zeros where there is none."""
+    nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    known = [nothing if tree is None else tree for tree in trees]
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *known)

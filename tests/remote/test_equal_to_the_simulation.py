@@ -1,0 +1,28 @@
+"""One configuration, two runtimes: a federation over letters gives the simulation's numbers."""
+
+import numpy as np
+import pytest
+
+from federations import CASES, configured, remote, rounds_of, same, simulated
+
+SAME = ("return", "train_return", "agent_steps", "trajectories", "server_steps", "gradient_steps", "accepted")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_numbers_are_the_simulations(case, tmp_path):
+    config = configured(case)
+    expected, measured = simulated(config, 4)
+    federation, residents, _ = remote(config, tmp_path)
+    state, rows = rounds_of(federation, 4)
+    for name in SAME:
+        np.testing.assert_allclose(rows[name], measured[name], rtol=1e-3, atol=1e-3, err_msg=name)
+    same(state.server, expected.server)
+    same(state.tally, expected.tally)
+    for index, resident in enumerate(residents):
+        same(resident.stay.standing.agent.params, _row(expected.agents.params, index))
+
+
+def _row(tree, index):
+    import jax
+
+    return jax.tree.map(lambda x: x[0, index], tree)
