@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedrax.config import Config, resolve
+from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_policy
 from fedrax.records.metrics import read_metrics
 from fedrax.records.rundir import RunDirectory
@@ -59,6 +60,8 @@ class Run:
     def policies(self, which: Literal["last", "best"] = "last") -> dict[int, PyTree]:
         """The policy of every seed, by seed: the last one, or that of the best evaluation."""
         simulation = make_simulation(self.config)
+        if self.config.runtime.kind == "flower" and simulation.federation.strategy.personal:
+            raise FedraxError(f"the policies of {self.path} are their agents' own, and are on the nodes")
         try:
             state = jax.eval_shape(simulation.init)
             template = state.best
@@ -133,6 +136,11 @@ def train(
     changes = [*overrides, *([] if seeds is None else [f"seeds={seeds}"])]
     config = resolve(source, changes)
     directory = Path(out) if out is not None else default_directory(config)
+    if config.runtime.kind == "flower":
+        make_simulation(config, agents=False).close()
+        created = RunDirectory.create(directory)
+        created.write_config(config.to_toml())
+        return _train_on_nodes(created, progress=progress)
     enable_compilation_cache()
     simulation = make_simulation(config)
     try:
@@ -142,10 +150,23 @@ def train(
     return Run(directory)
 
 
+def _train_on_nodes(directory: RunDirectory, *, progress: bool) -> Run:
+    """A whole federation of processes on this machine."""
+    from fedrax.runtime.flower import needed
+
+    needed()
+    from fedrax.runtime.flower.local import train_locally
+
+    train_locally(directory, progress=progress)
+    return Run(directory.path)
+
+
 def resume(run: Path | str, *, progress: bool = True) -> Run:
     """Continues a run from its last checkpoint; a finished run is returned as it is."""
     directory = RunDirectory.open(Path(run))
     config = resolve(directory.config)
+    if config.runtime.kind == "flower":
+        return Run(directory.path) if directory.summary.exists() else _train_on_nodes(directory, progress=progress)
     enable_compilation_cache()
     simulation = make_simulation(config)
     try:

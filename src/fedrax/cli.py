@@ -8,6 +8,9 @@ from pathlib import Path
 
 from fedrax.errors import FedraxError
 
+LOOPBACK = "127.0.0.1:9092"
+"""Where the SuperLink of a trial on one machine is."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 for a mistake a user can mend, 130 when interrupted."""
@@ -90,11 +93,47 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("--retry", type=int, default=0, metavar="N", help="try a failed run again N times (default: 0)")
     sweep.add_argument("--dry-run", action="store_true", help="only show what would be run")
 
+    server = command("server", _server, "train on nodes elsewhere: start a SuperLink and the server's half of a run")
+    server.add_argument("source", metavar="PRESET", help="a preset or the path of a TOML file")
+    server.add_argument("overrides", nargs="*", metavar="key=value")
+    _at_superlink(server)
+    server.add_argument("--out", type=Path, metavar="DIR", help="run directory; a run that is there goes on")
+    server.add_argument("--quiet", action="store_true", help="no table of who answers")
+
+    node = command("node", _node, "be one agent of a federation, in this site's environment")
+    node.add_argument("overrides", nargs="*", metavar="environment.key=value", help="what is different at this site")
+    _at_superlink(node)
+    node.add_argument("--key", type=Path, metavar="FILE", help="this node's private key")
+    node.add_argument("--environment", metavar="ID", help="this site's environment (default: as the server says)")
+    node.add_argument("--agent", type=int, metavar="K", help="the place to ask for (default: the first that is free)")
+    node.add_argument("--data", type=Path, metavar="DIR", default=Path("node"), help="its state (default: ./node)")
+    node.add_argument("--plugins", action="store_true", help="import the Python modules that the server names")
+    node.add_argument("--fast", action="store_true", help="take letters at once, by means internal to Flower")
+
+    certificates = command("certificates", _certificates, "make a trial's certificates and keys")
+    certificates.add_argument("folder", type=Path, metavar="DIR")
+    certificates.add_argument("--host", action="append", metavar="NAME", help="of the server; may be repeated")
+    certificates.add_argument("--nodes", type=int, default=3, metavar="N", help="keys for nodes (default: 3)")
+
+    deploy = command("deploy", _deploy, "say, or write as a Flower app, how a preset becomes a running federation")
+    deploy.add_argument("source", metavar="PRESET", help="a preset or the path of a TOML file")
+    deploy.add_argument("overrides", nargs="*", metavar="key=value")
+    deploy.add_argument("--app", type=Path, metavar="DIR", help="write a Flower app there, for `flwr run`")
+    deploy.add_argument("--superlink", metavar="HOST:PORT", default=LOOPBACK, help=f"(default: {LOOPBACK})")
+
+    status = command("status", _status, "who answers in a federation, how fast, and why not")
+    status.add_argument("run", type=Path, metavar="RUN")
+
     command("list", _list, "everything that can be named on the command line")
 
     describe = command("describe", _describe, "every option of a component, room, preset, law or native environment")
     describe.add_argument("name", metavar="NAME", help="for example fedpg-br, krum, federation, fedpg-br/cartpole")
     return top
+
+
+def _at_superlink(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--superlink", metavar="HOST:PORT", default=LOOPBACK, help=f"(default: {LOOPBACK})")
+    command.add_argument("--certificates", type=Path, metavar="DIR", help="what `fedrax certificates` made")
 
 
 # Commands import what they need: JAX takes a second, and `fedrax --help` should not.
@@ -208,6 +247,70 @@ def _sweep(options: argparse.Namespace) -> int:
         api.show_sweep(options.file, jobs=options.jobs)
         return 0
     return api.sweep(options.file, jobs=options.jobs, retry=options.retry).status
+
+
+def _server(options: argparse.Namespace) -> None:
+    from fedrax.api import Run
+    from fedrax.runtime.flower import needed
+
+    needed()
+    from fedrax.runtime.flower.serving import Place, prepared, serve
+
+    place = Place(options.superlink, options.certificates)
+    place.check()
+    directory = prepared(options.source, options.overrides, options.out)
+    serve(directory, place, progress=not options.quiet)
+    _print_summary(Run(directory.path))
+
+
+def _node(options: argparse.Namespace) -> None:
+    from fedrax.runtime.flower import needed
+
+    needed()
+    from fedrax.runtime.flower.node import run_node
+    from fedrax.runtime.flower.serving import Place
+
+    own = [] if options.environment is None else [f"environment.id={options.environment}"]
+    run_node(
+        Place(options.superlink, options.certificates),
+        options.data,
+        key=options.key,
+        agent=options.agent,
+        overrides=[*own, *options.overrides],
+        plugins=options.plugins,
+        fast=options.fast,
+        say=lambda text: print(text, flush=True),
+    )
+
+
+def _certificates(options: argparse.Namespace) -> None:
+    from fedrax.runtime.flower import needed
+
+    needed()
+    from fedrax.runtime.flower.certificates import make_certificates
+
+    if options.nodes < 1:
+        raise FedraxError(f"--nodes {options.nodes} is not allowed: it must be at least 1")
+    for path in make_certificates(options.folder, options.host or ["127.0.0.1", "localhost"], options.nodes):
+        print(path)
+
+
+def _deploy(options: argparse.Namespace) -> None:
+    from fedrax.runtime.flower import needed
+
+    needed()
+    from fedrax.runtime.flower.deploy import deploy
+
+    print(deploy(options.source, options.overrides, superlink=options.superlink, app=options.app))
+
+
+def _status(options: argparse.Namespace) -> None:
+    from fedrax.runtime.flower import needed
+
+    needed()
+    from fedrax.runtime.flower.status import show_status
+
+    print(show_status(options.run))
 
 
 def _list(options: argparse.Namespace) -> None:

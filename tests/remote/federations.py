@@ -54,7 +54,8 @@ def simulated(config: Config, rounds: int):
     state, rows = simulation.init(), []
     first = 0
     while first < rounds:
-        for state, block in simulation.advance(state, first):
+        for after, block in simulation.advance(state, first):
+            state = after
             rows.append(block)
         first += simulation.rounds_per_call
     simulation.close()
@@ -79,8 +80,8 @@ def rounds_of(federation, rounds: int, state=None, first: int = 0):
     state = federation.init() if state is None else state
     rows = []
     for index in range(first, first + rounds):
-        for state, block in federation.advance(state, index):
-            rows.append(block)
+        ((state, block),) = federation.advance(state, index)
+        rows.append(block)
     return state, {name: np.concatenate([row[name] for row in rows], 1) for name in rows[0]}
 
 

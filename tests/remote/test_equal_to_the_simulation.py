@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from federations import CASES, configured, remote, rounds_of, same, simulated
 
 SAME = ("return", "train_return", "agent_steps", "trajectories", "server_steps", "gradient_steps", "accepted")

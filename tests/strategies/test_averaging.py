@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from fedrax.aggregators.base import aggregators
+from fedrax.config import resolve
 from fedrax.environments.base import Box, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Clock, Learner, learners
+from fedrax.runtime.make import make_simulation
 from fedrax.strategies.base import Tools, strategies
 from fedrax.strategies.fedavg import poor_first
 from fedrax.strategies.moon import Contrast, cosine
@@ -235,3 +237,11 @@ def test_combinations_that_make_no_sense_are_refused(strategy, settings, learner
         strategies.build(strategy, settings).check(learners.build(learner, {}))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_weights_by_return_reach_the_average():
+    settings = ["strategy=fedavg", "strategy.return_temperature=1.0"]
+    assert resolve("fedtd3/pendulum", settings).component("aggregator").name == "weighted-mean"
+    assert resolve("fedtd3/pendulum", settings[:1]).component("aggregator").name == "mean"
+    with pytest.raises(FedraxError, match="aggregator=weighted-mean"):
+        make_simulation(resolve("fedtd3/pendulum", [*settings, "aggregator=mean"]))

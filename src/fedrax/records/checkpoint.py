@@ -90,6 +90,11 @@ def load_checkpoint(folder: Path, template: PyTree) -> tuple[PyTree, dict[str, A
     return None
 
 
+def latest_round(folder: Path) -> int | None:
+    """Rounds done at the newest checkpoint; None where there is none. ``folder`` need not exist."""
+    return next(iter(_rounds(folder)), None)
+
+
 def save_policy(path: Path, params: PyTree, meta: Mapping[str, Any] | None = None) -> None:
     """Writes a policy's parameters, replacing the file as a whole; see :func:`save_checkpoint`."""
     _write(path, params, dict(meta or {}))

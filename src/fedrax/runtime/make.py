@@ -84,6 +84,11 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
     if aggregator.tolerated is None:
         aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))
     aggregator.check(preaggregator.rows(participants))
+    if strategy.weighs and aggregator.name == "mean":
+        raise FedraxError(
+            f"strategy {strategy.name!r} weighs agents (strategy.return_temperature), and aggregator 'mean' heeds no "
+            "weights; set aggregator=weighted-mean"
+        )
     if strategy.needs.messages == "sum" and aggregator.name not in ("mean", "weighted-mean"):
         raise FedraxError(
             f"strategy {strategy.name!r} reveals only the sum of the messages, which aggregator {aggregator.name!r} "

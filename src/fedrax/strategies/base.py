@@ -94,6 +94,11 @@ class Strategy(eqx.Module):
         return self
 
     @property
+    def weighs(self) -> bool:
+        """Whether it gives agents unequal weights, which the rule must heed."""
+        return False
+
+    @property
     def max_episodes(self) -> int:
         """The most trajectories one agent is ever asked for in a round (arrays are padded to it)."""
         return 0

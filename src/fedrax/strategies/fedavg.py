@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -71,6 +71,17 @@ class FedAvg(Strategy):
         None, "weigh agents by softmax(-return / temperature), so that the worst count most; none: equally", minimum=0
     )
     batch: int = option(16, "trajectories of each agent per local update, for learners of whole episodes", minimum=1)
+
+    @classmethod
+    def implies(cls, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """An average that heeds weights, where agents are weighted."""
+        weighted = settings.get("return_temperature", "none") not in (None, "none")
+        return {"aggregator": {"kind": "weighted-mean"}} if weighted else {}
+
+    @property
+    def weighs(self) -> bool:
+        """Whether by return."""
+        return self.return_temperature is not None
 
     def check(self, learner: Learner) -> None:
         """Raises :class:`FedraxError` where the policy that is handed out would not be averaged."""

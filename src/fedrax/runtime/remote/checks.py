@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fedrax.runtime.remote.letters import EVALUATED, JOINED, REFUSED, WORKED, Garbled, Letter, form, unpacked
+from fedrax.runtime.remote.arrays import form, unpacked
+from fedrax.runtime.remote.letters import EVALUATED, JOINED, REFUSED, WORKED, Garbled, Letter
 
 LONGEST_TEXT = 500
 """Characters of a field; what nodes say is shown in logs."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import jax
-import numpy as np
-from jaxtyping import PyTree
 
 Field = int | float | str | bool
 
 JOIN, JOINED = "join", "joined"
 WORK, WORKED = "work", "worked"
 EVALUATE, EVALUATED = "evaluate", "evaluated"
+LARGEST = 2**63
+"""Integers are of 64 bits."""
 REFUSED = "refused"
 """The node's answer to what it cannot do; its field ``reason`` says why."""
 
@@ -57,46 +53,10 @@ def from_bytes(data: bytes) -> Letter:
         kind, fields = header["kind"], header["fields"]
         if not isinstance(kind, str) or not isinstance(fields, dict):
             raise TypeError
-        if not all(isinstance(value, (int, float, str)) for value in fields.values()):
+        for text in (kind, *fields, *(value for value in fields.values() if isinstance(value, str))):
+            text.encode()
+        if not all(isinstance(value, (float, str)) or -LARGEST <= value < LARGEST for value in fields.values()):
             raise TypeError
     except (ValueError, KeyError, TypeError):
         raise Garbled("the bytes are no letter") from None
     return Letter(kind, fields, data[4 + length :])
-
-
-def packed(tree: PyTree) -> bytes:
-    """The arrays of a tree, one after the other, little-endian."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(tree))]
-    return b"".join(leaf.astype(leaf.dtype.newbyteorder("<"), copy=False).tobytes() for leaf in leaves)
-
-
-def packed_size(template: PyTree) -> int:
-    """Bytes of :func:`packed`."""
-    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(template))
-
-
-def unpacked(template: PyTree, data: bytes) -> PyTree:
-    """The inverse of :func:`packed`: numpy arrays, shaped as the leaves of ``template`` (which may be bare shapes).
-
-    Raises:
-        Garbled: bytes of another length.
-    """
-    expected = packed_size(template)
-    if len(data) != expected:
-        raise Garbled(f"{len(data)} bytes where {expected} are expected")
-    leaves, structure = jax.tree.flatten(template)
-    arrays, start = [], 0
-    for leaf in leaves:
-        dtype = np.dtype(leaf.dtype)
-        size = math.prod(leaf.shape) * dtype.itemsize
-        part = np.frombuffer(data, dtype.newbyteorder("<"), count=math.prod(leaf.shape), offset=start)
-        arrays.append(part.astype(dtype).reshape(leaf.shape))
-        start += size
-    return jax.tree.unflatten(structure, arrays)
-
-
-def form(template: PyTree) -> str:
-    """A short hash of a tree's structure, shapes and types: equal where both sides mean the same arrays."""
-    leaves = jax.tree_util.tree_leaves_with_path(template)
-    lines = [f"{jax.tree_util.keystr(path)} {np.dtype(leaf.dtype).name} {tuple(leaf.shape)}" for path, leaf in leaves]
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fedrax.runtime.remote.checks import Rejected
-from fedrax.runtime.remote.letters import JOIN, Letter
+from fedrax.runtime.remote.letters import JOIN, Garbled, Letter
 from fedrax.runtime.remote.members import Members
-from fedrax.runtime.remote.post import Lost, Post
+from fedrax.runtime.remote.post import Answer, Lost, Post
 
 JOIN_SECONDS = 60.0
 """How long a node may take to answer that it joins: the first time it compiles nothing, but starts."""
@@ -147,9 +147,9 @@ class Office:
                 letter = Letter(JOIN, {"run": self.run, "config": self.config})
                 self._post(address, None, letter, JOIN_SECONDS)
 
-    def _joined(self, pending: Pending, answer: Letter | Lost) -> None:
+    def _joined(self, pending: Pending, answer: Answer) -> None:
         try:
-            if isinstance(answer, Lost):
+            if not isinstance(answer, Letter):
                 raise Rejected(str(answer))
             member = self.members.admit(pending.address, answer, run=self.run, addresses=self.post.addresses())
             self.note(f"agent {member.index} has joined")
@@ -206,7 +206,7 @@ class Inquiry:
                 self.tickets[agent] = office._post(member.address, agent, self.questions[agent].letter, seconds)
                 self.asked[agent] = member.address
 
-    def take(self, pending: Pending, answer: Letter | Lost, ticket: str) -> None:
+    def take(self, pending: Pending, answer: Answer, ticket: str) -> None:
         """Uses an answer, or says why not."""
         agent = pending.agent
         assert agent is not None
@@ -214,7 +214,7 @@ class Inquiry:
             return
         del self.tickets[agent]
         seconds = self.office.post.now() - pending.sent
-        size = 0 if isinstance(answer, Lost) else answer.size
+        size = answer.size if isinstance(answer, Letter) else 0
         work = 0.0
         if isinstance(answer, Lost):
             outcome, reason = ABSENT, str(answer)
@@ -222,6 +222,8 @@ class Inquiry:
             self.office.expel(agent)
         else:
             try:
+                if isinstance(answer, Garbled):
+                    raise Rejected(str(answer))
                 content = self.questions[agent].check(answer)
                 self.results[agent] = content
                 work = float(answer.fields.get("seconds", 0.0))

@@ -7,14 +7,14 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from fedrax.runtime.remote.letters import Letter, from_bytes, to_bytes
+from fedrax.runtime.remote.letters import Garbled, Letter, from_bytes, to_bytes
 
 
 class Lost(Exception):
     """There will be no answer to a letter; the text says why."""
 
 
-Answer = Letter | Lost
+Answer = Letter | Lost | Garbled
 
 
 class Post(abc.ABC):

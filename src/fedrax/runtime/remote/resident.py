@@ -23,23 +23,10 @@ from jaxtyping import PyTree
 from fedrax.config import Config, merge, parse_override, resolve
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
-from fedrax.records.checkpoint import load_checkpoint, save_checkpoint
+from fedrax.records.checkpoint import latest_round, load_checkpoint, save_checkpoint
 from fedrax.records.files import read_json, write_json
-from fedrax.runtime.remote.letters import (
-    EVALUATE,
-    EVALUATED,
-    JOIN,
-    JOINED,
-    REFUSED,
-    WORK,
-    WORKED,
-    Garbled,
-    Letter,
-    form,
-    packed,
-    packed_size,
-    unpacked,
-)
+from fedrax.runtime.remote.arrays import form, packed, packed_size, unpacked
+from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, JOIN, JOINED, REFUSED, WORK, WORKED, Garbled, Letter
 from fedrax.runtime.remote.part import Order, Part, Standing, make_part, report_shapes
 
 logger = logging.getLogger(__name__)
@@ -120,6 +107,11 @@ class Resident:
             {"run": run, "node": self.name, "agent": stay.index if stay.index != UNKNOWN else index, "done": stay.done},
         )
 
+    def refresh(self) -> None:
+        """Takes up what another process may have saved of the same agent meanwhile."""
+        if self.stay is not None:
+            self.stay.refresh()
+
     def close(self) -> None:
         """Frees environments."""
         if self.stay is not None:
@@ -167,6 +159,11 @@ class Stay:
 
     def _kept(self, reply: bytes) -> dict[str, Any]:
         return {"standing": self.standing, "reply": np.frombuffer(reply, np.uint8)}
+
+    def refresh(self) -> None:
+        """Reads the agent again where more rounds were saved than this process knows of."""
+        if self.index != UNKNOWN and (latest_round(self.folder / "checkpoints") or 0) > self.done:
+            self._settle(self.index)
 
     def _part(self, index: int) -> Part:
         if self.part is None:

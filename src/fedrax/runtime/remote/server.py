@@ -22,8 +22,9 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Simulation
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.programs import close_round
+from fedrax.runtime.remote.arrays import form, packed, unpacked
 from fedrax.runtime.remote.checks import Rejected, WorkCheck, check_letter
-from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, WORK, Field, Garbled, Letter, form, packed, unpacked
+from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, WORK, Field, Garbled, Letter
 from fedrax.runtime.remote.members import Members
 from fedrax.runtime.remote.office import Office, Question, Record
 from fedrax.runtime.remote.part import Order, report_shapes

@@ -1,0 +1,42 @@
+"""The thin Flower app of a federation: a folder that names this package's ServerApp and ClientApp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import tomli_w
+
+
+def write_app(folder: Path, settings: Mapping[str, str]) -> Path:
+    """Writes the app; ``settings`` are the defaults of ``preset``, ``overrides``, ``directory`` and ``nodes``.
+
+    Flower lets nobody set a key that is not listed, so all four always are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table = {
+        "build-system": {"requires": ["hatchling"], "build-backend": "hatchling.build"},
+        "project": {
+            "name": "fedrax-federation",
+            "version": "1.0.0",
+            "description": "A federation of Fedrax: its server, and the door to every node's agent.",
+            "license": "Apache-2.0",
+            "dependencies": [f"fedrax[flower]=={version('fedrax')}"],
+        },
+        "tool": {
+            "flwr": {
+                "app": {
+                    "publisher": "fedrax",
+                    "components": {
+                        "serverapp": "fedrax.runtime.flower.server_app:app",
+                        "clientapp": "fedrax.runtime.flower.client_app:app",
+                    },
+                    "config": {name: settings.get(name, "") for name in ("preset", "overrides", "directory", "nodes")},
+                }
+            },
+            "hatch": {"build": {"targets": {"wheel": {"packages": ["."]}}}},
+        },
+    }
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(table))
+    return folder

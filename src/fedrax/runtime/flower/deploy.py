@@ -1,0 +1,45 @@
+"""``fedrax deploy``: how a preset becomes a running federation."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedrax.config import presets, resolve
+from fedrax.runtime.flower.app import write_app
+from fedrax.runtime.flower.processes import is_loopback, split_address
+from fedrax.runtime.make import make_simulation
+
+
+def deploy(source: str, overrides: Sequence[str], *, superlink: str, app: Path | None) -> str:
+    """What to run where, as text; with ``app``, a Flower app written there, and how Flower runs it.
+
+    Raises:
+        FedraxError: a configuration or an address that cannot be used.
+    """
+    config = resolve(source, [*overrides, "runtime=flower"])
+    make_simulation(config, agents=False).close()
+    host, _ = split_address(superlink)
+    agents = config.federation.agents
+    named = source if source in presets() else str(Path(source).resolve())
+    if app is not None:
+        write_app(app, {"preset": named, "overrides": shlex.join(overrides)})
+        return "\n".join(
+            [
+                f"wrote {app / 'pyproject.toml'}: a Flower app, for every machine where fedrax[flower] is installed",
+                f"  flwr run {app} CONNECTION --stream                    # on a SuperLink",
+                f"  flwr run {app} CONNECTION --run-config 'overrides=\"budget.rounds=10\"'",
+                f"in Flower's simulation it takes {agents} SuperNodes; elsewhere, nodes started by `fedrax node`",
+            ]
+        )
+    secure = not is_loopback(host)
+    certificates = " --certificates certificates" if secure else ""
+    lines = ["# on the server"]
+    if secure:
+        lines.append(f"fedrax certificates certificates --host {host} --nodes {agents}")
+    lines.append(f"fedrax server {shlex.join([source, *overrides])} --superlink {superlink}{certificates}")
+    lines.append(f"# at each of {agents} sites" + (", with authority.crt and a key of its own" if secure else ""))
+    key = " --key certificates/nodes/node-K" if secure else ""
+    lines.append(f"fedrax node --superlink {superlink}{certificates}{key} --data node-K")
+    return "\n".join(lines)

@@ -1,0 +1,40 @@
+"""``fedrax train PRESET runtime=flower``: a whole federation of processes on the loopback, for trying and for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+from fedrax.config import Config, resolve
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.flower.processes import Watched, environment, free_port
+from fedrax.runtime.flower.serving import Place, serve
+
+
+def train_locally(directory: RunDirectory, *, progress: bool) -> None:
+    """Trains the run in ``directory`` with a server and one node for every agent, all on this machine.
+
+    Raises:
+        FedraxError: as :func:`~fedrax.runtime.flower.serving.serve`.
+    """
+    config = resolve(directory.config)
+    place = Place(f"127.0.0.1:{free_port()}", None)
+    folder = directory.path.resolve() / "nodes"
+    with contextlib.ExitStack() as stack:
+        nodes = [
+            stack.enter_context(
+                Watched(node_command(config, place, folder, agent), folder / f"node-{agent}.log", environment(folder))
+            )
+            for agent in range(config.federation.agents)
+        ]
+        serve(directory, place, progress=progress, meanwhile=lambda: [node.watch() or "" for node in nodes])
+
+
+def node_command(config: Config, place: Place, folder: Path, agent: int) -> list[str]:
+    """One node, as at a site of its own."""
+    command = [sys.executable, "-m", "fedrax.cli", "node", "--superlink", place.address, "--agent", str(agent)]
+    command += ["--data", str(folder / f"node-{agent}")]
+    if config.plugins:
+        command += ["--plugins"]
+    return [*command, "--fast"] if config.runtime.fast else command

@@ -1,0 +1,101 @@
+"""``fedrax node``: one site's agent, in a process that lasts, and the SuperNode that brings it letters."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedrax.errors import FedraxError
+from fedrax.runtime.flower.client_app import SOCKET
+from fedrax.runtime.flower.processes import Watched, environment, free_port
+from fedrax.runtime.flower.quick import TESTED, is_tested
+from fedrax.runtime.flower.serving import Place, flower_command
+
+LOOK_SECONDS = 0.2
+
+
+def run_node(
+    place: Place,
+    data: Path,
+    *,
+    key: Path | None = None,
+    agent: int | None = None,
+    overrides: Sequence[str] = (),
+    plugins: bool = False,
+    fast: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Runs a node until it is stopped; what dies of it is started again, and the agent goes on where it was saved.
+
+    Args:
+        place: of the SuperLink.
+        data: the folder where the agent keeps its state.
+        key: the node's private key, which an authenticating SuperLink asks for.
+        agent: the place it asks for; unset, the server chooses.
+        overrides: ``environment.KEY=VALUE``, what is different at this site.
+        plugins: import the modules that the server's configuration names.
+        fast: take letters as soon as they come, by means internal to Flower.
+        say: told what people should know.
+
+    Raises:
+        FedraxError: an address, key or override that cannot be used.
+    """
+    place.check()
+    if fast and not is_tested():
+        say(f"this Flower is not one of {', '.join(TESTED)}, whose insides --fast needs: going on without")
+        fast = False
+    if key is not None and not key.is_file():
+        raise FedraxError(f"there is no key {key}; `fedrax certificates DIR --nodes N` makes keys")
+    if place.certificates is not None and key is None:
+        raise FedraxError(f"give --key, this node's private key, for example {place.certificates / 'nodes' / 'node-0'}")
+    data.mkdir(parents=True, exist_ok=True)
+    variables = environment(data.resolve() / "flower", fast=fast)
+    # A socket's path may have about a hundred characters, and only this user may look into the folder.
+    folder = Path(tempfile.mkdtemp(prefix="fedrax-"))
+    socket = folder / "agent"
+    port = free_port()
+    try:
+        with contextlib.ExitStack() as stack:
+            commands = {
+                "agent": home_command(socket, data, agent, overrides, plugins=plugins),
+                "supernode": supernode_command(place, socket, port, key, fast=fast),
+            }
+            if fast:
+                commands["worker"] = [sys.executable, "-m", "fedrax.runtime.flower.worker", f"127.0.0.1:{port}"]
+            parts = [
+                stack.enter_context(Watched(command, data / f"{name}.log", variables))
+                for name, command in commands.items()
+            ]
+            say(f"node at {place.address}; logs and state in {data}")
+            while True:
+                for part in parts:
+                    text = part.watch()
+                    if text:
+                        say(text)
+                time.sleep(LOOK_SECONDS)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def home_command(socket: Path, data: Path, agent: int | None, overrides: Sequence[str], *, plugins: bool) -> list[str]:
+    """The process that the agent lives in."""
+    command = [sys.executable, "-m", "fedrax.runtime.flower.home", "--socket", str(socket), "--data", str(data)]
+    if agent is not None:
+        command += ["--agent", str(agent)]
+    return [*command, *(["--plugins"] if plugins else []), *overrides]
+
+
+def supernode_command(place: Place, socket: Path, port: int, key: Path | None, *, fast: bool) -> list[str]:
+    """Flower's SuperNode, or ours around it, which looks for letters more often."""
+    command = [sys.executable, "-m", "fedrax.runtime.flower.quick"] if fast else [flower_command("flower-supernode")]
+    command += ["--superlink", place.address, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--node-config", f'{SOCKET}="{socket}"']
+    command += ["--insecure"] if place.authority is None else ["--root-certificates", str(place.authority)]
+    if key is not None:
+        command += ["--auth-supernode-private-key", str(key.resolve())]
+    return [*command, "--isolation", "process"] if fast else command

@@ -1,0 +1,64 @@
+"""The server's post over Flower's grid: messages are pushed and pulled, nothing blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedrax.runtime.flower.records import MESSAGE_TYPE, from_records, to_records
+from fedrax.runtime.remote.letters import Garbled, Letter
+from fedrax.runtime.remote.post import Answer, Lost, Post
+
+REASONS = {
+    1: "the node cannot load its ClientApp",
+    2: "the node's ClientApp failed",
+    3: "the letter expired",
+    4: "the answer expired",
+    5: "the node is not reachable",
+}
+"""Flower's error codes."""
+LOOK_SECONDS = 0.5
+"""Between two questions which nodes there are; each costs the SuperLink a transaction."""
+
+
+class FlowerPost(Post):
+    """Carries letters to the nodes of a Flower run."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self._known: set[int] = set()
+        self._looked = -LOOK_SECONDS
+
+    def addresses(self) -> set[int]:
+        """Flower's node ids; a node that died is among them for up to a minute."""
+        if self.now() - self._looked >= LOOK_SECONDS:
+            self._known = set(self.grid.get_node_ids())
+            self._looked = self.now()
+        return self._known
+
+    def send(self, address: int, letter: Letter, *, seconds: float) -> str:
+        """Pushes one message, which expires after so long."""
+        message = Message(to_records(letter), dst_node_id=address, message_type=MESSAGE_TYPE, ttl=max(seconds, 1.0))
+        (ticket,) = self.grid.push_messages([message])
+        return ticket
+
+    def collect(self, tickets: Iterable[str]) -> list[tuple[str, Answer]]:
+        """Pulls what has arrived."""
+        wanted = list(tickets)
+        if not wanted:
+            return []
+        return [(message.metadata.reply_to_message_id, answer(message)) for message in self.grid.pull_messages(wanted)]
+
+
+def answer(message: Message) -> Answer:
+    """What a message from a node is worth."""
+    if message.has_error():
+        reason = REASONS.get(message.error.code, f"Flower's error {message.error.code}")
+        detail = " ".join(str(message.error.reason or "").split())
+        return Lost(f"{reason}: {ascii(detail)[1:-1][:200]}" if detail else reason)
+    try:
+        return from_records(message.content)
+    except Garbled as error:
+        return error

@@ -1,0 +1,143 @@
+"""Flower's processes: started, watched, started again, and never left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from fedrax.errors import FedraxError
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Flower neither phones home nor installs anything."""
+STOP_SECONDS = 10.0
+AGAIN_SECONDS = 2.0
+"""Before a process that died is started again."""
+
+
+def environment(home: Path, *, fast: bool = False) -> dict[str, str]:
+    """The environment variables of Flower's processes; they start one another by name."""
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    quick = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05"} if fast else {}
+    return {**os.environ, **QUIET, **quick, "FLWR_HOME": str(home), "PATH": paths}
+
+
+class Watched:
+    """A process that is started again whenever it dies; a context manager that stops it."""
+
+    def __init__(self, command: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:
+        self.command, self.log, self.variables = list(command), log, dict(variables)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.died: float | None = None
+
+    def __enter__(self) -> Watched:
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fedrax.runtime.flower.leash", *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.variables,
+                start_new_session=True,
+            )
+
+    def watch(self) -> str | None:
+        """Starts the process again if it has been dead for a while; what to tell people, once for every death."""
+        assert self.process is not None
+        status = self.process.poll()
+        if status is None:
+            return None
+        if self.died is None:
+            self.died = time.monotonic()
+            return f"{Path(self.command[0]).name} ended ({status}), see {self.log}; it is started again"
+        if time.monotonic() - self.died >= AGAIN_SECONDS:
+            self.died = None
+            self._start()
+        return None
+
+    def stop(self) -> None:
+        """Ends it and all that it started."""
+        process = self.process
+        if process is None:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+                if number is signal.SIGTERM:
+                    # What it started may be slower than itself.
+                    time.sleep(0.2)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """``host:port``.
+
+    Raises:
+        FedraxError: anything else.
+    """
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise FedraxError(f"{text!r} is no address; give HOST:PORT, for example 127.0.0.1:9092")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def await_health(address: str, authority: Path | None, seconds: float) -> None:
+    """Waits until a SuperLink answers.
+
+    Raises:
+        FedraxError: it does not, within so many seconds.
+    """
+    scheme = "http" if authority is None else "https"
+    context = None if authority is None else ssl.create_default_context(cafile=str(authority))
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{scheme}://{address}/health", timeout=2, context=context),
+        ):
+            return
+        time.sleep(0.2)
+    raise FedraxError(f"no SuperLink answers at {address}; see its log, and whether the port is free")

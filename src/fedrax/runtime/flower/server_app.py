@@ -1,0 +1,63 @@
+"""Flower's ServerApp: the server's half of a federation, in a run directory like any other's."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedrax.api import default_directory, enable_compilation_cache
+from fedrax.config import resolve
+from fedrax.errors import FedraxError
+from fedrax.records.files import write_atomic
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.flower.post import FlowerPost
+from fedrax.runtime.flower.quick import hurry_pulls
+from fedrax.runtime.flower.watch import LOG, WHY, held
+from fedrax.runtime.remote.server import RemoteFederation
+from fedrax.runtime.training import train_run
+
+POLL_SECONDS = {False: 0.25, True: 0.02}
+"""Between two looks for answers, by whether the run is fast."""
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Trains what the run's configuration names, from the last checkpoint where there is one."""
+    settings = context.run_config
+    overrides = [*shlex.split(str(settings.get("overrides", ""))), "runtime=flower"]
+    config = resolve(str(settings["preset"]), overrides)
+    out = str(settings.get("directory", ""))
+    directory = RunDirectory.create(Path(out) if out else default_directory(config), resume=True)
+    enable_compilation_cache()
+    with held(directory.path):
+        try:
+            serve(grid, directory)
+        except FedraxError as error:
+            # Whoever watches over the run learns why it ended, and does not start it again.
+            write_atomic(directory.path / WHY, f"{error}\n")
+            raise
+
+
+def serve(grid: Grid, directory: RunDirectory) -> None:
+    """Trains the run in ``directory`` on the nodes that the grid reaches."""
+    config = resolve(directory.config)
+    if config.runtime.fast:
+        hurry_pulls()
+
+    def note(text: str) -> None:
+        with open(directory.path / LOG, "a") as log:
+            log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    federation = RemoteFederation(
+        config, FlowerPost(grid), directory, note=note, poll=POLL_SECONDS[config.runtime.fast]
+    )
+    try:
+        train_run(config, federation, directory, progress=False)
+    finally:
+        federation.close()

@@ -1,0 +1,247 @@
+"""``fedrax server``: a SuperLink, the run on it, and whatever it takes to keep both going."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+
+from fedrax.api import default_directory
+from fedrax.config import Config, resolve
+from fedrax.errors import FedraxError
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.flower.app import write_app
+from fedrax.runtime.flower.certificates import AUTHORITY, CERTIFICATE, KEY, NODES
+from fedrax.runtime.flower.processes import Watched, await_health, environment, is_loopback, split_address
+from fedrax.runtime.flower.status import Board
+from fedrax.runtime.flower.watch import LOG, WHY, Tail, is_held
+
+HEALTH_SECONDS = 60.0
+START_SECONDS = 120.0
+"""How long a submitted run may take until its server holds the run directory."""
+LOOK_SECONDS = 0.2
+TRIES = 5
+"""Submissions in a row that may fail without a round in between."""
+CONNECTION = "fedrax"
+"""What Flower's configuration calls the SuperLink."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a SuperLink is, and what proves who it is."""
+
+    address: str
+    certificates: Path | None
+    """The folder that ``fedrax certificates`` made; None for plain text, which only the loopback may carry."""
+
+    def check(self) -> None:
+        """Raises :class:`FedraxError` for an address that must not be used as it is."""
+        host, _ = split_address(self.address)
+        if self.certificates is None and not is_loopback(host):
+            raise FedraxError(
+                f"{self.address} is reached from other machines, and there are no certificates: make some with "
+                f"`fedrax certificates DIR --host {host}` and give --certificates DIR"
+            )
+        if self.certificates is not None and not (self.certificates / AUTHORITY).is_file():
+            raise FedraxError(f"{self.certificates} holds no {AUTHORITY}; `fedrax certificates DIR` makes one")
+
+    @property
+    def authority(self) -> Path | None:
+        """The certificate that the SuperLink's is signed by."""
+        return None if self.certificates is None else (self.certificates / AUTHORITY).resolve()
+
+
+def prepared(source: str | Path, overrides: Iterable[str], out: Path | None) -> RunDirectory:
+    """The run's directory with its configuration in it: a new one, or the one in ``out`` that is to be resumed.
+
+    Raises:
+        FedraxError: a configuration that cannot run on nodes, or a directory that cannot be used.
+    """
+    if out is not None and (out / "config.toml").is_file():
+        directory = RunDirectory.open(out)
+        if list(overrides):
+            raise FedraxError(
+                f"{out} holds a run already, which goes on as configured; give no overrides, or a new --out"
+            )
+        return directory
+    config = resolve(source, [*overrides, "runtime=flower"])
+    directory = RunDirectory.create(out or default_directory(config))
+    directory.write_config(config.to_toml())
+    return directory
+
+
+def serve(directory: RunDirectory, place: Place, *, progress: bool, meanwhile: Callable[[], list[str]] = list) -> None:
+    """Trains the run in ``directory`` to its end, whatever dies meanwhile.
+
+    Args:
+        place: where its SuperLink shall be.
+        progress: show who answers, live.
+        meanwhile: called all the time; what it says is shown.
+
+    Raises:
+        FedraxError: the run stopped for a reason that a person must mend.
+    """
+    place.check()
+    config = resolve(directory.config)
+    folder = directory.path.resolve()
+    flower = folder / "flower"
+    flower.mkdir(exist_ok=True)
+    variables = environment(flower, fast=config.runtime.fast)
+    (folder / WHY).unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        if is_held(folder):
+            raise FedraxError(f"another server trains the run in {folder}; wait for it or stop it")
+        link = stack.enter_context(
+            Watched(superlink_command(place, flower, config), flower / "superlink.log", variables)
+        )
+        await_health(place.address, place.authority, HEALTH_SECONDS)
+        execution = stack.enter_context(Watched(superexec_command(place), flower / "superexec.log", variables))
+        connect(place, flower)
+        register(place, variables)
+        app = write_app(flower / "app", {"preset": str(folder / "config.toml"), "directory": str(folder)})
+        board = stack.enter_context(Board(folder, config, enabled=progress))
+        tail = Tail(folder / LOG)
+        for words in supervised(folder, app, variables):
+            for text in [*(each.watch() or "" for each in (link, execution)), *meanwhile(), *words, *tail.lines()]:
+                if text:
+                    board.note(text)
+            board.refresh()
+            time.sleep(LOOK_SECONDS)
+    why = folder / WHY
+    if why.exists():
+        raise FedraxError(why.read_text().strip())
+
+
+def supervised(folder: Path, app: Path, variables: dict[str, str]) -> Iterator[list[str]]:
+    """Submits the run, and again whenever its server died; ends when the run has, or has said why it cannot.
+
+    Yields what to tell people, again and again while it waits.
+
+    Raises:
+        FedraxError: it cannot be submitted, or dies again and again without a round.
+    """
+    fruitless, rounds = 0, rounds_done(folder)
+    while True:
+        submit(app, variables)
+        submitted = time.monotonic()
+        started = False
+        while not _ended(folder):
+            alive = is_held(folder)
+            if started and not alive:
+                break
+            started = started or alive
+            if not started and time.monotonic() - submitted > START_SECONDS:
+                break
+            yield []
+        # The last moments: a server writes its summary, or why it stopped, before it lets go of the run.
+        if _ended(folder):
+            yield []
+            return
+        fruitless = fruitless + 1 if rounds_done(folder) == rounds else 1
+        rounds = rounds_done(folder)
+        if fruitless >= TRIES:
+            raise FedraxError(
+                f"the server ended {TRIES} times without finishing a round; see {folder / 'flower'}, mend it, and "
+                "start `fedrax server` with the same --out again"
+            )
+        yield ["the server ended; it is started again, from the last checkpoint"]
+
+
+def _ended(folder: Path) -> bool:
+    return not is_held(folder) and ((folder / "summary.json").exists() or (folder / WHY).exists())
+
+
+def rounds_done(folder: Path) -> int:
+    """Rounds that are safe in a checkpoint."""
+    from fedrax.records.checkpoint import latest_round
+
+    return latest_round(folder / "checkpoints") or 0
+
+
+def superlink_command(place: Place, folder: Path, config: Config) -> list[str]:
+    """Flower's SuperLink. Its state is kept in a file, so that nodes and the run outlive it, unless the run is fast."""
+    host, port = split_address(place.address)
+    command = [flower_command("flower-superlink"), "--host", host, "--port", str(port), "--isolation", "process"]
+    command += ["--disable-runtime-dependency-installation"]
+    if not config.runtime.fast:
+        command += ["--database", str(folder / "superlink.db")]
+    if place.certificates is None:
+        return [*command, "--insecure"]
+    names = {"--ssl-ca-certfile": AUTHORITY, "--ssl-certfile": CERTIFICATE, "--ssl-keyfile": KEY}
+    for flag, name in names.items():
+        command += [flag, str((place.certificates / name).resolve())]
+    return [*command, "--enable-supernode-auth"]
+
+
+def superexec_command(place: Place) -> list[str]:
+    """What starts the server's process; apart from the SuperLink, so that it outlives that."""
+    command = [flower_command("flower-superexec"), "--runtime-api-address", place.address]
+    return (
+        [*command, "--insecure"] if place.authority is None else [*command, "--root-certificates", str(place.authority)]
+    )
+
+
+def connect(place: Place, home: Path) -> None:
+    """Writes where Flower's own command line finds the SuperLink."""
+    settings: dict[str, object] = {"address": place.address}
+    settings |= {"insecure": True} if place.authority is None else {"root-certificates": str(place.authority)}
+    (home / "config.toml").write_text(tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: settings}}))
+
+
+def register(place: Place, variables: dict[str, str]) -> None:
+    """Registers the nodes' public keys with the SuperLink, each once; a node with another key is refused."""
+    if place.certificates is None:
+        return
+    for key in sorted((place.certificates / NODES).glob("*.pub")):
+        done = flwr(["supernode", "register", str(key.resolve()), CONNECTION], variables)
+        if done.returncode and "already" not in (done.stdout + done.stderr).lower():
+            raise FedraxError(f"the SuperLink does not take the key {key}: {last_line(done)}")
+
+
+def submit(app: Path, variables: dict[str, str]) -> None:
+    """Starts the run on the SuperLink.
+
+    Raises:
+        FedraxError: Flower does not take it.
+    """
+    done = flwr(["run", str(app), CONNECTION, "--format", "json"], variables)
+    try:
+        accepted = done.returncode == 0 and bool(json.loads(done.stdout).get("success", True))
+    except ValueError:
+        accepted = False
+    if not accepted:
+        raise FedraxError(f"Flower does not take the run: {last_line(done)}")
+
+
+def flwr(arguments: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Flower's command line."""
+    return subprocess.run(
+        [flower_command("flwr"), *arguments], env=variables, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def flower_command(name: str) -> str:
+    """The path of one of Flower's commands.
+
+    Raises:
+        FedraxError: Flower is not installed.
+    """
+    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if found is None:
+        raise FedraxError(f"{name} is not installed; pip install 'fedrax[flower]'")
+    return found
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command said last."""
+    lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else f"status {done.returncode}"

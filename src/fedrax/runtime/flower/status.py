@@ -1,0 +1,149 @@
+"""What is going on in a federation: who answered in the last round, how fast, with how many bytes, and why not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rich.console
+import rich.live
+import rich.table
+
+from fedrax.config import Config, resolve
+from fedrax.errors import FedraxError
+from fedrax.records.files import read_json
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.flower.watch import EXCHANGES, WHY, exchanges, is_held
+from fedrax.runtime.memory import size_text
+
+
+class Agents:
+    """The exchanges of a run so far, by agent; reads only what is new."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / EXCHANGES
+        self.place = 0
+        self.last: dict[int, dict[str, Any]] = {}
+        """Each agent's last exchange."""
+        self.totals: dict[int, dict[str, int]] = {}
+        self.round = -1
+
+    def read(self) -> None:
+        """Takes in the lines that came since."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self.place)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self.place += len(whole)
+        for line in whole.decode().splitlines():
+            row = json.loads(line)
+            agent = int(row["agent"])
+            self.last[agent] = row
+            self.round = max(self.round, int(row["round"]))
+            totals = self.totals.setdefault(agent, {"answered": 0, "asked": 0, "bytes_up": 0, "bytes_down": 0})
+            totals["asked"] += 1
+            totals["answered"] += row["outcome"] == "answered"
+            totals["bytes_up"] += row["bytes_up"]
+            totals["bytes_down"] += row["bytes_down"]
+
+    def table(self, title: str) -> rich.table.Table:
+        """One line for each agent."""
+        table = rich.table.Table(title=title, title_justify="left")
+        for column in ("agent", "round", "outcome", "seconds", "of them work", "up", "down", "answered", "why not"):
+            table.add_column(column, justify="left" if column in ("outcome", "why not") else "right")
+        for agent, row in sorted(self.last.items()):
+            totals = self.totals[agent]
+            table.add_row(
+                str(agent),
+                str(row["round"]),
+                row["outcome"],
+                f"{row['seconds']:.2f}",
+                f"{row['work_seconds']:.2f}",
+                size_text(totals["bytes_up"]),
+                size_text(totals["bytes_down"]),
+                f"{totals['answered']}/{totals['asked']}",
+                row["reason"][:80],
+            )
+        return table
+
+
+class Board:
+    """The live table of a server; plain lines where there is no terminal. A context manager."""
+
+    def __init__(self, folder: Path, config: Config, *, enabled: bool) -> None:
+        self.agents = Agents(folder)
+        self.config, self.enabled = config, enabled
+        self.console = rich.console.Console(file=sys.stdout)
+        self.live: rich.live.Live | None = None
+        self.shown = -1
+        if enabled and self.console.is_terminal:
+            self.live = rich.live.Live(console=self.console, auto_refresh=False)
+
+    def __enter__(self) -> Board:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.refresh()
+            self.live.stop()
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self.enabled:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def refresh(self) -> None:
+        """Shows the rounds that ended since."""
+        if not self.enabled:
+            return
+        self.agents.read()
+        if self.live is not None:
+            self.live.update(self.agents.table(self.config.name), refresh=True)
+        elif self.agents.round > self.shown:
+            self.shown = self.agents.round
+            rows = [row for row in self.agents.last.values() if row["round"] == self.shown]
+            answered = sum(row["outcome"] == "answered" for row in rows)
+            slowest = max(row["seconds"] for row in rows)
+            self.note(f"round {self.shown}: {answered} of {len(rows)} agents answered, the slowest in {slowest:.2f} s")
+
+
+def show_status(folder: Path) -> str:
+    """A run's state as text.
+
+    Raises:
+        FedraxError: it is no run of a federation.
+    """
+    directory = RunDirectory.open(folder)
+    if resolve(directory.config).runtime.kind != "flower":
+        raise FedraxError(f"{folder} is a simulation, which has no nodes; `fedrax report` and TensorBoard show it")
+    if directory.summary.exists():
+        state = "finished"
+    elif is_held(folder):
+        state = "training"
+    elif (folder / WHY).exists():
+        state = f"stopped: {(folder / WHY).read_text().strip()}"
+    else:
+        state = "not running; `fedrax server` with this --out continues it"
+    agents = Agents(folder)
+    agents.read()
+    members = read_json(folder / "members.json", "list of members") if (folder / "members.json").exists() else {}
+    console = rich.console.Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(agents.table(f"{folder}: {state}; {len(members)} nodes have joined"))
+    return console.export_text().rstrip()
+
+
+def outcomes(folder: Path) -> dict[str, int]:
+    """How many letters of a run were answered, late, absent or excluded."""
+    counts: dict[str, int] = {}
+    for row in exchanges(folder):
+        counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
+    return counts
