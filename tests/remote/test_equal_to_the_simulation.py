@@ -1,13 +1,20 @@
 """One configuration, two runtimes: a federation over letters gives the simulation's numbers."""
 
+import jax
 import numpy as np
 import pytest
+
 from federations import CASES, configured, remote, rounds_of, same, simulated
 
 SAME = ("return", "train_return", "agent_steps", "trajectories", "server_steps", "gradient_steps", "accepted")
 
 
-@pytest.mark.parametrize("case", CASES)
+FAST = ("fedpg-br", "fedavg-td3", "neighbours-ppo")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_the_numbers_are_the_simulations(case, tmp_path):
     config = configured(case)
     expected, measured = simulated(config, 4)
@@ -18,10 +25,4 @@ def test_the_numbers_are_the_simulations(case, tmp_path):
     same(state.server, expected.server)
     same(state.tally, expected.tally)
     for index, resident in enumerate(residents):
-        same(resident.stay.standing.agent.params, _row(expected.agents.params, index))
-
-
-def _row(tree, index):
-    import jax
-
-    return jax.tree.map(lambda x: x[0, index], tree)
+        same(resident.stay.standing.agent.params, jax.tree.map(lambda x, k=index: x[0, k], expected.agents.params))

@@ -13,6 +13,8 @@ WORK, WORKED = "work", "worked"
 EVALUATE, EVALUATED = "evaluate", "evaluated"
 LARGEST = 2**63
 """Integers are of 64 bits."""
+STRANGER = "stranger"
+"""The answer of a node that does not know the run (any more): it must join (again)."""
 REFUSED = "refused"
 """The node's answer to what it cannot do; its field ``reason`` says why."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fedrax.runtime.remote.checks import Rejected
-from fedrax.runtime.remote.letters import JOIN, Garbled, Letter
+from fedrax.runtime.remote.letters import JOIN, STRANGER, Garbled, Letter
 from fedrax.runtime.remote.members import Members
 from fedrax.runtime.remote.post import Answer, Lost, Post
 
@@ -216,9 +216,9 @@ class Inquiry:
         seconds = self.office.post.now() - pending.sent
         size = answer.size if isinstance(answer, Letter) else 0
         work = 0.0
-        if isinstance(answer, Lost):
-            outcome, reason = ABSENT, str(answer)
-            # It must join anew before it is asked again: it may not know the run any more.
+        if isinstance(answer, Lost) or (isinstance(answer, Letter) and answer.kind == STRANGER):
+            # It joins anew before it is asked again, in this round if there is time.
+            outcome, reason = ABSENT, str(answer) if isinstance(answer, Lost) else "its process has started anew"
             self.office.expel(agent)
         else:
             try:

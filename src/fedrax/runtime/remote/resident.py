@@ -26,7 +26,18 @@ from fedrax.federation import Tally
 from fedrax.records.checkpoint import latest_round, load_checkpoint, save_checkpoint
 from fedrax.records.files import read_json, write_json
 from fedrax.runtime.remote.arrays import form, packed, packed_size, unpacked
-from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, JOIN, JOINED, REFUSED, WORK, WORKED, Garbled, Letter
+from fedrax.runtime.remote.letters import (
+    EVALUATE,
+    EVALUATED,
+    JOIN,
+    JOINED,
+    REFUSED,
+    STRANGER,
+    WORK,
+    WORKED,
+    Garbled,
+    Letter,
+)
 from fedrax.runtime.remote.part import Order, Part, Standing, make_part, report_shapes
 
 logger = logging.getLogger(__name__)
@@ -72,7 +83,7 @@ class Resident:
                 return self._join(letter)
             stay = self.stay
             if stay is None or stay.run != letter.fields.get("run"):
-                return refused("the node has not joined this run")
+                return Letter(STRANGER)
             if letter.kind == WORK:
                 return stay.work(letter)
             if letter.kind == EVALUATE:

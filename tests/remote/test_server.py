@@ -1,0 +1,140 @@
+"""The server's half: it resumes, it leaves liars out, and no trajectory ever reaches it."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from fedrax.errors import FedraxError
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.remote.letters import WORK, Letter
+from fedrax.runtime.remote.post import LocalPost
+from fedrax.runtime.remote.server import RemoteFederation
+from fedrax.runtime.training import train_run
+
+from federations import configured, made, remote, rounds_of, same
+
+CASE = "fedavg-td3"
+
+
+def trained(config, folder, post):
+    directory = RunDirectory(made(folder))
+    federation = RemoteFederation(config, post, directory, note=lambda text: None)
+    train_run(config, federation, directory, progress=False)
+    return federation
+
+
+def records(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def test_a_server_that_stopped_goes_on_with_the_federation_intact(tmp_path):
+    config = configured(CASE)
+    _, residents, _ = remote(config, tmp_path / "whole")
+    nodes = {k: resident.answer for k, resident in enumerate(residents)}
+    trained(config, tmp_path / "whole" / "run", LocalPost(nodes))
+
+    class Stopped(Exception):
+        pass
+
+    asked = []
+
+    def stops(answer):
+        def node(letter):
+            asked.append(letter.kind)
+            if asked.count(WORK) == 8:
+                raise Stopped
+            return answer(letter)
+
+        return node
+
+    _, residents, _ = remote(config, tmp_path / "stopped")
+    nodes = {k: resident.answer for k, resident in enumerate(residents)}
+    with pytest.raises(Stopped):
+        trained(config, tmp_path / "stopped" / "run", LocalPost({k: stops(node) for k, node in nodes.items()}))
+    assert len(records(tmp_path / "stopped" / "run")) == 2
+    trained(config, tmp_path / "stopped" / "run", LocalPost(nodes))
+    assert records(tmp_path / "stopped" / "run") == records(tmp_path / "whole" / "run")
+
+
+def test_a_liar_changes_nothing_and_is_named(tmp_path):
+    config = configured(CASE, "runtime.quorum=0.5")
+    federation, residents, notes = remote(config, tmp_path)
+    honest = residents[2].answer
+
+    def poisons(letter):
+        answer = honest(letter)
+        if letter.kind != WORK:
+            return answer
+        numbers = np.frombuffer(answer.payload, np.float32).copy()
+        numbers[:5] = np.nan
+        return Letter(answer.kind, answer.fields, numbers.tobytes())
+
+    federation.office.post.nodes[102] = poisons
+    state, rows = rounds_of(federation, 2)
+    np.testing.assert_array_equal(rows["present"], [[2, 2]])
+    assert np.isfinite(state.server.params.actor.layers[0].weight).all()
+    assert any(note.startswith("agent 2 excluded: message") for note in notes)
+
+    # The same federation without that node comes to the same server.
+    alone, _, _ = remote(config, tmp_path / "alone")
+    del alone.office.post.nodes[102]
+    expected, _ = rounds_of(alone, 2)
+    same(state.server, expected.server, 1e-6)
+
+
+def test_the_log_says_what_became_of_every_letter(tmp_path):
+    config = configured(CASE, "runtime.gather=0")
+    federation, _, _ = remote(config, tmp_path)
+    del federation.office.post.nodes[101]
+    rounds_of(federation, 1)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "exchanges.jsonl").read_text().splitlines()]
+    assert [(row["agent"], row["outcome"]) for row in rows] == [(0, "answered"), (1, "absent"), (2, "answered")]
+    assert rows[0]["bytes_up"] > rows[0]["bytes_down"] / 2 > 0
+    assert rows[1]["bytes_up"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [(["seeds=2"], "set seeds=1"), (["strategy=central"], "collects what all agents see in one place")],
+)
+def test_what_cannot_run_on_nodes_is_refused(settings, why, tmp_path):
+    config = configured(CASE, *settings)
+    with pytest.raises(FedraxError, match=why):
+        RemoteFederation(config, LocalPost({}), RunDirectory(made(tmp_path)), note=lambda text: None)
+
+
+SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("fedpg-br", "distillation")]
+
+
+@pytest.mark.parametrize("case", ["fedavg-td3", "neighbours-ppo", *SLOW])
+def test_no_trajectory_leaves_a_node(case, tmp_path, monkeypatch):
+    """Every byte that travels is searched for the numbers that an agent observed, did and was rewarded with."""
+    seen = []
+
+    def note(*parts):
+        seen.extend(np.asarray(part, np.float32).ravel() for part in parts)
+
+    config = configured(case)
+    travelled = []
+    federation, _, _ = remote(config, tmp_path, watch=travelled.append)
+    kind = type(federation.federation.strategy)
+    real = kind.work
+
+    def spied(self, learner, agent, experience, clock):
+        jax.debug.callback(note, experience.observation, experience.reward, experience.action.astype(np.float32))
+        return real(self, learner, agent, experience, clock)
+
+    monkeypatch.setattr(kind, "work", spied)
+    rounds_of(federation, 2)
+    jax.effects_barrier()
+    numbers = np.unique(np.concatenate(seen))
+    # Small whole numbers, halves and the like may well be in a message for other reasons.
+    telling = [x for x in numbers.astype(np.float32) if abs(x) > 1e-3 and (np.float64(x) * 1024) % 1 != 0]
+    assert len(telling) > 50
+    sent = b"\n".join(travelled)
+    found = [x for x in telling if x.tobytes() in sent]
+    # By chance some four bytes of a weight equal four of an observation; a trajectory would be found whole.
+    assert len(found) < 0.02 * len(telling)
