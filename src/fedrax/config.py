@@ -165,6 +165,11 @@ class RuntimeConfig(Model):
         gt=0,
         description="flower: rounds between saves of an agent on its node; more where replays are large",
     )
+    staleness: int = pydantic.Field(
+        0,
+        ge=0,
+        description="flower: rounds overlap, and an answer may be of a model so many rounds old; 0: they do not",
+    )
     fast: bool = pydantic.Field(
         False, description="flower: nodes and server look for messages more often, by means internal to Flower"
     )

@@ -65,6 +65,8 @@ class Strategy(eqx.Module):
     needs: ClassVar[Needs] = Needs()
     personal: ClassVar[bool] = False
     """Every agent keeps a policy of its own, and what is evaluated and handed out is those, not the server's."""
+    bears_stale: ClassVar[bool] = False
+    """A message still means something to a server that has moved on meanwhile, so that rounds may overlap."""
     common_start: ClassVar[bool] = False
     """All agents start from the same networks, which are also what the server starts from."""
 

@@ -78,6 +78,7 @@ class Distillation(FedAvg):
     """Federated averaging of critics' heads and actors, then distillation of the heads at the server and at agents."""
 
     needs: ClassVar[Needs] = Needs(learner="td3")
+    bears_stale: ClassVar[bool] = False
 
     version: Literal["representations", "gaussian", "sccd", "statistics"] = option(
         "sccd",

@@ -61,6 +61,7 @@ class FedAvg(Strategy):
     """The server moves along the aggregate of the agents' changes of the networks."""
 
     common_start: ClassVar[bool] = True
+    bears_stale: ClassVar[bool] = True
 
     server_learning_rate: float = option(
         1.0, "how far the server moves along the aggregate of the changes (1: to the average)", minimum=0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -64,6 +64,8 @@ class Scaffold(FedAvg):
     plain gradient descent that is the paper's second option, ``c_i - c + (x - y_i) / (K eta)``, exactly; unlike that
     formula it is one under Adam too, where the correction belongs before the moments.
     """
+
+    bears_stale: ClassVar[bool] = False
 
     def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> ControlServer:
         """The common networks, and no correction."""

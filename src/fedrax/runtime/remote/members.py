@@ -23,6 +23,8 @@ class Member:
     name: str
     """What it calls itself, the same after a restart."""
     address: int
+    done: int
+    """The number of the round it would do next, as it says."""
 
 
 class Members:
@@ -61,7 +63,7 @@ class Members:
         holder = self.present.get(index)
         if holder is not None and holder.address != address and holder.address in addresses:
             raise Rejected(f"agent {index} is another node, which is there")
-        self.present[index] = member = Member(index, name, address)
+        self.present[index] = member = Member(index, name, address, int(fields["done"]))
         if name not in self.names:
             self.names[name] = index
             write_json(self.file, self.names)
@@ -79,6 +81,10 @@ class Members:
         if wanted in taken:
             raise Rejected(f"it asks to be agent {wanted}, which is another node")
         return wanted
+
+    def name_of(self, index: int) -> str:
+        """The name of the node that holds a place; empty where none ever did."""
+        return next((name for name, place in self.names.items() if place == index), "")
 
     def forget(self, addresses: set[int]) -> None:
         """Removes the members whose node is gone; their places stay theirs."""

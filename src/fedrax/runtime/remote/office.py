@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from fedrax.runtime.remote.checks import Rejected
 from fedrax.runtime.remote.letters import JOIN, STRANGER, Garbled, Letter
@@ -53,6 +53,15 @@ class Pending(NamedTuple):
     """None for a letter that asks a node to join."""
     sent: float
     size: int
+    owner: Correspondent | None
+    """Who is told of the answer; nobody of a letter that asks a node to join."""
+
+
+class Correspondent(Protocol):
+    """Whoever sends letters through an office."""
+
+    def take(self, pending: Pending, answer: Answer, ticket: str) -> None:
+        """Takes the answer to a letter of its."""
 
 
 class Office:
@@ -90,7 +99,7 @@ class Office:
             if not told and waited > seconds:
                 told = True
                 self.note(f"{len(self.members.present)} agents of at least {enough} have joined; waiting for more")
-            self._turn(None)
+            self.turn()
 
     def ask(
         self, questions: Mapping[int, Question], *, enough: int, seconds: float
@@ -116,10 +125,10 @@ class Office:
                 count = len(inquiry.results)
                 self.note(f"{count} agents of at least {enough} answered within {seconds:g} s; waiting for more")
             inquiry.send(max(deadline - self.post.now(), 1.0) if in_time else seconds)
-            self._turn(inquiry)
+            self.turn()
         return inquiry.results, inquiry.close()
 
-    def _turn(self, inquiry: Inquiry | None) -> None:
+    def turn(self) -> None:
         """Looks once at who is there and what has arrived."""
         if self.post.now() - self.looked >= LOOK_SECONDS:
             self.looked = self.post.now()
@@ -127,10 +136,10 @@ class Office:
         arrived = self.post.collect(list(self.pending))
         for ticket, answer in arrived:
             pending = self.pending.pop(ticket)
-            if pending.agent is None:
+            if pending.owner is None:
                 self._joined(pending, answer)
-            elif inquiry is not None:
-                inquiry.take(pending, answer, ticket)
+            else:
+                pending.owner.take(pending, answer, ticket)
         if not arrived:
             self.post.wait(self.poll)
 
@@ -145,7 +154,7 @@ class Office:
         for address in addresses - set(known) - asked:
             if self.not_before.get(address, 0.0) <= self.post.now():
                 letter = Letter(JOIN, {"run": self.run, "config": self.config})
-                self._post(address, None, letter, JOIN_SECONDS)
+                self.send(address, None, letter, JOIN_SECONDS, None)
 
     def _joined(self, pending: Pending, answer: Answer) -> None:
         try:
@@ -161,9 +170,10 @@ class Office:
         """Forgets where an agent is: it has to join again."""
         self.members.present.pop(index, None)
 
-    def _post(self, address: int, agent: int | None, letter: Letter, seconds: float) -> str:
+    def send(self, address: int, agent: int | None, letter: Letter, seconds: float, owner: Correspondent | None) -> str:
+        """Sends a letter that is worth answering for so long; its ``owner`` takes the answer. Returns its ticket."""
         ticket = self.post.send(address, letter, seconds=seconds)
-        self.pending[ticket] = Pending(address, agent, self.post.now(), letter.size)
+        self.pending[ticket] = Pending(address, agent, self.post.now(), letter.size, owner)
         return ticket
 
 
@@ -177,8 +187,6 @@ class Inquiry:
         self.records: dict[int, Record] = {}
         self.tickets: dict[int, str] = {}
         """The letter under way to each agent."""
-        self.asked: dict[int, int] = {}
-        """The address each agent was last asked at."""
 
     @property
     def open(self) -> bool:
@@ -203,15 +211,13 @@ class Inquiry:
         office = self.office
         for agent, member in sorted(office.members.present.items()):
             if agent in self.questions and self._may_answer(agent) and agent not in self.tickets:
-                self.tickets[agent] = office._post(member.address, agent, self.questions[agent].letter, seconds)
-                self.asked[agent] = member.address
+                letter = self.questions[agent].letter
+                self.tickets[agent] = office.send(member.address, agent, letter, seconds, self)
 
     def take(self, pending: Pending, answer: Answer, ticket: str) -> None:
         """Uses an answer, or says why not."""
         agent = pending.agent
         assert agent is not None
-        if self.tickets.get(agent) != ticket:
-            return
         del self.tickets[agent]
         seconds = self.office.post.now() - pending.sent
         size = answer.size if isinstance(answer, Letter) else 0
@@ -231,12 +237,11 @@ class Inquiry:
             except Rejected as error:
                 outcome, reason = EXCLUDED, str(error)
                 self.office.expel(agent)
-        self.records[agent] = Record(agent, self._name(agent), outcome, seconds, work, pending.size, size, reason)
+        self.records[agent] = Record(
+            agent, self.office.members.name_of(agent), outcome, seconds, work, pending.size, size, reason
+        )
         if reason:
             self.office.note(f"agent {agent} {outcome}: {reason}")
-
-    def _name(self, agent: int) -> str:
-        return next((name for name, index in self.office.members.names.items() if index == agent), "")
 
     def close(self) -> list[Record]:
         """A record for every agent asked; letters still under way are no longer waited for."""
@@ -245,8 +250,12 @@ class Inquiry:
                 pending = self.office.pending.pop(self.tickets[agent])
                 seconds = self.office.post.now() - pending.sent
                 reason = "no answer before the deadline"
-                self.records[agent] = Record(agent, self._name(agent), LATE, seconds, 0.0, pending.size, 0, reason)
+                self.records[agent] = Record(
+                    agent, self.office.members.name_of(agent), LATE, seconds, 0.0, pending.size, 0, reason
+                )
                 self.office.note(f"agent {agent} {LATE}: {reason}")
             elif agent not in self.records:
-                self.records[agent] = Record(agent, self._name(agent), ABSENT, 0.0, 0.0, 0, 0, "no node")
+                self.records[agent] = Record(
+                    agent, self.office.members.name_of(agent), ABSENT, 0.0, 0.0, 0, 0, "no node"
+                )
         return [self.records[agent] for agent in sorted(self.records)]

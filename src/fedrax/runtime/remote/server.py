@@ -7,6 +7,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,11 +24,12 @@ from fedrax.runtime.base import Simulation
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.programs import close_round
 from fedrax.runtime.remote.arrays import form, packed, unpacked
-from fedrax.runtime.remote.checks import Rejected, WorkCheck, check_letter
+from fedrax.runtime.remote.checks import Rejected, WorkCheck, Worked, check_letter
 from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, WORK, Field, Garbled, Letter
 from fedrax.runtime.remote.members import Members
 from fedrax.runtime.remote.office import Office, Question, Record
 from fedrax.runtime.remote.part import Order, report_shapes
+from fedrax.runtime.remote.pipeline import Pipeline
 from fedrax.runtime.remote.post import Post
 from fedrax.runtime.remote.resident import order_shapes
 from fedrax.seeds import derive
@@ -65,6 +67,13 @@ class RemoteFederation(Simulation):
                 f"strategy {federation.strategy.name!r} collects what all agents see in one place, which "
                 "runtime=flower is there to avoid; choose another strategy, or runtime=simulation"
             )
+        if config.runtime.staleness and not federation.strategy.bears_stale:
+            raise FedraxError(
+                f"runtime.staleness = {config.runtime.staleness} is not allowed with strategy "
+                f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set runtime.staleness=0"
+            )
+        if config.runtime.staleness and federation.participants < federation.agents:
+            raise FedraxError("runtime.staleness keeps all agents busy; set federation.participation=1")
         self.replay_bytes = 0
         self.seeded: int | None = None
         """The round that the seeds of the server's own environments are of."""
@@ -77,6 +86,14 @@ class RemoteFederation(Simulation):
         self.check = WorkCheck(
             self.message, self.report, max_norm=config.runtime.max_norm, max_steps=self._most_steps()
         )
+        self.pipeline: Pipeline | None = None
+        if config.runtime.staleness:
+            self.pipeline = Pipeline(
+                self.office,
+                lambda answer, agent, turn: self._checked(agent, turn, answer),
+                staleness=config.runtime.staleness,
+                seconds=config.runtime.deadline,
+            )
         self._opening = jax.jit(self._opened)
         self._exchanging = jax.jit(federation.exchange)
         self._finishing = jax.jit(federation.strategy.finish)
@@ -151,10 +168,16 @@ class RemoteFederation(Simulation):
         key = derive(jax.random.key(self.config.seed), "round", index)
         downlink, roster = self._opening(state.server, key)
         ids = [int(agent) for agent in np.asarray(roster.ids)]
-        questions = {
-            agent: self._work(row, agent, index, downlink, roster, state.tally) for row, agent in enumerate(ids)
-        }
-        answers, records = self.office.ask(questions, enough=self.quorum, seconds=self.config.runtime.deadline)
+        rows = {agent: row for row, agent in enumerate(ids)}
+
+        def order(agent: int, turn: int) -> Letter:
+            return self._order(rows[agent], agent, turn, downlink, roster, state.tally)
+
+        if self.pipeline is not None:
+            answers, records = self.pipeline.gather(index, order, agents=ids, enough=self.quorum)
+        else:
+            questions = {agent: Question(order(agent, index), partial(self._checked, agent, index)) for agent in ids}
+            answers, records = self.office.ask(questions, enough=self.quorum, seconds=self.config.runtime.deadline)
         self._record(index, records)
         if len(answers) < self.quorum:
             raise FedraxError(
@@ -204,18 +227,20 @@ class RemoteFederation(Simulation):
             reported=reported,
         )
 
-    def _work(self, row: int, agent: int, index: int, downlink: PyTree, roster: Roster, tally: Tally) -> Question:
+    def _checked(self, agent: int, turn: int, answer: Letter) -> Worked:
+        return self.check(answer, run=self.office.run, round=turn, agent=agent)
+
+    def _order(self, row: int, agent: int, turn: int, downlink: PyTree, roster: Roster, tally: Tally) -> Letter:
         """What one participant is asked to do."""
         parcel = self.federation.strategy.outgoing(downlink, agent)
         order = Order(roster.ids, roster.byzantine, jnp.asarray(row, jnp.int32), tally)
         fields: dict[str, Field] = {
             "run": self.office.run,
-            "round": index,
+            "round": turn,
             "agent": agent,
             "form": form((parcel, order_shapes(len(roster.ids)))),
         }
-        letter = Letter(WORK, fields, packed((parcel, order)))
-        return Question(letter, lambda answer: self.check(answer, run=self.office.run, round=index, agent=agent))
+        return Letter(WORK, fields, packed((parcel, order)))
 
     @property
     def exchanges(self) -> str:

@@ -1,0 +1,134 @@
+"""Overlapped rounds: every node has a second order waiting while it works on the first, and the server waits for few.
+
+An answer may then belong to an older model than the server's. It is used as long as it is at most so many rounds old;
+FedAvg's updates are changes, which still mean something there (FedBuff: Nguyen et al., 2022).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fedrax.runtime.remote.checks import Rejected
+from fedrax.runtime.remote.letters import STRANGER, Garbled, Letter
+from fedrax.runtime.remote.office import ABSENT, ANSWERED, EXCLUDED, Office, Pending, Record
+from fedrax.runtime.remote.post import Answer, Lost
+
+DEPTH = 2
+"""Orders that a node has at a time: it works on one while the answer to the other travels."""
+
+
+class Ordered(NamedTuple):
+    """An order under way."""
+
+    turn: int
+    """Its number in the agent's own count, which is what the node calls a round."""
+    version: int
+    """The server's round whose model it was sent with."""
+
+
+class Arrived(NamedTuple):
+    """A usable answer that waits to be combined."""
+
+    version: int
+    content: Any
+    record: Record
+
+
+class Pipeline:
+    """The orders of all agents, from round to round."""
+
+    def __init__(
+        self, office: Office, check: Callable[[Letter, int, int], Any], *, staleness: int, seconds: float
+    ) -> None:
+        """Args:
+        check: ``check(answer, agent, turn)``: the answer's content, or :class:`Rejected`.
+        staleness: the most rounds by which an answer's model may be older than the server's.
+        seconds: how long an order is worth doing.
+        """
+        self.office, self.check, self.staleness, self.seconds = office, check, staleness, seconds
+        self.under_way: dict[str, Ordered] = {}
+        self.orders: dict[int, set[str]] = {}
+        """The tickets of each agent."""
+        self.turns: dict[int, int] = {}
+        self.arrived: dict[int, deque[Arrived]] = {}
+        self.failed: list[Record] = []
+        """Answers since the last round that are not used."""
+
+    def gather(
+        self, version: int, order: Callable[[int, int], Letter], *, agents: list[int], enough: int
+    ) -> tuple[dict[int, Any], list[Record]]:
+        """Waits until ``enough`` of the agents have answered, keeping all of them busy with ``order(agent, turn)``.
+
+        Returns:
+            One answer's content for each agent that has one, the oldest, and a record of each answer used or not.
+        """
+        started, told = self.office.post.now(), False
+        while True:
+            self._drop_stale(version)
+            ready = [agent for agent in agents if self.arrived.get(agent)]
+            if len(ready) >= enough:
+                break
+            if not told and self.office.post.now() - started > self.seconds:
+                told = True
+                self.office.note(f"{len(ready)} agents of at least {enough} answered; waiting for more")
+            for agent in agents:
+                self._order(agent, version, order)
+            self.office.turn()
+        used = {agent: self.arrived[agent].popleft() for agent in ready}
+        records, self.failed = [*self.failed, *(each.record for each in used.values())], []
+        return {agent: each.content for agent, each in used.items()}, records
+
+    def _order(self, agent: int, version: int, order: Callable[[int, int], Letter]) -> None:
+        """Fills up an agent's orders."""
+        member = self.office.members.present.get(agent)
+        if member is None:
+            return
+        tickets = self.orders.setdefault(agent, set())
+        while len(tickets) + len(self.arrived.get(agent, ())) < DEPTH:
+            turn = max(self.turns.get(agent, 0), member.done)
+            ticket = self.office.send(member.address, agent, order(agent, turn), self.seconds, self)
+            self.under_way[ticket] = Ordered(turn, version)
+            tickets.add(ticket)
+            self.turns[agent] = turn + 1
+
+    def take(self, pending: Pending, answer: Answer, ticket: str) -> None:
+        """Keeps an answer, or says why not."""
+        agent = pending.agent
+        assert agent is not None
+        turn, version = self.under_way.pop(ticket)
+        self.orders[agent].discard(ticket)
+        seconds = self.office.post.now() - pending.sent
+        size = answer.size if isinstance(answer, Letter) else 0
+
+        def record(outcome: str, reason: str, work: float = 0.0) -> Record:
+            name = self.office.members.name_of(agent)
+            return Record(agent, name, outcome, seconds, work, pending.size, size, reason)
+
+        if isinstance(answer, Lost) or (isinstance(answer, Letter) and answer.kind == STRANGER):
+            reason = str(answer) if isinstance(answer, Lost) else "its process has started anew"
+            self._fail(record(ABSENT, reason))
+            return
+        try:
+            if isinstance(answer, Garbled):
+                raise Rejected(str(answer))
+            content = self.check(answer, agent, turn)
+        except Rejected as error:
+            self._fail(record(EXCLUDED, str(error)))
+            return
+        kept = Arrived(version, content, record(ANSWERED, "", float(answer.fields["seconds"])))
+        self.arrived.setdefault(agent, deque()).append(kept)
+
+    def _fail(self, record: Record) -> None:
+        self.failed.append(record)
+        self.office.note(f"agent {record.agent} {record.outcome}: {record.reason}")
+        self.office.expel(record.agent)
+
+    def _drop_stale(self, version: int) -> None:
+        for waiting in self.arrived.values():
+            while waiting and version - waiting[0].version > self.staleness:
+                old = waiting.popleft()
+                reason = f"{version - old.version} rounds old, and runtime.staleness = {self.staleness}"
+                self.failed.append(old.record._replace(outcome=EXCLUDED, reason=reason))
+                self.office.note(f"agent {old.record.agent} {EXCLUDED}: {reason}")
