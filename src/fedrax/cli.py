@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -249,6 +250,15 @@ def _sweep(options: argparse.Namespace) -> int:
     return api.sweep(options.file, jobs=options.jobs, retry=options.retry).status
 
 
+def _stop_in_order() -> None:
+    """Lets a request to stop end what the command has started, as an interrupt does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
 def _server(options: argparse.Namespace) -> None:
     from fedrax.api import Run
     from fedrax.runtime.flower import needed
@@ -256,6 +266,7 @@ def _server(options: argparse.Namespace) -> None:
     needed()
     from fedrax.runtime.flower.serving import Place, prepared, serve
 
+    _stop_in_order()
     place = Place(options.superlink, options.certificates)
     place.check()
     directory = prepared(options.source, options.overrides, options.out)
@@ -270,6 +281,7 @@ def _node(options: argparse.Namespace) -> None:
     from fedrax.runtime.flower.node import run_node
     from fedrax.runtime.flower.serving import Place
 
+    _stop_in_order()
     own = [] if options.environment is None else [f"environment.id={options.environment}"]
     run_node(
         Place(options.superlink, options.certificates),

@@ -30,6 +30,7 @@ def _answer(resident: Resident, visitor: Connection) -> None:
     except Garbled as error:
         reply = refused(str(error))
     visitor.send_bytes(to_bytes(reply))
+    resident.rest()
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from fedrax.errors import FedraxError
 from fedrax.runtime.flower.client_app import SOCKET
 from fedrax.runtime.flower.processes import Watched, environment, free_port
 from fedrax.runtime.flower.quick import TESTED, is_tested
-from fedrax.runtime.flower.serving import Place, flower_command
+from fedrax.runtime.flower.serving import Place, flower_command, quick_command
 
 LOOK_SECONDS = 0.2
 
@@ -54,7 +54,7 @@ def run_node(
     if place.certificates is not None and key is None:
         raise FedraxError(f"give --key, this node's private key, for example {place.certificates / 'nodes' / 'node-0'}")
     data.mkdir(parents=True, exist_ok=True)
-    variables = environment(data.resolve() / "flower", fast=fast)
+    variables = environment(data.resolve() / "flower")
     # A socket's path may have about a hundred characters, and only this user may look into the folder.
     folder = Path(tempfile.mkdtemp(prefix="fedrax-"))
     socket = folder / "agent"
@@ -92,7 +92,7 @@ def home_command(socket: Path, data: Path, agent: int | None, overrides: Sequenc
 
 def supernode_command(place: Place, socket: Path, port: int, key: Path | None, *, fast: bool) -> list[str]:
     """Flower's SuperNode, or ours around it, which looks for letters more often."""
-    command = [sys.executable, "-m", "fedrax.runtime.flower.quick"] if fast else [flower_command("flower-supernode")]
+    command = quick_command("supernode") if fast else [flower_command("flower-supernode")]
     command += ["--superlink", place.address, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--node-config", f'{SOCKET}="{socket}"']
     command += ["--insecure"] if place.authority is None else ["--root-certificates", str(place.authority)]

@@ -19,7 +19,7 @@ REASONS = {
     5: "the node is not reachable",
 }
 """Flower's error codes."""
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 """Between two questions which nodes there are; each costs the SuperLink a transaction."""
 
 

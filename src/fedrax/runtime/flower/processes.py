@@ -30,11 +30,10 @@ AGAIN_SECONDS = 2.0
 """Before a process that died is started again."""
 
 
-def environment(home: Path, *, fast: bool = False) -> dict[str, str]:
+def environment(home: Path) -> dict[str, str]:
     """The environment variables of Flower's processes; they start one another by name."""
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    quick = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05"} if fast else {}
-    return {**os.environ, **QUIET, **quick, "FLWR_HOME": str(home), "PATH": paths}
+    return {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": paths}
 
 
 class Watched:

@@ -9,13 +9,20 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
+import sys
 import time
+from collections.abc import Awaitable, Callable
 from types import FunctionType, SimpleNamespace
+from typing import Any
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 TESTED = ("1.41", "1.42")
 """Versions of Flower whose insides these are."""
-LONGEST_WAIT = 0.02
-"""Seconds."""
+LONGEST_WAIT = 0.15
+"""Seconds between two looks of a SuperNode; each is a request that both ends have to serve."""
+PULL_WAIT = 0.02
+"""Seconds before an array that has not arrived is looked for again."""
 
 
 def is_tested() -> bool:
@@ -28,7 +35,7 @@ def hurry_pulls() -> None:
     if not is_tested():
         return
     module = importlib.import_module("flwr.supercore.inflatable.inflatable_utils")
-    quick = {"initial_backoff": LONGEST_WAIT, "backoff_cap": LONGEST_WAIT * 10}
+    quick = {"initial_backoff": PULL_WAIT, "backoff_cap": PULL_WAIT * 10}
     for function in vars(module).values():
         if isinstance(function, FunctionType) and quick.keys() & inspect.signature(function).parameters.keys():
             _set_defaults(function, quick)
@@ -43,16 +50,75 @@ def _set_defaults(function: FunctionType, values: dict[str, float]) -> None:
         function.__kwdefaults__ |= {name: value for name, value in values.items() if name in function.__kwdefaults__}
 
 
+class WholeBodies:
+    """An ASGI application that is given every request's body in one piece.
+
+    Flower's servers hand a body on through layers that make tasks for every piece of it, and with TLS a piece is 16 kB:
+    a million weights then cost a third of a second of computing at every hop.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Callable[..., Any]) -> None:
+        """Waits for the whole request, then hands it on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        pieces: list[bytes] = []
+        message: dict[str, Any] = {"more_body": True}
+        while message.get("more_body", False):
+            message = await receive()
+            if message["type"] != "http.request":
+                break
+            pieces.append(message.get("body", b""))
+        first: list[dict[str, Any]] = [{"type": "http.request", "body": b"".join(pieces), "more_body": False}]
+        if message["type"] != "http.request":
+            first = [message]
+
+        async def whole() -> dict[str, Any]:
+            return first.pop() if first else await receive()
+
+        await self.app(scope, whole, send)
+
+
+def take_bodies_whole() -> None:
+    """Lets the servers of this process read requests with :class:`WholeBodies`."""
+    config = importlib.import_module("uvicorn").Config
+    load = config.load
+
+    def loaded(self: Any) -> None:
+        load(self)
+        self.loaded_app = WholeBodies(self.loaded_app)
+
+    config.load = loaded
+
+
+def hurry_supernode() -> None:
+    """Lets a SuperNode of this process never wait for long."""
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    clock = SimpleNamespace(**{name: getattr(time, name) for name in dir(time) if not name.startswith("_")})
+    clock.sleep = lambda seconds: time.sleep(min(seconds, LONGEST_WAIT))
+    vars(loop)["time"] = clock
+
+
+COMMANDS = {
+    "supernode": ("flwr.supernode.cli.flower_supernode", "flower_supernode"),
+    "superlink": ("flwr.superlink.cli.flower_superlink", "flower_superlink"),
+}
+"""Where Flower keeps its commands."""
+
+
 def main() -> None:
-    """``flower-supernode`` that never waits for long."""
-    command = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    """``python -m fedrax.runtime.flower.quick supernode|superlink ...``: Flower's command of that name, in a hurry."""
+    module, name = COMMANDS[sys.argv.pop(1)]
+    command = getattr(importlib.import_module(module), name)
     if is_tested():
         hurry_pulls()
-        loop = importlib.import_module("flwr.supernode.start_client_internal")
-        clock = SimpleNamespace(**{name: getattr(time, name) for name in dir(time) if not name.startswith("_")})
-        clock.sleep = lambda seconds: time.sleep(min(seconds, LONGEST_WAIT))
-        vars(loop)["time"] = clock
-    command.flower_supernode()
+        take_bodies_whole()
+        if name == "flower_supernode":
+            hurry_supernode()
+    command()
 
 
 if __name__ == "__main__":

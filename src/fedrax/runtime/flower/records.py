@@ -1,24 +1,25 @@
-"""Letters as Flower's records, and back: one table of scalars, one array of bytes, nothing else."""
+"""Letters as Flower's records, and back: one table of scalars, one row of bytes, nothing else.
+
+Flower moves every record as an object of its own, in a request of its own at every hop, and objects that are equal only
+once. So a letter is two records, and what is the same for all nodes is in one of them.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 
 from fedrax.runtime.remote.letters import Garbled, Letter
 
 HEADER, PAYLOAD, KIND = "header", "payload", "kind"
 MESSAGE_TYPE = "query.letter"
 """Under which every letter travels, either way."""
-NUMPY = "numpy.ndarray"
-"""Flower's name of the one encoding that is accepted; it is read without pickle."""
 
 
 def to_records(letter: Letter) -> RecordDict:
     """The letter for Flower."""
     records = RecordDict({HEADER: ConfigRecord({KIND: letter.kind, **letter.fields})})
     if letter.payload:
-        records[PAYLOAD] = ArrayRecord({PAYLOAD: Array(np.frombuffer(letter.payload, np.uint8))})
+        records[PAYLOAD] = ConfigRecord({PAYLOAD: letter.payload})
     return records
 
 
@@ -44,16 +45,7 @@ def from_records(records: RecordDict) -> Letter:
 def _payload(record: object) -> bytes:
     if record is None:
         return b""
-    if not isinstance(record, ArrayRecord) or list(record) != [PAYLOAD]:
-        raise Garbled("a payload that is not one array")
-    array = record[PAYLOAD]
-    if array.stype != NUMPY or array.dtype != "uint8":
-        raise Garbled(f"a payload of {ascii(array.dtype)[:20]} where bytes are expected")
-    try:
-        content = array.numpy()
-    except Exception as error:
-        # Flower reads the array's own header, which a node may have written as it liked.
-        raise Garbled(f"a payload that cannot be read: {type(error).__name__}") from None
-    if content.dtype != np.uint8 or content.ndim != 1:
-        raise Garbled("a payload that is not a row of bytes")
-    return bytes(content.tobytes())
+    content = record[PAYLOAD] if isinstance(record, ConfigRecord) and list(record) == [PAYLOAD] else None
+    if not isinstance(content, bytes):
+        raise Garbled("a payload that is not one row of bytes")
+    return content

@@ -20,7 +20,7 @@ from fedrax.runtime.flower.watch import LOG, WHY, held
 from fedrax.runtime.remote.server import RemoteFederation
 from fedrax.runtime.training import train_run
 
-POLL_SECONDS = {False: 0.25, True: 0.02}
+POLL_SECONDS = {False: 0.25, True: 0.1}
 """Between two looks for answers, by whether the run is fast."""
 
 app = ServerApp()

@@ -95,7 +95,7 @@ def serve(directory: RunDirectory, place: Place, *, progress: bool, meanwhile: C
     folder = directory.path.resolve()
     flower = folder / "flower"
     flower.mkdir(exist_ok=True)
-    variables = environment(flower, fast=config.runtime.fast)
+    variables = environment(flower)
     (folder / WHY).unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
         if is_held(folder):
@@ -170,7 +170,8 @@ def rounds_done(folder: Path) -> int:
 def superlink_command(place: Place, folder: Path, config: Config) -> list[str]:
     """Flower's SuperLink. Its state is kept in a file, so that nodes and the run outlive it, unless the run is fast."""
     host, port = split_address(place.address)
-    command = [flower_command("flower-superlink"), "--host", host, "--port", str(port), "--isolation", "process"]
+    command = quick_command("superlink") if config.runtime.fast else [flower_command("flower-superlink")]
+    command += ["--host", host, "--port", str(port), "--isolation", "process"]
     command += ["--disable-runtime-dependency-installation"]
     if not config.runtime.fast:
         command += ["--database", str(folder / "superlink.db")]
@@ -239,6 +240,11 @@ def flower_command(name: str) -> str:
     if found is None:
         raise FedraxError(f"{name} is not installed; pip install 'fedrax[flower]'")
     return found
+
+
+def quick_command(name: str) -> list[str]:
+    """One of Flower's commands with shorter waits."""
+    return [sys.executable, "-m", "fedrax.runtime.flower.quick", name]
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:

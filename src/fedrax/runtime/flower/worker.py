@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from fedrax.runtime.flower.quick import LONGEST_WAIT, hurry_pulls
+from fedrax.runtime.flower.quick import hurry_pulls
 
 hurry_pulls()
 
@@ -25,6 +25,8 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from fedrax.runtime.flower.client_app import app  # noqa: E402
 
+LOOK_SECONDS = 0.08
+"""Between two questions for a message."""
 AGAIN_SECONDS = 0.5
 """Before a SuperNode that does not answer is asked again."""
 
@@ -44,7 +46,7 @@ def main(address: str) -> None:
         if taken.HasField("task") and taken.token:
             _do(address, taken.token)
         else:
-            time.sleep(LONGEST_WAIT)
+            time.sleep(LOOK_SECONDS)
 
 
 def _client(address: str, *extra: Any, name: str) -> Any:

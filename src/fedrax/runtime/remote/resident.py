@@ -79,6 +79,7 @@ class Resident:
     def answer(self, letter: Letter) -> Letter:
         """The reply to a letter; what cannot be done is a letter too, and says why."""
         try:
+            self.rest()
             if letter.kind == JOIN:
                 return self._join(letter)
             stay = self.stay
@@ -118,6 +119,11 @@ class Resident:
             {"run": run, "node": self.name, "agent": stay.index if stay.index != UNKNOWN else index, "done": stay.done},
         )
 
+    def rest(self) -> None:
+        """Saves what is left to save: in a fast run the agent answers first, and saves while its answer travels."""
+        if self.stay is not None:
+            self.stay.save()
+
     def refresh(self) -> None:
         """Takes up what another process may have saved of the same agent meanwhile."""
         if self.stay is not None:
@@ -141,6 +147,7 @@ class Stay:
         self.reply: bytes = b""
         """The answer to the last of them."""
         self.took = 0.0
+        self.unsaved = False
         identity = folder / "agent.json"
         self.index = int(read_json(identity, "agent's identity")["agent"]) if identity.exists() else UNKNOWN
         if self.index != UNKNOWN:
@@ -205,7 +212,9 @@ class Stay:
             raise FedraxError(
                 "the server's arrays have other shapes than this node's: its environment's spaces must be the server's"
             )
-        parcel, order = jax.tree.map(jnp.asarray, unpacked(self.orders, letter.payload))
+        parcels, orders = self.orders
+        parcel = jax.tree.map(jnp.asarray, unpacked(parcels, letter.payload))
+        order = jax.tree.map(jnp.asarray, unpacked(orders, bytes.fromhex(str(letter.fields["order"]))))
         downlink = part.federation.strategy.incoming(parcel, self.index)
         started = time.perf_counter()
         standing, self.standing = self.standing, None
@@ -219,9 +228,16 @@ class Stay:
         self.reply = packed((message, report))
         self.took = time.perf_counter() - started
         self.standing, self.done = standing, number + 1
-        if self.done % self.config.runtime.save_every == 0:
+        self.unsaved = self.done % self.config.runtime.save_every == 0
+        if not self.config.runtime.fast:
+            self.save()
+
+    def save(self) -> None:
+        """Writes down what the last round made of the agent, if that is to be and has not been done."""
+        if self.unsaved:
             kept = self._kept(self.reply)
             save_checkpoint(self.folder / "checkpoints", self.done, kept, {"seconds": self.took})
+            self.unsaved = False
 
     def evaluate(self, letter: Letter) -> Letter:
         """Returns and lengths of a policy that was sent, or of the agent's own, as one array."""

@@ -239,8 +239,10 @@ class RemoteFederation(Simulation):
             "round": turn,
             "agent": agent,
             "form": form((parcel, order_shapes(len(roster.ids)))),
+            "order": packed(order).hex(),
         }
-        return Letter(WORK, fields, packed((parcel, order)))
+        # What is the same for all nodes is apart from what is not, so that it need travel to the SuperLink only once.
+        return Letter(WORK, fields, packed(parcel))
 
     @property
     def exchanges(self) -> str:
