@@ -137,10 +137,7 @@ def train(
     config = resolve(source, changes)
     directory = Path(out) if out is not None else default_directory(config)
     if config.runtime.kind == "flower":
-        make_simulation(config, agents=False).close()
-        created = RunDirectory.create(directory)
-        created.write_config(config.to_toml())
-        return _train_on_nodes(created, progress=progress)
+        return _train_on_nodes(source, changes, directory, progress=progress)
     enable_compilation_cache()
     simulation = make_simulation(config)
     try:
@@ -150,13 +147,17 @@ def train(
     return Run(directory)
 
 
-def _train_on_nodes(directory: RunDirectory, *, progress: bool) -> Run:
-    """A whole federation of processes on this machine."""
+def _train_on_nodes(
+    source: str | Path | Mapping[str, Any], overrides: Iterable[str], out: Path, *, progress: bool
+) -> Run:
+    """A whole federation of processes on this machine: a new run, or the one in ``out`` that goes on."""
     from fedrax.runtime.flower import needed
 
     needed()
     from fedrax.runtime.flower.local import train_locally
+    from fedrax.runtime.flower.serving import prepared
 
+    directory = prepared(source, overrides, out)
     train_locally(directory, progress=progress)
     return Run(directory.path)
 
@@ -166,7 +167,11 @@ def resume(run: Path | str, *, progress: bool = True) -> Run:
     directory = RunDirectory.open(Path(run))
     config = resolve(directory.config)
     if config.runtime.kind == "flower":
-        return Run(directory.path) if directory.summary.exists() else _train_on_nodes(directory, progress=progress)
+        return (
+            Run(directory.path)
+            if directory.summary.exists()
+            else _train_on_nodes(directory.config, [], directory.path, progress=progress)
+        )
     enable_compilation_cache()
     simulation = make_simulation(config)
     try:

@@ -15,6 +15,7 @@ from fedrax.runtime.flower.client_app import SOCKET
 from fedrax.runtime.flower.processes import Watched, environment, free_port
 from fedrax.runtime.flower.quick import TESTED, is_tested
 from fedrax.runtime.flower.serving import Place, flower_command, quick_command
+from fedrax.runtime.remote.resident import check_overrides
 
 LOOK_SECONDS = 0.2
 
@@ -53,6 +54,7 @@ def run_node(
         raise FedraxError(f"there is no key {key}; `fedrax certificates DIR --nodes N` makes keys")
     if place.certificates is not None and key is None:
         raise FedraxError(f"give --key, this node's private key, for example {place.certificates / 'nodes' / 'node-0'}")
+    check_overrides(overrides)
     data.mkdir(parents=True, exist_ok=True)
     variables = environment(data.resolve() / "flower")
     # A socket's path may have about a hundred characters, and only this user may look into the folder.

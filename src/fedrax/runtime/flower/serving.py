@@ -9,9 +9,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
@@ -24,6 +25,8 @@ from fedrax.runtime.flower.certificates import AUTHORITY, CERTIFICATE, KEY, NODE
 from fedrax.runtime.flower.processes import Watched, await_health, environment, is_loopback, split_address
 from fedrax.runtime.flower.status import Board
 from fedrax.runtime.flower.watch import LOG, WHY, Tail, is_held
+from fedrax.runtime.make import make_simulation
+from fedrax.runtime.remote.server import check_remote
 
 HEALTH_SECONDS = 60.0
 START_SECONDS = 120.0
@@ -60,7 +63,7 @@ class Place:
         return None if self.certificates is None else (self.certificates / AUTHORITY).resolve()
 
 
-def prepared(source: str | Path, overrides: Iterable[str], out: Path | None) -> RunDirectory:
+def prepared(source: str | Path | Mapping[str, Any], overrides: Iterable[str], out: Path | None) -> RunDirectory:
     """The run's directory with its configuration in it: a new one, or the one in ``out`` that is to be resumed.
 
     Raises:
@@ -74,6 +77,9 @@ def prepared(source: str | Path, overrides: Iterable[str], out: Path | None) -> 
             )
         return directory
     config = resolve(source, [*overrides, "runtime=flower"])
+    simulation = make_simulation(config, agents=False)
+    simulation.close()
+    check_remote(config, simulation.federation)
     directory = RunDirectory.create(out or default_directory(config))
     directory.write_config(config.to_toml())
     return directory

@@ -62,11 +62,7 @@ class Resident:
             FedraxError: overrides of anything but the environment.
         """
         self.folder, self.overrides, self.wanted, self.plugins = folder, list(overrides), agent, plugins
-        for override in overrides:
-            if set(parse_override(override)) != {"environment"}:
-                raise FedraxError(
-                    f"{override!r} is not a node's to say: it may set environment.KEY=VALUE, the rest is the server's"
-                )
+        check_overrides(overrides)
         self.name = self._name()
         self.stay: Stay | None = None
 
@@ -256,6 +252,15 @@ class Stay:
         """Frees environments."""
         if self.part is not None:
             self.part.close()
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raises :class:`FedraxError` for overrides of anything but the environment."""
+    for override in overrides:
+        if set(parse_override(override)) != {"environment"}:
+            raise FedraxError(
+                f"{override!r} is not a node's to say: it may set environment.KEY=VALUE, the rest is the server's"
+            )
 
 
 def order_shapes(participants: int) -> Order:

@@ -17,7 +17,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.errors import FedraxError
-from fedrax.federation import Exchange, Roster, State, Tally
+from fedrax.federation import Exchange, Federation, Roster, State, Tally
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Simulation
@@ -54,26 +54,11 @@ class RemoteFederation(Simulation):
         Raises:
             FedraxError: what cannot run on nodes, in one line.
         """
-        if config.seeds > 1:
-            raise FedraxError(
-                f"seeds = {config.seeds} is not allowed with runtime=flower: a real federation is one run; set seeds=1"
-            )
         self.local = make_simulation(config, agents=False)
         super().__init__(config, self.local.federation)
         self.training_horizon, self.evaluation_horizon = self.local.training_horizon, self.local.evaluation_horizon
         federation = self.federation
-        if federation.sites > federation.agents:
-            raise FedraxError(
-                f"strategy {federation.strategy.name!r} collects what all agents see in one place, which "
-                "runtime=flower is there to avoid; choose another strategy, or runtime=simulation"
-            )
-        if config.runtime.staleness and not federation.strategy.bears_stale:
-            raise FedraxError(
-                f"runtime.staleness = {config.runtime.staleness} is not allowed with strategy "
-                f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set runtime.staleness=0"
-            )
-        if config.runtime.staleness and federation.participants < federation.agents:
-            raise FedraxError("runtime.staleness keeps all agents busy; set federation.participation=1")
+        check_remote(config, federation)
         self.replay_bytes = 0
         self.seeded: int | None = None
         """The round that the seeds of the server's own environments are of."""
@@ -309,6 +294,26 @@ class RemoteFederation(Simulation):
     def close(self) -> None:
         """Frees the server's environments."""
         self.local.close()
+
+
+def check_remote(config: Config, federation: Federation) -> None:
+    """Raises :class:`FedraxError` for what cannot run with agents elsewhere, in one line."""
+    if config.seeds > 1:
+        raise FedraxError(
+            f"seeds = {config.seeds} is not allowed with runtime=flower: a real federation is one run; set seeds=1"
+        )
+    if federation.sites > federation.agents:
+        raise FedraxError(
+            f"strategy {federation.strategy.name!r} collects what all agents see in one place, which "
+            "runtime=flower is there to avoid; choose another strategy, or runtime=simulation"
+        )
+    if config.runtime.staleness and not federation.strategy.bears_stale:
+        raise FedraxError(
+            f"runtime.staleness = {config.runtime.staleness} is not allowed with strategy "
+            f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set runtime.staleness=0"
+        )
+    if config.runtime.staleness and federation.participants < federation.agents:
+        raise FedraxError("runtime.staleness keeps all agents busy; set federation.participation=1")
 
 
 def _zeros(shapes: PyTree) -> PyTree:

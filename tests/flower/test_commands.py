@@ -1,0 +1,203 @@
+"""The commands of a federation: what they write, what they print, and what they refuse, in one line each."""
+
+import json
+import stat
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from fedrax.cli import main
+from fedrax.errors import FedraxError
+from fedrax.runtime.flower.certificates import make_certificates
+from fedrax.runtime.flower.processes import Watched, environment, free_port, is_loopback, split_address
+from fedrax.runtime.flower.serving import Place, flower_command, prepared
+from fedrax.runtime.flower.watch import Tail, held, is_held
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    folder = tmp_path / "certificates"
+    make_certificates(folder, ["127.0.0.1", "server.example.org"], 2)
+    return folder
+
+
+def test_the_servers_certificate_is_for_its_hosts_and_signed_by_the_authority(certificates):
+    authority, server = (
+        x509.load_pem_x509_certificate((certificates / f"{name}.crt").read_bytes()) for name in ("authority", "server")
+    )
+    server.verify_directly_issued_by(authority)
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["server.example.org"]
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
+
+
+def test_private_keys_are_their_owners_alone_and_fit_the_public_ones(certificates):
+    for path in (certificates / "server.key", certificates / "nodes" / "node-0", certificates / "nodes" / "node-1"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    key = serialization.load_ssh_private_key((certificates / "nodes" / "node-1").read_bytes(), None)
+    public = serialization.load_ssh_public_key((certificates / "nodes" / "node-1.pub").read_bytes())
+    assert key.public_key() == public
+
+
+def test_certificates_are_never_overwritten(certificates, capsys):
+    before = (certificates / "server.key").read_bytes()
+    assert main(["certificates", str(certificates)]) == 1
+    assert "holds certificates already" in capsys.readouterr().err
+    assert (certificates / "server.key").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["server", "fedpg-br/cartpole", "--superlink", "10.0.0.1:9092"], "reached from other machines"),
+        (["node", "--superlink", "10.0.0.1:9092"], "reached from other machines"),
+        (["node", "--superlink", "nowhere"], "is no address"),
+        (["node", "--certificates", "missing"], "holds no authority.crt"),
+        (["node", "--key", "missing"], "there is no key missing"),
+        (["node", "learner.tau=1"], "is not a node's to say"),
+        (["server", "fedpg-br/carpole"], "did you mean 'fedpg-br/cartpole'"),
+        (["server", "fedtd3/pendulum", "strategy=central"], "in one place"),
+        (["certificates", "here", "--nodes", "0"], "--nodes 0 is not allowed"),
+        (["deploy", "fedpg-br/cartpole", "--superlink", "x"], "is no address"),
+        (["status", "missing"], "there is no run at missing"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(arguments, why, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert why in error
+    assert error.count("\n") == 1
+    assert error.startswith("fedrax: ")
+
+
+def test_deploy_says_what_to_type_where(capsys):
+    assert main(["deploy", "fedpg-br/cartpole", "federation.agents=3", "--superlink", "server.example.org:9092"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "fedrax certificates certificates --host server.example.org --nodes 3" in lines
+    assert any(line.startswith("fedrax server fedpg-br/cartpole federation.agents=3 --superlink") for line in lines)
+    assert any(line.startswith("fedrax node --superlink server.example.org:9092 --certificates") for line in lines)
+
+
+def test_deploy_writes_a_flower_app(tmp_path, capsys):
+    app = tmp_path / "app"
+    assert main(["deploy", "fedpg-br/cartpole", "federation.agents=3", "--app", str(app)]) == 0
+    table = tomllib.loads((app / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    assert table["config"] == {
+        "preset": "fedpg-br/cartpole",
+        "overrides": "federation.agents=3",
+        "directory": "",
+        "nodes": "",
+    }
+    built = subprocess.run(
+        [flower_command("flwr"), "build", "--app", str(app)],
+        cwd=tmp_path,
+        env=environment(tmp_path / "home"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert list(tmp_path.glob("*.fab"))
+
+
+def test_a_run_that_is_there_goes_on_as_configured(tmp_path):
+    directory = prepared("fedpg-br/cartpole", ["federation.agents=2"], tmp_path / "run")
+    assert tomllib.loads(directory.config.read_text())["runtime"]["kind"] == "flower"
+    assert prepared("fedpg-br/cartpole", [], tmp_path / "run").path == directory.path
+    with pytest.raises(FedraxError, match="goes on as configured"):
+        prepared("fedpg-br/cartpole", ["federation.agents=3"], tmp_path / "run")
+
+
+def test_status_shows_who_answered_and_why_not(tmp_path, capsys):
+    run = prepared("fedpg-br/cartpole", ["federation.agents=2"], tmp_path / "run").path
+    row = {"round": 3, "node": "n", "seconds": 1.5, "work_seconds": 1.0, "bytes_down": 100, "bytes_up": 2000}
+    rows = [
+        {**row, "agent": 0, "outcome": "answered", "reason": ""},
+        {**row, "agent": 1, "outcome": "excluded", "reason": "message is not finite"},
+    ]
+    (run / "exchanges.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows) + '{"round": 4, "ag')
+    assert main(["status", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "not running" in shown
+    assert "message is not finite" in shown
+    assert "2 kB" in shown
+    assert "1/1" in shown
+    assert "0/1" in shown
+
+
+def test_status_of_a_simulation_is_refused(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("[budget]\nrounds = 1\n")
+    assert main(["status", str(tmp_path / "run")]) == 1
+    assert "is a simulation" in capsys.readouterr().err
+
+
+def test_addresses():
+    assert split_address("127.0.0.1:9092") == ("127.0.0.1", 9092)
+    assert [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "10.0.0.1", "example.org", "0.0.0.0")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    for text in ("x", ":1", "a:b", "a:0", "a:70000"):
+        with pytest.raises(FedraxError, match="is no address"):
+            split_address(text)
+
+
+def test_without_certificates_only_the_loopback_is_a_place():
+    Place("127.0.0.1:1", None).check()
+    with pytest.raises(FedraxError, match=r"fedrax certificates DIR --host example\.org"):
+        Place("example.org:1", None).check()
+
+
+def test_a_run_is_held_by_one_server(tmp_path):
+    assert not is_held(tmp_path)
+    with held(tmp_path):
+        assert is_held(tmp_path)
+        with pytest.raises(FedraxError, match="another server trains the run"), held(tmp_path):
+            pass
+    assert not is_held(tmp_path)
+
+
+def test_a_tail_gives_every_whole_line_once(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    tail = Tail(path)
+    with open(path, "a") as file:
+        file.write("one\ntw")
+        file.flush()
+        assert tail.lines() == ["one"]
+        file.write("o\n")
+        file.flush()
+        assert tail.lines() == ["two"]
+    assert tail.lines() == []
+
+
+def test_a_watched_process_is_started_again_and_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedrax.runtime.flower.processes.AGAIN_SECONDS", 0.0)
+    counter = tmp_path / "count"
+    program = (
+        f"import time; path = {str(counter)!r}; open(path, 'a').write('x'); "
+        "time.sleep(1000 if len(open(path).read()) > 1 else 0)"
+    )
+    with Watched([sys.executable, "-c", program], tmp_path / "log", environment(tmp_path)) as watched:
+        watched.process.wait()
+        assert "is started again" in watched.watch()
+        assert watched.watch() is None
+        while counter.read_text() != "xx":
+            assert watched.watch() is None
+        running = watched.process
+        assert running.poll() is None
+    assert running.poll() is not None
+
+
+def test_free_ports_are_of_the_loopback():
+    assert 0 < free_port() < 65536
