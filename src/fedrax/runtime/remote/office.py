@@ -236,7 +236,6 @@ class Inquiry:
                 outcome, reason = ANSWERED, ""
             except Rejected as error:
                 outcome, reason = EXCLUDED, str(error)
-                self.office.expel(agent)
         self.records[agent] = Record(
             agent, self.office.members.name_of(agent), outcome, seconds, work, pending.size, size, reason
         )

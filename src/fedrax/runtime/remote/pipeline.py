@@ -123,7 +123,8 @@ class Pipeline:
     def _fail(self, record: Record) -> None:
         self.failed.append(record)
         self.office.note(f"agent {record.agent} {record.outcome}: {record.reason}")
-        self.office.expel(record.agent)
+        if record.outcome == ABSENT:
+            self.office.expel(record.agent)
 
     def _drop_stale(self, version: int) -> None:
         for waiting in self.arrived.values():
