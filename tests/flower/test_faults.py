@@ -115,7 +115,7 @@ def test_a_killed_superlink_is_started_again(tmp_path, fast):
     with Federation(tmp_path, *SLOW_ROUNDS[:2], f"budget.rounds={rounds}", fast=fast) as federation:
         federation.start_all()
         federation.until_round(rounds // 3)
-        os.kill(federation.part_of("server", "flower-superlink"), signal.SIGKILL)
+        os.kill(federation.part_of("server", "superlink --host"), signal.SIGKILL)
         finished(federation, rounds)
 
 

@@ -43,6 +43,7 @@ class Watched:
         self.command, self.log, self.variables = list(command), log, dict(variables)
         self.process: subprocess.Popen[bytes] | None = None
         self.died: float | None = None
+        self.starts = 0
 
     def __enter__(self) -> Watched:
         self._start()
@@ -54,6 +55,7 @@ class Watched:
         self.stop()
 
     def _start(self) -> None:
+        self.starts += 1
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(

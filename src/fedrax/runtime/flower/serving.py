@@ -116,10 +116,16 @@ def serve(directory: RunDirectory, place: Place, *, progress: bool, meanwhile: C
         app = write_app(flower / "app", {"preset": str(folder / "config.toml"), "directory": str(folder)})
         board = stack.enter_context(Board(folder, config, enabled=progress))
         tail = Tail(folder / LOG)
+        known = link.starts
         for words in supervised(folder, app, variables):
             for text in [*(each.watch() or "" for each in (link, execution)), *meanwhile(), *words, *tail.lines()]:
                 if text:
                     board.note(text)
+            if link.starts != known:
+                # A SuperLink that keeps its state in memory comes back without the nodes' keys.
+                await_health(place.address, place.authority, HEALTH_SECONDS)
+                register(place, variables)
+                known = link.starts
             board.refresh()
             time.sleep(LOOK_SECONDS)
     why = folder / WHY

@@ -308,7 +308,9 @@ def check_remote(config: Config, federation: Federation) -> None:
             "runtime=flower is there to avoid; choose another strategy, or runtime=simulation"
         )
     if config.video.every is not None and federation.strategy.personal:
-        raise FedraxError("video.every films a policy, and with this strategy these are on the nodes; unset video.every")
+        raise FedraxError(
+            "video.every films a policy, and with this strategy these are on the nodes; unset video.every"
+        )
     if config.runtime.staleness and not federation.strategy.bears_stale:
         raise FedraxError(
             f"runtime.staleness = {config.runtime.staleness} is not allowed with strategy "
