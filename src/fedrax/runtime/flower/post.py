@@ -19,8 +19,6 @@ REASONS = {
     5: "the node is not reachable",
 }
 """Flower's error codes."""
-LOOK_SECONDS = 1.0
-"""Between two questions which nodes there are; each costs the SuperLink a transaction."""
 
 
 class FlowerPost(Post):
@@ -28,15 +26,10 @@ class FlowerPost(Post):
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
-        self._known: set[int] = set()
-        self._looked = -LOOK_SECONDS
 
     def addresses(self) -> set[int]:
         """Flower's node ids; a node that died is among them for up to a minute."""
-        if self.now() - self._looked >= LOOK_SECONDS:
-            self._known = set(self.grid.get_node_ids())
-            self._looked = self.now()
-        return self._known
+        return set(self.grid.get_node_ids())
 
     def send(self, address: int, letter: Letter, *, seconds: float) -> str:
         """Pushes one message, which expires after so long."""
