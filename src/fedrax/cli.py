@@ -264,7 +264,8 @@ def _server(options: argparse.Namespace) -> None:
     from fedrax.runtime.flower import needed
 
     needed()
-    from fedrax.runtime.flower.serving import Place, prepared, serve
+    from fedrax.runtime.flower.place import Place
+    from fedrax.runtime.flower.serving import prepared, serve
 
     _stop_in_order()
     place = Place(options.superlink, options.certificates)
@@ -279,7 +280,7 @@ def _node(options: argparse.Namespace) -> None:
 
     needed()
     from fedrax.runtime.flower.node import run_node
-    from fedrax.runtime.flower.serving import Place
+    from fedrax.runtime.flower.place import Place
 
     _stop_in_order()
     own = [] if options.environment is None else [f"environment.id={options.environment}"]

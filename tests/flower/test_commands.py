@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.runtime.flower.certificates import make_certificates
-from fedrax.runtime.flower.processes import Watched, environment, free_port, is_loopback, split_address
-from fedrax.runtime.flower.serving import Place, flower_command, prepared
+from fedrax.runtime.flower.place import Place, is_loopback, split_address
+from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port
+from fedrax.runtime.flower.serving import prepared
 from fedrax.runtime.flower.watch import Tail, held, is_held
 
 

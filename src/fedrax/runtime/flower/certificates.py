@@ -14,12 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fedrax.errors import FedraxError
+from fedrax.runtime.flower.place import AUTHORITY, CERTIFICATE, KEY, NODES
 
 DAYS = 90
 """How long the certificates hold: they are for trials."""
-AUTHORITY, CERTIFICATE, KEY = "authority.crt", "server.crt", "server.key"
-NODES = "nodes"
-"""The folder of the nodes' keys."""
 
 
 def make_certificates(folder: Path, hosts: Sequence[str], nodes: int) -> list[Path]:

@@ -12,11 +12,9 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedrax.runtime.flower.door import SOCKET, ask
 from fedrax.runtime.flower.records import from_records, to_records
 from fedrax.runtime.remote.letters import REFUSED, Garbled, Letter
-
-SOCKET = "fedrax-socket"
-"""Key of the node's configuration."""
 
 app = ClientApp()
 _awake: dict[int, object] = {}
@@ -28,20 +26,14 @@ def hand_on(message: Message, context: Context) -> Message:
     letter = from_records(message.content)
     socket = context.node_config.get(SOCKET)
     try:
-        answer = _awakened(letter, context) if socket is None else _asked(str(socket), letter)
+        answer = _awakened(letter, context) if socket is None else ask(str(socket), letter)
     except Garbled as error:
         answer = Letter(REFUSED, {"reason": f"the agent's answer is garbled: {error}"})
     return Message(to_records(answer), reply_to=message)
 
 
-def _asked(socket: str, letter: Letter) -> Letter:
-    # Only this path is taken in a process that starts anew for every message: it does not import JAX.
-    from fedrax.runtime.flower.door import ask
-
-    return ask(socket, letter)
-
-
 def _awakened(letter: Letter, context: Context) -> Letter:
+    # Only here is JAX needed: a node's ClientApp starts anew for every message, and does not wait for it.
     from fedrax.runtime.remote.resident import Resident
 
     agent = int(context.node_config["partition-id"])

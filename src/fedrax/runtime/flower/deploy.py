@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedrax.config import presets, resolve
 from fedrax.runtime.flower.app import write_app
-from fedrax.runtime.flower.processes import is_loopback, split_address
+from fedrax.runtime.flower.place import is_loopback, split_address
 from fedrax.runtime.make import make_simulation
 
 

@@ -8,6 +8,8 @@ from multiprocessing.connection import Client
 from fedrax.errors import FedraxError
 from fedrax.runtime.remote.letters import Letter, from_bytes, to_bytes
 
+SOCKET = "fedrax-socket"
+"""Under which key a node's configuration says where its agent's socket is."""
 START_SECONDS = 60.0
 """How long a letter waits for a home that is (re)starting."""
 RETRY_SECONDS = 0.1

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fedrax.config import Config, resolve
 from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.flower.place import Place
 from fedrax.runtime.flower.processes import Watched, environment, free_port
-from fedrax.runtime.flower.serving import Place, serve
+from fedrax.runtime.flower.serving import serve
 
 
 def train_locally(directory: RunDirectory, *, progress: bool) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
-from fedrax.runtime.flower.client_app import SOCKET
-from fedrax.runtime.flower.processes import Watched, environment, free_port
+from fedrax.runtime.flower.door import SOCKET
+from fedrax.runtime.flower.place import Place
+from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port, quick_command
 from fedrax.runtime.flower.quick import TESTED, is_tested
-from fedrax.runtime.flower.serving import Place, flower_command, quick_command
-from fedrax.runtime.remote.resident import check_overrides
 
 LOOK_SECONDS = 0.2
+LOOKING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
+"""How often Flower looks whether there is a message to start a process for, in seconds; its own default is 1."""
 
 
 def run_node(
@@ -54,9 +55,14 @@ def run_node(
         raise FedraxError(f"there is no key {key}; `fedrax certificates DIR --nodes N` makes keys")
     if place.certificates is not None and key is None:
         raise FedraxError(f"give --key, this node's private key, for example {place.certificates / 'nodes' / 'node-0'}")
-    check_overrides(overrides)
+    for override in overrides:
+        # The agent's process checks the rest; this one imports nothing heavy, as it only watches.
+        if not override.startswith(("environment.", "environment=")):
+            raise FedraxError(
+                f"{override!r} is not a node's to say: it may set environment.KEY=VALUE, the rest is the server's"
+            )
     data.mkdir(parents=True, exist_ok=True)
-    variables = environment(data.resolve() / "flower")
+    variables = environment(data.resolve() / "flower") | LOOKING
     # A socket's path may have about a hundred characters, and only this user may look into the folder.
     folder = Path(tempfile.mkdtemp(prefix="fedrax-"))
     socket = folder / "agent"

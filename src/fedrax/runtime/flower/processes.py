@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -103,28 +103,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def split_address(text: str) -> tuple[str, int]:
-    """``host:port``.
-
-    Raises:
-        FedraxError: anything else.
-    """
-    host, separator, port = text.rpartition(":")
-    if not separator or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise FedraxError(f"{text!r} is no address; give HOST:PORT, for example 127.0.0.1:9092")
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def await_health(address: str, authority: Path | None, seconds: float) -> None:
     """Waits until a SuperLink answers.
 
@@ -142,3 +120,20 @@ def await_health(address: str, authority: Path | None, seconds: float) -> None:
             return
         time.sleep(0.2)
     raise FedraxError(f"no SuperLink answers at {address}; see its log, and whether the port is free")
+
+
+def flower_command(name: str) -> str:
+    """The path of one of Flower's commands.
+
+    Raises:
+        FedraxError: Flower is not installed.
+    """
+    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if found is None:
+        raise FedraxError(f"{name} is not installed; pip install 'fedrax[flower]'")
+    return found
+
+
+def quick_command(name: str) -> list[str]:
+    """One of Flower's commands with shorter waits."""
+    return [sys.executable, "-m", "fedrax.runtime.flower.quick", name]

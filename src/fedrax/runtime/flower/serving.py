@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +17,8 @@ from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.flower.app import write_app
-from fedrax.runtime.flower.certificates import AUTHORITY, CERTIFICATE, KEY, NODES
-from fedrax.runtime.flower.processes import Watched, await_health, environment, is_loopback, split_address
+from fedrax.runtime.flower.place import AUTHORITY, CERTIFICATE, KEY, NODES, Place, split_address
+from fedrax.runtime.flower.processes import Watched, await_health, environment, flower_command, quick_command
 from fedrax.runtime.flower.status import Board
 from fedrax.runtime.flower.watch import LOG, WHY, Tail, is_held
 from fedrax.runtime.make import make_simulation
@@ -36,31 +32,6 @@ TRIES = 5
 """Submissions in a row that may fail without a round in between."""
 CONNECTION = "fedrax"
 """What Flower's configuration calls the SuperLink."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a SuperLink is, and what proves who it is."""
-
-    address: str
-    certificates: Path | None
-    """The folder that ``fedrax certificates`` made; None for plain text, which only the loopback may carry."""
-
-    def check(self) -> None:
-        """Raises :class:`FedraxError` for an address that must not be used as it is."""
-        host, _ = split_address(self.address)
-        if self.certificates is None and not is_loopback(host):
-            raise FedraxError(
-                f"{self.address} is reached from other machines, and there are no certificates: make some with "
-                f"`fedrax certificates DIR --host {host}` and give --certificates DIR"
-            )
-        if self.certificates is not None and not (self.certificates / AUTHORITY).is_file():
-            raise FedraxError(f"{self.certificates} holds no {AUTHORITY}; `fedrax certificates DIR` makes one")
-
-    @property
-    def authority(self) -> Path | None:
-        """The certificate that the SuperLink's is signed by."""
-        return None if self.certificates is None else (self.certificates / AUTHORITY).resolve()
 
 
 def prepared(source: str | Path | Mapping[str, Any], overrides: Iterable[str], out: Path | None) -> RunDirectory:
@@ -240,23 +211,6 @@ def flwr(arguments: list[str], variables: dict[str, str]) -> subprocess.Complete
     return subprocess.run(
         [flower_command("flwr"), *arguments], env=variables, capture_output=True, text=True, check=False, timeout=120
     )
-
-
-def flower_command(name: str) -> str:
-    """The path of one of Flower's commands.
-
-    Raises:
-        FedraxError: Flower is not installed.
-    """
-    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-    if found is None:
-        raise FedraxError(f"{name} is not installed; pip install 'fedrax[flower]'")
-    return found
-
-
-def quick_command(name: str) -> list[str]:
-    """One of Flower's commands with shorter waits."""
-    return [sys.executable, "-m", "fedrax.runtime.flower.quick", name]
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
