@@ -52,6 +52,7 @@ def test_a_letter_that_comes_twice_is_answered_twice_alike(history):
 
 def test_a_restarted_agent_goes_on_where_it_was(history, tmp_path):
     letters, resident, folder = history
+    assert Resident(folder / "node").answer(worked(letters)[-1]) == resident.answer(worked(letters)[-1])
     again = Resident(folder / "node")
     join = next(letter for letter in letters if letter.kind == JOIN)
     assert again.answer(join) == Letter(

@@ -34,6 +34,8 @@ def main(grid: Grid, context: Context) -> None:
     config = resolve(str(settings["preset"]), overrides)
     out = str(settings.get("directory", ""))
     directory = RunDirectory.create(Path(out) if out else default_directory(config), resume=True)
+    if not directory.is_run():
+        directory.write_config(config.to_toml())
     enable_compilation_cache()
     with held(directory.path):
         try:

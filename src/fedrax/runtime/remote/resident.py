@@ -24,7 +24,7 @@ from fedrax.config import Config, merge, parse_override, resolve
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
 from fedrax.records.checkpoint import latest_round, load_checkpoint, save_checkpoint
-from fedrax.records.files import read_json, write_json
+from fedrax.records.files import read_json, write_atomic, write_json
 from fedrax.runtime.remote.arrays import form, packed, packed_size, unpacked
 from fedrax.runtime.remote.letters import (
     EVALUATE,
@@ -78,8 +78,8 @@ class Resident:
             self.rest()
             if letter.kind == JOIN:
                 return self._join(letter)
-            stay = self.stay
-            if stay is None or stay.run != letter.fields.get("run"):
+            stay = self._stay(letter.fields.get("run"))
+            if stay is None:
                 return Letter(STRANGER)
             if letter.kind == WORK:
                 return stay.work(letter)
@@ -97,23 +97,36 @@ class Resident:
         run = str(letter.fields["run"])
         if not run.isalnum():
             raise FedraxError(f"run {run!r} is no name of a run")
-        if self.stay is None or self.stay.run != run:
-            table = tomllib.loads(str(letter.fields["config"]))
-            if table.get("plugins") and not self.plugins:
-                raise FedraxError(
-                    "the run needs plugins, which are code: start the node with --plugins if you trust the server"
-                )
-            table = merge([table, *(parse_override(override) for override in self.overrides)])
-            config = resolve(table)
-            if self.stay is not None:
-                self.stay.close()
-            self.stay = Stay(run, config, self.folder / "runs" / run)
-        stay = self.stay
+        stay = self._stay(run) or self._settle(run, str(letter.fields["config"]))
         index = UNKNOWN if self.wanted is None else self.wanted
         return Letter(
             JOINED,
             {"run": run, "node": self.name, "agent": stay.index if stay.index != UNKNOWN else index, "done": stay.done},
         )
+
+    def _stay(self, run: object) -> Stay | None:
+        """The stay in a run that the node has joined, be it in an earlier life of this process."""
+        if self.stay is not None and self.stay.run == run:
+            return self.stay
+        if not isinstance(run, str) or not run.isalnum():
+            return None
+        saved = self.folder / "runs" / run / "config.toml"
+        return self._settle(run, saved.read_text()) if saved.exists() else None
+
+    def _settle(self, run: str, text: str) -> Stay:
+        """Takes part in a run with this configuration, and in no other any more."""
+        table = tomllib.loads(text)
+        if table.get("plugins") and not self.plugins:
+            raise FedraxError(
+                "the run needs plugins, which are code: start the node with --plugins if you trust the server"
+            )
+        config = resolve(merge([table, *(parse_override(override) for override in self.overrides)]))
+        if self.stay is not None:
+            self.stay.close()
+        folder = self.folder / "runs" / run
+        write_atomic(folder / "config.toml", text)
+        self.stay = Stay(run, config, folder)
+        return self.stay
 
     def rest(self) -> None:
         """Saves what is left to save: in a fast run the agent answers first, and saves while its answer travels."""
