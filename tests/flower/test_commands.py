@@ -121,7 +121,9 @@ def test_status_shows_who_answered_and_why_not(tmp_path, capsys):
         {**row, "agent": 0, "outcome": "answered", "reason": ""},
         {**row, "agent": 1, "outcome": "excluded", "reason": "message is not finite"},
     ]
-    (run / "exchanges.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows) + '{"round": 4, "ag')
+    torn = '{"round": 2, "ag{"round": 2}\n'
+    whole = "".join(json.dumps(each) + "\n" for each in rows)
+    (run / "exchanges.jsonl").write_text(torn + whole + '{"round": 4, "ag')
     assert main(["status", str(run)]) == 0
     shown = capsys.readouterr().out
     assert "not running" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.flower.watch import EXCHANGES, WHY, exchanges, is_held
+from fedrax.runtime.flower.watch import EXCHANGES, WHY, is_held
 from fedrax.runtime.memory import size_text
 
 
@@ -40,8 +41,12 @@ class Agents:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self.place += len(whole)
-        for line in whole.decode().splitlines():
-            row = json.loads(line)
+        for line in whole.decode(errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                # A server was killed over this line, and the next one went on from there.
+                continue
             agent = int(row["agent"])
             self.last[agent] = row
             self.round = max(self.round, int(row["round"]))
@@ -136,14 +141,6 @@ def show_status(folder: Path) -> str:
     agents = Agents(folder)
     agents.read()
     members = read_json(folder / "members.json", "list of members") if (folder / "members.json").exists() else {}
-    console = rich.console.Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = rich.console.Console(width=140, record=True, file=io.StringIO())
     console.print(agents.table(f"{folder}: {state}; {len(members)} nodes have joined"))
     return console.export_text().rstrip()
-
-
-def outcomes(folder: Path) -> dict[str, int]:
-    """How many letters of a run were answered, late, absent or excluded."""
-    counts: dict[str, int] = {}
-    for row in exchanges(folder):
-        counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
-    return counts

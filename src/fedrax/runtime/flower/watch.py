@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fedrax.errors import FedraxError
 
@@ -51,16 +49,6 @@ def is_held(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def exchanges(folder: Path) -> list[dict[str, Any]]:
-    """What became of every letter to an agent, a row each, in order; a line that is being written is left out."""
-    path = folder / EXCHANGES
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows
 
 
 class Tail:
