@@ -1,17 +1,19 @@
 """Learning figures of FedTD3: every strategy on the published environments, one TD3 and equal steps for all.
 
-    python benchmarks/fedtd3.py pendulum --trials 5
+    python benchmarks/fedtd3.py pendulum --seeds 20 --together
     python benchmarks/fedtd3.py cartpole-continuous --std 0.05 --set learner.learning_rate=5e-4
     python benchmarks/fedtd3.py pendulum --attack sign-flipping
-    python benchmarks/fedtd3.py lunarlander --steps 30000 --only sccd --only fedavg --trials 1
+    python benchmarks/fedtd3.py lunarlander --steps 30000 --only sccd --only fedavg --seeds 1
     python benchmarks/fedtd3.py pendulum --std 0.05 --width 64
 
-A trial is one of the published draws of the agents' environments, with a seed of its own; the mean over a trial's
-agents is one score, so intervals are over draws and seeds together. All setups share the draws, the learner, the
-environment steps and the evaluation. Every run is tested over 100 episodes for each agent and recorded in
-benchmarks/results/fedtd3_<environment>_<what>.json as soon as it ends; what is recorded there is not trained again, and
-a run that was interrupted is resumed. Two processes may fill one table: on two cores, two of one core each are faster
-than one of two (``taskset -c 0``).
+Seeds take the five published draws of the agents' environments in turn; the mean over a seed's agents is one score.
+Intervals are over seeds within the draws where every draw has several, and over draws otherwise. All setups share the
+draws, the learner, the environment steps and the evaluation. Every run is tested over 100 episodes for each agent and
+recorded in benchmarks/results/fedtd3_<environment>_<what>.json as soon as it ends; what is recorded there is not
+trained again, and a run that was interrupted is resumed.
+
+``--together`` trains a setup's missing seeds in one program, which is how an accelerator is filled. On two cores, two
+processes of one core each (``taskset -c 0``) are faster than one of two; they may fill one table.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from fedrax.api import Run, train_or_resume
-from fedrax.evaluation.statistics import iqm, stratified_bootstrap
+from fedrax.evaluation.statistics import Statistic, iqm, mean, stratified_bootstrap
 
 from common import RESULTS, save
 
@@ -48,6 +51,9 @@ AGGREGATORS: dict[str, tuple[str, ...]] = {
     "median": ("aggregator=median",),
     "krum": ("aggregator=krum", "aggregator.f=1"),
 }
+DRAWS = 5
+"""Of the environments: the published trials."""
+COSTS = ("total_steps", "gradient_steps", "bytes_up", "bytes_down", "seconds_train")
 EPISODES = 100
 """Of the test after training, for each agent (the published protocol's)."""
 
@@ -57,7 +63,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environment", help="a preset of fedtd3/")
     parser.add_argument("--only", action="append", help="train only this setup; may be repeated")
-    parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--seeds", type=int, default=DRAWS, help="how many; seed k has draw (k - 1) % 5 + 1")
+    parser.add_argument("--together", action="store_true", help="a setup's missing seeds in one program")
     parser.add_argument("--std", type=float, help="of the environments' parameters (default: the preset's)")
     parser.add_argument("--steps", type=int, help="of each agent (default: the preset's)")
     parser.add_argument("--width", type=int, help="of every hidden layer (default: the preset's, 256 as published)")
@@ -71,6 +78,7 @@ def main() -> None:
         common.append(f"environment.heterogeneity.std={options.std}")
     if options.steps is not None:
         common.append(f"budget.steps_per_agent={options.steps}")
+        what += f"_steps{options.steps}"
     if options.width is not None:
         what += f"_width{options.width}"
         layers = {"actor": 2, "feature": 2, "head": 1}
@@ -81,66 +89,114 @@ def main() -> None:
         common += [f"attack={options.attack}", "attack.agents=1"]
         setups = AGGREGATORS
     name = f"fedtd3_{options.environment}_{what}"
-    for trial in options.trials:
-        for label in options.only or setups:
-            if str(trial) in read(name).get(label, {}):
-                continue
-            path = options.runs / name / label / f"trial-{trial}"
-            settings = [*common, *setups[label], f"environment.heterogeneity.trial={trial}", f"seed={trial}"]
-            run = train_or_resume(f"fedtd3/{options.environment}", settings, seeds=1, out=path, progress=False)
-            record(name, label, trial, measured(run), order=list(setups))
-            print(name, label, trial, read(name)[label][str(trial)]["return"], flush=True)
+    everything = range(1, options.seeds + 1)
+    # By seed first, so that an unfinished table compares its setups on the same draws.
+    each = [(range(first, first + 1), label) for first in everything for label in options.only or setups]
+    for seeds, label in [(everything, label) for label in options.only or setups] if options.together else each:
+        missing = [seed for seed in seeds if str(seed) not in read(name).get(label, {})]
+        if not missing:
+            continue
+        path = options.runs / name / label / f"seeds-{missing[0]}-{missing[-1]}"
+        draw = (missing[0] - 1) % DRAWS + 1
+        settings = [*common, *setups[label], f"environment.heterogeneity.trial={draw}", f"seed={missing[0]}"]
+        count = missing[-1] - missing[0] + 1
+        if count > 1:
+            # From the first seed's draw on, so seeds that go on in the middle of the draws cannot be together.
+            assert draw == 1, f"train seeds {missing[0]} to {missing[0] + DRAWS - draw} one by one first"
+            settings.append(f"environment.draws={DRAWS}")
+        run = train_or_resume(f"fedtd3/{options.environment}", settings, seeds=count, out=path, progress=False)
+        record(name, label, measured(run), order=list(setups))
+        print(name, label, {seed: read(name)[label][str(seed)]["return"] for seed in missing}, flush=True)
 
 
-def measured(run: Run) -> dict[str, Any]:
-    """Returns of a test in every agent's environment, the curve that led there, and what it cost."""
-    (test,) = run.evaluate(episodes=EPISODES).values()
-    returns = np.asarray(test.returns).reshape(run.config.federation.agents, EPISODES).mean(1)
-    summary = run.summary()
-    rows = [row for row in run.metrics() if row.get("return") is not None and not np.isnan(row["return"])]
-    costs = ("total_steps", "gradient_steps", "bytes_up", "bytes_down", "seconds_train")
-    return {
-        "return": round(float(returns.mean()), 1),
-        "returns_of_agents": [round(float(x), 1) for x in returns],
-        "curve": {
-            "steps_per_agent": [round(row["agent_steps"] / run.config.federation.agents) for row in rows],
-            "return": [round(row["return"], 1) for row in rows],
-        },
-        "costs": {name: round(float(summary[name])) for name in costs},
-    }
+def measured(run: Run) -> dict[str, dict[str, Any]]:
+    """By seed: returns of a test in every agent's environment, the curve that led there, and what it cost."""
+    tests = run.evaluate(episodes=EPISODES)
+    summary, metrics = run.summary(), run.metrics()
+    results = {}
+    for position, (seed, test) in enumerate(tests.items()):
+        returns = np.asarray(test.returns).reshape(run.config.federation.agents, EPISODES).mean(1)
+        rows = [row for row in metrics if row["seed"] == seed and np.isfinite(row.get("return", np.nan))]
+        # What is one number for all seeds is that of all that were trained together.
+        totals = {name: np.ravel(summary[name])[position * (np.size(summary[name]) > 1)] for name in COSTS}
+        results[str(seed)] = {
+            "return": round(float(returns.mean()), 1),
+            "returns_of_agents": [round(float(x), 1) for x in returns],
+            "curve": {
+                "steps_per_agent": [round(row["agent_steps"] / run.config.federation.agents) for row in rows],
+                "return": [round(row["return"], 1) for row in rows],
+            },
+            "costs": {name: round(float(total)) for name, total in totals.items()},
+            "seeds_together": len(tests),
+            "device": jax.devices()[0].device_kind,
+        }
+    return results
 
 
 def read(name: str) -> dict[str, dict[str, Any]]:
-    """The recorded runs, by setup and trial."""
+    """The recorded runs, by setup and seed."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text())["results"]["runs"] if path.exists() else {}
 
 
-def record(name: str, label: str, trial: int, run: dict[str, Any], *, order: list[str]) -> None:
+def record(name: str, label: str, seeds: dict[str, Any], *, order: list[str]) -> None:
     """Adds one run and computes the table anew; other processes wait meanwhile."""
     lock = RESULTS.parent / ".fedtd3.lock"
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         runs = read(name)
-        runs.setdefault(label, {})[str(trial)] = run
-        runs = {setup: dict(sorted(runs[setup].items())) for setup in order if setup in runs}
-        save(name, {"table": {setup: summarised(list(each.values())) for setup, each in runs.items()}, "runs": runs})
+        runs.setdefault(label, {}).update(seeds)
+        runs = {setup: dict(sorted(runs[setup].items(), key=by_seed)) for setup in order if setup in runs}
+        save(name, {"table": {setup: summarised(setup, runs) for setup in runs}, "runs": runs})
 
 
-def summarised(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """One setup's row: the interquartile mean over trials with its interval, the worst agent, the spread, the costs."""
-    agents = np.array([run["returns_of_agents"] for run in runs])
-    scores = agents.mean(1)
-    interval = stratified_bootstrap(scores[:, None], iqm) if len(runs) > 1 else None
-    return {
-        "trials": len(runs),
-        "iqm": round(float(iqm(scores[:, None])), 1),
-        "interval_95": None if interval is None else [round(float(x), 1) for x in interval],
+def by_seed(item: tuple[str, Any]) -> int:
+    """Order of a setup's runs."""
+    return int(item[0])
+
+
+def summarised(setup: str, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """One setup's row: the interquartile mean with its interval, the worst agent, the spread, the costs.
+
+    ``above_baseline`` is the mean difference to the first of FedAvg and plain averaging that there is, seed by seed.
+    """
+    each = runs[setup]
+    agents = np.array([run["returns_of_agents"] for run in each.values()])
+    scores = by_draw({seed: run["return"] for seed, run in each.items()})
+    row: dict[str, Any] = {
+        "seeds": len(each),
+        "iqm": round(float(iqm(scores)), 1),
+        "interval_95": interval(scores, iqm),
         "mean": round(float(scores.mean()), 1),
+        "mean_interval_95": interval(scores, mean),
         "worst_agent": round(float(agents.min(1).mean()), 1),
         "deviation_of_agents": round(float(agents.std(1).mean()), 1),
-        "costs": {name: round(float(np.mean([run["costs"][name] for run in runs]))) for name in runs[0]["costs"]},
     }
+    baseline = next((name for name in ("fedavg", "mean") if name in runs), setup)
+    shared = {
+        seed: run["return"] - runs[baseline][seed]["return"] for seed, run in each.items() if seed in runs[baseline]
+    }
+    if baseline != setup and shared:
+        differences = by_draw(shared)
+        row["above_baseline"] = round(float(differences.mean()), 1)
+        row["above_baseline_interval_95"] = interval(differences, mean)
+    return row | {"costs": {name: round(np.mean([run["costs"][name] for run in each.values()])) for name in COSTS}}
+
+
+def by_draw(scores: dict[str, float]) -> np.ndarray:
+    """Scores by seed as ``[runs, draws]`` where every draw has equally many and at least two, else ``[seeds, 1]``."""
+    values = np.array([scores[seed] for seed in sorted(scores, key=int)])
+    repeats = [sum((int(seed) - 1) % DRAWS == draw for seed in scores) for draw in range(DRAWS)]
+    if min(repeats) > 1 and len(set(repeats)) == 1:
+        return values.reshape(-1, DRAWS)
+    return values[:, None]
+
+
+def interval(scores: np.ndarray, statistic: Statistic) -> list[float] | None:
+    """95 % by a bootstrap of the runs within every column; None where a column has but one."""
+    if len(scores) == 1:
+        return None
+    return [round(float(x), 1) for x in stratified_bootstrap(scores, statistic)]
 
 
 if __name__ == "__main__":

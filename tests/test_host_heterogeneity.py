@@ -79,7 +79,7 @@ def test_a_centralised_learner_visits_every_site_in_whole_episodes():
     most = simulation.federation.strategy.max_episodes
     simulation.close()
     assert most >= 4
-    assert simulation.parameters(range(1), 6) == [simulation.draws[site] for site in (0, 0, 1, 2, 2, 3)]
+    assert simulation.parameters(range(1), 6) == [simulation.draws[0][site] for site in (0, 0, 1, 2, 2, 3)]
     with pytest.raises(FedraxError, match="3 episodes a round cannot visit the differing environments of 4 agents"):
         simulation.parameters(range(1), 3)
 
@@ -120,7 +120,7 @@ def test_every_policy_in_every_environment(landers):
     params, simulation = landers.policies("last")[0], make_simulation(landers.config)
     for policy, site in ((0, 1), (3, 2)):
         chosen = jax.tree.map(lambda x, policy=policy: x[policy], params)
-        theirs = by_hand(simulation, chosen, simulation.draws[site], 5)
+        theirs = by_hand(simulation, chosen, simulation.draws[0][site], 5)
         np.testing.assert_allclose(across.returns[policy, site], theirs, rtol=1e-3)
     simulation.close()
 
@@ -142,7 +142,7 @@ def test_a_shared_policy_is_evaluated_where_it_is_asked_for():
     np.testing.assert_allclose(registered, by_hand(each, policy, None, 5), rtol=1e-3)
     np.testing.assert_allclose(registered, per_agent[0], rtol=1e-3)
     np.testing.assert_allclose(per_agent, across[0], rtol=1e-3)
-    np.testing.assert_allclose(per_agent[1], by_hand(each, policy, each.draws[1], 5), rtol=1e-3)
+    np.testing.assert_allclose(per_agent[1], by_hand(each, policy, each.draws[0][1], 5), rtol=1e-3)
     assert len(np.unique(per_agent)) == 8, "gravity tells"
     for simulation in (common, each):
         simulation.close()
@@ -159,18 +159,14 @@ def test_films_show_the_agents_own_environment(landers, tmp_path):
 
 
 def test_the_draws_are_recorded(landers):
-    assert [draw["gravity"] for draw in json.loads((landers.path / "manifest.json").read_text())["draws"]] == [
-        -10.0,
-        -3.0,
-        -11.5,
-        -1.0,
-    ]
+    (draws,) = json.loads((landers.path / "manifest.json").read_text())["draws"]
+    assert [draw["gravity"] for draw in draws] == [-10.0, -3.0, -11.5, -1.0]
 
 
 def test_unseen_environments_are_further_draws():
     table = "environment.heterogeneity.action_noise_std={distribution='uniform', low=0.1, high=0.9}"
     simulation = simulate("environment=Pendulum-v1", *PPO, "strategy=fedavg", table)
-    seen, more = simulation.draws, unseen_draws(simulation.config, 3)
+    (seen,), more = simulation.draws, unseen_draws(simulation.config, 3)
     assert len(more) == 3
     assert len({draw["action_noise_std"] for draw in [*seen, *more]}) == 7
     state = jax.tree.map(lambda x: x[0], simulation.init())
@@ -186,7 +182,7 @@ def test_a_law_draws_unseen_host_environments():
     table = ["law=fedtd3", "std=2.0", "observation_noise=true"]
     settings = ["environment=LunarLanderContinuous-v3", *(f"environment.heterogeneity.{text}" for text in table)]
     simulation = simulate(*PPO, *settings, "strategy=fedavg", "federation.agents=2")
-    assert simulation.draws == physics_draws(simulation.config)
+    assert simulation.draws == [physics_draws(simulation.config)]
     more = resolve("fedpg-br/cartpole", [*BASE, *PPO, *settings, "federation.agents=5"])
     assert unseen_draws(simulation.config, 3) == physics_draws(more)[2:]
     state = jax.tree.map(lambda x: x[0], simulation.init())

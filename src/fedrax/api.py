@@ -85,8 +85,8 @@ class Run:
         simulation = make_simulation(self.config)
         try:
             return {
-                index: Evaluation(*simulation.evaluate(params, episodes=episodes, seed=seed))
-                for index, params in self.policies(policy).items()
+                index: Evaluation(*simulation.evaluate(params, episodes=episodes, seed=seed, position=position))
+                for position, (index, params) in enumerate(self.policies(policy).items())
             }
         finally:
             simulation.close()
@@ -108,8 +108,10 @@ class Run:
         simulation = make_simulation(self.config)
         try:
             return {
-                index: Evaluation(*simulation.evaluate_across(params, episodes=episodes, seed=seed, unseen=unseen))
-                for index, params in self.policies(policy).items()
+                index: Evaluation(
+                    *simulation.evaluate_across(params, episodes=episodes, seed=seed, position=position, unseen=unseen)
+                )
+                for position, (index, params) in enumerate(self.policies(policy).items())
             }
         finally:
             simulation.close()

@@ -74,6 +74,18 @@ class EnvironmentConfig(Model):
         description="per-agent physical parameters and noise: name = number, list, or {distribution, ...}; "
         "or law = NAME and its options",
     )
+    draws: int = pydantic.Field(
+        1,
+        gt=0,
+        description="draws from heterogeneity, which the seeds take in turn; 1: all seeds act in the same environments",
+    )
+
+    @pydantic.field_validator("draws")
+    @classmethod
+    def _something_to_draw(cls, draws: int, info: pydantic.ValidationInfo) -> int:
+        if draws > 1 and not info.data.get("heterogeneity"):
+            raise ValueError("there is nothing to draw: set environment.heterogeneity, or environment.draws=1")
+        return draws
 
 
 class FederationConfig(Model):
@@ -384,7 +396,7 @@ def _validate(tables: Mapping[str, Any]) -> Config:
             name = str(first["loc"][-1])
             allowed = sorted(model.model_fields)
             raise FedraxError(f"unknown key {key}{nearest(name, allowed)}; allowed: {', '.join(allowed)}") from None
-        message = first["msg"]
+        message = first["msg"].removeprefix("Value error, ")
         raise FedraxError(f"{key} = {first['input']!r} is not allowed: {message[0].lower()}{message[1:]}") from None
 
 

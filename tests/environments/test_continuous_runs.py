@@ -37,7 +37,7 @@ def test_a_law_with_noise_trains_and_is_recorded(tmp_path, capsys):
     assert "environments differ by gravity 0.138, " in capsys.readouterr().out
     assert np.isfinite(run.metrics()[-1]["return"])
     manifest = json.loads((run.path / "manifest.json").read_text())
-    draws = manifest["draws"]
+    (draws,) = manifest["draws"]
     assert {"length", "masspole", "masscart", "gravity", "observation_noise_mean"} == manifest["divergence"].keys()
     assert draws == physics_draws(run.config)
     assert draws[0]["observation_noise_mean"] != draws[1]["observation_noise_mean"]
@@ -55,7 +55,7 @@ GRAVITIES = "environment.heterogeneity.g=[5.0, 10.0, 15.0]"
 def test_a_centralised_learner_of_whole_episodes_visits_every_agents_environment(tmp_path):
     settings = [*CENTRAL, "environment=Pendulum-v1", "environment.horizon=7", "evaluation.episodes=2"]
     simulation = make_simulation(resolve({}, [*settings, "strategy.batch=5", GRAVITIES]))
-    np.testing.assert_array_equal(simulation.physics["g"], [[5, 5, 10, 10, 15]])
+    np.testing.assert_array_equal(simulation.agents_draws["g"][0], [[5, 5, 10, 10, 15]])
     run = fedrax.train({}, [*settings, "strategy.batch=6", GRAVITIES], out=tmp_path / "run", progress=False)
     assert np.isfinite(run.metrics()[-1]["train_return"])
     last = run.metrics()[-1]
@@ -66,7 +66,7 @@ def test_episodes_of_copies_that_differ_are_those_of_environments_apart():
     settings = [*CENTRAL, "environment=ContinuousCartPole-v0", "environment.horizon=30"]
     lengths = "environment.heterogeneity.length=[0.3, 0.5, 2.0]"
     simulation = make_simulation(resolve({}, [*settings, "strategy.batch=6", lengths]))
-    own = jax.tree.map(lambda x: x[0], simulation.physics)
+    own = jax.tree.map(lambda x: x[0, 0], simulation.agents_draws)
 
     def collect(physics, **settings):
         def act(observation, key):

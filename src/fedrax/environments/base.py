@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
@@ -196,6 +195,7 @@ Experience = Episodes | Steps
 """What one collection hands to a learner."""
 
 
-def stack_physics(physics: list[dict[str, float]]) -> dict[str, Any]:
-    """Per-agent parameter tables as one pytree of ``float32[agents]``."""
-    return jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *physics)
+def stack_physics(draws: list[list[dict[str, float]]]) -> dict[str, Any]:
+    """Per-agent parameter tables of every draw as one pytree of ``float32[draws, agents]``."""
+    names = draws[0][0]
+    return {name: jnp.asarray([[agent[name] for agent in each] for each in draws], jnp.float32) for name in names}

@@ -76,7 +76,12 @@ DISTRIBUTIONS: dict[str, type[Distribution]] = {"uniform": Uniform, "normal": No
 
 
 def draw(
-    table: Mapping[str, Any], defaults: Mapping[str, float], agents: int, seed: int, environment: str = ""
+    table: Mapping[str, Any],
+    defaults: Mapping[str, float],
+    agents: int,
+    seed: int,
+    environment: str = "",
+    number: int = 0,
 ) -> list[dict[str, float]]:
     """Every agent's physical parameters: ``defaults`` with the values that ``table`` gives.
 
@@ -89,13 +94,14 @@ def draw(
         agents: their number.
         seed: of the run.
         environment: its id, by which a law knows it.
+        number: of the draw; as if the seed were so much higher.
 
     Raises:
         FedraxError: an unknown parameter or law, a law of other parameters, a list of the wrong length, or a value of
             none of the forms above.
     """
     columns = {name: np.full(agents, value, float) for name, value in defaults.items()}
-    joint, table_of_parameters = law_draws(table, environment, agents)
+    joint, table_of_parameters = law_draws(table, environment, agents, number)
     strange = sorted({name for values in joint for name in values} - columns.keys())
     if strange:
         raise FedraxError(
@@ -109,7 +115,7 @@ def draw(
         if name not in defaults:
             known = [*defaults, *law_keys(table, environment)]
             raise unknown("physical parameter in environment.heterogeneity:", name, known)
-        generator = np.random.default_rng(int(host_seeds((), seed, "heterogeneity", name)))
+        generator = np.random.default_rng(int(host_seeds((), seed + number, "heterogeneity", name)))
         columns[name] = _column(f"environment.heterogeneity.{name}", value, agents, generator)
     return [{name: float(column[agent]) for name, column in columns.items()} for agent in range(agents)]
 

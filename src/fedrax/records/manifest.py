@@ -36,7 +36,7 @@ def write_manifest(
         rundir: the run.
         config_hash: the digest of the resolved configuration.
         seeds: every seed trained.
-        draws: the heterogeneity draws, one entry per agent; NumPy and JAX numbers are allowed.
+        draws: from heterogeneity, for each draw one entry per agent; NumPy and JAX numbers are allowed.
         divergence: how much the agents' environments differ, by parameter.
         command: what was run; unset, this process's own command line.
 

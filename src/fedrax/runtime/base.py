@@ -64,13 +64,13 @@ class Simulation(abc.ABC):
     def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
         """One seed's server after its own steps in a round, and the trajectories and steps these took."""
 
-    def evaluation_of_round(self, params: PyTree, index: int) -> dict[str, Any]:
-        """Evaluation in the rounds that have one, NaN in the others."""
+    def evaluation_of_round(self, params: PyTree, index: int, position: int = 0) -> dict[str, Any]:
+        """One seed's evaluation in the rounds that have one, NaN in the others."""
         settings = self.config.evaluation
         if (index + 1) % settings.every:
             each = {"agent_returns": np.full(self.federation.sites, np.nan)} if self.evaluates_agents else {}
             return {"return": float("nan"), "episode_length": float("nan"), **each}
-        returns, lengths = self.evaluate(params, episodes=settings.episodes, seed=settings.seed)
+        returns, lengths = self.evaluate(params, episodes=settings.episodes, seed=settings.seed, position=position)
         each = {"agent_returns": returns.mean(1)} if self.evaluates_agents else {}
         return {"return": self.mean_return(returns), "episode_length": self.mean_return(lengths), **each}
 
@@ -79,8 +79,10 @@ class Simulation(abc.ABC):
         return float(returns.mean())
 
     @abc.abstractmethod
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths of what a run hands out, on the initial states that ``seed`` stands for.
+
+        ``position`` is that of the run's seed among its seeds, whose environments these are.
 
         ``[episodes]`` for one policy; ``[agents, episodes]``, each agent in its own environment, where
         :attr:`evaluates_agents`.
@@ -88,7 +90,7 @@ class Simulation(abc.ABC):
 
     @abc.abstractmethod
     def evaluate_across(
-        self, params: PyTree, *, episodes: int, seed: int, unseen: int = 0
+        self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths ``[policies, environments, episodes]`` of every policy in every agent's environment.
 

@@ -32,33 +32,41 @@ def make_environment(config: Config) -> NativeEnvironment:
     return with_noise(native_environments[settings.id](), drawn_names(settings.heterogeneity, settings.id))
 
 
-def physics_draws(config: Config) -> list[dict[str, float]]:
+def physics_draws(config: Config, position: int = 0) -> list[dict[str, float]]:
     """Every agent's physical parameters, or the empty list when all agents share the defaults.
 
-    They depend on the configuration's first seed alone: all seeds, and all methods compared, act in the same
-    environments.
+    They depend on the configuration's first seed, and on which of ``environment.draws`` the run's seed at ``position``
+    has: with one draw all seeds, and always all methods compared, act in the same environments.
 
     Raises:
         FedraxError: parameters that the environment does not have, or that make no environment.
     """
-    return _draws(config, config.federation.agents) if config.environment.heterogeneity else []
+    return _draws(config, config.federation.agents, position) if config.environment.heterogeneity else []
+
+
+def all_draws(config: Config) -> list[list[dict[str, float]]]:
+    """:func:`physics_draws` of each of ``environment.draws``, or the empty list when all agents share the defaults."""
+    draws = [physics_draws(config, position) for position in range(config.environment.draws)]
+    return draws if draws[0] else []
 
 
 def divergence(config: Config) -> dict[str, float]:
-    """How much the agents' environments differ, by parameter; empty where they do not.
+    """How much the agents' environments differ, by parameter, mean over draws; empty where they do not.
 
     Raises:
         FedraxError: as :func:`physics_draws`.
     """
-    draws = physics_draws(config)
+    draws = all_draws(config)
     if not draws:
         return {}
     defaults, _ = _parameters(config)
     known = None if runs_native(config) else host_physics.get(config.environment.id)
-    return environment_divergence(draws, defaults, known.mixtures if known else {})
+    each = [environment_divergence(sites, defaults, known.mixtures if known else {}) for sites in draws]
+    names = dict.fromkeys(name for one in each for name in one)
+    return {name: sum(one.get(name, 0.0) for one in each) / len(each) for name in names}
 
 
-def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:
+def unseen_draws(config: Config, count: int, position: int = 0) -> list[dict[str, float]]:
     """Physical parameters of ``count`` environments that no agent has, from the same table.
 
     They are those of the agents that would come next. A number holds for them as for the agents.
@@ -78,15 +86,16 @@ def unseen_draws(config: Config, count: int) -> list[dict[str, float]]:
                 "distributions to draw from, for example {distribution = 'uniform', low = 0.5, high = 1.5}"
             )
     agents = config.federation.agents
-    return _draws(config, agents + count)[agents:]
+    return _draws(config, agents + count, position)[agents:]
 
 
-def _draws(config: Config, agents: int) -> list[dict[str, float]]:
+def _draws(config: Config, agents: int, position: int) -> list[dict[str, float]]:
     """The parameters of so many agents' environments, checked."""
     settings = config.environment
+    number = position % settings.draws
     own, check = _parameters(config)
     # Noise may be named for every environment, but a native one whose table does not name it has no such parameter.
-    draws = draw(settings.heterogeneity, {**own, **NOISE}, agents, config.seed, settings.id)
+    draws = draw(settings.heterogeneity, {**own, **NOISE}, agents, config.seed, settings.id, number)
     draws = [{name: values[name] for name in own} for values in draws]
     for parameters in draws:
         check(parameters)

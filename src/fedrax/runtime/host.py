@@ -34,9 +34,9 @@ class HostSimulation(Simulation):
     The state of a host environment cannot be saved, so every ``checkpoint.every`` rounds all of them start anew from
     seeds derived from (seed, round): a resumed run then sees what the uninterrupted one saw.
 
-    ``draws`` are every site's parameters, or empty where all environments are the registered one. Where they differ,
-    Gymnasium steps all of them, those of the server and of evaluations included. Without ``agents`` only the server's
-    environments are made: the agents are elsewhere.
+    ``draws`` are every site's parameters ``[draws][sites]``, which the seeds take in turn, or empty where all
+    environments are the registered one. Where they differ, Gymnasium steps all of them, those of the server and of
+    evaluations included. Without ``agents`` only the server's environments are made: the agents are elsewhere.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class HostSimulation(Simulation):
         config: Config,
         federation: Federation,
         time_limit: int,
-        draws: Sequence[Parameters] = (),
+        draws: Sequence[Sequence[Parameters]] = (),
         *,
         agents: bool = True,
     ) -> None:
@@ -52,7 +52,7 @@ class HostSimulation(Simulation):
         self.draws = draws
         self.training_horizon = min(config.environment.horizon or time_limit, time_limit)
         self.evaluation_horizon = min(config.evaluation.horizon or self.training_horizon, time_limit)
-        self.sites = [Site(self, seed, agents=agents) for seed in config.all_seeds]
+        self.sites = [Site(self, position, seed, agents=agents) for position, seed in enumerate(config.all_seeds)]
         copies = self.copies if federation.learner.steps is not None else federation.strategy.max_episodes
         steps = copies * (federation.learner.steps or self.training_horizon)
         self.programs = Programs(federation, config.runtime.agents_per_batch or agents_side_by_side(federation, steps))
@@ -85,10 +85,10 @@ class HostSimulation(Simulation):
             seconds = np.full(len(states), time.perf_counter() - started)
             yield stack(states), jax.tree.map(lambda x: np.asarray(x)[:, None], {**rows, "seconds": seconds})
 
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths of what a run hands out, in fresh environments."""
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths of what one seed hands out, in fresh environments."""
         agents = self.federation.sites if self.evaluates_agents else 1
-        own = _repeated(self.draws, episodes) if self.draws and self.evaluates_agents else None
+        own = _repeated(self.sites_draws(position), episodes) if self.draws and self.evaluates_agents else None
         environments = self._make(agents * episodes, self.evaluation_horizon, own)
         key = self._evaluation_key(seed)
         stacked = agents if self.federation.personal else None
@@ -104,10 +104,10 @@ class HostSimulation(Simulation):
         return returns, lengths
 
     def evaluate_across(
-        self, params: PyTree, *, episodes: int, seed: int, unseen: int = 0
+        self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """Every policy in every agent's environment, or in unseen ones, one policy after the other."""
-        draws = unseen_draws(self.config, unseen) if unseen else self.draws
+        draws = unseen_draws(self.config, unseen, position) if unseen else self.sites_draws(position)
         if not draws:
             raise same_environments(self.config)
         policies = params if self.federation.personal else jax.tree.map(lambda x: x[None], params)
@@ -134,16 +134,21 @@ class HostSimulation(Simulation):
         for site in self.sites:
             site.close()
 
-    def parameters(self, agents: Sequence[int], copies: int) -> list[Parameters] | None:
+    def sites_draws(self, position: int) -> Sequence[Parameters]:
+        """One seed's sites' parameters, by its position among the seeds; empty where all are the same."""
+        return self.draws[position % len(self.draws)] if self.draws else ()
+
+    def parameters(self, agents: Sequence[int], copies: int, position: int = 0) -> list[Parameters] | None:
         """Those of so many copies of each learning agent, its own or its sites'; None where all are the same.
 
         Raises:
             FedraxError: fewer copies than sites.
         """
-        if not self.draws:
+        draws = self.sites_draws(position)
+        if not draws:
             return None
         sites = self.federation.sites // self.federation.agents
-        return [self.draws[agent * sites + site] for agent in agents for site in self.sites_of_copies(copies)]
+        return [draws[agent * sites + site] for agent in agents for site in self.sites_of_copies(copies)]
 
     def _make(self, count: int, horizon: int, parameters: Sequence[Parameters] | None = None) -> HostEnvironments:
         settings = self.config.environment
@@ -187,7 +192,8 @@ class HostSimulation(Simulation):
         server, own = self._refine(site, server, derive(key, "server"))
         server, work = programs.finish(server, derive(key, "finish"))
         everyone = put_rows(self.federation, state.agents, roster.ids, agents)
-        evaluation = self.evaluation_of_round(self.federation.output(server, everyone), index)
+        output = self.federation.output(server, everyone)
+        evaluation = self.evaluation_of_round(output, index, site.position)
         return programs.close(state, server, agents, roster, exchange, report, work, own, evaluation)
 
     def reseed(self, index: int) -> None:
@@ -221,9 +227,9 @@ class HostSimulation(Simulation):
 class Site:
     """One seed's environments: the agents' and the server's."""
 
-    def __init__(self, simulation: HostSimulation, seed: int, *, agents: bool = True) -> None:
+    def __init__(self, simulation: HostSimulation, position: int, seed: int, *, agents: bool = True) -> None:
         federation = simulation.federation
-        self.seed = seed
+        self.position, self.seed = position, seed
         self.strategy, self.steps = federation.strategy, federation.learner.steps
         self.horizon = simulation.training_horizon
         self.copies = simulation.copies
@@ -238,7 +244,9 @@ class Site:
         else:
             groups = [range(agent, agent + 1) for agent in range(federation.agents)]
         self.groups = [
-            simulation._make(len(members) * self.copies, self.horizon, simulation.parameters(members, self.copies))
+            simulation._make(
+                len(members) * self.copies, self.horizon, simulation.parameters(members, self.copies, position)
+            )
             for members in groups
         ]
         """The agents' environments: those of all that act in a round, or each agent's where it matters whose."""

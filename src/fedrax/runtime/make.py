@@ -13,7 +13,7 @@ from fedrax.errors import FedraxError
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.runtime.base import Simulation
-from fedrax.runtime.draws import make_environment, physics_draws
+from fedrax.runtime.draws import all_draws, make_environment
 from fedrax.strategies.base import Strategy
 
 
@@ -31,7 +31,7 @@ def make_simulation(config: Config, *, agents: bool = True) -> Simulation:
         settings.id, native=settings.native, backend=settings.backend, mission=settings.mission
     )
     federation = make_federation(config, described.spaces)
-    draws = physics_draws(config)
+    draws = all_draws(config)
     if described.native:
         from fedrax.runtime.native import NativeSimulation
 

@@ -31,7 +31,10 @@ SEEDS = "seeds"
 
 
 class NativeSimulation(Simulation):
-    """Rounds as a scan inside one program; ``physics`` are per-agent parameters ``[sites]``, or None for all equal."""
+    """Rounds as a scan inside one program; ``physics`` are per-agent parameters, or None for all equal.
+
+    They are ``[draws, sites]``: the seeds take the draws in turn.
+    """
 
     def __init__(
         self,
@@ -42,8 +45,8 @@ class NativeSimulation(Simulation):
     ) -> None:
         super().__init__(config, federation)
         self.environment = environment
-        self.site_physics = physics
-        self.physics = self._of_agents(physics)
+        self.draws = physics
+        self.agents_draws = self._of_agents(physics)
         limit = environment.time_limit
         self.training_horizon = min(config.environment.horizon or limit, limit)
         self.evaluation_horizon = min(config.evaluation.horizon or self.training_horizon, limit)
@@ -61,22 +64,22 @@ class NativeSimulation(Simulation):
     def init(self) -> State:
         """The states before the first round."""
         keys = jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds))
-        return jax.jit(jax.vmap(self._init))(keys)
+        return jax.jit(jax.vmap(self._init))(keys, jnp.arange(self.config.seeds))
 
-    def _init(self, key: PRNGKeyArray) -> State:
+    def _init(self, key: PRNGKeyArray, position: Array) -> State:
         state = self.federation.init(key)
         if self.federation.learner.steps is None:
             return state
         keys = jax.vmap(lambda index: derive(key, "environment", index))(jnp.arange(self.federation.agents))
-        axes = None if self.physics is None else 0
+        axes = None if self.draws is None else 0
         start = partial(start_steps, self.environment, copies=self.copies, per_copy=self._per_copy)
-        fronts = jax.vmap(start, (axes, 0))(self._physics(self.physics), keys)
+        fronts = jax.vmap(start, (axes, 0))(self._physics(self.drawn(self.agents_draws, position)), keys)
         return dataclasses.replace(state, environments=fronts)
 
     @property
     def _per_copy(self) -> bool:
         """Whether one learner's copies differ: those of a centralised learner are its sites'."""
-        return self.physics is not None and self.federation.sites > self.federation.agents
+        return self.draws is not None and self.federation.sites > self.federation.agents
 
     @property
     def _axes_of_seeds(self) -> tuple[str, ...]:
@@ -84,7 +87,7 @@ class NativeSimulation(Simulation):
         return tuple(name for name in self.axes if name == SEEDS)
 
     def _of_agents(self, physics: dict[str, Array] | None) -> dict[str, Array] | None:
-        """The sites' parameters by learning agent: ``[agents]``, or ``[1, copies]`` for a centralised learner.
+        """The sites' parameters by learning agent, ``[draws, agents]``; of a centralised one ``[draws, 1, copies]``.
 
         Such a learner's copies are those that it steps, or its episodes of a round.
         """
@@ -92,7 +95,13 @@ class NativeSimulation(Simulation):
             return physics
         steps = self.federation.learner.steps is not None
         sites = self.sites_of_copies(self.copies if steps else self.federation.strategy.max_episodes)
-        return jax.tree.map(lambda x: x[sites][None], physics)
+        return jax.tree.map(lambda x: x[:, None, sites], physics)
+
+    def drawn(self, draws: dict[str, Array] | None, position: Array | int) -> dict[str, Array] | None:
+        """What the seed at ``position`` has of ``[draws, ...]``."""
+        # A single draw is a constant, the same for all seeds and not mapped over them.
+        number = 0 if self.config.environment.draws == 1 else position % self.config.environment.draws
+        return jax.tree.map(lambda x: x[number], draws)
 
     def _physics(self, physics: dict[str, Array] | None) -> dict[str, Any]:
         return self.environment.physics() if physics is None else physics
@@ -114,16 +123,19 @@ class NativeSimulation(Simulation):
         seconds = (time.perf_counter() - started) / self.config.checkpoint.every
         yield state, {**rows, "seconds": np.full(rows["active"].shape, seconds)}
 
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Greedy returns and lengths of one policy."""
-        returns, lengths = self._evaluate(params, jax.random.key(seed), episodes=episodes)
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Greedy returns and lengths of what one seed hands out."""
+        returns, lengths = self._evaluate(params, jax.random.key(seed), jnp.asarray(position), episodes=episodes)
         return np.asarray(returns), np.asarray(lengths)
 
     def evaluate_across(
-        self, params: PyTree, *, episodes: int, seed: int, unseen: int = 0
+        self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """Every policy in every agent's environment, or in unseen ones."""
-        physics = stack_physics(unseen_draws(self.config, unseen)) if unseen else self.site_physics
+        physics = self.drawn(self.draws, position)
+        if unseen:
+            drawn = stack_physics([unseen_draws(self.config, unseen, position)])
+            physics = jax.tree.map(lambda x: x[0], drawn)
         if physics is None:
             raise same_environments(self.config)
         policies = params if self.federation.personal else jax.tree.map(lambda x: x[None], params)
@@ -148,12 +160,15 @@ class NativeSimulation(Simulation):
             # The round's number is not mapped: all seeds are in the same round, so what happens only in some
             # rounds is a real branch.
             one = partial(self._round, index=index)
-            return map_in_batches(lambda inputs: one(*inputs), (state, keys), self.seeds_together, SEEDS)
+            inputs = (state, keys, jnp.arange(self.config.seeds))
+            return map_in_batches(lambda inputs: one(*inputs), inputs, self.seeds_together, SEEDS)
 
         state, metrics = jax.lax.scan(step, state, first + jnp.arange(self.config.checkpoint.every))
         return state, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), metrics)
 
-    def _round(self, state: State, key: PRNGKeyArray, *, index: Array) -> tuple[State, dict[str, Array]]:
+    def _round(
+        self, state: State, key: PRNGKeyArray, position: Array, *, index: Array
+    ) -> tuple[State, dict[str, Array]]:
         """One round of one seed."""
         federation, strategy = self.federation, self.federation.strategy
         key = derive(key, "round", index)
@@ -167,7 +182,7 @@ class NativeSimulation(Simulation):
                 take_rows(federation, state.agents, roster.ids),
                 roster.ids,
                 roster.byzantine,
-                take_rows(federation, self.physics, roster.ids),
+                take_rows(federation, self.drawn(self.agents_draws, position), roster.ids),
                 take_rows(federation, state.environments, roster.ids),
             ),
             self.batch,
@@ -178,7 +193,7 @@ class NativeSimulation(Simulation):
         server, own_episodes, own_steps = self._refine(server, derive(key, "server"))
         server, work = strategy.finish(server, derive(key, "finish"))
         output = federation.output(server, agents)
-        evaluation = self._evaluate_round(output, index)
+        evaluation = self._evaluate_round(output, position, index)
         own = {"episodes": own_episodes, "steps": own_steps}
         before, state = state, dataclasses.replace(state, environments=fronts)
         updated, metrics = close_round(
@@ -295,14 +310,13 @@ class NativeSimulation(Simulation):
             axis_names=self.axes if axis_names is None else axis_names,
         )
 
-    def _evaluate_round(self, params: PyTree, index: Array) -> dict[str, Array]:
+    def _evaluate_round(self, params: PyTree, position: Array, index: Array) -> dict[str, Array]:
         """Evaluation in the rounds that have one, NaN in the others."""
         settings = self.config.evaluation
 
         def measure() -> dict[str, Array]:
-            returns, lengths = self._evaluation(
-                params, jax.random.key(settings.seed), episodes=settings.episodes, axis_names=self._axes_of_seeds
-            )
+            key, names = jax.random.key(settings.seed), self._axes_of_seeds
+            returns, lengths = self._evaluation(params, key, position, episodes=settings.episodes, axis_names=names)
             each = {"agent_returns": returns.mean(1)} if self.evaluates_agents else {}
             return {"return": returns.mean(), "episode_length": lengths.mean(dtype=jnp.float32), **each}
 
@@ -312,15 +326,16 @@ class NativeSimulation(Simulation):
         return jax.lax.cond((index + 1) % settings.every == 0, measure, lambda: missing)
 
     def _evaluation(
-        self, params: PyTree, key: PRNGKeyArray, *, episodes: int, axis_names: tuple[str, ...] = ()
+        self, params: PyTree, key: PRNGKeyArray, position: Array, *, episodes: int, axis_names: tuple[str, ...] = ()
     ) -> tuple[Array, Array]:
         if not self.evaluates_agents:
             return self._episodes(params, None, key, episodes=episodes, axis_names=axis_names)
         one = partial(self._episodes, key=key, episodes=episodes, axis_names=(*axis_names, AGENTS))
         personal = 0 if self.federation.personal else None
-        physics = None if self.site_physics is None else 0
-        mapped = jax.vmap(one, (personal, physics), axis_name=AGENTS, axis_size=self.federation.sites)
-        return mapped(params, self.site_physics)
+        physics = self.drawn(self.draws, position)
+        axes = (personal, None if physics is None else 0)
+        mapped = jax.vmap(one, axes, axis_name=AGENTS, axis_size=self.federation.sites)
+        return mapped(params, physics)
 
     def _episodes(
         self,

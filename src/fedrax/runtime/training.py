@@ -21,7 +21,7 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import write_summary
 from fedrax.runtime.base import Simulation
 from fedrax.runtime.counters import Counters
-from fedrax.runtime.draws import divergence, physics_draws
+from fedrax.runtime.draws import all_draws, divergence
 from fedrax.runtime.memory import size_text
 
 
@@ -44,7 +44,7 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
             directory,
             config_hash=config.digest(),
             seeds=list(config.all_seeds),
-            draws=physics_draws(config),
+            draws=all_draws(config),
             divergence=divergence(config),
         )
     message_bytes = simulation.message_bytes()
@@ -189,7 +189,8 @@ def _final_evaluation(config: Config, simulation: Simulation, state: State, coun
     outputs = simulation.outputs(state)
     for index, counter in enumerate(counters):
         params = jax.tree.map(lambda x, i=index: x[i], outputs)
-        returns, _ = simulation.evaluate(params, episodes=config.evaluation.episodes, seed=config.evaluation.seed)
+        settings = config.evaluation
+        returns, _ = simulation.evaluate(params, episodes=settings.episodes, seed=settings.seed, position=index)
         counter.final_return = simulation.mean_return(returns)
         if not counter.final_return <= counter.best_return:
             counter.best_return = counter.final_return

@@ -6,6 +6,7 @@ decorated function in any file of this package.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -44,11 +45,17 @@ class Law(eqx.Module):
     def check(self, environment: str) -> None:
         """Raises :class:`FedraxError` for options that the draws for this environment do not have."""
 
+    @abc.abstractmethod
+    def numbered(self, number: int) -> Self:
+        """The law that makes a run's draw with this number; number 0 is the law itself."""
+
 
 laws: Registry[Law] = Registry(TABLE, "fedrax.environments.laws")
 
 
-def law_draws(table: Mapping[str, Any], environment: str, agents: int) -> tuple[list[dict[str, float]], dict[str, Any]]:
+def law_draws(
+    table: Mapping[str, Any], environment: str, agents: int, number: int = 0
+) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """What the table's law draws for every agent, and the rest of the table.
 
     A table without ``law`` draws nothing and is all rest. An agent's draws do not depend on how many agents there are.
@@ -57,6 +64,7 @@ def law_draws(table: Mapping[str, Any], environment: str, agents: int) -> tuple[
         table: the heterogeneity table.
         environment: the environment's id.
         agents: their number.
+        number: of the draw.
 
     Raises:
         FedraxError: an unknown law, one that the environment does not have, or a wrong option.
@@ -73,7 +81,7 @@ def law_draws(table: Mapping[str, Any], environment: str, agents: int) -> tuple[
             f"{', '.join(sorted(known.environments))}: change environment.id, or give distributions instead"
         )
     options = {key: value for key, value in table.items() if key in options_of(known)}
-    law = laws.build(name, options)
+    law = laws.build(name, options).numbered(number)
     law.check(environment)
     draw = known.environments[environment]
     rest = {key: value for key, value in table.items() if key != "law" and key not in options}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from fedrax.environments.laws import TABLE, Law, laws
@@ -43,6 +45,10 @@ class FedTD3(Law):
                 f"{TABLE}.mixes = true is not allowed: they are mixes of the obstacles of {WALKER!r}, and environment "
                 f"{environment!r} has none; remove it, or set environment.id={WALKER}"
             )
+
+    def numbered(self, number: int) -> FedTD3:
+        """With a ``trial`` so much higher."""
+        return dataclasses.replace(self, trial=self.trial + number)
 
     def generator(self, agent: int) -> np.random.RandomState:
         """The agent's stream of random numbers."""

@@ -95,7 +95,7 @@ class NativePart(Part):
     def __init__(self, config: Config, simulation: NativeSimulation, index: int) -> None:
         super().__init__(config, simulation.federation, index)
         self.simulation = simulation
-        self.physics = jax.tree.map(lambda x: x[index], simulation.physics)
+        self.physics = jax.tree.map(lambda x: x[index], simulation.drawn(simulation.agents_draws, 0))
         self._work = jax.jit(self._round, donate_argnums=0)
         self._evaluate = jax.jit(partial(simulation._episodes, axis_names=()), static_argnames="episodes")
 
@@ -210,8 +210,9 @@ class HostPart(Part):
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """In fresh copies of the agent's environment."""
         simulation = self.simulation
-        draws = [simulation.draws[self.index]] * episodes if simulation.draws else None
-        environments = simulation._make(episodes, simulation.evaluation_horizon, draws)
+        draws = simulation.sites_draws(0)
+        parameters = [draws[self.index]] * episodes if draws else None
+        environments = simulation._make(episodes, simulation.evaluation_horizon, parameters)
         try:
             environments.reseed(host_seeds((episodes,), seed, "evaluation"))
             act = self.programs.evaluated_actor(params, simulation._evaluation_key(seed), agents=None)

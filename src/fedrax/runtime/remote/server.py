@@ -240,7 +240,7 @@ class RemoteFederation(Simulation):
             for record in records:
                 file.write(json.dumps({"round": index, **record._asdict()}) + "\n")
 
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """At the server, or, where agents are evaluated for themselves, on their nodes; NaN for those not there."""
         if not self.evaluates_agents:
             return self.local.evaluate(params, episodes=episodes, seed=seed)
@@ -282,7 +282,7 @@ class RemoteFederation(Simulation):
         return float(np.nanmean(returns))
 
     def evaluate_across(
-        self, params: PyTree, *, episodes: int, seed: int, unseen: int = 0
+        self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """In environments drawn here: the nodes' own are on the nodes."""
         return self.local.evaluate_across(params, episodes=episodes, seed=seed, unseen=unseen)
