@@ -1,17 +1,25 @@
-"""A round's latency over Flower beyond the local work, the bytes it carries, and the memory of its processes.
+"""What a federation of three nodes costs over Flower, and whether it learns what the simulation does.
 
     python benchmarks/federation.py default
     python benchmarks/federation.py fast --cable     # as root: the nodes in a network namespace of their own
+    python benchmarks/federation.py cartpole         # a whole preset, on the fast path and simulated
 
-Three nodes and a server on this machine, with TLS and keys, and a policy of a million weights. Latency is a round's
-seconds less those that the slowest node worked, so it contains all that Flower and the server do; memory is what each
-process has for itself of what it shares (PSS). With a cable between the server and the nodes, every byte on it is
-counted, requests that find nothing included.
+Three nodes and a server on this machine, with TLS and keys.
+
+``default`` and ``fast``: a policy of a million weights, and a round's latency beyond the local work. Latency is a
+round's seconds less those that the slowest node worked, so it contains all that Flower and the server do; memory is
+what each process has for itself of what it shares (PSS). With a cable between the server and the nodes, every byte on
+it is counted, requests that find nothing included.
+
+``cartpole``: FedPG-BR to the end of its budget, beside the simulation of the same seed. A program of one agent, which
+is what a node runs, rounds otherwise than one program of all, and training magnifies that. So there are two
+simulations: with agents side by side, as by default, and with agents that follow one another, as on nodes.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import itertools
 import json
@@ -20,10 +28,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
+import fedrax
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.processes import free_port
 from fedrax.runtime.memory import size_text
@@ -41,7 +53,7 @@ SETTINGS = [
         "environment.horizon=20",
         "learner.hidden=[992, 1000]",
     ),
-    *("budget.trajectories=none", "evaluation.every=1000", f"federation.agents={NODES}", "runtime.gather=600"),
+    *("budget.trajectories=none", "evaluation.every=1000", f"federation.agents={NODES}"),
 ]
 """About a million weights, and next to no work."""
 LEFT_OUT = 3
@@ -49,19 +61,29 @@ LEFT_OUT = 3
 LEASH = (sys.executable, "-m", "fedrax.runtime.flower.leash")
 """Before a command: nothing is left behind where this script is killed."""
 TARGETS = {"default": 5.0, "fast": 0.5}
+CARTPOLE = ("fedpg-br/cartpole", f"federation.agents={NODES}")
+SIMULATIONS = {"side by side": (), "in turn": ("runtime.agents_per_batch=1",)}
+"""How agents are computed, and what asks for it."""
+NEAR = 1e-4
+"""Relative; what differs by no more counts as the same."""
+EPISODES = 100
+"""Of the final policies."""
 
 
 def main() -> None:
-    """Runs a federation and writes what it took."""
+    """Runs a federation and writes what it took, or what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", choices=TARGETS)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("mode", choices=(*TARGETS, "cartpole"))
+    parser.add_argument("--rounds", type=int, help="default: 15; of cartpole, as many as its budget has")
     parser.add_argument("--cable", action="store_true", help="nodes in a namespace, at the other end of a cable")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, cable() if options.cable else contextlib.nullcontext() as ends:
-        result = measured(Path(folder), options.path, options.rounds, ends)
+        if options.mode == "cartpole":
+            result = compared(Path(folder), options.rounds, ends)
+        else:
+            result = measured(Path(folder), options.mode, options.rounds or 15, ends)
     print(json.dumps(result, indent=1))
-    save(f"federation_{options.path}", result)
+    save(f"federation_{options.mode}", result)
 
 
 @contextlib.contextmanager
@@ -93,16 +115,18 @@ def on_cable(end: str) -> int:
     return sum(int((statistics_of / f"{way}_bytes").read_text()) for way in ("rx", "tx"))
 
 
-def measured(folder: Path, path: str, rounds: int, ends: tuple[str, str] | None) -> dict[str, Any]:
-    """Latency, bytes and memory of one federation."""
+@contextlib.contextmanager
+def federation(
+    folder: Path, settings: Iterable[str], ends: tuple[str, str] | None, *, fast: bool
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The server, which trains in ``folder``/run, and the nodes: processes that end with the context."""
     host = "127.0.0.1" if ends is None else HOST
     inside = () if ends is None else ("ip", "netns", "exec", ends[0])
-    certificates, address, run = folder / "certificates", f"{host}:{free_port()}", folder / "run"
+    certificates, address = folder / "certificates", f"{host}:{free_port()}"
     make_certificates(certificates, [host], NODES)
     where = ["--superlink", address, "--certificates", str(certificates)]
-    fast = path == "fast"
-    settings = [*SETTINGS, f"runtime.fast={str(fast).lower()}", f"budget.rounds={rounds}"]
-    commands = [["server", *settings, "--out", str(run), *where]]
+    settings = [*settings, "runtime.gather=600", f"runtime.fast={str(fast).lower()}"]
+    commands = [["server", *settings, "--out", str(folder / "run"), *where]]
     for node in range(NODES):
         key = ["--key", str(certificates / "nodes" / f"node-{node}")]
         more = ["--fast"] if fast else []
@@ -115,8 +139,20 @@ def measured(folder: Path, path: str, rounds: int, ends: tuple[str, str] | None)
         for command in commands
     ]
     try:
-        memory: dict[str, dict[str, int]] = {}
-        marks: list[tuple[int, int]] = []
+        yield processes
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+def measured(folder: Path, path: str, rounds: int, ends: tuple[str, str] | None) -> dict[str, Any]:
+    """Latency, bytes and memory of one federation."""
+    run = folder / "run"
+    memory: dict[str, dict[str, int]] = {}
+    marks: list[tuple[int, int]] = []
+    with federation(folder, [*SETTINGS, f"budget.rounds={rounds}"], ends, fast=path == "fast") as processes:
         while processes[0].poll() is None:
             exchanged = len(rows_of(run / "exchanges.jsonl"))
             if exchanged:
@@ -124,11 +160,6 @@ def measured(folder: Path, path: str, rounds: int, ends: tuple[str, str] | None)
             if ends is not None:
                 marks.append((exchanged // NODES, on_cable(ends[1])))
             time.sleep(0.5)
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
     return {**summarised(run, path, memory), **carried(run, marks)}
 
 
@@ -178,6 +209,80 @@ def summarised(run: Path, path: str, memory: dict[str, dict[str, int]]) -> dict[
             name: {part: size_text(size) for part, size in each.items() if size} for name, each in memory.items()
         },
     }
+
+
+def compared(folder: Path, rounds: int | None, ends: tuple[str, str] | None) -> dict[str, Any]:
+    """What a federation and simulations of the same training come to, and how far they are apart."""
+    source, *settings = CARTPOLE if rounds is None else (*CARTPOLE, f"budget.rounds={rounds}")
+    started = time.perf_counter()
+    with federation(folder, [source, *settings], ends, fast=True) as (server, *_):
+        if server.wait():
+            raise SystemExit("the federation failed")
+    federated = fedrax.load(folder / "run")
+    result = {
+        "nodes": NODES,
+        "trained": " ".join((source, *settings)),
+        "federation": {**outcome(federated, started), **letters(federated.path)},
+    }
+    for name, how in SIMULATIONS.items():
+        started = time.perf_counter()
+        simulated = fedrax.train(source, [*settings, *how], out=folder / name, progress=False)
+        result[f"simulation {name}"] = {**outcome(simulated, started), "federation_apart": apart(federated, simulated)}
+    return result
+
+
+def outcome(run: fedrax.Run, started: float) -> dict[str, Any]:
+    """Of a run that has just ended."""
+    wall = time.perf_counter() - started
+    rows, summary = run.metrics(), run.summary()
+    returns = run.evaluate(episodes=EPISODES)[0].returns
+    return {
+        "rounds": summary["rounds"],
+        "trajectories_per_agent": summary["trajectories"],
+        "total_steps": summary["total_steps"],
+        "first_round_at_return_500": next((row["round"] for row in rows if row["return"] == 500), None),
+        "final_return": {"episodes": EPISODES, "mean": float(returns.mean(dtype=float)), "least": float(returns.min())},
+        "seconds": {"wall_clock": round(wall, 1), "rounds": round(summary["seconds_train"], 1)},
+    }
+
+
+def letters(run: Path) -> dict[str, Any]:
+    """What became of a federation's letters, and their bytes to and from all nodes."""
+    rows = rows_of(run / "exchanges.jsonl")
+    ends = [row["seconds"] for row in rows_of(run / "metrics.jsonl")]
+    seconds = [after - before for before, after in itertools.pairwise(ends)]
+    return {
+        "median_seconds_per_round": round(statistics.median(seconds), 3),
+        "letters": dict(collections.Counter(row["outcome"] for row in rows)),
+        **{name: sum(row[name] for row in rows) for name in ("bytes_up", "bytes_down")},
+    }
+
+
+def apart(run: fedrax.Run, other: fedrax.Run) -> dict[str, Any]:
+    """Every metric that differs in some round that both have, and the final policies."""
+    rows = list(zip(run.metrics(), other.metrics(), strict=False))
+    metrics = {}
+    for name in rows[0][0].keys() - {"seconds"}:
+        # Where a run has no value, as of a filter without attackers, None becomes NaN.
+        absolute, relative = differences(*np.array([(ours[name], theirs[name]) for ours, theirs in rows], float).T)
+        if absolute.any():
+            metrics[name] = {
+                "first_round": int(absolute.nonzero()[0][0]),
+                f"first_round_beyond_{NEAR:g}": next((int(r) for r in (relative > NEAR).nonzero()[0]), None),
+                "largest": float(absolute.max()),
+                "largest_relative": float(relative.max()),
+            }
+    weights = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(each.policies()[0])]) for each in (run, other)]
+    absolute, relative = differences(*weights)
+    policy = {"weights": absolute.size, "largest": float(absolute.max()), "largest_relative": float(relative.max())}
+    return {"metrics": dict(sorted(metrics.items())), "policy": policy}
+
+
+def differences(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Absolute, and relative to the larger of the two; none where both are NaN."""
+    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    absolute = np.where(same, 0.0, np.abs(ours - theirs))
+    return absolute, absolute / np.where(same, 1.0, np.maximum(np.abs(ours), np.abs(theirs)))
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
