@@ -49,7 +49,7 @@ SETUPS: dict[str, tuple[str, ...]] = {
 AGGREGATORS: dict[str, tuple[str, ...]] = {
     "mean": (),
     "median": ("aggregator=median",),
-    "krum": ("aggregator=krum", "aggregator.f=1"),
+    "krum": ("aggregator=krum",),
 }
 DRAWS = 5
 """Of the environments: the published trials."""
