@@ -179,8 +179,8 @@ def generate():
 
     def mazes(name, tables, count, seed=0):
         keys = jax.random.split(jax.random.key(seed), count)
-        physics = stack_physics([native_environments[name]().physics() | table for table in tables])
-        every = jax.tree.map(lambda values: jnp.repeat(values, count), physics)
+        physics = stack_physics([[native_environments[name]().physics() | table for table in tables]])
+        every = jax.tree.map(lambda values: jnp.repeat(values[0], count), physics)
         state, image = compiled[name](jnp.tile(keys, len(tables)), every)
         return state, np.asarray(image)
 
