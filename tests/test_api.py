@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fedrax
+from fedrax import cli
 from fedrax.cli import main
 
 SHORT = ["budget.trajectories=none", "budget.rounds=12", "evaluation.episodes=3", "checkpoint.every=4"]
@@ -148,3 +149,20 @@ def test_manifest_says_what_made_the_run(run):
     assert manifest["seeds"] == [0, 1]
     assert manifest["config_hash"] == run.config.digest()
     assert manifest["ended"] is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["resume", "RUN"], "interrupted; `fedrax resume RUN` continues from the last checkpoint"),
+        (["server", "PRESET"], "interrupted; the same command with --out RUN goes on from the last round"),
+        (["node"], "interrupted"),
+    ],
+)
+def test_an_interrupt_says_how_to_go_on_where_one_can(arguments, said, monkeypatch, capsys):
+    def stopped(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, f"_{arguments[0]}", stopped)
+    assert cli.main(arguments) == 130
+    assert capsys.readouterr().err == f"fedrax: {said}\n"

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"fedrax: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("fedrax: interrupted; `fedrax resume RUN` continues from the last checkpoint", file=sys.stderr)
+        print(f"fedrax: interrupted{options.continued}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
@@ -45,19 +45,20 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="fedrax", description="Federated reinforcement learning.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
+    def command(name: str, function: object, text: str, continued: str = "") -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(command=function)
+        added.set_defaults(command=function, continued=f"; {continued}" if continued else "")
         return added
 
-    train = command("train", _train, "train a preset or a TOML file")
+    resumed = "`fedrax resume RUN` continues from the last checkpoint"
+    train = command("train", _train, "train a preset or a TOML file", resumed)
     train.add_argument("source", metavar="PRESET", help="a preset (fedrax list) or the path of a TOML file")
     train.add_argument("overrides", nargs="*", metavar="key=value", help="for example attack=alie attack.agents=3")
     train.add_argument("--seeds", type=int, metavar="N", help="train N seeds at once")
     train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME-TIME)")
     train.add_argument("--quiet", action="store_true", help="no progress")
 
-    resume = command("resume", _resume, "continue a run from its last checkpoint")
+    resume = command("resume", _resume, "continue a run from its last checkpoint", resumed)
     resume.add_argument("run", type=Path, metavar="RUN")
     resume.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -82,19 +83,21 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, metavar="FILE", help="(default: report.html in the first run)")
     report.add_argument("--title", default="", metavar="TEXT", help="heading of the page and of the figure")
 
-    reproduce = command("reproduce", _reproduce, "train a published figure's runs and draw ours beside it")
+    again = "the same command goes on with what is missing"
+    reproduce = command("reproduce", _reproduce, "train a published figure's runs and draw ours beside it", again)
     reproduce.add_argument("figure", metavar="FIGURE", help="see fedrax list")
     reproduce.add_argument("overrides", nargs="*", metavar="key=value")
     reproduce.add_argument("--seeds", type=int, metavar="N", help="seeds of each run")
     reproduce.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/reproduce/FIGURE)")
 
-    sweep = command("sweep", _sweep, "run named setups times seeds, several at once, or what is missing of them")
+    sweep = command("sweep", _sweep, "run named setups times seeds, several at once, or what is missing of them", again)
     sweep.add_argument("file", type=Path, metavar="FILE", help="a TOML file (python -m pydoc fedrax.sweep)")
     sweep.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: as the file says)")
     sweep.add_argument("--retry", type=int, default=0, metavar="N", help="try a failed run again N times (default: 0)")
     sweep.add_argument("--dry-run", action="store_true", help="only show what would be run")
 
-    server = command("server", _server, "train on nodes elsewhere: start a SuperLink and the server's half of a run")
+    text = "train on nodes elsewhere: start a SuperLink and the server's half of a run"
+    server = command("server", _server, text, "the same command with --out RUN goes on from the last round")
     server.add_argument("source", metavar="PRESET", help="a preset or the path of a TOML file")
     server.add_argument("overrides", nargs="*", metavar="key=value")
     _at_superlink(server)
