@@ -21,7 +21,10 @@ class Stub(Post):
     def addresses(self):
         return set(self.nodes)
 
-    def send(self, address, letter, *, seconds):
+    def send(self, letters, *, seconds):
+        return [self.take(address, letter) for address, letter in letters]
+
+    def take(self, address, letter):
         ticket = f"t{len(self.asked)}"
         self.asked.append((address, letter.kind))
         if address not in self.nodes:

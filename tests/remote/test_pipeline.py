@@ -29,8 +29,8 @@ class Busy(Stub):
         super().__init__()
         self.free_at = {}
 
-    def send(self, address, letter, *, seconds):
-        ticket = super().send(address, letter, seconds=seconds)
+    def take(self, address, letter):
+        ticket = super().take(address, letter)
         if letter.kind == WORK and ticket in self.under_way:
             _, reply = self.under_way[ticket]
             start = max(self.time, self.free_at.get(address, 0.0))

@@ -85,6 +85,7 @@ def _train(
         if differences:
             display.note("environments differ by " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
         finished = False
+        best: np.ndarray | None = None
         while not finished:
             for latest, block in simulation.advance(state, first):
                 state = latest
@@ -107,7 +108,9 @@ def _train(
             outputs = simulation.outputs(state)
             if jax.tree.leaves(outputs):
                 save_policy(directory.policy, outputs)
-                save_policy(directory.best_policy, state.best)
+                if best is None or not np.array_equal(best, state.best_return):
+                    save_policy(directory.best_policy, state.best)
+                    best = np.asarray(state.best_return)
             save_checkpoint(directory.checkpoints, first, state, meta)
 
 

@@ -73,8 +73,6 @@ def run_node(
                 "agent": home_command(socket, data, agent, overrides, plugins=plugins),
                 "supernode": supernode_command(place, socket, port, key, fast=fast),
             }
-            if fast:
-                commands["worker"] = [sys.executable, "-m", "fedrax.runtime.flower.worker", f"127.0.0.1:{port}"]
             parts = [
                 stack.enter_context(Watched(command, data / f"{name}.log", variables))
                 for name, command in commands.items()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedrax.runtime.flower.records import MESSAGE_TYPE, from_records, to_records
@@ -31,11 +31,14 @@ class FlowerPost(Post):
         """Flower's node ids; a node that died is among them for up to a minute."""
         return set(self.grid.get_node_ids())
 
-    def send(self, address: int, letter: Letter, *, seconds: float) -> str:
-        """Pushes one message, which expires after so long."""
-        message = Message(to_records(letter), dst_node_id=address, message_type=MESSAGE_TYPE, ttl=max(seconds, 1.0))
-        (ticket,) = self.grid.push_messages([message])
-        return ticket
+    def send(self, letters: Sequence[tuple[int, Letter]], *, seconds: float) -> list[str]:
+        """Pushes messages, which expire after so long."""
+        payloads: dict[int, ConfigRecord] = {}
+        messages = [
+            Message(to_records(letter, payloads), dst_node_id=address, message_type=MESSAGE_TYPE, ttl=max(seconds, 1.0))
+            for address, letter in letters
+        ]
+        return list(self.grid.push_messages(messages))
 
     def collect(self, tickets: Iterable[str]) -> list[tuple[str, Answer]]:
         """Pulls what has arrived."""

@@ -24,6 +24,9 @@ LONGEST_WAIT = 0.15
 PULL_WAIT = 0.02
 """Seconds before an array that has not arrived is looked for again."""
 
+UNARY = ("/v1/fleet/", "/v1/runtime/")
+"""Paths below which Flower answers every request in one piece."""
+
 
 def is_tested() -> bool:
     """Whether the installed Flower is one whose insides are known."""
@@ -94,6 +97,40 @@ def take_bodies_whole() -> None:
     config.load = loaded
 
 
+def pass_straight_through() -> None:
+    """Lets the middlewares of this process's server hand requests on by a call, where the answer is one piece.
+
+    Starlette puts a task and a queue between any two middlewares, so that answers can be streams. Flower has four of
+    them on every request, which cost more than all that they do.
+    """
+    base = importlib.import_module("starlette.middleware.base")
+    response_of = importlib.import_module("starlette.responses").Response
+    with_tasks = base.BaseHTTPMiddleware.__call__
+
+    async def call(self: Any, scope: dict[str, Any], receive: Receive, send: Callable[..., Any]) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(UNARY):
+            await with_tasks(self, scope, receive, send)
+            return
+        request = base._CachedRequest(scope, receive)
+
+        async def call_next(_: Any) -> Any:
+            messages: list[dict[str, Any]] = []
+
+            async def keep(message: dict[str, Any]) -> None:
+                messages.append(message)
+
+            await self.app(scope, request.wrapped_receive, keep)
+            start, *bodies = messages
+            response = response_of(b"".join(body.get("body", b"") for body in bodies), status_code=start["status"])
+            response.raw_headers = list(start["headers"])
+            return response
+
+        response = await self.dispatch_func(request, call_next)
+        await response(scope, request.wrapped_receive, send)
+
+    base.BaseHTTPMiddleware.__call__ = call
+
+
 def hurry_supernode() -> None:
     """Lets a SuperNode of this process never wait for long."""
     loop = importlib.import_module("flwr.supernode.start_client_internal")
@@ -116,8 +153,10 @@ def main() -> None:
     if is_tested():
         hurry_pulls()
         take_bodies_whole()
+        pass_straight_through()
         if name == "flower_supernode":
             hurry_supernode()
+            importlib.import_module("fedrax.runtime.flower.at_once").answer_at_once()
     command()
 
 

@@ -15,11 +15,17 @@ MESSAGE_TYPE = "query.letter"
 """Under which every letter travels, either way."""
 
 
-def to_records(letter: Letter) -> RecordDict:
-    """The letter for Flower."""
+def to_records(letter: Letter, payloads: dict[int, ConfigRecord] | None = None) -> RecordDict:
+    """The letter for Flower.
+
+    Args:
+        payloads: of letters that travel together: the records of payloads that several of them share (the same bytes
+            in memory), which Flower then packs once.
+    """
     records = RecordDict({HEADER: ConfigRecord({KIND: letter.kind, **letter.fields})})
     if letter.payload:
-        records[PAYLOAD] = ConfigRecord({PAYLOAD: letter.payload})
+        known = {} if payloads is None else payloads
+        records[PAYLOAD] = known.setdefault(id(letter.payload), ConfigRecord({PAYLOAD: letter.payload}))
     return records
 
 

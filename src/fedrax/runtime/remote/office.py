@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from fedrax.runtime.remote.checks import Rejected
@@ -43,6 +43,15 @@ class Question(NamedTuple):
     letter: Letter
     check: Callable[[Letter], Any]
     """The answer's content, or :class:`Rejected`."""
+
+
+class Parcel(NamedTuple):
+    """A letter and where it is to go."""
+
+    address: int
+    agent: int | None
+    """None for a letter that asks a node to join."""
+    letter: Letter
 
 
 class Pending(NamedTuple):
@@ -151,10 +160,14 @@ class Office:
         self.members.forget(addresses)
         known = self.members.by_address()
         asked = {pending.address for pending in self.pending.values() if pending.agent is None}
-        for address in addresses - set(known) - asked:
-            if self.not_before.get(address, 0.0) <= self.post.now():
-                letter = Letter(JOIN, {"run": self.run, "config": self.config})
-                self.send(address, None, letter, JOIN_SECONDS, None)
+        strangers = addresses - set(known) - asked
+        letter = Letter(JOIN, {"run": self.run, "config": self.config})
+        welcome = [
+            Parcel(address, None, letter)
+            for address in strangers
+            if self.not_before.get(address, 0.0) <= self.post.now()
+        ]
+        self.send(welcome, JOIN_SECONDS, None)
 
     def _joined(self, pending: Pending, answer: Answer) -> None:
         try:
@@ -170,11 +183,14 @@ class Office:
         """Forgets where an agent is: it has to join again."""
         self.members.present.pop(index, None)
 
-    def send(self, address: int, agent: int | None, letter: Letter, seconds: float, owner: Correspondent | None) -> str:
-        """Sends a letter that is worth answering for so long; its ``owner`` takes the answer. Returns its ticket."""
-        ticket = self.post.send(address, letter, seconds=seconds)
-        self.pending[ticket] = Pending(address, agent, self.post.now(), letter.size, owner)
-        return ticket
+    def send(self, parcels: Sequence[Parcel], seconds: float, owner: Correspondent | None) -> list[str]:
+        """Sends letters, each worth answering for so long; their ``owner`` takes the answers. Returns their tickets."""
+        if not parcels:
+            return []
+        tickets = self.post.send([(parcel.address, parcel.letter) for parcel in parcels], seconds=seconds)
+        for ticket, parcel in zip(tickets, parcels, strict=True):
+            self.pending[ticket] = Pending(parcel.address, parcel.agent, self.post.now(), parcel.letter.size, owner)
+        return tickets
 
 
 class Inquiry:
@@ -209,10 +225,13 @@ class Inquiry:
     def send(self, seconds: float) -> None:
         """Asks whoever is there and has not been asked."""
         office = self.office
-        for agent, member in sorted(office.members.present.items()):
-            if agent in self.questions and self._may_answer(agent) and agent not in self.tickets:
-                letter = self.questions[agent].letter
-                self.tickets[agent] = office.send(member.address, agent, letter, seconds, self)
+        asked = [
+            (agent, Parcel(member.address, agent, self.questions[agent].letter))
+            for agent, member in sorted(office.members.present.items())
+            if agent in self.questions and self._may_answer(agent) and agent not in self.tickets
+        ]
+        tickets = office.send([parcel for _, parcel in asked], seconds, self)
+        self.tickets |= {agent: ticket for (agent, _), ticket in zip(asked, tickets, strict=True)}
 
     def take(self, pending: Pending, answer: Answer, ticket: str) -> None:
         """Uses an answer, or says why not."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fedrax.runtime.remote.checks import Rejected
 from fedrax.runtime.remote.letters import STRANGER, Garbled, Letter
-from fedrax.runtime.remote.office import ABSENT, ANSWERED, EXCLUDED, Office, Pending, Record
+from fedrax.runtime.remote.office import ABSENT, ANSWERED, EXCLUDED, Office, Parcel, Pending, Record
 from fedrax.runtime.remote.post import Answer, Lost
 
 DEPTH = 2
@@ -88,7 +88,7 @@ class Pipeline:
         tickets = self.orders.setdefault(agent, set())
         while len(tickets) + len(self.arrived.get(agent, ())) < DEPTH:
             turn = max(self.turns.get(agent, 0), member.done)
-            ticket = self.office.send(member.address, agent, order(agent, turn), self.seconds, self)
+            (ticket,) = self.office.send([Parcel(member.address, agent, order(agent, turn))], self.seconds, self)
             self.under_way[ticket] = Ordered(turn, version)
             tickets.add(ticket)
             self.turns[agent] = turn + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fedrax.runtime.remote.letters import Garbled, Letter, from_bytes, to_bytes
 
@@ -25,8 +25,8 @@ class Post(abc.ABC):
         """Where there are nodes now."""
 
     @abc.abstractmethod
-    def send(self, address: int, letter: Letter, *, seconds: float) -> str:
-        """Sends a letter that is worth answering for so long; the ticket that its answer will bear."""
+    def send(self, letters: Sequence[tuple[int, Letter]], *, seconds: float) -> list[str]:
+        """Sends letters to addresses, each worth answering for so long; the tickets that their answers will bear."""
 
     @abc.abstractmethod
     def collect(self, tickets: Iterable[str]) -> list[tuple[str, Answer]]:
@@ -57,8 +57,11 @@ class LocalPost(Post):
         """Every node."""
         return set(self.nodes)
 
-    def send(self, address: int, letter: Letter, *, seconds: float) -> str:
-        """Asks the node at once."""
+    def send(self, letters: Sequence[tuple[int, Letter]], *, seconds: float) -> list[str]:
+        """Asks the nodes at once."""
+        return [self._ask(address, letter) for address, letter in letters]
+
+    def _ask(self, address: int, letter: Letter) -> str:
         ticket = str(next(self._numbers))
         if address not in self.nodes:
             self._answers[ticket] = Lost("there is no node")

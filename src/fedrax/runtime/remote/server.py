@@ -7,7 +7,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.errors import FedraxError
-from fedrax.federation import Exchange, Federation, Roster, State, Tally
+from fedrax.federation import Exchange, Federation, Roster, State
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Simulation
@@ -155,8 +155,21 @@ class RemoteFederation(Simulation):
         ids = [int(agent) for agent in np.asarray(roster.ids)]
         rows = {agent: row for row, agent in enumerate(ids)}
 
+        whole = cache(lambda: packed(downlink))
+
         def order(agent: int, turn: int) -> Letter:
-            return self._order(rows[agent], agent, turn, downlink, roster, state.tally)
+            parcel = federation.strategy.outgoing(downlink, agent)
+            # What goes to all nodes is packed once, and travels to the SuperLink once.
+            payload = whole() if parcel is downlink else packed(parcel)
+            work = Order(roster.ids, roster.byzantine, jnp.asarray(rows[agent], jnp.int32), state.tally)
+            fields: dict[str, Field] = {
+                "run": self.office.run,
+                "round": turn,
+                "agent": agent,
+                "form": form((parcel, order_shapes(len(ids)))),
+                "order": packed(work).hex(),
+            }
+            return Letter(WORK, fields, payload)
 
         if self.pipeline is not None:
             answers, records = self.pipeline.gather(index, order, agents=ids, enough=self.quorum)
@@ -214,20 +227,6 @@ class RemoteFederation(Simulation):
 
     def _checked(self, agent: int, turn: int, answer: Letter) -> Worked:
         return self.check(answer, run=self.office.run, round=turn, agent=agent)
-
-    def _order(self, row: int, agent: int, turn: int, downlink: PyTree, roster: Roster, tally: Tally) -> Letter:
-        """What one participant is asked to do."""
-        parcel = self.federation.strategy.outgoing(downlink, agent)
-        order = Order(roster.ids, roster.byzantine, jnp.asarray(row, jnp.int32), tally)
-        fields: dict[str, Field] = {
-            "run": self.office.run,
-            "round": turn,
-            "agent": agent,
-            "form": form((parcel, order_shapes(len(roster.ids)))),
-            "order": packed(order).hex(),
-        }
-        # What is the same for all nodes is apart from what is not, so that it need travel to the SuperLink only once.
-        return Letter(WORK, fields, packed(parcel))
 
     @property
     def exchanges(self) -> str:

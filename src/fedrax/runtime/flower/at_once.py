@@ -1,0 +1,75 @@
+"""A SuperNode that answers its messages itself, where Flower starts a process for each.
+
+It stands on Flower's insides, of the versions that :mod:`.quick` names. What Flower's own loop does with messages it
+still does: it takes them from the SuperLink, and sends what it finds answered.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode, Status, SubStatus
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedrax.runtime.flower.client_app import app
+
+logger = logging.getLogger(__name__)
+
+
+def answer_at_once() -> None:
+    """Lets a SuperNode of this process hand every message that it takes to the ClientApp, here and now."""
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    vars(loop)["_pull_and_store_message"] = answering(loop._pull_and_store_message, loop._insert_message)
+
+
+def answering(take: Callable[..., int | None], insert: Callable[..., None]) -> Callable[..., int | None]:
+    """Flower's ``take``, which stores at most one message, with that message's answer inserted before it returns."""
+
+    def take_and_answer(*, state: Any, object_store: Any, **others: Any) -> int | None:
+        run = take(state=state, object_store=object_store, **others)
+        if run is not None:
+            for message in state.get_messages_legacy(run_ids=[run], is_reply=False):
+                name = message.metadata.message_id
+                state.record_message_processing_start(name)
+                reply = _answer(message, state, object_store)
+                state.record_message_processing_end(name)
+                insert(reply, state, object_store)
+        return run
+
+    return take_and_answer
+
+
+def _answer(message: Message, state: Any, store: Any) -> Message:
+    """The ClientApp's answer to a stored message, whose task ends with it."""
+    run, name = message.metadata.run_id, message.metadata.message_id
+    (task,) = (each.task_id for each in state.get_tasks(run_ids=[run], statuses=[Status.PENDING]))
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = run, task, state.get_node_id()
+    outcome, details = SubStatus.COMPLETED, ""
+    try:
+        whole = _inflated(name, store)
+        reply = app(message=whole, context=state.get_run_series_context(state.get_run(run).series_id))
+    except Exception as error:
+        logger.exception("a message failed")
+        outcome, details = SubStatus.FAILED, f"{type(error).__name__}: {error}"
+        reply = Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=details), reply_to=message)
+    # Only now, as a task that was begun would expire while its agent works.
+    state.claim_task(task)
+    state.activate_task(task)
+    state.finish_task(task, outcome, details)
+    return reply
+
+
+def _inflated(name: str, store: Any) -> Message:
+    """A stored message with its content, which the store keeps no longer."""
+    trees = iterate_object_tree(store.get_object_tree(name))
+    contents = {each.object_id: store.get(each.object_id) for each in trees}
+    store.delete(name)
+    message = cast(Message, inflate_object_from_contents(name, contents))
+    message.metadata.__dict__["_message_id"] = name
+    return message
