@@ -8,7 +8,7 @@ Three nodes and a server on this machine, with TLS and keys.
 
 ``default`` and ``fast``: a policy of a million weights, and a round's latency beyond the local work. Latency is a
 round's seconds less those that the slowest node worked, so it contains all that Flower and the server do; memory is
-what each process has for itself of what it shares (PSS). With a cable between the server and the nodes, every byte on
+what each process has for itself of what it shares (PSS), at most. With a cable between the server and the nodes, every byte on
 it is counted, requests that find nothing included.
 
 ``cartpole``: FedPG-BR to the end of its budget, beside the simulation of the same seed. A program of one agent, which
@@ -150,13 +150,14 @@ def federation(
 def measured(folder: Path, path: str, rounds: int, ends: tuple[str, str] | None) -> dict[str, Any]:
     """Latency, bytes and memory of one federation."""
     run = folder / "run"
-    memory: dict[str, dict[str, int]] = {}
+    memory = {name: {"learner": 0, "rest": 0} for name in names()}
     marks: list[tuple[int, int]] = []
     with federation(folder, [*SETTINGS, f"budget.rounds={rounds}"], ends, fast=path == "fast") as processes:
         while processes[0].poll() is None:
             exchanged = len(rows_of(run / "exchanges.jsonl"))
             if exchanged:
-                memory = {name: memory_of(process.pid) for name, process in zip(names(), processes, strict=True)}
+                for sizes, process in zip(memory.values(), processes, strict=True):
+                    sizes |= {part: max(size, sizes[part]) for part, size in memory_of(process.pid).items()}
             if ends is not None:
                 marks.append((exchanged // NODES, on_cable(ends[1])))
             time.sleep(0.5)
