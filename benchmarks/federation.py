@@ -3,17 +3,21 @@
     python benchmarks/federation.py default
     python benchmarks/federation.py fast --cable     # as root: the nodes in a network namespace of their own
     python benchmarks/federation.py cartpole         # a whole preset, on the fast path and simulated
+    python benchmarks/federation.py faults           # as root: what every fault of make test-faults costs
 
 Three nodes and a server on this machine, with TLS and keys.
 
 ``default`` and ``fast``: a policy of a million weights, and a round's latency beyond the local work. Latency is a
 round's seconds less those that the slowest node worked, so it contains all that Flower and the server do; memory is
-what each process has for itself of what it shares (PSS), at most. With a cable between the server and the nodes, every byte on
-it is counted, requests that find nothing included.
+what each process has for itself of what it shares (PSS), at most. With a cable between the server and the nodes, every
+byte on it is counted, requests that find nothing included.
 
 ``cartpole``: FedPG-BR to the end of its budget, beside the simulation of the same seed. A program of one agent, which
 is what a node runs, rounds otherwise than one program of all, and training magnifies that. So there are two
 simulations: with agents side by side, as by default, and with agents that follow one another, as on nodes.
+
+``faults``: the tests of faults, and what each has cost: answers that did not come in time, rounds begun anew, results
+that are gone.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jax
 import numpy as np
@@ -73,12 +78,14 @@ EPISODES = 100
 def main() -> None:
     """Runs a federation and writes what it took, or what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=(*TARGETS, "cartpole"))
+    parser.add_argument("mode", choices=(*TARGETS, "cartpole", "faults"))
     parser.add_argument("--rounds", type=int, help="default: 15; of cartpole, as many as its budget has")
     parser.add_argument("--cable", action="store_true", help="nodes in a namespace, at the other end of a cable")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, cable() if options.cable else contextlib.nullcontext() as ends:
-        if options.mode == "cartpole":
+        if options.mode == "faults":
+            result = faults(Path(folder) / "tests.xml")
+        elif options.mode == "cartpole":
             result = compared(Path(folder), options.rounds, ends)
         else:
             result = measured(Path(folder), options.mode, options.rounds or 15, ends)
@@ -176,6 +183,16 @@ def carried(run: Path, marks: list[tuple[int, int]]) -> dict[str, Any]:
     summary = json.loads((run / "summary.json").read_text())
     payload = NODES * (summary["bytes_up"] + summary["bytes_down"]) / summary["rounds"]
     return {"cable_over_payload": round(passed / ((last - first) * payload), 4)}
+
+
+def faults(path: Path) -> dict[str, Any]:
+    """By fault, what it has cost; the tests write it into their report at ``path``."""
+    command = [sys.executable, "-m", "pytest", "-m", "faults", "-n", "0", "-q", f"--junitxml={path}"]
+    subprocess.run(command, check=True, cwd=Path(__file__).parent.parent)
+    # A report of our own tests, made a moment ago.
+    properties = ElementTree.parse(path).iter("property")
+    rows = [json.loads(each.get("value", "")) for each in properties if each.get("name") == "fault"]
+    return {row.pop("event"): row for row in rows}
 
 
 def names() -> list[str]:

@@ -107,7 +107,8 @@ class Federation:
         return [row["outcome"] for row in self.exchanges() if row["agent"] == agent]
 
     def metrics(self) -> list[dict]:
-        rows = [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
+        lines = (self.run / "metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines if line.endswith("}")]
         return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
     def until(self, condition, seconds: float = 180.0, what: str = "it"):
@@ -142,6 +143,20 @@ class Federation:
             *self.run.glob("flower/*.log"),
         ]
         return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-1500:]}" for file in files)
+
+    def account(self) -> dict[str, int]:
+        """What a fault has cost by now: answers that did not come in time, rounds begun anew, results that are gone."""
+        recorded = [row["round"] for row in self.metrics()]
+        lost = recorded[-1] + 1 - len(set(recorded))
+        assert lost == 0, f"{lost} results are lost"
+        rows = [row for row in self.exchanges() if row["round"] <= recorded[-1]]
+        answered = {(row["round"], row["agent"]) for row in rows if row["outcome"] == "answered"}
+        return {
+            "rounds": len(recorded),
+            "answers_lost": self.count * len(recorded) - len(answered),
+            "rounds_begun_anew": len(rows) // self.count - len(recorded),
+            "results_lost": lost,
+        }
 
     def members(self) -> Members:
         return Members(self.count, self.run / "members.json")

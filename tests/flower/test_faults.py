@@ -1,5 +1,6 @@
 """Faults with real processes (make test-faults): what happens, and that no round's result is lost."""
 
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,16 @@ pytestmark = pytest.mark.faults
 SLOW_ROUNDS = ["strategy.batch_min=2", "strategy.batch_max=4", "budget.rounds=40"]
 
 
+@pytest.fixture
+def account(record_property):
+    """Keeps what a fault has cost: benchmarks/federation.py makes a table of it."""
+
+    def keep(federation, event):
+        record_property("fault", json.dumps({"event": event, **federation.account()}))
+
+    return keep
+
+
 def finished(federation, rounds):
     assert federation.finish() == 0, federation.logs()
     rows = federation.metrics()
@@ -26,8 +37,8 @@ def finished(federation, rounds):
     assert all(np.isfinite(row["return"]) for row in rows)
 
 
-def test_a_node_killed_in_a_round_and_restarted_with_its_key(tmp_path):
-    with Federation(tmp_path, "budget.rounds=600") as federation:
+def test_a_node_killed_in_a_round_and_restarted_with_its_key(tmp_path, account):
+    with Federation(tmp_path, "budget.rounds=6000") as federation:
         federation.start_all()
         federation.until_round(3)
         federation.kill("node-1")
@@ -39,10 +50,11 @@ def test_a_node_killed_in_a_round_and_restarted_with_its_key(tmp_path):
         # The others went on meanwhile, and the same agent came back.
         assert set(federation.outcomes(0)) == {"answered"}
         assert sorted(federation.members().names.values()) == [0, 1]
+        account(federation, "a node is killed in a round, and started again with its key")
         federation.kill("server", signal.SIGTERM)
 
 
-def test_a_straggler_past_the_deadline_is_left_out_and_comes_back(tmp_path):
+def test_a_straggler_past_the_deadline_is_left_out_and_comes_back(tmp_path, account):
     with Federation(tmp_path, "budget.rounds=12", "runtime.deadline=8") as federation:
         federation.start_all()
         federation.until_round(2)
@@ -52,9 +64,10 @@ def test_a_straggler_past_the_deadline_is_left_out_and_comes_back(tmp_path):
         os.kill(home, signal.SIGCONT)
         federation.until(lambda: federation.outcomes(1)[-1] == "answered", what="the straggler's return")
         finished(federation, 12)
+        account(federation, "a straggler passes the deadline")
 
 
-def test_a_liar_is_excluded_and_named_whatever_it_sends(tmp_path):
+def test_a_liar_is_excluded_and_named_whatever_it_sends(tmp_path, account):
     with Federation(tmp_path, "budget.rounds=11") as federation:
         federation.start_server()
         federation.start_node(0)
@@ -86,9 +99,10 @@ def test_a_liar_is_excluded_and_named_whatever_it_sends(tmp_path):
             assert reason in rows[number]["reason"]
         assert rows[10]["outcome"] == "answered"
         assert f"agent 1 excluded: {rows[3]['reason']}" in federation.note()
+        account(federation, "a node sends nine kinds of nonsense, one in each round")
 
 
-def test_a_killed_server_goes_on_where_it_was(tmp_path):
+def test_a_killed_server_goes_on_where_it_was(tmp_path, account):
     with Federation(tmp_path, *SLOW_ROUNDS) as federation:
         federation.start_all()
         federation.until_round(5)
@@ -98,25 +112,28 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path):
         federation.start_server()
         finished(federation, 40)
         assert set(federation.outcomes(0)) | set(federation.outcomes(1)) <= {"answered", "absent"}
+        account(federation, "the server, all of it, is killed and started again")
 
 
-def test_a_killed_serverapp_is_started_again(tmp_path):
+def test_a_killed_serverapp_is_started_again(tmp_path, account):
     with Federation(tmp_path, *SLOW_ROUNDS) as federation:
         federation.start_all()
         federation.until_round(5)
         os.kill(federation.part_of("server", "flwr-serverapp"), signal.SIGKILL)
         finished(federation, 40)
         assert "started again, from the last checkpoint" in federation.said()
+        account(federation, "the server's process is killed")
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_killed_superlink_is_started_again(tmp_path, fast):
+def test_a_killed_superlink_is_started_again(tmp_path, fast, account):
     rounds = 40 if fast else 6
     with Federation(tmp_path, *SLOW_ROUNDS[:2], f"budget.rounds={rounds}", fast=fast) as federation:
         federation.start_all()
         federation.until_round(rounds // 3)
         os.kill(federation.part_of("server", "superlink --host"), signal.SIGKILL)
         finished(federation, rounds)
+        account(federation, f"the SuperLink is killed, {'fast path' if fast else 'stock Flower'}")
 
 
 def test_an_unknown_node_is_refused(tmp_path):
@@ -131,7 +148,7 @@ def test_an_unknown_node_is_refused(tmp_path):
         assert "SuperNode ID" not in log
 
 
-def test_a_node_that_comes_late_takes_its_place(tmp_path):
+def test_a_node_that_comes_late_takes_its_place(tmp_path, account):
     with Federation(tmp_path, "budget.rounds=40", "runtime.gather=2") as federation:
         federation.start_server()
         federation.start_node(0)
@@ -140,6 +157,7 @@ def test_a_node_that_comes_late_takes_its_place(tmp_path):
         federation.until(lambda: "answered" in federation.outcomes(1), what="the late node's answer")
         finished(federation, 40)
         assert federation.outcomes(1)[0] == "absent"
+        account(federation, "a node comes late")
 
 
 NEEDS_NAMESPACES = pytest.mark.skipif(
@@ -172,9 +190,9 @@ def cable():
 
 
 @NEEDS_NAMESPACES
-def test_a_cut_network_heals(tmp_path, cable):
+def test_a_cut_network_heals(tmp_path, cable, account):
     namespace, set_cable = cable
-    with Federation(tmp_path, "budget.rounds=600", "runtime.deadline=10", host="10.213.77.1") as federation:
+    with Federation(tmp_path, "budget.rounds=6000", "runtime.deadline=10", host="10.213.77.1") as federation:
         federation.start_server()
         federation.start_node(0)
         arguments = ["node", "--data", str(tmp_path / "node-1"), "--agent", "1", *federation.where(), "--fast"]
@@ -186,6 +204,7 @@ def test_a_cut_network_heals(tmp_path, cable):
         set_cable(True)
         federation.until(lambda: federation.outcomes(1)[-1] == "answered", 300, "the far node's return")
         assert set(federation.outcomes(0)) == {"answered"}
+        account(federation, "the network is cut, and heals")
         federation.kill("server", signal.SIGTERM)
 
 

@@ -57,7 +57,9 @@ def sent(state, store) -> Message:
 def test_a_letter_is_answered_before_flower_looks_for_answers(node, monkeypatch):
     def app(message, context):
         assert context.node_id == NODE
-        return Message(to_records(Letter("worked", {"n": 1}, from_records(message.content).payload * 2)), reply_to=message)
+        return Message(
+            to_records(Letter("worked", {"n": 1}, from_records(message.content).payload * 2)), reply_to=message
+        )
 
     monkeypatch.setattr(at_once, "app", app)
     state, store, take = node
