@@ -54,15 +54,16 @@ def returns_of(run, seed):
     ],
     ids=["native", "host"],
 )
-def test_each_seed_is_the_run_of_its_draw(environment, own, tmp_path):
+def test_a_seed_is_the_run_of_its_draw(environment, own, tmp_path):
     run = trained(tmp_path / "all", *environment, "environment.draws=2", "seed=5", seeds=3)
     assert [len(draw) for draw in json.loads((run.path / "manifest.json").read_text())["draws"]] == [2, 2]
     everyone, across = run.evaluate(episodes=3), run.evaluate_across(episodes=3)
-    for position, seed in enumerate((5, 6)):
-        alone = trained(tmp_path / str(seed), *environment, f"seed={seed}", own(position))
-        np.testing.assert_allclose(returns_of(run, seed), returns_of(alone, seed), rtol=1e-4)
-        np.testing.assert_allclose(everyone[seed].returns, alone.evaluate(episodes=3)[seed].returns, rtol=1e-4)
-        np.testing.assert_allclose(across[seed].returns, alone.evaluate_across(episodes=3)[seed].returns, rtol=1e-4)
+    # The second seed's, as the first draw is what a run without draws has.
+    position, seed = 1, 6
+    alone = trained(tmp_path / "alone", *environment, f"seed={seed}", own(position))
+    np.testing.assert_allclose(returns_of(run, seed), returns_of(alone, seed), rtol=1e-4)
+    np.testing.assert_allclose(everyone[seed].returns, alone.evaluate(episodes=3)[seed].returns, rtol=1e-4)
+    np.testing.assert_allclose(across[seed].returns, alone.evaluate_across(episodes=3)[seed].returns, rtol=1e-4)
 
 
 def test_seeds_take_the_draws_in_turn():
