@@ -5,6 +5,7 @@
     python benchmarks/fedtd3.py pendulum --attack sign-flipping
     python benchmarks/fedtd3.py lunarlander --steps 30000 --only sccd --only fedavg --seeds 1
     python benchmarks/fedtd3.py pendulum --std 0.05 --width 64
+    python benchmarks/fedtd3.py pendulum --width 64 --variants     # of SCCD's settings, on the two hardest draws
 
 Seeds take the five published draws of the agents' environments in turn; the mean over a seed's agents is one score.
 Intervals are over seeds within the draws where every draw has several, and over draws otherwise. All setups share the
@@ -19,6 +20,7 @@ processes of one core each (``taskset -c 0``) are faster than one of two; they m
 from __future__ import annotations
 
 import argparse
+import collections
 import fcntl
 import json
 from pathlib import Path
@@ -53,6 +55,25 @@ AGGREGATORS: dict[str, tuple[str, ...]] = {
 }
 DRAWS = 5
 """Of the environments: the published trials."""
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "preset": (),
+    "actor averaged every round": ("strategy.actor_every=1",),
+    "rounds half as long": ("federation.local_updates=25", "strategy.local_steps=10", "strategy.epochs=10"),
+    "poor agents weigh more": ("strategy.return_temperature=1.0",),
+    "server's step halved": ("strategy.server_learning_rate=0.5",),
+    "agents distil half": ("strategy.local_share=0.5",),
+    "exploration 0.3": ("learner.exploration_noise=0.3",),
+    "exploration 0.5": ("learner.exploration_noise=0.5",),
+    "discount 0.99": ("learner.discount=0.99",),
+    "whole run remembered": ("learner.buffer_size=20_000",),
+    "step size 0.001": ("learner.learning_rate=0.001",),
+    "actor in every step": ("learner.policy_delay=1",),
+    "two updates a step": ("learner.updates_per_step=2",),
+    "target noise scaled": ("learner.scale_target_noise=true",),
+}
+"""Of SCCD, the preset's strategy."""
+HARDEST = (2, 3, 7, 8)
+"""Seeds of the variants: draws 2 and 3, where SCCD is farthest from what is possible."""
 COSTS = ("total_steps", "gradient_steps", "bytes_up", "bytes_down", "seconds_train")
 EPISODES = 100
 """Of the test after training, for each agent (the published protocol's)."""
@@ -68,6 +89,7 @@ def main() -> None:
     parser.add_argument("--std", type=float, help="of the environments' parameters (default: the preset's)")
     parser.add_argument("--steps", type=int, help="of each agent (default: the preset's)")
     parser.add_argument("--width", type=int, help="of every hidden layer (default: the preset's, 256 as published)")
+    parser.add_argument("--variants", action="store_true", help="of SCCD's settings, one at a time")
     parser.add_argument("--attack", help="one of five agents does this; compares aggregators under FedTD3")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"), help="where the runs are kept")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="for every setup")
@@ -83,15 +105,17 @@ def main() -> None:
         what += f"_width{options.width}"
         layers = {"actor": 2, "feature": 2, "head": 1}
         common += [f"learner.{part}_layers={[options.width] * count}" for part, count in layers.items()]
-    setups = SETUPS
+    setups, everything = SETUPS, tuple(range(1, options.seeds + 1))
+    if options.variants:
+        what += "_variants"
+        setups, everything = VARIANTS, HARDEST
     if options.attack is not None:
         what += f"_{options.attack}"
         common += [f"attack={options.attack}", "attack.agents=1"]
         setups = AGGREGATORS
     name = f"fedtd3_{options.environment}_{what}"
-    everything = range(1, options.seeds + 1)
     # By seed first, so that an unfinished table compares its setups on the same draws.
-    each = [(range(first, first + 1), label) for first in everything for label in options.only or setups]
+    each = [((seed,), label) for seed in everything for label in options.only or setups]
     for seeds, label in [(everything, label) for label in options.only or setups] if options.together else each:
         missing = [seed for seed in seeds if str(seed) not in read(name).get(label, {})]
         if not missing:
@@ -158,7 +182,7 @@ def by_seed(item: tuple[str, Any]) -> int:
 def summarised(setup: str, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """One setup's row: the interquartile mean with its interval, the worst agent, the spread, the costs.
 
-    ``above_baseline`` is the mean difference to the first of FedAvg and plain averaging that there is, seed by seed.
+    ``above_baseline`` is the mean difference to FedAvg, plain averaging or the preset, seed by seed.
     """
     each = runs[setup]
     agents = np.array([run["returns_of_agents"] for run in each.values()])
@@ -172,7 +196,7 @@ def summarised(setup: str, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "worst_agent": round(float(agents.min(1).mean()), 1),
         "deviation_of_agents": round(float(agents.std(1).mean()), 1),
     }
-    baseline = next((name for name in ("fedavg", "mean") if name in runs), setup)
+    baseline = next((name for name in ("fedavg", "mean", "preset") if name in runs), setup)
     shared = {
         seed: run["return"] - runs[baseline][seed]["return"] for seed, run in each.items() if seed in runs[baseline]
     }
@@ -184,11 +208,11 @@ def summarised(setup: str, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def by_draw(scores: dict[str, float]) -> np.ndarray:
-    """Scores by seed as ``[runs, draws]`` where every draw has equally many and at least two, else ``[seeds, 1]``."""
+    """Scores by seed as ``[runs, draws]`` where its draws have equally many and at least two, else ``[seeds, 1]``."""
     values = np.array([scores[seed] for seed in sorted(scores, key=int)])
-    repeats = [sum((int(seed) - 1) % DRAWS == draw for seed in scores) for draw in range(DRAWS)]
-    if min(repeats) > 1 and len(set(repeats)) == 1:
-        return values.reshape(-1, DRAWS)
+    repeats = collections.Counter((int(seed) - 1) % DRAWS for seed in scores)
+    if min(repeats.values()) > 1 and len(set(repeats.values())) == 1:
+        return values.reshape(-1, len(repeats))
     return values[:, None]
 
 
