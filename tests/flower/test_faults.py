@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedrax.runtime.flower.app import write_app
 from fedrax.runtime.flower.certificates import make_certificates
+from fedrax.runtime.flower.processes import environment, flower_command
 
 from harness import Federation
 
@@ -205,6 +207,37 @@ def test_a_cut_network_heals(tmp_path, cable, account):
         federation.until(lambda: federation.outcomes(1)[-1] == "answered", 300, "the far node's return")
         assert set(federation.outcomes(0)) == {"answered"}
         account(federation, "the network is cut, and heals")
+        federation.kill("server", signal.SIGTERM)
+
+
+@NEEDS_NAMESPACES
+@pytest.mark.parametrize("fast", [True, False])
+def test_another_machine_brings_letters_and_orders_nothing(tmp_path, cable, fast):
+    """A site has the authority's certificate and a node's key: with them it may work, and not submit programs."""
+    namespace, _ = cable
+    inside = ("ip", "netns", "exec", namespace)
+    with Federation(tmp_path, "budget.rounds=6000", nodes=1, fast=fast, host="10.213.77.1") as federation:
+        federation.start_server()
+        arguments = ["node", "--data", str(tmp_path / "node-0"), "--agent", "0", *federation.where()]
+        arguments += ["--key", str(federation.certificates / "nodes" / "node-0"), *(["--fast"] if fast else [])]
+        federation.start("node-0", arguments, prefix=inside)
+        federation.until_round(2)
+        (tmp_path / "config.toml").write_text(
+            f"""[superlink]
+default = "theirs"
+[superlink.theirs]
+address = "{federation.address}"
+root-certificates = "{federation.certificates / "authority.crt"}"
+"""
+        )
+        variables = environment(tmp_path)
+        app = write_app(tmp_path / "app", {"preset": "fedpg-br/cartpole"})
+        for order in (["run", str(app), "theirs"], ["list", "theirs"]):
+            command = [flower_command("flwr"), *order, "--format", "json"]
+            from_there = subprocess.run([*inside, *command], env=variables, capture_output=True, text=True, check=False)
+            assert "403 Forbidden" in from_there.stdout, from_there
+        from_here = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        assert json.loads(from_here.stdout)["success"]
         federation.kill("server", signal.SIGTERM)
 
 

@@ -37,32 +37,31 @@ def answering(take: Callable[..., int | None], insert: Callable[..., None]) -> C
             for message in state.get_messages_legacy(run_ids=[run], is_reply=False):
                 name = message.metadata.message_id
                 state.record_message_processing_start(name)
+                # A claimed task is nobody else's: Flower's own port on the node asks nobody who they are.
+                (task,) = (each.task_id for each in state.get_tasks(run_ids=[run], statuses=[Status.PENDING]))
+                state.claim_task(task)
+                TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = run, task, state.get_node_id()
                 reply = _answer(message, state, object_store)
                 state.record_message_processing_end(name)
                 insert(reply, state, object_store)
+                # Begun only now: what is begun expires while its agent works.
+                state.activate_task(task)
+                state.finish_task(task, SubStatus.FAILED if reply.has_error() else SubStatus.COMPLETED, "")
         return run
 
     return take_and_answer
 
 
 def _answer(message: Message, state: Any, store: Any) -> Message:
-    """The ClientApp's answer to a stored message, whose task ends with it."""
-    run, name = message.metadata.run_id, message.metadata.message_id
-    (task,) = (each.task_id for each in state.get_tasks(run_ids=[run], statuses=[Status.PENDING]))
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = run, task, state.get_node_id()
-    outcome, details = SubStatus.COMPLETED, ""
+    """The ClientApp's answer to a stored message."""
     try:
-        whole = _inflated(name, store)
-        reply = app(message=whole, context=state.get_run_series_context(state.get_run(run).series_id))
+        whole = _inflated(message.metadata.message_id, store)
+        series = state.get_run(message.metadata.run_id).series_id
+        return app(message=whole, context=state.get_run_series_context(series))
     except Exception as error:
         logger.exception("a message failed")
-        outcome, details = SubStatus.FAILED, f"{type(error).__name__}: {error}"
-        reply = Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=details), reply_to=message)
-    # Only now, as a task that was begun would expire while its agent works.
-    state.claim_task(task)
-    state.activate_task(task)
-    state.finish_task(task, outcome, details)
-    return reply
+        reason = f"{type(error).__name__}: {error}"
+        return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
 
 
 def _inflated(name: str, store: Any) -> Message:

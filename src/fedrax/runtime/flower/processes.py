@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fedrax.errors import FedraxError
+from fedrax.runtime.flower.guard import MARK
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -107,7 +108,7 @@ def await_health(address: str, authority: Path | None, seconds: float) -> None:
     """Waits until a SuperLink answers.
 
     Raises:
-        FedraxError: it does not, within so many seconds.
+        FedraxError: it does not, within so many seconds, or it is not guarded (:mod:`.guard`).
     """
     scheme = "http" if authority is None else "https"
     context = None if authority is None else ssl.create_default_context(cafile=str(authority))
@@ -115,9 +116,15 @@ def await_health(address: str, authority: Path | None, seconds: float) -> None:
     while time.monotonic() < deadline:
         with (
             contextlib.suppress(OSError),
-            urllib.request.urlopen(f"{scheme}://{address}/health", timeout=2, context=context),
+            urllib.request.urlopen(f"{scheme}://{address}/health", timeout=2, context=context) as answer,
         ):
-            return
+            mark, value = (text.decode() for text in MARK)
+            if answer.headers.get(mark) == value:
+                return
+            raise FedraxError(
+                f"the SuperLink at {address} takes orders from everyone who reaches it: another one uses the port, or "
+                "this version of Flower cannot be guarded; choose another port, or install flwr 1.41 or 1.42"
+            )
         time.sleep(0.2)
     raise FedraxError(f"no SuperLink answers at {address}; see its log, and whether the port is free")
 
@@ -132,6 +139,11 @@ def flower_command(name: str) -> str:
     if found is None:
         raise FedraxError(f"{name} is not installed; pip install 'fedrax[flower]'")
     return found
+
+
+def guarded_command(name: str) -> list[str]:
+    """One of Flower's commands that other machines cannot order about."""
+    return [sys.executable, "-m", "fedrax.runtime.flower.guard", name]
 
 
 def quick_command(name: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""Flower in a hurry: shorter waits between looks for messages, by means internal to the versions named here.
+"""Flower in a hurry: shorter waits and ways through its servers, by means internal to the versions named here.
 
-Flower's processes wait between looks: a SuperNode three seconds, every pull of an array one and more. Between processes
-that do seconds of work that hardly matters; ``runtime.fast`` is for when it does.
+Flower's processes wait between looks: a SuperNode three seconds, every pull of an array one and more; and a request
+costs a server several milliseconds. Where a round is seconds of work that hardly matters; ``runtime.fast`` is for when
+it does.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import time
 from collections.abc import Awaitable, Callable
 from types import FunctionType, SimpleNamespace
 from typing import Any
+
+from fedrax.runtime.flower.guard import OwnMachine, wrap_servers
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -85,18 +88,6 @@ class WholeBodies:
         await self.app(scope, whole, send)
 
 
-def take_bodies_whole() -> None:
-    """Lets the servers of this process read requests with :class:`WholeBodies`."""
-    config = importlib.import_module("uvicorn").Config
-    load = config.load
-
-    def loaded(self: Any) -> None:
-        load(self)
-        self.loaded_app = WholeBodies(self.loaded_app)
-
-    config.load = loaded
-
-
 def pass_straight_through() -> None:
     """Lets the middlewares of this process's server hand requests on by a call, where the answer is one piece.
 
@@ -150,9 +141,11 @@ def main() -> None:
     """``python -m fedrax.runtime.flower.quick supernode|superlink ...``: Flower's command of that name, in a hurry."""
     module, name = COMMANDS[sys.argv.pop(1)]
     command = getattr(importlib.import_module(module), name)
+    if name == "flower_superlink":
+        wrap_servers(OwnMachine)
     if is_tested():
         hurry_pulls()
-        take_bodies_whole()
+        wrap_servers(WholeBodies)
         pass_straight_through()
         if name == "flower_supernode":
             hurry_supernode()

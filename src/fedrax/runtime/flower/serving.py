@@ -18,7 +18,14 @@ from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.flower.app import write_app
 from fedrax.runtime.flower.place import AUTHORITY, CERTIFICATE, KEY, NODES, Place, split_address
-from fedrax.runtime.flower.processes import Watched, await_health, environment, flower_command, quick_command
+from fedrax.runtime.flower.processes import (
+    Watched,
+    await_health,
+    environment,
+    flower_command,
+    guarded_command,
+    quick_command,
+)
 from fedrax.runtime.flower.status import Board
 from fedrax.runtime.flower.watch import LOG, WHY, Tail, is_held
 from fedrax.runtime.make import make_simulation
@@ -153,7 +160,7 @@ def rounds_done(folder: Path) -> int:
 def superlink_command(place: Place, folder: Path, config: Config) -> list[str]:
     """Flower's SuperLink. Its state is kept in a file, so that nodes and the run outlive it, unless the run is fast."""
     host, port = split_address(place.address)
-    command = quick_command("superlink") if config.runtime.fast else [flower_command("flower-superlink")]
+    command = quick_command("superlink") if config.runtime.fast else guarded_command("superlink")
     command += ["--host", host, "--port", str(port), "--isolation", "process"]
     command += ["--disable-runtime-dependency-installation"]
     if not config.runtime.fast:
