@@ -96,6 +96,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"), help="where the runs are kept")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="for every setup")
     options = parser.parse_args()
+    if options.variants and (options.environment not in HARDEST or options.together or options.attack):
+        parser.error(f"--variants is for {' and '.join(HARDEST)}, without --together and --attack")
     common = list(options.set)
     what = "preset" if options.std is None else f"std{options.std:g}"
     if options.std is not None:

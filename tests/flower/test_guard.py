@@ -42,6 +42,7 @@ def test_nodes_reach_what_they_need(path):
     [
         *("/v1/control/start-run", "/v1/runtime/acquire-task", "/", "/healthy", "/v1/fleet", "/V1/control/start-run"),
         *("//v1/fleet/pull-messages", "/v1/control/../fleet/pull-messages"),
+        *("/v1/fleet/../control/start-run", "/v1/fleet/x/../../runtime/acquire-task"),
     ],
 )
 def test_other_machines_order_nothing(path):

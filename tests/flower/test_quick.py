@@ -1,8 +1,12 @@
 """Flower in a hurry does what Flower does: the same answers, with fewer processes and layers in between."""
 
+from datetime import timedelta
+
 import pytest
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import Status, SubStatus
+from flwr.supercore.date import now
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run, RunStatus
 from flwr.supercore.task_identity import TaskIdentity
@@ -83,7 +87,38 @@ def test_a_failing_agent_is_an_error_that_says_why(node, monkeypatch):
     assert isinstance(reply.error, Error)
     assert "nobody at home" in reply.error.reason
     (task,) = state.get_tasks()
-    assert task.status.sub_status == SubStatus.FAILED
+    assert task.status.status == Status.FINISHED
+
+
+def test_a_task_is_nobody_elses_and_does_not_expire_while_its_agent_works(node, monkeypatch):
+    """The next letter finds no task but its own, however long the work on this one takes."""
+    state, store, take = node
+    hearts = []
+
+    class Heart(HeartbeatSender):
+        def start(self):
+            hearts.append(self.heartbeat_fn)
+            super().start()
+
+    def app(message, context):
+        (task,) = (task for task in state.get_tasks() if task.status.status != Status.FINISHED)
+        assert task.status.status == Status.RUNNING
+        assert state.claim_task(task.task_id) is None
+        # Most of its time has passed when its heart beats.
+        token = state.task_token_store[task.task_id]
+        token.active_until = now() + timedelta(seconds=5)
+        assert hearts[-1]()
+        assert token.active_until > now() + timedelta(seconds=50)
+        return Message(to_records(Letter("worked")), reply_to=message)
+
+    monkeypatch.setattr(at_once, "HeartbeatSender", Heart)
+    monkeypatch.setattr(at_once, "app", app)
+    for number in range(2):
+        take(Letter("work", {"round": number}))
+        assert from_records(sent(state, store).content).kind == "worked"
+    assert {task.status.sub_status for task in state.get_tasks()} == {SubStatus.COMPLETED}
+    # Every heart has stopped: nobody vouches for a task that has ended.
+    assert not any(heart() for heart in hearts)
 
 
 def test_no_letter_is_no_answer(node):

@@ -6,13 +6,16 @@ still does: it takes them from the SuperLink, and sends what it finds answered.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode, Status, SubStatus
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
@@ -37,19 +40,33 @@ def answering(take: Callable[..., int | None], insert: Callable[..., None]) -> C
             for message in state.get_messages_legacy(run_ids=[run], is_reply=False):
                 name = message.metadata.message_id
                 state.record_message_processing_start(name)
-                # A claimed task is nobody else's: Flower's own port on the node asks nobody who they are.
-                (task,) = (each.task_id for each in state.get_tasks(run_ids=[run], statuses=[Status.PENDING]))
-                state.claim_task(task)
-                TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = run, task, state.get_node_id()
-                reply = _answer(message, state, object_store)
+                with _task(run, state):
+                    reply = _answer(message, state, object_store)
                 state.record_message_processing_end(name)
                 insert(reply, state, object_store)
-                # Begun only now: what is begun expires while its agent works.
-                state.activate_task(task)
-                state.finish_task(task, SubStatus.FAILED if reply.has_error() else SubStatus.COMPLETED, "")
         return run
 
     return take_and_answer
+
+
+@contextlib.contextmanager
+def _task(run: int, state: Any) -> Iterator[None]:
+    """What Flower counts a message as while it is worked on: a task that has been claimed, runs, and ends.
+
+    Claimed, it is nobody else's, for Flower's own port on the node asks nobody who they are; and it stays so however
+    long the work takes, as its heart beats.
+    """
+    (task,) = (each.task_id for each in state.get_tasks(run_ids=[run], statuses=[Status.PENDING]))
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = run, task, state.get_node_id()
+    state.claim_task(task)
+    state.activate_task(task)
+    heart = HeartbeatSender(partial(state.acknowledge_task_heartbeat, task))
+    heart.start()
+    try:
+        yield
+    finally:
+        heart.stop()
+        state.finish_task(task, SubStatus.COMPLETED, "")
 
 
 def _answer(message: Message, state: Any, store: Any) -> Message:

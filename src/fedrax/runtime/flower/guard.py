@@ -64,7 +64,8 @@ class OwnMachine:
 def is_open(scope: dict[str, Any]) -> bool:
     """Whether a request is for what everyone may ask for."""
     path = scope["path"]
-    return any(path.startswith(each) if each.endswith("/") else path == each for each in OPEN)
+    within = any(path.startswith(each) if each.endswith("/") else path == each for each in OPEN)
+    return within and ".." not in path
 
 
 def is_own(scope: dict[str, Any]) -> bool:

@@ -141,8 +141,6 @@ def main() -> None:
     """``python -m fedrax.runtime.flower.quick supernode|superlink ...``: Flower's command of that name, in a hurry."""
     module, name = COMMANDS[sys.argv.pop(1)]
     command = getattr(importlib.import_module(module), name)
-    if name == "flower_superlink":
-        wrap_servers(OwnMachine)
     if is_tested():
         hurry_pulls()
         wrap_servers(WholeBodies)
@@ -150,6 +148,9 @@ def main() -> None:
         if name == "flower_supernode":
             hurry_supernode()
             importlib.import_module("fedrax.runtime.flower.at_once").answer_at_once()
+    if name == "flower_superlink":
+        # Last, and so outermost: what is refused is not read first.
+        wrap_servers(OwnMachine)
     command()
 
 

@@ -73,25 +73,28 @@ class Pipeline:
             if not told and self.office.post.now() - started > self.seconds:
                 told = True
                 self.office.note(f"{len(ready)} agents of at least {enough} answered; waiting for more")
-            for agent in agents:
-                self._order(agent, version, order)
+            self._order(agents, version, order)
             self.office.turn()
         used = {agent: self.arrived[agent].popleft() for agent in ready}
         records, self.failed = [*self.failed, *(each.record for each in used.values())], []
         return {agent: each.content for agent, each in used.items()}, records
 
-    def _order(self, agent: int, version: int, order: Callable[[int, int], Letter]) -> None:
-        """Fills up an agent's orders."""
-        member = self.office.members.present.get(agent)
-        if member is None:
-            return
-        tickets = self.orders.setdefault(agent, set())
-        while len(tickets) + len(self.arrived.get(agent, ())) < DEPTH:
-            turn = max(self.turns.get(agent, 0), member.done)
-            (ticket,) = self.office.send([Parcel(member.address, agent, order(agent, turn))], self.seconds, self)
+    def _order(self, agents: list[int], version: int, order: Callable[[int, int], Letter]) -> None:
+        """Fills up the agents' orders."""
+        missing: list[tuple[int, int, Parcel]] = []
+        for agent in agents:
+            member = self.office.members.present.get(agent)
+            if member is None:
+                continue
+            held = len(self.orders.setdefault(agent, set())) + len(self.arrived.get(agent, ()))
+            for _ in range(DEPTH - held):
+                turn = max(self.turns.get(agent, 0), member.done)
+                missing.append((agent, turn, Parcel(member.address, agent, order(agent, turn))))
+                self.turns[agent] = turn + 1
+        tickets = self.office.send([parcel for _, _, parcel in missing], self.seconds, self)
+        for ticket, (agent, turn, _) in zip(tickets, missing, strict=True):
             self.under_way[ticket] = Ordered(turn, version)
-            tickets.add(ticket)
-            self.turns[agent] = turn + 1
+            self.orders[agent].add(ticket)
 
     def take(self, pending: Pending, answer: Answer, ticket: str) -> None:
         """Keeps an answer, or says why not."""

@@ -155,18 +155,21 @@ class RemoteFederation(Simulation):
         ids = [int(agent) for agent in np.asarray(roster.ids)]
         rows = {agent: row for row, agent in enumerate(ids)}
 
-        whole = cache(lambda: packed(downlink))
+        def wrapped(parcel: PyTree) -> tuple[bytes, str]:
+            return packed(parcel), form((parcel, order_shapes(len(ids))))
+
+        whole = cache(lambda: wrapped(downlink))
 
         def order(agent: int, turn: int) -> Letter:
             parcel = federation.strategy.outgoing(downlink, agent)
             # What goes to all nodes is packed once, and travels to the SuperLink once.
-            payload = whole() if parcel is downlink else packed(parcel)
+            payload, shapes = whole() if parcel is downlink else wrapped(parcel)
             work = Order(roster.ids, roster.byzantine, jnp.asarray(rows[agent], jnp.int32), state.tally)
             fields: dict[str, Field] = {
                 "run": self.office.run,
                 "round": turn,
                 "agent": agent,
-                "form": form((parcel, order_shapes(len(ids)))),
+                "form": shapes,
                 "order": packed(work).hex(),
             }
             return Letter(WORK, fields, payload)
