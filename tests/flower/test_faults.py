@@ -109,10 +109,11 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path, account):
         federation.start_all()
         federation.until_round(5)
         federation.kill("server")
-        done = len(federation.metrics())
-        assert done >= 4
+        before = federation.metrics()
+        assert len(before) >= 4
         federation.start_server()
         finished(federation, 40)
+        assert federation.metrics()[: len(before)] == before
         assert set(federation.outcomes(0)) | set(federation.outcomes(1)) <= {"answered", "absent"}
         account(federation, "the server, all of it, is killed and started again")
 
@@ -122,7 +123,9 @@ def test_a_killed_serverapp_is_started_again(tmp_path, account):
         federation.start_all()
         federation.until_round(5)
         os.kill(federation.part_of("server", "flwr-serverapp"), signal.SIGKILL)
+        before = federation.metrics()
         finished(federation, 40)
+        assert federation.metrics()[: len(before)] == before
         assert "started again, from the last checkpoint" in federation.said()
         account(federation, "the server's process is killed")
 
@@ -134,7 +137,9 @@ def test_a_killed_superlink_is_started_again(tmp_path, fast, account):
         federation.start_all()
         federation.until_round(rounds // 3)
         os.kill(federation.part_of("server", "superlink --host"), signal.SIGKILL)
+        before = federation.metrics()
         finished(federation, rounds)
+        assert federation.metrics()[: len(before)] == before
         account(federation, f"the SuperLink is killed, {'fast path' if fast else 'stock Flower'}")
 
 
