@@ -117,6 +117,7 @@ def main() -> None:
         what += f"_{options.attack}"
         common += [f"attack={options.attack}", "attack.agents=1"]
         setups = AGGREGATORS
+    what += "".join(f"_{key.rsplit('.')[-1]}{value}" for key, _, value in (each.partition("=") for each in options.set))
     name = f"fedtd3_{options.environment}_{what}"
     # By seed first, so that an unfinished table compares its setups on the same draws.
     each = [((seed,), label) for seed in everything for label in options.only or setups]
