@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate, Aggregator, PreAggregator
 from fedrax.attacks.base import Attack, Knowledge
-from fedrax.environments.base import Experience, Spaces
+from fedrax.environments.base import Episodes, Experience, Spaces
 from fedrax.learners.base import Agent, Clock, Learner
 from fedrax.seeds import derive
 from fedrax.strategies.base import Strategy, Tools
@@ -159,15 +159,27 @@ class Federation(eqx.Module):
     # The server's part.
 
     def exchange(
-        self, server: PyTree, downlink: Any, roster: Roster, messages: PyTree, key: PRNGKeyArray
+        self,
+        server: PyTree,
+        downlink: Any,
+        roster: Roster,
+        messages: PyTree,
+        key: PRNGKeyArray,
+        reference: Episodes | None = None,
     ) -> tuple[PyTree, Exchange]:
-        """Attack, exclude what is not finite, aggregate, combine. Message leaves are ``[m, ...]``."""
+        """Attack, exclude what is not finite, aggregate, combine. Message leaves are ``[m, ...]``.
+
+        ``reference`` are the server's own trajectories at the broadcast policy, for rules that need its gradient.
+        """
+        rule = self.aggregator
+        if reference is not None:
+            rule = rule.informed(self.strategy.server_gradient(self.learner, server, reference))
 
         def aggregate(vectors: Float[Array, "n d"], weights: Float[Array, " n"], samples: float | Array) -> Aggregate:
             mixed, row_weights, row = self.preaggregator(
                 vectors, weights, self.aggregator.f, key=derive(key, "preaggregate")
             )
-            verdict = self.aggregator(mixed, row_weights, samples=samples, key=derive(key, "aggregate"))
+            verdict = rule(mixed, row_weights, samples=samples, key=derive(key, "aggregate"))
             return verdict._replace(accepted=verdict.accepted[row] & (weights > 0))
 
         def fallback(vectors: Float[Array, "n d"], weights: Float[Array, " n"]) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -25,10 +26,22 @@ class Aggregate(NamedTuple):
     """Scalars for the log, such as which of a filter's rules fired."""
 
 
+class ServerGradient(NamedTuple):
+    """What a server knows of the loss at the broadcast policy, from trajectories of its own."""
+
+    vector: Float[Array, " d"]
+    """Its own estimate of the gradient."""
+    decrease: Callable[[Float[Array, "n d"]], Float[Array, " n"]]
+    """Estimates ``L(theta) - L(theta - u)`` for each row u, on the same trajectories."""
+
+
 class Aggregator(eqx.Module):
     """A rule ``[n, d] -> [d]`` that tolerates a stated number of Byzantine agents."""
 
     name: ClassVar[str]
+    needs_server_gradient: ClassVar[bool] = False
+    """Whether the rule compares the agents' vectors with a gradient that the server estimates itself: the strategy's
+    server must own an environment, and each round calls :meth:`informed` first."""
 
     tolerated: int | None = option(
         None,
@@ -54,6 +67,10 @@ class Aggregator(eqx.Module):
             samples: trajectories each vector is the mean of (a filter's radius depends on it).
             key: for rules that draw.
         """
+
+    def informed(self, server: ServerGradient) -> Aggregator:
+        """The rule with the server's own gradient of this round; the rule itself where it needs none."""
+        return self
 
     @abc.abstractmethod
     def check(self, agents: int) -> None:

@@ -55,6 +55,13 @@ def shorten(vectors: Float[Array, "*n d"], radius: float | Array) -> Float[Array
     return jnp.where((scale * relative > radius)[..., None], on_sphere, vectors)
 
 
+def unit_rows(vectors: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    """The vectors scaled to length 1, exact to rounding at any magnitude; zero stays zero."""
+    _, scaled = _unit_scale(vectors)
+    norm = jnp.sqrt(jnp.square(scaled).sum(-1))[..., None]
+    return jnp.where(norm > 0, scaled / jnp.where(norm > 0, norm, 1.0), 0.0)
+
+
 def _unit_scale(vectors: Float[Array, "*n d"]) -> tuple[Float[Array, "*n"], Float[Array, "*n d"]]:
     """Each vector's largest entry (1 where it is zero or subnormal), and the vector divided by it."""
     info = jnp.finfo(vectors.dtype)

@@ -194,6 +194,14 @@ class EpisodeLearner(Learner):
         """The gradient of :meth:`loss`."""
         return jax.grad(lambda p: self.loss(p, episodes, ratio=ratio))(params)
 
+    @abc.abstractmethod
+    def surrogate(self, params: Policy, episodes: Episodes, taken: Float[Array, "T B"]) -> Float[Array, ""]:
+        """An estimate of the objective's negative at ``params`` from episodes of another policy.
+
+        ``taken`` are that policy's log-probabilities, ``[T, B]``. At that policy itself the gradient is that of
+        :meth:`loss`.
+        """
+
     def learn(
         self, agent: Agent, experience: Episodes, objective: Objective, clock: Clock
     ) -> tuple[Agent, dict[str, Array]]:

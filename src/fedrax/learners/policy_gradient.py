@@ -73,3 +73,9 @@ class PolicyGradient(EpisodeLearner):
         weights = jax.lax.stop_gradient(self.weights(episodes) * ratio)
         total = episodes.steps if self.normalisation == "steps" else episodes.count
         return -(weights * self.log_prob(params, episodes)).sum() / jnp.maximum(total, 1)
+
+    def surrogate(self, params: Policy, episodes: Episodes, taken: Float[Array, "T B"]) -> Float[Array, ""]:
+        """``-(1/n) sum_i sum_t A_t pi(a_t | s_t) / pi_0(a_t | s_t)`` (Schulman et al., 2015, equation 14)."""
+        ratio = jnp.exp(self.log_prob(params, episodes) - taken)
+        total = episodes.steps if self.normalisation == "steps" else episodes.count
+        return -(self.weights(episodes) * ratio).sum() / jnp.maximum(total, 1)

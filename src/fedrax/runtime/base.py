@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import Experience
+from fedrax.environments.base import Episodes, Experience
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation, State, Tally
 from fedrax.runtime.memory import replay_memory
@@ -59,6 +59,10 @@ class Simulation(abc.ABC):
 
     def reseed(self, index: int) -> None:  # noqa: B027  (native environments draw from keys)
         """Starts environments whose state cannot be saved anew, as they are at round ``index`` whoever gets there."""
+
+    @abc.abstractmethod
+    def reference(self, server: PyTree, downlink: Any, key: PRNGKeyArray) -> Episodes | None:
+        """One seed's server's own trajectories at the broadcast policy; None where the rule needs none."""
 
     @abc.abstractmethod
     def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
@@ -186,6 +190,12 @@ def summed_reports(reports: dict[str, Any]) -> dict[str, Any]:
     """Reports of several updates, leaves ``[updates, ...]``, as one: experience adds up, metrics are averaged."""
     learning = jax.tree.map(lambda x: x.mean(0), reports["learning"])
     return {name: x.sum(0) for name, x in reports.items() if name != "learning"} | {"learning": learning}
+
+
+def with_reference(own: dict[str, Any], reference: Episodes | None) -> dict[str, Any]:
+    """The server's own sampling in a round, ``reference`` (its episodes for the rule) included."""
+    count, steps = (0, 0) if reference is None else (reference.count, reference.steps)
+    return {"episodes": own["episodes"] + count, "steps": own["steps"] + steps, "reference": count}
 
 
 def tally_round(

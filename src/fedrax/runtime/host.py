@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import Experience, HostEnvironments
+from fedrax.environments.base import Episodes, Experience, HostEnvironments
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_joined import JoinedEnvironments
@@ -20,7 +20,7 @@ from fedrax.environments.host_parameters import Parameters, host_defaults
 from fedrax.environments.host_steps import HostStepCollector
 from fedrax.federation import Federation, Roster, State
 from fedrax.learners.base import Clock
-from fedrax.runtime.base import Simulation, summed_reports
+from fedrax.runtime.base import Simulation, summed_reports, with_reference
 from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.mapping import agents_side_by_side
 from fedrax.runtime.programs import Decider, Programs, joined, put_rows, stack, unstack
@@ -187,19 +187,37 @@ class HostSimulation(Simulation):
             groups, report = programs.work(groups, downlink, collected, roster, clock, fresh=fresh)
             reports.append(report)
         report = joined([summed_reports(stack(list(each))) for each in zip(*reports, strict=True)])
-        server, exchange = programs.exchange(state.server, downlink, roster, groups, key)
+        reference = self._reference(site, state.server, downlink, derive(key, "reference"))
+        server, exchange = programs.exchange(state.server, downlink, roster, groups, key, reference)
         agents = joined([group.agents for group in groups])
         server, own = self._refine(site, server, derive(key, "server"))
         server, work = programs.finish(server, derive(key, "finish"))
         everyone = put_rows(self.federation, state.agents, roster.ids, agents)
         output = self.federation.output(server, everyone)
         evaluation = self.evaluation_of_round(output, index, site.position)
+        own = with_reference(own, reference)
         return programs.close(state, server, agents, roster, exchange, report, work, own, evaluation)
 
     def reseed(self, index: int) -> None:
         """Every seed's."""
         for site in self.sites:
             site.reseed(index)
+
+    def reference(self, server: PyTree, downlink: Downlink, key: PRNGKeyArray) -> Episodes | None:
+        """The first seed's server's own trajectories at the broadcast policy."""
+        return self._reference(self.sites[0], server, downlink, key)
+
+    def _reference(self, site: Site, server: PyTree, downlink: Downlink, key: PRNGKeyArray) -> Episodes | None:
+        strategy = self.federation.strategy
+        if site.server is None or not self.federation.aggregator.needs_server_gradient:
+            return None
+        collected = site.server.collect(
+            self.programs.actor_of_server(strategy.policy(server), key),
+            np.array([strategy.reference_count(downlink)]),
+            strategy.reference_episodes,
+            self.training_horizon,
+        )
+        return jax.tree.map(lambda x: x[0], collected)
 
     def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
         """The first seed's server after its own steps."""
@@ -252,6 +270,8 @@ class Site:
         """The agents' environments: those of all that act in a round, or each agent's where it matters whose."""
         self.agents = None if self.steps is None or not agents else HostStepCollector(self.groups, self.copies)
         server = self.strategy.server_episodes
+        if federation.aggregator.needs_server_gradient:
+            server = max(server, self.strategy.reference_episodes)
         self.server = HostCollector(simulation._make(server, self.horizon), 1, server) if server else None
 
     def collect(self, decide: Decider, roster: Roster, downlink: Downlink) -> Experience:

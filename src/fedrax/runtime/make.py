@@ -14,7 +14,7 @@ from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.runtime.base import Simulation
 from fedrax.runtime.draws import all_draws, make_environment
-from fedrax.strategies.base import Strategy
+from fedrax.strategies.base import Strategy, strategies
 
 
 def make_simulation(config: Config, *, agents: bool = True) -> Simulation:
@@ -88,6 +88,12 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
         raise FedraxError(
             f"strategy {strategy.name!r} weighs agents (strategy.return_temperature), and aggregator 'mean' heeds no "
             "weights; set aggregator=weighted-mean"
+        )
+    if aggregator.needs_server_gradient and strategy.reference_episodes == 0:
+        able = ", ".join(name for name in strategies if strategies[name].needs.server_environment)
+        raise FedraxError(
+            f"aggregator {aggregator.name!r} compares agents with a gradient that the server samples itself, and the "
+            f"server of strategy {strategy.name!r} samples nothing; set another aggregator, or a strategy of {able}"
         )
     if strategy.needs.messages == "sum" and aggregator.name not in ("mean", "weighted-mean"):
         raise FedraxError(

@@ -19,7 +19,7 @@ from fedrax.environments.native_collector import Act, collect_episodes, episode_
 from fedrax.environments.native_steps import Front, collect_steps, start_steps
 from fedrax.federation import Federation, State, Tally
 from fedrax.learners.base import Agent, Clock
-from fedrax.runtime.base import Simulation, agent_report, summed_reports
+from fedrax.runtime.base import Simulation, agent_report, summed_reports, with_reference
 from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
 from fedrax.runtime.programs import close_round, put_rows, take_rows
@@ -60,6 +60,7 @@ class NativeSimulation(Simulation):
         self.rounds = self._jitted = jax.jit(self._rounds, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluation, static_argnames="episodes")
         self._refined = jax.jit(self._refine)
+        self._referenced = jax.jit(self._reference)
 
     def init(self) -> State:
         """The states before the first round."""
@@ -189,12 +190,13 @@ class NativeSimulation(Simulation):
         )
         agents = put_rows(federation, state.agents, roster.ids, agents)
         fronts = put_rows(federation, state.environments, roster.ids, fronts)
-        server, exchange = federation.exchange(state.server, downlink, roster, messages, key)
+        reference = self._reference(state.server, downlink, derive(key, "reference"))
+        server, exchange = federation.exchange(state.server, downlink, roster, messages, key, reference)
         server, own_episodes, own_steps = self._refine(server, derive(key, "server"))
         server, work = strategy.finish(server, derive(key, "finish"))
         output = federation.output(server, agents)
         evaluation = self._evaluate_round(output, position, index)
-        own = {"episodes": own_episodes, "steps": own_steps}
+        own = with_reference({"episodes": own_episodes, "steps": own_steps}, reference)
         before, state = state, dataclasses.replace(state, environments=fronts)
         updated, metrics = close_round(
             federation, state, server, agents, output, roster, exchange, report, work, own, evaluation
@@ -258,6 +260,24 @@ class NativeSimulation(Simulation):
             (agent, front), reports = jax.lax.scan(update, (agent, front), numbers)
             report = summed_reports(reports)
         return agent, front, strategy.emit(federation.learner, agent, derive(key, "emit")), report
+
+    def reference(self, server: PyTree, downlink: Downlink, key: PRNGKeyArray) -> Episodes | None:
+        """One seed's server's own trajectories at the broadcast policy."""
+        return self._referenced(server, downlink, key)
+
+    def _reference(self, server: PyTree, downlink: Downlink, key: PRNGKeyArray) -> Episodes | None:
+        learner, strategy = self.federation.learner, self.federation.strategy
+        if not self.federation.aggregator.needs_server_gradient:
+            return None
+        params = learner.acting(strategy.policy(server))
+        return self._collect(
+            lambda observation, k: learner.act(params, observation, k),
+            key,
+            None,
+            count=strategy.reference_count(downlink),
+            most=strategy.reference_episodes,
+            axis_names=self._axes_of_seeds,
+        )
 
     def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
         """One seed's server after its own steps."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Experience
+from fedrax.environments.base import Episodes, Experience
 from fedrax.federation import Exchange, Federation, Roster, State, round_metrics
 from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import agent_report, tally_round
@@ -154,10 +154,16 @@ class Programs:
         return joined([self._emit_group(*group, roster, key) for group in groups])
 
     def exchange(
-        self, server: PyTree, downlink: Downlink, roster: Roster, groups: list[Group], key: PRNGKeyArray
+        self,
+        server: PyTree,
+        downlink: Downlink,
+        roster: Roster,
+        groups: list[Group],
+        key: PRNGKeyArray,
+        reference: Episodes | None = None,
     ) -> tuple[PyTree, Exchange]:
         """What the participants send, and what the server makes of it."""
-        return self._exchange_messages(server, downlink, roster, self.messages(groups, roster, key), key)
+        return self._exchange_messages(server, downlink, roster, self.messages(groups, roster, key), key, reference)
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, copies, *o], step) -> action[1, copies, *a]`` of the server."""
@@ -261,9 +267,15 @@ class Programs:
         return jax.vmap(partial(self.federation.strategy.emit, self.federation.learner))(agents, keys)
 
     def _exchange(
-        self, server: PyTree, downlink: Downlink, roster: Roster, messages: PyTree, key: PRNGKeyArray
+        self,
+        server: PyTree,
+        downlink: Downlink,
+        roster: Roster,
+        messages: PyTree,
+        key: PRNGKeyArray,
+        reference: Episodes | None,
     ) -> tuple[PyTree, Exchange]:
-        return self.federation.exchange(server, downlink, roster, messages, key)
+        return self.federation.exchange(server, downlink, roster, messages, key, reference)
 
     def _close(
         self,
@@ -303,14 +315,14 @@ def close_round(
 
     ``agents`` are all agents after the round (nothing where they live elsewhere) and ``output`` what is handed out;
     ``report`` holds ``[m]`` episodes, steps, return sums and learning metrics of the participants, zeros for those
-    who have not ``reported``; ``own`` the server's episodes and steps; ``evaluation`` the return and episode length
-    (NaN in rounds without).
+    who have not ``reported``; ``own`` the server's episodes and steps, and how many of the former were for the rule
+    (:func:`with_reference`); ``evaluation`` the return and episode length (NaN in rounds without).
     """
     steps = report["steps"].sum() + own["steps"]
     tally = tally_round(
         state.tally,
         agent_episodes=report["episodes"].sum(),
-        counted=work.counted,
+        counted=work.counted + own["reference"],
         steps=steps,
         agent_steps=report["steps"].sum(),
         participants=federation.participants,

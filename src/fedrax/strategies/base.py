@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from fedrax.aggregators.base import Aggregate
+from fedrax.aggregators.base import Aggregate, ServerGradient
 from fedrax.environments.base import Episodes, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Clock, Learner, Objective
@@ -110,6 +110,12 @@ class Strategy(eqx.Module):
         """Trajectories the server samples per step of its own; 0 for a server without an environment."""
         return 0
 
+    @property
+    def reference_episodes(self) -> int:
+        """The most trajectories the server samples at the broadcast policy for rules that need a gradient of its own;
+        0 for a server that cannot."""
+        return 0
+
     # Server's verbs.
 
     @abc.abstractmethod
@@ -131,6 +137,15 @@ class Strategy(eqx.Module):
         tools: Tools,
     ) -> tuple[PyTree, Aggregate]:
         """The server after the agents' messages (leaves ``[n, ...]``), and the rule's verdict on them."""
+
+    def reference_count(self, downlink: Any) -> Int[Array, ""]:
+        """How many of :attr:`reference_episodes` the server samples this round."""
+        return jnp.asarray(self.reference_episodes)
+
+    def server_gradient(self, learner: Learner, server: PyTree, episodes: Episodes) -> ServerGradient:
+        """The server's own estimate at the broadcast policy, from trajectories sampled with it; messages must be
+        gradients of the same loss."""
+        raise NotImplementedError
 
     def refining(self, server: PyTree) -> Array:
         """Whether the server wants (another) ``server_episodes`` trajectories of its own; bool scalar."""

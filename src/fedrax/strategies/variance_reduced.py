@@ -12,9 +12,9 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from fedrax.aggregators.base import Aggregate
+from fedrax.aggregators.base import Aggregate, ServerGradient
 from fedrax.environments.base import Episodes, Spaces
 from fedrax.learners.base import Agent, EpisodeLearner, Learner
 from fedrax.registry import option
@@ -87,6 +87,13 @@ class VarianceReduced(GradientStrategy):
     minibatch: int = option(
         4, "b, trajectories the server samples for each step of its own", unit="trajectories", minimum=1
     )
+    reference_batch: int | None = option(
+        None,
+        "trajectories the server samples at theta_0 for rules that need a gradient of its own (fltrust, zeno); unset, "
+        "as many as an agent",
+        unit="trajectories",
+        minimum=1,
+    )
     importance: Literal["step", "trajectory"] = option(
         "step",
         "importance weights of g(theta_0): a ratio per time step (reference) or per trajectory (paper)",
@@ -110,6 +117,11 @@ class VarianceReduced(GradientStrategy):
     def server_episodes(self) -> int:
         """b."""
         return self.minibatch
+
+    @property
+    def reference_episodes(self) -> int:
+        """As set, or the most trajectories of an agent."""
+        return self.reference_batch or self.max_episodes
 
     def draw_episodes(self, key: PRNGKeyArray) -> Array:
         """B_t."""
@@ -143,6 +155,25 @@ class VarianceReduced(GradientStrategy):
     def output(self, server: Server) -> PyTree:
         """The iterate handed out."""
         return server.output
+
+    def reference_count(self, downlink: Downlink) -> Int[Array, ""]:
+        """As set, or B_t."""
+        return downlink.episodes if self.reference_batch is None else jnp.asarray(self.reference_batch)
+
+    def server_gradient(self, learner: Learner, server: Server, episodes: Episodes) -> ServerGradient:
+        """The gradient at theta_0, and the decrease of the importance-weighted surrogate."""
+        assert isinstance(learner, EpisodeLearner)
+        gradient = learner.gradient(server.params, episodes)
+        taken = learner.log_prob(server.params, episodes)
+        vector, here = ravel_rows(jax.tree.map(lambda *x: jnp.stack(x), gradient, server.params))
+
+        def decrease(rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+            def one(row: Float[Array, " d"]) -> Float[Array, ""]:
+                return learner.surrogate(unravel_like(server.params, here - row), episodes, taken)
+
+            return learner.surrogate(server.params, episodes, taken) - jax.lax.map(one, rows)
+
+        return ServerGradient(vector, decrease)
 
     def combine(
         self,

@@ -16,11 +16,12 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
+from fedrax.environments.base import Episodes
 from fedrax.errors import FedraxError
 from fedrax.federation import Exchange, Federation, Roster, State
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.base import Simulation
+from fedrax.runtime.base import Simulation, with_reference
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.programs import close_round
 from fedrax.runtime.remote.arrays import form, packed, unpacked
@@ -189,9 +190,11 @@ class RemoteFederation(Simulation):
         report = _rows(self.report, [answers[agent].report if agent in answers else None for agent in ids])
         reported = jnp.asarray([agent in answers for agent in ids])
         roster = roster._replace(answers=roster.answers & reported)
-        server, exchange = self._exchanging(state.server, downlink, roster, messages, key)
+        reference = self.local.reference(state.server, downlink, derive(key, "reference"))
+        server, exchange = self._exchanging(state.server, downlink, roster, messages, key, reference)
         server, own = self.local.refine(server, derive(key, "server"))
         server, work = self._finishing(server, derive(key, "finish"))
+        own = with_reference(own, reference)
         params = () if federation.strategy.personal else federation.strategy.output(server)
         evaluation = self.evaluation_of_round(params, index)
         return self._closing(state, server, params, roster, exchange, report, work, own, evaluation, reported)
@@ -288,6 +291,10 @@ class RemoteFederation(Simulation):
     ) -> tuple[np.ndarray, np.ndarray]:
         """In environments drawn here: the nodes' own are on the nodes."""
         return self.local.evaluate_across(params, episodes=episodes, seed=seed, unseen=unseen)
+
+    def reference(self, server: PyTree, downlink: Any, key: PRNGKeyArray) -> Episodes | None:
+        """From the server's own environment."""
+        return self.local.reference(server, downlink, key)
 
     def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
         """In the server's own environment."""
