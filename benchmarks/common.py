@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,33 @@ def save(name: str, results: Any, note: str = "") -> Path:
     content = {"machine": machine(), **({"note": note} if note else {}), "results": results}
     path.write_text(json.dumps(content, indent=1) + "\n")
     return path
+
+
+def read_runs(name: str) -> dict[str, dict[str, Any]]:
+    """The runs recorded in ``results/<name>.json``, by setup and seed."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())["results"]["runs"] if path.exists() else {}
+
+
+def record_runs(
+    name: str,
+    setup: str,
+    seeds: dict[str, Any],
+    *,
+    order: Sequence[str],
+    row: Callable[[str, dict[str, dict[str, Any]]], dict[str, Any]],
+) -> None:
+    """Adds a setup's runs by seed and computes the table anew, ``row(setup, runs)`` for each; other processes wait.
+
+    ``order`` is that of the setups.
+    """
+    lock = RESULTS.parent / f".{name}.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        runs = read_runs(name)
+        runs.setdefault(setup, {}).update(seeds)
+        runs = {each: dict(sorted(runs[each].items(), key=lambda item: int(item[0]))) for each in order if each in runs}
+        save(name, {"table": {each: row(each, runs) for each in runs}, "runs": runs})
 
 
 def matrix_peak(size: int = 2048) -> float:

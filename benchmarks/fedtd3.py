@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import fcntl
-import json
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ import numpy as np
 from fedrax.api import Run, train_or_resume
 from fedrax.evaluation.statistics import Statistic, iqm, mean, stratified_bootstrap
 
-from common import RESULTS, save
+from common import read_runs, record_runs
 
 SETUPS: dict[str, tuple[str, ...]] = {
     "sccd": (),
@@ -122,7 +120,7 @@ def main() -> None:
     # By seed first, so that an unfinished table compares its setups on the same draws.
     each = [((seed,), label) for seed in everything for label in options.only or setups]
     for seeds, label in [(everything, label) for label in options.only or setups] if options.together else each:
-        missing = [seed for seed in seeds if str(seed) not in read(name).get(label, {})]
+        missing = [seed for seed in seeds if str(seed) not in read_runs(name).get(label, {})]
         if not missing:
             continue
         path = options.runs / name / label / f"seeds-{missing[0]}-{missing[-1]}"
@@ -134,8 +132,8 @@ def main() -> None:
             assert draw == 1, f"train seeds {missing[0]} to {missing[0] + DRAWS - draw} one by one first"
             settings.append(f"environment.draws={DRAWS}")
         run = train_or_resume(f"fedtd3/{options.environment}", settings, seeds=count, out=path, progress=False)
-        record(name, label, measured(run), order=list(setups))
-        print(name, label, {seed: read(name)[label][str(seed)]["return"] for seed in missing}, flush=True)
+        record_runs(name, label, measured(run), order=list(setups), row=summarised)
+        print(name, label, {seed: read_runs(name)[label][str(seed)]["return"] for seed in missing}, flush=True)
 
 
 def measured(run: Run) -> dict[str, dict[str, Any]]:
@@ -160,28 +158,6 @@ def measured(run: Run) -> dict[str, dict[str, Any]]:
             "device": jax.devices()[0].device_kind,
         }
     return results
-
-
-def read(name: str) -> dict[str, dict[str, Any]]:
-    """The recorded runs, by setup and seed."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text())["results"]["runs"] if path.exists() else {}
-
-
-def record(name: str, label: str, seeds: dict[str, Any], *, order: list[str]) -> None:
-    """Adds one run and computes the table anew; other processes wait meanwhile."""
-    lock = RESULTS.parent / ".fedtd3.lock"
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        runs = read(name)
-        runs.setdefault(label, {}).update(seeds)
-        runs = {setup: dict(sorted(runs[setup].items(), key=by_seed)) for setup in order if setup in runs}
-        save(name, {"table": {setup: summarised(setup, runs) for setup in runs}, "runs": runs})
-
-
-def by_seed(item: tuple[str, Any]) -> int:
-    """Order of a setup's runs."""
-    return int(item[0])
 
 
 def summarised(setup: str, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
