@@ -10,6 +10,7 @@ import pytest
 import fedrax
 from fedrax import cli
 from fedrax.cli import main
+from fedrax.records import lock
 
 SHORT = ["budget.trajectories=none", "budget.rounds=12", "evaluation.episodes=3", "checkpoint.every=4"]
 
@@ -154,15 +155,26 @@ def test_manifest_says_what_made_the_run(run):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["resume", "RUN"], "interrupted; `fedrax resume RUN` continues from the last checkpoint"),
-        (["server", "PRESET"], "interrupted; the same command with --out RUN goes on from the last round"),
-        (["node"], "interrupted"),
+        (["resume", "RUN"], "; `fedrax resume {run}` continues from round 40"),
+        (["server", "PRESET"], "; the same command with --out {run} continues from round 40"),
+        (["node"], ""),
+        (["evaluate", "RUN"], ""),
     ],
 )
-def test_an_interrupt_says_how_to_go_on_where_one_can(arguments, said, monkeypatch, capsys):
+@pytest.mark.parametrize("saved", [(), ("checkpoint-40",), ("checkpoint-40", "summary")])
+def test_an_interrupt_says_how_to_go_on_where_one_can(arguments, said, saved, tmp_path, monkeypatch, capsys):
+    """That is, where there is a checkpoint of a run that is not finished."""
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in saved:
+        (run / "summary.json" if name == "summary" else run / "checkpoints" / f"{name}.safetensors").touch()
+
     def stopped(options):
-        raise KeyboardInterrupt
+        with lock.held(run):
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, f"_{arguments[0]}", stopped)
+    monkeypatch.setattr(lock, "_taken_so_far", [])
     assert cli.main(arguments) == 130
-    assert capsys.readouterr().err == f"fedrax: {said}\n"
+    words = said.format(run=run) if saved == ("checkpoint-40",) else ""
+    assert capsys.readouterr().err == f"fedrax: interrupted{words}\n"

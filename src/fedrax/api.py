@@ -20,11 +20,14 @@ from jaxtyping import PyTree
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_policy
+from fedrax.records.lock import held
 from fedrax.records.metrics import read_metrics
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
+from fedrax.runtime.continuation import changed, continued
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.training import train_run
+from fedrax.signals import orderly
 from fedrax.sweep.board import show_plan
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import Outcome, run_plan
@@ -139,11 +142,15 @@ def train(
     config = resolve(source, changes)
     directory = Path(out) if out is not None else default_directory(config)
     if config.runtime.kind == "flower":
+        RunDirectory(directory).check_new()
         return _train_on_nodes(source, changes, directory, progress=progress)
     enable_compilation_cache()
     simulation = make_simulation(config)
     try:
-        train_run(config, simulation, RunDirectory.create(directory), progress=progress)
+        rundir = RunDirectory.create(directory)
+        with held(rundir.path):
+            rundir.check_new()
+            train_run(config, simulation, rundir, progress=progress)
     finally:
         simulation.close()
     return Run(directory)
@@ -160,26 +167,41 @@ def _train_on_nodes(
     from fedrax.runtime.flower.serving import prepared
 
     directory = prepared(source, overrides, out)
-    train_locally(directory, progress=progress)
+    with held(directory.path), orderly():
+        train_locally(directory, progress=progress)
     return Run(directory.path)
 
 
-def resume(run: Path | str, *, progress: bool = True) -> Run:
-    """Continues a run from its last checkpoint; a finished run is returned as it is."""
+def resume(run: Path | str, overrides: Iterable[str] = (), *, progress: bool = True) -> Run:
+    """Continues a run from its last checkpoint; a finished run is returned as it is.
+
+    Args:
+        overrides: ``key=value``, what changes from here on: the budget, which extends a finished run, intervals between
+            evaluations or checkpoints, and other settings that do not make it another experiment
+            (:data:`fedrax.runtime.continuation.CHANGEABLE`). The former configuration and summary are kept in the
+            manifest's ``history``.
+
+    Raises:
+        FedraxError: one line: another process writes to the run, an override or an edit of its ``config.toml`` would
+            make it another experiment, or its checkpoint is another run's.
+    """
     directory = RunDirectory.open(Path(run))
-    config = resolve(directory.config)
-    if config.runtime.kind == "flower":
-        return (
-            Run(directory.path)
-            if directory.summary.exists()
-            else _train_on_nodes(directory.config, [], directory.path, progress=progress)
-        )
-    enable_compilation_cache()
-    simulation = make_simulation(config)
-    try:
-        train_run(config, simulation, directory, progress=progress)
-    finally:
-        simulation.close()
+    overrides = list(overrides)
+    if directory.summary.exists() and not overrides and not changed(directory):
+        return Run(directory.path)
+    with held(directory.path):
+        config, change = continued(directory, overrides)
+        if change and progress:
+            print(change, flush=True)
+        if config.runtime.kind != "flower":
+            enable_compilation_cache()
+            simulation = make_simulation(config)
+            try:
+                train_run(config, simulation, directory, progress=progress)
+            finally:
+                simulation.close()
+    if config.runtime.kind == "flower" and not directory.summary.exists():
+        return _train_on_nodes(directory.config, [], directory.path, progress=progress)
     return Run(directory.path)
 
 

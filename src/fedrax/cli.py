@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from pathlib import Path
 
 from fedrax.errors import FedraxError
+from fedrax.records import lock
+from fedrax.signals import Interrupted, orderly, stopping
 
 LOOPBACK = "127.0.0.1:9092"
 """Where the SuperLink of a trial on one machine is."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 for a mistake a user can mend, 130 when interrupted."""
+    """Runs one command; returns the exit status: 0, 1 for a mistake a user can mend, 128 + signal when interrupted."""
     options = parsed(arguments)
+
+    def interrupted() -> str:
+        return f"fedrax: interrupted{_how_to_continue(options.continued)}"
+
     try:
-        status = options.command(options)
+        with stopping(interrupted):
+            status = options.command(options)
     except FedraxError as error:
         print(f"fedrax: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"fedrax: interrupted{options.continued}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as request:
+        print(interrupted(), file=sys.stderr)
+        return 128 + (request.number if isinstance(request, Interrupted) else signal.SIGINT)
     except BrokenPipeError:
         return 1
     return status or 0
+
+
+def _how_to_continue(words: str) -> str:
+    """A command's words on how it goes on, where it has written a checkpoint of a run that is not finished."""
+    for folder in reversed(lock.written_folders() if words else ()):
+        names = (path.stem.rpartition("-")[2] for path in (folder / "checkpoints").glob("checkpoint-*.safetensors"))
+        rounds = max((int(name) for name in names if name.isdigit()), default=None)
+        if rounds is not None and not (folder / "summary.json").exists():
+            return f"; {words.format(run=shlex.quote(str(folder)), rounds=rounds)}"
+    return ""
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
@@ -47,10 +65,10 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, function: object, text: str, continued: str = "") -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(command=function, continued=f"; {continued}" if continued else "")
+        added.set_defaults(command=function, continued=continued)
         return added
 
-    resumed = "`fedrax resume RUN` continues from the last checkpoint"
+    resumed = "`fedrax resume {run}` continues from round {rounds}"
     train = command("train", _train, "train a preset or a TOML file", resumed)
     train.add_argument("source", metavar="PRESET", help="a preset (fedrax list) or the path of a TOML file")
     train.add_argument("overrides", nargs="*", metavar="key=value", help="for example attack=alie attack.agents=3")
@@ -58,8 +76,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME-TIME)")
     train.add_argument("--quiet", action="store_true", help="no progress")
 
-    resume = command("resume", _resume, "continue a run from its last checkpoint", resumed)
+    resume = command("resume", _resume, "continue a run from its last checkpoint, or extend a finished one", resumed)
     resume.add_argument("run", type=Path, metavar="RUN")
+    resume.add_argument("overrides", nargs="*", metavar="key=value", help="what changes, for example budget.rounds=800")
     resume.add_argument("--quiet", action="store_true", help="no progress")
 
     evaluate = command("evaluate", _evaluate, "evaluate a run's policy greedily")
@@ -97,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("--dry-run", action="store_true", help="only show what would be run")
 
     text = "train on nodes elsewhere: start a SuperLink and the server's half of a run"
-    server = command("server", _server, text, "the same command with --out RUN goes on from the last round")
+    server = command("server", _server, text, "the same command with --out {run} continues from round {rounds}")
     server.add_argument("source", metavar="PRESET", help="a preset or the path of a TOML file")
     server.add_argument("overrides", nargs="*", metavar="key=value")
     _at_superlink(server)
@@ -153,7 +172,7 @@ def _train(options: argparse.Namespace) -> None:
 def _resume(options: argparse.Namespace) -> None:
     from fedrax import api
 
-    _print_summary(api.resume(options.run, progress=not options.quiet))
+    _print_summary(api.resume(options.run, options.overrides, progress=not options.quiet))
 
 
 def _print_summary(run: object) -> None:
@@ -164,7 +183,8 @@ def _print_summary(run: object) -> None:
 
     def text(value: object) -> str:
         values = value if isinstance(value, list) else [value]
-        return ", ".join("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in values)
+        known = [None if v != v else v for v in values]  # NaN: not measured.
+        return ", ".join("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in known)
 
     for name in ("final_return", "best_return", "rounds", "trajectories", "total_steps", "seconds_train"):
         print(f"{name:14} {text(summary[name])}")
@@ -253,15 +273,6 @@ def _sweep(options: argparse.Namespace) -> int:
     return api.sweep(options.file, jobs=options.jobs, retry=options.retry).status
 
 
-def _stop_in_order() -> None:
-    """Lets a request to stop end what the command has started, as an interrupt does."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-
-
 def _server(options: argparse.Namespace) -> None:
     from fedrax.api import Run
     from fedrax.runtime.flower import needed
@@ -270,11 +281,11 @@ def _server(options: argparse.Namespace) -> None:
     from fedrax.runtime.flower.place import Place
     from fedrax.runtime.flower.serving import prepared, serve
 
-    _stop_in_order()
     place = Place(options.superlink, options.certificates)
     place.check()
     directory = prepared(options.source, options.overrides, options.out)
-    serve(directory, place, progress=not options.quiet)
+    with lock.held(directory.path), orderly():
+        serve(directory, place, progress=not options.quiet)
     _print_summary(Run(directory.path))
 
 
@@ -285,18 +296,18 @@ def _node(options: argparse.Namespace) -> None:
     from fedrax.runtime.flower.node import run_node
     from fedrax.runtime.flower.place import Place
 
-    _stop_in_order()
     own = [] if options.environment is None else [f"environment.id={options.environment}"]
-    run_node(
-        Place(options.superlink, options.certificates),
-        options.data,
-        key=options.key,
-        agent=options.agent,
-        overrides=[*own, *options.overrides],
-        plugins=options.plugins,
-        fast=options.fast,
-        say=lambda text: print(text, flush=True),
-    )
+    with orderly():
+        run_node(
+            Place(options.superlink, options.certificates),
+            options.data,
+            key=options.key,
+            agent=options.agent,
+            overrides=[*own, *options.overrides],
+            plugins=options.plugins,
+            fast=options.fast,
+            say=lambda text: print(text, flush=True),
+        )
 
 
 def _certificates(options: argparse.Namespace) -> None:

@@ -28,12 +28,15 @@ def run(tmp_path: Path) -> RunDirectory:
 def test_a_manifest_says_how_to_make_the_run_again(run: RunDirectory) -> None:
     draws = [{"length": np.float32(0.5)}, {"length": np.float32(0.75)}]
     command = ["fedrax", "train", "my preset"]
-    write_manifest(run, config_hash="abc", seeds=[0, 1], draws=draws, divergence={"g": 0.2}, command=command)
+    config = {"budget": {"rounds": 4}}
+    write_manifest(
+        run, config=config, config_hash="abc", seeds=[0, 1], draws=draws, divergence={"g": 0.2}, command=command
+    )
     manifest = read_manifest(run)
     assert manifest["command"] == "fedrax train 'my preset'"
     assert manifest["divergence"] == {"g": 0.2}
     assert manifest["draws"] == [{"length": 0.5}, {"length": 0.75}]
-    assert (manifest["config_hash"], manifest["seeds"]) == ("abc", [0, 1])
+    assert (manifest["config"], manifest["config_hash"], manifest["seeds"]) == (config, "abc", [0, 1])
     assert manifest["versions"]["jax"] == jax.__version__
     assert manifest["versions"]["numpy"] == np.__version__
     assert set(manifest["versions"]) == {
@@ -47,14 +50,14 @@ def test_a_manifest_says_how_to_make_the_run_again(run: RunDirectory) -> None:
 
 def test_a_missing_package_has_no_version(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "PACKAGES", ("fedrax-without-such-a-package",))
-    write_manifest(run, config_hash="", seeds=[0], draws=[], divergence={})
+    write_manifest(run, config={}, config_hash="", seeds=[0], draws=[], divergence={})
     assert read_manifest(run)["versions"]["fedrax-without-such-a-package"] is None
 
 
 def test_finishing_adds_the_end_and_keeps_the_rest(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter(["2026-01-31T23:59:58+00:00", "2026-02-01T00:01:00.500000+00:00"])
     monkeypatch.setattr(manifests, "_now", lambda: datetime.fromisoformat(next(moments)))
-    write_manifest(run, config_hash="", seeds=[4], draws=[], divergence={})
+    write_manifest(run, config={}, config_hash="", seeds=[4], draws=[], divergence={})
     finish_manifest(run)
     manifest = read_manifest(run)
     assert manifest["seconds"] == 62.5
@@ -105,10 +108,12 @@ def test_a_summary_comes_back_with_plain_numbers(run: RunDirectory) -> None:
     }
     write_summary(run, summary)
     read = read_summary(run)
-    assert read["final_return"] == [471.5, None]
+    assert read["final_return"][0] == 471.5
+    assert math.isnan(read["final_return"][1])
     assert read["rounds"] == [305, 301]
     assert read["gradient_steps"] == 1
-    assert json.loads(run.summary.read_text()) == read
+    # Other programs' readers know no NaN.
+    assert json.loads(run.summary.read_text(), parse_constant=pytest.fail)["final_return"] == [471.5, "NaN"]
 
 
 def test_an_incomplete_summary_is_refused(run: RunDirectory) -> None:

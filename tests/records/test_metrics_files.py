@@ -106,7 +106,7 @@ def test_several_seeds_have_their_own_tags(run: RunDirectory) -> None:
 
 
 def test_seeds_are_those_of_the_manifest(run: RunDirectory) -> None:
-    write_manifest(run, config_hash="", seeds=[3, 5], draws=[], divergence={}, command="")
+    write_manifest(run, config={}, config_hash="", seeds=[3, 5], draws=[], divergence={}, command="")
     with MetricsWriter(run) as writer:
         writer.write([{"seed": 3, "round": 0, "return": 1.0}])
     assert events(run) == [(0, "return/seed_3", 1.0)]

@@ -1,5 +1,7 @@
 """An agent on its node: it answers twice alike, survives its process, and refuses in words."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -60,6 +62,18 @@ def test_a_restarted_agent_goes_on_where_it_was(history, tmp_path):
     )
     assert again.answer(worked(letters)[-1]).payload == resident.answer(worked(letters)[-1]).payload
     same(again.stay.standing, resident.stay.standing, 0)
+
+
+def test_an_extended_budget_reaches_the_node(history, tmp_path):
+    """What it anneals over is the budget, and its agent is as it was."""
+    letters, resident, folder = history
+    node = Resident(shutil.copytree(folder / "node", tmp_path / "node"))
+    join = next(letter for letter in letters if letter.kind == JOIN)
+    longer = str(join.fields["config"]).replace("[budget]\nrounds = 4", "[budget]\nrounds = 9")
+    assert node.answer(Letter(JOIN, {**join.fields, "config": longer})).fields["done"] == 2
+    assert node.stay.config.budget.rounds == 9
+    same(node.stay.standing, resident.stay.standing, 0)
+    assert Resident(tmp_path / "node").answer(worked(letters)[-1]).kind == WORKED
 
 
 def test_a_killed_agent_does_the_round_again_as_it_would_have(history, tmp_path):

@@ -10,7 +10,8 @@ import sys
 from sweep_files import written
 
 from fedrax.cli import main
-from fedrax.sweep import processes, runner
+from fedrax.records.lock import held
+from fedrax.sweep import runner
 from fedrax.sweep.board import Board
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import run_plan
@@ -92,7 +93,7 @@ time.sleep(1000)
 """
     monkeypatch.setattr(runner, "GRACE_SECONDS", 0.2)
     outcome = run_plan(read_plan(path), command=stand_in(body))
-    assert outcome.status == 130
+    assert outcome.status == 128 + signal.SIGTERM
     assert [(task.state, task.exit_code) for task in outcome.tasks] == [
         ("interrupted", -signal.SIGKILL),
         ("interrupted", None),
@@ -101,7 +102,7 @@ time.sleep(1000)
 
 def test_a_sweep_runs_once_at_a_time(tmp_path, capsys):
     path = written(tmp_path, "[setups.a]")
-    with processes.locked(tmp_path / "out"):
+    with held(tmp_path / "out"):
         assert main(["sweep", str(path)]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1

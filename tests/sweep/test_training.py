@@ -12,7 +12,7 @@ from sweep_files import DEADLINE, TINY, until, written
 import fedrax
 from fedrax import api
 from fedrax.cli import main
-from fedrax.sweep import processes
+from fedrax.records.lock import held
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import command_of, run_plan
 from fedrax.sweep.tasks import tasks_of
@@ -107,7 +107,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path):
     out = interrupted_once(lambda: len(list((run / "checkpoints").glob("checkpoint-*.safetensors"))) > 1)
     assert "a seed 0: interrupted" in out
     assert f"fedrax sweep {path} continues" in out
-    with processes.locked(tmp_path / "out"):
+    with held(tmp_path / "out"):
         pass  # No process of the sweep is left.
     (first, other) = tasks_of(read_plan(path))
     assert (first.state, other.state, other.started) == ("waiting", "waiting", False)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fedrax.errors import FedraxError
-from fedrax.records.files import plain, replacing
+from fedrax.records.encoding import decoded, encoded
+from fedrax.records.files import replacing
 
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back on should the newest prove damaged."""
@@ -50,7 +51,7 @@ def save_checkpoint(folder: Path, round: int, state: PyTree, meta: Mapping[str, 
         round: rounds done.
         state: arrays (JAX, NumPy, typed PRNG keys) and Python numbers; other leaves, such as functions, are
             not stored. Arrays on the host are written without being copied.
-        meta: anything JSON can hold; ``round`` is added to it.
+        meta: what :func:`~fedrax.records.encoding.encoded` takes; ``round`` is added to it.
 
     Raises:
         FedraxError: the file cannot be written (the earlier ones are kept then), or a leaf's type cannot.
@@ -65,8 +66,10 @@ def save_checkpoint(folder: Path, round: int, state: PyTree, meta: Mapping[str, 
     return path
 
 
-def load_checkpoint(folder: Path, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-    """State and meta of the newest whole checkpoint in ``folder``, or ``None`` where there is none.
+def load_checkpoint(
+    folder: Path, template: PyTree, accept: Callable[[Path, dict[str, Any]], bool] = lambda path, meta: True
+) -> tuple[PyTree, dict[str, Any]] | None:
+    """State and meta of the newest whole checkpoint in ``folder`` that is accepted, or ``None`` where there is none.
 
     Damaged checkpoints are passed over with a warning in the log.
 
@@ -75,6 +78,7 @@ def load_checkpoint(folder: Path, template: PyTree) -> tuple[PyTree, dict[str, A
         template: a pytree of the state's structure, shapes and dtypes; leaves may be
             ``jax.ShapeDtypeStruct``. Leaves that are not stored are taken from it, and what is spread over
             devices there is spread again.
+        accept: says of a whole checkpoint's path and meta whether it will do, or raises what is wrong with it.
 
     Raises:
         FedraxError: the checkpoint is whole, but not one of this template.
@@ -86,7 +90,8 @@ def load_checkpoint(folder: Path, template: PyTree) -> tuple[PyTree, dict[str, A
         except DamagedFile as error:
             logger.warning("%s; passing it over", error)
             continue
-        return _restore(path, template, arrays, implementations), meta
+        if accept(path, meta):
+            return _restore(path, template, arrays, implementations), meta
     return None
 
 
@@ -138,7 +143,7 @@ def _write(path: Path, tree: PyTree, meta: dict[str, Any]) -> None:
     for name, array in arrays.items():
         if array.dtype.name not in STORED or not array.dtype.isnative:
             raise FedraxError(f"leaf {name} of type {array.dtype} cannot be stored; allowed: {', '.join(STORED)}")
-    metadata = {"meta": json.dumps(plain(meta)), "keys": json.dumps(implementations)}
+    metadata = {"meta": encoded(meta), "keys": json.dumps(implementations)}
     metadata["digest"] = _digest(arrays, metadata)
     with replacing(path) as temporary:
         try:
@@ -157,7 +162,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, 
         digest = metadata.pop("digest")
         if digest != _digest(arrays, metadata):
             raise DamagedFile(f"{path} is damaged: its content does not match its digest")
-        return arrays, json.loads(metadata["keys"]), json.loads(metadata["meta"])
+        return arrays, json.loads(metadata["keys"]), decoded(metadata["meta"])
     except DamagedFile:
         raise
     except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:

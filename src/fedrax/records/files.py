@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fedrax.errors import FedraxError
+from fedrax.records.encoding import decoded, encoded
 
 
 def reason(error: OSError) -> str:
@@ -59,18 +58,18 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes ``value``, made :func:`plain`, as indented JSON, atomically."""
-    write_atomic(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+    """Writes ``value``, :func:`encoded` and indented, atomically."""
+    write_atomic(path, encoded(value, indent=2) + "\n")
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """The JSON object in ``path``.
+    """The JSON object in ``path``, as :func:`write_json` was given it.
 
     Raises:
         FedraxError: the file is missing or damaged; ``what`` names it in the message.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = decoded(path.read_bytes())
     except OSError as error:
         raise FedraxError(
             f"cannot read the {what} {path}: {reason(error)}; was the run started and finished?"
@@ -87,27 +86,6 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON can hold it: NumPy and JAX values become numbers or lists, NaN and inf ``None``.
-
-    Integers stay integers. Mappings and sequences are converted throughout; keys become strings.
-
-    Raises:
-        TypeError: a value of any other kind.
-    """
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    raise TypeError(f"a {type(value).__name__} cannot be recorded")
 
 
 def _flush_to_disk(path: Path) -> None:

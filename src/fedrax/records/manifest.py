@@ -24,6 +24,7 @@ PACKAGES = ("fedrax", "jax", "jaxlib", "equinox", "optax", "gymnasium", "numpy",
 def write_manifest(
     rundir: RunDirectory,
     *,
+    config: Mapping[str, Any],
     config_hash: str,
     seeds: Sequence[int],
     draws: Any,
@@ -34,7 +35,8 @@ def write_manifest(
 
     Args:
         rundir: the run.
-        config_hash: the digest of the resolved configuration.
+        config: the resolved configuration, as its ``config.toml`` has it: a later edit of that file is noticed.
+        config_hash: its digest.
         seeds: every seed trained.
         draws: from heterogeneity, for each draw one entry per agent; NumPy and JAX numbers are allowed.
         divergence: how much the agents' environments differ, by parameter.
@@ -49,6 +51,7 @@ def write_manifest(
         rundir.manifest,
         {
             "command": arguments if isinstance(arguments, str) else shlex.join(arguments),
+            "config": dict(config),
             "config_hash": config_hash,
             "seeds": seeds,
             "draws": draws,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import time
@@ -22,7 +23,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
 from fedrax.errors import FedraxError
-from fedrax.records.files import plain, reason, write_all, write_atomic
+from fedrax.records.encoding import plain
+from fedrax.records.files import reason, write_all, write_atomic
 from fedrax.records.manifest import read_manifest
 from fedrax.records.rundir import RunDirectory
 
@@ -40,14 +42,18 @@ class MetricsWriter:
     """
 
     def __init__(
-        self, rundir: RunDirectory, resume_round: int | None = None, *, seeds: Sequence[int] | None = None
+        self,
+        rundir: RunDirectory,
+        resume_round: int | Mapping[int, int] = 0,
+        *,
+        seeds: Sequence[int] | None = None,
     ) -> None:
         """Opens the files of ``rundir``.
 
         Args:
             rundir: the run.
-            resume_round: rounds done at the checkpoint resumed from; rows of that round and later are
-                dropped. Unset, the run starts anew.
+            resume_round: rounds done at the checkpoint resumed from, by all seeds or by seed; rows of that round and
+                later are dropped. 0: the run starts anew.
             seeds: the seeds trained; unset, those of the manifest. With several, TensorBoard's tags end in
                 ``/seed_<s>``.
 
@@ -56,7 +62,7 @@ class MetricsWriter:
         """
         self._rundir = rundir
         self._several = len(read_manifest(rundir)["seeds"] if seeds is None else seeds) > 1
-        self._keep(resume_round or 0)
+        self._keep(resume_round)
         rows = read_metrics(rundir.metrics_jsonl)
         self._kept = f"{len(rows)} rows"
         with self._refusals():
@@ -128,11 +134,16 @@ class MetricsWriter:
         with contextlib.suppress(OSError):
             self._events.close()
 
-    def _keep(self, rounds: int) -> None:
+    def _keep(self, rounds: int | Mapping[int, int]) -> None:
         """Cuts ``metrics.jsonl`` back to the rows before ``rounds``."""
         path = self._rundir.metrics_jsonl
-        rows = read_metrics(path) if rounds and path.exists() else []
-        write_atomic(path, _jsonl(row for row in rows if row["round"] < rounds))
+
+        def done(row: Row) -> int:
+            return rounds if isinstance(rounds, int) else rounds.get(row["seed"], 0)
+
+        some = rounds > 0 if isinstance(rounds, int) else any(rounds.values())
+        rows = read_metrics(path) if some and path.exists() else []
+        write_atomic(path, _jsonl(row for row in rows if row["round"] < done(row)))
 
     def _rewritten_table(self, rows: list[Row], columns: list[str]) -> BinaryIO:
         """``metrics.csv`` with these rows and columns, open for appending."""
@@ -192,6 +203,29 @@ def read_metrics(path: Path) -> list[Row]:
             if number < len(lines):  # An empty file is one empty, torn line.
                 raise FedraxError(f"{path} is damaged: line {number} is not JSON; delete that line") from None
     return rows
+
+
+def missing_rounds(rundir: RunDirectory, rounds: Mapping[int, int]) -> list[str]:
+    """What ``metrics.jsonl`` lacks of the rounds done by each seed, in words: ``"rounds 0 to 4 of seed 0"``.
+
+    Raises:
+        FedraxError: a line before the last is damaged.
+    """
+    rows = read_metrics(rundir.metrics_jsonl) if any(rounds.values()) and rundir.metrics_jsonl.exists() else []
+    recorded = {(row["seed"], row["round"]) for row in rows}
+    return [
+        f"{gap} of seed {seed}"
+        for seed, done in rounds.items()
+        for gap in spans(round for round in range(done) if (seed, round) not in recorded)
+    ]
+
+
+def spans(rounds: Iterable[int]) -> list[str]:
+    """Ascending rounds in words, those in a row together: ``["round 3", "rounds 7 to 9"]``."""
+    # What stands in a row has the same distance from its position.
+    groups = itertools.groupby(enumerate(rounds), lambda pair: pair[1] - pair[0])
+    each = [[round for _, round in members] for _, members in groups]
+    return [f"round {one[0]}" if len(one) == 1 else f"rounds {one[0]} to {one[-1]}" for one in each]
 
 
 def _jsonl(rows: Iterable[Row]) -> str:

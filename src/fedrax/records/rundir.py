@@ -9,8 +9,11 @@ from pathlib import Path
 
 from fedrax.errors import FedraxError, nearest
 from fedrax.records.files import reason, write_all, write_atomic
+from fedrax.records.lock import LOCK
 
 MEBIBYTE = 1 << 20
+LEFTOVERS = frozenset({LOCK, ".probe", ".config.tmp.toml"})
+"""What a process that was killed before its run's first file leaves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +40,13 @@ class RunDirectory:
             raise FedraxError(f"{path} is not a directory; choose another path for the run")
         try:
             directory.path.mkdir(parents=True, exist_ok=True)
-            occupied = any(directory.path.iterdir())
+            occupied = any(path.name not in LEFTOVERS for path in directory.path.iterdir())
         except OSError as error:
             raise FedraxError(f"cannot make the run directory {path}: {reason(error)}; choose another path") from None
         if occupied and not directory.is_run():
             raise FedraxError(f"{path} is not empty and holds no run; choose an empty or a new directory")
-        if occupied and not resume:
-            raise FedraxError(f"{path} already holds a run; resume that run, or choose another directory for a new one")
+        if not resume:
+            directory.check_new()
         directory._probe(free_mebibytes)
         return directory
 
@@ -67,6 +70,13 @@ class RunDirectory:
         """Whether a run was started here."""
         return self.config.is_file()
 
+    def check_new(self) -> None:
+        """Raises :class:`FedraxError` where a run was started."""
+        if self.is_run():
+            raise FedraxError(
+                f"{self.path} already holds a run; resume that run, or choose another directory for a new one"
+            )
+
     def write_config(self, text: str) -> None:
         """Writes the resolved configuration, which makes the directory a run."""
         write_atomic(self.config, text)
@@ -76,6 +86,8 @@ class RunDirectory:
         advice = "choose another directory or mend the permissions"
         try:
             with open(probe, "wb", buffering=0) as file:
+                # Without a name it goes with this process, even if that is killed.
+                probe.unlink()
                 advice = f"a run needs {mebibytes} MiB free; free space or choose another directory"
                 for _ in range(mebibytes):
                     write_all(file.fileno(), bytes(MEBIBYTE))

@@ -33,8 +33,7 @@ KEYS = (
 def write_summary(rundir: RunDirectory, summary: Mapping[str, Any]) -> None:
     """Writes ``summary.json``: scalars with one seed, lists in the order of ``seeds`` with several.
 
-    Numbers that are not finite (a run without evaluation has no return) become ``null``; further keys are
-    kept.
+    NaN stands for what was not measured: a run without evaluation has no return. Further keys are kept.
 
     Raises:
         FedraxError: a key of :data:`KEYS` is missing, or the file cannot be written.

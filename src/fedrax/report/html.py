@@ -13,6 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fedrax.records.metrics import spans
 from fedrax.report.agents import agents_table, divergence_table
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
 from fedrax.report.curves import AXES, STATISTICS, available_axes
@@ -233,6 +234,11 @@ def _notes(groups: Sequence[Group], statistic: str) -> str:
         notes.append("With fewer than five seeds a bootstrap interval is too narrow; read it as a lower bound.")
     if any(group.repeated for group in groups):
         notes.append("A seed that was run twice in one configuration counts once, by its longer record.")
+    for run in (run for group in groups for run in group.runs):
+        for history in run.histories:
+            missing = spans(history.missing)
+            if missing:
+                notes.append(f"{run.name} lacks the records of {', '.join(missing)} of seed {history.seed}.")
     return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
 
 
@@ -250,7 +256,11 @@ def _settings(run: Run) -> str:
 def _manifest(run: Run) -> str:
     if not run.manifest:
         return ""
-    rows = [[key, _plain(value) or MISSING] for key, value in run.manifest.items()]
+    # The configuration is shown as settings; of the former ones, where they ended.
+    shown = {key: value for key, value in run.manifest.items() if key != "config"}
+    if "history" in shown:
+        shown["history"] = [f"changed after round {one['rounds']}, {one['time']}" for one in shown["history"]]
+    rows = [[key, _plain(value) or MISSING] for key, value in shown.items()]
     table = table_html(["", run.name], rows, "settings")
     return f"<details><summary>{escape(run.name)}</summary>{table}</details>"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrax.errors import FedraxError
+from fedrax.records.encoding import decoded
 
 Row = Mapping[str, Any]
 """One line of ``metrics.jsonl``: the scalars of one (seed, round)."""
@@ -36,6 +37,12 @@ class History:
     rows: tuple[Row, ...]
     agents: int | None
     """Number of agents of the run, where its configuration says."""
+
+    @property
+    def missing(self) -> list[int]:
+        """Rounds before the last recorded one that are not recorded themselves."""
+        recorded = {row["round"] for row in self.rows}
+        return [round for round in range(max(recorded, default=0)) if round not in recorded]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +214,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = decoded(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise FedraxError(f"{path} is damaged: {error}; restore the file or train anew") from None
     return value if isinstance(value, dict) else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import jax
@@ -52,6 +52,10 @@ class Simulation(abc.ABC):
     def rounds_per_call(self) -> int:
         """Rounds between two checkpoints."""
         return self.config.checkpoint.every
+
+    def starts_at(self, rounds: Set[int]) -> bool:
+        """Whether seeds that have done so many rounds, one number for all or several, go on as if never stopped."""
+        return True
 
     def outputs(self, state: State) -> PyTree:
         """What every seed's run hands out, ``[seeds, ...]``; () where that is not in this process."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ class Counters:
     seconds: float = 0.0
     final_return: float = math.nan
     best_return: float = math.nan
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any]) -> Counters:
+        """The totals of a checkpoint's meta; earlier versions wrote NaN as ``null``."""
+        known: dict[str, Any] = {name: math.nan if value is None else value for name, value in saved.items()}
+        return cls(**known)
 
     def row(
         self,

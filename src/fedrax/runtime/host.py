@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import jax
@@ -64,6 +64,10 @@ class HostSimulation(Simulation):
     def compile(self, state: State) -> None:
         """Nothing ahead of time: array lengths follow the episodes, so programs compile when first met."""
 
+    def starts_at(self, rounds: Set[int]) -> bool:
+        """Only where every environment starts anew: their states are not saved."""
+        return len(rounds) <= 1 and all(number % self.config.checkpoint.every == 0 for number in rounds)
+
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """Runs ``checkpoint.every`` rounds, yielding after each."""
         states = unstack(state, len(self.sites))
@@ -72,7 +76,9 @@ class HostSimulation(Simulation):
             started = time.perf_counter()
             metrics: list[dict[str, Any] | None] = []
             for position, site in enumerate(self.sites):
-                if not self.active(states[position].tally):
+                tally = states[position].tally
+                # A seed that an earlier budget ended in another round waits for its own, or has done this one.
+                if not self.active(tally) or int(tally.rounds) != index:
                     metrics.append(None)
                     continue
                 states[position], measured = self._round(site, states[position], index)

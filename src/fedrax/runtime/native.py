@@ -173,7 +173,8 @@ class NativeSimulation(Simulation):
         """One round of one seed."""
         federation, strategy = self.federation, self.federation.strategy
         key = derive(key, "round", index)
-        active = self.active(state.tally)
+        # A seed that an earlier budget ended in another round waits for its own, or has done this one.
+        active = self.active(state.tally) & (state.tally.rounds == index)
 
         downlink = strategy.broadcast(state.server, derive(key, "broadcast"))
         roster = federation.roster(key)

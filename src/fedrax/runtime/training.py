@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from fedrax.config import Config
+from fedrax.errors import FedraxError
 from fedrax.evaluation.films import film
 from fedrax.federation import State
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.manifest import finish_manifest, write_manifest
-from fedrax.records.metrics import MetricsWriter
+from fedrax.records.metrics import MetricsWriter, missing_rounds
 from fedrax.records.progress import Progress
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import write_summary
 from fedrax.runtime.base import Simulation
+from fedrax.runtime.continuation import accepting, table
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import all_draws, divergence
 from fedrax.runtime.memory import size_text
+
+logger = logging.getLogger(__name__)
 
 
 def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *, progress: bool) -> None:
@@ -31,23 +37,21 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
     Rows are on disk before the checkpoint that follows them, and a resume drops the rows past its checkpoint, so
     the records of a run that was killed and resumed equal those of one that was not.
     """
-    state = simulation.init()
-    counters = [Counters() for _ in config.all_seeds]
-    meta: dict[str, Any] = {"seconds_compile": 0.0, "finished": False}
-    restored = load_checkpoint(directory.checkpoints, state)
-    if restored is not None:
-        state, meta = restored
-        counters = [Counters(**saved) for saved in meta["counters"]]
+    state, counters, meta = _where_it_stands(config, simulation, directory)
     if not directory.manifest.exists():
         directory.write_config(config.to_toml())
         write_manifest(
             directory,
+            config=table(config),
             config_hash=config.digest(),
             seeds=list(config.all_seeds),
             draws=all_draws(config),
             divergence=divergence(config),
         )
     message_bytes = simulation.message_bytes()
+    missing = missing_rounds(directory, _rounds_done(config, counters))
+    if missing:
+        logger.warning("%s lacks %s; the run goes on without", directory.metrics_jsonl, ", ".join(missing))
 
     if not meta["finished"]:
         started = time.perf_counter()
@@ -57,8 +61,50 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
     # A finished run may have been killed before its summary.
     if not directory.summary.exists():
         summary = _summary(config, counters, message_bytes, meta["seconds_compile"])
-        write_summary(directory, summary)
+        write_summary(directory, summary | ({"missing_metrics": missing} if missing else {}))
         finish_manifest(directory)
+
+
+def _where_it_stands(
+    config: Config, simulation: Simulation, directory: RunDirectory
+) -> tuple[State, list[Counters], dict[str, Any]]:
+    """State, totals and meta to go on from: those of the last checkpoint, or of the beginning.
+
+    A finished run whose budget has grown goes on from its end, or, where environments cannot start there as a longer
+    run's would have stood (:meth:`Simulation.starts_at`), from the last checkpoint before.
+
+    Raises:
+        FedraxError: a checkpoint of another run, or none that the run can go on from.
+    """
+    fresh = simulation.init()
+    of_this_run = accepting(config)
+    passed: list[int] = []
+
+    def accept(path: Path, meta: dict[str, Any]) -> bool:
+        return of_this_run(path, meta) and (not passed or meta["round"] < passed[-1])
+
+    while (restored := load_checkpoint(directory.checkpoints, fresh, accept)) is not None:
+        state, meta = restored
+        active = np.asarray(jax.vmap(simulation.active)(state.tally))
+        if meta["finished"] and not active.any():
+            return state, [Counters.restored(saved) for saved in meta.get("final_counters", meta["counters"])], meta
+        counters = [Counters.restored(saved) for saved in meta["counters"]]
+        rounds = {counter.rounds for counter, more in zip(counters, active, strict=True) if more}
+        if simulation.starts_at(rounds):
+            meta.pop("final_counters", None)
+            return state, counters, meta | {"finished": False, "round": min(rounds, default=meta["round"])}
+        passed.append(meta["round"])
+    if passed and passed[-1] > config.checkpoint.every:
+        raise FedraxError(
+            f"{directory.path} ended between two checkpoints, where its environments cannot start as those of a longer "
+            "run would have stood: train a new run with the larger budget"
+        )
+    return fresh, [Counters() for _ in config.all_seeds], {"seconds_compile": 0.0, "finished": False, "round": 0}
+
+
+def _rounds_done(config: Config, counters: list[Counters]) -> dict[int, int]:
+    """Each seed's rounds."""
+    return {seed: counter.rounds for seed, counter in zip(config.all_seeds, counters, strict=True)}
 
 
 def _train(
@@ -72,11 +118,11 @@ def _train(
     progress: bool,
 ) -> None:
     """Rounds until the budget is used; brings ``counters`` and ``meta`` up to date."""
-    first = int(meta.get("round", 0))
+    first, tables = int(meta["round"]), table(config)
     federation = simulation.federation
     message_bytes = simulation.message_bytes()
     with (
-        MetricsWriter(directory, resume_round=first) as writer,
+        MetricsWriter(directory, resume_round=_rounds_done(config, counters)) as writer,
         Progress(*_goal(config), enabled=progress) as display,
     ):
         if simulation.replay_bytes:
@@ -92,17 +138,19 @@ def _train(
                 rows = _rows(config, counters, block, federation.agents, federation.participants, message_bytes)
                 writer.write(rows)
                 _show(simulation, display, counters, rows)
-                finished = not _any_active(simulation, state)
+            finished = not _any_active(simulation, state)
             first += simulation.rounds_per_call
             writer.sync()
             meta |= {
                 "round": first,
                 "finished": finished,
                 "counters": [dataclasses.asdict(c) for c in counters],
+                "config": tables,
             }
             if finished:
+                # Apart from the counters: a run whose budget grows goes on as if there had been no end.
                 _final_evaluation(config, simulation, state, counters)
-                meta["counters"] = [dataclasses.asdict(c) for c in counters]
+                meta["final_counters"] = [dataclasses.asdict(c) for c in counters]
             if config.video.every is not None and first % config.video.every < simulation.rounds_per_call:
                 _film(config, simulation, state, directory, first)
             outputs = simulation.outputs(state)

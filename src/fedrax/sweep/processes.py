@@ -1,18 +1,14 @@
-"""What the processes of a sweep share and what they do not: cores, threads, the sweep's lock, and signals."""
+"""What the processes of a sweep share and what they do not: cores, threads and signals."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 
-from fedrax.errors import FedraxError
-from fedrax.records.files import reason
+from fedrax.signals import handled
 from fedrax.sweep.plan import cores
 
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
@@ -24,10 +20,13 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.number = 0
+        """The last signal that asked."""
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """A signal's handler."""
         self.asked += 1
+        self.number = number
 
 
 def environment(cores_per_job: int) -> dict[str, str]:
@@ -60,41 +59,11 @@ def placed(slot: int, cores_per_job: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[int]:
-    """A lock on the sweep that its jobs inherit: it lasts until the last of them has ended, even if we die first.
-
-    Yields its file descriptor.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise FedraxError(f"cannot write to {out}: {reason(error)}; give the sweep another out") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FedraxError(
-                f"{out} is in use: another sweep, or a job that a killed one left, still runs; wait for it or end it"
-            ) from None
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
     """Counts requests to stop, rather than being torn out of whatever goes on."""
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup wants to outlive its terminal.
         numbers.append(signal.SIGHUP)
-    before = [signal.signal(number, stop.ask) for number in numbers]
-    try:
+    with handled(stop.ask, numbers):
         yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

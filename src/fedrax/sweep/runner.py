@@ -16,19 +16,18 @@ from pathlib import Path
 
 from fedrax.errors import FedraxError
 from fedrax.records.files import reason, write_json
+from fedrax.records.lock import held
 from fedrax.sweep.board import Board, failure
 from fedrax.sweep.plan import Plan
-from fedrax.sweep.processes import Stop, environment, locked, placed, stoppable
+from fedrax.sweep.processes import Stop, environment, placed, stoppable
 from fedrax.sweep.tasks import Task, tasks_of
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 30.0
-"""How long an interrupted job may take to stop: it stops between two calls of compiled code."""
+"""How long an interrupted job may take to end."""
 
 LAST_BYTES = 1 << 16
 """Where the last line of a log is looked for."""
-
-INTERRUPTED = 130
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +36,8 @@ class Outcome:
 
     out: Path
     tasks: tuple[Task, ...]
-    interrupted: bool
+    interrupted: int
+    """The signal that did, or 0."""
 
     @property
     def failed(self) -> tuple[Task, ...]:
@@ -47,7 +47,7 @@ class Outcome:
     @property
     def status(self) -> int:
         """The exit status of the command."""
-        return INTERRUPTED if self.interrupted else 1 if self.failed else 0
+        return 128 + self.interrupted if self.interrupted else 1 if self.failed else 0
 
 
 @dataclasses.dataclass
@@ -87,7 +87,8 @@ def run_plan(
     """
     if retry < 0:
         raise FedraxError(f"retry = {retry} is not allowed: it must be at least 0")
-    with locked(plan.out) as lock, stoppable() as stop:
+    # Its jobs inherit the lock: it lasts until the last of them has ended, even if this process dies first.
+    with held(plan.out) as lock, stoppable() as stop:
         tasks = tasks_of(plan)
         runner = _Runner(plan, tasks, retry, command, lock)
         with Board(tasks, terminal=terminal) as board:
@@ -98,7 +99,8 @@ def run_plan(
             finally:
                 runner.end(board, stop)
                 write_json(plan.out / "sweep.json", {"file": str(plan.file), "jobs": [task.record() for task in tasks]})
-    outcome = Outcome(plan.out, tuple(tasks), interrupted=any(task.state == "interrupted" for task in tasks))
+    unfinished = any(task.state == "interrupted" for task in tasks)
+    outcome = Outcome(plan.out, tuple(tasks), interrupted=stop.number if unfinished else 0)
     print(_closing(plan, outcome), flush=True)
     return outcome
 
@@ -143,10 +145,6 @@ class _Runner:
         command = list(self._command(task))
         job, slot = task.job, self._free.pop(0)
         try:
-            if not task.started:
-                # A process killed before its run's first file leaves these, and training wants an empty folder.
-                for leftover in (".probe", ".config.tmp.toml"):
-                    (job.directory / leftover).unlink(missing_ok=True)
             job.log.parent.mkdir(parents=True, exist_ok=True)
             with job.log.open("ab") as log:
                 header = (

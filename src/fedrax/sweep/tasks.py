@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json
 from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.continuation import differences
 from fedrax.sweep.plan import Job, Plan
 
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
@@ -145,22 +146,10 @@ def _check_unchanged(job: Job) -> None:
         there = resolve(RunDirectory(job.directory).config)
     except FedraxError as error:
         raise FedraxError(f"{job.name}: {error}; move {job.directory} away") from None
-    before, now = dict(_leaves(there)), dict(_leaves(job.config))
-    for key in dict.fromkeys([*now, *before]):
+    for key, (before, now) in differences(there, job.config).items():
         # What an experiment is called does not change it.
-        if key != "name" and before.get(key) != now.get(key):
+        if key != "name":
             raise FedraxError(
-                f"{job.name} was started with {key} = {before.get(key)!r} and would now run with "
-                f"{now.get(key)!r}; move {job.directory} away, or give the sweep another out"
+                f"{job.name} was started with {key} = {before!r} and would now run with {now!r}; move {job.directory} "
+                "away, or give the sweep another out"
             )
-
-
-def _leaves(config: Config) -> Iterator[tuple[str, Any]]:
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in tree.items():
-            if isinstance(value, Mapping):
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
-    return walk(config.model_dump(mode="json"), "")

@@ -15,7 +15,9 @@ import tomli_w
 from fedrax.api import default_directory
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
+from fedrax.records.lock import held, holder
 from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.continuation import continued
 from fedrax.runtime.flower.app import write_app
 from fedrax.runtime.flower.place import AUTHORITY, CERTIFICATE, KEY, NODES, Place, split_address
 from fedrax.runtime.flower.processes import (
@@ -27,7 +29,7 @@ from fedrax.runtime.flower.processes import (
     quick_command,
 )
 from fedrax.runtime.flower.status import Board
-from fedrax.runtime.flower.watch import LOG, WHY, Tail, is_held
+from fedrax.runtime.flower.watch import LOCK, LOG, WHY, Tail, is_held
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.remote.server import check_remote
 
@@ -45,21 +47,22 @@ def prepared(source: str | Path | Mapping[str, Any], overrides: Iterable[str], o
     """The run's directory with its configuration in it: a new one, or the one in ``out`` that is to be resumed.
 
     Raises:
-        FedraxError: a configuration that cannot run on nodes, or a directory that cannot be used.
+        FedraxError: a configuration that cannot run on nodes, a directory that cannot be used, or overrides that would
+            make another experiment of the run that is there.
     """
     if out is not None and (out / "config.toml").is_file():
         directory = RunDirectory.open(out)
-        if list(overrides):
-            raise FedraxError(
-                f"{out} holds a run already, which goes on as configured; give no overrides, or a new --out"
-            )
+        with held(directory.path):
+            continued(directory, overrides)
         return directory
     config = resolve(source, [*overrides, "runtime=flower"])
     simulation = make_simulation(config, agents=False)
     simulation.close()
     check_remote(config, simulation.federation)
     directory = RunDirectory.create(out or default_directory(config))
-    directory.write_config(config.to_toml())
+    with held(directory.path):
+        directory.check_new()
+        directory.write_config(config.to_toml())
     return directory
 
 
@@ -83,7 +86,7 @@ def serve(directory: RunDirectory, place: Place, *, progress: bool, meanwhile: C
     (folder / WHY).unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
         if is_held(folder):
-            raise FedraxError(f"another server trains the run in {folder}; wait for it or stop it")
+            raise FedraxError(f"{folder} is in use by {holder(folder / LOCK)}; wait for it or end it")
         link = stack.enter_context(
             Watched(superlink_command(place, flower, config), flower / "superlink.log", variables)
         )

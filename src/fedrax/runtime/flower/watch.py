@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from fedrax.errors import FedraxError
+from fedrax.records import lock
 
 LOG = "federation.log"
 """What people should know, a line each."""
@@ -18,37 +15,20 @@ LOCK = ".server.lock"
 EXCHANGES = "exchanges.jsonl"
 
 
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> contextlib.AbstractContextManager[int]:
     """Holds the run for this process: two servers cannot share one, and a server's death is seen at once.
+
+    It is not the lock of whoever watches over the run (:data:`fedrax.records.lock.LOCK`), which outlives its servers.
 
     Raises:
         FedraxError: another server holds it.
     """
-    descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FedraxError(f"another server trains the run in {folder}; wait for it or stop it") from None
-        yield
-    finally:
-        os.close(descriptor)
+    return lock.held(folder, LOCK)
 
 
 def is_held(folder: Path) -> bool:
     """Whether a server trains the run now."""
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return lock.is_held(folder, LOCK)
 
 
 class Tail:

@@ -97,7 +97,10 @@ class Resident:
         run = str(letter.fields["run"])
         if not run.isalnum():
             raise FedraxError(f"run {run!r} is no name of a run")
-        stay = self._stay(run) or self._settle(run, str(letter.fields["config"]))
+        stay, text = self._stay(run), str(letter.fields["config"])
+        # A run may have been extended since: its budget is what learning rates are annealed over.
+        if stay is None or (stay.folder / "config.toml").read_text() != text:
+            stay = self._settle(run, text)
         index = UNKNOWN if self.wanted is None else self.wanted
         return Letter(
             JOINED,

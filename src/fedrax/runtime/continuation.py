@@ -1,0 +1,177 @@
+"""Whether what lies in a directory is this run, and what of its configuration may change when it goes on."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedrax.config import Config, resolve
+from fedrax.environments.registry import describe_environment
+from fedrax.errors import FedraxError
+from fedrax.records.checkpoint import latest_round
+from fedrax.records.files import write_json
+from fedrax.records.manifest import read_manifest
+from fedrax.records.rundir import RunDirectory
+from fedrax.records.summary import read_summary
+
+CHANGEABLE = (
+    *("name", "plugins", "budget.rounds", "budget.trajectories", "budget.steps", "budget.steps_per_agent"),
+    *("evaluation.every", "checkpoint.every", "video.every", "video.agent", "environment.threads"),
+    *("runtime.agents_per_batch", "runtime.quorum", "runtime.deadline", "runtime.gather", "runtime.save_every"),
+    "runtime.fast",
+)
+"""What may differ from one part of a run to the next: when it ends, how often it is looked at, and what carries it out.
+
+Everything else would make it another experiment.
+"""
+
+RESTARTS = "checkpoint.every"
+"""Changeable only where environments are in JAX: others start anew at every checkpoint, so it changes what they do."""
+
+
+def leaves(config: Config) -> dict[str, Any]:
+    """A configuration as ``room.key -> value``."""
+
+    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in tree.items():
+            if isinstance(value, Mapping):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(walk(config.model_dump(mode="json"), ""))
+
+
+def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
+    """Every key whose value differs, with both values; None where a configuration has no such key."""
+    one, other = leaves(before), leaves(after)
+    keys = dict.fromkeys([*one, *other])
+    return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}
+
+
+def changeable(config: Config) -> tuple[str, ...]:
+    """The keys that may change while this run goes on."""
+    settings = config.environment
+    native = describe_environment(
+        settings.id, native=settings.native, backend=settings.backend, mission=settings.mission
+    ).native
+    return tuple(key for key in CHANGEABLE if native or key != RESTARTS)
+
+
+def changed(directory: RunDirectory) -> bool:
+    """Whether ``config.toml`` is not what the run was started, or last resumed, with."""
+    manifest = read_manifest(directory) if directory.manifest.exists() else {}
+    now = resolve(directory.config)
+    return "config" in manifest and bool(differences(_recorded(manifest["config"], now), now))
+
+
+def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[Config, str]:
+    """The configuration that a run goes on with under these ``key=value`` overrides, and a line on what changes.
+
+    What changes is recorded before it counts: the former configuration and summary in the manifest's ``history``, then
+    the new ``config.toml``. Whoever calls this holds the directory's lock.
+
+    Raises:
+        FedraxError: the overrides, or ``config.toml`` as somebody edited it, would make the run another experiment.
+    """
+    manifest = read_manifest(directory) if directory.manifest.exists() else {}
+    there = resolve(directory.config)
+    # Runs of earlier versions did not record what they were started with.
+    before = _recorded(manifest["config"], there) if "config" in manifest else there
+    after = resolve(directory.config, overrides)
+    changes = differences(before, after)
+    if not changes:
+        return after, ""
+    allowed = changeable(before)
+    edited = differences(before, there)
+    for key, values in changes.items():
+        if key not in allowed:
+            raise _another_experiment(directory, key, values, edited=key in edited, allowed=allowed)
+    if manifest:
+        _record(directory, manifest, before, after)
+    else:
+        directory.write_config(after.to_toml())
+    return after, f"{directory.path} goes on with {_listed(changes)}"
+
+
+def _record(directory: RunDirectory, manifest: Mapping[str, Any], before: Config, after: Config) -> None:
+    """Keeps what was, then makes the change: killed anywhere in between, the run is one of the two."""
+    history = list(manifest.get("history", []))
+    former = {
+        "config": table(before),
+        "summary": read_summary(directory) if directory.summary.exists() else None,
+        "rounds": latest_round(directory.checkpoints) or 0,
+        "time": datetime.now(UTC).isoformat(),
+    }
+    if not history or history[-1]["config"] != former["config"]:
+        history.append(former)
+    elif former["summary"] is not None:  # A process was killed while it recorded the same change.
+        history[-1] = former
+    write_json(directory.manifest, {**manifest, "history": history})
+    # Without its summary the run is not finished. Until its configuration changes, it would come to the same one again.
+    directory.summary.unlink(missing_ok=True)
+    directory.write_config(after.to_toml())
+    write_json(
+        directory.manifest,
+        {**manifest, "history": history, "config": table(after), "config_hash": after.digest()},
+    )
+
+
+def _another_experiment(
+    directory: RunDirectory, key: str, values: tuple[Any, Any], *, edited: bool, allowed: Sequence[str]
+) -> FedraxError:
+    before, after = (_text(value) for value in values)
+    if edited:
+        return FedraxError(
+            f"{directory.config} was edited: the run was started with {key} = {before}, and there it is {after}; set it"
+            f" back to resume the run, or train a new one; only {', '.join(allowed)} may change"
+        )
+    return FedraxError(
+        f"{key} = {after} would make {directory.path} another experiment (it has {before}): train a new run; "
+        f"what may change is {', '.join(allowed)}"
+    )
+
+
+def table(config: Config) -> dict[str, Any]:
+    """A configuration as the tables of its ``config.toml``."""
+    return tomllib.loads(config.to_toml())
+
+
+def accepting(config: Config) -> Callable[[Path, Mapping[str, Any]], bool]:
+    """A check of checkpoints' meta, for :func:`~fedrax.records.checkpoint.load_checkpoint`.
+
+    It accepts those of the run that ``config`` describes, whatever of :data:`CHANGEABLE` has changed since, and those
+    of earlier versions, which do not say; another run's raises :class:`FedraxError`.
+    """
+    own = table(config)
+
+    def accept(path: Path, meta: Mapping[str, Any]) -> bool:
+        if meta.get("config", own) == own:
+            return True
+        found = differences(_recorded(meta["config"], config), config)
+        foreign = {key: values for key, values in found.items() if key not in CHANGEABLE}
+        if foreign:
+            key, (other, ours) = next(iter(foreign.items()))
+            raise FedraxError(
+                f"{path} is of another run: it has {key} = {_text(other)}, and this run {_text(ours)}; "
+                "move it away and resume again"
+            )
+        return True
+
+    return accept
+
+
+def _recorded(tables: Mapping[str, Any], now: Config) -> Config:
+    """A configuration as it was recorded, with the plugins from where they are now: their files may have been moved."""
+    return resolve({**tables, "plugins": list(now.plugins)})
+
+
+def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{key} = {_text(after)} (before: {_text(before)})" for key, (before, after) in changes.items())
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,288 @@
+"""A run goes on as itself: extended to the bit, never with another's checkpoint, and what was lost is said."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import fedrax
+from fedrax.cli import main
+from fedrax.errors import FedraxError
+from fedrax.records.checkpoint import load_checkpoint
+from fedrax.records.metrics import missing_rounds
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime import continuation, training
+
+TINY = [
+    "fedpg-br/cartpole",
+    "federation.agents=2",
+    "strategy.batch_min=2",
+    "strategy.batch_max=4",
+    "budget.trajectories=none",
+    "checkpoint.every=3",
+    "environment.horizon=20",
+    "evaluation.episodes=2",
+    "evaluation.every=5",
+]
+HOST = ["environment.native=false", "environment.backend=gymnasium", "environment.copies=2"]
+
+
+def trained(out, *overrides):
+    return fedrax.train(TINY[0], [*TINY[1:], *overrides], out=out, progress=False)
+
+
+def rows(path):
+    """By seed, without what differs from one execution to the next."""
+    found = {}
+    for row in fedrax.load(path).metrics():
+        found.setdefault(row["seed"], []).append({k: v for k, v in row.items() if k != "seconds"})
+    return found
+
+
+def assert_same_runs(one, other):
+    assert rows(one) == rows(other)
+    for name in ("policy.safetensors", "best.safetensors"):
+        ours, theirs = load_file(one / name), load_file(other / name)
+        assert ours.keys() == theirs.keys()
+        for leaf in ours:
+            np.testing.assert_array_equal(ours[leaf], theirs[leaf])
+    ours, theirs = (fedrax.load(path).summary() for path in (one, other))
+    assert {k: v for k, v in ours.items() if not k.startswith("seconds")} == {
+        k: v for k, v in theirs.items() if not k.startswith("seconds")
+    }
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at(monkeypatch, function, call):
+    """Stands in for kill -9 before that call: nothing of the package catches it."""
+    real, calls = getattr(training, function), []
+
+    def fatal(*arguments, **named):
+        calls.append(function)
+        if len(calls) == call:
+            raise Killed
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(training, function, fatal)
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("eight") / "run", "budget.rounds=8").path
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("four") / "run", "budget.rounds=4").path
+
+
+@pytest.fixture
+def copied(four, tmp_path):
+    return shutil.copytree(four, tmp_path / "run")
+
+
+def test_a_run_killed_before_its_first_evaluation_resumes(tmp_path, monkeypatch, eight):
+    killed_at(monkeypatch, "save_checkpoint", 2)
+    with pytest.raises(Killed):
+        trained(tmp_path / "run", "budget.rounds=8")
+    monkeypatch.undo()
+    assert all("return" not in row for row in fedrax.load(tmp_path / "run").metrics()[:3])
+    fedrax.resume(tmp_path / "run", progress=False)
+    assert_same_runs(tmp_path / "run", eight)
+
+
+def test_a_checkpoint_before_an_evaluation_by_an_earlier_version_resumes(tmp_path, monkeypatch, eight):
+    """It wrote NaN as null, and not whose the checkpoint is."""
+    real = training.save_checkpoint
+
+    def earlier(folder, round, state, meta):
+        for counters in meta["counters"]:
+            counters |= {k: None for k, v in counters.items() if isinstance(v, float) and math.isnan(v)}
+        real(folder, round, state, {key: value for key, value in meta.items() if key != "config"})
+        raise Killed
+
+    monkeypatch.setattr(training, "save_checkpoint", earlier)
+    with pytest.raises(Killed):
+        trained(tmp_path / "run", "budget.rounds=8")
+    monkeypatch.undo()
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    del manifest["config"]
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    fedrax.resume(tmp_path / "run", progress=False)
+    assert_same_runs(tmp_path / "run", eight)
+
+
+def test_an_extended_run_equals_a_longer_one(copied, eight):
+    """Four rounds end between two checkpoints, with an evaluation that eight rounds do not have there."""
+    assert fedrax.load(copied).summary()["rounds"] == 4
+    before = fedrax.load(copied)
+    fedrax.resume(copied, ["budget.rounds=8"], progress=False)
+    assert_same_runs(copied, eight)
+    assert fedrax.load(copied).config == fedrax.load(eight).config
+    manifest = json.loads((copied / "manifest.json").read_text())
+    assert manifest["config_hash"] == fedrax.load(eight).config.digest()
+    (former,) = manifest["history"]
+    assert fedrax.resolve(former["config"]) == before.config
+    assert former["summary"]["rounds"] == 4
+    assert former["rounds"] == 6  # At the checkpoint: rounds past the budget do nothing.
+
+
+@pytest.mark.parametrize(
+    "short",
+    [pytest.param(2, id="before the first checkpoint", marks=pytest.mark.slow), pytest.param(4, id="between two")],
+)
+def test_an_extended_run_on_a_host_environment_equals_a_longer_one(tmp_path, short):
+    whole = trained(tmp_path / "whole", "budget.rounds=7", *HOST)
+    run = trained(tmp_path / "run", f"budget.rounds={short}", *HOST)
+    with pytest.raises(FedraxError, match=r"checkpoint\.every = 5 would make .* another experiment"):
+        fedrax.resume(run.path, ["checkpoint.every=5"], progress=False)
+    fedrax.resume(run.path, ["budget.rounds=7"], progress=False)
+    assert_same_runs(run.path, whole.path)
+
+
+def test_seeds_that_ended_in_different_rounds_are_extended_alike(tmp_path):
+    settings = ["seeds=3", "federation.agents=3", "strategy.batch_max=9"]
+    whole = trained(tmp_path / "whole", "budget.trajectories=60", *settings)
+    run = trained(tmp_path / "run", "budget.trajectories=30", *settings)
+    assert len(set(run.summary()["rounds"])) > 1
+    fedrax.resume(run.path, ["budget.trajectories=60"], progress=False)
+    assert_same_runs(run.path, whole.path)
+
+
+@pytest.mark.parametrize(
+    "interrupted",
+    ["write_config", *(pytest.param(name, marks=pytest.mark.faults) for name in ("unlink", "save_checkpoint"))],
+)
+def test_an_interrupted_extension_loses_nothing(copied, eight, monkeypatch, interrupted):
+    former = fedrax.load(copied).summary()
+    if interrupted == "save_checkpoint":
+        killed_at(monkeypatch, interrupted, 1)
+    else:
+
+        def fatal(*arguments, **named):
+            raise Killed
+
+        target = "fedrax.records.rundir.RunDirectory.write_config"
+        monkeypatch.setattr("pathlib.Path.unlink" if interrupted == "unlink" else target, fatal)
+    with pytest.raises(Killed):
+        fedrax.resume(copied, ["budget.rounds=8"], progress=False)
+    monkeypatch.undo()
+    overrides = [] if interrupted == "save_checkpoint" else ["budget.rounds=8"]
+    fedrax.resume(copied, overrides, progress=False)
+    assert_same_runs(copied, eight)
+    (entry,) = json.loads((copied / "manifest.json").read_text())["history"]
+    assert entry["summary"] == former
+
+
+def test_without_overrides_a_finished_run_is_left_alone(copied):
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    fedrax.resume(copied, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "override", ["learner.learning_rate=0.5", "seed=3", "evaluation.episodes=9", "federation.agents=3", "attack=alie"]
+)
+def test_what_would_make_another_experiment_is_refused(copied, override, capsys):
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert main(["resume", str(copied), override]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "another experiment" in error
+    assert "what may change is name, plugins, budget.rounds" in error
+    after = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == before
+
+
+def test_an_edited_configuration_is_named_by_key(copied):
+    text = (copied / "config.toml").read_text()
+    (copied / "config.toml").write_text(text.replace("learning_rate = 0.001", "learning_rate = 0.1"))
+    with pytest.raises(FedraxError) as refused:
+        fedrax.resume(copied, progress=False)
+    message = str(refused.value)
+    assert (
+        "config.toml was edited: the run was started with learner.learning_rate = 0.001, and there it is 0.1" in message
+    )
+    assert "\n" not in message
+
+
+def test_a_budget_edited_in_the_file_extends_too_and_is_said(copied, eight, capsys):
+    text = (copied / "config.toml").read_text()
+    (copied / "config.toml").write_text(text.replace("rounds = 4", "rounds = 8"))
+    assert main(["resume", str(copied)]) == 0
+    assert f"{copied} goes on with budget.rounds = 8 (before: 4)" in capsys.readouterr().out
+    assert_same_runs(copied, eight)
+
+
+def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path):
+    """Its arrays are of the same shapes."""
+    other = trained(tmp_path / "other", "budget.rounds=7", "seed=1").path
+    shutil.copy(other / "checkpoints" / "checkpoint-9.safetensors", copied / "checkpoints")
+    (copied / "summary.json").unlink()
+    with pytest.raises(FedraxError) as refused:
+        fedrax.resume(copied, progress=False)
+    assert "checkpoint-9.safetensors is of another run: it has seed = 1, and this run 0; " in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("difference", "refused"),
+    [("learner.learning_rate=0.5", True), ("seeds=2", True), ("budget.rounds=8", False), ("video.every=4", False)],
+)
+def test_only_what_may_change_differs_from_a_checkpoints_configuration(difference, refused):
+    config, other = (fedrax.resolve(TINY[0], [*TINY[1:], "budget.rounds=4", *more]) for more in ([], [difference]))
+    accept, meta = continuation.accepting(config), {"config": continuation.table(other)}
+    if refused:
+        with pytest.raises(FedraxError, match=f"x is of another run: it has {difference.partition('=')[0]}"):
+            accept(Path("x"), meta)
+    else:
+        assert accept(Path("x"), meta)
+    assert accept(Path("x"), {})  # Earlier versions did not say.
+
+
+def test_a_checkpoint_says_whose_it_is(four):
+    meta = {}
+
+    def accept(path, found):
+        meta.update(found)
+        return False
+
+    assert load_checkpoint(four / "checkpoints", (), accept) is None
+    assert fedrax.resolve(meta["config"]) == fedrax.load(four).config
+
+
+def test_lost_metrics_are_said(copied):
+    metrics = copied / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
+    lost = "rounds 1 to 3 of seed 0"
+    with pytest.MonkeyPatch.context() as patched:
+        said = []
+        patched.setattr(training.logger, "warning", lambda text, *values: said.append(text % values))
+        run = fedrax.resume(copied, ["budget.rounds=8"], progress=False)
+    assert said == [f"{metrics} lacks {lost}; the run goes on without"]
+    assert run.summary()["missing_metrics"] == [lost]
+    assert [row["round"] for row in run.metrics()] == [0, *range(4, 8)]
+    assert main(["report", str(copied)]) == 0
+    assert f"lacks the records of {lost}" in (copied / "report.html").read_text()
+
+
+def test_missing_rounds_are_counted_by_seed(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert missing_rounds(run, {0: 0, 1: 0}) == []
+    assert missing_rounds(run, {0: 3, 1: 1}) == ["rounds 0 to 2 of seed 0", "round 0 of seed 1"]
+    kept = [(0, 0), (0, 1), (1, 0), (0, 3), (0, 6), (1, 4)]
+    run.metrics_jsonl.write_text("".join(json.dumps({"seed": seed, "round": round}) + "\n" for seed, round in kept))
+    expected = ["round 2 of seed 0", "rounds 4 to 5 of seed 0", "rounds 1 to 3 of seed 1"]
+    assert missing_rounds(run, {0: 7, 1: 5}) == expected
+
+
+def test_what_may_change_are_keys_of_the_configuration():
+    config = fedrax.resolve("fedpg-br/cartpole")
+    assert set(continuation.CHANGEABLE) <= set(continuation.leaves(config))
