@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fedrax.config import Config, resolve
+from fedrax.config import Config, read_source, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_policy
 from fedrax.records.metrics import read_metrics
@@ -44,10 +44,14 @@ class Evaluation(NamedTuple):
 class Run:
     """A run directory: what was configured, what was measured, and the policy that came of it."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, plugins: Iterable[str] = ()) -> None:
+        """Args:
+        path: of the directory.
+        plugins: where plugins of the run are that are not where they were, and others to load.
+        """
         self.directory = RunDirectory.open(Path(path))
         self.path = self.directory.path
-        self.config: Config = resolve(self.directory.config)
+        self.config: Config = resolve(self.directory.config, plugins=plugins)
 
     def summary(self) -> dict[str, Any]:
         """The totals of a finished run."""
@@ -124,6 +128,7 @@ def train(
     seeds: int | None = None,
     out: Path | str | None = None,
     progress: bool = True,
+    plugins: Iterable[str] = (),
 ) -> Run:
     """Trains what a preset, a TOML file or a table describes, under ``key=value`` overrides.
 
@@ -131,15 +136,17 @@ def train(
         seeds: how many seeds to train at once; unset, as configured.
         out: the run directory; it must be empty or not exist. Unset, ``runs/NAME-TIME``.
         progress: show live progress on standard output.
+        plugins: files and modules to load, beside those of the configuration.
 
     Raises:
         FedraxError: one line, before anything is trained, where the configuration cannot run.
     """
     changes = [*overrides, *([] if seeds is None else [f"seeds={seeds}"])]
-    config = resolve(source, changes)
+    plugins = list(plugins)
+    config = resolve(source, changes, plugins=plugins)
     directory = Path(out) if out is not None else default_directory(config)
     if config.runtime.kind == "flower":
-        return _train_on_nodes(source, changes, directory, progress=progress)
+        return _train_on_nodes(source, changes, directory, progress=progress, plugins=plugins)
     enable_compilation_cache()
     simulation = make_simulation(config)
     try:
@@ -150,7 +157,12 @@ def train(
 
 
 def _train_on_nodes(
-    source: str | Path | Mapping[str, Any], overrides: Iterable[str], out: Path, *, progress: bool
+    source: str | Path | Mapping[str, Any],
+    overrides: Iterable[str],
+    out: Path,
+    *,
+    progress: bool,
+    plugins: Iterable[str] = (),
 ) -> Run:
     """A whole federation of processes on this machine: a new run, or the one in ``out`` that goes on."""
     from fedrax.runtime.flower import needed
@@ -159,14 +171,18 @@ def _train_on_nodes(
     from fedrax.runtime.flower.local import train_locally
     from fedrax.runtime.flower.serving import prepared
 
-    directory = prepared(source, overrides, out)
+    directory = prepared(source, overrides, out, plugins=plugins)
     train_locally(directory, progress=progress)
     return Run(directory.path)
 
 
-def resume(run: Path | str, *, progress: bool = True) -> Run:
-    """Continues a run from its last checkpoint; a finished run is returned as it is."""
+def resume(run: Path | str, *, progress: bool = True, plugins: Iterable[str] = ()) -> Run:
+    """Continues a run from its last checkpoint; a finished run is returned as it is.
+
+    ``plugins`` says where plugins of the run are now that are not where they were, which the run then remembers.
+    """
     directory = RunDirectory.open(Path(run))
+    move_plugins(directory, plugins)
     config = resolve(directory.config)
     if config.runtime.kind == "flower":
         return (
@@ -211,9 +227,19 @@ def show_sweep(file: Path | str, *, jobs: int | None = None) -> None:
     show_plan(plan, tasks_of(plan))
 
 
-def load(path: Path | str) -> Run:
-    """An existing run."""
-    return Run(path)
+def load(path: Path | str, *, plugins: Iterable[str] = ()) -> Run:
+    """An existing run; ``plugins`` says where those of its plugins are that were moved."""
+    return Run(path, plugins=plugins)
+
+
+def move_plugins(directory: RunDirectory, plugins: Iterable[str]) -> None:
+    """Writes into a run's configuration where its plugins are now, if ``plugins`` says that they were moved."""
+    given = list(plugins)
+    if not given:
+        return
+    config = resolve(directory.config, plugins=given)
+    if list(config.plugins) != read_source(directory.config).get("plugins", []):
+        directory.write_config(config.to_toml())
 
 
 def default_directory(config: Config) -> Path:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
+from fedrax.plugins import short_name
 from fedrax.records.files import read_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.sweep.plan import Job, Plan
@@ -142,7 +143,7 @@ def _fraction(row: Mapping[str, Any], config: Config) -> float:
 def _check_unchanged(job: Job) -> None:
     """Refuses a directory whose run is not the one that would be trained there now."""
     try:
-        there = resolve(RunDirectory(job.directory).config)
+        there = resolve(RunDirectory(job.directory).config, plugins=job.config.plugins)
     except FedraxError as error:
         raise FedraxError(f"{job.name}: {error}; move {job.directory} away") from None
     before, now = dict(_leaves(there)), dict(_leaves(job.config))
@@ -163,4 +164,6 @@ def _leaves(config: Config) -> Iterator[tuple[str, Any]]:
             else:
                 yield f"{prefix}{key}", value
 
-    return walk(config.model_dump(mode="json"), "")
+    # A plugin may have been moved since.
+    plugins = [short_name(plugin) for plugin in config.plugins]
+    return walk({**config.model_dump(mode="json"), "plugins": plugins}, "")

@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from fedrax.api import default_directory
+from fedrax.api import default_directory, move_plugins
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
@@ -41,8 +41,16 @@ CONNECTION = "fedrax"
 """What Flower's configuration calls the SuperLink."""
 
 
-def prepared(source: str | Path | Mapping[str, Any], overrides: Iterable[str], out: Path | None) -> RunDirectory:
+def prepared(
+    source: str | Path | Mapping[str, Any],
+    overrides: Iterable[str],
+    out: Path | None,
+    *,
+    plugins: Iterable[str] = (),
+) -> RunDirectory:
     """The run's directory with its configuration in it: a new one, or the one in ``out`` that is to be resumed.
+
+    ``plugins`` are more of them; those of a run that goes on are now where these say.
 
     Raises:
         FedraxError: a configuration that cannot run on nodes, or a directory that cannot be used.
@@ -53,8 +61,9 @@ def prepared(source: str | Path | Mapping[str, Any], overrides: Iterable[str], o
             raise FedraxError(
                 f"{out} holds a run already, which goes on as configured; give no overrides, or a new --out"
             )
+        move_plugins(directory, plugins)
         return directory
-    config = resolve(source, [*overrides, "runtime=flower"])
+    config = resolve(source, [*overrides, "runtime=flower"], plugins=plugins)
     simulation = make_simulation(config, agents=False)
     simulation.close()
     check_remote(config, simulation.federation)
