@@ -191,7 +191,11 @@ def _in_one_line(plugin: str, folder: Path | None) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == plugin.partition(".")[0] and folder is None:
             raise FedraxError(f"there is no plugin module {plugin!r}; give a .py file or a module") from None
-        raise FedraxError(f"plugin {plugin} cannot be imported: {where(error, folder)}{described(error)}") from error
+        place = where(error, folder)
+        known = place.startswith(f"{plugin}, ")
+        raise FedraxError(
+            f"plugin {place if known else f'{plugin} cannot be imported: {place}'}{described(error)}"
+        ) from error
 
 
 def where(error: BaseException, folder: Path | None = None) -> str:
