@@ -245,19 +245,19 @@ def test_gymnasium_steps_everything_where_environments_differ():
     [
         (
             ["environment.heterogeneity.length=1.0"],
-            "environment.heterogeneity sets length, and environment 'CartPole-v1', stepped by Gymnasium, has no "
-            "physical parameters, only observation_noise_mean, observation_noise_std, action_noise_std; set "
-            "environment.native=true, or choose one of LunarLander-v3, LunarLanderContinuous-v3, BipedalWalker-v3, "
-            "BipedalWalkerHardcore-v3",
+            "environment.heterogeneity sets length, and environment 'CartPole-v1', stepped by Gymnasium, does not have "
+            "that: its physical parameters are none, its constructor's arguments sutton_barto_reward, and noise is set "
+            "by observation_noise_mean, observation_noise_std, action_noise_std; environment.native=true has others",
         ),
         (
             ["environment=Pendulum-v1", "environment.heterogeneity.law=fedtd3"],
-            "environment.heterogeneity sets g, l, m, and environment 'Pendulum-v1', stepped by Gymnasium, has no",
+            "environment.heterogeneity sets l, m, and environment 'Pendulum-v1', stepped by Gymnasium, does not have "
+            "that: its physical parameters are none, its constructor's arguments g, and",
         ),
         (
             ["environment=LunarLander-v3", "environment.heterogeneity.main_engine=1.0"],
-            "unknown physical parameter in environment.heterogeneity: 'main_engine' (did you mean 'main_engine_power'?)"
-            "; allowed: action_noise_std, gravity, law, main_engine_power",
+            "environment.heterogeneity sets main_engine (did you mean 'main_engine_power'?), and environment "
+            "'LunarLander-v3', stepped by Gymnasium, does not have that: its physical parameters are main_engine_power",
         ),
         (["environment=LunarLander-v3", "environment.heterogeneity.gravity=1.0"], "above -12 and below 0"),
         (["environment.backend=envpool", MEANS], "environment.backend = 'envpool' cannot vary 'CartPole-v1'"),

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fedrax.config import Config, resolve
+from fedrax.config import Config, read_source, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_policy
 from fedrax.records.lock import held
@@ -47,10 +47,14 @@ class Evaluation(NamedTuple):
 class Run:
     """A run directory: what was configured, what was measured, and the policy that came of it."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, plugins: Iterable[str] = ()) -> None:
+        """Args:
+        path: of the directory.
+        plugins: where plugins of the run are that are not where they were, and others to load.
+        """
         self.directory = RunDirectory.open(Path(path))
         self.path = self.directory.path
-        self.config: Config = resolve(self.directory.config)
+        self.config: Config = resolve(self.directory.config, plugins=plugins)
 
     def summary(self) -> dict[str, Any]:
         """The totals of a finished run."""
@@ -127,6 +131,7 @@ def train(
     seeds: int | None = None,
     out: Path | str | None = None,
     progress: bool = True,
+    plugins: Iterable[str] = (),
 ) -> Run:
     """Trains what a preset, a TOML file or a table describes, under ``key=value`` overrides.
 
@@ -134,16 +139,18 @@ def train(
         seeds: how many seeds to train at once; unset, as configured.
         out: the run directory; it must be empty or not exist. Unset, ``runs/NAME-TIME``.
         progress: show live progress on standard output.
+        plugins: files and modules to load, beside those of the configuration.
 
     Raises:
         FedraxError: one line, before anything is trained, where the configuration cannot run.
     """
     changes = [*overrides, *([] if seeds is None else [f"seeds={seeds}"])]
-    config = resolve(source, changes)
+    plugins = list(plugins)
+    config = resolve(source, changes, plugins=plugins)
     directory = Path(out) if out is not None else default_directory(config)
     if config.runtime.kind == "flower":
         RunDirectory(directory).check_new()
-        return _train_on_nodes(source, changes, directory, progress=progress)
+        return _train_on_nodes(source, changes, directory, progress=progress, plugins=plugins)
     enable_compilation_cache()
     simulation = make_simulation(config)
     try:
@@ -157,7 +164,12 @@ def train(
 
 
 def _train_on_nodes(
-    source: str | Path | Mapping[str, Any], overrides: Iterable[str], out: Path, *, progress: bool
+    source: str | Path | Mapping[str, Any],
+    overrides: Iterable[str],
+    out: Path,
+    *,
+    progress: bool,
+    plugins: Iterable[str] = (),
 ) -> Run:
     """A whole federation of processes on this machine: a new run, or the one in ``out`` that goes on."""
     from fedrax.runtime.flower import needed
@@ -166,13 +178,15 @@ def _train_on_nodes(
     from fedrax.runtime.flower.local import train_locally
     from fedrax.runtime.flower.serving import prepared
 
-    directory = prepared(source, overrides, out)
+    directory = prepared(source, overrides, out, plugins=plugins)
     with held(directory.path), orderly():
         train_locally(directory, progress=progress)
     return Run(directory.path)
 
 
-def resume(run: Path | str, overrides: Iterable[str] = (), *, progress: bool = True) -> Run:
+def resume(
+    run: Path | str, overrides: Iterable[str] = (), *, progress: bool = True, plugins: Iterable[str] = ()
+) -> Run:
     """Continues a run from its last checkpoint; a finished run is returned as it is.
 
     Args:
@@ -180,16 +194,18 @@ def resume(run: Path | str, overrides: Iterable[str] = (), *, progress: bool = T
             evaluations or checkpoints, and other settings that do not make it another experiment
             (:data:`fedrax.runtime.continuation.CHANGEABLE`). The former configuration and summary are kept in the
             manifest's ``history``.
+        plugins: where plugins of the run are now that are not where they were, which the run then remembers.
 
     Raises:
         FedraxError: one line: another process writes to the run, an override or an edit of its ``config.toml`` would
             make it another experiment, or its checkpoint is another run's.
     """
     directory = RunDirectory.open(Path(run))
-    overrides = list(overrides)
-    if directory.summary.exists() and not overrides and not changed(directory):
+    overrides, plugins = list(overrides), list(plugins)
+    if directory.summary.exists() and not overrides and not plugins and not changed(directory):
         return Run(directory.path)
     with held(directory.path):
+        move_plugins(directory, plugins)
         config, change = continued(directory, overrides)
         if change and progress:
             print(change, flush=True)
@@ -233,9 +249,19 @@ def show_sweep(file: Path | str, *, jobs: int | None = None) -> None:
     show_plan(plan, tasks_of(plan))
 
 
-def load(path: Path | str) -> Run:
-    """An existing run."""
-    return Run(path)
+def load(path: Path | str, *, plugins: Iterable[str] = ()) -> Run:
+    """An existing run; ``plugins`` says where those of its plugins are that were moved."""
+    return Run(path, plugins=plugins)
+
+
+def move_plugins(directory: RunDirectory, plugins: Iterable[str]) -> None:
+    """Writes into a run's configuration where its plugins are now, if ``plugins`` says that they were moved."""
+    given = list(plugins)
+    if not given:
+        return
+    config = resolve(directory.config, plugins=given)
+    if list(config.plugins) != read_source(directory.config).get("plugins", []):
+        directory.write_config(config.to_toml())
 
 
 def default_directory(config: Config) -> Path:

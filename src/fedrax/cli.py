@@ -15,6 +15,8 @@ from fedrax.signals import Interrupted, orderly, stopping
 LOOPBACK = "127.0.0.1:9092"
 """Where the SuperLink of a trial on one machine is."""
 
+MOVED = "where a plugin of the run is now, if it was moved"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 for a mistake a user can mend, 128 + signal when interrupted."""
@@ -75,11 +77,13 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--seeds", type=int, metavar="N", help="train N seeds at once")
     train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME-TIME)")
     train.add_argument("--quiet", action="store_true", help="no progress")
+    _takes_plugins(train, "load this too")
 
     resume = command("resume", _resume, "continue a run from its last checkpoint, or extend a finished one", resumed)
     resume.add_argument("run", type=Path, metavar="RUN")
     resume.add_argument("overrides", nargs="*", metavar="key=value", help="what changes, for example budget.rounds=800")
     resume.add_argument("--quiet", action="store_true", help="no progress")
+    _takes_plugins(resume, MOVED)
 
     evaluate = command("evaluate", _evaluate, "evaluate a run's policy greedily")
     evaluate.add_argument("run", type=Path, metavar="RUN")
@@ -88,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--across", action="store_true", help="every agent's policy in every agent's environment")
     evaluate.add_argument("--unseen", type=int, default=0, metavar="N", help="in N environments that no agent has")
     evaluate.add_argument("--evaluation-seed", type=int, metavar="S", help="seed of the initial states")
+    _takes_plugins(evaluate, MOVED)
 
     render = command("render", _render, "film episodes of a run's policy")
     render.add_argument("run", type=Path, metavar="RUN")
@@ -96,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
     render.add_argument("--format", choices=("mp4", "gif", "both"), default="both", help="(default: both)")
     render.add_argument("--out", type=Path, metavar="STEM", help="path without suffix (default: RUN/video)")
+    _takes_plugins(render, MOVED)
 
     report = command("report", _report, "write one HTML report, and a figure, of several runs")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
@@ -122,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     _at_superlink(server)
     server.add_argument("--out", type=Path, metavar="DIR", help="run directory; a run that is there goes on")
     server.add_argument("--quiet", action="store_true", help="no table of who answers")
+    _takes_plugins(server, "load this too; of a run that goes on, " + MOVED)
 
     node = command("node", _node, "be one agent of a federation, in this site's environment")
     node.add_argument("overrides", nargs="*", metavar="environment.key=value", help="what is different at this site")
@@ -130,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     node.add_argument("--environment", metavar="ID", help="this site's environment (default: as the server says)")
     node.add_argument("--agent", type=int, metavar="K", help="the place to ask for (default: the first that is free)")
     node.add_argument("--data", type=Path, metavar="DIR", default=Path("node"), help="its state (default: ./node)")
-    node.add_argument("--plugins", action="store_true", help="import the Python modules that the server names")
+    _takes_plugins(node, "this site's copy of a plugin that the run needs; no other is imported")
     node.add_argument("--fast", action="store_true", help="take letters at once, by means internal to Flower")
 
     certificates = command("certificates", _certificates, "make a trial's certificates and keys")
@@ -147,11 +154,19 @@ def parser() -> argparse.ArgumentParser:
     status = command("status", _status, "who answers in a federation, how fast, and why not")
     status.add_argument("run", type=Path, metavar="RUN")
 
-    command("list", _list, "everything that can be named on the command line")
+    listed = command("list", _list, "everything that can be named on the command line")
+    _takes_plugins(listed, "list what this registers too")
 
     describe = command("describe", _describe, "every option of a component, room, preset, law or native environment")
     describe.add_argument("name", metavar="NAME", help="for example fedpg-br, krum, federation, fedpg-br/cartpole")
+    _takes_plugins(describe, "what registers the name")
     return top
+
+
+def _takes_plugins(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument(
+        "--plugins", action="append", default=[], metavar="FILE_OR_MODULE", help=f"{text}; may be repeated"
+    )
 
 
 def _at_superlink(command: argparse.ArgumentParser) -> None:
@@ -165,14 +180,21 @@ def _at_superlink(command: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     from fedrax import api
 
-    run = api.train(options.source, options.overrides, seeds=options.seeds, out=options.out, progress=not options.quiet)
+    run = api.train(
+        options.source,
+        options.overrides,
+        seeds=options.seeds,
+        out=options.out,
+        progress=not options.quiet,
+        plugins=options.plugins,
+    )
     _print_summary(run)
 
 
 def _resume(options: argparse.Namespace) -> None:
     from fedrax import api
 
-    _print_summary(api.resume(options.run, options.overrides, progress=not options.quiet))
+    _print_summary(api.resume(options.run, options.overrides, progress=not options.quiet, plugins=options.plugins))
 
 
 def _print_summary(run: object) -> None:
@@ -197,7 +219,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     for name, value, least in (("episodes", options.episodes, 1), ("unseen", options.unseen, 0)):
         if value < least:
             raise FedraxError(f"--{name} {value} is not allowed: it must be at least {least}")
-    run = api.load(options.run)
+    run = api.load(options.run, plugins=options.plugins)
     settings = {
         "episodes": options.episodes,
         "policy": options.policy,
@@ -235,6 +257,7 @@ def _render(options: argparse.Namespace) -> None:
         agent=options.agent,
         formats=formats,
         out=options.out,
+        plugins=options.plugins,
     )
     for path in paths:
         print(path)
@@ -283,7 +306,7 @@ def _server(options: argparse.Namespace) -> None:
 
     place = Place(options.superlink, options.certificates)
     place.check()
-    directory = prepared(options.source, options.overrides, options.out)
+    directory = prepared(options.source, options.overrides, options.out, plugins=options.plugins)
     with lock.held(directory.path), orderly():
         serve(directory, place, progress=not options.quiet)
     _print_summary(Run(directory.path))
@@ -293,6 +316,7 @@ def _node(options: argparse.Namespace) -> None:
     from fedrax.runtime.flower import needed
 
     needed()
+    from fedrax.plugins import located
     from fedrax.runtime.flower.node import run_node
     from fedrax.runtime.flower.place import Place
 
@@ -304,7 +328,7 @@ def _node(options: argparse.Namespace) -> None:
             key=options.key,
             agent=options.agent,
             overrides=[*own, *options.overrides],
-            plugins=options.plugins,
+            plugins=[located(plugin, Path.cwd()) for plugin in options.plugins],
             fast=options.fast,
             say=lambda text: print(text, flush=True),
         )
@@ -341,15 +365,26 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
+    import gymnasium
+
     from fedrax.describe import overview
 
-    print(overview())
+    known = set(gymnasium.registry)
+    _load(options.plugins)
+    print(overview(gymnasium.registry.keys() - known))
 
 
 def _describe(options: argparse.Namespace) -> None:
     from fedrax.describe import describe
 
+    _load(options.plugins)
     print(describe(options.name))
+
+
+def _load(plugins: list[str]) -> None:
+    from fedrax.plugins import load_plugins, located
+
+    load_plugins(located(plugin, Path.cwd()) for plugin in plugins)
 
 
 if __name__ == "__main__":

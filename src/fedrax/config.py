@@ -9,7 +9,6 @@ preset serves several strategies.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import tomllib
 import typing
@@ -24,7 +23,9 @@ import tomli_w
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators, preaggregators
 from fedrax.attacks.base import Attack, attacks
 from fedrax.errors import FedraxError, nearest, unknown
+from fedrax.layers import merge, merge_settings
 from fedrax.learners.base import Learner, learners
+from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.registry import Registry, options_of
 from fedrax.strategies.base import Strategy, strategies
 
@@ -37,23 +38,33 @@ class Model(pydantic.BaseModel):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _unset(cls, table: Any) -> Any:
-        """Reads ``"none"`` as unset, since TOML has no null."""
+        """Reads ``"none"`` as unset, since TOML has no null; in place of a table it is the empty one."""
         if not isinstance(table, Mapping):
             return table
-        optional = {name for name, field in cls.model_fields.items() if type(None) in typing.get_args(field.annotation)}
-        return {key: None if value == "none" and key in optional else value for key, value in table.items()}
+        unset: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            if type(None) in typing.get_args(field.annotation):
+                unset[name] = None
+            elif typing.get_origin(field.annotation) is dict:
+                unset[name] = {}
+        return {key: unset[key] if value == "none" and key in unset else value for key, value in table.items()}
 
 
 class EnvironmentConfig(Model):
     """Where agents act."""
 
     id: str = pydantic.Field(
-        "CartPole-v1", description="Gymnasium id, or one of Fedrax's own; native when it is in JAX"
+        "CartPole-v1",
+        description="Gymnasium id, or one of Fedrax's own; native when it is in JAX; MODULE:ID imports a module first",
+    )
+    kwargs: dict[str, Any] = pydantic.Field(
+        default_factory=dict,
+        description="arguments of a host environment's constructor, by name; 'none' is Python's None",
     )
     horizon: int | None = pydantic.Field(
         None,
         gt=0,
-        description="steps after which a training episode is cut; unset, the environment's own limit",
+        description="steps after which a training episode is cut; unset, the environment's own limit, if it has one",
     )
     native: bool = pydantic.Field(True, description="use the JAX version where there is one")
     backend: typing.Literal["auto", "envpool", "gymnasium"] = pydantic.Field(
@@ -71,8 +82,8 @@ class EnvironmentConfig(Model):
     threads: int | None = pydantic.Field(None, gt=0, description="threads of a host environment; unset, all cores")
     heterogeneity: dict[str, Any] = pydantic.Field(
         default_factory=dict,
-        description="per-agent physical parameters and noise: name = number, list, or {distribution, ...}; "
-        "or law = NAME and its options",
+        description="per-agent physical parameters, constructor arguments and noise: name = number, list, or "
+        "{distribution, ...}; or law = NAME and its options",
     )
     draws: int = pydantic.Field(
         1,
@@ -216,7 +227,9 @@ class Config(Model):
     name: str = pydantic.Field("run", description="what the run is called in reports")
     seed: int = pydantic.Field(0, ge=0, description="first seed")
     seeds: int = pydantic.Field(1, gt=0, description="number of seeds trained together: seed, seed+1, ...")
-    plugins: tuple[str, ...] = pydantic.Field((), description="Python files or modules that register components")
+    plugins: tuple[str, ...] = pydantic.Field(
+        (), description="Python files or modules that register components and environments"
+    )
     environment: EnvironmentConfig = EnvironmentConfig()
     federation: FederationConfig = FederationConfig()
     budget: BudgetConfig = BudgetConfig()
@@ -245,8 +258,12 @@ class Config(Model):
         return tomli_w.dumps(_written(self.model_dump(mode="json")))
 
     def digest(self) -> str:
-        """A short hash of everything but the seeds and the name: runs that share it are one experiment."""
+        """A short hash of everything but the seeds and the name: runs that share it are one experiment.
+
+        Of plugins it holds what they are called, and not where they lie.
+        """
         content = self.model_dump(mode="json", exclude={"seed", "seeds", "name"})
+        content["plugins"] = [short_name(plugin) for plugin in self.plugins]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -303,26 +320,32 @@ def parse_override(text: str) -> dict[str, Any]:
     return typing.cast(dict[str, Any], parsed)
 
 
-def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Tables merged key by key, later layers winning."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            below = merged.get(key)
-            merged[key] = merge([below, value]) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
-    return merged
-
-
-def resolve(source: str | Path | Mapping[str, Any] | None, overrides: Iterable[str] = ()) -> Config:
+def resolve(
+    source: str | Path | Mapping[str, Any] | None, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()
+) -> Config:
     """The configuration that a preset, file or table describes under these ``key=value`` overrides.
+
+    The plugins of all layers are loaded, and stand in the configuration with the place where they were found: a
+    relative path in a file is relative to that file, any other to the current folder.
+
+    Args:
+        source: a preset's name, a TOML file's path, or a table.
+        overrides: layers above it, each a ``key=value``.
+        plugins: more of them, which take the place of those of the same name.
 
     Raises:
         FedraxError: one line that names the key, the value, what is allowed and the nearest valid name.
     """
-    base = dict(source) if isinstance(source, Mapping) else {} if source is None else read_source(source)
-    top = merge(parse_override(text) for text in overrides)
-    load_plugins([*base.get("plugins", ()), *top.get("plugins", ())])
-    layers = [base, top]
+    here = Path.cwd()
+    if isinstance(source, (str, Path)):
+        base = located_in(read_source(source), Path(source).absolute().parent)
+    else:
+        base = located_in(source or {}, here)
+    changes = [located_in(parse_override(text), here) for text in overrides]
+    plain = merge_settings({k: v for k, v in layer.items() if k not in ROOMS} for layer in [base, *changes])
+    plain["plugins"] = relocated(plain["plugins"], [located(plugin, here) for plugin in plugins])
+    load_plugins(plain["plugins"])
+    layers = [base, merge(changes)]
     for layer in layers:
         for room, table in layer.items():
             if room in ROOMS and not isinstance(table, Mapping):
@@ -335,7 +358,6 @@ def resolve(source: str | Path | Mapping[str, Any] | None, overrides: Iterable[s
     # Whoever says `mode` means what it stands for, whatever an earlier layer said of that.
     rank = max((i for i, layer in enumerate(layers) if "mode" in layer.get("strategy", {})), default=0)
     chosen = {room: _choose(room, layers, implied.get(room, {}), rank) for room in ROOMS}
-    plain = merge({k: v for k, v in layer.items() if k not in ROOMS} for layer in layers)
     config = _validate({**plain, **{room: _complete(room, table) for room, table in chosen.items()}})
     if config.budget == BudgetConfig():
         raise FedraxError("no budget: set budget.rounds, budget.trajectories, budget.steps or budget.steps_per_agent")
@@ -398,21 +420,6 @@ def _validate(tables: Mapping[str, Any]) -> Config:
             raise FedraxError(f"unknown key {key}{nearest(name, allowed)}; allowed: {', '.join(allowed)}") from None
         message = first["msg"].removeprefix("Value error, ")
         raise FedraxError(f"{key} = {first['input']!r} is not allowed: {message[0].lower()}{message[1:]}") from None
-
-
-def load_plugins(plugins: Iterable[str]) -> None:
-    """Imports the user's files (``.py`` paths) or modules, whose decorators register components."""
-    for plugin in plugins:
-        try:
-            if plugin.endswith(".py"):
-                spec = importlib.util.spec_from_file_location(Path(plugin).stem, plugin)
-                assert spec is not None
-                assert spec.loader is not None
-                spec.loader.exec_module(importlib.util.module_from_spec(spec))
-            else:
-                importlib.import_module(plugin)
-        except (OSError, ImportError) as error:
-            raise FedraxError(f"plugin {plugin!r} cannot be imported: {error}; give a .py file or a module") from None
 
 
 def _written(value: Any) -> Any:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import inspect
 import json
 import typing
+from collections.abc import Iterable
 from types import NoneType, UnionType
 from typing import Any
 
+import gymnasium
+
 from fedrax.config import DEFAULT_KINDS, ROOMS, Config, Model, presets, read_source
 from fedrax.environments.base import Box, Discrete
+from fedrax.environments.constructor import REQUIRED, constructor_of
 from fedrax.environments.laws import TABLE, Law, laws
 from fedrax.environments.native import native_environments
 from fedrax.environments.noise import NOISE, OBSERVATION_NOISE
+from fedrax.environments.registry import describe_environment
 from fedrax.errors import unknown
 from fedrax.registry import options_of
 from fedrax.report.experiments import FIGURES
@@ -27,14 +32,15 @@ def plain_rooms() -> dict[str, type[Model]]:
     }
 
 
-def overview() -> str:
-    """Every preset, component, native environment and published figure, by kind."""
+def overview(environments: Iterable[str] = ()) -> str:
+    """Every preset, component, native environment and published figure, by kind; also ``environments`` of plugins."""
     sections = {
         "presets": presets(),
         **{_plural(room): registry.names() for room, registry in ROOMS.items()},
         "native environments": native_environments.names(),
         "laws of heterogeneity": laws.names(),
         "figures": sorted(FIGURES),
+        **({"environments of plugins": sorted(environments)} if environments else {}),
     }
     lines = []
     for title, names in sections.items():
@@ -47,7 +53,8 @@ def overview() -> str:
 def describe(name: str) -> str:
     """Every option of the component, room, law or preset called ``name``: meaning, unit, allowed values, default.
 
-    For a native environment, its spaces, its physical parameters and their defaults.
+    For a native environment, its spaces, its physical parameters and their defaults; for another of Gymnasium's, its
+    spaces and the arguments of its constructor.
     """
     found = [_component(f"{room} {name}", room, ROOMS[room][name]) for room in ROOMS if name in ROOMS[room]]
     if name in ROOMS:
@@ -57,6 +64,8 @@ def describe(name: str) -> str:
         found.append(_room(name))
     if name in native_environments:
         found.append(_environment(name))
+    elif name in gymnasium.registry:
+        found.append(_host_environment(name))
     if name in laws:
         found.append(_law(laws[name]))
     if name in presets():
@@ -102,6 +111,19 @@ def _environment(name: str) -> str:
             *(f"  {TABLE}.{key} = {json.dumps(value)}" for key, value in physics.items()),
         ]
     )
+
+
+def _host_environment(name: str) -> str:
+    arguments = constructor_of(name).arguments
+    lines = [f"environment {name}, stepped by Gymnasium", ""]
+    if REQUIRED not in arguments.values():
+        spaces = describe_environment(name).spaces
+        lines += [f"  observations {_space(spaces.observation)}", f"  actions      {_space(spaces.action)}"]
+    limit = gymnasium.registry[name].max_episode_steps
+    lines += [f"  time limit   {f'{limit} steps' if limit else 'none: set environment.horizon'}", ""]
+    for key, value in arguments.items():
+        lines.append(f"  environment.kwargs.{key}" + (", required" if value is REQUIRED else f" = {value!r}"))
+    return "\n".join(lines).rstrip()
 
 
 def _space(space: Box | Discrete) -> str:

@@ -18,6 +18,7 @@ import equinox as eqx
 import pydantic
 
 from fedrax.errors import FedraxError, nearest, unknown
+from fedrax.plugins import load_installed
 
 T = TypeVar("T")
 
@@ -61,7 +62,8 @@ def options_of(component: type) -> dict[str, tuple[dataclasses.Field[Any], Optio
 class Registry(Generic[T]):
     """The components of one room by name.
 
-    The room's package is imported whole on first use, so a new file in it is found without being listed anywhere.
+    The room's package is imported whole on first use, so a new file in it is found without being listed anywhere;
+    the plugins of installed packages are loaded then too.
     """
 
     def __init__(self, room: str, package: str) -> None:
@@ -75,7 +77,11 @@ class Registry(Generic[T]):
 
         def add(component: type[T]) -> type[T]:
             known = self._classes.get(name)
-            if known is not None and known.__qualname__ != component.__qualname__:
+            # A module that runs again, as in a notebook, replaces what it registered; another file does not.
+            if known is not None and (known.__module__, known.__qualname__) != (
+                component.__module__,
+                component.__qualname__,
+            ):
                 raise FedraxError(
                     f"{self.room} {name!r} is already registered by {known.__module__}; choose another name"
                 )
@@ -92,6 +98,7 @@ class Registry(Generic[T]):
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
         self._loaded = True
+        load_installed()
 
     def names(self) -> list[str]:
         """All registered names, sorted."""

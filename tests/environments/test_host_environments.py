@@ -184,7 +184,7 @@ register("FedraxManyHanded-v0", 10, action_space=gymnasium.spaces.MultiDiscrete(
     [
         ("CartPole-v9", "unknown environment 'CartPole-v9' (did you mean 'CartPole-v"),
         ("HalfCheeta-v5", "(did you mean 'HalfCheetah-v5'?)"),
-        ("FedraxEndless-v0", "no time limit; register it with max_episode_steps"),
+        ("FedraxEndless-v0", "no time limit: set environment.horizon"),
         ("FedraxTabular-v0", "observations Discrete(3); only Box observations"),
         ("FedraxManyHanded-v0", "actions MultiDiscrete([2 2]); only Discrete and Box actions"),
         ("HalfCheetah-v3", "cannot be made: The mujoco v2 and v3 based environments have been moved"),
@@ -192,7 +192,7 @@ register("FedraxManyHanded-v0", 10, action_space=gymnasium.spaces.MultiDiscrete(
 )
 def test_what_cannot_be_used_is_said_in_one_line(id, message):
     with pytest.raises(FedraxError) as error:
-        describe_environment(id, backend="gymnasium")
+        describe_environment(id, backend="gymnasium").horizon()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -204,7 +204,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, id, extra):
 
     monkeypatch.setattr(registry.gymnasium, "make", fail)
     with pytest.raises(FedraxError, match=rf'{id}.*pip install "fedrax\[{extra}\]"'):
-        describe_environment(id, backend="gymnasium")
+        describe_environment(id, backend="gymnasium").horizon()
 
 
 def test_envpool_stands_in_where_gymnasiums_package_is_missing(monkeypatch):

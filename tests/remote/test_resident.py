@@ -101,6 +101,7 @@ def test_it_cannot_go_back(history):
         (Letter(JOIN, {"run": "../x", "config": ""}), "no name of a run"),
         (Letter(JOIN, {"run": "x", "config": "]"}), "TOMLDecodeError"),
         (Letter(JOIN, {"run": "x", "config": 'plugins = ["os"]'}), "start the node with --plugins"),
+        (Letter(JOIN, {"run": "x", "config": 'environment.id = "os:X-v0"'}), "start the node with --plugins"),
         (Letter(JOIN, {"run": "x", "config": "[budget]\nround = 3"}), "unknown key budget.round"),
         (Letter(JOIN, {}), "KeyError"),
     ],
@@ -109,6 +110,27 @@ def test_what_it_cannot_do_is_refused_in_words(tmp_path, letter, why):
     answer = Resident(tmp_path).answer(letter)
     assert answer.kind == REFUSED
     assert why in answer.fields["reason"]
+
+
+def test_a_node_imports_its_own_copy_of_a_plugin_and_no_other(tmp_path):
+    """The server's may lie anywhere, or nowhere; what is not named at the node is not imported."""
+    text = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n"
+    for site in ("server", "node"):
+        (tmp_path / site).mkdir()
+        (tmp_path / site / "node_plugin.py").write_text(text)
+    own = str(tmp_path / "node" / "node_plugin.py")
+    budget = "budget.rounds = 1\n"
+    asked = f'{budget}plugins = ["{tmp_path / "server" / "node_plugin.py"}"]'
+    refused = Resident(tmp_path / "a").answer(Letter(JOIN, {"run": "x", "config": asked}))
+    assert refused.kind == REFUSED
+    assert str(tmp_path / "server" / "node_plugin.py") in refused.fields["reason"]
+    assert Resident(tmp_path / "a", plugins=[own]).answer(Letter(JOIN, {"run": "x", "config": asked})).kind == JOINED
+    more = f'{budget}plugins = ["{own}", "antigravity"]'
+    assert (
+        "antigravity"
+        in Resident(tmp_path / "b", plugins=[own]).answer(Letter(JOIN, {"run": "y", "config": more})).fields["reason"]
+    )
+    assert [path.parent.name for path in tmp_path.rglob("*.ran")] == ["node"]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_a_sweep_trains_its_setups(trained, capsys):
         bad = task.job.setup.name == "bad"
         assert (task.state, task.attempts) == (("failed", 2) if bad else ("done", 1)), task.job.log.read_text()
         if bad:
-            assert task.reason == "RuntimeError: no such luck"
+            assert task.reason == f"fedrax: plugin {folder / 'plugin.py'}, line 3: RuntimeError: no such luck"
         else:
             run = fedrax.load(task.job.directory)
             assert run.config == task.job.config

@@ -83,7 +83,10 @@ def draw(
     environment: str = "",
     number: int = 0,
 ) -> list[dict[str, float]]:
-    """Every agent's physical parameters: ``defaults`` with the values that ``table`` gives.
+    """Every agent's parameters: ``defaults`` with the values that ``table`` gives.
+
+    Values are floats, but those of a parameter whose default is a whole number stay what the table says: a constructor
+    may want an int.
 
     Each parameter has a random stream of its own, from ``seed`` and its name: adding a parameter to the table
     changes no other's values, and adding agents changes no earlier agent's. A law has streams of its own instead.
@@ -100,7 +103,7 @@ def draw(
         FedraxError: an unknown parameter or law, a law of other parameters, a list of the wrong length, or a value of
             none of the forms above.
     """
-    columns = {name: np.full(agents, value, float) for name, value in defaults.items()}
+    columns: dict[str, list[Any]] = {name: [value] * agents for name, value in defaults.items()}
     joint, table_of_parameters = law_draws(table, environment, agents, number)
     strange = sorted({name for values in joint for name in values} - columns.keys())
     if strange:
@@ -117,7 +120,11 @@ def draw(
             raise unknown("physical parameter in environment.heterogeneity:", name, known)
         generator = np.random.default_rng(int(host_seeds((), seed + number, "heterogeneity", name)))
         columns[name] = _column(f"environment.heterogeneity.{name}", value, agents, generator)
-    return [{name: float(column[agent]) for name, column in columns.items()} for agent in range(agents)]
+    whole = {name for name, value in defaults.items() if isinstance(value, int)}
+    return [
+        {name: column[agent] if name in whole else float(column[agent]) for name, column in columns.items()}
+        for agent in range(agents)
+    ]
 
 
 def drawn_names(table: Mapping[str, Any], environment: str) -> set[str]:
@@ -130,10 +137,10 @@ def drawn_names(table: Mapping[str, Any], environment: str) -> set[str]:
     return {*joint, *table_of_parameters}
 
 
-def _column(key: str, value: Any, agents: int, generator: np.random.Generator) -> np.ndarray:
-    """One parameter's values, ``float64[agents]``."""
+def _column(key: str, value: Any, agents: int, generator: np.random.Generator) -> list[int | float]:
+    """One parameter's values by agent."""
     if isinstance(value, Mapping):
-        return _parse(key, value).sample(generator, agents)
+        return _parse(key, value).sample(generator, agents).tolist()
     if isinstance(value, (list, tuple)):
         if len(value) != agents:
             raise FedraxError(f"{key} lists {len(value)} values for {agents} agents; give one per agent")
@@ -146,7 +153,7 @@ def _column(key: str, value: Any, agents: int, generator: np.random.Generator) -
                 f"{key} = {value!r} is not allowed: give a finite number, a list of one per agent, "
                 f"or a table with distribution = {' or '.join(repr(name) for name in DISTRIBUTIONS)}"
             )
-    return np.asarray(values, float)
+    return values
 
 
 def _parse(key: str, table: Mapping[str, Any]) -> Distribution:

@@ -11,8 +11,9 @@ where speed matters, EnvPool is the answer.
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,9 +21,12 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from fedrax.environments.base import HostEnvironments, Spaces
-from fedrax.environments.host_parameters import Parameters, host_physics, make_varied, with_noise
+from fedrax.environments.base import Discrete, HostEnvironments, Spaces
+from fedrax.environments.constructor import cannot_make, envpool_options, given
+from fedrax.environments.host_joined import JoinedEnvironments
+from fedrax.environments.host_parameters import Parameters, arguments_among, host_physics, make_varied, with_noise
 from fedrax.environments.minigrid import MiniGridPool, is_minigrid, make_minigrid
+from fedrax.environments.noise import NOISE
 from fedrax.environments.registry import Backend, Description, describe_environment, uses_envpool
 from fedrax.errors import FedraxError
 
@@ -36,6 +40,7 @@ def make_host(
     max_episode_steps: int | None = None,
     mission: bool = False,
     parameters: Sequence[Parameters] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> HostEnvironments:
     """``count`` copies of the environment ``id``; reseed them before the first reset.
 
@@ -44,31 +49,47 @@ def make_host(
         count: number of copies.
         backend: who steps them; ``auto`` is EnvPool where it is installed and has the id.
         threads: EnvPool's threads; unset, one per core.
-        max_episode_steps: an earlier time limit than the registered one, which is never exceeded.
+        max_episode_steps: an earlier time limit than the registered one, which is never exceeded; needed where there
+            is none.
         mission: whether the tokens of MiniGrid's mission follow its image in the observation.
-        parameters: each copy's, all of :func:`host_defaults`; Gymnasium steps these copies. Unset, the registered
-            environment.
+        parameters: each copy's, all of :func:`host_defaults`; Gymnasium steps these copies, or EnvPool where they
+            only differ by options that it has. Unset, the registered environment.
+        kwargs: arguments of the constructor, the same for all copies.
 
     Raises:
-        FedraxError: see :func:`describe_environment`; parameters with EnvPool, or noise that cannot be added.
+        FedraxError: see :func:`describe_environment`; parameters that EnvPool does not have, or noise that cannot be
+            added.
     """
+    kwargs = dict(kwargs or {})
     if parameters is not None:
-        if backend == "envpool":
-            raise envpool_varies_nothing(id)
-        backend = "gymnasium"
-    described = describe_environment(id, native=False, backend=backend, mission=mission)
-    time_limit = min(max_episode_steps or described.time_limit, described.time_limit)
-    if uses_envpool(id, backend):
-        return EnvPoolEnvironments(id, count, described, time_limit, threads)
-    return GymnasiumEnvironments(id, count, described, time_limit, parameters)
+        backend = engine(id, backend, parameters[0])
+    described = describe_environment(id, native=False, backend=backend, mission=mission, kwargs=kwargs)
+    time_limit = described.horizon(max_episode_steps)
+    varied = [{}] * count if parameters is None else [arguments_among(id, each) for each in parameters]
+    own = [kwargs | each for each in varied]
+    # A pool is made with one set of options.
+    pools = [list(copies) for _, copies in itertools.groupby(own)]
+    if all(uses_envpool(id, backend, copies[0]) for copies in pools):
+        made = [EnvPoolEnvironments(id, len(copies), described, time_limit, threads, copies[0]) for copies in pools]
+        return made[0] if len(made) == 1 else JoinedEnvironments(made)
+    return GymnasiumEnvironments(id, count, described, time_limit, parameters, kwargs)
 
 
-def envpool_varies_nothing(id: str) -> FedraxError:
-    """The error where EnvPool is asked for by name, and agents' environments differ."""
-    return FedraxError(
-        f"environment.backend = 'envpool' cannot vary {id!r}, as environment.heterogeneity asks: EnvPool has no "
-        "parameters; set environment.backend=gymnasium, or remove environment.heterogeneity"
-    )
+def engine(id: str, backend: Backend, parameters: Parameters) -> Backend:
+    """Who steps environments that differ by ``parameters``: EnvPool knows options alone, no noise and no physics.
+
+    Raises:
+        FedraxError: EnvPool is asked for by name, and cannot.
+    """
+    if id not in host_physics and not parameters.keys() & NOISE.keys():
+        return backend
+    if backend == "envpool":
+        raise FedraxError(
+            f"environment.backend = 'envpool' cannot vary {id!r}, as environment.heterogeneity asks: EnvPool has "
+            "options, and neither physical parameters nor noise; set environment.backend=gymnasium, or remove "
+            "environment.heterogeneity"
+        )
+    return "gymnasium"
 
 
 def make_single(
@@ -78,10 +99,11 @@ def make_single(
     mission: bool = False,
     render_mode: str | None = None,
     parameters: Parameters | None = None,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> gymnasium.Env:
     """One copy by Gymnasium, observed and acted on as agents do, for films; arguments as in :func:`make_host`."""
-    described = describe_environment(id, native=False, mission=mission)
-    environment = _make(id, described.spaces, time_limit, parameters, render_mode=render_mode)
+    described = describe_environment(id, native=False, mission=mission, kwargs=kwargs)
+    environment = _make(id, described.spaces, time_limit, parameters, kwargs, render_mode=render_mode)
     actions = environment.action_space
     if isinstance(actions, gymnasium.spaces.Discrete) and actions.start != 0:
         first = int(actions.start)
@@ -95,19 +117,47 @@ def _make(
     spaces: Spaces,
     time_limit: int,
     parameters: Parameters | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     *,
     render_mode: str | None = None,
 ) -> gymnasium.Env:
     settings: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-    if is_minigrid(id):
-        environment = make_minigrid(id, spaces, time_limit, **settings)
-    else:
-        settings |= {"max_episode_steps": time_limit, "disable_env_checker": True}
-        if parameters is not None and id in host_physics:
-            environment = make_varied(id, parameters, **settings)
+    own = arguments_among(id, parameters or {})
+    arguments = given({**(kwargs or {}), **own})
+    try:
+        if is_minigrid(id):
+            environment = make_minigrid(id, spaces, time_limit, **settings, **arguments)
         else:
-            environment = gymnasium.make(id, **settings)
+            settings |= {"max_episode_steps": time_limit, "disable_env_checker": True}
+            if parameters is not None and id in host_physics:
+                environment = make_varied(id, parameters, arguments, **settings)
+            else:
+                environment = gymnasium.make(id, **settings, **arguments)
+    except FedraxError:
+        raise
+    except Exception as error:
+        raise cannot_make(id, arguments, error) from error
+    if own:
+        _check_alike(id, environment, spaces, own)
     return environment if parameters is None else with_noise(environment, parameters)
+
+
+def _check_alike(id: str, environment: gymnasium.Env, spaces: Spaces, own: Mapping[str, Any]) -> None:
+    """Refuses an agent's environment whose observations or actions have another form than the federation's.
+
+    Raises:
+        FedraxError: names the agent's arguments.
+    """
+    observation, action = environment.observation_space.shape, environment.action_space
+    count = int(action.n) if isinstance(action, gymnasium.spaces.Discrete) else None
+    expected = spaces.action.n if isinstance(spaces.action, Discrete) else None
+    if (observation, action.shape, count) != (spaces.observation.shape, spaces.action.shape, expected):
+        environment.close()
+        shown = ", ".join(f"{name} = {value!r}" for name, value in own.items())
+        raise FedraxError(
+            f"environment.heterogeneity makes environments of different forms: with {shown}, {id!r} has observations "
+            f"of shape {observation} and actions {action}, and all agents share one policy's; vary other arguments"
+        )
 
 
 class EnvPoolEnvironments(HostEnvironments):
@@ -117,9 +167,20 @@ class EnvPoolEnvironments(HostEnvironments):
     where Gymnasium reports both: EnvPool does not tell the two apart.
     """
 
-    def __init__(self, id: str, count: int, described: Description, time_limit: int, threads: int | None) -> None:
+    def __init__(
+        self,
+        id: str,
+        count: int,
+        described: Description,
+        time_limit: int,
+        threads: int | None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
-        self._settings = {"num_threads": threads or 0}
+        self._settings: dict[str, Any] = {"num_threads": threads or 0}
+        if options:
+            # EnvPool takes a whole number for a real one amiss.
+            self._settings |= {name: type(envpool_options(id)[name])(value) for name, value in options.items()}
         self._minigrid = is_minigrid(id)
         if not self._minigrid:
             self._settings["max_episode_steps"] = time_limit
@@ -194,12 +255,13 @@ class GymnasiumEnvironments(HostEnvironments):
         described: Description,
         time_limit: int,
         parameters: Sequence[Parameters] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if parameters is not None and len(parameters) != count:
             raise ValueError(f"{count} copies need as many sets of parameters, not {len(parameters)}")
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
         every: Sequence[Parameters | None] = [None] * count if parameters is None else parameters
-        makers = [partial(_make, id, self.spaces, time_limit, each) for each in every]
+        makers = [partial(_make, id, self.spaces, time_limit, each, kwargs) for each in every]
         self._environments = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         # Gymnasium's discrete actions may start elsewhere than at 0, ours never do.
         actions = self._environments.single_action_space

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 
+from fedrax.environments.constructor import Constructor, constructor_of, default_of, signature_of
 from fedrax.environments.host_noise import Noise
 from fedrax.environments.native import native_environments
 from fedrax.environments.noise import NOISE, check_noise
-from fedrax.errors import FedraxError
+from fedrax.errors import FedraxError, nearest
 
 Parameters = Mapping[str, float]
 """A host environment's parameters by name."""
@@ -36,30 +38,55 @@ class HostPhysics:
     """Parameters that are weights of the kinds of one thing, by what the thing is called."""
 
 
-def host_defaults(id: str) -> dict[str, float]:
-    """Default parameters of the host environment ``id``: its physics, where that can be varied, and no noise."""
-    physics = host_physics[id].defaults if id in host_physics else {}
-    return {**physics, **NOISE}
-
-
-def check_host_names(id: str, names: Iterable[str]) -> None:
-    """Refuses physical parameters where the host environment ``id`` has none that can be varied.
+def host_defaults(id: str, names: Iterable[str] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """Default parameters of the host environment ``id``: its physics, where that can be varied, and no noise.
 
     Args:
         id: the environment's id.
-        names: of all parameters that are given values, be it by a law.
+        names: of parameters that are given values, be it by a law; those that are neither physics nor noise are
+            arguments of the constructor.
+        kwargs: arguments that all copies are made with, which are the defaults of what they name.
 
     Raises:
-        FedraxError: names them, what can be varied, and the environments that have physical parameters.
+        FedraxError: a name that neither physics, nor noise, nor the constructor knows; or an argument without default.
     """
-    physical = sorted(set(names) - NOISE.keys())
-    if id in host_physics or not physical:
-        return
-    native = "set environment.native=true, or " if id in native_environments else ""
-    raise FedraxError(
-        f"environment.heterogeneity sets {', '.join(physical)}, and environment {id!r}, stepped by Gymnasium, has no "
-        f"physical parameters, only {', '.join(NOISE)}; {native}choose one of {', '.join(host_physics)}"
-    )
+    kwargs = kwargs or {}
+    physics = dict(host_physics[id].defaults) if id in host_physics else {}
+    known = varied_constructor(id)
+    own = sorted(set(names) - {*physics, *NOISE})
+    strange = [name for name in own if name not in known.arguments and not known.any_name]
+    if strange:
+        native = "; environment.native=true has others" if id in native_environments else ""
+        hint = nearest(strange[0], {*physics, *known.arguments})
+        raise FedraxError(
+            f"environment.heterogeneity sets {', '.join(strange)}{hint}, and "
+            f"environment {id!r}, stepped by Gymnasium, does not have that: its physical parameters are "
+            f"{', '.join(physics) or 'none'}, its constructor's arguments {known.listed}, and noise is set by "
+            f"{', '.join(NOISE)}{native}"
+        )
+    physics |= {name: kwargs[name] for name in physics.keys() & kwargs.keys()}
+    # EnvPool can vary arguments alone, so noise that nobody speaks of is not among the parameters then.
+    noise = {} if own and not physics and not set(names) & NOISE.keys() else NOISE
+    return {**physics, **noise, **{name: default_of(id, name, kwargs) for name in own}}
+
+
+def varied_constructor(id: str) -> Constructor:
+    """What ``id`` is made from where its parameters differ: that of its physics, where these can be varied."""
+    if id not in host_physics:
+        return constructor_of(id)
+    known = host_physics[id]
+    try:
+        signature = signature_of(load_env_creator(known.entry_point))
+    except (ImportError, gymnasium.error.Error):
+        return Constructor({}, any_name=False)
+    arguments = {**signature.arguments, **known.settings}
+    return Constructor({name: value for name, value in arguments.items() if name != "parameters"}, signature.any_name)
+
+
+def arguments_among(id: str, parameters: Parameters) -> dict[str, Any]:
+    """Those parameters that are arguments of the constructor rather than physics or noise."""
+    physics = host_physics[id].defaults if id in host_physics else {}
+    return {name: value for name, value in parameters.items() if name not in physics and name not in NOISE}
 
 
 def check_host_parameters(id: str, parameters: Parameters) -> None:
@@ -73,19 +100,33 @@ def check_host_parameters(id: str, parameters: Parameters) -> None:
     check_noise(parameters)
 
 
-def make_varied(id: str, parameters: Parameters, **settings: Any) -> gymnasium.Env:
+def make_varied(
+    id: str, parameters: Parameters, arguments: Mapping[str, Any] | None = None, **settings: Any
+) -> gymnasium.Env:
     """One copy of the host environment ``id`` with parameters of its own, without their noise.
 
     Args:
         id: a key of :data:`host_physics`.
         parameters: all of :func:`host_defaults`.
+        arguments: of the constructor; those that name physics are in ``parameters``.
         settings: Gymnasium's of ``make``.
+
+    Raises:
+        FedraxError: an argument that cannot be combined with physics of its own.
     """
     known = host_physics[id]
     physics = {name: float(parameters[name]) for name in known.defaults}
-    spec = dataclasses.replace(
-        gymnasium.spec(id), entry_point=known.entry_point, kwargs={**known.settings, "parameters": physics}
-    )
+    rest = {name: value for name, value in (arguments or {}).items() if name not in physics}
+    allowed = varied_constructor(id)
+    strange = [name for name in rest if name not in allowed.arguments]
+    if strange:
+        raise FedraxError(
+            f"environment.kwargs sets {', '.join(strange)}, which {id!r} does not take together with "
+            f"environment.heterogeneity; beside its physical parameters, {', '.join(physics)}, it takes "
+            f"{allowed.listed}"
+        )
+    kwargs = {**known.settings, **rest, "parameters": physics}
+    spec = dataclasses.replace(gymnasium.spec(id), entry_point=known.entry_point, kwargs=kwargs)
     return gymnasium.make(spec, **settings)
 
 
@@ -95,7 +136,7 @@ def with_noise(environment: gymnasium.Env, parameters: Parameters) -> gymnasium.
     Raises:
         FedraxError: its observations or actions are not such that noise can be added.
     """
-    noise = {name: float(parameters[name]) for name in NOISE}
+    noise = {name: float(parameters.get(name, 0.0)) for name in NOISE}
     return Noise(environment, **noise) if any(noise.values()) else environment
 
 

@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 
 from fedrax.environments.base import Box, Discrete, Spaces
+from fedrax.environments.constructor import cannot_make, check_kwargs, envpool_options, given
 from fedrax.environments.minigrid import is_minigrid, load_minigrid, minigrid_spaces, minigrid_time_limit
 from fedrax.environments.native import native_environments
 from fedrax.errors import FedraxError, nearest
@@ -26,25 +28,49 @@ EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
 class Description:
     """What must be known of an environment to configure a run."""
 
+    id: str
     spaces: Spaces
-    time_limit: int
-    """Steps after which the registered environment truncates."""
+    time_limit: int | None
+    """Steps after which the registered environment truncates; None where it has no limit."""
     native: bool
     """Whether it runs in JAX."""
+    render_modes: tuple[str, ...] = ()
+    """Of a host environment by Gymnasium."""
+
+    def horizon(self, *wanted: int | None) -> int:
+        """Steps after which an episode is cut: the first that is given of ``wanted``, but no more than the limit.
+
+        Raises:
+            FedraxError: none is given, and there is no limit.
+        """
+        asked = next((steps for steps in wanted if steps is not None), self.time_limit)
+        if asked is None:
+            raise FedraxError(
+                f"environment {self.id!r} has no time limit: set environment.horizon, the steps after which an episode "
+                "is cut, or register it with max_episode_steps"
+            )
+        return asked if self.time_limit is None else min(asked, self.time_limit)
 
 
 def describe_environment(
-    id: str, *, native: bool = True, backend: Backend = "auto", mission: bool = False
+    id: str,
+    *,
+    native: bool = True,
+    backend: Backend = "auto",
+    mission: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Description:
     """Spaces and time limit of the environment ``id``, native where ``native`` is set and it exists in JAX.
 
     A host environment is made once, in a fraction of a second, and freed. With ``mission``, the tokens of MiniGrid's
-    mission follow its image in the observation.
+    mission follow its image in the observation. ``kwargs`` are arguments of its constructor.
 
     Raises:
         FedraxError: an id nobody registered, spaces other than Box observations with Discrete or Box actions,
-            no time limit, a package that is not installed, or ``mission`` where there is none.
+            arguments that it does not take or lacks, a package that is not installed, or ``mission`` where there is
+            none.
     """
+    kwargs = kwargs or {}
     if native and id in native_environments:
         known = native_environments[id]
         if mission and not known.spaces.mission:
@@ -53,7 +79,13 @@ def describe_environment(
             raise FedraxError(
                 f"environment {id!r} tells no mission in JAX; set environment.native=false, or no mission"
             )
-        return Description(known.spaces, known.time_limit, native=True)
+        if kwargs:
+            raise FedraxError(
+                f"environment.kwargs sets {', '.join(kwargs)}, and environment {id!r} in JAX has no constructor "
+                "arguments: set environment.native=false, or its parameters by environment.heterogeneity "
+                f"({', '.join(known().physics()) or 'it has none'})"
+            )
+        return Description(id, known.spaces, known.time_limit, native=True)
     if is_minigrid(id):
         load_minigrid(id)
     elif id not in gymnasium.registry and id in native_environments:
@@ -66,16 +98,18 @@ def describe_environment(
             f"unknown environment {id!r}{nearest(id, known_ids)}: give the full id of an "
             "environment registered with Gymnasium; one of your own is registered by a file named in plugins"
         )
+    check_kwargs(id, kwargs)
     if backend == "envpool":
-        uses_envpool(id, backend)
-    spaces, limit = _host_spaces(id, backend, mission)
-    if limit is None:
-        raise FedraxError(f"environment {id!r} has no time limit; register it with max_episode_steps")
-    return Description(spaces, limit, native=False)
+        uses_envpool(id, backend, kwargs)
+    return _host_description(id, backend, mission, _Hashable(repr(sorted(kwargs.items())), kwargs))
 
 
-def uses_envpool(id: str, backend: Backend) -> bool:
-    """Whether EnvPool steps ``id``; under ``auto`` it does so where it is installed and has the id.
+def uses_envpool(id: str, backend: Backend, arguments: Mapping[str, Any] | None = None) -> bool:
+    """Whether EnvPool steps ``id``; under ``auto`` it does so where it is installed and has the id, and its options.
+
+    Args:
+        arguments: of the constructor, which all must be EnvPool's options too. MiniGrid's never are: EnvPool lists the
+            options of all its mazes for each.
 
     Raises:
         FedraxError: it is asked for by name and cannot.
@@ -91,51 +125,81 @@ def uses_envpool(id: str, backend: Backend) -> bool:
     import envpool
 
     if id in envpool.list_all_envs():
-        return True
+        options = envpool_options(id) if arguments and not is_minigrid(id) else {}
+        strange = [name for name, value in (arguments or {}).items() if not _is_option(value, options.get(name))]
+        if strange and backend == "envpool":
+            raise FedraxError(
+                f"EnvPool cannot make {id!r} with {', '.join(strange)}: its options are "
+                f"{', '.join(options) or 'none'}; set environment.backend=gymnasium"
+            )
+        return not strange
     if backend == "envpool":
         raise FedraxError(f"EnvPool has no environment {id!r}; set environment.backend=auto")
     return False
 
 
+def _is_option(value: Any, default: bool | int | float | None) -> bool:
+    """Whether EnvPool takes the value for an option with this default; None, there is no such option."""
+    if default is None or not isinstance(value, (bool, int, float)):
+        return False
+    return isinstance(default, bool) == isinstance(value, bool) and (
+        isinstance(default, float) or float(value).is_integer()
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hashable:
+    """Arguments as a key of a cache."""
+
+    text: str
+    arguments: Mapping[str, Any] = dataclasses.field(compare=False)
+
+
 @functools.cache
-def _host_spaces(id: str, backend: Backend, mission: bool) -> tuple[Spaces, int | None]:
+def _host_description(id: str, backend: Backend, mission: bool, given_arguments: _Hashable) -> Description:
     """Gymnasium's spaces and time limit, or EnvPool's where Gymnasium lacks a package that EnvPool does without.
 
     Gymnasium's come first because EnvPool reports false observation bounds for some ids (LunarLander).
     """
+    kwargs = given_arguments.arguments
     limit = gymnasium.registry[id].max_episode_steps
+    modes: tuple[str, ...] = ()
     try:
-        environment = gymnasium.make(id, disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError) as error:
-        if not uses_envpool(id, backend):
-            raise _cannot_make(id, error) from None
+        environment = gymnasium.make(id, disable_env_checker=True, **given(kwargs))
+    except Exception as error:
+        missing = isinstance(error, (gymnasium.error.Error, ImportError))
+        if not missing or not uses_envpool(id, backend, kwargs):
+            raise _cannot_make(id, kwargs, error) from error
         import envpool
 
-        spec = envpool.make_spec(id)
+        spec = envpool.make_spec(id, **kwargs)
         spaces = spec.gymnasium_observation_space, spec.gymnasium_action_space
         limit = limit or spec.config.max_episode_steps
     else:
         with contextlib.closing(environment):
             spaces = environment.observation_space, environment.action_space
+            modes = tuple(environment.metadata.get("render_modes") or ())
             if limit is None and is_minigrid(id):
                 limit = minigrid_time_limit(environment)
     if is_minigrid(id):
-        return minigrid_spaces(id, *spaces, mission=mission), limit
-    return _spaces(id, *spaces), limit
+        known = minigrid_spaces(id, *spaces, mission=mission)
+    else:
+        known = _spaces(id, *spaces)
+    return Description(id, known, limit, native=False, render_modes=modes)
 
 
 def _no_mission(id: str) -> FedraxError:
     return FedraxError(f"environment {id!r} has no mission; only those of MiniGrid and BabyAI do")
 
 
-def _cannot_make(id: str, error: Exception) -> FedraxError:
+def _cannot_make(id: str, kwargs: Mapping[str, Any], error: Exception) -> FedraxError:
     """The error for an environment that Gymnasium knows and cannot make."""
     missing = isinstance(error, (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError))
     module = str(gymnasium.registry[id].entry_point)
     extra = next((extra for prefix, extra in EXTRAS.items() if module.startswith(prefix)), None)
     if missing and extra is not None:
         return FedraxError(f'environment {id!r} needs a package that is not installed: pip install "fedrax[{extra}]"')
-    return FedraxError(f"environment {id!r} cannot be made: {' '.join(str(error).split())}")
+    return cannot_make(id, kwargs, error)
 
 
 def _spaces(id: str, observation: object, action: object) -> Spaces:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,8 +14,11 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
+from fedrax.environments.base import NativeEnvironment
 from fedrax.environments.host import make_single
 from fedrax.environments.native import native_environments
+from fedrax.environments.registry import describe_environment
+from fedrax.errors import FedraxError
 from fedrax.records.video import write_video
 from fedrax.runtime.base import Simulation
 from fedrax.runtime.draws import make_environment, physics_draws, runs_native
@@ -21,6 +26,9 @@ from fedrax.seeds import derive, host_seeds
 
 FRAMES_PER_SECOND = 50
 """Of a host environment that does not say."""
+
+MODE = "rgb_array"
+"""Gymnasium's render mode whose pictures are arrays."""
 
 Act = Callable[[Array, PRNGKeyArray], Array]
 
@@ -46,13 +54,15 @@ def film(
         episodes: number of episodes, one after the other.
         formats: ``mp4``, ``gif`` or both.
     """
+    check_picture(config)
     act = jax.jit(_actor(config, simulation, params))
     if runs_native(config):
         rate = native_environments[config.environment.id].frames_per_second
         frames = list(_native_frames(config, simulation, act, agent, episodes))
     else:
         rate = int(gymnasium.spec(config.environment.id).kwargs.get("render_fps", FRAMES_PER_SECOND))
-        frames = list(_host_frames(config, simulation, act, agent, episodes))
+        with _without_display():
+            frames = list(_host_frames(config, simulation, act, agent, episodes))
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix in formats:
@@ -62,6 +72,38 @@ def film(
         write_video(frames[::step], path, fps=rate / step)
         paths.append(path)
     return paths
+
+
+def check_picture(config: Config) -> None:
+    """Refuses a run whose environment has no picture, before anything is stepped or trained.
+
+    Raises:
+        FedraxError: names the environment, and what it lacks.
+    """
+    settings = config.environment
+    if runs_native(config):
+        if native_environments[settings.id].draw is NativeEnvironment.draw:
+            raise FedraxError(f"environment {settings.id!r} in JAX has no picture: its class has no method draw")
+        return
+    described = describe_environment(settings.id, native=False, mission=settings.mission, kwargs=settings.kwargs)
+    if MODE not in described.render_modes:
+        modes = ", ".join(map(repr, described.render_modes)) or "none"
+        raise FedraxError(
+            f"environment {settings.id!r} has no picture: a video needs the render mode {MODE!r} among its "
+            f"metadata's render_modes, which are {modes}"
+        )
+
+
+@contextlib.contextmanager
+def _without_display() -> Iterator[None]:
+    """Has Pygame draw into memory: it would look for a display, and complain where there is none."""
+    ours = {name: "dummy" for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER") if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
 
 
 def _actor(config: Config, simulation: Simulation, params: PyTree) -> Act:
@@ -99,8 +141,9 @@ def _host_frames(config: Config, simulation: Simulation, act: Act, agent: int, e
         settings.id,
         simulation.evaluation_horizon,
         mission=settings.mission,
-        render_mode="rgb_array",
+        render_mode=MODE,
         parameters=draws[agent] if draws else None,
+        kwargs=settings.kwargs,
     )
     try:
         for seed in host_seeds((episodes,), config.evaluation.seed, "evaluation"):

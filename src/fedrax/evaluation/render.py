@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ import jax
 
 from fedrax.api import Run
 from fedrax.errors import FedraxError
-from fedrax.evaluation.films import film
+from fedrax.evaluation.films import check_picture, film
 from fedrax.runtime.make import make_simulation
 
 
@@ -22,12 +22,14 @@ def render(
     agent: int = 0,
     formats: Sequence[str] = ("mp4", "gif"),
     out: Path | None = None,
+    plugins: Iterable[str] = (),
 ) -> list[Path]:
     """Films episodes of the first seed's policy, or that of one ``agent``, in the agent's environment.
 
-    Returns the files; initial states are those of the run's evaluations.
+    Returns the files; initial states are those of the run's evaluations. ``plugins`` as in :func:`fedrax.load`.
     """
-    loaded = Run(run)
+    loaded = Run(run, plugins=plugins)
+    check_picture(loaded.config)
     agents = loaded.config.federation.agents
     if episodes < 1:
         raise FedraxError(f"episodes = {episodes} is not allowed: it must be at least 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ def reason(error: OSError) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``; what the block writes there replaces ``path`` if the block ends well.
 
-    The replacement survives a power cut. When the block fails, the temporary file is removed and ``path`` is
-    as it was. The temporary name is always the same, so a killed process leaves at most one, which the next
-    write to ``path`` uses up.
+    The file gets the mode that any new file in the folder gets, whoever wrote it. The replacement survives a
+    power cut. When the block fails, the temporary file is removed and ``path`` is as it was. The temporary name is
+    always the same, so a killed process leaves at most one, which the next write to ``path`` uses up.
 
     Raises:
         FedraxError: the operating system refused (disk full, no permission ...).
@@ -31,7 +32,11 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         yield temporary
+        # What the block uses may have made a file of its own there, which only its owner may read.
+        os.chmod(temporary, mode)
         _flush_to_disk(temporary)
         os.replace(temporary, path)
         # The rename itself is durable only once the folder is.

@@ -11,6 +11,7 @@ from typing import Any
 from fedrax.config import Config, resolve
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
+from fedrax.plugins import short_name
 from fedrax.records.checkpoint import latest_round
 from fedrax.records.files import write_json
 from fedrax.records.manifest import read_manifest
@@ -42,7 +43,9 @@ def leaves(config: Config) -> dict[str, Any]:
             else:
                 yield f"{prefix}{key}", value
 
-    return dict(walk(config.model_dump(mode="json"), ""))
+    # A plugin is the same wherever it lies.
+    plugins = [short_name(plugin) for plugin in config.plugins]
+    return dict(walk({**config.model_dump(mode="json"), "plugins": plugins}, ""))
 
 
 def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
@@ -56,7 +59,11 @@ def changeable(config: Config) -> tuple[str, ...]:
     """The keys that may change while this run goes on."""
     settings = config.environment
     native = describe_environment(
-        settings.id, native=settings.native, backend=settings.backend, mission=settings.mission
+        settings.id,
+        native=settings.native,
+        backend=settings.backend,
+        mission=settings.mission,
+        kwargs=settings.kwargs,
     ).native
     return tuple(key for key in CHANGEABLE if native or key != RESTARTS)
 

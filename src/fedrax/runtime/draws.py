@@ -9,7 +9,7 @@ from fedrax.config import Config
 from fedrax.environments.base import NativeEnvironment
 from fedrax.environments.divergence import environment_divergence
 from fedrax.environments.heterogeneity import draw, drawn_names
-from fedrax.environments.host_parameters import check_host_names, check_host_parameters, host_defaults, host_physics
+from fedrax.environments.host_parameters import check_host_parameters, host_defaults, host_physics
 from fedrax.environments.laws import law_draws
 from fedrax.environments.native import native_environments
 from fedrax.environments.native_noise import with_noise
@@ -59,7 +59,7 @@ def divergence(config: Config) -> dict[str, float]:
     draws = all_draws(config)
     if not draws:
         return {}
-    defaults, _ = _parameters(config)
+    defaults, _ = default_parameters(config)
     known = None if runs_native(config) else host_physics.get(config.environment.id)
     each = [environment_divergence(sites, defaults, known.mixtures if known else {}) for sites in draws]
     names = dict.fromkeys(name for one in each for name in one)
@@ -93,7 +93,7 @@ def _draws(config: Config, agents: int, position: int) -> list[dict[str, float]]
     """The parameters of so many agents' environments, checked."""
     settings = config.environment
     number = position % settings.draws
-    own, check = _parameters(config)
+    own, check = default_parameters(config)
     # Noise may be named for every environment, but a native one whose table does not name it has no such parameter.
     draws = draw(settings.heterogeneity, {**own, **NOISE}, agents, config.seed, settings.id, number)
     draws = [{name: values[name] for name in own} for values in draws]
@@ -102,14 +102,18 @@ def _draws(config: Config, agents: int, position: int) -> list[dict[str, float]]
     return draws
 
 
-def _parameters(config: Config) -> tuple[dict[str, float], Callable[[Mapping[str, float]], None]]:
-    """The parameters of the run's environments with their defaults, and what refuses values that make none."""
+def default_parameters(config: Config) -> tuple[dict[str, float], Callable[[Mapping[str, float]], None]]:
+    """The parameters of the run's environments with their defaults, and what refuses values that make none.
+
+    Raises:
+        FedraxError: the table names what the environment does not have.
+    """
     if runs_native(config):
         environment = make_environment(config)
         return environment.physics(), environment.check
     settings = config.environment
-    check_host_names(settings.id, drawn_names(settings.heterogeneity, settings.id))
-    return host_defaults(settings.id), partial(check_host_parameters, settings.id)
+    defaults = host_defaults(settings.id, drawn_names(settings.heterogeneity, settings.id), settings.kwargs)
+    return defaults, partial(check_host_parameters, settings.id)
 
 
 def same_environments(config: Config) -> FedraxError:

@@ -16,12 +16,13 @@ from fedrax.environments.base import Episodes, Experience, HostEnvironments
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_joined import JoinedEnvironments
-from fedrax.environments.host_parameters import Parameters, host_defaults
+from fedrax.environments.host_parameters import Parameters
 from fedrax.environments.host_steps import HostStepCollector
+from fedrax.environments.registry import Description
 from fedrax.federation import Federation, Roster, State
 from fedrax.learners.base import Clock
 from fedrax.runtime.base import Simulation, summed_reports, with_reference
-from fedrax.runtime.draws import same_environments, unseen_draws
+from fedrax.runtime.draws import default_parameters, same_environments, unseen_draws
 from fedrax.runtime.mapping import agents_side_by_side
 from fedrax.runtime.programs import Decider, Programs, joined, put_rows, stack, unstack
 from fedrax.seeds import derive, host_seeds
@@ -43,15 +44,15 @@ class HostSimulation(Simulation):
         self,
         config: Config,
         federation: Federation,
-        time_limit: int,
+        described: Description,
         draws: Sequence[Sequence[Parameters]] = (),
         *,
         agents: bool = True,
     ) -> None:
         super().__init__(config, federation)
         self.draws = draws
-        self.training_horizon = min(config.environment.horizon or time_limit, time_limit)
-        self.evaluation_horizon = min(config.evaluation.horizon or self.training_horizon, time_limit)
+        self.training_horizon = described.horizon(config.environment.horizon)
+        self.evaluation_horizon = described.horizon(config.evaluation.horizon, self.training_horizon)
         self.sites = [Site(self, position, seed, agents=agents) for position, seed in enumerate(config.all_seeds)]
         copies = self.copies if federation.learner.steps is not None else federation.strategy.max_episodes
         steps = copies * (federation.learner.steps or self.training_horizon)
@@ -160,7 +161,7 @@ class HostSimulation(Simulation):
         settings = self.config.environment
         if self.draws and parameters is None:
             # One engine for all of a run's environments: EnvPool's numbers are not quite Gymnasium's.
-            parameters = [host_defaults(settings.id)] * count
+            parameters = [default_parameters(self.config)[0]] * count
         return make_host(
             settings.id,
             count,
@@ -169,6 +170,7 @@ class HostSimulation(Simulation):
             max_episode_steps=horizon,
             mission=settings.mission,
             parameters=parameters,
+            kwargs=settings.kwargs,
         )
 
     def _round(self, site: Site, state: State, index: int) -> tuple[State, dict[str, Any]]:

@@ -10,6 +10,7 @@ from fedrax.config import Config
 from fedrax.environments.base import Spaces, stack_physics
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
+from fedrax.evaluation.films import check_picture
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.runtime.base import Simulation
@@ -28,8 +29,14 @@ def make_simulation(config: Config, *, agents: bool = True) -> Simulation:
     """
     settings = config.environment
     described = describe_environment(
-        settings.id, native=settings.native, backend=settings.backend, mission=settings.mission
+        settings.id,
+        native=settings.native,
+        backend=settings.backend,
+        mission=settings.mission,
+        kwargs=settings.kwargs,
     )
+    if config.video.every is not None:
+        check_picture(config)
     federation = make_federation(config, described.spaces)
     draws = all_draws(config)
     if described.native:
@@ -39,7 +46,7 @@ def make_simulation(config: Config, *, agents: bool = True) -> Simulation:
         return NativeSimulation(config, federation, environment, stack_physics(draws) if draws else None)
     from fedrax.runtime.host import HostSimulation
 
-    return HostSimulation(config, federation, described.time_limit, draws, agents=agents)
+    return HostSimulation(config, federation, described, draws, agents=agents)
 
 
 def make_federation(config: Config, spaces: Spaces) -> Federation:

@@ -22,7 +22,8 @@ A sweep is a TOML file::
     "learner.learning_rate" = [1e-3, 3e-3]
 
 Later layers win: ``[set]``, the setup, the grid. A grid's combinations are named after their values:
-``robust,learner.learning_rate=0.001``. A preset's path is looked up beside the file first.
+``robust,learner.learning_rate=0.001``. A preset's path is looked up beside the file first, and so are plugins and the
+module before an environment's id.
 
 The experiment files of RLHF-And-Friends/FedRL (``{"num_runs": 5, "setups": {NAME: {FLAG: VALUE}}}``, ending in
 ``.json``) are read too; :data:`fedrax.sweep.flags.FLAGS` says what each flag becomes.

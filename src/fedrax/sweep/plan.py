@@ -14,6 +14,7 @@ from typing import Any
 
 from fedrax.config import Config, parse_override, presets, resolve
 from fedrax.errors import FedraxError, unknown
+from fedrax.plugins import located_in
 from fedrax.records.files import reason
 from fedrax.sweep.flags import translate
 
@@ -193,7 +194,15 @@ def _setup(file: Path, name: str, preset: Any, overrides: list[str], taken: list
         if clash:
             raise FedraxError(f"setup {name!r} sets {clash.pop()}: a sweep's seeds are those at the top of its file")
     beside = file.parent / str(preset)
-    return Setup(name, str(beside) if preset not in presets() and beside.is_file() else str(preset), tuple(overrides))
+    source = str(beside) if preset not in presets() and beside.is_file() else str(preset)
+    return Setup(name, source, tuple(_located(text, file.parent) for text in overrides))
+
+
+def _located(override: str, folder: Path) -> str:
+    """The override with the plugins that it names beside the sweep's file, as any process finds them."""
+    before = parse_override(override)
+    after = located_in(before, folder)
+    return override if after == before else "".join(_override(key, value) for key, value in after.items())
 
 
 def _resolved(setup: Setup) -> Config:

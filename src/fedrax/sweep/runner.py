@@ -63,7 +63,8 @@ def command_of(task: Task) -> list[str]:
     """The command line of a task's next attempt: train, or resume what an earlier attempt began."""
     fedrax, job = [sys.executable, "-m", "fedrax.cli"], task.job
     if task.started:
-        return [*fedrax, "resume", str(job.directory), "--quiet"]
+        moved = [word for plugin in job.config.plugins for word in ("--plugins", plugin)]
+        return [*fedrax, "resume", str(job.directory), "--quiet", *moved]
     return [*fedrax, "train", job.setup.preset, *job.overrides, "--out", str(job.directory), "--quiet"]
 
 

@@ -143,7 +143,7 @@ def _fraction(row: Mapping[str, Any], config: Config) -> float:
 def _check_unchanged(job: Job) -> None:
     """Refuses a directory whose run is not the one that would be trained there now."""
     try:
-        there = resolve(RunDirectory(job.directory).config)
+        there = resolve(RunDirectory(job.directory).config, plugins=job.config.plugins)
     except FedraxError as error:
         raise FedraxError(f"{job.name}: {error}; move {job.directory} away") from None
     for key, (before, now) in differences(there, job.config).items():

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--socket", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--agent", type=int)
-    parser.add_argument("--plugins", action="store_true")
+    parser.add_argument("--plugins", action="append", default=[])
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -36,6 +36,6 @@ def node_command(config: Config, place: Place, folder: Path, agent: int) -> list
     """One node, as at a site of its own."""
     command = [sys.executable, "-m", "fedrax.cli", "node", "--superlink", place.address, "--agent", str(agent)]
     command += ["--data", str(folder / f"node-{agent}")]
-    if config.plugins:
-        command += ["--plugins"]
+    for plugin in config.plugins:
+        command += ["--plugins", plugin]
     return [*command, "--fast"] if config.runtime.fast else command

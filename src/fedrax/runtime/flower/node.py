@@ -28,7 +28,7 @@ def run_node(
     key: Path | None = None,
     agent: int | None = None,
     overrides: Sequence[str] = (),
-    plugins: bool = False,
+    plugins: Sequence[str] = (),
     fast: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -40,7 +40,7 @@ def run_node(
         key: the node's private key, which an authenticating SuperLink asks for.
         agent: the place it asks for; unset, the server chooses.
         overrides: ``environment.KEY=VALUE``, what is different at this site.
-        plugins: import the modules that the server's configuration names.
+        plugins: files and modules that stand for those of the same name in the server's configuration.
         fast: take letters as soon as they come, by means internal to Flower.
         say: told what people should know.
 
@@ -88,12 +88,16 @@ def run_node(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def home_command(socket: Path, data: Path, agent: int | None, overrides: Sequence[str], *, plugins: bool) -> list[str]:
+def home_command(
+    socket: Path, data: Path, agent: int | None, overrides: Sequence[str], *, plugins: Sequence[str]
+) -> list[str]:
     """The process that the agent lives in."""
     command = [sys.executable, "-m", "fedrax.runtime.flower.home", "--socket", str(socket), "--data", str(data)]
     if agent is not None:
         command += ["--agent", str(agent)]
-    return [*command, *(["--plugins"] if plugins else []), *overrides]
+    for plugin in plugins:
+        command += ["--plugins", plugin]
+    return [*command, *overrides]
 
 
 def supernode_command(place: Place, socket: Path, port: int, key: Path | None, *, fast: bool) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from fedrax.api import default_directory
+from fedrax.api import default_directory, move_plugins
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.lock import held, holder
@@ -43,8 +43,16 @@ CONNECTION = "fedrax"
 """What Flower's configuration calls the SuperLink."""
 
 
-def prepared(source: str | Path | Mapping[str, Any], overrides: Iterable[str], out: Path | None) -> RunDirectory:
+def prepared(
+    source: str | Path | Mapping[str, Any],
+    overrides: Iterable[str],
+    out: Path | None,
+    *,
+    plugins: Iterable[str] = (),
+) -> RunDirectory:
     """The run's directory with its configuration in it: a new one, or the one in ``out`` that is to be resumed.
+
+    ``plugins`` are more of them; those of a run that goes on are now where these say.
 
     Raises:
         FedraxError: a configuration that cannot run on nodes, a directory that cannot be used, or overrides that would
@@ -53,9 +61,10 @@ def prepared(source: str | Path | Mapping[str, Any], overrides: Iterable[str], o
     if out is not None and (out / "config.toml").is_file():
         directory = RunDirectory.open(out)
         with held(directory.path):
+            move_plugins(directory, plugins)
             continued(directory, overrides)
         return directory
-    config = resolve(source, [*overrides, "runtime=flower"])
+    config = resolve(source, [*overrides, "runtime=flower"], plugins=plugins)
     simulation = make_simulation(config, agents=False)
     simulation.close()
     check_remote(config, simulation.federation)

@@ -20,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fedrax.config import Config, merge, parse_override, resolve
+from fedrax.config import Config, parse_override, resolve
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
+from fedrax.layers import merge_settings
+from fedrax.plugins import short_name
 from fedrax.records.checkpoint import latest_round, load_checkpoint, save_checkpoint
 from fedrax.records.files import read_json, write_atomic, write_json
 from fedrax.runtime.remote.arrays import form, packed, packed_size, unpacked
@@ -50,18 +52,18 @@ class Resident:
     """The agent of one node, in every run it takes part in, one at a time."""
 
     def __init__(
-        self, folder: Path, *, overrides: Sequence[str] = (), agent: int | None = None, plugins: bool = False
+        self, folder: Path, *, overrides: Sequence[str] = (), agent: int | None = None, plugins: Sequence[str] = ()
     ) -> None:
         """Args:
         folder: where the node's name and its agent's state are kept.
         overrides: ``environment...=value``, what differs at this site from what the server says.
         agent: the place in the federation it asks for; unset, the server chooses.
-        plugins: whether to import the Python modules that the server's configuration names.
+        plugins: the only plugins that this node imports, which stand for the server's of the same name.
 
         Raises:
             FedraxError: overrides of anything but the environment.
         """
-        self.folder, self.overrides, self.wanted, self.plugins = folder, list(overrides), agent, plugins
+        self.folder, self.overrides, self.wanted, self.plugins = folder, list(overrides), agent, list(plugins)
         check_overrides(overrides)
         self.name = self._name()
         self.stay: Stay | None = None
@@ -118,12 +120,16 @@ class Resident:
 
     def _settle(self, run: str, text: str) -> Stay:
         """Takes part in a run with this configuration, and in no other any more."""
-        table = tomllib.loads(text)
-        if table.get("plugins") and not self.plugins:
+        # Plugins are code: what the server names is imported only from where this node's owner says.
+        table = merge_settings([tomllib.loads(text)])
+        own = {short_name(plugin) for plugin in self.plugins}
+        missing = [plugin for plugin in table.pop("plugins") if short_name(plugin) not in own]
+        if missing:
             raise FedraxError(
-                "the run needs plugins, which are code: start the node with --plugins if you trust the server"
+                f"the run needs the plugins {', '.join(missing)}, which are code: start the node with --plugins FILE, "
+                "this site's own copy, for each that you trust"
             )
-        config = resolve(merge([table, *(parse_override(override) for override in self.overrides)]))
+        config = resolve(table, self.overrides, plugins=self.plugins)
         if self.stay is not None:
             self.stay.close()
         folder = self.folder / "runs" / run

@@ -1,0 +1,66 @@
+"""Layers of a configuration's tables as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fedrax.environments.laws import laws
+from fedrax.plugins import plugins_of, split_id
+from fedrax.registry import options_of
+
+
+def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Tables merged key by key, later layers winning."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            merged[key] = merge([below, value]) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def merge_settings(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The layers' plain settings as one table.
+
+    Plugins add up, and a module before the environment's id is one of them; heterogeneity as in
+    :func:`merge_heterogeneity`.
+    """
+    layers = list(layers)
+    merged = merge(layers)
+    merged["plugins"] = [plugin for layer in layers for plugin in plugins_of(layer)]
+    if not isinstance(merged.get("environment"), Mapping):
+        return merged
+    environment = merged["environment"] = dict(merged["environment"])
+    module, id = split_id(str(environment.get("id", "")))
+    if module:
+        merged["plugins"].append(module)
+        environment["id"] = id
+    environments = [layer["environment"] for layer in layers if isinstance(layer.get("environment"), Mapping)]
+    tables = [table["heterogeneity"] for table in environments if "heterogeneity" in table]
+    if tables:
+        environment["heterogeneity"] = merge_heterogeneity(tables)
+    return merged
+
+
+def merge_heterogeneity(tables: Iterable[Any]) -> Any:
+    """The heterogeneity tables of several layers as one.
+
+    ``"none"`` in place of a table removes what earlier layers said. A layer that names a law, or ``law = "none"``,
+    removes an earlier layer's law together with its options, which mean nothing without it.
+    """
+    merged: dict[str, Any] = {}
+    for table in tables:
+        if not isinstance(table, Mapping):
+            if table != "none":
+                return table  # The configuration's model refuses it.
+            merged = {}
+            continue
+        earlier = merged.get("law")
+        if earlier is not None and table.get("law", earlier) != earlier:
+            dropped = {"law", *(options_of(laws[earlier]) if earlier in laws else ())}
+            merged = {key: value for key, value in merged.items() if key not in dropped}
+        merged = merge([merged, table])
+        if merged.get("law") == "none":
+            del merged["law"]
+    return merged
