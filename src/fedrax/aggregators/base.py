@@ -29,6 +29,9 @@ class Aggregator(eqx.Module):
     """A rule ``[n, d] -> [d]`` that tolerates a stated number of Byzantine agents."""
 
     name: ClassVar[str]
+    rejects: ClassVar[bool] = False
+    """Whether it may leave out the vectors of agents that are present: only of such a rule has a filter's precision
+    and recall a meaning."""
 
     tolerated: int | None = option(
         None,

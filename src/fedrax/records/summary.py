@@ -34,7 +34,7 @@ def write_summary(rundir: RunDirectory, summary: Mapping[str, Any]) -> None:
     """Writes ``summary.json``: scalars with one seed, lists in the order of ``seeds`` with several.
 
     Numbers that are not finite (a run without evaluation has no return) become ``null``; further keys are
-    kept.
+    kept, such as ``by_seed``: the returns of each of several seeds, by seed.
 
     Raises:
         FedraxError: a key of :data:`KEYS` is missing, or the file cannot be written.
