@@ -1,6 +1,7 @@
 """Where policies are evaluated: everybody's in every agent's environment where these differ."""
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from fedrax.config import resolve
 from fedrax.environments.native.pendulum import Pendulum
 from fedrax.environments.native_collector import episode_returns
 from fedrax.errors import FedraxError
+from fedrax.runtime.counters import Counters
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.pairs import choose_pairs, full_pairs, scores
 
@@ -128,6 +130,14 @@ def test_own_and_registered_are_there_on_request(run, capsys):
 def test_rounds_without_an_evaluation_record_none(run):
     first = run.metrics()[0]
     assert not {"return", "return_worst", "agent_returns", "agent_own_returns", "episode_length"} & set(first)
+
+
+def test_what_a_checkpoint_does_not_know_yet_is_not_a_number():
+    """JSON has no NaN, and a run without agents to tell apart never has a worst one."""
+    restored = Counters(rounds=3, final_return=None, best_return=None, final_worst=None)
+    assert all(math.isnan(value) for value in (restored.final_return, restored.best_return, restored.final_worst))
+    restored.note({"return": 2.0, "episode_length": 1.0})
+    assert (restored.final_return, restored.best_return) == (2.0, 2.0)
 
 
 HETEROGENEOUS = "environment.heterogeneity.m=[0.5, 1.0, 2.0]"

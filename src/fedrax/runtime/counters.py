@@ -40,6 +40,12 @@ class Counters:
     final_worst: float = math.nan
     """The worst agent's return in the last evaluation; NaN where agents were not evaluated one by one."""
 
+    def __post_init__(self) -> None:
+        # A checkpoint's JSON has no NaN: what was not known yet was written as null.
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) is None:
+                setattr(self, field.name, math.nan)
+
     def row(
         self,
         seed: int,
