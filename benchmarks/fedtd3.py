@@ -8,6 +8,8 @@
     python benchmarks/fedtd3.py pendulum --width 64 --variants     # of SCCD's settings, on the two hardest draws
 
 Seeds take the five published draws of the agents' environments in turn; the mean over a seed's agents is one score.
+All setups are tested by one measure, the published one: each agent's policy (its own, the shared or the pooled one) in
+that agent's environment (evaluation.environments=own, as the presets say).
 Intervals are over seeds within the draws where every draw has several, and over draws otherwise. All setups share the
 draws, the learner, the environment steps and the evaluation. Every run is tested over 100 episodes for each agent and
 recorded in benchmarks/results/fedtd3_<environment>_<what>.json as soon as it ends; what is recorded there is not

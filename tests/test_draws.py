@@ -24,7 +24,7 @@ SMALL = [
     "budget.rounds=2",
     "checkpoint.every=2",
     "evaluation.episodes=2",
-    "evaluation.per_agent=true",
+    "evaluation.environments=own",
 ]
 NATIVE = [
     "environment=Pendulum-v1",

@@ -114,9 +114,12 @@ def by_hand(simulation, policy, parameters, seed):
 
 def test_every_policy_in_every_environment(landers):
     across = landers.evaluate_across(episodes=2, evaluation_seed=5)[0]
-    own = landers.evaluate(episodes=2, evaluation_seed=5)[0]
+    own = landers.evaluate(episodes=2, evaluation_seed=5, environments="own")[0]
+    everywhere = landers.evaluate(episodes=8, evaluation_seed=5)[0]
     assert across.returns.shape == across.lengths.shape == (4, 4, 2)
     np.testing.assert_allclose(own.returns, across.returns[range(4), range(4)], rtol=1e-3)
+    np.testing.assert_allclose(everywhere.returns, across.returns, rtol=1e-3)
+    np.testing.assert_allclose(everywhere.own, own.returns, rtol=1e-3)
     params, simulation = landers.policies("last")[0], make_simulation(landers.config)
     for policy, site in ((0, 1), (3, 2)):
         chosen = jax.tree.map(lambda x, policy=policy: x[policy], params)
@@ -129,14 +132,14 @@ def test_a_shared_policy_is_evaluated_where_it_is_asked_for():
     """In the registered environment, in every agent's, in all of them against each other."""
     pytest.importorskip("Box2D")
     common, each = (
-        simulate(*GRAVITY, *PPO, "strategy=fedavg", f"evaluation.per_agent={per_agent}")
-        for per_agent in ("false", "true")
+        simulate(*GRAVITY, *PPO, "strategy=fedavg", f"evaluation.environments={where}")
+        for where in ("registered", "own")
     )
     state = jax.tree.map(lambda x: x[0], common.init())
     policy = common.federation.output(state.server, state.agents)
-    registered, _ = common.evaluate(policy, episodes=2, seed=5)
-    per_agent, _ = each.evaluate(policy, episodes=2, seed=5)
-    across, _ = each.evaluate_across(policy, episodes=2, seed=5)
+    registered = common.evaluate(policy, episodes=2, seed=5).returns
+    per_agent = each.evaluate(policy, episodes=2, seed=5).returns
+    across = each.evaluate_across(policy, episodes=2, seed=5).returns
     assert per_agent.shape == (4, 2)
     assert across.shape == (1, 4, 2)
     np.testing.assert_allclose(registered, by_hand(each, policy, None, 5), rtol=1e-3)
@@ -171,7 +174,7 @@ def test_unseen_environments_are_further_draws():
     assert len({draw["action_noise_std"] for draw in [*seen, *more]}) == 7
     state = jax.tree.map(lambda x: x[0], simulation.init())
     policy = simulation.federation.output(state.server, state.agents)
-    returns, _ = simulation.evaluate_across(policy, episodes=2, seed=1, unseen=3)
+    returns = simulation.evaluate_across(policy, episodes=2, seed=1, unseen=3).returns
     assert returns.shape == (1, 3, 2)
     assert len(np.unique(returns)) == 6
     simulation.close()
@@ -187,7 +190,7 @@ def test_a_law_draws_unseen_host_environments():
     assert unseen_draws(simulation.config, 3) == physics_draws(more)[2:]
     state = jax.tree.map(lambda x: x[0], simulation.init())
     policy = simulation.federation.output(state.server, state.agents)
-    returns, _ = simulation.evaluate_across(policy, episodes=1, seed=1, unseen=3)
+    returns = simulation.evaluate_across(policy, episodes=1, seed=1, unseen=3).returns
     assert returns.shape == (1, 3, 1)
     assert len(np.unique(returns)) == 3
     simulation.close()

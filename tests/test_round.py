@@ -7,6 +7,7 @@ import pytest
 
 from fedrax.attacks.base import Attack, attacks, replace_rows
 from fedrax.config import resolve
+from fedrax.federation import Exchange, Roster, round_metrics
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.mapping import map_in_batches
 
@@ -135,3 +136,31 @@ def test_every_strategy_runs(strategy, agents):
     ((state, _),) = simulation.advance(simulation.init(), 0)
     assert finite(state.server.params)
     assert state.tally.rounds.tolist() == [4]
+
+
+def exchanged(accepted):
+    """An exchange in which agents 3 and 4 of five are Byzantine."""
+    five = jnp.arange(5)
+    roster = Roster(five, five >= 3, jnp.ones(5, bool))
+    return roster, Exchange(jnp.array(accepted), jnp.ones(5, bool), jnp.zeros(5, bool), {})
+
+
+def test_a_rule_that_cannot_reject_has_neither_recall_nor_precision():
+    roster, exchange = exchanged([True] * 5)
+    assert set(round_metrics(roster, exchange, rejects=False)) == {"present", "accepted", "byzantine"}
+    measured = round_metrics(roster, exchange, rejects=True)
+    assert float(measured["filter_recall"]) == 0, "it could have"
+    assert np.isnan(measured["filter_precision"])
+
+
+def test_recall_and_precision_of_a_filter():
+    roster, exchange = exchanged([True, True, False, False, True])
+    measured = round_metrics(roster, exchange, rejects=True)
+    assert float(measured["filter_recall"]) == 0.5
+    assert float(measured["filter_precision"]) == 0.5
+
+
+def test_metrics_of_a_mean_under_attack_name_no_recall():
+    _, metrics = advance(["strategy=gpomdp", "strategy.batch=2", "attack=sign-flipping", "attack.agents=1"])
+    assert metrics["byzantine"].tolist() == [1] * 4
+    assert not [name for name in metrics if name.startswith("filter")]

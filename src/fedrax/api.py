@@ -11,14 +11,14 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from fedrax.config import Config, read_source, resolve
 from fedrax.errors import FedraxError
+from fedrax.evaluation.measure import Environments
 from fedrax.records.checkpoint import load_policy
 from fedrax.records.lock import held
 from fedrax.records.metrics import read_metrics
@@ -26,22 +26,13 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
 from fedrax.runtime.continuation import changed, continued
 from fedrax.runtime.make import make_simulation
+from fedrax.runtime.pairs import Evaluation
 from fedrax.runtime.training import train_run
 from fedrax.signals import orderly
 from fedrax.sweep.board import show_plan
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import Outcome, run_plan
 from fedrax.sweep.tasks import tasks_of
-
-
-class Evaluation(NamedTuple):
-    """Episodes without learning: of one policy, or of every agent's."""
-
-    returns: np.ndarray
-    """Undiscounted, ``float[episodes]``; ``[agents, episodes]`` where agents keep policies of their own;
-    ``[policies, environments, episodes]`` across environments."""
-    lengths: np.ndarray
-    """Steps, shaped as the returns."""
 
 
 class Run:
@@ -86,13 +77,25 @@ class Run:
         episodes: int = 100,
         policy: Literal["last", "best"] = "last",
         evaluation_seed: int | None = None,
+        environments: Environments | None = None,
     ) -> dict[int, Evaluation]:
-        """Episodes of every seed's policy, by seed, all on the same initial states."""
-        seed = self.config.evaluation.seed if evaluation_seed is None else evaluation_seed
-        simulation = make_simulation(self.config)
+        """Episodes of every seed's policy, by seed, all on the same initial states.
+
+        Args:
+            episodes: of each policy, spread over the environments it is in.
+            policy: which one.
+            evaluation_seed: of the initial states; unset, the run's.
+            environments: ``all``, ``own`` or ``registered``; unset, as the run was evaluated.
+        """
+        config = self.config
+        if environments is not None:
+            evaluation = config.evaluation.model_copy(update={"environments": environments})
+            config = config.model_copy(update={"evaluation": evaluation})
+        seed = config.evaluation.seed if evaluation_seed is None else evaluation_seed
+        simulation = make_simulation(config)
         try:
             return {
-                index: Evaluation(*simulation.evaluate(params, episodes=episodes, seed=seed, position=position))
+                index: simulation.evaluate(params, episodes=episodes, seed=seed, position=position)
                 for position, (index, params) in enumerate(self.policies(policy).items())
             }
         finally:
@@ -115,8 +118,8 @@ class Run:
         simulation = make_simulation(self.config)
         try:
             return {
-                index: Evaluation(
-                    *simulation.evaluate_across(params, episodes=episodes, seed=seed, position=position, unseen=unseen)
+                index: simulation.evaluate_across(
+                    params, episodes=episodes, seed=seed, position=position, unseen=unseen
                 )
                 for position, (index, params) in enumerate(self.policies(policy).items())
             }

@@ -12,6 +12,12 @@ from fedrax.errors import FedraxError
 from fedrax.records import lock
 from fedrax.signals import Interrupted, orderly, stopping
 
+WHERE = {
+    "all": "every agent's environment",
+    "own": "each agent's own environment",
+    "registered": "the registered environment",
+}
+"""What a summary says of ``evaluation.environments``."""
 LOOPBACK = "127.0.0.1:9092"
 """Where the SuperLink of a trial on one machine is."""
 
@@ -87,10 +93,12 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _evaluate, "evaluate a run's policy greedily")
     evaluate.add_argument("run", type=Path, metavar="RUN")
-    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes per seed (default: 100)")
+    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="of each policy (default: 100)")
     evaluate.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
     evaluate.add_argument("--across", action="store_true", help="every agent's policy in every agent's environment")
     evaluate.add_argument("--unseen", type=int, default=0, metavar="N", help="in N environments that no agent has")
+    where = "in which environments (default: as the run was evaluated)"
+    evaluate.add_argument("--environments", choices=("all", "own", "registered"), help=where)
     evaluate.add_argument("--evaluation-seed", type=int, metavar="S", help="seed of the initial states")
     _takes_plugins(evaluate, MOVED)
 
@@ -208,9 +216,23 @@ def _print_summary(run: object) -> None:
         known = [None if v != v else v for v in values]  # NaN: not measured.
         return ", ".join("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in known)
 
-    for name in ("final_return", "best_return", "rounds", "trajectories", "total_steps", "seconds_train"):
-        print(f"{name:14} {text(summary[name])}")
-    print(f"{'run':14} {run.path}")
+    seeds = summary["seeds"]
+    if len(seeds) > 1:
+        print(f"{'seeds':18} {', '.join(map(str, seeds))}; where a line has several values, one of each seed")
+    for name in (
+        "final_return",
+        "final_return_worst",
+        "best_return",
+        "rounds",
+        "trajectories",
+        "total_steps",
+        "seconds_compile",
+        "seconds_train",
+    ):
+        if name in summary:
+            print(f"{name:18} {text(summary[name])}")
+    print(f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}")
+    print(f"{'run':18} {run.path}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -234,16 +256,18 @@ def _evaluate(options: argparse.Namespace) -> None:
             for policy, row in enumerate(means):
                 print(f"{policy:<6}  " + " ".join(f"{value:8.2f}" for value in row) + f" {row.mean():8.2f}")
         return
-    for seed, result in run.evaluate(**settings).items():
+    for seed, result in run.evaluate(**settings, environments=options.environments).items():
         print(
             f"seed {seed}: return {result.returns.mean():.2f} (deviation {result.returns.std():.2f}, "
             f"min {result.returns.min():.2f}, max {result.returns.max():.2f}), "
-            f"length {result.lengths.mean():.1f} steps, {options.episodes} episodes"
+            f"length {result.lengths.mean():.1f} steps, {result.returns.size} episodes"
         )
-        if result.returns.ndim == 2:
-            means = result.returns.mean(1)
+        means = result.agents
+        if means is not None:
             each = ", ".join(f"{mean:.2f}" for mean in means)
             print(f"  by agent: {each}; worst {means.min():.2f}, deviation of agents {means.std():.2f}")
+        if result.own is not None:
+            print(f"  in its own environment: {', '.join(f'{mean:.2f}' for mean in result.own.mean(1))}")
 
 
 def _render(options: argparse.Namespace) -> None:
@@ -267,13 +291,19 @@ def _report(options: argparse.Namespace) -> None:
     from fedrax.report.curves import natural_axis
     from fedrax.report.figures import curves_figure
     from fedrax.report.html import write_report
-    from fedrax.report.runs import group_runs, load_runs
+    from fedrax.report.runs import difference, group_runs, load_runs, parts_of
 
     page = write_report(options.runs, options.out or options.runs[0] / "report.html", title=options.title)
     figure = page.with_suffix(".png")
     groups = group_runs(load_runs(options.runs))
-    curves_figure(groups, natural_axis(groups), title=options.title).savefig(figure)
-    print(f"{figure}\n{page}")
+    if said := difference(groups):
+        print(said)
+    for number, (_, members) in enumerate(parts_of(groups), start=1):
+        # Runs that were evaluated differently have no axis in common.
+        path = figure if number == 1 else page.with_name(f"{page.stem}-{number}.png")
+        curves_figure(members, natural_axis(members), title=options.title).savefig(path)
+        print(path)
+    print(page)
 
 
 def _reproduce(options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ import tomli_w
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators, preaggregators
 from fedrax.attacks.base import Attack, attacks
 from fedrax.errors import FedraxError, nearest, unknown
+from fedrax.evaluation.measure import Environments, renamed, settled_evaluation
 from fedrax.layers import merge, merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
@@ -133,13 +134,16 @@ class EvaluationConfig(Model):
     """Evaluation of what the federation hands out, always on the same initial states."""
 
     every: int = pydantic.Field(1, gt=0, description="rounds between evaluations")
-    episodes: int = pydantic.Field(10, gt=0, description="episodes of an evaluation")
+    episodes: int = pydantic.Field(
+        10, gt=0, description="episodes of each policy, spread over the environments it is in (at least one in each)"
+    )
     horizon: int | None = pydantic.Field(None, gt=0, description="steps of an episode at most; unset, as in training")
     seed: int = pydantic.Field(90210, ge=0, description="seed of the initial states, the same for every run compared")
     greedy: bool = pydantic.Field(True, description="take the most probable action; false: sample, as in training")
-    per_agent: bool = pydantic.Field(
-        False,
-        description="evaluate a shared policy in every agent's environment (personal policies always are)",
+    environments: Environments | None = pydantic.Field(
+        None,
+        description="all: every policy in every agent's environment; own: each agent's policy in that agent's; "
+        "registered: in the registered one; unset, all where environment.heterogeneity is set, else registered",
     )
 
 
@@ -351,6 +355,10 @@ def resolve(
             if room in ROOMS and not isinstance(table, Mapping):
                 raise FedraxError(f"{room} = {table!r} is not allowed: give {room}.kind and its options")
 
+    said = layers[1].get("evaluation", {})
+    if isinstance(said, Mapping) and "per_agent" in said:
+        raise renamed(said["per_agent"])
+
     strategy = _choose("strategy", layers, {}, 0)
     strategy_class = strategies[strategy["kind"]]
     _check_keys("strategy", strategy)
@@ -358,6 +366,7 @@ def resolve(
     # Whoever says `mode` means what it stands for, whatever an earlier layer said of that.
     rank = max((i for i, layer in enumerate(layers) if "mode" in layer.get("strategy", {})), default=0)
     chosen = {room: _choose(room, layers, implied.get(room, {}), rank) for room in ROOMS}
+    plain["evaluation"] = settled_evaluation(plain, personal=strategy_class.hands_out_own())
     config = _validate({**plain, **{room: _complete(room, table) for room, table in chosen.items()}})
     if config.budget == BudgetConfig():
         raise FedraxError("no budget: set budget.rounds, budget.trajectories, budget.steps or budget.steps_per_agent")

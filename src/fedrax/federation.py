@@ -201,19 +201,26 @@ class Federation(eqx.Module):
         return server, Exchange(verdict.accepted, present, roster.answers & ~finite, verdict.metrics)
 
 
-def round_metrics(roster: Roster, exchange: Exchange) -> dict[str, Array]:
-    """Scalars of the exchange, with the filter's precision and recall (positive = Byzantine) where any attacked."""
+def round_metrics(roster: Roster, exchange: Exchange, *, rejects: bool) -> dict[str, Array]:
+    """Scalars of the exchange, with the filter's precision and recall (positive = Byzantine) where any attacked.
+
+    A rule that never rejects anybody is no filter, and has neither.
+    """
+    counts = {
+        "present": exchange.present.sum(),
+        "accepted": exchange.accepted.sum(),
+        "byzantine": roster.byzantine.sum(),
+        **exchange.metrics,
+    }
+    if not rejects:
+        return counts
     rejected = exchange.present & ~exchange.accepted
     caught = (rejected & roster.byzantine).sum()
     attackers = (exchange.present & roster.byzantine).sum()
     undefined = jnp.nan
-    return {
-        "present": exchange.present.sum(),
-        "accepted": exchange.accepted.sum(),
-        "byzantine": roster.byzantine.sum(),
+    return counts | {
         "filter_precision": jnp.where(
             rejected.any() & (attackers > 0), caught / jnp.maximum(rejected.sum(), 1), undefined
         ),
         "filter_recall": jnp.where(attackers > 0, caught / jnp.maximum(attackers, 1), undefined),
-        **exchange.metrics,
     }

@@ -311,3 +311,14 @@ def test_maps_over_seeds(rule):
         single = run(rule, vectors[seed], weights[seed], keys[seed])
         np.testing.assert_array_equal(mapped.accepted[seed], single.accepted)
         np.testing.assert_allclose(mapped.vector[seed], single.vector, rtol=1e-4, atol=1e-5)
+
+
+@every_rule
+def test_a_rule_says_whether_it_rejects(rule):
+    """One of eight vectors is far away: a rule that may leave agents out leaves this one out, others nobody."""
+    vectors = np.zeros((N, D), np.float32)
+    vectors[:, 0] = np.linspace(0.0, 0.1, N)
+    vectors[3] = 1000.0
+    accepted = np.asarray(run(rule, vectors).accepted)
+    rejects = aggregators[RULES[rule][0]].rejects
+    assert not accepted[3] if rejects else accepted.all()

@@ -8,6 +8,7 @@ import pytest
 
 from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.make import make_simulation
 from fedrax.runtime.remote.letters import WORK, Letter
 from fedrax.runtime.remote.post import LocalPost
 from fedrax.runtime.remote.server import RemoteFederation
@@ -138,3 +139,42 @@ def test_no_trajectory_leaves_a_node(case, tmp_path, monkeypatch):
     found = [x for x in telling if x.tobytes() in sent]
     # By chance some four bytes of a weight equal four of an observation; a trajectory would be found whole.
     assert len(found) < 0.02 * len(telling)
+
+
+@pytest.mark.parametrize("where", ["all", "registered"])
+def test_a_shared_policy_is_evaluated_at_the_server_as_in_the_simulation(where, tmp_path):
+    """In every agent's environment as the configuration draws them; no node is asked."""
+    config = configured(CASE, f"evaluation.environments={where}")
+    federation, _, _ = remote(config, tmp_path)
+    simulation = make_simulation(config)
+    state = jax.tree.map(lambda x: x[0], simulation.init())
+    policy = simulation.federation.output(state.server, state.agents)
+    ours, theirs = federation.measured(policy), simulation.measured(policy)
+    assert ours.keys() == theirs.keys()
+    assert ("return_worst" in ours) is (where == "all")
+    for name, value in ours.items():
+        np.testing.assert_allclose(value, theirs[name], rtol=1e-5)
+    assert federation.office.pending == {}
+    assert federation.office.members.present == {}
+    for runtime in (federation, simulation):
+        runtime.close()
+
+
+def test_agents_that_are_not_there_are_left_out_of_what_an_evaluation_comes_to(tmp_path):
+    federation, _, _ = remote(configured(CASE), tmp_path)
+    pairs = federation.pairs(2, seed=1)
+    assert pairs.environments.tolist() == [[0, 1, 2]], "the preset's measure is each agent's own environment"
+    returns = np.array([[[1.0, 3.0], [np.nan, np.nan], [4.0, 8.0]]])
+    found = federation.scores(returns, np.where(np.isnan(returns), np.nan, 5.0), pairs)
+    assert found["return"] == 4
+    assert found["return_worst"] == 2
+    assert found["episode_length"] == 5
+    np.testing.assert_array_equal(found["agent_returns"], [2, np.nan, 6])
+    federation.close()
+
+
+@pytest.mark.parametrize("where", ["all", "registered"])
+def test_personal_policies_are_evaluated_on_their_nodes_only(where, tmp_path):
+    config = configured("neighbours-ppo", f"evaluation.environments={where}")
+    with pytest.raises(FedraxError, match=rf"environments = '{where}' is not allowed with runtime=flower.*set eval"):
+        remote(config, tmp_path)

@@ -68,7 +68,7 @@ def write_run():
             for seed in seeds:
                 row = {
                     "seed": seed,
-                    "round": number,
+                    "round": number - 1,
                     "return": 100.0 * number + 10.0 * seed,
                     "trajectories": 100 * number,
                     "total_trajectories": 1200 * number,

@@ -41,3 +41,10 @@ def test_environments_that_do_not_differ_have_no_line_unless_others_do():
     headings, lines = divergence_table([same, apart])
     assert headings == ["", "g", "obstacles (bits)"]
     assert lines == [["same", "0", "0"], ["apart", "0.25", "0.5"]]
+
+
+def test_own_environments_stand_beside_those_of_all():
+    rows = [{"agent_returns": [4.0, 6.0], "agent_own_returns": [8.0, 10.0]}]
+    headings, lines = agents_table([group("a", rows), group("b", [{"agent_returns": [1.0, 3.0]}])], "mean")
+    assert headings[4] == "mean agent in its own environment"
+    assert [line[4] for line in lines] == ["9", "–"]

@@ -46,7 +46,7 @@ def test_axes_without_their_columns_are_left_out(write_run, tmp_path):
 
 
 def test_rounds_without_evaluation_are_skipped_and_null_is_not_a_number():
-    rows = ({"round": 1, "return": 5.0}, {"round": 2}, {"round": 3, "return": None})
+    rows = ({"round": 0, "return": 5.0}, {"round": 1}, {"round": 2, "return": None})
     curve = seed_curve(History(0, rows, None), "round")
     assert curve.x.tolist() == [1, 3]
     assert np.array_equal(curve.y, [5, np.nan], equal_nan=True)

@@ -48,7 +48,9 @@ def test_the_report_holds_the_expected_numbers(write_run, tmp_path):
         "410 [400, 420]",
         "finished",
     ]
-    assert cells[5:15] == [
+    each = [["fedpg-br, CartPole-v1, 10 agents", str(seed), *[str(400 + 10 * seed)] * 2] for seed in (0, 1, 2)]
+    assert cells[5:17] == [cell for line in each for cell in line]
+    assert cells[17:27] == [
         "fedpg-br, CartPole-v1, 10 agents",
         "4",
         "400",

@@ -9,7 +9,7 @@ from fedrax.report.runs import group_runs, load_run, load_runs
 def test_a_run_is_read_by_seed_and_round(write_run, tmp_path):
     run = load_run(write_run(tmp_path / "a", seeds=(3, 1)))
     assert [history.seed for history in run.histories] == [1, 3]
-    assert [row["round"] for row in run.histories[0].rows] == [1, 2, 3, 4]
+    assert [row["round"] for row in run.histories[0].rows] == [0, 1, 2, 3]
     assert run.histories[0].agents == 10
     assert run.finished
     assert (run.kind("strategy"), run.kind("environment")) == ("fedpg-br", "CartPole-v1")

@@ -42,6 +42,9 @@ class Aggregator(eqx.Module):
     needs_server_gradient: ClassVar[bool] = False
     """Whether the rule compares the agents' vectors with a gradient that the server estimates itself: the strategy's
     server must own an environment, and each round calls :meth:`informed` first."""
+    rejects: ClassVar[bool] = False
+    """Whether it may leave out the vectors of agents that are present: only of such a rule has a filter's precision
+    and recall a meaning."""
 
     tolerated: int | None = option(
         None,

@@ -42,6 +42,8 @@ class FedPGFilter(Aggregator):
     Byzantine. Where half or more of those present are Byzantine nothing is promised but a finite result.
     """
 
+    rejects = True
+
     sigma: float = option(0.06, "bound on one trajectory's gradient noise", unit="gradient norm", minimum=0)
     delta: float = option(
         0.6, "chance that the first rule rejects an honest agent", unit="probability", minimum=1e-9, maximum=1

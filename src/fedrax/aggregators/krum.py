@@ -47,6 +47,8 @@ class Krum(Aggregator):
     With fewer than f + 3 present it looks at a single neighbour, and the resilience no longer holds.
     """
 
+    rejects = True
+
     def __call__(
         self,
         vectors: Float[Array, "n d"],
@@ -68,6 +70,8 @@ class Krum(Aggregator):
 @aggregators.register("multi-krum")
 class MultiKrum(Aggregator):
     """The mean of the vectors of lowest Krum score (Blanchard et al., NeurIPS 2017)."""
+
+    rejects = True
 
     selected: int | None = option(
         None, "vectors to average; unset, all but f (fewer where fewer are present)", unit="agents", minimum=1
@@ -106,6 +110,8 @@ class Bulyan(Aggregator):
     at least one. It holds the whole distance matrix and costs O(n^3), which is meant for hundreds of
     agents.
     """
+
+    rejects = True
 
     def __call__(
         self,

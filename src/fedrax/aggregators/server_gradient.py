@@ -21,6 +21,7 @@ from fedrax.registry import option
 class ServerGradientRule(Aggregator):
     """A rule that must be :meth:`informed` of the server's gradient before it is called."""
 
+    rejects: ClassVar[bool] = True
     needs_server_gradient: ClassVar[bool] = True
 
     server: ServerGradient | None = None

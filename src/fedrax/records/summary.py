@@ -33,7 +33,8 @@ KEYS = (
 def write_summary(rundir: RunDirectory, summary: Mapping[str, Any]) -> None:
     """Writes ``summary.json``: scalars with one seed, lists in the order of ``seeds`` with several.
 
-    NaN stands for what was not measured: a run without evaluation has no return. Further keys are kept.
+    NaN stands for what was not measured: a run without evaluation has no return. Further keys are kept, such as
+    ``by_seed``: the returns of each of several seeds, by seed.
 
     Raises:
         FedraxError: a key of :data:`KEYS` is missing, or the file cannot be written.

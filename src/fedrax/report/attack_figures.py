@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from fedrax.aggregators.base import aggregators
 from fedrax.report.curves import STATISTICS, final_scores
 from fedrax.report.runs import Group
 from fedrax.report.style import MUTED, PALETTE, PAPER, colour, new_figure, styled
@@ -33,7 +34,10 @@ class AttackTable(NamedTuple):
 
 
 def has_filter_quality(group: Group) -> bool:
-    """Whether some round of the group recorded what a filter did."""
+    """Whether some round of the group recorded what a filter did; a rule that rejects nobody is none."""
+    kind = group.runs[0].kind("aggregator") or ""
+    if kind in aggregators and not aggregators[kind].rejects:
+        return False  # Earlier versions recorded a recall of 0 for it.
     return any(_known(row.get(name)) for history in group.histories for row in history.rows for name in FILTER_COLUMNS)
 
 
@@ -47,17 +51,21 @@ def filter_quality_figure(groups: Sequence[Group], title: str = "") -> Figure | 
     shown = [group for group in groups if has_filter_quality(group)]
     if not shown:
         return None
-    figure = new_figure(max(7.6, 3.4 * len(shown) + 0.6), 5.4, title)
-    grid = figure.subplots(2, len(shown), sharex="col", sharey="row", squeeze=False, height_ratios=(3, 2))
+    # Only FedPG-BR's filters have rules of which one fires.
+    fires = any(_recorded(group, "filter_rule")[0].size for group in shown)
+    ratios = (3, 2) if fires else (1,)
+    figure = new_figure(max(7.6, 3.4 * len(shown) + 0.6), 5.4 if fires else 3.8, title)
+    grid = figure.subplots(len(ratios), len(shown), sharex="col", sharey="row", squeeze=False, height_ratios=ratios)
     for column, group in enumerate(shown):
-        quality, rules = grid[:, column]
-        _draw_quality(quality, group)
-        _draw_rules(rules, group)
-        quality.set_title(group.label)
-        rules.set_xlabel("rounds")
-        rules.set_xlim(left=0)
+        _draw_quality(grid[0, column], group)
+        grid[0, column].set_title(group.label)
+        if fires:
+            _draw_rules(grid[1, column], group)
+        grid[-1, column].set_xlabel("rounds")
+        grid[-1, column].set_xlim(left=0)
     grid[0, 0].set_ylabel("precision, recall")
-    grid[1, 0].set_ylabel("rule that fired,\nshare of rounds")
+    if fires:
+        grid[1, 0].set_ylabel("rule that fired,\nshare of rounds")
     handles = {
         label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -123,7 +131,10 @@ def _known(value: object) -> bool:
 
 def _recorded(group: Group, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     pairs = [
-        (row["round"], row[column]) for history in group.histories for row in history.rows if _known(row.get(column))
+        (row["round"] + 1, row[column])
+        for history in group.histories
+        for row in history.rows
+        if _known(row.get(column))
     ]
     table = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
@@ -132,12 +143,15 @@ def _recorded(group: Group, column: str) -> tuple[npt.NDArray[np.float64], npt.N
 def _binned(
     rounds: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Means over bins of equally many neighbouring rounds: ``(centres, means)`` of the bins that hold any."""
-    width = max(1, int(np.ceil((rounds.max() + 1) / BINS)))
-    index = (rounds // width).astype(int)
+    """Means over bins of equally many neighbouring rounds: ``(centres, means)`` of the bins that hold any.
+
+    Rounds are counted from 1.
+    """
+    width = max(1, int(np.ceil(rounds.max() / BINS)))
+    index = ((rounds - 1) // width).astype(int)
     filled = np.unique(index)
     means = np.bincount(index, weights=values)[filled] / np.bincount(index)[filled]
-    return filled * width + (width - 1) / 2, means
+    return filled * width + (width + 1) / 2, means
 
 
 def attack_table(groups: Sequence[Group], statistic: str = "iqm") -> AttackTable | None:

@@ -33,6 +33,11 @@ def column(name: str) -> Callable[[Row, History], float | None]:
     return lambda row, history: row.get(name)
 
 
+def rounds_done(row: Row, history: History) -> float | None:
+    """Rounds up to and with this row's, which is numbered from 0."""
+    return None if row.get("round") is None else row["round"] + 1
+
+
 def steps_per_agent(row: Row, history: History) -> float | None:
     """Environment steps of all agents over the number of agents."""
     steps = row.get("agent_steps")
@@ -46,11 +51,11 @@ def _traffic(row: Row, history: History) -> float | None:
 
 AXES: dict[str, Axis] = {
     "trajectories": Axis("trajectories per agent (reference count)", column("trajectories")),
-    "round": Axis("rounds", column("round")),
+    "round": Axis("rounds", rounds_done),
     "steps_per_agent": Axis("environment steps per agent", steps_per_agent),
     "total_steps": Axis("environment steps, all agents and server", column("total_steps")),
     "bytes": Axis("bytes sent and received per agent", _traffic),
-    "seconds": Axis("training time, s (compiling excluded)", column("seconds")),
+    "seconds": Axis("training time, s", column("seconds")),
 }
 
 
@@ -202,6 +207,11 @@ def final_scores(group: Group, value: str = "return") -> Vector:
 def best_scores(group: Group, value: str = "return") -> Vector:
     """Each seed's highest evaluation, ``[seeds]``: biased upwards, being a maximum over noisy evaluations."""
     return np.array([np.nan if np.isnan(scores).all() else np.nanmax(scores) for scores in _evaluations(group, value)])
+
+
+def evaluated_seeds(group: Group, value: str = "return") -> list[int]:
+    """The seeds that :func:`final_scores` and :func:`best_scores` are of."""
+    return [curve.seed for history in group.histories if (curve := seed_curve(history, "round", value)).y.size]
 
 
 def _evaluations(group: Group, value: str) -> list[Vector]:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from fedrax.errors import FedraxError
 from fedrax.report.curves import AXES, STATISTICS, Curve, available_axes, axis_of, summarise
 from fedrax.report.published import Series
-from fedrax.report.runs import Group
+from fedrax.report.runs import Group, check_one_measure
 from fedrax.report.style import MUTED, PAPER, colour, cost_axis, dashes, new_figure, styled
 
 READ_OFF = "published (read off)"
@@ -50,8 +50,10 @@ def curves_figure(
         smoothing: trailing evaluations averaged per seed.
 
     Raises:
-        FedraxError: an unknown axis or statistic, or published points over another axis.
+        FedraxError: an unknown axis or statistic, published points over another axis, or groups that were evaluated
+            differently.
     """
+    check_one_measure(groups)
     figure = new_figure(7.6, 5.2, title)
     axes = figure.add_subplot()
     colours = _colours([groups], [published or {}])
@@ -73,6 +75,7 @@ def axes_figure(
     smoothing: int = 1,
 ) -> Figure:
     """The same curves over every recorded cost, side by side; published points over their own axis."""
+    check_one_measure(groups)
     names = available_axes(groups, value) or ["round"]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -112,6 +115,7 @@ def panels_figure(
         value: a column of ``metrics.jsonl``.
         statistic: ``iqm`` or ``mean``.
     """
+    check_one_measure([group for groups in panels.values() for group in groups])
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_figure(3.4 * columns + 0.6, 3.0 * rows + 1.6, title)
@@ -188,7 +192,10 @@ def _draw(
             drawstyle="steps-post",
             zorder=3,
         )
-    if not any(curve.x.size for curve in curves) and not published:
+        if not curve.x.size:
+            for seed in curve.seeds:
+                axes.plot(seed.x, seed.y, color=tint, linestyle="none", marker="o", markersize=4, zorder=3)
+    if not any(curve.seeds for curve in curves) and not published:
         axes.text(0.5, 0.5, "no evaluation yet", transform=axes.transAxes, ha="center", color=MUTED)
     cost_axis(axes)
 
@@ -196,8 +203,12 @@ def _draw(
 def describe(curves: Sequence[Curve], *, seeds: bool = True) -> str:
     """What lines, bands and faint lines mean, in one sentence each."""
     drawn = [curve for curve in curves if curve.x.size]
+    scattered = [curve for curve in curves if curve.seeds and not curve.x.size]
+    points = (
+        ["points: evaluations of seeds that have no cost in common at which to aggregate them"] if scattered else []
+    )
     if not drawn:
-        return ""
+        return f"P{points[0][1:]}." if points else ""
     counts = sorted({len(curve.seeds) for curve in drawn})
     several = counts[-1] > 1
     number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -210,7 +221,7 @@ def describe(curves: Sequence[Curve], *, seeds: bool = True) -> str:
         text.append("band: 95 % stratified bootstrap over seeds" + (", none with one seed" if counts[0] == 1 else ""))
         if seeds:
             text.append("thin: seeds")
-    return "; ".join(text) + "."
+    return "; ".join([*text, *points]) + "."
 
 
 def _legend(

@@ -13,15 +13,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fedrax.evaluation.measure import SENTENCES, said
 from fedrax.records.metrics import spans
 from fedrax.report.agents import agents_table, divergence_table
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
 from fedrax.report.curves import AXES, STATISTICS, available_axes
 from fedrax.report.figures import axes_figure, curves_figure
 from fedrax.report.published import Series
-from fedrax.report.runs import Group, Run, group_runs, load_runs
+from fedrax.report.runs import Group, Run, difference, group_runs, load_runs, parts_of
 from fedrax.report.style import inline_svg
-from fedrax.report.tables import COSTS, MISSING, duration, result
+from fedrax.report.tables import COSTS, MISSING, Result, duration, number, result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ def report_html(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f"<header><h1>{escape(title)}</h1>{_headline(runs)}</header>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<header><h1>{escape(title)}</h1>{_headline(groups)}</header>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -119,7 +120,8 @@ def commands(groups: Sequence[Group]) -> list[str]:
     return again + [f"fedrax resume {shlex.quote(str(run.path))}" for run in runs if not run.finished]
 
 
-def _headline(runs: Sequence[Run]) -> str:
+def _headline(groups: Sequence[Group]) -> str:
+    runs = [run for group in groups for run in group.runs]
     unfinished = [run.name for run in runs if not run.finished]
     times = [time for run in runs for key in ("started", "ended") if (time := _time(run.manifest.get(key)))]
     wall = sum(
@@ -133,7 +135,7 @@ def _headline(runs: Sequence[Run]) -> str:
         "Agents": _distinct(run.settings.get("federation.agents") for run in runs),
         "Attack": _distinct(run.kind("attack") for run in runs),
         "Byzantine agents": _distinct(run.settings.get("attack.agents") or None for run in runs),
-        "Seeds": _distinct(len(run.histories) or None for run in runs),
+        "Seeds": _distinct(len(group.histories) or None for group in groups),
         "Ran on": _distinct(_machine(run.manifest) for run in runs),
         "When": " to ".join(dict.fromkeys(f"{t:%Y-%m-%d %H:%M}" for t in (min(times), max(times))))
         if times
@@ -153,8 +155,26 @@ def _headline(runs: Sequence[Run]) -> str:
 
 
 def _results(groups: Sequence[Group], statistic: str) -> str:
-    name = STATISTICS[statistic][0]
     results = [result(group, statistic) for group in groups]
+    lines = {id(group): line for group, line in zip(groups, results, strict=True)}
+    parts = parts_of(groups)
+    notice = f'<p class="notice">{escape(difference(groups))}</p>' if len(parts) > 1 else ""
+    returns = notice + "".join(
+        (f"<h3>{escape(said(telling))}</h3>" if len(parts) > 1 else "")
+        + _returns([lines[id(group)] for group in members], statistic)
+        for telling, members in parts
+    )
+    headings = [heading for heading in COSTS if any(line.costs[heading] != MISSING for line in results)]
+    costs = table_html(["", *headings], [[line.label, *(line.costs[cost] for cost in headings)] for line in results])
+    return (
+        f'{returns}<p class="small">Brackets: 95 % stratified-bootstrap interval over seeds.</p>'
+        f'<h3>What it cost</h3>{costs}<p class="small">Mean over seeds, as far as recorded.</p>'
+    )
+
+
+def _returns(results: Sequence[Result], statistic: str) -> str:
+    """Final and best returns of groups that were evaluated alike, over seeds, and each seed's."""
+    name = STATISTICS[statistic][0]
     returns = table_html(
         ["", "seeds", f"final return, {name}", f"best return, {name}", "state"],
         [
@@ -168,29 +188,26 @@ def _results(groups: Sequence[Group], statistic: str) -> str:
             for line in results
         ],
     )
-    headings = [heading for heading in COSTS if any(line.costs[heading] != MISSING for line in results)]
-    costs = table_html(["", *headings], [[line.label, *(line.costs[cost] for cost in headings)] for line in results])
-    return (
-        f'{returns}<p class="small">Brackets: 95 % stratified-bootstrap interval over seeds.</p>'
-        f'<h3>What it cost</h3>{costs}<p class="small">Mean over seeds, as far as recorded.</p>'
-    )
+    single = [
+        [line.label, str(seed), number(final), number(best)] for line in results for seed, final, best in line.each
+    ]
+    if all(line.seeds < 2 for line in results):
+        return returns
+    table = table_html(["", "seed", "final return", "best return"], single)
+    return f"{returns}<details><summary>Each seed</summary>{table}</details>"
 
 
 def _figures(groups: Sequence[Group], statistic: str, smoothing: int, published: Mapping[str, Series]) -> list[Section]:
-    axes = available_axes(groups)
-    if not axes:
-        return [Section("Learning curves", "<p>No evaluation has been recorded yet.</p>")]
-    first = axes[0]
-    shown = {label: series for label, series in published.items() if series.axis == first}
-    curves = curves_figure(groups, first, shown, statistic=statistic, smoothing=smoothing)
-    sections = [Section("Learning curves", figure_html(curves, "curves", f"Return over {AXES[first].label}"))]
-    if len(axes) > 1:
-        costs = axes_figure(groups, published, statistic=statistic, smoothing=smoothing)
-        sections.append(Section("The same curves over each cost", figure_html(costs, "axes", "Return over each cost")))
-    table = attack_table(groups, statistic)
-    if table is not None:
-        sections.append(
-            Section("Return under attack", figure_html(attack_heatmap(table), "attacks", "Return by attack"))
+    sections = []
+    parts = parts_of(groups)
+    for place, (telling, members) in enumerate(parts):
+        sections += _returns_figures(
+            members,
+            statistic,
+            smoothing,
+            published,
+            heading=f": {said(telling)}" if len(parts) > 1 else "",
+            prefix=f"-{place}" if place else "",
         )
     filtering = filter_quality_figure(groups)
     if filtering is not None:
@@ -200,12 +217,47 @@ def _figures(groups: Sequence[Group], statistic: str, smoothing: int, published:
     return sections
 
 
+def _returns_figures(
+    groups: Sequence[Group],
+    statistic: str,
+    smoothing: int,
+    published: Mapping[str, Series],
+    *,
+    heading: str,
+    prefix: str,
+) -> list[Section]:
+    """Everything that draws returns, of groups that were evaluated alike."""
+    axes = available_axes(groups)
+    if not axes:
+        return [Section(f"Learning curves{heading}", "<p>No evaluation has been recorded yet.</p>")]
+    first = axes[0]
+    labels = {group.label for group in groups}
+    published = {label: series for label, series in published.items() if not heading or label in labels}
+    shown = {label: series for label, series in published.items() if series.axis == first}
+    curves = curves_figure(groups, first, shown, statistic=statistic, smoothing=smoothing)
+    drawn = figure_html(curves, f"curves{prefix}", f"Return over {AXES[first].label}")
+    sections = [Section(f"Learning curves{heading}", drawn)]
+    if len(axes) > 1:
+        costs = axes_figure(groups, published, statistic=statistic, smoothing=smoothing)
+        drawn = figure_html(costs, f"axes{prefix}", "Return over each cost")
+        sections.append(Section(f"The same curves over each cost{heading}", drawn))
+    table = attack_table(groups, statistic)
+    if table is not None:
+        drawn = figure_html(attack_heatmap(table), f"attacks{prefix}", "Return by attack")
+        sections.append(Section(f"Return under attack{heading}", drawn))
+    return sections
+
+
 def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
-    returns, differences = agents_table(groups, statistic), divergence_table(groups)
+    differences = divergence_table(groups)
     sections = []
-    if returns is not None:
-        note = "Last evaluation of each seed; the deviation is over agents, brackets are over seeds."
-        sections.append(Section("Agents", f'{table_html(*returns)}<p class="small">{note}</p>'))
+    parts = parts_of(groups)
+    for telling, members in parts:
+        returns = agents_table(members, statistic)
+        if returns is not None:
+            note = "Last evaluation of each seed; the deviation is over agents, brackets are over seeds."
+            heading = f"Agents: {said(telling)}" if len(parts) > 1 else "Agents"
+            sections.append(Section(heading, f'{table_html(*returns)}<p class="small">{note}</p>'))
     if differences is not None:
         note = (
             "Standard deviation over agents, divided by the default where it is not 0; "
@@ -221,7 +273,8 @@ def _notes(groups: Sequence[Group], statistic: str) -> str:
     number = str(least) if least == most else f"{least} to {most}"
     notes = [
         f"Each line rests on {number} seed{'s' if most != 1 else ''}. "
-        "Seeds differ in initial weights, environments and draws; all are evaluated from the same states.",
+        "Seeds differ in initial weights, environments and draws.",
+        *_measured(groups),
         "Curves hold a seed at its last evaluation and stop where the first seed stops: nothing is "
         "interpolated or extrapolated.",
         "Best return is the highest of many noisy evaluations and therefore too high; compare final returns.",
@@ -240,6 +293,20 @@ def _notes(groups: Sequence[Group], statistic: str) -> str:
             if missing:
                 notes.append(f"{run.name} lacks the records of {', '.join(missing)} of seed {history.seed}.")
     return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
+
+
+def _measured(groups: Sequence[Group]) -> list[str]:
+    """What the returns are returns of, and what training time leaves out."""
+    parts = parts_of(groups)
+    notes = [
+        (f"{', '.join(group.label for group in members)}: " if len(parts) > 1 else "")
+        + SENTENCES[members[0].measure["evaluation.environments"]]
+        + " All of them start from the same initial states."
+        for _, members in parts
+    ]
+    kinds = {run.kind("runtime") for group in groups for run in group.runs}
+    flower = " Over Flower it contains what nodes compile, for which the server waits." if "flower" in kinds else ""
+    return [*notes, f"Training time leaves out compiling.{flower}"]
 
 
 def _code(lines: Sequence[str]) -> str:

@@ -17,7 +17,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from fedrax.config import resolve
 from fedrax.errors import FedraxError
+from fedrax.evaluation.measure import apart, measure, why_apart
 from fedrax.report import published as library
 from fedrax.report.curves import STATISTICS, aggregate_at
 from fedrax.report.experiments import FIGURES, Experiment, Setup, experiment
@@ -80,12 +82,14 @@ def reproduce(
         The report's path.
 
     Raises:
-        FedraxError: an unknown figure, fewer than one seed, or a ``train`` that did not finish its run.
+        FedraxError: an unknown figure, fewer than one seed, setups that are evaluated differently, or a
+            ``train`` that did not finish its run.
     """
     figure = experiment(name)
     count = figure.seeds if seeds is None else seeds
     if count < 1:
         raise FedraxError(f"seeds = {count} is not allowed: it must be at least 1")
+    _check_one_measure(figure, overrides)
     groups = [
         Group(setup.label, (_run(figure, setup, count, overrides, out / "runs", train),)) for setup in figure.setups
     ]
@@ -115,6 +119,18 @@ def reproduce(
     if rows:
         (console or Console()).print(_rich_table(figure, rows))
     return report
+
+
+def _check_one_measure(figure: Experiment, overrides: Sequence[str]) -> None:
+    """Refuses, before anything is trained, setups whose returns could not be drawn on one axis."""
+    configs = [(setup.label, resolve(figure.preset, [*setup.overrides, *overrides])) for setup in figure.setups]
+    measures = [
+        (label, measure(config.model_dump(mode="json"), personal=False))  # A resolved one says it.
+        for label, config in configs
+    ]
+    parts = apart(measures)
+    if len(parts) > 1:
+        raise FedraxError(f"{why_apart(parts)} Set evaluation.environments=registered, or train them one by one")
 
 
 def compare(figure: Experiment, groups: Sequence[Group], reference: Published | None) -> list[Comparison]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrax.errors import FedraxError
+from fedrax.evaluation.measure import apart, measure, why_apart
 from fedrax.records.encoding import decoded
 
 Row = Mapping[str, Any]
@@ -70,6 +71,11 @@ class Run:
         """The configuration as ``room.key -> value``, without seeds and names."""
         return {key: value for key, value in _flatten(self.config) if key not in REPETITION}
 
+    @property
+    def measure(self) -> dict[str, str]:
+        """What its returns are returns of; runs with equal measures may be compared."""
+        return measure(self.config, personal=_hands_out_own(self))
+
     def kind(self, room: str) -> str | None:
         """What the configuration chose for a room (``strategy``, ``environment`` ...), where it says."""
         table = self.config.get(room, {})
@@ -107,6 +113,40 @@ class Group:
         """Whether every run reached its end."""
         return all(run.finished for run in self.runs)
 
+    @property
+    def measure(self) -> dict[str, str]:
+        """That of its runs, which is one."""
+        return self.runs[0].measure
+
+
+def parts_of(groups: Sequence[Group]) -> list[tuple[dict[str, str], list[Group]]]:
+    """The groups by what their returns measure, each part with the settings that tell it from the others."""
+    return apart((group, group.measure) for group in groups)
+
+
+def difference(groups: Sequence[Group]) -> str:
+    """One sentence that says which runs were evaluated how; empty where all were evaluated alike."""
+    parts = parts_of(groups)
+    if len(parts) < 2:
+        return ""
+    return why_apart([(telling, [group.label for group in members]) for telling, members in parts])
+
+
+def check_one_measure(groups: Sequence[Group]) -> None:
+    """Raises :class:`FedraxError` where the groups' returns cannot share an axis."""
+    if said := difference(groups):
+        raise FedraxError(f"{said} Draw each by itself")
+
+
+def _hands_out_own(run: Run) -> bool:
+    """Whether the run's agents keep policies of their own: only runs of earlier versions do not say what follows."""
+    if "environments" in run.config.get("evaluation", {}):
+        return False
+    from fedrax.strategies.base import strategies
+
+    kind = run.kind("strategy") or ""
+    return kind in strategies and strategies[kind].hands_out_own()
+
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
@@ -137,12 +177,16 @@ def load_run(path: Path | str) -> Run:
     except tomllib.TOMLDecodeError as error:
         raise FedraxError(f"{path / 'config.toml'} cannot be read: {error}; restore the file or train anew") from None
     agents = config.get("federation", {}).get("agents")
-    histories = {seed: History(seed, tuple(rows), agents) for seed, rows in _rows(path / "metrics.jsonl").items()}
+    summary = _json_object(path / "summary.json")
+    histories = {
+        seed: History(seed, tuple(_with_last(rows, seed, summary)), agents)
+        for seed, rows in _rows(path / "metrics.jsonl").items()
+    }
     return Run(
         path=path,
         config=config,
         manifest=_json_object(path / "manifest.json"),
-        summary=_json_object(path / "summary.json"),
+        summary=summary,
         histories=tuple(histories[seed] for seed in sorted(histories)),
     )
 
@@ -242,3 +286,12 @@ def _rows(path: Path) -> dict[int, list[Row]]:
             )
         known.append(row)
     return rows
+
+
+def _with_last(rows: list[Row], seed: int, summary: Mapping[str, Any]) -> list[Row]:
+    """The rows with the evaluation that followed the last round, where the summary of a finished run holds one."""
+    seeds, finals = summary.get("seeds"), summary.get("final_return")
+    if not rows or rows[-1].get("return") is not None or not isinstance(seeds, list) or seed not in seeds:
+        return rows
+    final = finals[seeds.index(seed)] if isinstance(finals, list) else finals
+    return rows if final is None else [*rows[:-1], {**rows[-1], "return": final}]

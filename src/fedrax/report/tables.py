@@ -9,7 +9,16 @@ from collections.abc import Callable
 import numpy as np
 
 from fedrax.evaluation.statistics import stratified_bootstrap
-from fedrax.report.curves import STATISTICS, Vector, best_scores, column, final_scores, steps_per_agent
+from fedrax.report.curves import (
+    STATISTICS,
+    Vector,
+    best_scores,
+    column,
+    evaluated_seeds,
+    final_scores,
+    rounds_done,
+    steps_per_agent,
+)
 from fedrax.report.runs import Group, History, Row
 
 MISSING = "–"
@@ -48,6 +57,8 @@ class Result:
     finished: bool
     final: Estimate
     best: Estimate
+    each: tuple[tuple[int, float, float], ...]
+    """Every evaluated seed with its final and its best value."""
     costs: dict[str, str]
     """By heading of :data:`COSTS`: the mean over seeds, with its unit."""
 
@@ -78,7 +89,7 @@ def duration(seconds: float) -> str:
 
 
 COSTS: dict[str, tuple[Callable[[Row, History], float | None], Callable[[float], str]]] = {
-    "rounds": (column("round"), number),
+    "rounds": (rounds_done, number),
     "trajectories per agent (reference count)": (column("trajectories"), number),
     "trajectories, all": (column("total_trajectories"), number),
     "steps per agent": (steps_per_agent, number),
@@ -104,5 +115,8 @@ def result(group: Group, statistic: str = "iqm", value: str = "return") -> Resul
         finished=group.finished,
         final=Estimate.of(final_scores(group, value), statistic),
         best=Estimate.of(best_scores(group, value), statistic),
+        each=tuple(
+            zip(evaluated_seeds(group, value), final_scores(group, value), best_scores(group, value), strict=True)
+        ),
         costs=costs,
     )

@@ -14,8 +14,11 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from fedrax.config import Config
 from fedrax.environments.base import Episodes, Experience
 from fedrax.errors import FedraxError
+from fedrax.evaluation.measure import Environments
 from fedrax.federation import Federation, State, Tally
+from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.memory import replay_memory
+from fedrax.runtime.pairs import Evaluation, Pairs, choose_pairs, full_pairs, scores
 
 
 class Simulation(abc.ABC):
@@ -74,39 +77,100 @@ class Simulation(abc.ABC):
 
     def evaluation_of_round(self, params: PyTree, index: int, position: int = 0) -> dict[str, Any]:
         """One seed's evaluation in the rounds that have one, NaN in the others."""
+        if (index + 1) % self.config.evaluation.every:
+            pairs = self.pairs(self.config.evaluation.episodes, self.config.evaluation.seed)
+            nothing = np.zeros((self.policies, pairs.columns, 1))
+            return {name: np.full(np.shape(x), np.nan) for name, x in self.scores(nothing, nothing, pairs).items()}
+        return self.measured(params, position)
+
+    def measured(self, params: PyTree, position: int = 0) -> dict[str, Any]:
+        """One seed's evaluation as configured, by name of the metric: see :func:`fedrax.runtime.pairs.scores`."""
         settings = self.config.evaluation
-        if (index + 1) % settings.every:
-            each = {"agent_returns": np.full(self.federation.sites, np.nan)} if self.evaluates_agents else {}
-            return {"return": float("nan"), "episode_length": float("nan"), **each}
-        returns, lengths = self.evaluate(params, episodes=settings.episodes, seed=settings.seed, position=position)
-        each = {"agent_returns": returns.mean(1)} if self.evaluates_agents else {}
-        return {"return": self.mean_return(returns), "episode_length": self.mean_return(lengths), **each}
+        pairs = self.pairs(settings.episodes, settings.seed)
+        returns, lengths = self.evaluate_pairs(params, pairs, seed=settings.seed, position=position)
+        return self.scores(returns, lengths, pairs)
 
-    def mean_return(self, returns: np.ndarray) -> float:
-        """Of what :meth:`evaluate` gave."""
-        return float(returns.mean())
+    def scores(self, returns: np.ndarray, lengths: np.ndarray, pairs: Pairs) -> dict[str, Any]:
+        """What an evaluation comes to."""
+        return scores(returns, lengths, pairs, personal=self.federation.personal)
 
+    @property
+    def policies(self) -> int:
+        """How many policies a run hands out: one, or every agent's."""
+        return self.federation.sites if self.federation.personal else 1
+
+    @property
     @abc.abstractmethod
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths of what a run hands out, on the initial states that ``seed`` stands for.
+    def differ(self) -> bool:
+        """Whether agents' environments are others than the registered one."""
+
+    @property
+    def environments(self) -> Environments:
+        """In which environments policies are evaluated."""
+        where = self.config.evaluation.environments
+        return where if where is not None and self.differ else "registered"
+
+    def pairs(self, episodes: int, seed: int) -> Pairs:
+        """Which policies an evaluation of ``episodes`` episodes of each tests in which environments."""
+        federation = self.federation
+        return choose_pairs(
+            self.environments, personal=federation.personal, agents=federation.sites, episodes=episodes, seed=seed
+        )
+
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> Evaluation:
+        """What a run hands out, ``episodes`` episodes of each policy, on the initial states that ``seed`` stands for.
 
         ``position`` is that of the run's seed among its seeds, whose environments these are.
-
-        ``[episodes]`` for one policy; ``[agents, episodes]``, each agent in its own environment, where
-        :attr:`evaluates_agents`.
         """
+        pairs = self.pairs(episodes, seed)
+        returns, lengths = self.evaluate_pairs(params, pairs, seed=seed, position=position)
+        personal, counted = self.federation.personal, list(pairs.counted)
 
-    @abc.abstractmethod
+        def shaped(table: np.ndarray) -> np.ndarray:
+            known = table[:, counted]
+            if personal:
+                return known[:, 0] if len(counted) == 1 else known
+            return known[0, 0] if pairs.environments is None else known[0]
+
+        own = pairs.own if personal else None
+        return Evaluation(
+            shaped(returns),
+            shaped(lengths),
+            None if pairs.environments is None else pairs.environments[:, counted],
+            None if own is None else returns[np.arange(len(own)), own],
+        )
+
     def evaluate_across(
         self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths ``[policies, environments, episodes]`` of every policy in every agent's environment.
+    ) -> Evaluation:
+        """Every policy in every agent's environment, ``[policies, environments, episodes]``; a shared one is one row.
 
-        With ``unseen``, in so many environments that no agent has: further draws from the heterogeneity table. A
-        shared policy is one row.
+        With ``unseen``, in so many environments that no agent has: further draws from the heterogeneity table.
 
         Raises:
             FedraxError: the agents' environments do not differ, or nothing can be drawn anew.
+        """
+        draws = unseen_draws(self.config, unseen, position) if unseen else None
+        if draws is None and not self.differ:
+            raise same_environments(self.config)
+        pairs = full_pairs(self.policies, unseen or self.federation.sites, episodes)
+        returns, lengths = self.evaluate_pairs(params, pairs, seed=seed, position=position, draws=draws)
+        return Evaluation(returns, lengths, None if unseen else pairs.environments)
+
+    @abc.abstractmethod
+    def evaluate_pairs(
+        self,
+        params: PyTree,
+        pairs: Pairs,
+        *,
+        seed: int,
+        position: int = 0,
+        draws: list[dict[str, float]] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths ``[policies, environments, episodes]`` of what a run hands out.
+
+        Every pair meets the same initial states, those that ``seed`` stands for. With ``draws``, the environments are
+        these instead of the agents'.
         """
 
     def sites_of_copies(self, copies: int) -> np.ndarray:
@@ -122,11 +186,6 @@ class Simulation(abc.ABC):
                 f"strategy.batch={sites} or more, or remove environment.heterogeneity"
             )
         return np.arange(copies) * sites // copies
-
-    @property
-    def evaluates_agents(self) -> bool:
-        """Whether every agent is evaluated for itself, in its own environment."""
-        return self.federation.personal or self.config.evaluation.per_agent
 
     def close(self) -> None:  # noqa: B027  (a runtime without environments to free needs none)
         """Frees environments."""

@@ -17,6 +17,8 @@ SUMMED = (
     "server_steps",
     "gradient_steps",
 )
+EVALUATED = ("return", "return_worst", "episode_length", "agent_returns", "agent_own_returns")
+"""Metrics of an evaluation, where there are agents to tell apart and others' environments beside their own."""
 
 
 @dataclasses.dataclass
@@ -35,6 +37,8 @@ class Counters:
     seconds: float = 0.0
     final_return: float = math.nan
     best_return: float = math.nan
+    final_worst: float = math.nan
+    """The worst agent's return in the last evaluation; NaN where agents were not evaluated one by one."""
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any]) -> Counters:
@@ -59,20 +63,29 @@ class Counters:
         self.seconds += float(metrics["seconds"])
         row: dict[str, Any] = {"seed": seed, "round": self.rounds}
         self.rounds += 1
-        evaluated = float(metrics["return"])
-        if not math.isnan(evaluated):
-            self.final_return = evaluated
-            if not evaluated <= self.best_return:
-                self.best_return = evaluated
-            row |= {"return": evaluated, "episode_length": float(metrics["episode_length"])}
+        row |= self.note(metrics)
         row |= {"train_return": float(metrics["train_return"]), **self.totals(agents, message_bytes)}
         row["seconds"] = self.seconds
-        known = {*row, *SUMMED, "active", "excluded", "episode_length", "return"}
+        known = {*row, *SUMMED, *EVALUATED, "active", "excluded"}
         row |= {name: _number(value) for name, value in metrics.items() if name not in known}
         excluded = np.flatnonzero(metrics["excluded"]).tolist()
         if excluded:
             row["excluded"] = excluded
         return row
+
+    def note(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Takes up an evaluation, and returns its part of the row: nothing in rounds without one, whose return is NaN.
+
+        The best return so far is that of the evaluation as configured, in whichever environments.
+        """
+        evaluated = float(metrics["return"])
+        if math.isnan(evaluated):
+            return {}
+        self.final_return = evaluated
+        self.final_worst = float(metrics.get("return_worst", math.nan))
+        if not evaluated <= self.best_return:
+            self.best_return = evaluated
+        return {name: _number(metrics[name]) for name in EVALUATED if name in metrics}
 
     def totals(self, agents: int, message_bytes: tuple[int, int]) -> dict[str, int]:
         """Every cost so far; bytes are per agent."""

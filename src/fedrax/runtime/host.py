@@ -22,11 +22,16 @@ from fedrax.environments.registry import Description
 from fedrax.federation import Federation, Roster, State
 from fedrax.learners.base import Clock
 from fedrax.runtime.base import Simulation, summed_reports, with_reference
-from fedrax.runtime.draws import default_parameters, same_environments, unseen_draws
+from fedrax.runtime.compiling import compile_seconds
+from fedrax.runtime.draws import default_parameters
 from fedrax.runtime.mapping import agents_side_by_side
+from fedrax.runtime.pairs import Pairs
 from fedrax.runtime.programs import Decider, Programs, joined, put_rows, stack, unstack
 from fedrax.seeds import derive, host_seeds
 from fedrax.strategies.base import Downlink
+
+TOGETHER = 10_000
+"""Environments of an evaluation that exist at once."""
 
 
 class HostSimulation(Simulation):
@@ -74,7 +79,7 @@ class HostSimulation(Simulation):
         states = unstack(state, len(self.sites))
         self.reseed(first)
         for index in range(first, first + self.config.checkpoint.every):
-            started = time.perf_counter()
+            started, compiled = time.perf_counter(), compile_seconds()
             metrics: list[dict[str, Any] | None] = []
             for position, site in enumerate(self.sites):
                 tally = states[position].tally
@@ -89,48 +94,50 @@ class HostSimulation(Simulation):
                 return
             nothing = jax.tree.map(jnp.zeros_like, known[0])
             rows = stack([nothing if measured is None else measured for measured in metrics])
-            seconds = np.full(len(states), time.perf_counter() - started)
+            spent = time.perf_counter() - started - (compile_seconds() - compiled)
+            seconds = np.full(len(states), max(spent, 0.0))
             yield stack(states), jax.tree.map(lambda x: np.asarray(x)[:, None], {**rows, "seconds": seconds})
 
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths of what one seed hands out, in fresh environments."""
-        agents = self.federation.sites if self.evaluates_agents else 1
-        own = _repeated(self.sites_draws(position), episodes) if self.draws and self.evaluates_agents else None
-        environments = self._make(agents * episodes, self.evaluation_horizon, own)
-        key = self._evaluation_key(seed)
-        stacked = agents if self.federation.personal else None
-        try:
-            # Every agent meets the same initial states.
-            environments.reseed(np.tile(host_seeds((episodes,), seed, "evaluation"), agents))
-            act = self.programs.evaluated_actor(params, key, agents=stacked)
-            returns, lengths = evaluate_host(environments, act)
-        finally:
-            environments.close()
-        if self.evaluates_agents:
-            return returns.reshape(agents, episodes), lengths.reshape(agents, episodes)
-        return returns, lengths
+    @property
+    def differ(self) -> bool:
+        """Whether sites' parameters were drawn."""
+        return bool(self.draws)
 
-    def evaluate_across(
-        self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
+    def evaluate_pairs(
+        self,
+        params: PyTree,
+        pairs: Pairs,
+        *,
+        seed: int,
+        position: int = 0,
+        draws: Sequence[Parameters] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Every policy in every agent's environment, or in unseen ones, one policy after the other."""
-        draws = unseen_draws(self.config, unseen, position) if unseen else self.sites_draws(position)
-        if not draws:
-            raise same_environments(self.config)
+        """In fresh environments, as many at once as :data:`TOGETHER` allows."""
+        table, episodes = pairs.environments, pairs.episodes
+        columns = 1 if table is None else table.shape[1]
+        each = columns * episodes
+        states = np.tile(host_seeds((episodes,), seed, "evaluation"), columns)
+        sites = self.sites_draws(position) if draws is None else draws
         policies = params if self.federation.personal else jax.tree.map(lambda x: x[None], params)
-        count = jax.tree.leaves(policies)[0].shape[0]
-        environments = self._make(len(draws) * episodes, self.evaluation_horizon, _repeated(draws, episodes))
+        together = max(1, TOGETHER // each)
         results = []
-        try:
-            for policy in unstack(policies, count):
-                environments.reseed(np.tile(host_seeds((episodes,), seed, "evaluation"), len(draws)))
-                act = self.programs.evaluated_actor(policy, self._evaluation_key(seed), agents=None)
+        for first in range(0, self.policies, together):
+            group = jax.tree.map(lambda x, first=first: x[first : first + together], policies)
+            count = min(together, self.policies - first)
+            own = None
+            if table is not None:
+                rows = table[first : first + together].ravel()
+                own = _repeated([sites[site] for site in rows], episodes)
+            environments = self._make(count * each, self.evaluation_horizon, own)
+            try:
+                environments.reseed(np.tile(states, count))
+                act = self.programs.evaluated_actor(group, self._evaluation_key(seed), agents=count)
                 results.append(evaluate_host(environments, act))
-        finally:
-            environments.close()
-        returns, lengths = zip(*results, strict=True)
-        shape = (count, len(draws), episodes)
-        return np.reshape(returns, shape), np.reshape(lengths, shape)
+            finally:
+                environments.close()
+        returns, lengths = (np.concatenate(parts) for parts in zip(*results, strict=True))
+        shape = (self.policies, columns, episodes)
+        return returns.reshape(shape), lengths.reshape(shape)
 
     def _evaluation_key(self, seed: int) -> PRNGKeyArray | None:
         """The key that evaluations sample actions with; none where they are greedy."""

@@ -20,14 +20,16 @@ from fedrax.environments.native_steps import Front, collect_steps, start_steps
 from fedrax.federation import Federation, State, Tally
 from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import Simulation, agent_report, summed_reports, with_reference
-from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
+from fedrax.runtime.pairs import Pairs, scores
 from fedrax.runtime.programs import close_round, put_rows, take_rows
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, select
 
 SEEDS = "seeds"
 """Name of the axis that several seeds are mapped over."""
+ENVIRONMENTS = "environments"
+"""Name of the axis of the environments that one policy is evaluated in."""
 
 
 class NativeSimulation(Simulation):
@@ -124,33 +126,27 @@ class NativeSimulation(Simulation):
         seconds = (time.perf_counter() - started) / self.config.checkpoint.every
         yield state, {**rows, "seconds": np.full(rows["active"].shape, seconds)}
 
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Greedy returns and lengths of what one seed hands out."""
-        returns, lengths = self._evaluate(params, jax.random.key(seed), jnp.asarray(position), episodes=episodes)
-        return np.asarray(returns), np.asarray(lengths)
+    @property
+    def differ(self) -> bool:
+        """Whether there are draws of physical parameters."""
+        return self.draws is not None
 
-    def evaluate_across(
-        self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
+    def evaluate_pairs(
+        self,
+        params: PyTree,
+        pairs: Pairs,
+        *,
+        seed: int,
+        position: int = 0,
+        draws: list[dict[str, float]] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Every policy in every agent's environment, or in unseen ones."""
+        """One compiled call."""
         physics = self.drawn(self.draws, position)
-        if unseen:
-            drawn = stack_physics([unseen_draws(self.config, unseen, position)])
-            physics = jax.tree.map(lambda x: x[0], drawn)
-        if physics is None:
-            raise same_environments(self.config)
-        policies = params if self.federation.personal else jax.tree.map(lambda x: x[None], params)
+        if draws is not None:
+            physics = jax.tree.map(lambda x: x[0], stack_physics([draws]))
+        table = None if pairs.environments is None else jnp.asarray(pairs.environments)
         key = jax.random.key(seed)
-
-        @jax.jit
-        def each(policies: PyTree, physics: dict[str, Array]) -> tuple[Array, Array]:
-            def one(params: PyTree, physics: dict[str, Array]) -> tuple[Array, Array]:
-                return self._episodes(params, physics, key, episodes=episodes, axis_names=("policies", "environments"))
-
-            across = jax.vmap(one, (None, 0), axis_name="environments")
-            return jax.vmap(across, (0, None), axis_name="policies")(policies, physics)
-
-        returns, lengths = each(policies, physics)
+        returns, lengths = self._evaluate(params, physics, key, table, episodes=pairs.episodes)
         return np.asarray(returns), np.asarray(lengths)
 
     def _rounds(self, state: State, first: Array) -> tuple[State, dict[str, Array]]:
@@ -334,29 +330,51 @@ class NativeSimulation(Simulation):
     def _evaluate_round(self, params: PyTree, position: Array, index: Array) -> dict[str, Array]:
         """Evaluation in the rounds that have one, NaN in the others."""
         settings = self.config.evaluation
+        pairs = self.pairs(settings.episodes, settings.seed)
 
-        def measure() -> dict[str, Array]:
-            key, names = jax.random.key(settings.seed), self._axes_of_seeds
-            returns, lengths = self._evaluation(params, key, position, episodes=settings.episodes, axis_names=names)
-            each = {"agent_returns": returns.mean(1)} if self.evaluates_agents else {}
-            return {"return": returns.mean(), "episode_length": lengths.mean(dtype=jnp.float32), **each}
+        def measured() -> dict[str, Array]:
+            returns, lengths = self._evaluation(
+                params,
+                self.drawn(self.draws, position),
+                jax.random.key(settings.seed),
+                None if pairs.environments is None else jnp.asarray(pairs.environments),
+                episodes=pairs.episodes,
+                axis_names=self._axes_of_seeds,
+            )
+            personal = self.federation.personal
+            return scores(returns, lengths, pairs, personal=personal, mean=jnp.mean, least=jnp.min)
 
         if settings.every == 1:
-            return measure()
-        missing = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(measure))
-        return jax.lax.cond((index + 1) % settings.every == 0, measure, lambda: missing)
+            return measured()
+        missing = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(measured))
+        return jax.lax.cond((index + 1) % settings.every == 0, measured, lambda: missing)
 
     def _evaluation(
-        self, params: PyTree, key: PRNGKeyArray, position: Array, *, episodes: int, axis_names: tuple[str, ...] = ()
+        self,
+        params: PyTree,
+        physics: dict[str, Array] | None,
+        key: PRNGKeyArray,
+        table: Array | None,
+        *,
+        episodes: int,
+        axis_names: tuple[str, ...] = (),
     ) -> tuple[Array, Array]:
-        if not self.evaluates_agents:
-            return self._episodes(params, None, key, episodes=episodes, axis_names=axis_names)
-        one = partial(self._episodes, key=key, episodes=episodes, axis_names=(*axis_names, AGENTS))
-        personal = 0 if self.federation.personal else None
-        physics = self.drawn(self.draws, position)
-        axes = (personal, None if physics is None else 0)
-        mapped = jax.vmap(one, axes, axis_name=AGENTS, axis_size=self.federation.sites)
-        return mapped(params, physics)
+        """Returns and lengths ``[P, C, episodes]``; ``table[P, C]`` says whose of ``physics``, None the default."""
+        personal = self.federation.personal
+        names = (*axis_names, *([AGENTS] if personal else []), *([] if table is None else [ENVIRONMENTS]))
+
+        def one(params: PyTree, physics: dict[str, Array] | None) -> tuple[Array, Array]:
+            return self._episodes(params, physics, key, episodes=episodes, axis_names=names)
+
+        def row(params: PyTree, columns: Array | None) -> tuple[Array, Array]:
+            if columns is None:
+                return jax.tree.map(lambda x: x[None], one(params, None))
+            theirs = jax.tree.map(lambda x: x[columns], physics)
+            return jax.vmap(one, (None, 0), axis_name=ENVIRONMENTS)(params, theirs)
+
+        if personal:
+            return jax.vmap(row, (0, None if table is None else 0), axis_name=AGENTS)(params, table)
+        return jax.tree.map(lambda x: x[None], row(params, None if table is None else table[0]))
 
     def _episodes(
         self,

@@ -355,7 +355,7 @@ def close_round(
         "gradient_steps": work.gradient_steps + local_steps,
         "excluded": jnp.zeros(federation.agents, bool).at[roster.ids].set(exchange.excluded),
         **learning,
-        **round_metrics(roster, exchange),
+        **round_metrics(roster, exchange, rejects=federation.aggregator.rejects),
     }
     if federation.personal:
         nothing = jnp.full(federation.agents, jnp.nan)

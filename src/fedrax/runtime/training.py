@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from fedrax.records.progress import Progress
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import write_summary
 from fedrax.runtime.base import Simulation
+from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.continuation import accepting, table
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import all_draws, divergence
@@ -54,9 +54,6 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
         logger.warning("%s lacks %s; the run goes on without", directory.metrics_jsonl, ", ".join(missing))
 
     if not meta["finished"]:
-        started = time.perf_counter()
-        simulation.compile(state)
-        meta["seconds_compile"] += time.perf_counter() - started
         _train(config, simulation, directory, state, counters, meta, progress=progress)
     # A finished run may have been killed before its summary.
     if not directory.summary.exists():
@@ -119,6 +116,8 @@ def _train(
 ) -> None:
     """Rounds until the budget is used; brings ``counters`` and ``meta`` up to date."""
     first, tables = int(meta["round"]), table(config)
+    compiled = compile_seconds() - meta["seconds_compile"]
+    simulation.compile(state)
     federation = simulation.federation
     message_bytes = simulation.message_bytes()
     with (
@@ -153,6 +152,7 @@ def _train(
                 meta["final_counters"] = [dataclasses.asdict(c) for c in counters]
             if config.video.every is not None and first % config.video.every < simulation.rounds_per_call:
                 _film(config, simulation, state, directory, first)
+            meta["seconds_compile"] = compile_seconds() - compiled
             outputs = simulation.outputs(state)
             if jax.tree.leaves(outputs):
                 save_policy(directory.policy, outputs)
@@ -228,7 +228,7 @@ def _show(simulation: Simulation, display: Progress, counters: list[Counters], r
     for row in rows:
         if "excluded" in row:
             display.note(
-                f"round {row['round']}, seed {row['seed']}: excluded agents {row['excluded']}, "
+                f"round {row['round'] + 1}, seed {row['seed']}: excluded agents {row['excluded']}, "
                 "whose messages were not finite"
             )
 
@@ -240,11 +240,7 @@ def _final_evaluation(config: Config, simulation: Simulation, state: State, coun
     outputs = simulation.outputs(state)
     for index, counter in enumerate(counters):
         params = jax.tree.map(lambda x, i=index: x[i], outputs)
-        settings = config.evaluation
-        returns, _ = simulation.evaluate(params, episodes=settings.episodes, seed=settings.seed, position=index)
-        counter.final_return = simulation.mean_return(returns)
-        if not counter.final_return <= counter.best_return:
-            counter.best_return = counter.final_return
+        counter.note(simulation.measured(params, position=index))
 
 
 def _summary(
@@ -258,15 +254,21 @@ def _summary(
         {
             "final_return": counter.final_return,
             "best_return": counter.best_return,
+            **({} if math.isnan(counter.final_worst) else {"final_return_worst": counter.final_worst}),
             "rounds": counter.rounds,
             **counter.totals(config.federation.agents, message_bytes),
         }
         for counter in counters
     ]
+    by_seed = {
+        str(seed): {name: one[name] for name in ("final_return", "final_return_worst", "best_return") if name in one}
+        for seed, one in zip(config.all_seeds, each, strict=True)
+    }
     merged = {name: [one[name] for one in each] if len(each) > 1 else each[0][name] for name in each[0]}
     return {
         **merged,
         "seconds_compile": seconds_compile,
         "seconds_train": max(counter.seconds for counter in counters),
         "seeds": list(config.all_seeds),
+        **({"by_seed": by_seed} if len(each) > 1 else {}),
     }

@@ -79,6 +79,11 @@ class Strategy(eqx.Module):
         """
         return {}
 
+    @classmethod
+    def hands_out_own(cls) -> bool:
+        """Whether a run hands out a policy of every agent: a pooled learner's is that of all."""
+        return cls.personal and not cls.needs.pooled
+
     def check(self, learner: Learner) -> None:
         """Raises :class:`FedraxError` where the strategy does not fit the learner."""
         if self.needs.learner is not None and learner.name != self.needs.learner:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fedrax.config import Config, parse_override, presets, resolve
 from fedrax.errors import FedraxError, unknown
+from fedrax.evaluation.measure import apart, measure, why_apart
 from fedrax.plugins import located_in
 from fedrax.records.files import reason
 from fedrax.sweep.flags import translate
@@ -142,6 +143,13 @@ def _plan(file: Path, table: Mapping[str, Any], jobs: int | None) -> Plan:
     per_job = min(_count(table, "cores_per_job", 1), len(cores()))
     at_once = _count(table if jobs is None else {"jobs": jobs}, "jobs", max(1, len(cores()) // per_job))
     configs = {setup: _resolved(setup) for setup in named}
+    parts = apart(
+        # A resolved configuration says where it is evaluated, whoever's the policies are.
+        (setup.name, measure(config.model_dump(mode="json"), personal=False))
+        for setup, config in configs.items()
+    )
+    if len(parts) > 1:
+        notes = (*notes, why_apart(parts))
     planned = tuple(
         Job(setup, seed, config.model_copy(update={"seed": seed}), Path(out) / setup.name / f"seed-{seed}")
         for seed in seeds

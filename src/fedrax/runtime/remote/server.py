@@ -6,6 +6,7 @@ import json
 import math
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
@@ -18,11 +19,14 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from fedrax.config import Config
 from fedrax.environments.base import Episodes
 from fedrax.errors import FedraxError
+from fedrax.evaluation.measure import Environments
 from fedrax.federation import Exchange, Federation, Roster, State
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Simulation, with_reference
+from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.make import make_simulation
+from fedrax.runtime.pairs import Evaluation, Pairs, scores
 from fedrax.runtime.programs import close_round
 from fedrax.runtime.remote.arrays import form, packed, unpacked
 from fedrax.runtime.remote.checks import Rejected, WorkCheck, Worked, check_letter
@@ -136,7 +140,7 @@ class RemoteFederation(Simulation):
 
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """One round."""
-        started = time.perf_counter()
+        started, compiled = time.perf_counter(), compile_seconds()
         one = jax.tree.map(lambda x: x[0], state)
         if first == 0 or not self.office.members.present:
             self.office.gather(self.federation.agents, self.quorum, self.config.runtime.gather)
@@ -146,7 +150,8 @@ class RemoteFederation(Simulation):
             self.seeded = block
         one, metrics = self._round(one, first)
         rows = jax.tree.map(lambda x: np.asarray(x)[None, None], metrics)
-        seconds = np.full((1, 1), time.perf_counter() - started)
+        # What nodes compile is part of it: the server waits for them, and does not know what for.
+        seconds = np.full((1, 1), max(time.perf_counter() - started - (compile_seconds() - compiled), 0.0))
         yield jax.tree.map(lambda x: x[None], one), {**rows, "seconds": seconds}
 
     def _round(self, state: State, index: int) -> tuple[State, dict[str, Any]]:
@@ -245,10 +250,32 @@ class RemoteFederation(Simulation):
             for record in records:
                 file.write(json.dumps({"round": index, **record._asdict()}) + "\n")
 
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """At the server, or, where agents are evaluated for themselves, on their nodes; NaN for those not there."""
-        if not self.evaluates_agents:
-            return self.local.evaluate(params, episodes=episodes, seed=seed)
+    @property
+    def differ(self) -> bool:
+        """Whether the configuration sets the agents' environments apart; what nodes set apart is not known here."""
+        return self.local.differ
+
+    @property
+    def environments(self) -> Environments:
+        """As configured: the nodes' own may differ although the configuration does not say so."""
+        return "own" if self.config.evaluation.environments == "own" else super().environments
+
+    def evaluate_pairs(
+        self,
+        params: PyTree,
+        pairs: Pairs,
+        *,
+        seed: int,
+        position: int = 0,
+        draws: list[dict[str, float]] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """At the server, in the environments that the configuration draws; each agent's in its own on its node.
+
+        NaN for agents that are not there.
+        """
+        if self.environments != "own":
+            return self.local.evaluate_pairs(params, pairs, seed=seed, draws=draws)
+        episodes = pairs.episodes
         payload = b"" if self.federation.strategy.personal else packed(params)
         if not self.office.members.present:
             self.office.gather(self.federation.agents, self.quorum, self.config.runtime.gather)
@@ -280,15 +307,19 @@ class RemoteFederation(Simulation):
         returns, lengths = np.full((agents, episodes), np.nan), np.full((agents, episodes), np.nan)
         for agent, (each, steps) in answers.items():
             returns[agent], lengths[agent] = each, steps
-        return returns, lengths
+        shape = (self.policies, pairs.columns, episodes)
+        return returns.reshape(shape), lengths.reshape(shape)
 
-    def mean_return(self, returns: np.ndarray) -> float:
+    def scores(self, returns: np.ndarray, lengths: np.ndarray, pairs: Pairs) -> dict[str, Any]:
         """Over the agents that were there."""
-        return float(np.nanmean(returns))
+        with warnings.catch_warnings():
+            # Of an agent that was not there, nothing is known.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return scores(returns, lengths, pairs, personal=self.federation.personal, mean=np.nanmean, least=np.nanmin)
 
     def evaluate_across(
         self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Evaluation:
         """In environments drawn here: the nodes' own are on the nodes."""
         return self.local.evaluate_across(params, episodes=episodes, seed=seed, unseen=unseen)
 
@@ -319,6 +350,12 @@ def check_remote(config: Config, federation: Federation) -> None:
     if config.video.every is not None and federation.strategy.personal:
         raise FedraxError(
             "video.every films a policy, and with this strategy these are on the nodes; unset video.every"
+        )
+    if federation.personal and config.evaluation.environments != "own":
+        raise FedraxError(
+            f"evaluation.environments = {config.evaluation.environments!r} is not allowed with runtime=flower and "
+            f"strategy {federation.strategy.name!r}, whose policies never leave their nodes; set "
+            "evaluation.environments=own"
         )
     if config.runtime.staleness and not federation.strategy.bears_stale:
         raise FedraxError(

@@ -1,0 +1,53 @@
+"""How long this process has spent compiling, whenever programs were first met."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import jax.monitoring
+
+EVENTS = "/jax/core/compile/"
+"""What JAX calls the parts of compiling: tracing, lowering, and the compiler itself or reading its cache."""
+REACH = 1000
+"""Spans that one that ends later may contain; older ones are only counted."""
+
+
+class CompileClock:
+    """Seconds in which JAX compiled, counted once where one program's compiling contains another's."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[float, float]] = []
+        self._before = 0.0
+        self._lock = threading.Lock()
+
+    def add(self, event: str, duration_secs: float, **_: str | int) -> None:
+        """Takes up an event that has just ended, as :mod:`jax.monitoring` tells it."""
+        if event.startswith(EVENTS):
+            end = time.perf_counter()
+            self.add_span(end - duration_secs, end)
+
+    def add_span(self, start: float, end: float) -> None:
+        """Takes up a span; one that ends later may contain or overlap those before it."""
+        with self._lock:
+            while self._spans and self._spans[-1][1] > start:
+                start = min(start, self._spans.pop()[0])
+            self._spans.append((start, end))
+            if len(self._spans) > REACH:
+                first, last = self._spans.pop(0)
+                self._before += last - first
+
+    @property
+    def seconds(self) -> float:
+        """Since the process began to listen."""
+        with self._lock:
+            return self._before + sum(end - start for start, end in self._spans)
+
+
+_clock = CompileClock()
+jax.monitoring.register_event_duration_secs_listener(_clock.add)
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent compiling so far; differences tell what lay between."""
+    return _clock.seconds
