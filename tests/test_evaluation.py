@@ -134,7 +134,7 @@ def test_rounds_without_an_evaluation_record_none(run):
 
 def test_what_a_checkpoint_does_not_know_yet_is_not_a_number():
     """JSON has no NaN, and a run without agents to tell apart never has a worst one."""
-    restored = Counters(rounds=3, final_return=None, best_return=None, final_worst=None)
+    restored = Counters.restored({"rounds": 3, "final_return": None, "best_return": None, "final_worst": None})
     assert all(math.isnan(value) for value in (restored.final_return, restored.best_return, restored.final_worst))
     restored.note({"return": 2.0, "episode_length": 1.0})
     assert (restored.final_return, restored.best_return) == (2.0, 2.0)
