@@ -80,7 +80,9 @@ def test_whole_numbers_are_the_nearest_and_never_beyond_the_bounds():
 def boxes(draw):
     """Gymnasium's Boxes of any shape, type and bounds, and vectors that a policy might emit."""
     shape = draw(st.sampled_from([(), (1,), (3,), (2, 2), (1, 3, 2)]))
-    dtype = np.dtype(draw(st.sampled_from(["float16", "float32", "float64", "int8", "int64", "uint8", "uint32", "bool"])))
+    dtype = np.dtype(
+        draw(st.sampled_from(["float16", "float32", "float64", "int8", "int64", "uint8", "uint32", "bool"]))
+    )
     if dtype.kind == "f":
         widest = float(np.finfo(dtype).max)
         numbers = st.floats(-widest, widest, width=8 * dtype.itemsize)
@@ -137,7 +139,9 @@ def test_a_box_that_cannot_be_honoured_is_refused(space, reason):
 
 def register(id, space):
     gymnasium.register(id, gymnasium.registry[VALVE].entry_point, max_episode_steps=20)
-    gymnasium.registry[id].entry_point = type("Variant", (gymnasium.registry[VALVE].entry_point,), {"action_space": space})
+    gymnasium.registry[id].entry_point = type(
+        "Variant", (gymnasium.registry[VALVE].entry_point,), {"action_space": space}
+    )
 
 
 def test_gymnasiums_missing_bounds_of_whole_numbers_are_noticed():
@@ -145,7 +149,7 @@ def test_gymnasiums_missing_bounds_of_whole_numbers_are_noticed():
     for learner in ("ppo", "td3", "policy-gradient"):
         strategy = "strategy=gpomdp" if learner == "policy-gradient" else "strategy=fedavg"
         chosen = ["budget.rounds=1", "environment=FedraxBoundless-v0", f"learner={learner}", strategy]
-        with pytest.raises(FedraxError, match="whole numbers .* without bounds"):
+        with pytest.raises(FedraxError, match=r"whole numbers .* without bounds"):
             make_simulation(resolve({}, chosen))
 
 
@@ -198,7 +202,13 @@ def test_host_environments_are_given_units(backend):
     """Half of Pendulum's range of 2 N m is a torque of 1 N m."""
     if backend == "envpool":
         pytest.importorskip("envpool")
-    chosen = ["budget.rounds=1", "environment=Pendulum-v1", "environment.native=false", f"environment.backend={backend}", "learner=ppo"]
+    chosen = [
+        "budget.rounds=1",
+        "environment=Pendulum-v1",
+        "environment.native=false",
+        f"environment.backend={backend}",
+        "learner=ppo",
+    ]
     simulation = make_simulation(resolve({}, [*chosen, "federation.agents=1", "strategy=fedavg"]))
     ours = simulation._make(3, 200)
     plain = make_host("Pendulum-v1", 3, backend=backend)

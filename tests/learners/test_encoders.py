@@ -1,8 +1,5 @@
 """Images: how they are seen, kept and learned from."""
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +16,7 @@ from fedrax.learners.encoders import Convolutions, Flatten, channels_first, make
 from fedrax.learners.replay import empty_replay, replay_bytes, transitions_of
 from fedrax.runtime.make import make_simulation
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "environments"))
-
-from acted import PICTURE, POINT_AT
+from pictures import PICTURE, POINT_AT
 
 
 def image(*shape, high=255, dtype="uint8"):
@@ -171,7 +166,13 @@ def test_images_are_collected_as_bytes():
 @pytest.mark.parametrize(
     "settings",
     [
-        ["learner=td3", "learner.learning_starts=8", "learner.batch_size=8", "learner.buffer_size=64"],
+        [
+            "learner=td3",
+            "learner.num_steps=4",
+            "learner.learning_starts=8",
+            "learner.batch_size=8",
+            "learner.buffer_size=64",
+        ],
         ["learner=policy-gradient", "strategy=gpomdp", "strategy.batch=2", "learner.hidden=[8]"],
     ],
 )
