@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate, Aggregator, PreAggregator
 from fedrax.attacks.base import Attack, Knowledge
+from fedrax.environments.actions import Actions
 from fedrax.environments.base import Episodes, Experience, Spaces
 from fedrax.learners.base import Agent, Clock, Learner
 from fedrax.seeds import derive
@@ -78,6 +79,8 @@ class Federation(eqx.Module):
     """The geometric median, for strategies that fall back on it when the rule accepts nobody."""
     attack: Attack
     spaces: Spaces = eqx.field(static=True)
+    actions: Actions = eqx.field(static=True)
+    """From what the learner emits to what environments are given."""
     agents: int = eqx.field(static=True)
     """Agents that learn."""
     sites: int = eqx.field(static=True)
@@ -143,7 +146,8 @@ class Federation(eqx.Module):
         action, notes = self.learner.decide(params, observation, key)
         if type(self.attack).act is Attack.act:
             return action, notes
-        forged = self.attack.act(action, self.spaces, derive(key, "attack"))
+        meant = self.actions.in_units(action)
+        forged = self.actions.emitted(self.attack.act(meant, self.spaces, derive(key, "attack")))
         return jnp.where(byzantine, forged, action), notes
 
     def work(

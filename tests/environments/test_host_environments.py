@@ -216,7 +216,7 @@ def test_envpool_stands_in_where_gymnasiums_package_is_missing(monkeypatch):
     monkeypatch.setattr(registry.gymnasium, "make", fail)
     spaces = describe_environment("Hopper-v5").spaces
     assert spaces.observation.shape == (11,)
-    assert spaces.action == Box((3,), (-1.0,) * 3, (1.0,) * 3)
+    assert spaces.action == Box((3,), (-1.0,) * 3, (1.0,) * 3, "float64")
 
 
 def test_envpool_asked_for_by_name_must_be_there_and_have_the_id(monkeypatch):

@@ -15,7 +15,15 @@ from fedrax.learners.td3 import Training
 from fedrax.trees import ravel_rows
 
 SPACES = Spaces(Box((3,), (-1.0,) * 3, (1.0,) * 3), Box((2,), (-2.0, 0.0), (2.0, 1.0)))
-SMALL = {"actor_layers": (16,), "feature_layers": (16,), "head_layers": (8,), "batch_size": 8, "learning_starts": 4}
+SMALL = {
+    "actor_layers": (16,),
+    "feature_layers": (16,),
+    "head_layers": (8,),
+    "num_steps": 2,
+    "batch_size": 8,
+    "learning_starts": 4,
+    "scale_actions": False,
+}
 
 
 def make(spaces=SPACES, **changes):
@@ -89,6 +97,19 @@ def test_targets_are_the_papers(scaled):
     least = np.minimum(*(plain_value(target, which, following, action) for which in (0, 1)))
     expected = np.asarray(batch.reward) + 0.9 * (1 - np.asarray(batch.terminated)) * least
     np.testing.assert_allclose(learner.targets(target, batch, noise), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_critics_see_actions_as_shares_of_their_range():
+    _, plain = make()
+    _, scaled = make(scale_actions=True)
+    batch = batch_of()
+    shares = (batch.action - jnp.array([0.0, 0.5])) / jnp.array([2.0, 0.5])
+    for one, other in zip(
+        scaled.params.values(batch.observation, batch.action),
+        plain.params.values(batch.observation, shares),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_a_critic_step_descends_the_error_of_both_critics():

@@ -58,7 +58,11 @@ class Attack(eqx.Module):
         return fixed
 
     def act(self, action: Array, spaces: Spaces, key: PRNGKeyArray) -> Array:
-        """What a Byzantine agent does where its policy chose ``action`` (``[..., *action shape]``)."""
+        """What a Byzantine agent does where its policy chose ``action``, ``[..., *action shape]``.
+
+        Both are in the environment's units. What lies out of bounds is clipped before the environment gets it; the
+        agent learns from what its policy would have had to emit for it.
+        """
         return action
 
     def poison(self, rewards: Array, valid: Array, key: PRNGKeyArray) -> Array:

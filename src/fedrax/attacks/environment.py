@@ -12,7 +12,7 @@ from fedrax.environments.base import Discrete, Spaces
 
 @attacks.register("random-action")
 class ConstantAction(Attack):
-    """Always action 0, or the zero vector: what the FedPG-BR reference calls "random action".
+    """Always action 0, or the zero vector in the environment's units: the FedPG-BR reference's "random action".
 
     The gradient is then taken of the policy's log-probability of that action, which for a narrow Gaussian is huge.
     """
@@ -24,7 +24,7 @@ class ConstantAction(Attack):
 
 @attacks.register("true-random-action")
 class RandomAction(Attack):
-    """Uniform over the action space; standard normal in components without finite bounds."""
+    """Uniform over the environment's action space; standard normal in components without finite bounds."""
 
     def act(self, action: Array, spaces: Spaces, key: PRNGKeyArray) -> Array:
         """Actions drawn without regard to the policy."""

@@ -29,11 +29,18 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """Real vectors of ``shape``; ``low`` and ``high`` are per component, flat, and may be infinite."""
+    """Arrays of numbers of ``shape``; ``low`` and ``high`` are per component, flat, and may be infinite."""
 
     shape: tuple[int, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    dtype: str = "float32"
+    """Type of the environment's own numbers. Agents see float32, but uint8 as uint8 (:attr:`seen`)."""
+
+    @property
+    def seen(self) -> np.dtype[Any]:
+        """Type in which observations of this space are collected, kept and given to networks."""
+        return np.dtype(np.uint8 if self.dtype == "uint8" else np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,13 +115,15 @@ class HostEnvironments(abc.ABC):
 
     @abc.abstractmethod
     def reset(self) -> np.ndarray:
-        """Starts a fresh episode in every copy, whatever state it was in; ``float32[count, *obs]``."""
+        """Starts a fresh episode in every copy, whatever state it was in; ``[count, *obs]``, float32 or uint8."""
 
     @abc.abstractmethod
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Observations, rewards (float32), terminated, truncated, each ``[count, ...]``.
+
+        ``actions`` are shaped and typed as the space says.
 
         ``active``, ``bool[count]``, says whose step is wanted: the others may stand still or step along, and their
         rows mean nothing.
@@ -128,9 +137,13 @@ class HostEnvironments(abc.ABC):
 class Episodes(eqx.Module):
     """Whole episodes of one agent, padded to a common length; ``T`` steps, ``B`` episodes."""
 
-    observation: Float[Array, "T B *o"]
+    observation: Array
+    """``[T, B, *o]``, float32 or uint8."""
     action: Array
-    """``[T, B, *action]``, as taken (an attack may have replaced the policy's choice)."""
+    """``[T, B]``, or flat vectors ``[T, B, a]`` as the learner emits them (:mod:`fedrax.environments.actions`).
+
+    An attack may have replaced the policy's choice.
+    """
     reward: Float[Array, "T B"]
     valid: Bool[Array, "T B"]
     """True for steps of episodes that were asked for; everything else is padding."""
@@ -161,11 +174,15 @@ class Steps(eqx.Module):
     is always that of ``observation[t + 1]``, also at a time limit.
     """
 
-    observation: Float[Array, "T+1 B *o"]
+    observation: Array
+    """``[T+1, B, *o]``, float32 or uint8."""
     notes: PyTree
     """What the learner noted at each observation when it acted, leaves ``[T+1, B, ...]``."""
     action: Array
-    """``[T, B, *action]``, as taken (an attack may have replaced the policy's choice)."""
+    """``[T, B]``, or flat vectors ``[T, B, a]`` as the learner emits them (:mod:`fedrax.environments.actions`).
+
+    An attack may have replaced the policy's choice.
+    """
     reward: Float[Array, "T B"]
     valid: Bool[Array, "T B"]
     terminated: Bool[Array, "T B"]

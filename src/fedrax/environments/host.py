@@ -1,8 +1,8 @@
 """Host environments: copies stepped together by EnvPool (C++ threads) or by Gymnasium (one after the other).
 
 Both reset in the step after an episode's last one, as :class:`HostEnvironments` demands. Actions go to the
-environment as they are; one outside a Box's bounds means what the Gymnasium environment makes of it (most
-clip it).
+environment as they are: what a learner emits is made an action of the environment before
+(:mod:`fedrax.environments.actions`).
 
 Gymnasium's vector environment runs in this process. One process per copy would cost a round trip per step
 that is longer than the step of most environments, and forking is unsafe once JAX has started its threads;
@@ -205,7 +205,7 @@ class EnvPoolEnvironments(HostEnvironments):
     def reset(self) -> np.ndarray:
         """Starts a fresh episode in every copy."""
         observation, _ = self._pool.reset()
-        return observation.astype(np.float32, copy=False)
+        return observation.astype(self.spaces.observation.seen, copy=False)
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
@@ -228,11 +228,10 @@ class EnvPoolEnvironments(HostEnvironments):
         whole[ids] = part
         return whole
 
-    @staticmethod
-    def _results(returned: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _results(self, returned: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         observation, reward, terminated, truncated, _ = returned
         return (
-            observation.astype(np.float32, copy=False),
+            observation.astype(self.spaces.observation.seen, copy=False),
             reward.astype(np.float32, copy=False),
             terminated,
             truncated,
@@ -276,7 +275,7 @@ class GymnasiumEnvironments(HostEnvironments):
         """Starts a fresh episode in every copy."""
         observation, _ = self._environments.reset(seed=self._seeds)
         self._seeds = None
-        return observation.astype(np.float32, copy=False)
+        return observation.astype(self.spaces.observation.seen, copy=False)
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
@@ -284,7 +283,8 @@ class GymnasiumEnvironments(HostEnvironments):
         """One step of every copy, or its reset; Gymnasium cannot leave some out."""
         actions = actions + self._offset if self._offset else actions
         observation, reward, terminated, truncated, _ = self._environments.step(actions)
-        return observation.astype(np.float32, copy=False), reward.astype(np.float32), terminated, truncated
+        observation = observation.astype(self.spaces.observation.seen, copy=False)
+        return observation, reward.astype(np.float32), terminated, truncated
 
     def close(self) -> None:
         """Frees the copies."""

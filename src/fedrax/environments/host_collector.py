@@ -55,13 +55,13 @@ class HostCollector:
         if limit != horizon:
             raise ValueError(f"the environments end episodes after {limit} steps, not {horizon}")
         queue = _Queue(np.asarray(counts), self.copies, max_count)
-        action_shape = (self.environments.count, *self.environments.spaces.action.shape)
         observations, actions, rewards = [], [], []
         observation = self.environments.reset()
         step = 0
         while queue.running:
             grouped = observation.reshape(self.agents, self.copies, *observation.shape[1:])
-            action = act(grouped, step).reshape(action_shape)
+            action = act(grouped, step)
+            action = action.reshape(-1, *action.shape[2:])
             observations.append(observation)
             actions.append(action)
             observation, reward, terminated, truncated = self.environments.step(action, queue.busy)

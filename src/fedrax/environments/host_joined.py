@@ -50,8 +50,8 @@ class JoinedEnvironments(HostEnvironments):
         if active.any():
             return part.step(actions, active)
         nothing = np.zeros(part.count, bool)
-        shape = part.spaces.observation.shape
-        return np.zeros((part.count, *shape), np.float32), np.zeros(part.count, np.float32), nothing, nothing
+        space = part.spaces.observation
+        return np.zeros((part.count, *space.shape), space.seen), np.zeros(part.count, np.float32), nothing, nothing
 
     def close(self) -> None:
         """Frees every part."""

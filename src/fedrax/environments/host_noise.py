@@ -53,6 +53,7 @@ class Noise(gymnasium.Wrapper):
             raise no_action_noise(repr(name), actions)
         # In double precision: a float32 space's own bounds would round the noise twice.
         self._low, self._high = actions.low.astype(float), actions.high.astype(float)
+        self._real = np.issubdtype(actions.dtype, np.floating)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """A fresh episode's first observation with noise; a seed starts the noise anew as well."""
@@ -66,7 +67,7 @@ class Noise(gymnasium.Wrapper):
         if self._action_std:
             noise = self._generator.normal(0.0, self._action_std, np.shape(action))
             noisy = np.clip(action + noise * (self._high - self._low) / 2, self._low, self._high)
-            action = noisy.astype(self.action_space.dtype)
+            action = (noisy if self._real else np.rint(noisy)).astype(self.action_space.dtype)
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._observed(observation), reward, terminated, truncated, info
 

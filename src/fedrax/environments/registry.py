@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import gymnasium
-import numpy as np
 
 from fedrax.environments.base import Box, Discrete, Spaces
 from fedrax.environments.constructor import cannot_make, check_kwargs, envpool_options, given
@@ -214,5 +214,8 @@ def _spaces(id: str, observation: object, action: object) -> Spaces:
 
 
 def _box(box: gymnasium.spaces.Box) -> Box:
-    low, high = (tuple(np.asarray(bound, float).ravel().tolist()) for bound in (box.low, box.high))
-    return Box(box.shape, low, high)
+    # Gymnasium keeps a missing bound of whole numbers as their type's own.
+    low, high = (tuple(bound.ravel().tolist()) for bound in (box.low, box.high))
+    low = tuple(bound if known else -math.inf for bound, known in zip(low, box.bounded_below.flat, strict=True))
+    high = tuple(bound if known else math.inf for bound, known in zip(high, box.bounded_above.flat, strict=True))
+    return Box(box.shape, low, high, box.dtype.name)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import NativeEnvironment
+from fedrax.environments.base import Discrete, NativeEnvironment
 from fedrax.environments.host import make_single
 from fedrax.environments.native import native_environments
 from fedrax.environments.registry import describe_environment
@@ -116,7 +116,7 @@ def _actor(config: Config, simulation: Simulation, params: PyTree) -> Act:
 
 
 def _native_frames(config: Config, simulation: Simulation, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
-    environment = make_environment(config)
+    environment, actions = make_environment(config), simulation.federation.actions
     draws = physics_draws(config)
     physics = draws[agent] if draws else environment.physics()
     reset = jax.jit(lambda key: environment.reset(key, physics))
@@ -127,7 +127,7 @@ def _native_frames(config: Config, simulation: Simulation, act: Act, agent: int,
         for t in range(simulation.evaluation_horizon):
             yield environment.draw(state, physics)
             now = jax.random.fold_in(key, t)
-            transition = step(state, act(observation, derive(now, "act")), now)
+            transition = step(state, actions.native(act(observation, derive(now, "act"))), now)
             state, observation = transition.state, transition.observation
             if transition.terminated:
                 break
@@ -135,7 +135,8 @@ def _native_frames(config: Config, simulation: Simulation, act: Act, agent: int,
 
 
 def _host_frames(config: Config, simulation: Simulation, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
-    settings = config.environment
+    settings, federation = config.environment, simulation.federation
+    seen = federation.spaces.observation.seen
     draws = physics_draws(config)
     environment = make_single(
         settings.id,
@@ -152,8 +153,10 @@ def _host_frames(config: Config, simulation: Simulation, act: Act, agent: int, e
             over, t = False, 0
             while not over:
                 yield np.asarray(environment.render())
-                action = np.asarray(act(jnp.asarray(observation, jnp.float32), jax.random.fold_in(key, t)))
-                observation, _, terminated, truncated, _ = environment.step(int(action) if action.ndim == 0 else action)
+                emitted = act(jnp.asarray(observation, seen), jax.random.fold_in(key, t))
+                action = federation.actions.host(np.asarray(emitted))
+                whole = isinstance(federation.spaces.action, Discrete)
+                observation, _, terminated, truncated, _ = environment.step(int(action) if whole else action)
                 over, t = terminated or truncated, t + 1
             yield np.asarray(environment.render())
     finally:

@@ -12,16 +12,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.environments.base import Discrete, Spaces
 from fedrax.learners.distributions import Categorical, Distribution, Gaussian
+from fedrax.learners.encoders import GRID, Encoder, make_encoder
 from fedrax.learners.networks import Activation, Dense, Policy, activate, flat_size, make_dense
 
-GRID = (7, 7, 3)
-"""Shape of MiniGrid's egocentric view: object, colour and state of each cell."""
 TILES = (11, 6, 4)
 """Object kinds, colours and states of a cell."""
 CHANNELS = (16, 32, 64)
 """Of the three convolutions on a grid (the federated-PPO reference's)."""
 
-TorsoKind = Literal["auto", "mlp", "grid"]
+TorsoKind = Literal["auto", "mlp", "cnn", "grid"]
 Encoding = Literal["one-hot", "raw"]
 
 
@@ -34,17 +33,15 @@ class Torso(eqx.Module):
 
 
 class MLPTorso(Torso):
-    """Dense layers on the flattened observation, an activation after each."""
+    """Dense layers on the encoded observation, an activation after each."""
 
+    encoder: Encoder
     layers: tuple[Dense, ...]
     activation: Activation = eqx.field(static=True)
-    dimensions: int = eqx.field(static=True)
-    """Axes of one observation."""
 
     def __call__(self, observation: Array) -> Float[Array, "... f"]:
         """The features."""
-        batch = observation.shape[: observation.ndim - self.dimensions]
-        features = observation.reshape(*batch, -1)
+        features = self.encoder(observation)
         for layer in self.layers:
             features = activate(self.activation, layer(features))
         return features
@@ -77,7 +74,7 @@ class GridTorso(Torso):
         else:
             batch = observation.shape[:-1]
             image, tokens = observation[..., :cells], observation[..., cells:]
-        grid = image.reshape(-1, *GRID)
+        grid = image.reshape(-1, *GRID).astype(jnp.float32)
         for place, convolution in enumerate(self.convolutions):
             patches = _patches(grid) if place else self._encoded(_patches(grid))
             grid = convolution(patches.reshape(*patches.shape[:3], -1))
@@ -147,29 +144,32 @@ def make_actor_critic(
     activation: Activation,
     encoding: Encoding,
     pooling: bool,
+    deviation: float = 1.0,
 ) -> ActorCritic:
     """Fresh networks: orthogonal weights, gain sqrt 2 in the torso, 0.01 for the actor, 1 for the critic.
 
-    ``hidden`` are the widths of an MLP torso's layers; a grid torso takes the last of them for its dense layer.
+    ``hidden`` are the widths of the torso's dense layers; a grid torso takes the last of them for its one.
+    ``deviation`` is that of real actions.
     """
     torso_key, actor_key, critic_key = jax.random.split(key, 3)
     if uses_grid(torso, spaces):
         body: Torso = _grid_torso(torso_key, spaces, hidden[-1], activation, encoding, pooling)
     else:
-        sizes = (flat_size(spaces.observation), *hidden)
+        encoder, inputs = make_encoder(jax.random.fold_in(torso_key, 1), torso, spaces.observation, "orthogonal")
+        sizes = (inputs, *hidden)
         keys = jax.random.split(torso_key, len(hidden))
         layers = tuple(make_dense(k, i, o, "orthogonal") for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True))
-        body = MLPTorso(layers, activation, len(spaces.observation.shape))
+        body = MLPTorso(encoder, layers, activation)
     critic = make_dense(critic_key, hidden[-1], 1, "orthogonal", gain=1.0)
     if isinstance(spaces.action, Discrete):
         return ActorCritic(body, make_dense(actor_key, hidden[-1], spaces.action.n, "orthogonal", gain=0.01), critic)
     outputs = flat_size(spaces.action)
     mean = make_dense(actor_key, hidden[-1], outputs, "orthogonal", gain=0.01)
-    return ActorCritic(body, GaussianHead(mean, jnp.zeros(outputs)), critic)
+    return ActorCritic(body, GaussianHead(mean, jnp.full(outputs, math.log(deviation))), critic)
 
 
 def uses_grid(torso: TorsoKind, spaces: Spaces) -> bool:
-    """Whether the torso is the convolutional one."""
+    """Whether the torso is the one for MiniGrid's views."""
     return torso == "grid" or (torso == "auto" and (spaces.observation.shape == GRID or spaces.mission > 0))
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from fedrax.environments.actions import Actions
 from fedrax.environments.base import Episodes, Experience, Spaces
 from fedrax.learners.distributions import Distribution
 from fedrax.learners.networks import Policy
@@ -36,7 +37,7 @@ class Batch(NamedTuple):
     observation: Array
     """``[N, *o]``."""
     action: Array
-    """``[N, *a]``."""
+    """``[N]``, or vectors ``[N, a]`` as the learner emits them."""
     valid: Array
     """False for padding, bool ``[N]``."""
     distribution: Distribution | None
@@ -123,6 +124,14 @@ class Learner(eqx.Module):
     def check_copies(self, copies: int) -> None:
         """Raises :class:`FedraxError` where the learner cannot work with so many copies of an environment."""
 
+    def actions(self, spaces: Spaces) -> Actions:
+        """How what :meth:`act` returns becomes the environment's action: in its units, and clipped to its range.
+
+        Raises:
+            FedraxError: actions that cannot be honoured.
+        """
+        return Actions(spaces.action, normalised=False)
+
     def memory_bytes(self, spaces: Spaces) -> int:
         """Device memory that one agent's experience takes between updates."""
         return 0
@@ -142,7 +151,10 @@ class Learner(eqx.Module):
 
     @abc.abstractmethod
     def act(self, params: Any, observation: Array, key: PRNGKeyArray | None) -> Array:
-        """Actions for a batch of observations ``[B, *o]``: sampled with ``key``, greedy without."""
+        """Actions for a batch of observations ``[B, *o]``: sampled with ``key``, greedy without.
+
+        ``int32[B]``, or vectors ``[B, a]`` of real numbers that :meth:`actions` makes the environment's.
+        """
 
     def decide(self, params: Any, observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
         """Actions as of :meth:`act`, and what to note with them, ``[B, ...]``: it comes back as :attr:`Steps.notes`."""

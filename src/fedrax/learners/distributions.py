@@ -47,7 +47,7 @@ class Gaussian(eqx.Module):
     """Least log-density of one component; the FedPG-BR reference uses -1e5."""
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "... d"]:
-        """One action per batch element; it is not clipped to the action space."""
+        """One action per batch element; :mod:`fedrax.environments.actions` makes the environment's of it."""
         return self.mean + self.deviation * jax.random.normal(key, self.mean.shape)
 
     def mode(self) -> Float[Array, "... d"]:

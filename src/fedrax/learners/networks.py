@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Box, Discrete, Spaces
-from fedrax.learners.distributions import Categorical, Distribution, Gaussian
+from fedrax.environments.base import Box
+from fedrax.learners.distributions import Distribution
 
 Activation = Literal["relu", "tanh", "linear"]
 Initialisation = Literal["uniform", "orthogonal", "fan-in"]
@@ -108,86 +108,9 @@ def gram_schmidt(matrix: Float[Array, "n k"]) -> Float[Array, "n k"]:
 class Policy(eqx.Module):
     """What a learner's ``act`` and ``loss`` need of a policy network."""
 
-    def __call__(self, observation: Float[Array, "... o"]) -> Distribution:
-        """The action distribution for a batch of flat observations."""
+    def __call__(self, observation: Array) -> Distribution:
+        """The action distribution for observations ``[..., *o]``."""
         raise NotImplementedError
-
-
-class CategoricalPolicy(Policy):
-    """An MLP to logits, with ``squash`` on the logits (``tanh`` keeps every action's probability away from 0)."""
-
-    layers: tuple[Dense, ...]
-    activation: Activation = eqx.field(static=True)
-    squash: Activation = eqx.field(static=True)
-
-    def __call__(self, observation: Float[Array, "... o"]) -> Categorical:
-        """The distribution over actions."""
-        for layer in self.layers[:-1]:
-            observation = activate(self.activation, layer(observation))
-        return Categorical(activate(self.squash, self.layers[-1](observation)))
-
-
-class GaussianPolicy(Policy):
-    """An MLP to the mean, with one learned log deviation per action component whatever the state."""
-
-    layers: tuple[Dense, ...]
-    log_deviation: Float[Array, " a"]
-    activation: Activation = eqx.field(static=True)
-
-    def __call__(self, observation: Float[Array, "... o"]) -> Gaussian:
-        """The distribution over actions."""
-        for layer in self.layers[:-1]:
-            observation = activate(self.activation, layer(observation))
-        mean = self.layers[-1](observation)
-        return Gaussian(mean, jnp.broadcast_to(jnp.exp(self.log_deviation), mean.shape))
-
-
-class BoundedGaussianPolicy(Policy):
-    """The FedPG-BR reference's continuous policy.
-
-    The last trunk layer has no activation; both heads are without bias: mean = tanh(W h) and
-    deviation = tanh(exp(clip(V h, -20, -2))), so that no deviation exceeds 0.1345.
-    """
-
-    trunk: tuple[Dense, ...]
-    mean: Dense
-    deviation: Dense
-    activation: Activation = eqx.field(static=True)
-
-    def __call__(self, observation: Float[Array, "... o"]) -> Gaussian:
-        """The distribution over actions."""
-        for layer in self.trunk[:-1]:
-            observation = activate(self.activation, layer(observation))
-        hidden = self.trunk[-1](observation)
-        deviation = jnp.tanh(jnp.exp(jnp.clip(self.deviation(hidden), -20.0, -2.0)))
-        return Gaussian(jnp.tanh(self.mean(hidden)), deviation, floor=-1e5)
-
-
-def make_policy(
-    key: PRNGKeyArray,
-    spaces: Spaces,
-    *,
-    hidden: tuple[int, ...],
-    activation: Activation,
-    logits: Activation,
-    gaussian: Literal["free", "bounded"],
-    initialisation: Initialisation,
-) -> Policy:
-    """A policy for ``spaces``: categorical for discrete actions, Gaussian for real ones."""
-    inputs = flat_size(spaces.observation)
-    sizes = (inputs, *hidden)
-    *keys, head_key, other_key = jax.random.split(key, len(hidden) + 2)
-    trunk = tuple(make_dense(k, i, o, initialisation) for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True))
-    if isinstance(spaces.action, Discrete):
-        head = make_dense(head_key, sizes[-1], spaces.action.n, initialisation, gain=0.01)
-        return CategoricalPolicy((*trunk, head), activation, logits)
-    outputs = flat_size(spaces.action)
-    if gaussian == "bounded":
-        mean = make_dense(head_key, sizes[-1], outputs, initialisation, gain=0.01, bias=False)
-        deviation = make_dense(other_key, sizes[-1], outputs, initialisation, gain=0.01, bias=False)
-        return BoundedGaussianPolicy(trunk, mean, deviation, activation)
-    head = make_dense(head_key, sizes[-1], outputs, initialisation, gain=0.01)
-    return GaussianPolicy((*trunk, head), jnp.full(outputs, -0.5), activation)
 
 
 def flat_size(box: Box) -> int:

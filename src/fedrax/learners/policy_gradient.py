@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from fedrax.environments.actions import MEANING, Actions, Bounds
 from fedrax.environments.base import Episodes, Spaces
 from fedrax.learners.base import EpisodeLearner, learners
 from fedrax.learners.distributions import Distribution
-from fedrax.learners.networks import Activation, Initialisation, Policy, make_policy
+from fedrax.learners.encoders import TORSO, TorsoKind, check_torso
+from fedrax.learners.networks import Activation, Initialisation, Policy
+from fedrax.learners.policies import make_policy
 from fedrax.learners.returns import Baseline, Estimator, step_weights
 from fedrax.registry import option
 
@@ -27,6 +30,7 @@ class PolicyGradient(EpisodeLearner):
         "what the sum over all steps is divided by: the number of steps (reference) or of trajectories (paper)",
     )
     discount: float = option(0.99, "gamma", minimum=0, maximum=1)
+    torso: TorsoKind = option("auto", TORSO)
     hidden: tuple[int, ...] = option((64, 64), "widths of the hidden layers")
     activation: Activation = option("tanh", "activation of the hidden layers")
     logits: Activation = option("linear", "activation on the logits of a discrete policy (the reference uses tanh)")
@@ -34,13 +38,23 @@ class PolicyGradient(EpisodeLearner):
         "free",
         "continuous policy: one free deviation per component, or the reference's state-dependent one <= 0.1345",
     )
+    action_bounds: Bounds = option("clip", MEANING)
     initialisation: Initialisation = option("orthogonal", "law of the initial weights (the reference's is uniform)")
+
+    def check(self, spaces: Spaces) -> None:
+        """Raises :class:`FedraxError` for convolutions on what is no image."""
+        check_torso(self.torso, spaces.observation)
+
+    def actions(self, spaces: Spaces) -> Actions:
+        """As ``action_bounds`` says."""
+        return Actions(spaces.action, self.action_bounds)
 
     def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> Policy:
         """A fresh policy network."""
         return make_policy(
             key,
             spaces,
+            torso=self.torso,
             hidden=self.hidden,
             activation=self.activation,
             logits=self.logits,
@@ -49,14 +63,13 @@ class PolicyGradient(EpisodeLearner):
         )
 
     def act(self, params: Policy, observation: Array, key: PRNGKeyArray | None) -> Array:
-        """Actions ``[B, *a]`` for observations ``[B, *o]``."""
-        distribution = params(observation.reshape(observation.shape[0], -1))
+        """Actions ``[B]`` or ``[B, a]`` for observations ``[B, *o]``."""
+        distribution = params(observation)
         return distribution.mode() if key is None else distribution.sample(key)
 
     def distribution(self, params: Policy, episodes: Episodes) -> Distribution:
         """The policy at every step, ``[T, B, ...]``."""
-        steps, count = episodes.reward.shape
-        return params(episodes.observation.reshape(steps, count, -1))
+        return params(episodes.observation)
 
     def weights(self, episodes: Episodes) -> Float[Array, "T B"]:
         """The weight of each step's score function."""

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from fedrax.environments.actions import MEANING, Actions, Bounds
 from fedrax.environments.base import Spaces, Steps
 from fedrax.errors import FedraxError
-from fedrax.learners.actor_critic import GRID, ActorCritic, Encoding, TorsoKind, make_actor_critic, uses_grid
+from fedrax.learners.actor_critic import ActorCritic, Encoding, TorsoKind, make_actor_critic, uses_grid
 from fedrax.learners.advantages import generalised_advantages
 from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective, flatten_steps, learners
 from fedrax.learners.distributions import Distribution, kl_divergence
+from fedrax.learners.encoders import GRID, TORSO, check_torso
 from fedrax.learners.networks import Activation, by_input
 from fedrax.registry import option
 
@@ -92,8 +94,14 @@ class PPO(Learner):
     )
     entropy_coefficient: float = option(0.01, "weight of the policy's entropy", unit="1/nat", minimum=0)
     value_coefficient: float = option(0.5, "weight of the value loss", minimum=0)
-    torso: TorsoKind = option("auto", "network under actor and critic; auto: grid for MiniGrid's 7x7 views, else mlp")
-    hidden: tuple[int, ...] = option((64, 64), "widths of the mlp torso; the last is the grid torso's too")
+    action_bounds: Bounds = option("clip", MEANING)
+    initial_deviation: float = option(
+        0.5,
+        "standard deviation that real actions start with, where -1 to 1 stands for the range",
+        minimum=1e-6,
+    )
+    torso: TorsoKind = option("auto", TORSO + ", and one made for MiniGrid's 7x7 views (grid) there")
+    hidden: tuple[int, ...] = option((64, 64), "widths of the torso's dense layers; the grid torso has one, the last")
     activation: Activation = option("tanh", "activation of the torso")
     encoding: Encoding = option(
         "one-hot", "a grid's cells: one-hot object, colour and state, or their raw integers (reference)"
@@ -130,6 +138,11 @@ class PPO(Learner):
         shape = spaces.observation.shape
         if uses_grid(self.torso, spaces) and shape != GRID and not spaces.mission:
             raise FedraxError(f"learner.torso = 'grid' needs observations of shape {GRID}, not {shape}; set torso=mlp")
+        check_torso(self.torso, spaces.observation)
+
+    def actions(self, spaces: Spaces) -> Actions:
+        """As ``action_bounds`` says."""
+        return Actions(spaces.action, self.action_bounds)
 
     def check_copies(self, copies: int) -> None:
         """Raises :class:`FedraxError` where the steps do not split into minibatches."""
@@ -155,6 +168,7 @@ class PPO(Learner):
             activation=self.activation,
             encoding=self.encoding,
             pooling=self.grid_pooling,
+            deviation=self.initial_deviation,
         )
 
     def acting(self, params: ActorCritic) -> ActorCritic:

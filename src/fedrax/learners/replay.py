@@ -8,19 +8,21 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from fedrax.environments.base import Box, Spaces, Steps
 from fedrax.learners.base import flatten_steps
 
 
 class Transitions(NamedTuple):
-    """``N`` steps of one agent, observations and actions flat."""
+    """``N`` steps of one agent, actions flat."""
 
-    observation: Float[Array, "N o"]
+    observation: Array
+    """``[N, *o]``, float32 or uint8."""
     action: Float[Array, "N a"]
     reward: Float[Array, " N"]
-    next_observation: Float[Array, "N o"]
+    next_observation: Array
     terminated: Float[Array, " N"]
     """1 where the step led to a terminal state (not at a time limit)."""
 
@@ -29,63 +31,88 @@ class Replay(eqx.Module):
     """The last ``capacity`` transitions, oldest overwritten first.
 
     A transition is one row of numbers, so that a minibatch is one gather; the array is updated in place where the
-    program that holds it is given it to keep (a donated argument, or a loop's carry).
+    program that holds it is given it to keep (a donated argument, or a loop's carry). Observations of bytes are rows
+    of their own, which take a quarter of the memory.
     """
 
     rows: Float[Array, "capacity width"]
+    images: UInt8[Array, "capacity bytes"] | None
+    """Both observations of each transition, where they are bytes."""
     cursor: Int[Array, ""]
     """Where the next row goes."""
     size: Int[Array, ""]
     """Rows filled so far."""
-    widths: tuple[int, ...] = eqx.field(static=True)
-    """Numbers of each field of :class:`Transitions`."""
+    shape: tuple[int, ...] = eqx.field(static=True)
+    """Of one observation."""
 
     def add(self, transitions: Transitions, valid: Array) -> Replay:
         """The replay with those of the ``N`` transitions that are ``valid``, bool ``[N]``; N at most the capacity."""
         capacity = self.rows.shape[0]
         count = valid.shape[0]
-        new = jnp.concatenate([part.reshape(count, -1) for part in transitions], 1)
+        seen = (transitions.observation, transitions.next_observation)
+        kept = (
+            tuple(transitions)
+            if self.images is None
+            else (transitions.action, transitions.reward, transitions.terminated)
+        )
         place = (self.cursor + jnp.cumsum(valid) - 1) % capacity
         # An index past the end is dropped.
-        rows = self.rows.at[jnp.where(valid, place, capacity)].set(new, mode="drop", unique_indices=False)
+        place = jnp.where(valid, place, capacity)
+
+        def put(rows: Array, parts: tuple[Array, ...]) -> Array:
+            new = jnp.concatenate([part.reshape(count, -1) for part in parts], 1)
+            return rows.at[place].set(new, mode="drop", unique_indices=False)
+
         added = valid.sum(dtype=jnp.int32)
-        return Replay(rows, (self.cursor + added) % capacity, jnp.minimum(self.size + added, capacity), self.widths)
+        return Replay(
+            put(self.rows, kept),
+            None if self.images is None else put(self.images, seen),
+            (self.cursor + added) % capacity,
+            jnp.minimum(self.size + added, capacity),
+            self.shape,
+        )
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Transitions:
         """Transitions drawn uniformly with replacement, leaves ``[*shape, ...]``; meaningless where there are none."""
         index = jax.random.randint(key, shape, 0, jnp.maximum(self.size, 1))
         # Within bounds by construction: clipping is cheaper than filling.
         rows = self.rows.at[index].get(mode="clip")
-        ends = [sum(self.widths[: place + 1]) for place in range(len(self.widths) - 1)]
-        observation, action, reward, following, terminated = jnp.split(rows, ends, axis=-1)
+        width = math.prod(self.shape)
+        if self.images is None:
+            ends = (width, rows.shape[-1] - width - 2, rows.shape[-1] - width - 1, rows.shape[-1] - 1)
+            observation, action, reward, following, terminated = jnp.split(rows, ends, -1)
+        else:
+            observation, following = jnp.split(self.images.at[index].get(mode="clip"), 2, -1)
+            action, reward, terminated = jnp.split(rows, (rows.shape[-1] - 2, rows.shape[-1] - 1), -1)
+        observation, following = (part.reshape(*shape, *self.shape) for part in (observation, following))
         return Transitions(observation, action, reward[..., 0], following, terminated[..., 0])
 
 
 def empty_replay(spaces: Spaces, capacity: int) -> Replay:
     """A replay without transitions."""
-    widths = row_widths(spaces)
+    numbers, count = row_widths(spaces)
     zero = jnp.asarray(0, jnp.int32)
-    return Replay(jnp.zeros((capacity, sum(widths))), zero, zero, widths)
+    images = jnp.zeros((capacity, count), jnp.uint8) if count else None
+    return Replay(jnp.zeros((capacity, numbers)), images, zero, zero, spaces.observation.shape)
 
 
-def row_widths(spaces: Spaces) -> tuple[int, ...]:
-    """Numbers of each field of one transition."""
+def row_widths(spaces: Spaces) -> tuple[int, int]:
+    """Real numbers of one transition, and bytes of its observations where they are bytes."""
     assert isinstance(spaces.action, Box)
-    observation, action = (math.prod(box.shape) for box in (spaces.observation, spaces.action))
-    return observation, action, 1, observation, 1
+    seen, action = 2 * math.prod(spaces.observation.shape), math.prod(spaces.action.shape)
+    return (action + 2, seen) if spaces.observation.seen == np.uint8 else (seen + action + 2, 0)
 
 
 def replay_bytes(spaces: Spaces, capacity: int) -> int:
     """Memory that one agent's replay takes."""
-    return 4 * capacity * sum(row_widths(spaces))
+    numbers, images = row_widths(spaces)
+    return capacity * (4 * numbers + images)
 
 
 def transitions_of(steps: Steps) -> tuple[Transitions, Array]:
     """A collection's transitions in the order of time, leaves ``[T * B, ...]``, and which of them are experience."""
     count = steps.reward.size
-    observation, following = (
-        flatten_steps(part).reshape(count, -1) for part in (steps.observation[:-1], steps.observation[1:])
-    )
+    observation, following = (flatten_steps(part) for part in (steps.observation[:-1], steps.observation[1:]))
     action = flatten_steps(steps.action).reshape(count, -1)
     transitions = Transitions(
         observation, action, steps.reward.ravel(), following, steps.terminated.ravel().astype(jnp.float32)

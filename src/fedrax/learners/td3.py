@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from fedrax.environments.base import Box, Spaces, Steps
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective, learners
+from fedrax.learners.encoders import TORSO, TorsoKind, check_torso
 from fedrax.learners.networks import Activation, Initialisation
 from fedrax.learners.replay import Replay, Transitions, empty_replay, replay_bytes, transitions_of
 from fedrax.learners.twin_critic import TwinCritic, make_twin_critic
@@ -50,7 +51,7 @@ class TD3(Learner):
     policy_parts: ClassVar[tuple[str, ...]] = ACTOR
 
     learning_rate: float = option(3e-4, "step size, of actor and critics", minimum=0)
-    num_steps: int = option(2, "steps of each copy of the environment per update", unit="steps", minimum=1)
+    num_steps: int = option(16, "steps of each copy of the environment per update", unit="steps", minimum=1)
     updates_per_step: int = option(1, "critic updates for each of these steps", minimum=1)
     policy_delay: int = option(2, "critic updates between updates of the actor and of all targets", minimum=1)
     batch_size: int = option(256, "transitions of a minibatch", unit="transitions", minimum=1)
@@ -70,9 +71,14 @@ class TD3(Learner):
     scale_target_noise: bool = option(
         True, "false: target_noise and its clip are in units of the action itself (the FedTD3 reference)"
     )
+    scale_actions: bool = option(
+        True,
+        "critics see actions as shares of their range, -1 to 1; false: in units of the action itself (the reference)",
+    )
     minimum_reward: float | None = option(
         None, "rewards below this are raised to it when they are stored (the reference stores the walker's -100 as -1)"
     )
+    torso: TorsoKind = option("auto", TORSO)
     actor_layers: tuple[int, ...] = option((256, 256), "widths of the actor's hidden layers")
     feature_layers: tuple[int, ...] = option((256,), "widths of each critic's features, its first layers")
     head_layers: tuple[int, ...] = option((256,), "widths of the hidden layers of each critic's head, which follow")
@@ -104,8 +110,12 @@ class TD3(Learner):
             raise FedraxError(
                 "learner 'td3' needs real actions (a Box); for discrete ones set learner=ppo or learner=policy-gradient"
             )
-        if not all(abs(bound) < float("inf") for bound in (*spaces.action.low, *spaces.action.high)):
-            raise FedraxError("learner 'td3' needs bounded actions, and this environment's are unbounded")
+        widths = [high - low for low, high in zip(spaces.action.low, spaces.action.high, strict=True)]
+        if not all(length < float(jnp.finfo(jnp.float32).max) for length in widths):
+            raise FedraxError(
+                "learner 'td3' needs bounded actions, and this environment's are unbounded; set learner=ppo"
+            )
+        check_torso(self.torso, spaces.observation)
         if not self.feature_layers:
             raise FedraxError("learner.feature_layers = [] is not allowed: give at least one width")
         if self.critic_updates % self.policy_delay:
@@ -134,11 +144,13 @@ class TD3(Learner):
         return make_twin_critic(
             key,
             spaces,
+            torso=self.torso,
             actor=self.actor_layers,
             features=self.feature_layers,
             head=self.head_layers,
             activation=self.activation,
             initialisation=self.initialisation,
+            scaled=self.scale_actions,
         )
 
     def acting(self, params: TwinCritic) -> TwinCritic:
@@ -146,8 +158,8 @@ class TD3(Learner):
         return only(params, ACTOR)
 
     def act(self, params: TwinCritic, observation: Array, key: PRNGKeyArray | None) -> Array:
-        """Actions ``[B, *a]`` for observations ``[B, *o]``; with exploration noise where there is a key."""
-        action = params.act(observation.reshape(observation.shape[0], -1))
+        """Actions ``[B, a]`` for observations ``[B, *o]``; with exploration noise where there is a key."""
+        action = params.act(observation)
         if key is None:
             return action
         noise = self.exploration_noise * jnp.asarray(params.reach) * jax.random.normal(key, action.shape)

@@ -7,24 +7,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from fedrax.environments.actions import middle_and_reach
 from fedrax.environments.base import Box, Spaces
+from fedrax.learners.encoders import Encoder, Flatten, TorsoKind, make_encoder
 from fedrax.learners.networks import Activation, Dense, Initialisation, activate, flat_size, make_dense
 
 
 class MLP(eqx.Module):
     """Dense layers, an activation after each but, unless ``activate_last``, the last."""
 
+    encoder: Encoder
+    """Of the input; what else there is (an action) goes to the layers as it is."""
     layers: tuple[Dense, ...]
     activation: Activation = eqx.field(static=True)
     activate_last: bool = eqx.field(static=True)
 
-    def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
+    def __call__(self, x: Array, *others: Float[Array, "... i"]) -> Float[Array, "... o"]:
         """The last layer's output."""
-        return self.both(x)[1]
+        return self.both(x, *others)[1]
 
-    def both(self, x: Float[Array, "... i"]) -> tuple[Float[Array, "... h"], Float[Array, "... o"]]:
+    def both(self, x: Array, *others: Float[Array, "... i"]) -> tuple[Float[Array, "... h"], Float[Array, "... o"]]:
         """The output of the last layer but one (the input itself where there is one layer), and the last layer's."""
-        hidden = x
+        hidden = jnp.concatenate([self.encoder(x), *others], -1)
         for layer in self.layers[:-1]:
             hidden = activate(self.activation, layer(hidden))
         output = self.layers[-1](hidden)
@@ -43,8 +47,10 @@ class TwinCritic(eqx.Module):
     """Middle of each action component's range."""
     reach: tuple[float, ...] = eqx.field(static=True)
     """Half the range."""
+    scaled: bool = eqx.field(static=True)
+    """Whether critics see an action as a share of its range, -1 to 1, rather than in the environment's units."""
 
-    def act(self, observation: Float[Array, "... o"]) -> Float[Array, "... a"]:
+    def act(self, observation: Array) -> Float[Array, "... a"]:
         """The actor's actions, within bounds."""
         return jnp.asarray(self.centre) + jnp.asarray(self.reach) * jnp.tanh(self.actor(observation))
 
@@ -54,16 +60,14 @@ class TwinCritic(eqx.Module):
         return jnp.clip(action, centre - reach, centre + reach)
 
     def represent(
-        self, observation: Float[Array, "... o"], action: Float[Array, "... a"]
+        self, observation: Array, action: Float[Array, "... a"]
     ) -> tuple[Float[Array, "... f"], Float[Array, "... f"]]:
         """Each critic's features."""
-        both = jnp.concatenate([observation, action], -1)
         first, second = self.features
-        return first(both), second(both)
+        seen = self._seen(action)
+        return first(observation, seen), second(observation, seen)
 
-    def values(
-        self, observation: Float[Array, "... o"], action: Float[Array, "... a"]
-    ) -> tuple[Float[Array, ...], Float[Array, ...]]:
+    def values(self, observation: Array, action: Float[Array, "... a"]) -> tuple[Float[Array, ...], Float[Array, ...]]:
         """Both critics' values."""
         return self.judge(*self.represent(observation, action))
 
@@ -73,45 +77,60 @@ class TwinCritic(eqx.Module):
         """The heads' values of each critic's features."""
         return self.head[0](first)[..., 0], self.head[1](second)[..., 0]
 
-    def value(self, observation: Float[Array, "... o"], action: Float[Array, "... a"]) -> Float[Array, ...]:
+    def value(self, observation: Array, action: Float[Array, "... a"]) -> Float[Array, ...]:
         """The first critic's value."""
-        features = self.features[0](jnp.concatenate([observation, action], -1))
-        return self.head[0](features)[..., 0]
+        return self.head[0](self.features[0](observation, self._seen(action)))[..., 0]
+
+    def _seen(self, action: Float[Array, "... a"]) -> Float[Array, "... a"]:
+        """An action as the critics see it."""
+        if not self.scaled:
+            return action
+        # A component that cannot move is 0.
+        return (action - jnp.asarray(self.centre)) / jnp.asarray([reach or 1.0 for reach in self.reach])
 
 
 def make_twin_critic(
     key: PRNGKeyArray,
     spaces: Spaces,
     *,
+    torso: TorsoKind,
     actor: tuple[int, ...],
     features: tuple[int, ...],
     head: tuple[int, ...],
     activation: Activation,
     initialisation: Initialisation,
+    scaled: bool,
 ) -> TwinCritic:
     """Fresh networks with hidden layers of these widths; ``features`` has at least one."""
     assert isinstance(spaces.action, Box)
-    observations, actions = flat_size(spaces.observation), flat_size(spaces.action)
+    actions = flat_size(spaces.action)
+    centre, reach = middle_and_reach(spaces.action)
 
-    def mlp(key: PRNGKeyArray, sizes: tuple[int, ...], *, activate_last: bool) -> MLP:
+    def seeing(key: PRNGKeyArray, others: int, sizes: tuple[int, ...], *, activate_last: bool) -> MLP:
+        """On an observation and so many other numbers."""
+        made = make_encoder(jax.random.fold_in(key, 1), torso, spaces.observation, initialisation)
+        return mlp(key, (made[1] + others, *sizes), activate_last=activate_last, encoder=made[0])
+
+    def mlp(key: PRNGKeyArray, sizes: tuple[int, ...], *, activate_last: bool, encoder: Encoder | None = None) -> MLP:
         keys = jax.random.split(key, len(sizes) - 1)
         layers = [
             make_dense(k, i, o, initialisation, by_output=True)
             for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
         ]
-        return MLP(tuple(layers), activation, activate_last)
+        return MLP(encoder or Flatten(sizes[:1], 1.0), tuple(layers), activation, activate_last)
 
     first, second, third, fourth, actor_key = jax.random.split(key, 5)
     return TwinCritic(
         features=(
-            mlp(first, (observations + actions, *features), activate_last=True),
-            mlp(second, (observations + actions, *features), activate_last=True),
+            seeing(first, actions, features, activate_last=True),
+            seeing(second, actions, features, activate_last=True),
         ),
         head=(
             mlp(third, (features[-1], *head, 1), activate_last=False),
             mlp(fourth, (features[-1], *head, 1), activate_last=False),
         ),
-        actor=mlp(actor_key, (observations, *actor, actions), activate_last=False),
-        centre=tuple((high + low) / 2 for low, high in zip(spaces.action.low, spaces.action.high, strict=True)),
-        reach=tuple((high - low) / 2 for low, high in zip(spaces.action.low, spaces.action.high, strict=True)),
+        actor=seeing(actor_key, 0, (*actor, actions), activate_last=False),
+        centre=tuple(centre.tolist()),
+        reach=tuple(reach.tolist()),
+        scaled=scaled,
     )

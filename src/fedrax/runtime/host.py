@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from fedrax.config import Config
+from fedrax.environments.actions import TransformHostActions
 from fedrax.environments.base import Episodes, Experience, HostEnvironments
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
@@ -169,7 +170,7 @@ class HostSimulation(Simulation):
         if self.draws and parameters is None:
             # One engine for all of a run's environments: EnvPool's numbers are not quite Gymnasium's.
             parameters = [default_parameters(self.config)[0]] * count
-        return make_host(
+        made = make_host(
             settings.id,
             count,
             backend=settings.backend,
@@ -179,6 +180,7 @@ class HostSimulation(Simulation):
             parameters=parameters,
             kwargs=settings.kwargs,
         )
+        return TransformHostActions(made, self.federation.actions)
 
     def _round(self, site: Site, state: State, index: int) -> tuple[State, dict[str, Any]]:
         """One round of one seed."""

@@ -74,6 +74,7 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
             f"federation.local_updates = {config.federation.local_updates} is not allowed: strategy {strategy.name!r} "
             "sends one gradient a round; set federation.local_updates=1"
         )
+    actions = learner.actions(spaces)
     learner.check(spaces)
     if attack.name != "none" and attack.agents == 0:
         raise FedraxError(
@@ -115,6 +116,7 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
         spread=aggregators.build("geometric-median", {}),
         attack=attack,
         spaces=spaces,
+        actions=actions,
         agents=agents,
         sites=sites,
         participants=participants,

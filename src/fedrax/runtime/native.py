@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
+from fedrax.environments.actions import TransformActions
 from fedrax.environments.base import Episodes, Experience, NativeEnvironment, stack_physics
 from fedrax.environments.native_collector import Act, collect_episodes, episode_returns
 from fedrax.environments.native_steps import Front, collect_steps, start_steps
@@ -46,7 +47,8 @@ class NativeSimulation(Simulation):
         physics: dict[str, Array] | None,
     ) -> None:
         super().__init__(config, federation)
-        self.environment = environment
+        actions = federation.actions
+        self.environment = environment if actions.same else TransformActions(environment, actions)
         self.draws = physics
         self.agents_draws = self._of_agents(physics)
         limit = environment.time_limit

@@ -263,11 +263,11 @@ def _empty_experience(federation: Federation, agent: Agent, copies: int) -> Expe
     key = jax.random.key(0)
     if steps is None:
         count = federation.strategy.max_episodes
-        observation = jnp.zeros((1, count, *space.observation.shape))
+        observation = jnp.zeros((1, count, *space.observation.shape), space.observation.seen)
         action = learner.act(learner.acting(agent.params), observation[0], key)[None]
         no = jnp.zeros((1, count), bool)
         return Episodes(observation, action, jnp.zeros((1, count)), no, no[0])
-    observation = jnp.zeros((steps + 1, copies, *space.observation.shape))
+    observation = jnp.zeros((steps + 1, copies, *space.observation.shape), space.observation.seen)
     action, notes = learner.decide(learner.acting(agent.params), observation[0], key)
     actions = jnp.broadcast_to(action, (steps, *action.shape))
     noted = jax.tree.map(lambda x: jnp.broadcast_to(x, (steps + 1, *x.shape)), notes)
