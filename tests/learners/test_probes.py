@@ -105,7 +105,7 @@ def test_critics_expect_what_comes(name):
 
 def test_equal_rewards_move_no_policy_that_has_a_baseline():
     """Leaving one out of equal rewards leaves nothing, so that the policy is as it began."""
-    learner, agents = gradient("default")
+    _, agents = gradient("default")
     _, fresh = learnt("policy-gradient", SMALL, continuous=False, updates=0, copies=32)
     before, after = (jax.tree.leaves(each["constant"].params) for each in (fresh, agents))
     for start, end in zip(before, after, strict=True):

@@ -97,7 +97,7 @@ class ALittleIsEnough(Attack):
 
 
 def alie_z(agents: int, byzantine: int) -> float:
-    """The paper's z: ``Phi^-1((n - m - s) / (n - m))`` for m attackers among n agents (Baruch et al. 2019, section 3.1).
+    """The paper's z: ``Phi^-1((n - m - s) / (n - m))`` of m attackers among n agents (Baruch et al., 2019).
 
     ``s = floor(n / 2 + 1) - m`` are the supporters that the attackers need for a majority. Negative for m = 1 and even
     n; unbounded for a majority, who need none: then it is that of a share of ``1 - 1e-6``, 4.75.

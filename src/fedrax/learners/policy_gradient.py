@@ -30,8 +30,8 @@ class PolicyGradient(EpisodeLearner):
 
     estimator: Estimator = option(
         "gpomdp",
-        "weight of each step's score: discounted reward-to-go (gpomdp), the episode's discounted return (reinforce), or "
-        "reward-to-go standardised within each episode (whitened: biased, learns the opposite where reward comes late)",
+        "weight of each step's score: discounted reward-to-go (gpomdp), the episode's discounted return (reinforce), "
+        "or reward-to-go standardised within each episode (whitened: biased, and wrong where reward comes late)",
     )
     baseline: Baseline = option(
         "leave-one-out",
