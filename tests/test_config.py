@@ -62,6 +62,27 @@ def test_overrides(text, table):
     assert parse_override(text) == table
 
 
+@pytest.mark.parametrize("preset", ["fedpg-br/cartpole", "fedpg-br/lunarlander", "fedpg-br/halfcheetah"])
+@pytest.mark.parametrize("strategy", ["fedpg-br", "svrpg", "gpomdp", "fedavg", "local"])
+def test_the_fedpg_br_presets_keep_the_references_whitening(preset, strategy):
+    learner = resolve(preset, [f"strategy={strategy}"]).learner
+    assert (learner["estimator"], learner["baseline"]) == ("whitened", "none")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "estimator", "baseline"),
+    [
+        ("fedavg", "gpomdp", "leave-one-out"),
+        ("gpomdp", "gpomdp", "leave-one-out"),
+        ("fedpg-br", "whitened", "none"),
+        ("svrpg", "whitened", "none"),
+    ],
+)
+def test_everybody_else_has_an_unbiased_default(strategy, estimator, baseline):
+    config = resolve({"budget": {"rounds": 1}}, [f"strategy={strategy}", "learner=policy-gradient"])
+    assert (config.learner["estimator"], config.learner["baseline"]) == (estimator, baseline)
+
+
 def test_a_kinds_own_table_counts_only_for_that_kind():
     config = resolve("fedpg-br/cartpole", ["strategy=svrpg"])
     assert config.strategy["batch"] == 16

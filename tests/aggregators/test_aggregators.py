@@ -55,8 +55,10 @@ LAWS = settings(max_examples=20, deadline=None)
 
 
 @functools.cache
-def compiled(rule):
+def compiled(rule, scale=1.0):
     name, options = RULES[rule]
+    # The numbers among them are all in the vectors' unit.
+    options = {key: value if isinstance(value, str) else value * scale for key, value in options.items()}
     component = aggregators.build(name, {"tolerated": F} | options)
     return jax.jit(lambda vectors, weights, key: component(vectors, weights, samples=16.0, key=key))
 
@@ -84,27 +86,35 @@ def krum_scores(vectors, f):
     return np.sort(squares, axis=1)[:, 1 : max(len(vectors) - f - 2, 1) + 1].sum(1)
 
 
-def bulyan(vectors, f):
-    """El Mhamdi et al. (2018), with one Krum after the other written out."""
-    left, chosen = list(range(len(vectors))), []
-    while len(chosen) < len(vectors) - 2 * f:
-        best = left[int(np.argmin(krum_scores(vectors[left], f)))]
-        chosen.append(best)
-        left.remove(best)
-    columns = vectors[chosen].astype(np.float64).T
+def bulyan_choices(vectors, f):
+    """Whom El Mhamdi et al.'s (2018) repeated Krum may choose: one set for every way to break its ties."""
+    n = len(vectors)
+    choices = {frozenset()}
+    for _ in range(n - 2 * f):
+        longer = set()
+        for chosen in choices:
+            left = [i for i in range(n) if i not in chosen]
+            scores = krum_scores(vectors[left], f)
+            longer |= {chosen | {left[i]} for i in np.flatnonzero(np.isclose(scores, scores.min(), rtol=1e-9, atol=0))}
+        choices = longer
+    return {tuple(sorted(chosen)) for chosen in choices}
+
+
+def bulyan(vectors, f, chosen):
+    """The mean of the central values of those chosen."""
+    columns = vectors[list(chosen)].astype(np.float64).T
     size = len(vectors) - 4 * f
-    nearest = [column[np.argsort(np.abs(column - np.median(column)))][:size].mean() for column in columns]
-    return np.array(nearest), sorted(chosen)
+    return np.array([column[np.argsort(np.abs(column - np.median(column)))][:size].mean() for column in columns])
 
 
 @pytest.mark.parametrize(("agents", "f"), [(12, 2), (15, 3)])
 def test_bulyan_and_krum_against_their_definitions(agents, f):
     vectors = np.random.default_rng(agents).normal(size=(agents, 4)).astype(np.float32)
     ones = jnp.ones(agents)
-    expected, chosen = bulyan(vectors, f)
     got = apply(build("bulyan", tolerated=f), vectors, ones)
-    np.testing.assert_allclose(got.vector, expected, rtol=1e-5, atol=1e-6)
-    assert np.flatnonzero(got.accepted).tolist() == chosen
+    chosen = tuple(np.flatnonzero(got.accepted).tolist())
+    assert chosen in bulyan_choices(vectors, f)
+    np.testing.assert_allclose(got.vector, bulyan(vectors, f, chosen), rtol=1e-5, atol=1e-6)
     best = np.argsort(krum_scores(vectors, f))
     krum = apply(build("krum", tolerated=f), vectors, ones)
     np.testing.assert_array_equal(krum.vector, vectors[best[0]])
@@ -224,6 +234,25 @@ def test_order_does_not_matter(rule, vectors, order):
     straight, shuffled = run(rule, vectors), run(rule, vectors[order])
     np.testing.assert_array_equal(straight.accepted[list(order)], shuffled.accepted)
     np.testing.assert_allclose(straight.vector, shuffled.vector, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("exponent", [-100, -64, 64, 96])
+@pytest.mark.parametrize("far", [False, True])
+@every_rule
+def test_the_unit_does_not_matter(rule, exponent, far):
+    """Times a power of two, which is exact, everything is the same: from 1e-30 to 1e30, also beside one of 1e30."""
+    vectors = untied(exponent + 1000 + far, 1280)
+    if far:
+        vectors[5] *= np.float32(2.0) ** min(20, 120 - exponent)
+    scale = np.float32(2.0) ** exponent
+    options = RULES[rule][1]
+    own = scale if any(not isinstance(value, str) for value in options.values()) else 1.0
+    got = compiled(rule, float(own))(jnp.asarray(vectors * scale), jnp.ones(N), KEY)
+    expected = run(rule, vectors)
+    np.testing.assert_array_equal(got.accepted, expected.accepted)
+    np.testing.assert_allclose(
+        np.asarray(got.vector) / scale, expected.vector, rtol=1e-6, atol=1e-6 * np.abs(expected.vector).max()
+    )
 
 
 FIXED_ORIGIN = {"norm-clipping", "norm-clipping to a radius"}

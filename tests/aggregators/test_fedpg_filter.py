@@ -177,3 +177,26 @@ def test_calibration_is_indifferent_to_scale():
     plain, scaled = calibrated(vectors), calibrated(vectors * np.float32(2.0**-40))
     np.testing.assert_array_equal(plain.accepted, scaled.accepted)
     np.testing.assert_allclose(scaled.vector * 2.0**40, plain.vector, rtol=1e-6)
+
+
+def test_clipped_opposites_within_the_radius_do_not_turn_the_mean():
+    """Seven gradients g and three of -2.5 g, all within the radius: -0.05 g as they are, 0.4 g with the median length."""
+    g = np.array([0.006, -0.008])
+    vectors = np.concatenate([np.tile(-2.5 * g, (3, 1)), np.tile(g, (7, 1))])
+    as_sent, clipped = (run(build(sigma=0.07, clip=clip), vectors, samples=32.0) for clip in ("none", "median"))
+    assert as_sent.accepted.all()
+    assert clipped.accepted.all()
+    np.testing.assert_allclose(as_sent.vector, -0.05 * g, rtol=1e-4)
+    np.testing.assert_allclose(clipped.vector, 0.4 * g, rtol=1e-5)
+
+
+def test_clipping_changes_who_is_accepted_for_nobody():
+    vectors = np.random.default_rng(1).normal(size=(10, 4)) * 0.05
+    vectors[:3] *= 40
+    as_sent, clipped = (run(build(sigma=0.2, clip=clip), vectors) for clip in ("none", "median"))
+    assert as_sent.accepted.tolist() == clipped.accepted.tolist()
+    lengths = np.sort(np.linalg.norm(vectors, axis=1))
+    accepted = vectors[np.asarray(as_sent.accepted)]
+    own = np.linalg.norm(accepted, axis=1, keepdims=True)
+    expected = (accepted * np.minimum(1.0, lengths[4] / own)).mean(0)
+    np.testing.assert_allclose(clipped.vector, expected, rtol=1e-4, atol=1e-6)

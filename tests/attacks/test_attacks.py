@@ -1,6 +1,9 @@
 """Every attack: what it does, and that it never touches an honest agent's message."""
 
 import functools
+import math
+from fractions import Fraction
+from statistics import NormalDist
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +91,34 @@ def test_random_noise_stays_within_three_ranges_of_each_tensor():
 def test_alie_z_known_value():
     """Spec: K = 10, B = 3 gives Phi^-1(4/7) = 0.18."""
     assert alie_z(10, 3) == pytest.approx(0.1800, abs=1e-3)
+
+
+def test_alie_z_is_the_papers_for_every_federation():
+    """s = floor(n / 2 + 1) - m whole supporters, in exact arithmetic; halves were once rounded to even."""
+    for n in range(2, 51):
+        for m in range(1, (n + 1) // 2):
+            supporters = math.floor(Fraction(n, 2) + 1) - m
+            share = Fraction(n - m - supporters, n - m)
+            assert NormalDist().cdf(alie_z(n, m)) == pytest.approx(float(share), abs=1e-12), (n, m)
+            # A single attacker needs more than half of the others: only there does the formula turn around.
+            assert alie_z(n, m) >= 0 or m == 1, (n, m)
+    assert alie_z(5, 2) == pytest.approx(0.4307, abs=1e-4)
+    assert alie_z(4, 3) == pytest.approx(4.7534, abs=1e-4)
+
+
+def test_alie_never_helps_and_counts_who_attacks():
+    """Where the paper's z is negative the mean is sent; where fewer attack than could, z is theirs."""
+    everyone = messages()
+    vectors = np.asarray(ravel_rows(everyone))
+    n = len(vectors)
+    one = jnp.arange(n) < 1
+    two = jnp.arange(n) < 2
+    honest, deviation = vectors[1:].mean(0), vectors[2:].std(0, ddof=1)
+    assert alie_z(n, 1) <= 0
+    got = ravel_rows(corrupt("alie", everyone, one, sees="honest"))[0]
+    np.testing.assert_allclose(got, honest, rtol=1e-4, atol=1e-5)
+    got = ravel_rows(corrupt("alie", everyone, two, sees="honest"))[0]
+    np.testing.assert_allclose(got, vectors[2:].mean(0) - max(alie_z(n, 2), 0) * deviation, rtol=1e-4, atol=1e-5)
 
 
 def test_alie_is_mean_minus_z_deviations():

@@ -67,6 +67,30 @@ def test_bootstrap_interval_matches_rliable(scores, statistic, expected):
     assert interval == pytest.approx(expected, abs=0.015)
 
 
+@pytest.mark.parametrize(
+    ("scores", "statistic", "expected"),
+    [
+        # Without the infinite run (probability (3/4)^4 = .32) the lowest 2.5 % lie as they do for 1, 2, 3.
+        ([math.inf, 1, 2, 3], statistics.mean, (1.5, math.inf)),
+        ([-math.inf, 1, 2, 3], statistics.mean, (-math.inf, 2.5)),
+        ([math.inf, -math.inf, 2, 3], statistics.mean, (-math.inf, math.inf)),
+        ([math.inf, math.inf, math.inf], statistics.mean, (math.inf, math.inf)),
+        ([math.inf, *range(1, 40)], statistics.iqm, None),
+        ([math.nan, 1, 2, 3], statistics.mean, (math.nan, math.nan)),
+    ],
+)
+def test_bootstrap_of_infinite_scores(scores, statistic, expected):
+    low, high = statistics.stratified_bootstrap(scores, statistic)
+    if expected is None:  # the infinite run is cut, as every score of 40 or more would be
+        expected = statistics.stratified_bootstrap([1e6, *scores[1:]], statistic)
+    np.testing.assert_equal((float(low), float(high)), tuple(map(float, expected)))
+
+
+def test_infinite_scores_count_as_what_they_are():
+    assert statistics.probability_of_improvement([math.inf, 1], [math.inf, 0]) == (0.5 + 1 + 0 + 1) / 4
+    np.testing.assert_array_equal(statistics.performance_profile([math.inf, -math.inf], [0.0]), [0.5])
+
+
 def test_wilson_interval_matches_scipy():
     assert statistics.wilson_interval(0, 10) == pytest.approx((0.0, 0.27753279986288926))
     assert statistics.wilson_interval(3, 10) == pytest.approx((0.10779126740630102, 0.6032218525388546))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from fedrax.aggregators.base import Aggregate, Aggregator, aggregators
 from fedrax.aggregators.distances import Pairs, pairs, within
-from fedrax.aggregators.rows import aggregate, average, difference, length, present_rows
+from fedrax.aggregators.rows import aggregate, average, difference, length, lower_quantile, present_rows, shorten
 from fedrax.registry import option
 from fedrax.seeds import derive
 
@@ -55,6 +55,13 @@ class FedPGFilter(Aggregator):
         "fixed", "whether the radii come from `sigma` or from an estimate of it from the distances seen"
     )
 
+    clip: Literal["none", "median"] = option(
+        "none",
+        "median: an accepted gradient longer than the median length of all counts with that length. Near an optimum a "
+        "short gradient's opposite, and its multiples, lie within the radius; then at least nobody counts for more than "
+        "the others. none: as the reference",
+    )
+
     reach: ClassVar[float] = 1.0
     """The radius of acceptance over that of S."""
 
@@ -90,6 +97,9 @@ class FedPGFilter(Aggregator):
             "filter_sigma": sigma,
             "distance_median": distances.median,
         }
+        if self.clip == "median":
+            lengths = length(vectors)
+            vectors = shorten(vectors, lower_quantile(lengths, present, 0.5))
         return aggregate(average(vectors, accepted.astype(vectors.dtype)), accepted, metrics)
 
     def noise(self, distances: Pairs, samples: float | Array) -> Float[Array, ""]:

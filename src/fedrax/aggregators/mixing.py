@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from fedrax.aggregators.base import PreAggregator, preaggregators
 from fedrax.aggregators.distances import map_rows, smallest
@@ -44,7 +44,8 @@ class Bucketing(PreAggregator):
 class NearestNeighbourMixing(PreAggregator):
     """Replaces each vector by the mean of its ``n - f`` nearest (Allouah et al., AISTATS 2023).
 
-    A vector is its own nearest neighbour. Where no more than f are present it is left as it is.
+    A vector is its own nearest neighbour; vectors at the same distance share the last places, so that it does not
+    matter who comes first. Where no more than f are present it is left as it is.
     """
 
     def __call__(
@@ -62,9 +63,10 @@ class NearestNeighbourMixing(PreAggregator):
         return jnp.where(present[:, None], mixed, 0.0), weights, jnp.arange(len(present))
 
 
-def nearest(distances: Float[Array, " n"], count: Int[Array, ""]) -> Bool[Array, " n"]:
-    """The ``count`` smallest of a row of distances; of equal ones the first."""
+def nearest(distances: Float[Array, " n"], count: Int[Array, ""]) -> Float[Array, " n"]:
+    """One for each of the ``count`` smallest of a row of distances; equal ones share the last places."""
     last = smallest(distances, count)
     closer = distances < last
     level = distances == last
-    return closer | (level & (jnp.cumsum(level) <= count - closer.sum()))
+    share = (count - closer.sum()) / jnp.maximum(level.sum(), 1)
+    return jnp.where(level, share, closer).astype(distances.dtype)

@@ -1,7 +1,8 @@
 """Arithmetic on the rows of a matrix of which some are absent and some may be absurdly large.
 
 Byzantine agents may send anything finite, so nothing here squares or adds a number before it is scaled: a
-row of 1e30 neither overflows nor costs the other rows a bit. Absent rows never count, whatever they hold.
+row of 1e30 neither overflows nor costs the other rows a bit. Numbers below the smallest normal float (1.2e-38)
+count as zero where compilers make them zero. Absent rows never count, whatever they hold.
 """
 
 from __future__ import annotations
@@ -60,6 +61,16 @@ def unit_rows(vectors: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     _, scaled = _unit_scale(vectors)
     norm = jnp.sqrt(jnp.square(scaled).sum(-1))[..., None]
     return jnp.where(norm > 0, scaled / jnp.where(norm > 0, norm, 1.0), 0.0)
+
+
+def enlarged(vectors: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """The vectors times a power of two, the same for all, where their largest entry is below ``2^100``.
+
+    Nothing is lost by it, and differences that would fall below the smallest normal float, which compilers make zero,
+    no longer do. For rules that only compare distances.
+    """
+    _, exponent = jnp.frexp(jnp.abs(vectors).max())
+    return jnp.ldexp(vectors, jnp.maximum(100 - exponent, 0))
 
 
 def _unit_scale(vectors: Float[Array, "*n d"]) -> tuple[Float[Array, "*n"], Float[Array, "*n d"]]:

@@ -65,9 +65,16 @@ class FedScsPG(Attack):
 
 @attacks.register("alie")
 class ALittleIsEnough(Attack):
-    """All send ``mean - z * deviation`` per coordinate (Baruch et al., NeurIPS 2019); once "variance-attack"."""
+    """All send ``mean - z * deviation`` per coordinate (Baruch et al., NeurIPS 2019); once "variance-attack".
 
-    z: float | None = option(None, "deviations off the mean; unset, the largest z that a majority still covers")
+    Without z it is the paper's, for the attackers among the round's agents (:func:`alie_z`), and never negative: the
+    attack would help where it means to harm. That is the case for a single attacker among an even number of agents,
+    for whom the paper's formula is below zero, and who sends the mean.
+    """
+
+    z: float | None = option(
+        None, "deviations off the mean; unset, the paper's: the largest that enough honest agents exceed"
+    )
     sees: Sees = option(
         "byzantine", "whose mean and deviation: the attackers' own messages (reference) or the honest ones"
     )
@@ -76,7 +83,10 @@ class ALittleIsEnough(Attack):
         self, messages: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge
     ) -> PyTree:
         """One message for all attackers."""
-        z = alie_z(byzantine.shape[0], self.agents) if self.z is None else self.z
+        n = byzantine.shape[0]
+        # Who attacks may differ from round to round.
+        paper = [max(alie_z(n, attackers), 0.0) for attackers in range(n + 1)] if self.z is None else []
+        z = jnp.asarray(paper, jnp.float32)[byzantine.sum()] if self.z is None else self.z
         seen = byzantine if self.sees == "byzantine" else ~byzantine
 
         def forge(leaf: Array) -> Array:
@@ -87,10 +97,16 @@ class ALittleIsEnough(Attack):
 
 
 def alie_z(agents: int, byzantine: int) -> float:
-    """``z = Phi^-1((K - B - s) / (K - B))`` with ``s = round(K/2 + 1) - B`` supporters needed among the honest."""
+    """The paper's z: ``Phi^-1((n - m - s) / (n - m))`` of m attackers among n agents (Baruch et al., 2019).
+
+    ``s = floor(n / 2 + 1) - m`` are the supporters that the attackers need for a majority. Negative for m = 1 and even
+    n; unbounded for a majority, who need none: then it is that of a share of ``1 - 1e-6``, 4.75.
+    """
     honest = agents - byzantine
-    supporters = round(agents / 2 + 1) - byzantine
-    share = (honest - supporters) / honest if honest else 0.5
+    if honest == 0:
+        return 0.0
+    supporters = agents // 2 + 1 - byzantine
+    share = (honest - supporters) / honest
     return statistics.NormalDist().inv_cdf(min(max(share, 1e-6), 1 - 1e-6))
 
 

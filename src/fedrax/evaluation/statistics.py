@@ -2,7 +2,8 @@
 
 Scores have the shape ``[..., runs, tasks]``; a vector is one task's runs. Aggregates reduce the last two
 axes, so one call treats a whole curve ``[points, runs, tasks]`` or all resamples of a bootstrap. A NaN score,
-such as a diverged run's, makes the aggregate NaN: it is never dropped in silence.
+such as a diverged run's, makes the aggregate and its interval NaN: it is never dropped in silence. Infinite scores
+count as what they are; a mean over infinities of both signs is NaN.
 
 Source: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021.
 """
@@ -34,7 +35,8 @@ def _as_scores(scores: npt.ArrayLike) -> Scores:
 
 def mean(scores: npt.ArrayLike) -> Scores:
     """The mean over runs and tasks, ``[..., runs, tasks] -> [...]``, in the scores' unit."""
-    return np.mean(_as_scores(scores), axis=(-2, -1))
+    with np.errstate(invalid="ignore"):
+        return np.mean(_as_scores(scores), axis=(-2, -1))
 
 
 def iqm(scores: npt.ArrayLike) -> Scores:
@@ -47,8 +49,10 @@ def iqm(scores: npt.ArrayLike) -> Scores:
     ordered = np.sort(array.reshape(*array.shape[:-2], -1), axis=-1)
     count = ordered.shape[-1]
     cut = count // 4
+    with np.errstate(invalid="ignore"):
+        middle = ordered[..., cut : count - cut].mean(axis=-1)
     # Sorting puts NaN last, where the cut would hide it.
-    return np.where(np.isnan(ordered[..., -1]), np.nan, ordered[..., cut : count - cut].mean(axis=-1))
+    return np.where(np.isnan(ordered[..., -1]), np.nan, middle)
 
 
 def optimality_gap(scores: npt.ArrayLike, target: float = 1.0) -> Scores:
@@ -76,8 +80,8 @@ def probability_of_improvement(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
         )
     if np.isnan(ours).any() or np.isnan(theirs).any():
         return float("nan")
-    pairs = np.sign(ours[:, None, :] - theirs[None, :, :])
-    return float(np.mean((pairs + 1) / 2))
+    above, equal = ours[:, None, :] > theirs[None, :, :], ours[:, None, :] == theirs[None, :, :]
+    return float(np.mean(above + equal / 2))
 
 
 def stratified_bootstrap(
@@ -98,7 +102,9 @@ def stratified_bootstrap(
         seed: of the resampling.
 
     Returns:
-        ``(low, high)``, each ``[...]``. One run says nothing about other runs, so its interval is NaN.
+        ``(low, high)``, each ``[...]``. One run says nothing about other runs, so its interval is NaN, and so is that
+        of scores with a NaN. With infinite scores a bound is infinite where that share of the resamples is; one whose
+        statistic is not defined (a mean over infinities of both signs) widens the interval on both sides.
 
     Raises:
         FedraxError: ``confidence`` or ``repetitions`` is out of range.
@@ -117,12 +123,28 @@ def stratified_bootstrap(
     # One position at a time: all resamples of a whole curve would fill the memory.
     bounds = np.array(
         [
-            np.quantile(statistic(position[drawn, np.arange(tasks)]), [tail, 1 - tail])
+            _percentiles(statistic(position[drawn, np.arange(tasks)]), tail)
+            if not np.isnan(position).any()
+            else (np.nan, np.nan)
             for position in array.reshape(-1, runs, tasks)
         ]
-    )
+    ).reshape(-1, 2)
     shape = array.shape[:-2]
     return bounds[:, 0].reshape(shape)[()], bounds[:, 1].reshape(shape)[()]
+
+
+def _percentiles(values: Scores, tail: float) -> tuple[float, float]:
+    """The quantiles ``tail`` and ``1 - tail`` of ``values[n]``, interpolated between finite neighbours only.
+
+    Between others, where interpolation would be NaN, the bound is the outer one of the two.
+    """
+    bounds = []
+    for level, undefined, outer in ((tail, -np.inf, "lower"), (1 - tail, np.inf, "higher")):
+        known = np.where(np.isnan(values), undefined, values)
+        neighbours = [np.quantile(known, level, method=method) for method in ("lower", "higher")]
+        finite = np.isfinite(neighbours).all()
+        bounds.append(float(np.quantile(known, level) if finite else neighbours[outer == "higher"]))
+    return bounds[0], bounds[1]
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -155,5 +177,5 @@ def performance_profile(scores: npt.ArrayLike, thresholds: npt.ArrayLike) -> Sco
     array = _as_scores(scores)
     levels = np.asarray(thresholds, dtype=np.float64)
     above = array[..., None] > levels
-    unknown = np.isnan(array.sum(axis=(-2, -1)))
+    unknown = np.isnan(array).any(axis=(-2, -1))
     return np.where(np.expand_dims(unknown, -1), np.nan, above.mean(axis=(-3, -2)))

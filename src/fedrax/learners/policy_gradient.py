@@ -21,10 +21,27 @@ from fedrax.registry import option
 
 @learners.register("policy-gradient")
 class PolicyGradient(EpisodeLearner):
-    """Vanilla policy gradient on whole episodes, without a critic."""
+    """Vanilla policy gradient on whole episodes, without a critic.
 
-    estimator: Estimator = option("whitened", "weight of each step's score: see learners/returns.py for the formulas")
-    baseline: Baseline = option("none", "baseline C_h subtracted from the rewards (reinforce and gpomdp only)")
+    The weights of the steps' scores (formulas: learners/returns.py) are by default GPOMDP's, less the mean of the
+    batch's other episodes: an unbiased estimate of the gradient of the discounted return, up to the batch's number of
+    steps where the sum is divided by that. Whitened reward-to-go, which the code behind FedPG-BR's figures has and
+    its presets and reference mode keep, is biased: each episode's weights are standardised by themselves, so they
+    tell its steps apart but not good episodes from bad ones. Where the reward of an action comes late in the
+    episode, it learns to avoid that action; where rewards follow actions closely it is quick.
+    """
+
+    estimator: Estimator = option(
+        "gpomdp",
+        "weight of each step's score: discounted reward-to-go (gpomdp), the episode's discounted return (reinforce), "
+        "or reward-to-go standardised within each episode (whitened: biased, and wrong where reward comes late)",
+    )
+    baseline: Baseline = option(
+        "leave-one-out",
+        "what is subtracted from the rewards (reinforce and gpomdp only): the mean of the batch's other episodes "
+        "(leave-one-out, unbiased), of the whole batch per step (average) or over all steps (constant; the paper of "
+        "FedPG-BR), or nothing",
+    )
     normalisation: Literal["steps", "trajectories"] = option(
         "steps",
         "what the sum over all steps is divided by: the number of steps (reference) or of trajectories (paper)",

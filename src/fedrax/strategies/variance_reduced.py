@@ -24,7 +24,7 @@ from fedrax.trees import ravel_rows, unravel_like
 
 MODES: dict[str, dict[str, dict[str, Any]]] = {
     "reference": {
-        "learner": {"estimator": "whitened", "normalisation": "steps", "optimizer": "adam"},
+        "learner": {"estimator": "whitened", "baseline": "none", "normalisation": "steps", "optimizer": "adam"},
         "strategy": {
             "importance": "step",
             "ratio_band": 0.005,
