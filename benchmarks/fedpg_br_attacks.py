@@ -24,11 +24,12 @@ from common import read_runs, record_runs
 RULES: dict[str, tuple[str, ...]] = {
     "fedpg-br": (),
     "fedpg-br calibrated": ("aggregator.radius=calibrated",),
+    "fedpg-br clipped": ("aggregator.clip=median",),
     "fltrust": ("aggregator=fltrust",),
     "zeno": ("aggregator=zeno",),
     "svrpg": ("strategy=svrpg",),
 }
-"""The preset's filter with its fixed and with an estimated sigma, rules that use the server's gradient, and none."""
+"""The filter with its fixed and an estimated sigma and with gradients clipped to the median length, rules that use the server's gradient, and none."""
 ATTACKS = ("none", "random-noise", "random-action", "sign-flipping", "fedscspg", "alie")
 AT = (500, 1000, 1500, 2000, 3000, 4000, 5000, 6000, 7500)
 WINDOW = 5

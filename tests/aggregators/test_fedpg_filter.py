@@ -180,7 +180,7 @@ def test_calibration_is_indifferent_to_scale():
 
 
 def test_clipped_opposites_within_the_radius_do_not_turn_the_mean():
-    """Seven gradients g and three of -2.5 g, all within the radius: -0.05 g as they are, 0.4 g with the median length."""
+    """Seven gradients g and three of -2.5 g within the radius: -0.05 g as they are, 0.4 g with the median length."""
     g = np.array([0.006, -0.008])
     vectors = np.concatenate([np.tile(-2.5 * g, (3, 1)), np.tile(g, (7, 1))])
     as_sent, clipped = (run(build(sigma=0.07, clip=clip), vectors, samples=32.0) for clip in ("none", "median"))

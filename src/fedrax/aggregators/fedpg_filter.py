@@ -58,7 +58,7 @@ class FedPGFilter(Aggregator):
     clip: Literal["none", "median"] = option(
         "none",
         "median: an accepted gradient longer than the median length of all counts with that length. Near an optimum a "
-        "short gradient's opposite, and its multiples, lie within the radius; then at least nobody counts for more than "
+        "short gradient's opposite, and multiples, lie within the radius: then nobody counts for more than "
         "the others. none: as the reference",
     )
 
