@@ -29,7 +29,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "zeno": ("aggregator=zeno",),
     "svrpg": ("strategy=svrpg",),
 }
-"""The filter with its fixed and an estimated sigma and with gradients clipped to the median length, rules that use the server's gradient, and none."""
+"""The filter as published, with an estimated sigma and with clipped gradients; the server's gradient; no rule."""
 ATTACKS = ("none", "random-noise", "random-action", "sign-flipping", "fedscspg", "alie")
 AT = (500, 1000, 1500, 2000, 3000, 4000, 5000, 6000, 7500)
 WINDOW = 5
