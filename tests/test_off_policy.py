@@ -69,8 +69,9 @@ def test_sizes_are_readable(count, text):
 @pytest.mark.parametrize("native", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_however_many_agents_are_computed_together_they_learn_the_same(native, tmp_path):
     """Distillation begins, works and emits per agent; 3 agents are one call, a call of 2 and one of 1, or 3 calls."""
-    settings = ["environment=Pendulum-v1", f"environment.native={native}", "learner=td3", "strategy=distillation"]
+    settings = ["environment=Pendulum-v1", f"environment.native={native}", "learner=td3", "learner.num_steps=2"]
     settings += ["environment.heterogeneity.observation_noise_std=0.1", "environment.copies=1", "strategy.epochs=2"]
+    settings += ["strategy=distillation"]
     ends = []
     for batch in (3, 2, 1):
         together = f"runtime.agents_per_batch={batch}"

@@ -36,6 +36,10 @@ CASES = {
         *("fedpg-br/cartpole", *SMALL, *FEDPG, "environment.native=false", "environment.backend=gymnasium"),
         *("environment.copies=2", "evaluation.every=2", "checkpoint.every=1"),
     ),
+    "host-ppo": (
+        *({}, *SMALL, "learner=ppo", "learner.num_steps=16", "environment.copies=2", "strategy=fedavg"),
+        *("environment=Pendulum-v1", "environment.native=false", "environment.horizon=20", "evaluation.every=2"),
+    ),
     "host-td3": (
         *("fedtd3/lunarlander", *SMALL, *TD3, "strategy=fedavg", "learner.num_steps=2", "learner.policy_delay=2"),
         *("environment.horizon=20",),
