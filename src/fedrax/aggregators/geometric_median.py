@@ -45,10 +45,11 @@ class GeometricMedian(Aggregator):
     The rule stops when the excess of ``|R|`` falls to ``tolerance`` of the total weight W, so that
     ``F(x) - F* <= tolerance * W * |x - x*|``, or when no step lowers F in the numbers' precision.
 
-    Each step is the best of three: Weiszfeld's, with Vardi and Zhang's change at a vector; Newton's, which needs few
-    steps where Weiszfeld's needs thousands (vectors near a line); and a jump to the nearest vector. A vector that is
-    optimal is therefore hit exactly, and no vector is better than the result. The start is the coordinate-wise
-    median, which vectors far off cannot move far and which costs O(n d), where the best vector would cost O(n^2 d).
+    Each step is the best of these: Weiszfeld's, with Vardi and Zhang's change at a vector; Newton's, whole or
+    shortened, which needs few steps where Weiszfeld's needs thousands (vectors near a line); and a jump to the nearest
+    vector on the side of the pull. A vector that is optimal is therefore hit exactly, and no vector is better than the
+    result. The start is the coordinate-wise median, which vectors far off cannot move far and which costs O(n d),
+    where the best vector would cost O(n^2 d).
 
     The rule is indifferent to the vectors' scale. It holds while Byzantine agents have less than half of the weight.
     """
@@ -93,7 +94,9 @@ class GeometricMedian(Aggregator):
         begin = _State(
             jnp.int32(0), jnp.zeros_like(start), jnp.asarray(jnp.inf, vectors.dtype), jnp.asarray(present.any())
         )
-        end = jax.lax.while_loop(unfinished, lambda state: self._step(state, rows, shares, present), begin)
+        # The default precision of accelerators (TF32, bfloat16) would not let the pull vanish.
+        with jax.default_matmul_precision("highest"):
+            end = jax.lax.while_loop(unfinished, lambda state: self._step(state, rows, shares, present), begin)
         point = saturate(start + saturate(jnp.ldexp(end.point, exponent)))
         excess = jnp.where(present.any(), end.excess, 0.0)
         return aggregate(point, present, {"median_steps": end.taken, "median_excess": excess})
