@@ -107,6 +107,14 @@ def test_absent_rows_do_not_count_and_order_does_not_matter(name, seed, absent):
     )
 
 
+@pytest.mark.parametrize("name", ["fltrust", "zeno"])
+def test_a_servers_gradient_that_is_not_finite_accepts_nobody(name):
+    broken = ServerGradient(jnp.full(3, jnp.nan), lambda rows: jnp.full(len(rows), jnp.nan))
+    verdict = run(name, jnp.eye(3), server=broken)
+    assert not verdict.valid
+    assert verdict.vector.tolist() == [0.0, 0.0, 0.0]
+
+
 SMALL = ("budget.rounds=3", "federation.agents=4", "environment.horizon=20", "checkpoint.every=3")
 
 

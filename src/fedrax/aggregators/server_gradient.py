@@ -27,7 +27,7 @@ class ServerGradientRule(Aggregator):
     server: ServerGradient | None = None
 
     def informed(self, server: ServerGradient) -> Aggregator:
-        """The rule with the server's gradient."""
+        """The rule with the server's gradient; where that is not finite, it accepts nobody."""
         return dataclasses.replace(self, server=server)
 
     @property
@@ -63,7 +63,7 @@ class FLTrust(ServerGradientRule):
         vectors, present, count = present_rows(vectors, weights)
         directions = unit_rows(vectors)
         cosines = jnp.where(present, directions @ unit_rows(self.known.vector), -1.0)
-        trust = jnp.maximum(cosines, 0.0)
+        trust = jnp.where(cosines > 0, cosines, 0.0)
         ordered = jnp.sort(jnp.where(present, cosines, jnp.inf))
         metrics = {"trust_median": jnp.where(count > 0, ordered[jnp.maximum(count - 1, 0) // 2], 0.0)}
         return aggregate(length(self.known.vector) * average(directions, trust), trust > 0, metrics)
@@ -86,11 +86,7 @@ class Zeno(ServerGradientRule):
     """
 
     step: float = option(1.0, "gamma: how far along a gradient the loss is tried", unit="gradient", minimum=1e-9)
-    penalty: float = option(
-        0.005,
-        "rho over gamma: what a gradient's squared length costs it (the paper's experiments have 0.005)",
-        minimum=0,
-    )
+    penalty: float = option(0.005, "rho over gamma: what a gradient's squared length costs it", minimum=0)
 
     def __call__(
         self,
@@ -109,8 +105,8 @@ class Zeno(ServerGradientRule):
         # Equal scores are ordered at random: agents' ids must not decide.
         order = jnp.lexsort((draws(key, present), -scores, ~present))
         rank = jnp.zeros(len(present), jnp.int32).at[order].set(jnp.arange(len(present)))
-        accepted = present & (rank < kept)
-        middle = scores[order[jnp.maximum(kept - 1, 0) // 2]]
+        accepted = present & (rank < kept) & (scores > -jnp.inf)
+        middle = jnp.where(accepted.any(), scores[order[jnp.maximum(accepted.sum() - 1, 0) // 2]], 0.0)
         return aggregate(average(vectors, accepted.astype(vectors.dtype)), accepted, {"score_median": middle})
 
     def check(self, agents: int) -> None:
