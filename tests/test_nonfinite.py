@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import faulty
 import fedrax
@@ -27,7 +28,7 @@ TABLE = {
     "strategy": {"kind": "fedavg", "batch": 2},
     "environment": {"id": "CartPole-v1", "copies": 2},
     "federation": {"agents": 3},
-    "budget": {"rounds": 6},
+    "budget": {"rounds": 20},
     "checkpoint": {"every": 1},
     "evaluation": {"episodes": 1, "every": 2, "horizon": 10},
 }
@@ -35,7 +36,7 @@ HOST = ["environment.backend=gymnasium"]
 TINY = [f"learner.{part}_layers=[4]" for part in ("actor", "feature", "head")]
 TD3 = [
     *("learner.kind=td3", "learner.num_steps=4", "learner.batch_size=4", "learner.learning_starts=4", *TINY),
-    *("learner.buffer_size=64", "environment.id=Pendulum-v1", "evaluation.horizon=5"),
+    *("learner.buffer_size=64", "environment.id=Pendulum-v1", "environment.horizon=7"),
 ]
 EPISODES = ["learner=policy-gradient", "strategy=gpomdp", "strategy.batch=3", "environment.horizon=12"]
 SHORT_POLE = "environment.heterogeneity.length=[0.5, 1e-38, 0.5]"
@@ -56,20 +57,20 @@ def configured(*overrides):
 def advanced(simulation, rounds, state=None, first=0):
     """The states before and after, and the metrics ``[rounds, ...]`` of the first seed."""
     state = simulation.init() if state is None else state
-    states, rows = [jax.device_get(plain(state))], []
+    states, rows = [plain(state)], []
     for index in range(first, first + rounds):
         for after, block in simulation.advance(state, index):
             state = after
             rows.append(block)
-        states.append(jax.device_get(plain(state)))
+        states.append(plain(state))
     simulation.close()
     return states, {name: np.concatenate([row[name][0] for row in rows]) for name in rows[0]}
 
 
 def plain(tree):
-    """With the integers of typed keys."""
+    """Copies in NumPy, which outlive a donated state; of typed keys, their integers."""
     return jax.tree.map(
-        lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x, tree
+        lambda x: np.array(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x), tree
     )
 
 
@@ -109,7 +110,7 @@ def test_an_agent_whose_numbers_are_not_finite_is_as_before_and_absent(overrides
     assert finite(states[-1].agents)
     assert finite(states[-1].server.params)
     assert not equal(states[-1].server, states[0].server), "the others learn"
-    assert np.isfinite(rows["train_return"]).any()
+    assert np.isfinite(rows["train_return"][-1])
 
 
 def test_the_others_learn_as_if_it_had_not_answered():
@@ -153,11 +154,14 @@ def test_native_environments_that_broke_start_anew():
 
 
 def test_the_servers_own_trajectories_are_dropped_too():
-    overrides = ["strategy=fedpg-br", "learner=policy-gradient", "strategy.batch_min=2", "strategy.batch_max=3"]
-    simulation = flaky(*overrides, "strategy.minibatch=2", "environment.horizon=6", chance=1.0, each=[0.0, 0.0, 0.0])
-    states, rows = advanced(simulation, 2)
-    assert rows["server_dropped"].tolist() == [[1, 0, 3, 0]] * 2
-    assert (rows["server_trajectories"] == 2).all(), "refining ends with the trajectories that were dropped"
+    overrides = ["strategy=fedpg-br", "learner=policy-gradient", "strategy.batch_min=4", "strategy.batch_max=5"]
+    simulation = flaky(*overrides, "strategy.minibatch=1", "environment.horizon=6", chance=1.0, each=[0.0, 0.0, 0.0])
+    states, rows = advanced(simulation, 3)
+    sampled = rows["server_trajectories"]
+    assert sampled.any()
+    # The third step's observation is the first that is broken; refining ends with the trajectory that has it.
+    assert rows["server_dropped"].tolist() == [[1, 0, 3, 0] if count else [0] * 4 for count in sampled]
+    assert sampled.max() == 1
     assert finite(states[-1].server.params)
     assert not rows["dropped"].any()
 
@@ -355,9 +359,10 @@ def test_a_run_with_faults_that_was_killed_equals_the_one_that_was_not(tmp_path,
     fedrax.resume(tmp_path / "killed", progress=False)
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
     final = "checkpoints/checkpoint-6.safetensors"
-    one, other = (np.fromfile(tmp_path / which / "policy.safetensors", np.uint8) for which in ("killed", "whole"))
-    assert np.array_equal(one, other)
-    assert (tmp_path / "killed" / final).exists()
+    one, other = (load_file(tmp_path / which / final) for which in ("killed", "whole"))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
 def test_a_crash_in_an_environment_is_one_line_and_costs_nothing(tmp_path, capsys, monkeypatch, fresh_counts):
@@ -365,7 +370,7 @@ def test_a_crash_in_an_environment_is_one_line_and_costs_nothing(tmp_path, capsy
     (tmp_path / "whole").mkdir()
     assert run(tmp_path / "whole", "TestCrash-v0", *settings) == 0
     faulty.Crash.count = 0
-    # Rounds 0 and 1 take 72 steps each, less the resets; this is in round 2, of copy 1 of agent 1.
+    # A round has 66 steps, of six copies in turn: this is the 28th of the third, of copy 1 of agent 1.
     monkeypatch.setattr(faulty.Crash, "fatal", 160)
     capsys.readouterr()
     assert run(tmp_path, "TestCrash-v0", *settings) == 1
@@ -384,7 +389,7 @@ def test_a_crash_in_an_environment_is_one_line_and_costs_nothing(tmp_path, capsy
 
 
 def test_a_crash_in_an_evaluation_says_so(tmp_path, capsys, monkeypatch, fresh_counts):
-    monkeypatch.setattr(faulty.Crash, "fatal", 72 + 1)
+    monkeypatch.setattr(faulty.Crash, "fatal", 66 + 1)
     assert run(tmp_path, "TestCrash-v0", "evaluation.every=1", "checkpoint.every=4", "budget.rounds=4") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "environment 'TestCrash-v0' crashed in step (an evaluation, copy 0): ZeroDivisionError" in line

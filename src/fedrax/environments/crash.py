@@ -64,7 +64,7 @@ def placed(name: Callable[[EnvironmentCrash], str]) -> Iterator[None]:
         raise
 
 
-class Named(gymnasium.Wrapper):
+class CrashReporting(gymnasium.Wrapper):
     """A copy of a Gymnasium environment whose exceptions say which environment and copy they are of."""
 
     def __init__(self, environment: gymnasium.Env, id: str, copy: int | None = None) -> None:

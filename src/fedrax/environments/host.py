@@ -21,7 +21,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from fedrax.environments.base import HostEnvironments, Spaces
-from fedrax.environments.crash import Named, crashes
+from fedrax.environments.crash import CrashReporting, crashes
 from fedrax.environments.host_parameters import Parameters, host_physics, make_varied, with_noise
 from fedrax.environments.minigrid import MiniGridPool, is_minigrid, make_minigrid
 from fedrax.environments.registry import Backend, Description, describe_environment, uses_envpool
@@ -82,7 +82,9 @@ def make_single(
 ) -> gymnasium.Env:
     """One copy by Gymnasium, observed and acted on as agents do, for films; arguments as in :func:`make_host`."""
     described = describe_environment(id, native=False, mission=mission)
-    environment: gymnasium.Env = Named(_make(id, described.spaces, time_limit, parameters, render_mode=render_mode), id)
+    environment: gymnasium.Env = CrashReporting(
+        _make(id, described.spaces, time_limit, parameters, render_mode=render_mode), id
+    )
     actions = environment.action_space
     if isinstance(actions, gymnasium.spaces.Discrete) and actions.start != 0:
         first = int(actions.start)
@@ -218,7 +220,7 @@ class GymnasiumEnvironments(HostEnvironments):
         self._seeds = [int(seed) for seed in seeds]
 
     def _copy(self, copy: int, parameters: Parameters | None) -> gymnasium.Env:
-        return Named(_make(self._id, self.spaces, self.time_limit, parameters), self._id, copy)
+        return CrashReporting(_make(self._id, self.spaces, self.time_limit, parameters), self._id, copy)
 
     def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
         """Starts a fresh episode in every copy, or the chosen ones."""

@@ -11,6 +11,7 @@ from fedrax.config import Config
 from fedrax.environments.faults import described
 from fedrax.runtime.counters import Counters
 
+BAD_EVALUATION = "the return of the evaluation was not finite; it cannot be the best"
 NAMED = 5
 """Most that are described one by one: dropped collections of a round, seeds that lose their rounds."""
 
@@ -19,7 +20,7 @@ def troubles(row: Mapping[str, Any]) -> list[str]:
     """What of a round was not finite, as a row of the log says."""
     lines = losses(row, NAMED)
     if "return" in row and not math.isfinite(row["return"]):
-        lines.append("the return of the evaluation was not finite; it cannot be the best")
+        lines.append(BAD_EVALUATION)
     return lines
 
 
@@ -51,8 +52,8 @@ class LostRounds:
         """Why the run must stop here, and how to resume it; None where it need not.
 
         It stops when a seed with budget left has lost so many rounds in a row, whatever the others do: a checkpoint
-        holds all of them. When the budget is used up, it also stops when a seed has lost every round it had. The
-        seeds that it stops for count from 0 again, so a resumed run goes on for as many rounds.
+        holds all of them. When the budget is used up, it also fails where a seed never had a usable message.
+        The seeds that it stops for count from 0 again, so a resumed run goes on for as many rounds.
         """
         most = self.config.federation.max_lost_rounds
         if most is None:
@@ -62,7 +63,7 @@ class LostRounds:
             seed: counter
             for seed, counter, going_on in zip(self.config.all_seeds, counters, active, strict=True)
             if (counter.lost_rounds >= most and (going_on or finished))
-            or (finished and 0 < counter.lost_rounds == counter.rounds)
+            or (finished and counter.lost_rounds and not counter.messages_up)
         }
         if not stuck:
             return None

@@ -22,13 +22,14 @@ from fedrax.federation import Exchange, Federation, Roster, State
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Simulation
+from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.programs import close_round, heard
 from fedrax.runtime.remote.arrays import form, packed, unpacked
 from fedrax.runtime.remote.checks import Rejected, WorkCheck, Worked, check_letter
 from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, WORK, Field, Garbled, Letter
 from fedrax.runtime.remote.members import Members
-from fedrax.runtime.remote.office import DROPPED, Office, Question, Record
+from fedrax.runtime.remote.office import ANSWERED, DROPPED, Office, Question, Record
 from fedrax.runtime.remote.part import Order, report_shapes
 from fedrax.runtime.remote.pipeline import Pipeline
 from fedrax.runtime.remote.post import Post
@@ -184,7 +185,9 @@ class RemoteFederation(Simulation):
         self._record(
             index,
             [
-                record._replace(outcome=DROPPED, reason=dropped[record.agent]) if record.agent in dropped else record
+                record._replace(outcome=DROPPED, reason=dropped[record.agent])
+                if record.agent in dropped and record.outcome == ANSWERED
+                else record
                 for record in records
             ],
         )
@@ -203,6 +206,7 @@ class RemoteFederation(Simulation):
         server, work = self._finishing(server, derive(key, "finish"))
         params = () if federation.strategy.personal else federation.strategy.output(server)
         evaluation = self.evaluation_of_round(params, index)
+        self._tell_of_its_own(index, own, evaluation)
         return self._closing(state, server, params, roster, exchange, report, work, own, evaluation, reported)
 
     def _dropped(self, index: int, answers: Mapping[int, Worked]) -> dict[int, str]:
@@ -216,6 +220,16 @@ class RemoteFederation(Simulation):
                 reasons[agent] = described(recorded(agent, fault, episodic=episodic, updates=updates))
                 self.note(f"round {index}, seed {self.config.seed}: {reasons[agent]}")
         return reasons
+
+    def _tell_of_its_own(self, index: int, own: Mapping[str, Any], evaluation: Mapping[str, Any]) -> None:
+        """People are told what was not finite of the server's own trajectories and of its evaluation."""
+        fault, troubles = Fault.of_row(np.asarray(own["fault"])), []
+        if fault.kind != NOTHING:
+            troubles.append(described(recorded("server", fault, episodic=True, updates=1)))
+        if not np.isnan(evaluation["episode_length"]) and not np.isfinite(evaluation["return"]):
+            troubles.append(BAD_EVALUATION)
+        for trouble in troubles:
+            self.note(f"round {index}, seed {self.config.seed}: {trouble}")
 
     def _opened(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Roster]:
         strategy = self.federation.strategy
