@@ -111,6 +111,12 @@ class FederationConfig(Model):
         0.0, ge=0, lt=1, description="chance that a participating agent does its work but never answers"
     )
     local_updates: int = pydantic.Field(1, gt=0, description="collections and updates of an agent within a round")
+    max_lost_rounds: int | None = pydantic.Field(
+        10,
+        gt=0,
+        description="rounds in a row in which nobody's message is usable, because numbers were not finite, after which "
+        "the run stops, at the next checkpoint; none: never",
+    )
 
 
 class BudgetConfig(Model):

@@ -11,6 +11,7 @@ from fedrax.runtime.remote.letters import REFUSED, WORKED, Letter
 
 MESSAGE = {"change": np.arange(4, dtype=np.float32)}
 REPORT = {"steps": np.int32(20), "episodes": np.int32(2), "return_sum": np.float32(5), "learning": {}}
+REPORT["fault"] = np.zeros(4, np.int32)
 EXPECTED = {"run": "r1", "round": 3, "agent": 1}
 CHECK = WorkCheck(MESSAGE, REPORT, max_norm=10.0, max_steps=20)
 HONEST = Letter(WORKED, {**EXPECTED, "form": CHECK.form, "seconds": 0.5}, packed((MESSAGE, REPORT)))
@@ -57,6 +58,8 @@ LIES = {
     "negative steps": (sent(steps=np.int32(-1)), "-1 environment steps"),
     "negative episodes": (sent(episodes=np.int32(-1)), "-1 episodes"),
     "a return that is none": (sent(return_sum=np.float32(np.nan)), "return that is not finite"),
+    "an unknown fault": (sent(fault=np.array([3, 0, 1, 0], np.int32)), "a fault of its collection that cannot be"),
+    "a fault after the end": (sent(fault=np.array([2, 0, 21, 0], np.int32)), "a fault of its collection"),
     "a refusal": (Letter(REFUSED, {"reason": "no room"}), "refused: no room"),
     "a refusal with more": (Letter(REFUSED, {"reason": "no room", "x": 1}), "unknown field"),
 }

@@ -14,7 +14,7 @@ from fedrax.runtime.remote.post import LocalPost
 from fedrax.runtime.remote.server import RemoteFederation
 from fedrax.runtime.training import train_run
 
-from federations import configured, made, remote, rounds_of, same
+from federations import configured, made, remote, rounds_of, same, simulated
 
 CASE = "fedavg-td3"
 
@@ -178,3 +178,46 @@ def test_personal_policies_are_evaluated_on_their_nodes_only(where, tmp_path):
     config = configured("neighbours-ppo", f"evaluation.environments={where}")
     with pytest.raises(FedraxError, match=rf"environments = '{where}' is not allowed with runtime=flower.*set eval"):
         remote(config, tmp_path)
+
+
+PENDULUM = (CASE, "environment.heterogeneity.g=[10, 1e38, 10]", "environment.heterogeneity.max_speed=[8, 1e38, 8]")
+"""Agent 1's squared speed, and with it the reward, overflows."""
+
+
+def test_a_collection_that_is_not_finite_is_dropped_as_in_the_simulation(tmp_path):
+    config = configured(*PENDULUM)
+    expected, measured = simulated(config, 2)
+    federation, residents, notes = remote(config, tmp_path)
+    state, rows = rounds_of(federation, 2)
+    for name in ("dropped", "present", "excluded", "agent_steps"):
+        np.testing.assert_array_equal(rows[name], measured[name])
+    assert rows["present"].tolist() == [[2, 2]]
+    same(state.server, expected.server)
+    fresh = residents[1].stay.part.start().agent
+    jax.tree.map(np.testing.assert_array_equal, residents[1].stay.standing.agent, fresh)
+    why = "agent 1's collection was dropped: its reward was not finite in step "
+    named = [note for note in notes if note.startswith("round")]
+    assert [note.startswith(f"round {index}, seed 0: {why}") for index, note in enumerate(named)] == [True, True]
+    records = [json.loads(line) for line in (tmp_path / "run" / "exchanges.jsonl").read_text().splitlines()]
+    assert [record["outcome"] for record in records] == ["answered", "dropped", "answered"] * 2
+    assert records[1]["reason"].startswith(why)
+
+
+def test_a_crash_of_one_nodes_environment_is_its_line_and_the_others_go_on(tmp_path, monkeypatch, caplog):
+    config = configured("host")
+    federation, residents, notes = remote(config, tmp_path)
+    state, _ = rounds_of(federation, 1)
+    environments = residents[1].stay.part.environments
+    copy = environments._environments.envs[1]
+
+    def raises(action):
+        raise ZeroDivisionError("the pump ran dry")
+
+    monkeypatch.setattr(copy.env, "step", raises)
+    _, rows = rounds_of(federation, 2, state, 1)
+    line = "environment 'CartPole-v1' crashed in step (agent 1, copy 1): ZeroDivisionError: the pump ran dry"
+    assert f"agent 1 excluded: the node refused: {line}" in notes
+    assert rows["present"].tolist() == [[2, 3]], "it goes on from what it saved"
+    assert line in caplog.text
+    text = (tmp_path / "node-1" / "error.txt").read_text()
+    assert 'raise ZeroDivisionError("the pump ran dry")' in text

@@ -44,6 +44,7 @@ from fedrax.environments.base import (
     Spaces,
     Transition,
 )
+from fedrax.environments.crash import crash_of
 from fedrax.errors import FedraxError
 
 Bounds = Literal["clip", "squash", "none"]
@@ -270,15 +271,17 @@ class TransformHostActions(HostEnvironments):
         """As ``inner``."""
         self.inner.reseed(seeds)
 
-    def reset(self) -> np.ndarray:
+    def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
         """As ``inner``."""
-        return self.inner.reset()
+        with crash_of(self):
+            return self.inner.reset(chosen)
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One step of ``inner`` by what the emitted actions stand for."""
-        return self.inner.step(self.actions.host(actions), active)
+        with crash_of(self):
+            return self.inner.step(self.actions.host(actions), active)
 
     def close(self) -> None:
         """As ``inner``."""

@@ -114,8 +114,12 @@ class HostEnvironments(abc.ABC):
         """Starts every copy's random stream anew from its seed, ``int64[count]``; call before the first reset."""
 
     @abc.abstractmethod
-    def reset(self) -> np.ndarray:
-        """Starts a fresh episode in every copy, whatever state it was in; ``[count, *obs]``, float32 or uint8."""
+    def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
+        """Starts a fresh episode in every copy, whatever state it was in; ``[count, *obs]``, float32 or uint8.
+
+        With ``chosen``, ``bool[count]``, in those copies alone: the others stay where they are, and their rows mean
+        nothing.
+        """
 
     @abc.abstractmethod
     def step(

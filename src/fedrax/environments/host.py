@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from fedrax.environments.base import Discrete, HostEnvironments, Spaces
 from fedrax.environments.constructor import cannot_make, envpool_options, given
+from fedrax.environments.crash import CrashReporting, crashes
 from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.environments.host_parameters import Parameters, arguments_among, host_physics, make_varied, with_noise
 from fedrax.environments.minigrid import MiniGridPool, is_minigrid, make_minigrid
@@ -103,7 +104,9 @@ def make_single(
 ) -> gymnasium.Env:
     """One copy by Gymnasium, observed and acted on as agents do, for films; arguments as in :func:`make_host`."""
     described = describe_environment(id, native=False, mission=mission, kwargs=kwargs)
-    environment = _make(id, described.spaces, time_limit, parameters, kwargs, render_mode=render_mode)
+    environment: gymnasium.Env = CrashReporting(
+        _make(id, described.spaces, time_limit, parameters, kwargs, render_mode=render_mode), id
+    )
     actions = environment.action_space
     if isinstance(actions, gymnasium.spaces.Discrete) and actions.start != 0:
         first = int(actions.start)
@@ -202,19 +205,25 @@ class EnvPoolEnvironments(HostEnvironments):
         if self._minigrid:
             self._pool = MiniGridPool(self._pool, self.count, self.spaces, self.time_limit)
 
-    def reset(self) -> np.ndarray:
-        """Starts a fresh episode in every copy."""
-        observation, _ = self._pool.reset()
-        return observation.astype(self.spaces.observation.seen, copy=False)
+    def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
+        """Starts a fresh episode in every copy, or the chosen ones."""
+        seen = self.spaces.observation.seen
+        with crashes(self._id, "reset", self):
+            if chosen is None:
+                return self._pool.reset()[0].astype(seen, copy=False)
+            ids = np.flatnonzero(chosen).astype(np.int32)
+            return self._spread(self._pool.reset(ids)[0].astype(seen, copy=False), ids)
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One step of every active copy, or its reset; the others stand still."""
         if active is None or active.all():
-            return self._results(self._pool.step(actions))
+            with crashes(self._id, "step", self):
+                return self._results(self._pool.step(actions))
         ids = np.flatnonzero(active).astype(np.int32)
-        observation, reward, terminated, truncated = self._results(self._pool.step(actions[ids], ids))
+        with crashes(self._id, "step", self):
+            observation, reward, terminated, truncated = self._results(self._pool.step(actions[ids], ids))
         return (
             self._spread(observation, ids),
             self._spread(reward, ids),
@@ -260,7 +269,8 @@ class GymnasiumEnvironments(HostEnvironments):
             raise ValueError(f"{count} copies need as many sets of parameters, not {len(parameters)}")
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
         every: Sequence[Parameters | None] = [None] * count if parameters is None else parameters
-        makers = [partial(_make, id, self.spaces, time_limit, each, kwargs) for each in every]
+        self._id, self._kwargs = id, kwargs
+        makers = [partial(self._copy, copy, each) for copy, each in enumerate(every)]
         self._environments = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         # Gymnasium's discrete actions may start elsewhere than at 0, ours never do.
         actions = self._environments.single_action_space
@@ -271,9 +281,15 @@ class GymnasiumEnvironments(HostEnvironments):
         """Takes effect at the next reset."""
         self._seeds = [int(seed) for seed in seeds]
 
-    def reset(self) -> np.ndarray:
-        """Starts a fresh episode in every copy."""
-        observation, _ = self._environments.reset(seed=self._seeds)
+    def _copy(self, copy: int, parameters: Parameters | None) -> gymnasium.Env:
+        made = _make(self._id, self.spaces, self.time_limit, parameters, self._kwargs)
+        return CrashReporting(made, self._id, copy)
+
+    def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
+        """Starts a fresh episode in every copy, or the chosen ones."""
+        options = None if chosen is None else {"reset_mask": chosen}
+        with crashes(self._id, "reset", self):
+            observation, _ = self._environments.reset(seed=self._seeds, options=options)
         self._seeds = None
         return observation.astype(self.spaces.observation.seen, copy=False)
 
@@ -282,7 +298,8 @@ class GymnasiumEnvironments(HostEnvironments):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One step of every copy, or its reset; Gymnasium cannot leave some out."""
         actions = actions + self._offset if self._offset else actions
-        observation, reward, terminated, truncated, _ = self._environments.step(actions)
+        with crashes(self._id, "step", self):
+            observation, reward, terminated, truncated, _ = self._environments.step(actions)
         observation = observation.astype(self.spaces.observation.seen, copy=False)
         return observation, reward.astype(np.float32), terminated, truncated
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fedrax.environments.base import Episodes, HostEnvironments
+from fedrax.environments.faults import finite
 
 LENGTH_STEP = 64
 """Returned episodes are padded to a multiple of this, so that what consumes them is seldom compiled anew."""
@@ -59,7 +60,7 @@ class HostCollector:
         observation = self.environments.reset()
         step = 0
         while queue.running:
-            grouped = observation.reshape(self.agents, self.copies, *observation.shape[1:])
+            grouped = finite(observation).reshape(self.agents, self.copies, *observation.shape[1:])
             action = act(grouped, step)
             action = action.reshape(-1, *action.shape[2:])
             observations.append(observation)
@@ -96,7 +97,7 @@ def evaluate_host(
     alive = np.ones(environments.count, bool)
     step = 0
     while alive.any():
-        observation, reward, terminated, truncated = environments.step(act(observation, step), alive)
+        observation, reward, terminated, truncated = environments.step(act(finite(observation), step), alive)
         step += 1
         returns[alive] += reward[alive]
         lengths += alive

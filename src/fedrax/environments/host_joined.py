@@ -26,9 +26,12 @@ class JoinedEnvironments(HostEnvironments):
         for part, own in zip(self.parts, np.split(seeds, self._ends), strict=True):
             part.reseed(own)
 
-    def reset(self) -> np.ndarray:
-        """Starts a fresh episode in every copy."""
-        return np.concatenate([part.reset() for part in self.parts])
+    def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
+        """Starts a fresh episode in every copy, or the chosen ones."""
+        if chosen is None:
+            return np.concatenate([part.reset() for part in self.parts])
+        shares = zip(self.parts, np.split(chosen, self._ends), strict=True)
+        return np.concatenate([part.reset(own) if own.any() else self._nothing(part) for part, own in shares])
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
@@ -50,8 +53,12 @@ class JoinedEnvironments(HostEnvironments):
         if active.any():
             return part.step(actions, active)
         nothing = np.zeros(part.count, bool)
-        space = part.spaces.observation
-        return np.zeros((part.count, *space.shape), space.seen), np.zeros(part.count, np.float32), nothing, nothing
+        return self._nothing(part), np.zeros(part.count, np.float32), nothing, nothing
+
+    @staticmethod
+    def _nothing(part: HostEnvironments) -> np.ndarray:
+        """The observations of a part that stands still."""
+        return np.zeros((part.count, *part.spaces.observation.shape), part.spaces.observation.seen)
 
     def close(self) -> None:
         """Frees every part."""

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedrax.environments.base import HostEnvironments, Steps
+from fedrax.environments.faults import finite
 
 
 class HostStepCollector:
@@ -29,6 +30,15 @@ class HostStepCollector:
         """Forgets the running episodes; call it after the environments were reseeded."""
         for group in self.groups:
             group.observation = None
+
+    def restart_agents(self, rows: np.ndarray, ids: np.ndarray | None = None) -> None:
+        """Starts fresh episodes for those of the agents that act, ``bool[m]``; ``ids`` as in :meth:`collect`."""
+        chosen = self.groups if ids is None else [self.groups[index] for index in ids]
+        copies = np.repeat(rows, self.copies)
+        ends = np.cumsum([group.environments.count for group in chosen])[:-1]
+        for group, own in zip(chosen, np.split(copies, ends), strict=True):
+            if own.any():
+                group.restart(own)
 
     def collect(
         self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], steps: int, ids: np.ndarray | None = None
@@ -62,8 +72,8 @@ class HostStepCollector:
         return Steps(*leaves)
 
     def _grouped(self, rows: np.ndarray) -> np.ndarray:
-        """Rows ``[agents * copies, ...]`` as ``[agents, copies, ...]``."""
-        return rows.reshape(-1, self.copies, *rows.shape[1:])
+        """Rows ``[agents * copies, ...]`` as ``[agents, copies, ...]``, to act on."""
+        return finite(rows).reshape(-1, self.copies, *rows.shape[1:])
 
     def _by_agent(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Rows ``[T][agents * copies, ...]`` as ``[agents, T, copies, ...]``."""
@@ -85,6 +95,14 @@ class _Group:
             self.over = np.zeros(self.environments.count, bool)
             self.returned = np.zeros(self.environments.count, np.float32)
         return self.observation
+
+    def restart(self, copies: np.ndarray) -> None:
+        """Fresh episodes in some of the copies, ``bool[copies]``."""
+        fresh = self.environments.reset(copies)
+        self.observation = self.seen().copy()
+        self.observation[copies] = fresh[copies]
+        self.over[copies] = False
+        self.returned[copies] = 0
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
         """The next observations, and the rows of :class:`Steps` from ``reward`` on."""

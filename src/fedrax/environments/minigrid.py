@@ -151,10 +151,11 @@ class MiniGridPool:
         self._cut = np.zeros(count, bool)
         """Copies whose episode was ended here, of which the pool knows nothing."""
 
-    def reset(self) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts a fresh episode in every copy."""
-        observation, _ = self._pool.reset()
-        self._cut[:] = False
+    def reset(self, ids: np.ndarray | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts a fresh episode in the copies ``int32[n]``, in all by default; observations ``[n, ...]``."""
+        ids = self._everyone if ids is None else ids
+        observation, _ = self._pool.reset(ids)
+        self._cut[ids] = False
         return self._observe(observation), {}
 
     def step(

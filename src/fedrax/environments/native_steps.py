@@ -45,6 +45,12 @@ def start_steps(
     return Front(state, observation, zero > 0, zero.astype(jnp.int32), zero)
 
 
+def restarted(front: Front) -> Front:
+    """Every episode is over, whatever came of it: the next step starts a new one, from a finite observation."""
+    zeros = jax.tree.map(jnp.zeros_like, (front.observation, front.length, front.returned))
+    return Front(front.state, zeros[0], jnp.ones_like(front.over), zeros[1], zeros[2])
+
+
 def collect_steps(
     environment: NativeEnvironment,
     physics: Mapping[str, Any],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     with replacing(path) as temporary, open(temporary, "wb", buffering=0) as file:
         write_all(file.fileno(), content.encode() if isinstance(content, str) else content)
+
+
+def append_traceback(folder: Path, error: BaseException) -> Path:
+    """Adds the error's traceback, with the time, to ``error.txt`` in ``folder``, and returns that file's path."""
+    path = folder / "error.txt"
+    text = "".join(traceback.format_exception(error))
+    with contextlib.suppress(OSError), path.open("a") as file:
+        # A full disk must not hide the error under way.
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
+    return path
 
 
 def write_json(path: Path, value: Any) -> None:

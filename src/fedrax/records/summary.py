@@ -13,6 +13,7 @@ KEYS = (
     "final_return",
     "best_return",
     "rounds",
+    "dropped_collections",
     "trajectories",
     "agent_trajectories",
     "server_trajectories",
@@ -27,7 +28,10 @@ KEYS = (
     "seconds_train",
     "seeds",
 )
-"""What every summary holds: undiscounted returns, ``agent_`` counts summed over agents, bytes per agent."""
+"""What every summary holds: undiscounted returns, ``agent_`` counts summed over agents, bytes per agent.
+
+``dropped_collections`` counts rounds of agents (and of a server that samples) that were void, because an environment's
+numbers were not finite."""
 
 
 def write_summary(rundir: RunDirectory, summary: Mapping[str, Any]) -> None:

@@ -142,6 +142,9 @@ def _headline(groups: Sequence[Group]) -> str:
         else MISSING,
         "Took": f"{duration(wall)} from start to end, all runs" if wall else MISSING,
     }
+    dropped = sum(len(row.get("dropped", ())) for run in runs for history in run.histories for row in history.rows)
+    if dropped:
+        facts["Collections dropped"] = f"{dropped}, whose numbers were not finite"
     if facts["Byzantine agents"] == MISSING:
         del facts["Byzantine agents"]
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())

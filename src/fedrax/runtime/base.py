@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.base import Episodes, Experience
+from fedrax.environments.faults import NOTHING, first_fault
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Federation, State, Tally
@@ -257,8 +258,15 @@ def summed_reports(reports: dict[str, Any]) -> dict[str, Any]:
 
 def with_reference(own: dict[str, Any], reference: Episodes | None) -> dict[str, Any]:
     """The server's own sampling in a round, ``reference`` (its episodes for the rule) included."""
-    count, steps = (0, 0) if reference is None else (reference.count, reference.steps)
-    return {"episodes": own["episodes"] + count, "steps": own["steps"] + steps, "reference": count}
+    if reference is None:
+        return own | {"reference": 0}
+    fault = first_fault(reference)
+    return {
+        "episodes": own["episodes"] + reference.count,
+        "steps": own["steps"] + reference.steps,
+        "fault": jnp.where(fault.kind != NOTHING, fault.row, own["fault"]),
+        "reference": reference.count,
+    }
 
 
 def tally_round(

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fedrax.environments.faults import NOTHING, Fault, recorded
+
 SUMMED = (
     "trajectories",
     "agent_trajectories",
@@ -39,6 +41,10 @@ class Counters:
     best_return: float = math.nan
     final_worst: float = math.nan
     """The worst agent's return in the last evaluation; NaN where agents were not evaluated one by one."""
+    dropped_collections: int = 0
+    """Rounds of agents, and of the server, that were void because an environment's numbers were not finite."""
+    lost_rounds: int = 0
+    """The last rounds, in a row, of which no message was usable and some collection or message was not finite."""
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any]) -> Counters:
@@ -54,8 +60,14 @@ class Counters:
         agents: int,
         participants: int,
         message_bytes: tuple[int, int],
+        episodic: bool,
+        updates: int,
     ) -> dict[str, Any]:
-        """Adds one round's metrics (scalars, and ``excluded`` ``bool[agents]``) and returns its row for the log."""
+        """Adds one round's metrics and returns its row for the log.
+
+        The metrics are scalars, ``excluded`` ``bool[agents]``, and the faults ``dropped`` ``int32[agents, 4]`` and
+        ``server_dropped`` ``int32[4]``; ``episodic`` and ``updates`` as in :func:`fedrax.environments.faults.recorded`.
+        """
         for name in SUMMED:
             setattr(self, name, getattr(self, name) + int(metrics[name]))
         self.messages_up += int(metrics["present"])
@@ -66,24 +78,38 @@ class Counters:
         row |= self.note(metrics)
         row |= {"train_return": float(metrics["train_return"]), **self.totals(agents, message_bytes)}
         row["seconds"] = self.seconds
-        known = {*row, *SUMMED, *EVALUATED, "active", "excluded"}
+        known = {*row, *SUMMED, *EVALUATED, "active", "excluded", "dropped", "server_dropped"}
         row |= {name: _number(value) for name, value in metrics.items() if name not in known}
         excluded = np.flatnonzero(metrics["excluded"]).tolist()
         if excluded:
             row["excluded"] = excluded
+        faults = {int(agent): metrics["dropped"][agent] for agent in np.flatnonzero(metrics["dropped"][:, 0])}
+        dropped = [
+            recorded(agent, Fault.of_row(fault), episodic=episodic, updates=updates) for agent, fault in faults.items()
+        ]
+        if metrics["server_dropped"][0] != NOTHING:
+            dropped.append(recorded("server", Fault.of_row(metrics["server_dropped"]), episodic=True, updates=1))
+        if dropped:
+            row["dropped"] = dropped
+            self.dropped_collections += len(dropped)
+        if metrics["present"]:
+            self.lost_rounds = 0
+        elif excluded or metrics["dropped"].any():
+            self.lost_rounds += 1
         return row
 
     def note(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Takes up an evaluation, and returns its part of the row: nothing in rounds without one, whose return is NaN.
+        """Takes up an evaluation, and returns its part of the row: nothing in rounds without one, which have no length.
 
-        The best return so far is that of the evaluation as configured, in whichever environments.
+        The best return so far is that of the evaluation as configured, in whichever environments; one that is not
+        finite was measured, and is never the best.
         """
-        evaluated = float(metrics["return"])
-        if math.isnan(evaluated):
+        if math.isnan(float(metrics["episode_length"])):
             return {}
+        evaluated = float(metrics["return"])
         self.final_return = evaluated
         self.final_worst = float(metrics.get("return_worst", math.nan))
-        if not evaluated <= self.best_return:
+        if math.isfinite(evaluated) and not evaluated <= self.best_return:
             self.best_return = evaluated
         return {name: _number(metrics[name]) for name in EVALUATED if name in metrics}
 

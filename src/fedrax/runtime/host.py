@@ -14,6 +14,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 from fedrax.config import Config
 from fedrax.environments.actions import TransformHostActions
 from fedrax.environments.base import Episodes, Experience, HostEnvironments
+from fedrax.environments.crash import EnvironmentCrash, placed
+from fedrax.environments.faults import NOTHING, Fault, earliest, first_fault, host_faults, masked, stacked, without
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_joined import JoinedEnvironments
@@ -27,7 +29,7 @@ from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.draws import default_parameters
 from fedrax.runtime.mapping import agents_side_by_side
 from fedrax.runtime.pairs import Pairs
-from fedrax.runtime.programs import Decider, Programs, joined, put_rows, stack, unstack
+from fedrax.runtime.programs import Decider, Programs, heard, joined, put_rows, stack, unstack
 from fedrax.seeds import derive, host_seeds
 from fedrax.strategies.base import Downlink
 
@@ -133,7 +135,8 @@ class HostSimulation(Simulation):
             try:
                 environments.reseed(np.tile(states, count))
                 act = self.programs.evaluated_actor(group, self._evaluation_key(seed), agents=count)
-                results.append(evaluate_host(environments, act))
+                with placed(lambda crash: crash.of("an evaluation")):
+                    results.append(evaluate_host(environments, act))
             finally:
                 environments.close()
         returns, lengths = (np.concatenate(parts) for parts in zip(*results, strict=True))
@@ -191,22 +194,31 @@ class HostSimulation(Simulation):
         groups = programs.groups(opened.agents)
         if programs.begins:
             groups = programs.begin(groups, downlink, roster, key)
-        reports = []
+        reports, faults = [], []
         for update in range(self.federation.local_updates):
             update_key = derive(key, "work", update)
             fresh = update == 0 and not programs.begins
-            collected = site.collect(
+            collected, fault = site.collect(
                 programs.decider_of_agents(groups, downlink, roster, update_key, fresh=fresh),
                 roster,
                 downlink,
             )
+            faults.append(fault)
             clock = Clock(update_key, self.progress(state.tally, update))
             groups, report = programs.work(groups, downlink, collected, roster, clock, fresh=fresh)
             reports.append(report)
+        first = earliest(stacked(faults))
         report = joined([summed_reports(stack(list(each))) for each in zip(*reports, strict=True)])
+        report["fault"] = first.row
+        dropped = first.kind != NOTHING
+        messages = programs.messages(groups, roster, key, dropped)
+        roster = heard(roster, report)
         reference = self._reference(site, state.server, downlink, derive(key, "reference"))
-        server, exchange = programs.exchange(state.server, downlink, roster, groups, key, reference)
+        server, exchange = programs.exchange(state.server, downlink, roster, messages, key, reference)
         agents = joined([group.agents for group in groups])
+        if dropped.any():
+            before = jax.tree.map(lambda x: x[roster.ids], state.agents)
+            agents = masked(dropped, agents, before)
         server, own = self._refine(site, server, derive(key, "server"))
         server, work = programs.finish(server, derive(key, "finish"))
         everyone = put_rows(self.federation, state.agents, roster.ids, agents)
@@ -240,23 +252,28 @@ class HostSimulation(Simulation):
         """The first seed's server after its own steps."""
         return self._refine(self.sites[0], server, key)
 
-    def _refine(self, site: Site, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, int]]:
-        """The server's own steps; also its trajectories and environment steps."""
+    def _refine(self, site: Site, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
+        """The server's own steps; also its trajectories and environment steps, and the fault that ended them."""
         strategy = self.federation.strategy
         episodes_so_far = steps_so_far = 0
+        fault = Fault.none()
         while site.server is not None and bool(strategy.refining(server)):
             params = strategy.policy(server)
-            collected = site.server.collect(
-                self.programs.actor_of_server(params, derive(key, "collect", episodes_so_far)),
-                np.array([strategy.server_episodes]),
-                strategy.server_episodes,
-                self.training_horizon,
-            )
+            with placed(lambda crash: crash.of("the server")):
+                collected = site.server.collect(
+                    self.programs.actor_of_server(params, derive(key, "collect", episodes_so_far)),
+                    np.array([strategy.server_episodes]),
+                    strategy.server_episodes,
+                    self.training_horizon,
+                )
             episodes = jax.tree.map(lambda x: x[0], collected)
-            server = self.programs.refine(server, episodes)
             episodes_so_far += strategy.server_episodes
             steps_so_far += int(collected.valid.sum())
-        return server, {"episodes": episodes_so_far, "steps": steps_so_far}
+            fault = first_fault(episodes)
+            if fault.kind != NOTHING:
+                break
+            server = self.programs.refine(server, episodes)
+        return server, {"episodes": episodes_so_far, "steps": steps_so_far, "fault": fault.row}
 
 
 class Site:
@@ -291,9 +308,34 @@ class Site:
             server = max(server, self.strategy.reference_episodes)
         self.server = HostCollector(simulation._make(server, self.horizon), 1, server) if server else None
 
-    def collect(self, decide: Decider, roster: Roster, downlink: Downlink) -> Experience:
-        """The participants' experience of one local update, leaves ``[m, ...]``."""
-        ids = None if len(self.groups) == 1 else np.asarray(roster.ids)
+    def collect(self, decide: Decider, roster: Roster, downlink: Downlink) -> tuple[Experience, Fault]:
+        """The participants' experience of one local update, leaves ``[m, ...]``, and their faults, ``[m]``.
+
+        Where there is a fault, the experience is zeros, and the agent's episodes start anew.
+        """
+        with placed(lambda crash: self._place(crash, roster)):
+            ids = None if len(self.groups) == 1 else np.asarray(roster.ids)
+            experience = self._collected(decide, roster, downlink, ids)
+            faults = host_faults(experience)
+            faulty = faults.kind != NOTHING
+            if not faulty.any():
+                return experience, faults
+            if self.agents is not None:
+                self.agents.restart_agents(faulty, ids)
+            return without(experience, faulty), faults
+
+    def _place(self, crash: EnvironmentCrash, roster: Roster) -> str:
+        """Whose copy crashed."""
+        if len(self.groups) > 1:
+            number = next(number for number, group in enumerate(self.groups) if group is crash.source)
+        elif crash.copy is None:
+            return ""
+        else:
+            number = int(roster.ids[crash.copy // self.copies])
+        return crash.of(f"agent {number}", self.copies)
+
+    def _collected(self, decide: Decider, roster: Roster, downlink: Downlink, ids: np.ndarray | None) -> Experience:
+        """All of it, whatever it holds."""
         if self.agents is not None:
             assert self.steps is not None
             return self.agents.collect(decide, self.steps, ids)

@@ -16,14 +16,15 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from fedrax.config import Config
 from fedrax.environments.actions import TransformActions
 from fedrax.environments.base import Episodes, Experience, NativeEnvironment, stack_physics
+from fedrax.environments.faults import NOTHING, Fault, earliest, first_fault
 from fedrax.environments.native_collector import Act, collect_episodes, episode_returns
-from fedrax.environments.native_steps import Front, collect_steps, start_steps
+from fedrax.environments.native_steps import Front, collect_steps, restarted, start_steps
 from fedrax.federation import Federation, State, Tally
 from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import Simulation, agent_report, summed_reports, with_reference
 from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
 from fedrax.runtime.pairs import Pairs, scores
-from fedrax.runtime.programs import close_round, put_rows, take_rows
+from fedrax.runtime.programs import close_round, heard, put_rows, take_rows
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, select
 
@@ -189,13 +190,14 @@ class NativeSimulation(Simulation):
         )
         agents = put_rows(federation, state.agents, roster.ids, agents)
         fronts = put_rows(federation, state.environments, roster.ids, fronts)
+        roster = heard(roster, report)
         reference = self._reference(state.server, downlink, derive(key, "reference"))
         server, exchange = federation.exchange(state.server, downlink, roster, messages, key, reference)
-        server, own_episodes, own_steps = self._refine(server, derive(key, "server"))
+        server, own = self._refine(server, derive(key, "server"))
         server, work = strategy.finish(server, derive(key, "finish"))
         output = federation.output(server, agents)
         evaluation = self._evaluate_round(output, position, index)
-        own = with_reference({"episodes": own_episodes, "steps": own_steps}, reference)
+        own = with_reference(own, reference)
         before, state = state, dataclasses.replace(state, environments=fronts)
         updated, metrics = close_round(
             federation, state, server, agents, output, roster, exchange, report, work, own, evaluation
@@ -210,16 +212,19 @@ class NativeSimulation(Simulation):
         key: PRNGKeyArray,
         tally: Tally,
     ) -> tuple[Agent, Front, PyTree, dict[str, Any]]:
-        """One agent's part of a round: absorb, work, emit."""
-        agent, index, byzantine, physics, front = inputs
+        """One agent's part of a round: absorb, work, emit.
+
+        Where a collection has a fault, the round is void: the agent is as before, and its episodes start anew.
+        """
+        before, index, byzantine, physics, front = inputs
         federation, strategy = self.federation, self.federation.strategy
         key = derive(key, "work", index)
-        agent = strategy.absorb(agent, downlink, index)
+        agent = strategy.absorb(before, downlink, index)
         agent = strategy.begin(federation.learner, agent, derive(key, "begin"))
 
         def update(
             carry: tuple[Agent, Front], inputs: tuple[Array, PRNGKeyArray]
-        ) -> tuple[tuple[Agent, Front], dict[str, Any]]:
+        ) -> tuple[tuple[Agent, Front], tuple[dict[str, Any], Fault]]:
             (agent, front), (number, key) = carry, inputs
             acting = federation.learner.acting(agent.params)
 
@@ -247,18 +252,26 @@ class NativeSimulation(Simulation):
                     horizon=self.training_horizon,
                     per_copy=self._per_copy,
                 )
+            fault = first_fault(experience)
             clock = Clock(derive(key, "learn"), self.progress(tally, number))
             agent, learning = federation.work(agent, experience, clock, byzantine)
-            return (agent, front), agent_report(experience, learning)
+            return (agent, front), (agent_report(experience, learning), fault)
 
         updates = federation.local_updates
         if updates == 1:
-            (agent, front), report = update((agent, front), (jnp.asarray(0), key))
+            (agent, front), (report, fault) = update((agent, front), (jnp.asarray(0), key))
         else:
             numbers = (jnp.arange(updates), jax.random.split(key, updates))
-            (agent, front), reports = jax.lax.scan(update, (agent, front), numbers)
-            report = summed_reports(reports)
-        return agent, front, strategy.emit(federation.learner, agent, derive(key, "emit")), report
+            (agent, front), (reports, faults) = jax.lax.scan(update, (agent, front), numbers)
+            report, fault = summed_reports(reports), earliest(faults)
+        message = strategy.emit(federation.learner, agent, derive(key, "emit"))
+        sound = fault.kind == NOTHING
+        agent = select(sound, agent, before)
+        message = select(sound, message, jax.tree.map(jnp.zeros_like, message))
+        report["return_sum"] = jnp.where(sound, report["return_sum"], 0.0)
+        if federation.learner.steps is not None:
+            front = select(sound, front, restarted(front))
+        return agent, front, message, report | {"fault": fault.row}
 
     def reference(self, server: PyTree, downlink: Downlink, key: PRNGKeyArray) -> Episodes | None:
         """One seed's server's own trajectories at the broadcast policy."""
@@ -280,17 +293,17 @@ class NativeSimulation(Simulation):
 
     def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
         """One seed's server after its own steps."""
-        server, episodes, steps = self._refined(server, key)
-        return server, {"episodes": episodes, "steps": steps}
+        return self._refined(server, key)
 
-    def _refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Array, Array]:
-        """The server's own steps; also its trajectories and environment steps."""
+    def _refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Array]]:
+        """The server's own steps; also its trajectories and environment steps, and the fault that ended them."""
         federation, strategy = self.federation, self.federation.strategy
+        zero, sound = jnp.asarray(0), Fault.none()
         if strategy.server_episodes == 0:
-            return server, jnp.asarray(0), jnp.asarray(0)
+            return server, {"episodes": zero, "steps": zero, "fault": sound.row}
 
-        def body(carry: tuple[PyTree, Array, Array]) -> tuple[PyTree, Array, Array]:
-            server, episodes_so_far, steps_so_far = carry
+        def body(carry: tuple[PyTree, Array, Array, Fault]) -> tuple[PyTree, Array, Array, Fault]:
+            server, episodes_so_far, steps_so_far, _ = carry
             params = strategy.policy(server)
             episodes = self._collect(
                 lambda observation, k: federation.learner.act(params, observation, k),
@@ -300,11 +313,17 @@ class NativeSimulation(Simulation):
                 most=strategy.server_episodes,
                 axis_names=self._axes_of_seeds,
             )
-            server = strategy.refine(federation.learner, server, episodes)
-            return server, episodes_so_far + strategy.server_episodes, steps_so_far + episodes.steps
+            fault = first_fault(episodes)
+            refined = strategy.refine(federation.learner, server, episodes)
+            server = select(fault.kind == NOTHING, refined, server)
+            return server, episodes_so_far + strategy.server_episodes, steps_so_far + episodes.steps, fault
 
-        zero = jnp.asarray(0)
-        return jax.lax.while_loop(lambda carry: strategy.refining(carry[0]), body, (server, zero, zero))
+        def wanted(carry: tuple[PyTree, Array, Array, Fault]) -> Array:
+            server, _, _, fault = carry
+            return strategy.refining(server) & (fault.kind == NOTHING)
+
+        server, episodes, steps, fault = jax.lax.while_loop(wanted, body, (server, zero, zero, sound))
+        return server, {"episodes": episodes, "steps": steps, "fault": fault.row}
 
     def _collect(
         self,

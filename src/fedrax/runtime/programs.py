@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Episodes, Experience
+from fedrax.environments.faults import NOTHING, Fault, masked
 from fedrax.federation import Exchange, Federation, Roster, State, round_metrics
 from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import agent_report, tally_round
@@ -149,21 +150,22 @@ class Programs:
         agents, report = self._work_group(*group, downlink, experience, roster, clock, fresh=fresh)
         return [Group(agents, group.rows)], report
 
-    def messages(self, groups: list[Group], roster: Roster, key: PRNGKeyArray) -> PyTree:
-        """What the groups' agents send, leaves ``[g, ...]``."""
-        return joined([self._emit_group(*group, roster, key) for group in groups])
+    def messages(self, groups: list[Group], roster: Roster, key: PRNGKeyArray, dropped: np.ndarray) -> PyTree:
+        """What the groups' agents send, leaves ``[g, ...]``; zeros for those whose round is void, ``bool[g]``."""
+        sent = joined([self._emit_group(*group, roster, key) for group in groups])
+        return masked(dropped, sent, jax.tree.map(jnp.zeros_like, sent)) if dropped.any() else sent
 
     def exchange(
         self,
         server: PyTree,
         downlink: Downlink,
         roster: Roster,
-        groups: list[Group],
+        messages: PyTree,
         key: PRNGKeyArray,
         reference: Episodes | None = None,
     ) -> tuple[PyTree, Exchange]:
-        """What the participants send, and what the server makes of it."""
-        return self._exchange_messages(server, downlink, roster, self.messages(groups, roster, key), key, reference)
+        """What the server makes of the messages."""
+        return self._exchange_messages(server, downlink, roster, messages, key, reference)
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, copies, *o], step) -> action[1, copies, *a]`` of the server."""
@@ -314,9 +316,10 @@ def close_round(
     """The state after a round and the round's metrics.
 
     ``agents`` are all agents after the round (nothing where they live elsewhere) and ``output`` what is handed out;
-    ``report`` holds ``[m]`` episodes, steps, return sums and learning metrics of the participants, zeros for those
-    who have not ``reported``; ``own`` the server's episodes and steps, and how many of the former were for the rule
-    (:func:`with_reference`); ``evaluation`` the return and episode length (NaN in rounds without).
+    ``report`` holds ``[m]`` episodes, steps, return sums, learning metrics and faults (``[m, 4]``, the rows of
+    :class:`Fault`) of the participants, zeros for those who have not ``reported``; ``own`` the server's episodes,
+    steps and fault, and how many episodes were for the rule (:func:`with_reference`); ``evaluation`` the return and
+    episode length (NaN in rounds without).
     """
     steps = report["steps"].sum() + own["steps"]
     tally = tally_round(
@@ -327,8 +330,11 @@ def close_round(
         agent_steps=report["steps"].sum(),
         participants=federation.participants,
     )
-    honest = ~roster.byzantine if reported is None else ~roster.byzantine & reported
-    better = evaluation["return"] > state.best_return
+    faults = Fault.of_row(report["fault"])
+    honest = ~roster.byzantine & (faults.kind == NOTHING)
+    if reported is not None:
+        honest &= reported
+    better = jnp.isfinite(evaluation["return"]) & (evaluation["return"] > state.best_return)
     updated = State(
         server=server,
         agents=agents,
@@ -354,13 +360,20 @@ def close_round(
         "server_steps": own["steps"],
         "gradient_steps": work.gradient_steps + local_steps,
         "excluded": jnp.zeros(federation.agents, bool).at[roster.ids].set(exchange.excluded),
+        "dropped": jnp.zeros((federation.agents, len(Fault._fields)), jnp.int32).at[roster.ids].set(report["fault"]),
+        "server_dropped": own["fault"],
         **learning,
         **round_metrics(roster, exchange, rejects=federation.aggregator.rejects),
     }
     if federation.personal:
         nothing = jnp.full(federation.agents, jnp.nan)
-        metrics["agent_train_returns"] = nothing.at[roster.ids].set(returns)
+        metrics["agent_train_returns"] = nothing.at[roster.ids].set(jnp.where(faults.kind == NOTHING, returns, jnp.nan))
     return updated, metrics
+
+
+def heard(roster: Roster, report: dict[str, Any]) -> Roster:
+    """The roster in which those whose round is void count as absent."""
+    return roster._replace(answers=roster.answers & (Fault.of_row(report["fault"]).kind == NOTHING))
 
 
 def take_rows(federation: Federation, tree: PyTree, ids: Array) -> PyTree:

@@ -12,10 +12,12 @@ import jax
 import numpy as np
 
 from fedrax.config import Config
+from fedrax.environments.crash import EnvironmentCrash
 from fedrax.errors import FedraxError
 from fedrax.evaluation.films import film
-from fedrax.federation import State
+from fedrax.federation import Federation, State
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
+from fedrax.records.files import append_traceback
 from fedrax.records.manifest import finish_manifest, write_manifest
 from fedrax.records.metrics import MetricsWriter, missing_rounds
 from fedrax.records.progress import Progress
@@ -26,6 +28,7 @@ from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.continuation import accepting, table
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import all_draws, divergence
+from fedrax.runtime.lost_rounds import LostRounds, resume_text, troubles
 from fedrax.runtime.memory import size_text
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,21 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
 
     Rows are on disk before the checkpoint that follows them, and a resume drops the rows past its checkpoint, so
     the records of a run that was killed and resumed equal those of one that was not.
+
+    Raises:
+        FedraxError: an environment crashed, or too many rounds in a row were lost; how to go on is said.
     """
+    try:
+        _train_run(config, simulation, directory, progress=progress)
+    except EnvironmentCrash as crash:
+        path = append_traceback(directory.path, crash)
+        again = resume_text(config, directory.path)
+        raise FedraxError(
+            f"{crash}; the traceback is in {path}; mend it, then {again} goes on from the last checkpoint"
+        ) from crash
+
+
+def _train_run(config: Config, simulation: Simulation, directory: RunDirectory, *, progress: bool) -> None:
     state, counters, meta = _where_it_stands(config, simulation, directory)
     if not directory.manifest.exists():
         directory.write_config(config.to_toml())
@@ -53,13 +70,16 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
     if missing:
         logger.warning("%s lacks %s; the run goes on without", directory.metrics_jsonl, ", ".join(missing))
 
+    stopped = None
     if not meta["finished"]:
-        _train(config, simulation, directory, state, counters, meta, progress=progress)
+        stopped = _train(config, simulation, directory, state, counters, meta, progress=progress)
     # A finished run may have been killed before its summary.
-    if not directory.summary.exists():
+    if meta["finished"] and not directory.summary.exists():
         summary = _summary(config, counters, message_bytes, meta["seconds_compile"])
         write_summary(directory, summary | ({"missing_metrics": missing} if missing else {}))
         finish_manifest(directory)
+    if stopped is not None:
+        raise FedraxError(stopped)
 
 
 def _where_it_stands(
@@ -113,8 +133,11 @@ def _train(
     meta: dict[str, Any],
     *,
     progress: bool,
-) -> None:
-    """Rounds until the budget is used; brings ``counters`` and ``meta`` up to date."""
+) -> str | None:
+    """Rounds until the budget is used; brings ``counters`` and ``meta`` up to date.
+
+    Returns why it stopped where too many rounds were lost: looked at where a checkpoint is due, so that none is lost.
+    """
     first, tables = int(meta["round"]), table(config)
     compiled = compile_seconds() - meta["seconds_compile"]
     simulation.compile(state)
@@ -130,16 +153,21 @@ def _train(
         if differences:
             display.note("environments differ by " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
         finished = False
+        stopped: str | None = None
+        lost = LostRounds(config)
         best: np.ndarray | None = None
-        while not finished:
+        while not finished and stopped is None:
             for latest, block in simulation.advance(state, first):
                 state = latest
-                rows = _rows(config, counters, block, federation.agents, federation.participants, message_bytes)
+                rows = _rows(config, counters, block, federation, message_bytes)
+                lost.see(rows)
                 writer.write(rows)
                 _show(simulation, display, counters, rows)
             finished = not _any_active(simulation, state)
             first += simulation.rounds_per_call
             writer.sync()
+            active = np.asarray(jax.vmap(simulation.active)(state.tally)).tolist()
+            stopped = lost.verdict(counters, active, directory.path)
             meta |= {
                 "round": first,
                 "finished": finished,
@@ -160,6 +188,7 @@ def _train(
                     save_policy(directory.best_policy, state.best)
                     best = np.asarray(state.best_return)
             save_checkpoint(directory.checkpoints, first, state, meta)
+    return stopped
 
 
 def _film(config: Config, simulation: Simulation, state: State, directory: RunDirectory, rounds: int) -> None:
@@ -188,8 +217,7 @@ def _rows(
     config: Config,
     counters: list[Counters],
     block: dict[str, np.ndarray],
-    agents: int,
-    participants: int,
+    federation: Federation,
     message_bytes: tuple[int, int],
 ) -> list[dict[str, Any]]:
     """The log's rows of a block of metrics ``[seeds, rounds, ...]``, round by round; adds to the counters."""
@@ -198,9 +226,16 @@ def _rows(
         for position, (seed, counter) in enumerate(zip(config.all_seeds, counters, strict=True)):
             if block["active"][position, index]:
                 metrics = {name: values[position, index] for name, values in block.items()}
-                rows.append(
-                    counter.row(seed, metrics, agents=agents, participants=participants, message_bytes=message_bytes)
+                row = counter.row(
+                    seed,
+                    metrics,
+                    agents=federation.agents,
+                    participants=federation.participants,
+                    message_bytes=message_bytes,
+                    episodic=federation.learner.steps is None,
+                    updates=federation.local_updates,
                 )
+                rows.append(row)
     return rows
 
 
@@ -226,11 +261,8 @@ def _show(simulation: Simulation, display: Progress, counters: list[Counters], r
         steps=sum(c.agent_steps + c.server_steps for c in counters),
     )
     for row in rows:
-        if "excluded" in row:
-            display.note(
-                f"round {row['round'] + 1}, seed {row['seed']}: excluded agents {row['excluded']}, "
-                "whose messages were not finite"
-            )
+        for trouble in troubles(row):
+            display.note(f"round {row['round'] + 1}, seed {row['seed']}: {trouble}")
 
 
 def _final_evaluation(config: Config, simulation: Simulation, state: State, counters: list[Counters]) -> None:
@@ -256,6 +288,7 @@ def _summary(
             "best_return": counter.best_return,
             **({} if math.isnan(counter.final_worst) else {"final_return_worst": counter.final_worst}),
             "rounds": counter.rounds,
+            "dropped_collections": counter.dropped_collections,
             **counter.totals(config.federation.agents, message_bytes),
         }
         for counter in counters

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from fedrax.environments.faults import NAMES, NOTHING
 from fedrax.runtime.remote.arrays import form, unpacked
 from fedrax.runtime.remote.letters import EVALUATED, JOINED, REFUSED, WORKED, Garbled, Letter
 
@@ -107,6 +108,9 @@ class WorkCheck:
             raise Rejected(f"{steps} environment steps, and a round has at most {self.max_steps}")
         if not 0 <= episodes <= self.max_steps:
             raise Rejected(f"{episodes} episodes in {steps} steps")
+        kind, *where = (int(number) for number in report["fault"])
+        if kind not in (NOTHING, *NAMES) or not all(0 <= number <= self.max_steps for number in where):
+            raise Rejected("a fault of its collection that cannot be")
         if not np.isfinite(report["return_sum"]):
             raise Rejected("a training return that is not finite")
         return Worked(message, report, float(letter.fields["seconds"]))

@@ -17,7 +17,7 @@ LOOK_SECONDS = 1.0
 AGAIN_SECONDS = 10.0
 """Before a node that could not join is asked again."""
 
-ANSWERED, LATE, ABSENT, EXCLUDED = "answered", "late", "absent", "excluded"
+ANSWERED, LATE, ABSENT, EXCLUDED, DROPPED = "answered", "late", "absent", "excluded", "dropped"
 
 
 class Record(NamedTuple):
@@ -27,7 +27,8 @@ class Record(NamedTuple):
     node: str
     """Its node's name; empty where there was none."""
     outcome: str
-    """``answered``; ``late``: not before the deadline; ``absent``: no node, or it was lost; ``excluded``."""
+    """``answered``; ``late``: not before the deadline; ``absent``: no node, or it was lost; ``excluded``; ``dropped``:
+    its collection, which was not finite."""
     seconds: float
     """From the letter to its answer."""
     work_seconds: float

@@ -18,6 +18,8 @@ from jaxtyping import Array, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.base import Episodes, Experience, Steps
+from fedrax.environments.crash import placed
+from fedrax.environments.faults import NOTHING, Fault, earliest, host_faults, stacked, without
 from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_steps import HostStepCollector
 from fedrax.environments.native_steps import start_steps
@@ -58,6 +60,7 @@ class Done(NamedTuple):
     standing: Standing
     message: PyTree
     report: dict[str, Any]
+    """Also its fault, int32 ``[4]``: where there is one, the standing is that of before, and the message zeros."""
 
 
 class Part(abc.ABC):
@@ -164,22 +167,39 @@ class HostPart(Part):
         groups = [Group(agents, np.array([row]))]
         if programs.begins:
             groups = programs.begin(groups, downlink, roster, key)
-        reports = []
+        reports, faults = [], []
         for update in range(self.federation.local_updates):
             update_key = derive(key, "work", update)
             fresh = update == 0 and not programs.begins
             decide = programs.decider_of_agents(groups, downlink, roster, update_key, fresh=fresh)
-            experience = self._collect(decide, int(downlink.episodes))
+            experience, fault = self._collect(decide, int(downlink.episodes))
+            faults.append(fault)
             clock = Clock(update_key, self.simulation.progress(order.tally, update))
             groups, each = programs.work_alone(groups, downlink, experience, roster, clock, fresh=fresh)
             reports.append(each)
-        report = summed_reports(stack(reports))
-        message = programs.messages(groups, roster, key)
-        agent = groups[0].agents
+        found = earliest(stacked(faults))
+        dropped = found.kind != NOTHING
+        report = summed_reports(stack(reports)) | {"fault": found.row}
+        message = programs.messages(groups, roster, key, dropped)
         first = partial(jax.tree.map, lambda x: x[0])
-        return Done(Standing(first(agent), ()), first(message), first(report))
+        agent = standing.agent if dropped[0] else first(groups[0].agents)
+        return Done(Standing(agent, ()), first(message), first(report))
 
-    def _collect(self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], episodes: int) -> Experience:
+    def _collect(
+        self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], episodes: int
+    ) -> tuple[Experience, Fault]:
+        """As :meth:`fedrax.runtime.host.Site.collect` for one agent."""
+        with placed(lambda crash: crash.of(f"agent {self.index}")):
+            experience = self._collected(decide, episodes)
+            faults = host_faults(experience)
+            faulty = faults.kind != NOTHING
+            if not faulty.any():
+                return experience, faults
+            if self.stepping is not None:
+                self.stepping.restart_agents(faulty)
+            return without(experience, faulty), faults
+
+    def _collected(self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], episodes: int) -> Experience:
         if self.stepping is not None:
             assert self.federation.learner.steps is not None
             return self.stepping.collect(decide, self.federation.learner.steps)
@@ -216,7 +236,8 @@ class HostPart(Part):
         try:
             environments.reseed(host_seeds((episodes,), seed, "evaluation"))
             act = self.programs.evaluated_actor(params, simulation._evaluation_key(seed), agents=None)
-            return evaluate_host(environments, act)
+            with placed(lambda crash: crash.of(f"an evaluation of agent {self.index}")):
+                return evaluate_host(environments, act)
         finally:
             environments.close()
 
@@ -251,7 +272,7 @@ def report_shapes(federation: Federation, copies: int) -> dict[str, Any]:
         agent = strategy.begin(learner, strategy.absorb(agent, downlink, jnp.asarray(0)), key)
         experience = _empty_experience(federation, agent, copies)
         _, learning = strategy.work(learner, agent, experience, Clock(key, jnp.asarray(0.0)))
-        return agent_report(experience, learning)
+        return agent_report(experience, learning) | {"fault": Fault.none().row}
 
     return jax.eval_shape(report)
 

@@ -7,6 +7,7 @@ leave it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import tomllib
@@ -21,12 +22,14 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedrax.config import Config, parse_override, resolve
+from fedrax.environments.crash import EnvironmentCrash
+from fedrax.environments.faults import NOTHING, Fault, described, recorded
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
 from fedrax.layers import merge_settings
 from fedrax.plugins import short_name
 from fedrax.records.checkpoint import latest_round, load_checkpoint, save_checkpoint
-from fedrax.records.files import read_json, write_atomic, write_json
+from fedrax.records.files import append_traceback, read_json, write_atomic, write_json
 from fedrax.runtime.remote.arrays import form, packed, packed_size, unpacked
 from fedrax.runtime.remote.letters import (
     EVALUATE,
@@ -88,6 +91,10 @@ class Resident:
             if letter.kind == EVALUATE:
                 return stay.evaluate(letter)
             return refused(f"no letter is called {letter.kind!r}")
+        except EnvironmentCrash as crash:
+            path = append_traceback(self.folder, crash)
+            logger.error("%s; the traceback is in %s", crash, path)
+            return refused(str(crash))
         except (FedraxError, Garbled) as error:
             return refused(str(error))
         except Exception as error:
@@ -175,6 +182,10 @@ class Stay:
         """Becomes the agent at ``index``: as it was saved, or fresh."""
         if not 0 <= index < self.config.federation.agents:
             raise FedraxError(f"there is no agent {index}; there are agents 0 to {self.config.federation.agents - 1}")
+        if self.part is not None:
+            # What crashed may not close in order either.
+            with contextlib.suppress(Exception):
+                self.part.close()
         self.part = make_part(self.config, index)
         federation = self.part.federation
         message, downlink = federation.shapes()
@@ -243,6 +254,11 @@ class Stay:
             # What the agent was is used up: it goes on from what was saved.
             self._settle(self.index)
             raise
+        fault = Fault.of_row(np.asarray(report["fault"]))
+        if fault.kind != NOTHING:
+            learner, updates = part.federation.learner, part.federation.local_updates
+            entry = recorded(self.index, fault, episodic=learner.steps is None, updates=updates)
+            logger.warning("round %d: %s", number, described(entry))
         self.reply = packed((message, report))
         self.took = time.perf_counter() - started
         self.standing, self.done = standing, number + 1

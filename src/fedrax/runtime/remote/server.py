@@ -7,7 +7,7 @@ import math
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.base import Episodes
+from fedrax.environments.faults import NOTHING, Fault, described, recorded
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Exchange, Federation, Roster, State
@@ -25,14 +26,15 @@ from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Simulation, with_reference
 from fedrax.runtime.compiling import compile_seconds
+from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.pairs import Evaluation, Pairs, scores
-from fedrax.runtime.programs import close_round
+from fedrax.runtime.programs import close_round, heard
 from fedrax.runtime.remote.arrays import form, packed, unpacked
 from fedrax.runtime.remote.checks import Rejected, WorkCheck, Worked, check_letter
 from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, WORK, Field, Garbled, Letter
 from fedrax.runtime.remote.members import Members
-from fedrax.runtime.remote.office import Office, Question, Record
+from fedrax.runtime.remote.office import ANSWERED, DROPPED, Office, Question, Record
 from fedrax.runtime.remote.part import Order, report_shapes
 from fedrax.runtime.remote.pipeline import Pipeline
 from fedrax.runtime.remote.post import Post
@@ -185,16 +187,26 @@ class RemoteFederation(Simulation):
         else:
             questions = {agent: Question(order(agent, index), partial(self._checked, agent, index)) for agent in ids}
             answers, records = self.office.ask(questions, enough=self.quorum, seconds=self.config.runtime.deadline)
-        self._record(index, records)
+        dropped = self._dropped(index, answers)
+        self._record(
+            index,
+            [
+                record._replace(outcome=DROPPED, reason=dropped[record.agent])
+                if record.agent in dropped and record.outcome == ANSWERED
+                else record
+                for record in records
+            ],
+        )
         if len(answers) < self.quorum:
             raise FedraxError(
                 f"round {index}: {len(answers)} usable answers where runtime.quorum asks for {self.quorum}; see "
                 f"{self.exchanges}, mend the nodes and resume the run, or lower runtime.quorum"
             )
-        messages = _rows(self.message, [answers[agent].message if agent in answers else None for agent in ids])
+        usable = {agent: answer.message for agent, answer in answers.items() if agent not in dropped}
+        messages = _rows(self.message, [usable.get(agent) for agent in ids])
         report = _rows(self.report, [answers[agent].report if agent in answers else None for agent in ids])
         reported = jnp.asarray([agent in answers for agent in ids])
-        roster = roster._replace(answers=roster.answers & reported)
+        roster = heard(roster._replace(answers=roster.answers & reported), report)
         reference = self.local.reference(state.server, downlink, derive(key, "reference"))
         server, exchange = self._exchanging(state.server, downlink, roster, messages, key, reference)
         server, own = self.local.refine(server, derive(key, "server"))
@@ -202,7 +214,30 @@ class RemoteFederation(Simulation):
         own = with_reference(own, reference)
         params = () if federation.strategy.personal else federation.strategy.output(server)
         evaluation = self.evaluation_of_round(params, index)
+        self._tell_of_its_own(index, own, evaluation)
         return self._closing(state, server, params, roster, exchange, report, work, own, evaluation, reported)
+
+    def _dropped(self, index: int, answers: Mapping[int, Worked]) -> dict[int, str]:
+        """Why the agents that say so send nothing, by agent; people are told."""
+        federation = self.federation
+        reasons = {}
+        for agent, answer in answers.items():
+            fault = Fault.of_row(answer.report["fault"])
+            if fault.kind != NOTHING:
+                episodic, updates = federation.learner.steps is None, federation.local_updates
+                reasons[agent] = described(recorded(agent, fault, episodic=episodic, updates=updates))
+                self.note(f"round {index}, seed {self.config.seed}: {reasons[agent]}")
+        return reasons
+
+    def _tell_of_its_own(self, index: int, own: Mapping[str, Any], evaluation: Mapping[str, Any]) -> None:
+        """People are told what was not finite of the server's own trajectories and of its evaluation."""
+        fault, troubles = Fault.of_row(np.asarray(own["fault"])), []
+        if fault.kind != NOTHING:
+            troubles.append(described(recorded("server", fault, episodic=True, updates=1)))
+        if not np.isnan(evaluation["episode_length"]) and not np.isfinite(evaluation["return"]):
+            troubles.append(BAD_EVALUATION)
+        for trouble in troubles:
+            self.note(f"round {index}, seed {self.config.seed}: {trouble}")
 
     def _opened(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Roster]:
         strategy = self.federation.strategy

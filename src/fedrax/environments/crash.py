@@ -1,0 +1,96 @@
+"""An environment that raises: one line that says where, with the traceback kept for a file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium
+
+from fedrax.errors import FedraxError
+
+
+class EnvironmentCrash(FedraxError):
+    """An exception of a host environment in ``reset`` or ``step``; what it raised is the ``__cause__``."""
+
+    def __init__(self, id: str, verb: str, error: Exception, copy: int | None = None) -> None:
+        """Args:
+        id: the environment's.
+        verb: ``reset`` or ``step``.
+        error: what it raised.
+        copy: which of the copies that are stepped together; None where that is not known.
+        """
+        self.id, self.verb, self.error, self.copy = id, verb, error, copy
+        self.source: object = None
+        """The environments that the copy is one of."""
+        self.place = ""
+        """Where in the run, as far as is known."""
+
+    def __str__(self) -> str:
+        said = " ".join(str(self.error).split())
+        raised = f"{type(self.error).__name__}: {said}" if said else type(self.error).__name__
+        place = self.place or ("" if self.copy is None else f"copy {self.copy}")
+        return f"environment {self.id!r} crashed in {self.verb}{f' ({place})' if place else ''}: {raised}"
+
+    def of(self, owner: str, copies: int | None = None) -> str:
+        """A place: whose copy it is, of that owner's ``copies``."""
+        if self.copy is None:
+            return owner
+        return f"{owner}, copy {self.copy if copies is None else self.copy % copies}"
+
+
+@contextlib.contextmanager
+def crashes(id: str, verb: str, source: object) -> Iterator[None]:
+    """Whatever is raised within is the environment's crash; ``source`` are the environments that were stepped."""
+    try:
+        yield
+    except EnvironmentCrash as crash:
+        crash.source = source
+        raise
+    except Exception as error:
+        unnamed = EnvironmentCrash(id, verb, error)
+        unnamed.source = source
+        raise unnamed from error
+
+
+@contextlib.contextmanager
+def crash_of(source: object) -> Iterator[None]:
+    """A crash within is one of ``source``, whatever stands between it and the environments that were stepped."""
+    try:
+        yield
+    except EnvironmentCrash as crash:
+        crash.source = source
+        raise
+
+
+@contextlib.contextmanager
+def placed(name: Callable[[EnvironmentCrash], str]) -> Iterator[None]:
+    """Has a crash say where in the run it was, unless it does already."""
+    try:
+        yield
+    except EnvironmentCrash as crash:
+        crash.place = crash.place or name(crash)
+        raise
+
+
+class CrashReporting(gymnasium.Wrapper):
+    """A copy of a Gymnasium environment whose exceptions say which environment and copy they are of."""
+
+    def __init__(self, environment: gymnasium.Env, id: str, copy: int | None = None) -> None:
+        super().__init__(environment)
+        self._id, self._copy = id, copy
+
+    def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
+        """The environment's."""
+        try:
+            return self.env.reset(**settings)
+        except Exception as error:
+            raise EnvironmentCrash(self._id, "reset", error, self._copy) from error
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """The environment's."""
+        try:
+            return self.env.step(action)
+        except Exception as error:
+            raise EnvironmentCrash(self._id, "step", error, self._copy) from error

@@ -1,0 +1,395 @@
+"""Numbers that are not finite, and environments that raise: what becomes of the round and of the run."""
+
+import dataclasses
+import json
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import faulty
+import fedrax
+from faulty import Flaky
+from fedrax.attacks.base import Attack, attacks
+from fedrax.cli import main
+from fedrax.config import resolve
+from fedrax.environments.faults import REWARD
+from fedrax.errors import FedraxError
+from fedrax.records.checkpoint import load_checkpoint
+from fedrax.runtime import training
+from fedrax.runtime.counters import Counters
+from fedrax.runtime.make import make_simulation
+
+TABLE = {
+    "learner": {"kind": "ppo", "num_steps": 12, "num_minibatches": 1, "update_epochs": 1, "hidden": [4]},
+    "strategy": {"kind": "fedavg", "batch": 2},
+    "environment": {"id": "CartPole-v1", "copies": 2},
+    "federation": {"agents": 3},
+    "budget": {"rounds": 20},
+    "checkpoint": {"every": 1},
+    "evaluation": {"episodes": 1, "every": 2, "horizon": 10},
+}
+HOST = ["environment.backend=gymnasium"]
+TINY = [f"learner.{part}_layers=[4]" for part in ("actor", "feature", "head")]
+TD3 = [
+    *("learner.kind=td3", "learner.num_steps=4", "learner.batch_size=4", "learner.learning_starts=4", *TINY),
+    *("learner.buffer_size=64", "environment.id=Pendulum-v1", "environment.horizon=7"),
+]
+EPISODES = ["learner=policy-gradient", "strategy=gpomdp", "strategy.batch=3", "environment.horizon=12"]
+SHORT_POLE = "environment.heterogeneity.length=[0.5, 1e-38, 0.5]"
+"""Agent 1's pole turns infinitely fast at once."""
+FAST_PENDULUM = ["environment.heterogeneity.g=[10, 1e38, 10]", "environment.heterogeneity.max_speed=[8, 1e38, 8]"]
+"""Agent 1's squared speed overflows."""
+
+
+def configured(*overrides):
+    table = {key: dict(value) for key, value in TABLE.items()}
+    if any(text.startswith("learner") for text in overrides):
+        table["learner"] = {"kind": "ppo"}
+    if any(text.startswith("strategy=") for text in overrides):
+        del table["strategy"]
+    return resolve(table, overrides)
+
+
+def advanced(simulation, rounds, state=None, first=0):
+    """The states before and after, and the metrics ``[rounds, ...]`` of the first seed."""
+    state = simulation.init() if state is None else state
+    states, rows = [plain(state)], []
+    for index in range(first, first + rounds):
+        for after, block in simulation.advance(state, index):
+            state = after
+            rows.append(block)
+        states.append(plain(state))
+    simulation.close()
+    return states, {name: np.concatenate([row[name][0] for row in rows]) for name in rows[0]}
+
+
+def plain(tree):
+    """Copies in NumPy, which outlive a donated state; of typed keys, their integers."""
+    return jax.tree.map(
+        lambda x: np.array(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x), tree
+    )
+
+
+def agent(state, index):
+    return jax.tree.map(lambda x: x[0, index], state.agents)
+
+
+def equal(one, other):
+    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in leaves)
+
+
+def finite(tree):
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if np.issubdtype(leaf.dtype, np.floating))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param([SHORT_POLE], id="steps"),
+        pytest.param([SHORT_POLE, "federation.local_updates=3"], id="several updates"),
+        pytest.param([SHORT_POLE, "strategy=scaffold"], id="control variates"),
+        pytest.param([SHORT_POLE, *EPISODES], id="episodes"),
+        pytest.param([SHORT_POLE, *EPISODES, "runtime.agents_per_batch=1"], id="one after the other"),
+        pytest.param([*TD3, *FAST_PENDULUM, "federation.local_updates=2"], id="replay"),
+    ],
+)
+def test_an_agent_whose_numbers_are_not_finite_is_as_before_and_absent(overrides):
+    simulation = make_simulation(configured(*overrides))
+    states, rows = advanced(simulation, 3)
+    kinds = rows["dropped"][:, :, 0]
+    assert (kinds[:, 1] > 0).all()
+    assert not kinds[:, [0, 2]].any()
+    assert rows["present"].tolist() == [2, 2, 2]
+    assert not rows["excluded"].any(), "its message is not to blame"
+    assert all(equal(agent(state, 1), agent(states[0], 1)) for state in states)
+    assert finite(states[-1].agents)
+    assert finite(states[-1].server.params)
+    assert not equal(states[-1].server, states[0].server), "the others learn"
+    assert np.isfinite(rows["train_return"][-1])
+
+
+def test_the_others_learn_as_if_it_had_not_answered():
+    """The server's steps are those of a federation whose agent 1 is drawn out of every round."""
+    states, _ = advanced(make_simulation(configured(SHORT_POLE, *EPISODES)), 2)
+    absent = make_simulation(configured("environment.heterogeneity.length=[0.5, 0.6, 0.5]", *EPISODES))
+    roster = type(absent.federation).roster
+
+    class WithoutOne(type(absent.federation)):
+        def roster(self, key):
+            drawn = roster(self, key)
+            return drawn._replace(answers=drawn.answers.at[1].set(False))
+
+    fields = {field.name: getattr(absent.federation, field.name) for field in dataclasses.fields(absent.federation)}
+    absent.federation = WithoutOne(**fields)
+    expected, _ = advanced(absent, 2)
+    for one, other in zip(jax.tree.leaves(states[-1].server), jax.tree.leaves(expected[-1].server), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def flaky(*overrides, chance=0.0, each=None):
+    """A simulation in environments that break now and then, and stay broken until they are reset."""
+    simulation = make_simulation(configured(*overrides))
+    simulation.environment = Flaky(chance)
+    if each is not None:
+        simulation.draws = simulation.agents_draws = {"broken": jnp.array([each], jnp.float32)}
+    return simulation
+
+
+def test_native_environments_that_broke_start_anew():
+    """The episodes never end by themselves within the run, so an agent dropped once would be dropped ever after."""
+    states, rows = advanced(flaky(each=[0.0, 0.3, 0.0]), 8)
+    dropped = rows["dropped"][:, 1, 0] > 0
+    assert dropped.any()
+    assert not dropped.all()
+    again = np.flatnonzero(dropped[:-1] & ~dropped[1:]) + 1
+    assert again.size, "it takes part again"
+    for index in range(8):
+        assert equal(agent(states[index], 1), agent(states[index + 1], 1)) == dropped[index]
+    assert rows["present"].tolist() == (3 - dropped).tolist()
+
+
+def test_the_servers_own_trajectories_are_dropped_too():
+    overrides = ["strategy=fedpg-br", "learner=policy-gradient", "strategy.batch_min=4", "strategy.batch_max=5"]
+    simulation = flaky(*overrides, "strategy.minibatch=1", "environment.horizon=6", chance=1.0, each=[0.0, 0.0, 0.0])
+    states, rows = advanced(simulation, 3)
+    sampled = rows["server_trajectories"]
+    assert sampled.any()
+    # The third step's observation is the first that is broken; refining ends with the trajectory that has it.
+    assert rows["server_dropped"].tolist() == [[1, 0, 3, 0] if count else [0] * 4 for count in sampled]
+    assert sampled.max() == 1
+    assert finite(states[-1].server.params)
+    assert not rows["dropped"].any()
+
+
+@attacks.register("test-nan-reward")
+class NanRewards(Attack):
+    """Forges rewards that are not finite."""
+
+    def poison(self, reward, valid, key):
+        return jnp.full_like(reward, jnp.nan)
+
+
+def test_a_forged_reward_is_the_attacks_business():
+    _, rows = advanced(make_simulation(configured("attack=test-nan-reward", "attack.agents=1")), 1)
+    assert not rows["dropped"].any()
+    assert rows["excluded"].tolist() == [[True, False, False]]
+
+
+@pytest.fixture
+def fresh_counts():
+    for kind in vars(faulty).values():
+        if isinstance(kind, type) and issubclass(kind, gymnasium.Env):
+            kind.count = 0
+
+
+def host(id, *overrides):
+    return make_simulation(configured(f"environment.id=Test{id}-v0", *HOST, *overrides))
+
+
+@pytest.mark.parametrize("overrides", [[], ["federation.local_updates=2"], EPISODES])
+def test_one_nan_on_the_host_costs_one_collection(overrides, fresh_counts):
+    states, rows = advanced(host("OnceNan", "evaluation.every=20", "checkpoint.every=20", *overrides), 1)
+    assert rows["dropped"][:, :, 0].astype(bool).sum() == 1
+    index, who = np.argwhere(rows["dropped"][:, :, 0])[0]
+    kind, update, step, _ = rows["dropped"][index, who]
+    # Six copies step in turn, so the 41st step of the process is the seventh of each of them.
+    assert (kind, update, step) == (REWARD, 0, 7)
+    assert rows["present"].tolist() == [2 if round == index else 3 for round in range(20)]
+    assert finite(states[-1].agents)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_host_environments_that_broke_start_anew(updates, fresh_counts):
+    """An action on NaN would be NaN, too, which this environment refuses; and its episodes do not end by themselves."""
+    simulation = host("Stuck", f"federation.local_updates={updates}", "checkpoint.every=8", "evaluation.every=8")
+    _, rows = advanced(simulation, 1)
+    # The 20th step is the fourth of six copies': copy 1 of agent 0.
+    assert rows["dropped"][0].tolist() == [[1, 0, 4, 1], [0] * 4, [0] * 4]
+    assert not rows["dropped"][1:].any()
+    assert rows["present"].tolist() == [2] + [3] * 7
+
+
+def test_an_environment_of_many_that_act_in_turn_starts_anew(fresh_counts):
+    simulation = host("Stuck", "federation.agents=4", "federation.participation=0.5", "checkpoint.every=8")
+    _, rows = advanced(simulation, 1)
+    assert np.count_nonzero(rows["dropped"][:, :, 0]) == 1
+    assert rows["present"].tolist().count(1) == 1
+
+
+def run(path, id, *overrides):
+    """A run through the command line's own function; its exit status."""
+    (path / "case.toml").write_text(fedrax.config.tomli_w.dumps(TABLE))
+    settings = [f"environment.id={id}", *HOST, *overrides]
+    return main(["train", str(path / "case.toml"), *settings, "--out", str(path / "run")])
+
+
+def records(path):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in fedrax.load(path).metrics()]
+
+
+def test_one_nan_is_named_recorded_and_counted(tmp_path, capsys, fresh_counts):
+    assert run(tmp_path, "TestOnceNan-v0", "budget.rounds=12") == 0
+    rows = records(tmp_path / "run")
+    (lost,) = [row for row in rows if "dropped" in row]
+    (entry,) = lost["dropped"]
+    assert entry == {"agent": 2, "what": "reward", "step": 7, "copy": 0}
+    assert [row["present"] for row in rows] == [2] + [3] * 11
+    line = "round 0, seed 0: agent 2's collection was dropped: its reward was not finite in step 7 (environment copy 0)"
+    assert line in capsys.readouterr().out.splitlines()
+    assert fedrax.load(tmp_path / "run").summary()["dropped_collections"] == 1
+
+
+def test_a_run_that_learns_nothing_at_all_fails_and_says_why(tmp_path, capsys):
+    assert run(tmp_path, "TestNanReward-v0", "budget.rounds=3") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nobody's message was usable for 3 rounds in a row" in line
+    assert "agent 0's collection was dropped: its reward was not finite in step 3 (environment copy 0)" in line
+    assert fedrax.load(tmp_path / "run").summary()["dropped_collections"] == 9
+
+
+LOST = ["environment.heterogeneity.length=[1e-38, 1e-38, 1e-38]", "environment.native=true", "evaluation.every=20"]
+
+
+@pytest.mark.parametrize(("every", "stops"), [(1, [4, 8]), (3, [6, 12]), (8, [8, 16])])
+def test_lost_rounds_in_a_row_stop_the_run_and_it_can_be_resumed(tmp_path, capsys, every, stops):
+    limits = ["budget.rounds=20", f"checkpoint.every={every}", "federation.max_lost_rounds=4"]
+    assert run(tmp_path, "CartPole-v1", *LOST, *limits) == 1
+    for index, rounds in enumerate(stops):
+        if index:
+            assert main(["resume", str(tmp_path / "run")]) == 1
+        assert len(records(tmp_path / "run")) == rounds
+        (line,) = capsys.readouterr().err.splitlines()
+        count = rounds - (stops[index - 1] if index else 0)
+        assert f"nobody's message was usable for {count} rounds in a row" in line
+        assert "agent 0's collection was dropped: its observation was not finite" in line
+        assert f"`fedrax resume {tmp_path / 'run'}` goes on" in line
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_stopped_run_goes_on_as_the_one_that_never_stops(tmp_path):
+    settings = [*LOST, "budget.rounds=5", "checkpoint.every=2"]
+    (tmp_path / "whole").mkdir()
+    assert run(tmp_path / "whole", "CartPole-v1", *settings, "federation.max_lost_rounds=none") == 0
+    assert run(tmp_path, "CartPole-v1", *settings, "federation.max_lost_rounds=2") == 1
+    assert main(["resume", str(tmp_path / "run")]) == 1
+    assert main(["resume", str(tmp_path / "run")]) == 1, "the budget is used up, and nothing was learned"
+    assert records(tmp_path / "run") == records(tmp_path / "whole" / "run")
+
+
+def test_a_seed_that_is_stuck_stops_the_others_with_all_saved(tmp_path, capsys):
+    draws = "environment.heterogeneity.length={distribution='uniform', low=0.4, high=0.6}"
+    config = configured(draws, "environment.draws=2", "seeds=2", "budget.rounds=9", "federation.max_lost_rounds=3")
+    simulation = make_simulation(config)
+    broken = simulation.agents_draws["length"].at[1].set(1e-38)
+    simulation.agents_draws = {**simulation.agents_draws, "length": broken}
+    directory = fedrax.records.rundir.RunDirectory.create(tmp_path / "run")
+    with pytest.raises(FedraxError, match="seed 1: nobody's message was usable for 3 rounds in a row") as caught:
+        training.train_run(config, simulation, directory, progress=False)
+    assert "seed 0" not in str(caught.value)
+    assert [row["seed"] for row in records(tmp_path / "run")] == [0, 1] * 3
+    _, meta = load_checkpoint(directory.checkpoints, simulation.init())
+    assert meta["round"] == 3
+
+
+def test_rounds_without_answers_are_not_lost():
+    """Simulated dropout is no fault; nor does it end a row of faults."""
+    silent = dict.fromkeys((*fedrax.runtime.counters.SUMMED, "present", "train_return", "seconds"), 0)
+    silent |= {"return": np.nan, "episode_length": np.nan, "excluded": np.zeros(2, bool)}
+    silent |= {"dropped": np.zeros((2, 4), int), "server_dropped": np.zeros(4, int)}
+    faulty_round = silent | {"dropped": np.array([[2, 0, 1, 0], [0] * 4])}
+    excluded = silent | {"excluded": np.array([False, True])}
+    counter = Counters()
+
+    def after(metrics):
+        counter.row(0, metrics, agents=2, participants=2, message_bytes=(0, 0), episodic=False, updates=1)
+        return counter.lost_rounds
+
+    rounds = [silent, faulty_round, silent, excluded, faulty_round | {"present": 1}, silent]
+    assert [after(metrics) for metrics in rounds] == [0, 1, 1, 2, 0, 0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_evaluation_that_is_not_finite_is_never_the_best(value):
+    counter = Counters()
+    for seen in (value, 3.0, value):
+        counter.evaluated(seen)
+    assert counter.best_return == 3.0
+    assert not np.isfinite(counter.final_return)
+
+
+@pytest.mark.parametrize("id", ["TestNanReward-v0", "TestEndless-v0"])
+def test_an_evaluation_that_is_not_finite_is_named(tmp_path, capsys, id):
+    assert run(tmp_path, id, "federation.max_lost_rounds=none", "budget.rounds=2") == 0
+    line = "round 1, seed 0: the return of the evaluation was not finite; it cannot be the best"
+    assert line in capsys.readouterr().out.splitlines()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["best_return"] is summary["final_return"] is None
+    config = fedrax.load(tmp_path / "run").config
+    simulation = make_simulation(config)
+    state, _ = load_checkpoint(tmp_path / "run" / "checkpoints", simulation.init())
+    simulation.close()
+    assert state.best_return.tolist() == [-np.inf]
+
+
+@pytest.mark.parametrize("overrides", [[], EPISODES], ids=["steps", "episodes"])
+def test_a_run_with_faults_that_was_killed_equals_the_one_that_was_not(tmp_path, monkeypatch, overrides):
+    settings = ["budget.rounds=6", "checkpoint.every=2", "evaluation.every=2", *overrides]
+    table = configured("environment.id=TestSeldom-v0", *HOST, *settings).model_dump(mode="json")
+    whole = fedrax.train(table, out=tmp_path / "whole", progress=False)
+    assert any("dropped" in row for row in whole.metrics())
+    save, saved = training.save_checkpoint, []
+
+    class Killed(Exception):
+        pass
+
+    def fatal(*arguments):
+        saved.append(arguments)
+        if len(saved) == 2:
+            raise Killed
+        return save(*arguments)
+
+    monkeypatch.setattr(training, "save_checkpoint", fatal)
+    with pytest.raises(Killed):
+        fedrax.train(table, out=tmp_path / "killed", progress=False)
+    fedrax.resume(tmp_path / "killed", progress=False)
+    assert records(tmp_path / "killed") == records(tmp_path / "whole")
+    final = "checkpoints/checkpoint-6.safetensors"
+    one, other = (load_file(tmp_path / which / final) for which in ("killed", "whole"))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_a_crash_in_an_environment_is_one_line_and_costs_nothing(tmp_path, capsys, monkeypatch, fresh_counts):
+    settings = ["budget.rounds=4", "evaluation.every=4"]
+    (tmp_path / "whole").mkdir()
+    assert run(tmp_path / "whole", "TestCrash-v0", *settings) == 0
+    faulty.Crash.count = 0
+    # A round has 66 steps, of six copies in turn: this is the 28th of the third, of copy 1 of agent 1.
+    monkeypatch.setattr(faulty.Crash, "fatal", 160)
+    capsys.readouterr()
+    assert run(tmp_path, "TestCrash-v0", *settings) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    error = tmp_path / "run" / "error.txt"
+    assert line == (
+        "fedrax: environment 'TestCrash-v0' crashed in step (agent 1, copy 1): ZeroDivisionError: the pump ran dry; "
+        f"the traceback is in {error}; mend it, then `fedrax resume {tmp_path / 'run'}` goes on "
+        "from the last checkpoint"
+    )
+    text = error.read_text()
+    assert 'raise ZeroDivisionError("the pump\\nran dry")' in text
+    assert "faulty.py" in text
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    assert records(tmp_path / "run") == records(tmp_path / "whole" / "run")
+
+
+def test_a_crash_in_an_evaluation_says_so(tmp_path, capsys, monkeypatch, fresh_counts):
+    monkeypatch.setattr(faulty.Crash, "fatal", 66 + 1)
+    assert run(tmp_path, "TestCrash-v0", "evaluation.every=1", "checkpoint.every=4", "budget.rounds=4") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "environment 'TestCrash-v0' crashed in step (an evaluation, copy 0): ZeroDivisionError" in line
