@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fedrax.api import Run, train_or_resume
+from fedrax.api import Run, resume, train
 
 from common import read_runs, record_runs
 
@@ -63,8 +63,11 @@ def main() -> None:
                 settings = [*RULES[rule], f"budget.trajectories={budget}", f"seed={seed}"]
                 if attack != "none":
                     settings += [f"attack={attack}", "attack.agents=3"]
-                path = options.runs / name / f"{setup}-{budget}".replace(" ", "-") / f"seed-{seed}"
-                run = train_or_resume(f"fedpg-br/{options.environment}", settings, seeds=1, out=path, progress=False)
+                path = options.runs / name / setup.replace(" | ", "-").replace(" ", "-") / f"seed-{seed}"
+                if (path / "config.toml").is_file():
+                    run = resume(path, [f"budget.trajectories={budget}"], progress=False)
+                else:
+                    run = train(f"fedpg-br/{options.environment}", settings, out=path, progress=False)
                 record_runs(name, setup, {str(seed): measured(run)}, order=order, row=summarised)
                 print(setup, seed, read_runs(name)[setup][str(seed)]["return_at"], flush=True)
 
