@@ -44,7 +44,7 @@ def refused(id, *overrides):
 
 def attributes(environments, name):
     """An attribute of every copy that Gymnasium steps."""
-    return [getattr(copy.unwrapped, name) for copy in environments._environments.envs]
+    return [getattr(copy.unwrapped, name) for copy in environments.inner._environments.envs]
 
 
 def test_arguments_reach_every_copy(project):
@@ -110,7 +110,7 @@ def test_arguments_become_the_defaults_of_physics():
 
 def test_every_agent_has_its_own_mass(project):
     four = ["federation.agents=4", MASSES, "environment.id=OwnPointMass-v0"]
-    run = fedrax.train(None, [*TINY, OWN, *four, "evaluation.per_agent=true"], out="run", progress=False)
+    run = fedrax.train(None, [*TINY, OWN, *four], out="run", progress=False)
     manifest = json.loads((project.path / "run" / "manifest.json").read_text())
     assert manifest["draws"] == [[{"mass": 0.5}, {"mass": 1.0}, {"mass": 2.0}, {"mass": 4.0}]]
     assert manifest["divergence"] == {"mass": pytest.approx(np.std([0.5, 1, 2, 4]))}
@@ -227,7 +227,7 @@ def test_agents_differ_by_options_of_either_engine(backend):
     simulation = make_simulation(config)
     (group,) = simulation.sites[0].groups
     kind = JoinedEnvironments if backend == "envpool" else GymnasiumEnvironments
-    assert isinstance(group, kind)
+    assert isinstance(group.inner, kind)
     group.reseed(np.zeros(4, np.int64))
     group.reset()
     rewards = group.step(np.full((4, 6), 0.5, np.float32))[1]
@@ -263,7 +263,7 @@ def test_the_horizon_stands_in_for_a_missing_time_limit():
     for evaluation, length in ([], 50), (["evaluation.horizon=70"], 70):
         simulation = simulate("OwnNoLimit-v0", "environment.horizon=50", *evaluation)
         policy = simulation.federation.learner.init_params(jax.random.key(0), simulation.federation.spaces)
-        returns, lengths = simulation.evaluate(policy, episodes=2, seed=0)
+        returns, lengths, *_ = simulation.evaluate(policy, episodes=2, seed=0)
         assert simulation.training_horizon == simulation.sites[0].groups[0].time_limit == 50
         assert lengths.tolist() == [length, length]
         assert returns.tolist() == [length, length]
