@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import fedrax
 from fedrax.cli import main
 from fedrax.config import resolve
+from fedrax.environments.actions import TransformActions
 from fedrax.environments.native.pendulum import Pendulum
 from fedrax.environments.native_collector import episode_returns
 from fedrax.errors import FedraxError
@@ -48,7 +49,8 @@ def run(request, tmp_path_factory):
 
 def by_hand(run, policy, gravity, episodes=2):
     """Mean return of one policy in one pendulum, from the run's evaluation seed."""
-    learner, environment = run.config.component("learner"), Pendulum()
+    learner = run.config.component("learner")
+    environment = TransformActions(Pendulum(), learner.actions(Pendulum.spaces))
     physics = environment.physics() | {"g": gravity}
     act = jax.jit(lambda observation: learner.act(learner.acting(policy), observation, None))
     key = jax.random.key(run.config.evaluation.seed)

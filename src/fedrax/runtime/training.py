@@ -267,10 +267,10 @@ def _show(simulation: Simulation, display: Progress, counters: list[Counters], r
 
 def _final_evaluation(config: Config, simulation: Simulation, state: State, counters: list[Counters]) -> None:
     """Measures the final policy where the last round had no evaluation."""
-    if config.evaluation.every == 1:
-        return
     outputs = simulation.outputs(state)
     for index, counter in enumerate(counters):
+        if counter.rounds % config.evaluation.every == 0:
+            continue
         params = jax.tree.map(lambda x, i=index: x[i], outputs)
         counter.note(simulation.measured(params, position=index))
 
