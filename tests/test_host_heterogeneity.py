@@ -59,7 +59,8 @@ def collect(site, ids):
     def decide(observation, step):
         return np.broadcast_to(one, (*observation.shape[:2], *action.shape)).copy(), ()
 
-    return site.collect(decide, SimpleNamespace(ids=np.array(ids)), SimpleNamespace(episodes=3))
+    experience, _ = site.collect(decide, SimpleNamespace(ids=np.array(ids)), SimpleNamespace(episodes=3))
+    return experience
 
 
 def test_a_centralised_learners_copies_are_its_sites():

@@ -1,6 +1,7 @@
 """The HTML report: its numbers, that it needs nothing from outside, and that it escapes what it quotes."""
 
 import html.parser
+import json
 import re
 
 import pytest
@@ -150,3 +151,16 @@ def test_numbers_are_written_for_people():
     ]
     assert str(Estimate(410, 400, 420)) == "410 [400, 420]"
     assert str(Estimate(410, float("nan"), float("nan"))) == "410"
+
+
+def test_the_report_counts_collections_that_were_dropped(write_run, tmp_path):
+    run = write_run(tmp_path / "a")
+    page = tmp_path / "report.html"
+    assert "Collections dropped" not in write_report([run], page).read_text()
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    entry = {"agent": 2, "what": "reward", "step": 7, "copy": 0}
+    rows = [json.loads(line) | ({"dropped": [entry, entry]} if number < 2 else {}) for number, line in enumerate(lines)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert (
+        "<dt>Collections dropped</dt><dd>4, whose numbers were not finite</dd>" in write_report([run], page).read_text()
+    )
