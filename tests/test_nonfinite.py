@@ -1,7 +1,6 @@
 """Numbers that are not finite, and environments that raise: what becomes of the round and of the run."""
 
 import dataclasses
-import json
 
 import gymnasium
 import jax
@@ -239,7 +238,7 @@ def test_one_nan_is_named_recorded_and_counted(tmp_path, capsys, fresh_counts):
     (entry,) = lost["dropped"]
     assert entry == {"agent": 2, "what": "reward", "step": 7, "copy": 0}
     assert [row["present"] for row in rows] == [2] + [3] * 11
-    line = "round 0, seed 0: agent 2's collection was dropped: its reward was not finite in step 7 (environment copy 0)"
+    line = "round 1, seed 0: agent 2's collection was dropped: its reward was not finite in step 7 (environment copy 0)"
     assert line in capsys.readouterr().out.splitlines()
     assert fedrax.load(tmp_path / "run").summary()["dropped_collections"] == 1
 
@@ -317,7 +316,7 @@ def test_rounds_without_answers_are_not_lost():
 def test_an_evaluation_that_is_not_finite_is_never_the_best(value):
     counter = Counters()
     for seen in (value, 3.0, value):
-        counter.evaluated(seen)
+        counter.note({"return": seen, "episode_length": 1.0})
     assert counter.best_return == 3.0
     assert not np.isfinite(counter.final_return)
 
@@ -325,10 +324,11 @@ def test_an_evaluation_that_is_not_finite_is_never_the_best(value):
 @pytest.mark.parametrize("id", ["TestNanReward-v0", "TestEndless-v0"])
 def test_an_evaluation_that_is_not_finite_is_named(tmp_path, capsys, id):
     assert run(tmp_path, id, "federation.max_lost_rounds=none", "budget.rounds=2") == 0
-    line = "round 1, seed 0: the return of the evaluation was not finite; it cannot be the best"
+    line = "round 2, seed 0: the return of the evaluation was not finite; it cannot be the best"
     assert line in capsys.readouterr().out.splitlines()
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["best_return"] is summary["final_return"] is None
+    summary = fedrax.load(tmp_path / "run").summary()
+    assert np.isnan(summary["best_return"])
+    assert not np.isfinite(summary["final_return"])
     config = fedrax.load(tmp_path / "run").config
     simulation = make_simulation(config)
     state, _ = load_checkpoint(tmp_path / "run" / "checkpoints", simulation.init())

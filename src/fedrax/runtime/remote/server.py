@@ -199,7 +199,7 @@ class RemoteFederation(Simulation):
         )
         if len(answers) < self.quorum:
             raise FedraxError(
-                f"round {index}: {len(answers)} usable answers where runtime.quorum asks for {self.quorum}; see "
+                f"round {index + 1}: {len(answers)} usable answers where runtime.quorum asks for {self.quorum}; see "
                 f"{self.exchanges}, mend the nodes and resume the run, or lower runtime.quorum"
             )
         usable = {agent: answer.message for agent, answer in answers.items() if agent not in dropped}
@@ -226,7 +226,7 @@ class RemoteFederation(Simulation):
             if fault.kind != NOTHING:
                 episodic, updates = federation.learner.steps is None, federation.local_updates
                 reasons[agent] = described(recorded(agent, fault, episodic=episodic, updates=updates))
-                self.note(f"round {index}, seed {self.config.seed}: {reasons[agent]}")
+                self.note(f"round {index + 1}, seed {self.config.seed}: {reasons[agent]}")
         return reasons
 
     def _tell_of_its_own(self, index: int, own: Mapping[str, Any], evaluation: Mapping[str, Any]) -> None:
@@ -237,7 +237,7 @@ class RemoteFederation(Simulation):
         if not np.isnan(evaluation["episode_length"]) and not np.isfinite(evaluation["return"]):
             troubles.append(BAD_EVALUATION)
         for trouble in troubles:
-            self.note(f"round {index}, seed {self.config.seed}: {trouble}")
+            self.note(f"round {index + 1}, seed {self.config.seed}: {trouble}")
 
     def _opened(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Roster]:
         strategy = self.federation.strategy
