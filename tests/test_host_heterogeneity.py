@@ -238,7 +238,7 @@ def test_gymnasium_steps_everything_where_environments_differ():
     site = simulation.sites[0]
     assert site.server is not None
     for environments in (*site.groups, site.server.environments):
-        assert isinstance(environments, GymnasiumEnvironments)
+        assert isinstance(environments.inner, GymnasiumEnvironments)
     site.reseed(0)
     assert np.abs(site.server.environments.reset()).max() < 1, "the server's environment is the registered one"
     simulation.close()
