@@ -37,6 +37,15 @@ def test_run_directory_holds_everything(run):
     assert len(list((run.path / "tensorboard").iterdir())) == 1
 
 
+def test_overrides_alone_train_the_defaults(tmp_path, capsys):
+    settings = ["budget.rounds=1", "environment.horizon=20", "evaluation.episodes=1", "federation.agents=2"]
+    assert main(["train", *settings, "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    config = fedrax.load(tmp_path / "run").config
+    assert (config.environment.id, config.federation.agents, config.budget.rounds) == ("CartPole-v1", 2, 1)
+    assert main(["train", "attack=none"]) == 1
+    assert "no budget: set budget.rounds" in capsys.readouterr().err
+
+
 def test_summary_counts_what_the_rows_count(run):
     summary, rows = run.summary(), run.metrics()
     assert summary["rounds"] == [12, 12]

@@ -128,7 +128,7 @@ class Run:
 
 
 def train(
-    source: str | Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, Any] | None,
     overrides: Iterable[str] = (),
     *,
     seeds: int | None = None,
@@ -136,7 +136,7 @@ def train(
     progress: bool = True,
     plugins: Iterable[str] = (),
 ) -> Run:
-    """Trains what a preset, a TOML file or a table describes, under ``key=value`` overrides.
+    """Trains what a preset, a TOML file or a table describes, or the defaults, under ``key=value`` overrides.
 
     Args:
         seeds: how many seeds to train at once; unset, as configured.
@@ -167,7 +167,7 @@ def train(
 
 
 def _train_on_nodes(
-    source: str | Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, Any] | None,
     overrides: Iterable[str],
     out: Path,
     *,

@@ -63,6 +63,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         grammar.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         options.overrides = [*options.overrides, *rest]
+    if options.command is _train and "=" in options.source and not Path(options.source).is_file():
+        # Nothing but key=value: the defaults are the source.
+        options.source, options.overrides = None, [options.source, *options.overrides]
     return options
 
 
@@ -78,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
 
     resumed = "`fedrax resume {run}` continues from round {rounds}"
     train = command("train", _train, "train a preset or a TOML file", resumed)
-    train.add_argument("source", metavar="PRESET", help="a preset (fedrax list) or the path of a TOML file")
+    train.add_argument("source", metavar="PRESET", help="a preset (fedrax list), a TOML file, or neither")
     train.add_argument("overrides", nargs="*", metavar="key=value", help="for example attack=alie attack.agents=3")
     train.add_argument("--seeds", type=int, metavar="N", help="train N seeds at once")
     train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME-TIME)")

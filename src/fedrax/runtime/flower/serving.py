@@ -44,7 +44,7 @@ CONNECTION = "fedrax"
 
 
 def prepared(
-    source: str | Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, Any] | None,
     overrides: Iterable[str],
     out: Path | None,
     *,
