@@ -81,7 +81,7 @@ def test_the_tables_own_parameters_replace_the_laws():
         ("Pendulum-v1", ["mixes=true"], "mixes = true is not allowed: they are mixes of the obstacles of 'BipedalWalk"),
         (LANDERS[0], ["mixes=true"], "and environment 'LunarLander-v3' has none; remove it, or set environment.id="),
         (WALKER, ["mixes=3"], "environment.heterogeneity.mixes = 3 is not allowed"),
-        (WALKER, ["pitt=1"], "'pitt' (did you mean 'pit'?); allowed: action_noise_std, law, mixes, observation_noise"),
+        (WALKER, ["pitt=1"], "sets pitt (did you mean 'pit'?), and environment 'BipedalWalkerHardcore-v3'"),
         (WALKER, ["trail=2"], "(did you mean 'trial'?)"),
         ("BipedalWalker-v3", [], "does not know environment 'BipedalWalker-v3'; it has BipedalWalkerHardcore-v3"),
     ],

@@ -7,7 +7,7 @@ Gymnasium when it makes one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -38,7 +38,12 @@ class HostPhysics:
     """Parameters that are weights of the kinds of one thing, by what the thing is called."""
 
 
-def host_defaults(id: str, names: Iterable[str] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, float]:
+def host_defaults(
+    id: str,
+    names: Iterable[str] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    keys: Sequence[str] = (),
+) -> dict[str, float]:
     """Default parameters of the host environment ``id``: its physics, where that can be varied, and no noise.
 
     Args:
@@ -46,6 +51,7 @@ def host_defaults(id: str, names: Iterable[str] = (), kwargs: Mapping[str, Any] 
         names: of parameters that are given values, be it by a law; those that are neither physics nor noise are
             arguments of the constructor.
         kwargs: arguments that all copies are made with, which are the defaults of what they name.
+        keys: what else the table may hold, for the error.
 
     Raises:
         FedraxError: a name that neither physics, nor noise, nor the constructor knows; or an argument without default.
@@ -57,12 +63,13 @@ def host_defaults(id: str, names: Iterable[str] = (), kwargs: Mapping[str, Any] 
     strange = [name for name in own if name not in known.arguments and not known.any_name]
     if strange:
         native = "; environment.native=true has others" if id in native_environments else ""
-        hint = nearest(strange[0], {*physics, *known.arguments})
+        hint = nearest(strange[0], {*physics, *known.arguments, *keys}) if len(strange) == 1 else ""
+        others = f", beside {', '.join(keys)}" if keys else ""
         raise FedraxError(
             f"environment.heterogeneity sets {', '.join(strange)}{hint}, and "
             f"environment {id!r}, stepped by Gymnasium, does not have that: its physical parameters are "
             f"{', '.join(physics) or 'none'}, its constructor's arguments {known.listed}, and noise is set by "
-            f"{', '.join(NOISE)}{native}"
+            f"{', '.join(NOISE)}{others}{native}"
         )
     physics |= {name: kwargs[name] for name in physics.keys() & kwargs.keys()}
     # EnvPool can vary arguments alone, so noise that nobody speaks of is not among the parameters then.

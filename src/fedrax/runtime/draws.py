@@ -10,7 +10,7 @@ from fedrax.environments.base import NativeEnvironment
 from fedrax.environments.divergence import environment_divergence
 from fedrax.environments.heterogeneity import draw, drawn_names
 from fedrax.environments.host_parameters import check_host_parameters, host_defaults, host_physics
-from fedrax.environments.laws import law_draws
+from fedrax.environments.laws import law_draws, law_keys
 from fedrax.environments.native import native_environments
 from fedrax.environments.native_noise import with_noise
 from fedrax.environments.noise import NOISE
@@ -112,7 +112,9 @@ def default_parameters(config: Config) -> tuple[dict[str, float], Callable[[Mapp
         environment = make_environment(config)
         return environment.physics(), environment.check
     settings = config.environment
-    defaults = host_defaults(settings.id, drawn_names(settings.heterogeneity, settings.id), settings.kwargs)
+    table = settings.heterogeneity
+    names, keys = drawn_names(table, settings.id), law_keys(table, settings.id)
+    defaults = host_defaults(settings.id, names, settings.kwargs, keys)
     return defaults, partial(check_host_parameters, settings.id)
 
 
