@@ -24,6 +24,11 @@ HASH = 'print("busy", flush=True); hashlib.pbkdf2_hmac("sha256", b"x", b"y", 10*
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
+def heeding():
+    """In a new process: an interrupt is not ignored, as it is by what a shell runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(number, body=HASH):
     """Exit status and standard error of a command that gets a signal in the middle of its body."""
     process = subprocess.Popen(
@@ -31,6 +36,7 @@ def interrupted(number, body=HASH):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeding,
     )
     try:
         assert process.stdout.readline() == "busy\n"
@@ -102,7 +108,7 @@ def test_a_cold_compile_is_interrupted_without_a_crash(tmp_path, number, seconds
     run = tmp_path / "run"
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "XLA_FLAGS": ""}
     command = [sys.executable, "-m", "fedrax.cli", "train", "fedpg-br/cartpole", "--out", str(run), "--quiet"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     try:
         while not (run / "manifest.json").exists():
             assert process.poll() is None

@@ -208,7 +208,7 @@ def test_a_crash_of_one_nodes_environment_is_its_line_and_the_others_go_on(tmp_p
     federation, residents, notes = remote(config, tmp_path)
     state, _ = rounds_of(federation, 1)
     environments = residents[1].stay.part.environments
-    copy = environments._environments.envs[1]
+    copy = environments.inner._environments.envs[1]
 
     def raises(action):
         raise ZeroDivisionError("the pump ran dry")
