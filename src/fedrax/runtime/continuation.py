@@ -34,7 +34,7 @@ RESTARTS = "checkpoint.every"
 
 
 def leaves(config: Config) -> dict[str, Any]:
-    """A configuration as ``room.key -> value``."""
+    """A configuration as ``section.key -> value``."""
 
     def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for key, value in tree.items():

@@ -148,8 +148,11 @@ class Strategy(eqx.Module):
         return jnp.asarray(self.reference_episodes)
 
     def server_gradient(self, learner: Learner, server: PyTree, episodes: Episodes) -> ServerGradient:
-        """The server's own estimate at the broadcast policy, from trajectories sampled with it; messages must be
-        gradients of the same loss."""
+        """The server's own estimate at the broadcast policy, from trajectories sampled with it.
+
+        Its vector ``[d]`` is laid out as the messages' rows, which must be gradients of the same loss. Called only
+        where :attr:`reference_episodes` is not 0: other strategies are refused with such a rule before anything runs.
+        """
         raise NotImplementedError
 
     def refining(self, server: PyTree) -> Array:
