@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("environment", choices=("cartpole", "lunarlander"))
     parser.add_argument("--rule", action="append", choices=RULES, help="only this rule; may be repeated")
     parser.add_argument("--attack", action="append", choices=ATTACKS, help="only this attack; may be repeated")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0, help="the least of them")
     parser.add_argument("--trajectories", type=int, help="per agent (default: 7500 on the lander, 2000 on CartPole)")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"), help="where the runs are kept")
     options = parser.parse_args()
@@ -53,7 +54,7 @@ def main() -> None:
     name = f"fedpg_br_attacks_{options.environment}"
     order = [label(rule, attack) for attack in ATTACKS for rule in RULES]
     # By seed first, so that an unfinished table compares its setups on the same seeds.
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for attack in options.attack or ATTACKS:
             for rule in options.rule or RULES:
                 setup = label(rule, attack)

@@ -92,7 +92,7 @@ def test_it_cannot_go_back(history):
     assert resident.answer(last).kind == WORKED
     answer = resident.answer(first)
     assert answer.kind == REFUSED
-    assert "cannot go back to round 0" in answer.fields["reason"]
+    assert "cannot go back to round 1" in answer.fields["reason"]
 
 
 @pytest.mark.parametrize(

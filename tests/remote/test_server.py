@@ -197,7 +197,7 @@ def test_a_collection_that_is_not_finite_is_dropped_as_in_the_simulation(tmp_pat
     jax.tree.map(np.testing.assert_array_equal, residents[1].stay.standing.agent, fresh)
     why = "agent 1's collection was dropped: its reward was not finite in step "
     named = [note for note in notes if note.startswith("round")]
-    assert [note.startswith(f"round {index}, seed 0: {why}") for index, note in enumerate(named)] == [True, True]
+    assert [note.startswith(f"round {index + 1}, seed 0: {why}") for index, note in enumerate(named)] == [True, True]
     records = [json.loads(line) for line in (tmp_path / "run" / "exchanges.jsonl").read_text().splitlines()]
     assert [record["outcome"] for record in records] == ["answered", "dropped", "answered"] * 2
     assert records[1]["reason"].startswith(why)

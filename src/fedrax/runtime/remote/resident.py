@@ -224,7 +224,7 @@ class Stay:
         """The agent's part of a round, or its answer once more where the round is done already."""
         part, number = self._part(int(letter.fields["agent"])), int(letter.fields["round"])
         if number < self.done - 1:
-            raise FedraxError(f"the agent has done round {self.done - 1}, and cannot go back to round {number}")
+            raise FedraxError(f"the agent has done round {self.done}, and cannot go back to round {number + 1}")
         if number != self.done - 1 or not self.reply:
             self._work(part, number, letter)
         fields: dict[str, int | float | str | bool] = {
@@ -258,7 +258,7 @@ class Stay:
         if fault.kind != NOTHING:
             learner, updates = part.federation.learner, part.federation.local_updates
             entry = recorded(self.index, fault, episodic=learner.steps is None, updates=updates)
-            logger.warning("round %d: %s", number, described(entry))
+            logger.warning("round %d: %s", number + 1, described(entry))
         self.reply = packed((message, report))
         self.took = time.perf_counter() - started
         self.standing, self.done = standing, number + 1
