@@ -17,9 +17,9 @@ from fedrax.attacks.base import Attack, Knowledge
 from fedrax.environments.actions import Actions
 from fedrax.environments.base import Episodes, Experience, Spaces
 from fedrax.learners.base import Agent, Clock, Learner
+from fedrax.message import Message, arrived, finite_rows, keep_rows
 from fedrax.seeds import derive
 from fedrax.strategies.base import Strategy, Tools
-from fedrax.trees import ravel_rows, unravel_like
 
 
 class Tally(eqx.Module):
@@ -162,19 +162,29 @@ class Federation(eqx.Module):
 
     # The server's part.
 
+    def broadcast(self, server: PyTree, key: PRNGKeyArray, round: Int[Array, ""]) -> Any:
+        """What agents receive at the start of a round; ``key`` is the round's."""
+        return arrived(self.strategy.broadcast(server, derive(key, "broadcast")), self.strategy.period, round)
+
+    def received(self, messages: Message, round: Int[Array, ""]) -> Message:
+        """What the server reads of a round's messages, leaves ``[m, ...]``."""
+        return arrived(messages, self.strategy.period, round + 1)
+
     def exchange(
         self,
         server: PyTree,
         downlink: Any,
         roster: Roster,
-        messages: PyTree,
+        messages: Message,
         key: PRNGKeyArray,
+        round: Int[Array, ""],
         reference: Episodes | None = None,
     ) -> tuple[PyTree, Exchange]:
         """Attack, exclude what is not finite, aggregate, combine. Message leaves are ``[m, ...]``.
 
         ``reference`` are the server's own trajectories at the broadcast policy, for rules that need its gradient.
         """
+        messages = self.received(messages, round)
         rule = self.aggregator
         if reference is not None:
             rule = rule.informed(self.strategy.server_gradient(self.learner, server, reference))
@@ -190,13 +200,10 @@ class Federation(eqx.Module):
             return self.spread(vectors, weights, key=key).vector
 
         everyone = jnp.ones(roster.ids.shape)
-        if type(self.attack).corrupt is not Attack.corrupt:
-            knowledge = Knowledge(lambda vectors: aggregate(vectors, everyone, downlink.episodes).vector)
-            messages = self.attack.corrupt(messages, roster.byzantine, derive(key, "corrupt"), knowledge)
-        vectors = ravel_rows(messages)
-        finite = jnp.isfinite(vectors).all(1)
-        example = jax.tree.map(lambda leaf: leaf[0], messages)
-        messages = unravel_like(example, jnp.where(finite[:, None], vectors, 0.0))
+        knowledge = Knowledge(lambda vectors: aggregate(vectors, everyone, downlink.episodes).vector)
+        messages = self.received(self.attack.applied(messages, roster.byzantine, key, knowledge), round)
+        finite = finite_rows(messages, roster.ids.shape[0])
+        messages = keep_rows(messages, finite)
         present = roster.answers & finite
         tools = Tools(aggregate, fallback, derive(key, "combine"), roster.ids)
         server, verdict = self.strategy.combine(

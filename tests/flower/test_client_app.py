@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from fedrax.arrays import DecodeError
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.flower import client_app
 from fedrax.runtime.flower.door import ask
-from fedrax.runtime.remote.letters import Garbled, Letter
+from fedrax.runtime.remote.letters import Letter
 from fedrax.runtime.remote.post import LocalPost
 from fedrax.runtime.remote.server import RemoteFederation
 
@@ -44,7 +45,7 @@ def test_any_process_may_wake_the_agent(tmp_path, monkeypatch):
 
 def test_a_garbled_answer_is_said_to_be_one(monkeypatch):
     def garbled(socket, letter):
-        raise Garbled("the bytes are no letter")
+        raise DecodeError("the bytes are no letter")
 
     monkeypatch.setattr(client_app, "ask", garbled)
     monkeypatch.setattr(client_app, "Message", lambda content, reply_to: content)

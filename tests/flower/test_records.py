@@ -6,8 +6,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedrax.arrays import DecodeError
 from fedrax.runtime.flower.records import HEADER, KIND, PAYLOAD, from_records, to_records
-from fedrax.runtime.remote.letters import Garbled, Letter
+from fedrax.runtime.remote.letters import Letter
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 FIELDS = st.dictionaries(
@@ -51,5 +52,5 @@ ARRAY = ArrayRecord({PAYLOAD: Array(np.zeros(3, np.uint8))})
     ],
 )
 def test_other_records_are_garbled(records, why):
-    with pytest.raises(Garbled, match=why):
+    with pytest.raises(DecodeError, match=why):
         from_records(RecordDict(records))

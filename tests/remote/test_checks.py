@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fedrax.runtime.remote.arrays import packed
+from fedrax.arrays import packed
 from fedrax.runtime.remote.checks import Rejected, WorkCheck, check_letter
 from fedrax.runtime.remote.letters import REFUSED, WORKED, Letter
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fedrax.runtime.remote.arrays import form, packed, packed_size, unpacked
-from fedrax.runtime.remote.letters import Garbled, Letter, from_bytes, to_bytes
+from fedrax.arrays import DecodeError, form, packed, unpacked
+from fedrax.runtime.remote.letters import Letter, from_bytes, to_bytes
+from fedrax.trees import tree_bytes
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 FIELDS = st.dictionaries(
@@ -27,7 +28,7 @@ def test_a_letter_comes_back(kind, fields, payload):
 def test_bytes_are_a_letter_or_garbled_and_nothing_else(data):
     try:
         letter = from_bytes(data)
-    except Garbled:
+    except DecodeError:
         return
     assert from_bytes(to_bytes(letter)) == letter
 
@@ -47,7 +48,7 @@ def test_bytes_are_a_letter_or_garbled_and_nothing_else(data):
 )
 def test_a_header_that_flower_could_not_carry_is_garbled(header):
     data = json.dumps(header).encode()
-    with pytest.raises(Garbled):
+    with pytest.raises(DecodeError):
         from_bytes(len(data).to_bytes(4, "little") + data)
 
 
@@ -55,7 +56,7 @@ def test_a_header_that_flower_could_not_carry_is_garbled(header):
 def test_arrays_come_back(leaves):
     tree = {"a": leaves[0], "rest": leaves[1:]}
     data = packed(tree)
-    assert len(data) == packed_size(tree)
+    assert len(data) == tree_bytes(tree)
     again = unpacked(tree, data)
     for x, y in zip([again["a"], *again["rest"]], leaves, strict=True):
         np.testing.assert_array_equal(x, y)
@@ -63,7 +64,7 @@ def test_arrays_come_back(leaves):
 
 
 def test_bytes_of_another_length_are_no_tree():
-    with pytest.raises(Garbled, match="7 bytes where 8 are expected"):
+    with pytest.raises(DecodeError, match="7 bytes where 8 are expected"):
         unpacked({"a": np.zeros(2, np.float32)}, bytes(7))
 
 

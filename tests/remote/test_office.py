@@ -2,8 +2,9 @@
 
 import pytest
 
+from fedrax.arrays import DecodeError
 from fedrax.runtime.remote.checks import Rejected, check_letter
-from fedrax.runtime.remote.letters import EVALUATED, JOIN, JOINED, STRANGER, Garbled, Letter
+from fedrax.runtime.remote.letters import EVALUATED, JOIN, JOINED, STRANGER, Letter
 from fedrax.runtime.remote.members import Members
 from fedrax.runtime.remote.office import Office, Question
 from fedrax.runtime.remote.post import Lost
@@ -149,7 +150,7 @@ def test_a_liar_is_excluded_named_and_not_asked_again_in_the_round(office, post)
 
 def test_an_answer_that_is_no_letter_excludes_its_node(office, post):
     post.add(10, "a", agent=0)
-    post.add(11, "b", agent=1, answer=lambda letter: Garbled("a payload of float64"))
+    post.add(11, "b", agent=1, answer=lambda letter: DecodeError("a payload of float64"))
     office.gather(2, 1, 0)
     _, records = office.ask(questions((0, 1)), enough=1, seconds=10)
     assert records[1].outcome == "excluded"
@@ -157,7 +158,7 @@ def test_an_answer_that_is_no_letter_excludes_its_node(office, post):
 
 
 def test_only_liars_end_the_round_without_a_result(office, post):
-    post.add(10, "a", agent=0, answer=lambda letter: Garbled("nonsense"))
+    post.add(10, "a", agent=0, answer=lambda letter: DecodeError("nonsense"))
     office.gather(1, 1, 0)
     results, records = office.ask(questions((0,)), enough=1, seconds=10)
     assert results == {}

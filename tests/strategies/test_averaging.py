@@ -12,10 +12,12 @@ from fedrax.config import resolve
 from fedrax.environments.base import Box, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Clock, Learner, learners
+from fedrax.message import arrived, travelling
 from fedrax.runtime.make import make_simulation
 from fedrax.strategies.base import Tools, strategies
-from fedrax.strategies.fedavg import poor_first
 from fedrax.strategies.moon import Contrast, cosine
+from fedrax.strategies.return_weights import poor_first
+from fedrax.trees import tree_bytes
 
 AGENTS, STEPS = 3, 20
 SPACES = Spaces(Box((2,), (-1.0,) * 2, (1.0,) * 2), Box((1,), (-1.0,), (1.0,)))
@@ -111,7 +113,7 @@ def test_control_variates_are_the_papers_second_option_under_gradient_descent():
     worked, _ = strategy.work(learner, agent, None, Clock(jax.random.key(0), jnp.asarray(0.0)))
     expected = own - server.control + (agent.params - worked.params) / (STEPS * 0.05)
     report = strategy.emit(learner, worked, jax.random.key(0))
-    np.testing.assert_allclose(own + report.control, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(own + report.update["control"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_fedprox_moves_less_and_pulls_towards_what_was_received():
@@ -161,6 +163,7 @@ def test_averaging_some_parts_leaves_the_others_with_their_agents():
             agents = jax.tree.map(lambda x, y, i=index: x.at[i].set(y), agents, learned)
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *messages)
         before = server
+        stacked = arrived(stacked, strategy.period, jnp.asarray(number + 1))
         server, _ = strategy.combine(learner, server, downlink, stacked, jnp.ones(AGENTS), tools())
         jax.tree.map(
             lambda x, y: np.testing.assert_allclose(x, y + 1, rtol=1e-5), server.params.head, before.params.head
@@ -176,10 +179,11 @@ def test_bytes_count_the_actor_only_when_it_travels():
     for every in (1, 4):
         strategy = strategies.build("fedavg", {"actor_every": every})
         kept = dataclasses.replace(agent, private=strategy.private(learner, agent))
-        sizes[every] = strategy.sent(strategy.emit(learner, kept, jax.random.key(0)))
+        message = strategy.emit(learner, kept, jax.random.key(0))
+        sizes[every] = [tree_bytes(travelling(message, strategy.period, turn)) for turn in range(1, 5)]
     actor = sum(x.nbytes for x in jax.tree.leaves(agent.params.actor))
-    assert sizes[1] == sum(x.nbytes for x in jax.tree.leaves(agent.params))
-    assert sizes[1] - sizes[4] == actor * 3 / 4
+    whole = sum(x.nbytes for x in jax.tree.leaves(agent.params))
+    assert sizes == {1: [whole] * 4, 4: [whole - actor] * 3 + [whole]}
 
 
 def test_the_contrast_is_the_papers():
@@ -210,7 +214,7 @@ def test_moon_remembers_the_model_before_the_broadcast():
     own = jax.tree.map(lambda x: x[2], agents)
     agent = strategy.absorb(own, strategy.broadcast(server, jax.random.key(0)), jnp.asarray(2))
     jax.tree.map(np.testing.assert_array_equal, agent.private.previous, own.params)
-    jax.tree.map(np.testing.assert_array_equal, agent.private.params, server.params)
+    jax.tree.map(np.testing.assert_array_equal, agent.private.received, server.params)
 
 
 def test_the_worst_count_most_whatever_the_returns_zero_is():

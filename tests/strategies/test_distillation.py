@@ -15,6 +15,7 @@ from fedrax.learners.replay import Transitions
 from fedrax.learners.td3 import as_batch
 from fedrax.strategies.base import Tools, strategies
 from fedrax.strategies.distillation import FromTeacher, Moments, Samples, drawn, moments, pseudo
+from fedrax.trees import tree_bytes
 
 AGENTS = 3
 SPACES = Spaces(Box((2,), (-1.0,) * 2, (1.0,) * 2), Box((1,), (-1.0,), (1.0,)))
@@ -178,9 +179,9 @@ def test_what_the_rule_rejects_is_not_distilled():
     strategy = strategies.build("distillation", {"version": "gaussian", "actor_every": 1})
     server, downlink, agents = started(strategy)
     messages = emitted(strategy, agents)
-    change = jax.tree.map(lambda x: x.at[2].add(100.0), messages.change)
-    values = tuple(x.at[2].set(1e4) for x in messages.data.values)
-    poisoned = dataclasses.replace(messages, change=change, data=messages.data._replace(values=values))
+    change = jax.tree.map(lambda x: x.at[2].add(100.0), messages.update)
+    values = tuple(x.at[2].set(1e4) for x in messages.individual.values)
+    poisoned = dataclasses.replace(messages, update=change, individual=messages.individual._replace(values=values))
     after, verdict = strategy.combine(LEARNER, server, downlink, poisoned, jnp.ones(AGENTS), tools("krum"))
     assert not verdict.accepted[2]
     assert all(float(jnp.abs(x).max()) < 5 for x in jax.tree.leaves(after.teacher))
@@ -226,7 +227,7 @@ def test_statistics_are_fewer_bytes_and_no_sample():
         strategy = strategies.build("distillation", {"version": version, "rank": 4})
         _, _, agents = started(strategy)
         message = jax.tree.map(lambda x: x[0], emitted(strategy, agents))
-        sizes[version] = strategy.sent(message)
+        sizes[version] = tree_bytes(message)
     samples = 4 * 2 * 32 * (16 + 1)
     statistics = 4 * 2 * (16 + 4 * 16 + 1)
     assert sizes["representations"] == sizes["gaussian"]

@@ -16,11 +16,12 @@ from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Clock, learners
 from fedrax.learners.distributions import Categorical, Gaussian, kl_divergence
 from fedrax.learners.ppo import Notes
+from fedrax.message import Message
 from fedrax.runtime.make import make_simulation
 from fedrax.strategies.base import Tools, strategies
-from fedrax.strategies.neighbours import Message
 from fedrax.strategies.pooling import closeness, divergence, pooled
-from fedrax.trees import ravel_rows
+from fedrax.strategies.return_weights import Returns
+from fedrax.trees import ravel_rows, tree_bytes
 
 SPACES = Spaces(Box((2,), (-np.inf,) * 2, (np.inf,) * 2), Discrete(3))
 LEARNER = learners.build("ppo", {"num_steps": 8, "hidden": (8,), "num_minibatches": 1, "update_epochs": 1})
@@ -182,7 +183,7 @@ def test_a_listener_hears_its_neighbours_and_no_one_else(tmp_path):
 def test_what_is_not_sent_leaves_the_neighbours_with_the_last_copy():
     strategy, agents, server = make()
     change = jax.tree.map(jnp.ones_like, agents.params)
-    messages = Message(row(change, jnp.array([0, 2])), jnp.array([4.0, 0.0]), jnp.array([2.0, 0.0]))
+    messages = Message((), Returns(jnp.array([4.0, 0.0]), jnp.array([2, 0])), row(change, jnp.array([0, 2])))
     mail = strategy.broadcast(server, jax.random.key(0))
     after, verdict = strategy.combine(LEARNER, server, mail, messages, jnp.array([1.0, 0.0]), tools([0, 2]))
     np.testing.assert_allclose(flat(row(after.policies, 0)), flat(row(server.policies, 0)) + 1, rtol=1e-6)
@@ -200,8 +201,8 @@ def test_a_message_is_the_change_since_the_neighbours_copy_and_the_mean_return()
     worked, _ = strategy.work(LEARNER, agent, steps_of(agent), clock)
     worked, _ = strategy.work(LEARNER, worked, steps_of(agent, seed=1), clock)
     message = strategy.emit(LEARNER, worked, jax.random.key(0))
-    np.testing.assert_allclose(flat(message.change), flat(worked.params) - flat(row(server.policies, 1)), atol=1e-6)
-    assert (float(message.return_sum), float(message.episodes)) == (5.0, 2.0)
+    np.testing.assert_allclose(flat(message.individual), flat(worked.params) - flat(row(server.policies, 1)), atol=1e-6)
+    assert (float(message.statistics.total), int(message.statistics.count)) == (5.0, 2)
 
 
 def test_old_neighbours_are_no_longer_listened_to():
@@ -225,7 +226,7 @@ def test_returns_of_any_sign_weigh_neighbours(returns):
 def test_gossip_moves_everyone_to_the_weighted_mean():
     strategy, agents, server = make("gossip")
     nothing = jax.tree.map(jnp.zeros_like, agents.params)
-    messages = Message(nothing, jnp.zeros(3), jnp.zeros(3))
+    messages = Message((), Returns(jnp.zeros(3), jnp.zeros(3, int)), nothing)
     mail = strategy.broadcast(server, jax.random.key(0))
     after, _ = strategy.combine(LEARNER, server, mail, messages, jnp.ones(3), tools([0, 1, 2]))
     mail = strategy.broadcast(after, jax.random.key(0))
@@ -238,7 +239,7 @@ def test_gossip_moves_everyone_to_the_weighted_mean():
 
 def test_gossip_averages_only_the_parts_it_is_told_and_resets_moments_on_request():
     strategy, agents, server = make("gossip", average=("actor",), moments="reset")
-    messages = Message(jax.tree.map(jnp.zeros_like, agents.params), jnp.zeros(3), jnp.zeros(3))
+    messages = Message((), Returns(jnp.zeros(3), jnp.zeros(3, int)), jax.tree.map(jnp.zeros_like, agents.params))
     mail = strategy.broadcast(server, jax.random.key(0))
     after, _ = strategy.combine(LEARNER, server, mail, messages, jnp.array([1.0, 1.0, 0.0]), tools([0, 1, 2]))
     mail = strategy.broadcast(after, jax.random.key(0))
@@ -252,14 +253,16 @@ def test_gossip_averages_only_the_parts_it_is_told_and_resets_moments_on_request
     assert flat(silent.optimizer).all()
 
 
-def test_only_neighbours_networks_are_counted_as_received(tmp_path):
+def test_only_neighbours_networks_and_its_own_are_received(tmp_path):
     file = tmp_path / "graph.toml"
     file.write_text("[[edge]]\nfrom = 1\nto = 0\nmutual = true\n")
     size = 4 * flat(row(make()[1].params, 0)).size
     for spec, neighbours in (("complete", 2), ("none", 0), (str(file), 2 / 3)):
         strategy, _, server = make(topology=spec)
-        received = strategy.received(strategy.broadcast(server, jax.random.key(0)))
-        assert neighbours * size <= received <= neighbours * size + 16
+        mail = strategy.broadcast(server, jax.random.key(0))
+        received = np.mean([tree_bytes(strategy.outgoing(mail, index)) for index in range(3)])
+        # Beside the neighbours' networks its own, as they have them, three weights and a count.
+        np.testing.assert_allclose(received, (neighbours + 1) * size + 16)
 
 
 def test_a_strategy_that_does_not_communicate_is_refused():

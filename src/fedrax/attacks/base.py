@@ -1,7 +1,7 @@
 """What a Byzantine agent may do: to its own environment, to its message, or by staying silent.
 
-An attack has three hooks. ``act`` and ``poison`` are on the environment side and speak of one agent; ``corrupt`` is
-on the message side and sees every message, because attackers may collude and may know the aggregation rule.
+``act`` and ``poison`` are on the environment side and speak of one agent; ``corrupt`` and ``falsify`` are on the
+message side and see every message, because attackers may collude and may know the aggregation rule.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Spaces
+from fedrax.message import Message, attackable
 from fedrax.registry import Registry, option
+from fedrax.seeds import derive
 
 
 class Knowledge(NamedTuple):
@@ -72,7 +74,28 @@ class Attack(eqx.Module):
     def corrupt(
         self, messages: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge
     ) -> PyTree:
-        """The messages as sent: leaves ``[n, ...]``; rows of honest agents must come back unchanged."""
+        """The messages as sent: leaves ``[n, ...]``; rows of honest agents must come back unchanged.
+
+        ``messages`` are the arrays of real numbers in the messages' updates and individual parts, at least one.
+        """
+        return messages
+
+    def falsify(self, statistics: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray) -> PyTree:
+        """The statistics as sent: leaves ``[n, ...]``; rows of honest agents must come back unchanged."""
+        return statistics
+
+    def applied(
+        self, messages: Message, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge
+    ) -> Message:
+        """The messages as sent, by :meth:`corrupt` and :meth:`falsify`; ``key`` is the round's."""
+        if type(self).corrupt is not Attack.corrupt:
+            real, others = attackable(messages)
+            if jax.tree.leaves(real):
+                real = self.corrupt(real, byzantine, derive(key, "corrupt"), knowledge)
+            messages = eqx.combine(real, others)
+        if type(self).falsify is not Attack.falsify:
+            false = self.falsify(messages.statistics, byzantine, derive(key, "falsify"))
+            messages = Message(messages.update, false, messages.individual)
         return messages
 
     def answers(self, byzantine: Bool[Array, " n"], key: PRNGKeyArray) -> Bool[Array, " n"]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Iterator, Set
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,9 +19,12 @@ from fedrax.environments.faults import NOTHING, first_fault
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Federation, State, Tally
+from fedrax.message import travelling
 from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.memory import replay_memory
 from fedrax.runtime.pairs import Evaluation, Pairs, choose_pairs, full_pairs, scores
+from fedrax.strategies.base import Strategy
+from fedrax.trees import tree_bytes
 
 
 class Simulation(abc.ABC):
@@ -233,11 +238,22 @@ class Simulation(abc.ABC):
         )
         return min(1.0, max(used / limit for used, limit in pairs if limit is not None))
 
-    def message_bytes(self) -> tuple[int, int]:
-        """Bytes of one agent's message up and of what one agent receives of a broadcast."""
-        strategy = self.federation.strategy
+    def message_bytes(self, round: int) -> tuple[int, float]:
+        """Bytes of an agent's message in a round, and of what an agent receives at its start, the mean over agents."""
+        period = self.federation.strategy.period
+        message, downlinks = self._shapes
+        sent = tree_bytes(travelling(message, period, round + 1))
+        received = [tree_bytes(travelling(downlink, period, round)) for downlink in downlinks]
+        return sent, sum(received) / len(received)
+
+    @functools.cached_property
+    def _shapes(self) -> tuple[PyTree, list[PyTree]]:
+        """An agent's message, and what each agent receives (one for all where it is the same), as bare shapes."""
         message, downlink = self.federation.shapes()
-        return round(strategy.sent(message)), round(strategy.received(downlink))
+        strategy, agents = self.federation.strategy, self.federation.agents
+        if type(strategy).outgoing is Strategy.outgoing:
+            return message, [downlink]
+        return message, [jax.eval_shape(partial(strategy.outgoing, index=k), downlink) for k in range(agents)]
 
 
 def agent_report(experience: Experience, learning: dict[str, Array]) -> dict[str, Any]:

@@ -35,7 +35,11 @@ class Counters:
     server_steps: int = 0
     gradient_steps: int = 0
     messages_up: int = 0
-    messages_down: int = 0
+    """Usable messages."""
+    bytes_up: int = 0
+    """Of all agents' usable messages."""
+    bytes_down: float = 0.0
+    """Of everything that agents received."""
     seconds: float = 0.0
     final_return: float = math.nan
     best_return: float = math.nan
@@ -47,9 +51,17 @@ class Counters:
     """The last rounds, in a row, of which no message was usable and some collection or message was not finite."""
 
     @classmethod
-    def restored(cls, saved: Mapping[str, Any]) -> Counters:
-        """The totals of a checkpoint's meta; earlier versions wrote NaN as ``null``."""
+    def restored(cls, saved: Mapping[str, Any], message_bytes: tuple[float, float] = (0, 0)) -> Counters:
+        """The totals of a checkpoint's meta.
+
+        Earlier versions wrote NaN as ``null``, and counted messages instead of bytes: ``message_bytes`` are those of
+        one message, up and down.
+        """
         known: dict[str, Any] = {name: math.nan if value is None else value for name, value in saved.items()}
+        messages_down = known.pop("messages_down", 0)
+        if "bytes_up" not in known:
+            up, down = message_bytes
+            known |= {"bytes_up": round(known.get("messages_up", 0) * up), "bytes_down": messages_down * down}
         return cls(**known)
 
     def row(
@@ -59,24 +71,27 @@ class Counters:
         *,
         agents: int,
         participants: int,
-        message_bytes: tuple[int, int],
+        message_bytes: tuple[int, float],
         episodic: bool,
         updates: int,
     ) -> dict[str, Any]:
         """Adds one round's metrics and returns its row for the log.
 
         The metrics are scalars, ``excluded`` ``bool[agents]``, and the faults ``dropped`` ``int32[agents, 4]`` and
-        ``server_dropped`` ``int32[4]``; ``episodic`` and ``updates`` as in :func:`fedrax.environments.faults.recorded`.
+        ``server_dropped`` ``int32[4]``; ``message_bytes`` are those of one message and of what one agent receives;
+        ``episodic`` and ``updates`` as in :func:`fedrax.environments.faults.recorded`.
         """
         for name in SUMMED:
             setattr(self, name, getattr(self, name) + int(metrics[name]))
+        up, down = message_bytes
         self.messages_up += int(metrics["present"])
-        self.messages_down += participants
+        self.bytes_up += int(metrics["present"]) * up
+        self.bytes_down += participants * down
         self.seconds += float(metrics["seconds"])
         row: dict[str, Any] = {"seed": seed, "round": self.rounds}
         self.rounds += 1
         row |= self.note(metrics)
-        row |= {"train_return": float(metrics["train_return"]), **self.totals(agents, message_bytes)}
+        row |= {"train_return": float(metrics["train_return"]), **self.totals(agents)}
         row["seconds"] = self.seconds
         known = {*row, *SUMMED, *EVALUATED, "active", "excluded", "dropped", "server_dropped"}
         row |= {name: _number(value) for name, value in metrics.items() if name not in known}
@@ -113,15 +128,14 @@ class Counters:
             self.best_return = evaluated
         return {name: _number(metrics[name]) for name in EVALUATED if name in metrics}
 
-    def totals(self, agents: int, message_bytes: tuple[int, int]) -> dict[str, int]:
+    def totals(self, agents: int) -> dict[str, int]:
         """Every cost so far; bytes are per agent."""
-        up, down = message_bytes
         return {
             **{name: getattr(self, name) for name in SUMMED},
             "total_trajectories": self.agent_trajectories + self.server_trajectories,
             "total_steps": self.agent_steps + self.server_steps,
-            "bytes_up": round(self.messages_up * up / agents),
-            "bytes_down": round(self.messages_down * down / agents),
+            "bytes_up": round(self.bytes_up / agents),
+            "bytes_down": round(self.bytes_down / agents),
         }
 
 

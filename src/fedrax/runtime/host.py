@@ -214,7 +214,9 @@ class HostSimulation(Simulation):
         messages = programs.messages(groups, roster, key, dropped)
         roster = heard(roster, report)
         reference = self._reference(site, state.server, downlink, derive(key, "reference"))
-        server, exchange = programs.exchange(state.server, downlink, roster, messages, key, reference)
+        server, exchange = programs.exchange(
+            state.server, downlink, roster, messages, key, state.tally.rounds, reference
+        )
         agents = joined([group.agents for group in groups])
         if dropped.any():
             before = jax.tree.map(lambda x: x[roster.ids], state.agents)

@@ -175,7 +175,7 @@ class NativeSimulation(Simulation):
         # A seed that an earlier budget ended in another round waits for its own, or has done this one.
         active = self.active(state.tally) & (state.tally.rounds == index)
 
-        downlink = strategy.broadcast(state.server, derive(key, "broadcast"))
+        downlink = federation.broadcast(state.server, key, state.tally.rounds)
         roster = federation.roster(key)
         agents, fronts, messages, report = map_in_batches(
             partial(self._agent_round, downlink=downlink, key=key, tally=state.tally),
@@ -192,7 +192,9 @@ class NativeSimulation(Simulation):
         fronts = put_rows(federation, state.environments, roster.ids, fronts)
         roster = heard(roster, report)
         reference = self._reference(state.server, downlink, derive(key, "reference"))
-        server, exchange = federation.exchange(state.server, downlink, roster, messages, key, reference)
+        server, exchange = federation.exchange(
+            state.server, downlink, roster, messages, key, state.tally.rounds, reference
+        )
         server, own = self._refine(server, derive(key, "server"))
         server, work = strategy.finish(server, derive(key, "finish"))
         output = federation.output(server, agents)

@@ -162,10 +162,11 @@ class Programs:
         roster: Roster,
         messages: PyTree,
         key: PRNGKeyArray,
+        round: Array,
         reference: Episodes | None = None,
     ) -> tuple[PyTree, Exchange]:
         """What the server makes of the messages."""
-        return self._exchange_messages(server, downlink, roster, messages, key, reference)
+        return self._exchange_messages(server, downlink, roster, messages, key, round, reference)
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, copies, *o], step) -> action[1, copies, *a]`` of the server."""
@@ -185,7 +186,7 @@ class Programs:
         return lambda observation, step: np.asarray(self._act_evaluated(vectors, observation, key_data, np.int32(step)))
 
     def _open(self, state: State, key: PRNGKeyArray) -> Opened:
-        downlink = self.federation.strategy.broadcast(state.server, derive(key, "broadcast"))
+        downlink = self.federation.broadcast(state.server, key, state.tally.rounds)
         roster = self.federation.roster(key)
         return Opened(downlink, roster, jax.tree.map(lambda x: x[roster.ids], state.agents))
 
@@ -275,9 +276,10 @@ class Programs:
         roster: Roster,
         messages: PyTree,
         key: PRNGKeyArray,
+        round: Array,
         reference: Episodes | None,
     ) -> tuple[PyTree, Exchange]:
-        return self.federation.exchange(server, downlink, roster, messages, key, reference)
+        return self.federation.exchange(server, downlink, roster, messages, key, round, reference)
 
     def _close(
         self,

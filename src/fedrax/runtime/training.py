@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fedrax.config import Config
 from fedrax.environments.crash import EnvironmentCrash
 from fedrax.errors import FedraxError
 from fedrax.evaluation.films import film
-from fedrax.federation import Federation, State
+from fedrax.federation import State
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.files import append_traceback
 from fedrax.records.manifest import finish_manifest, write_manifest
@@ -65,7 +66,6 @@ def _train_run(config: Config, simulation: Simulation, directory: RunDirectory, 
             draws=all_draws(config),
             divergence=divergence(config),
         )
-    message_bytes = simulation.message_bytes()
     missing = missing_rounds(directory, _rounds_done(config, counters))
     if missing:
         logger.warning("%s lacks %s; the run goes on without", directory.metrics_jsonl, ", ".join(missing))
@@ -75,7 +75,7 @@ def _train_run(config: Config, simulation: Simulation, directory: RunDirectory, 
         stopped = _train(config, simulation, directory, state, counters, meta, progress=progress)
     # A finished run may have been killed before its summary.
     if meta["finished"] and not directory.summary.exists():
-        summary = _summary(config, counters, message_bytes, meta["seconds_compile"])
+        summary = _summary(config, counters, meta["seconds_compile"])
         write_summary(directory, summary | ({"missing_metrics": missing} if missing else {}))
         finish_manifest(directory)
     if stopped is not None:
@@ -95,6 +95,7 @@ def _where_it_stands(
     """
     fresh = simulation.init()
     of_this_run = accepting(config)
+    counted = partial(Counters.restored, message_bytes=simulation.message_bytes(0))
     passed: list[int] = []
 
     def accept(path: Path, meta: dict[str, Any]) -> bool:
@@ -104,8 +105,8 @@ def _where_it_stands(
         state, meta = restored
         active = np.asarray(jax.vmap(simulation.active)(state.tally))
         if meta["finished"] and not active.any():
-            return state, [Counters.restored(saved) for saved in meta.get("final_counters", meta["counters"])], meta
-        counters = [Counters.restored(saved) for saved in meta["counters"]]
+            return state, [counted(saved) for saved in meta.get("final_counters", meta["counters"])], meta
+        counters = [counted(saved) for saved in meta["counters"]]
         rounds = {counter.rounds for counter, more in zip(counters, active, strict=True) if more}
         if simulation.starts_at(rounds):
             meta.pop("final_counters", None)
@@ -141,8 +142,6 @@ def _train(
     first, tables = int(meta["round"]), table(config)
     compiled = compile_seconds() - meta["seconds_compile"]
     simulation.compile(state)
-    federation = simulation.federation
-    message_bytes = simulation.message_bytes()
     with (
         MetricsWriter(directory, resume_round=_rounds_done(config, counters)) as writer,
         Progress(*_goal(config), enabled=progress) as display,
@@ -159,7 +158,7 @@ def _train(
         while not finished and stopped is None:
             for latest, block in simulation.advance(state, first):
                 state = latest
-                rows = _rows(config, counters, block, federation, message_bytes)
+                rows = _rows(config, counters, block, simulation)
                 lost.see(rows)
                 writer.write(rows)
                 _show(simulation, display, counters, rows)
@@ -217,11 +216,10 @@ def _rows(
     config: Config,
     counters: list[Counters],
     block: dict[str, np.ndarray],
-    federation: Federation,
-    message_bytes: tuple[int, int],
+    simulation: Simulation,
 ) -> list[dict[str, Any]]:
     """The log's rows of a block of metrics ``[seeds, rounds, ...]``, round by round; adds to the counters."""
-    rows = []
+    rows, federation = [], simulation.federation
     for index in range(block["active"].shape[1]):
         for position, (seed, counter) in enumerate(zip(config.all_seeds, counters, strict=True)):
             if block["active"][position, index]:
@@ -231,7 +229,7 @@ def _rows(
                     metrics,
                     agents=federation.agents,
                     participants=federation.participants,
-                    message_bytes=message_bytes,
+                    message_bytes=simulation.message_bytes(counter.rounds),
                     episodic=federation.learner.steps is None,
                     updates=federation.local_updates,
                 )
@@ -278,7 +276,6 @@ def _final_evaluation(config: Config, simulation: Simulation, state: State, coun
 def _summary(
     config: Config,
     counters: list[Counters],
-    message_bytes: tuple[int, int],
     seconds_compile: float,
 ) -> dict[str, Any]:
     """The run's totals: scalars with one seed, lists with several."""
@@ -289,7 +286,7 @@ def _summary(
             **({} if math.isnan(counter.final_worst) else {"final_return_worst": counter.final_worst}),
             "rounds": counter.rounds,
             "dropped_collections": counter.dropped_collections,
-            **counter.totals(config.federation.agents, message_bytes),
+            **counter.totals(config.federation.agents),
         }
         for counter in counters
     ]

@@ -18,8 +18,8 @@ from fedrax.aggregators.base import Aggregate, ServerGradient
 from fedrax.environments.base import Episodes, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Clock, Learner, Objective
+from fedrax.message import Message
 from fedrax.registry import Registry
-from fedrax.trees import tree_bytes
 
 
 class Needs(NamedTuple):
@@ -137,7 +137,7 @@ class Strategy(eqx.Module):
         learner: Learner,
         server: PyTree,
         downlink: Any,
-        messages: PyTree,
+        messages: Message,
         weights: Float[Array, " n"],
         tools: Tools,
     ) -> tuple[PyTree, Aggregate]:
@@ -206,12 +206,16 @@ class Strategy(eqx.Module):
         return learner.learn(agent, experience, self.objective(learner, agent), clock)
 
     @abc.abstractmethod
-    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> PyTree:
-        """The message: a pytree of arrays. Byte accounting, attacks and robust rules read nothing else.
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
+        """The message. Byte accounting, attacks and robust rules read nothing else."""
 
-        What a server averages must be an *update* (a gradient, or weights minus those received), so that an attack,
-        a norm or a distance means the same for every strategy.
+    def period(self, path: tuple[str, ...]) -> int:
+        """Of the array at a path of a message or a broadcast: the rounds from one time that it travels to the next.
+
+        In between, whoever receives it reads zeros. A message's array travels in the rounds before those in which the
+        broadcast's of the same period does.
         """
+        return 1
 
     def local_gradient_steps(self, learner: Learner) -> int:
         """Optimiser steps of an agent in one local update."""
@@ -220,14 +224,6 @@ class Strategy(eqx.Module):
     def round_gradient_steps(self, learner: Learner) -> int:
         """Optimiser steps of an agent once a round, beside those of its local updates."""
         return 0
-
-    def sent(self, message: Any) -> float:
-        """Bytes of one agent's message (mean over rounds); ``message`` may hold bare shapes."""
-        return tree_bytes(message)
-
-    def received(self, downlink: Any) -> float:
-        """Bytes one agent receives of a broadcast (mean over agents); ``downlink`` may hold bare shapes."""
-        return tree_bytes(downlink)
 
 
 class ServerWork(NamedTuple):

@@ -21,12 +21,14 @@ from fedrax.environments.base import Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Learner, Objective
 from fedrax.learners.networks import gram_schmidt
-from fedrax.learners.td3 import TD3, Memory, Training
+from fedrax.learners.td3 import Memory, Training
 from fedrax.learners.twin_critic import MLP, TwinCritic
+from fedrax.message import Message
 from fedrax.registry import option
 from fedrax.strategies.base import Needs, ServerWork, Tools, select, strategies
-from fedrax.strategies.fedavg import FedAvg, Global, Received, Report, Server
-from fedrax.trees import tree_bytes
+from fedrax.strategies.fedavg import FedAvg
+from fedrax.strategies.return_weights import Returns
+from fedrax.strategies.sharing import Broadcast
 
 Heads = tuple[MLP, MLP]
 
@@ -48,29 +50,34 @@ class Moments(NamedTuple):
     """Standard deviation in every other direction."""
 
 
-class DistilledServer(Server):
-    """With the teacher, and the optimiser that distils it."""
+class DistilledServer(eqx.Module):
+    """As :class:`~fedrax.strategies.sharing.Server`, with the teacher and the optimiser that distils it."""
 
+    params: PyTree
+    round: Int[Array, ""]
+    returns: Float[Array, " agents"]
     teacher: Heads
     optimizer: PyTree
 
 
-class DistilledGlobal(Global):
-    """With the distilled heads."""
+class DistilledBroadcast(eqx.Module):
+    """The averaged parts, and the distilled heads; () where agents do not distil."""
 
-    teacher: Heads
+    networks: Broadcast
+    teacher: Heads | tuple[()]
+
+    @property
+    def episodes(self) -> int:
+        """As in :class:`~fedrax.strategies.base.Downlink`."""
+        return self.networks.episodes
 
 
-class Taught(Received):
-    """With the distilled heads."""
+class Taught(eqx.Module):
+    """As :class:`~fedrax.strategies.sharing.Kept`, with the distilled heads; () where agents do not distil."""
 
-    teacher: Heads
-
-
-class DistilledReport(Report):
-    """With what the server distils from: :class:`Samples` or :class:`Moments`."""
-
-    data: Samples | Moments
+    received: PyTree
+    returns: Returns
+    teacher: Heads | tuple[()]
 
 
 @strategies.register("distillation")
@@ -101,10 +108,9 @@ class Distillation(FedAvg):
     )
     rank: int = option(16, "rank of the covariance that is sent (statistics)", minimum=1)
 
-    def check(self, learner: Learner) -> None:
+    def check(self, learner: Any) -> None:
         """Raises :class:`FedraxError` where the heads are not averaged, or the rank exceeds what a minibatch has."""
         super().check(learner)
-        assert isinstance(learner, TD3)
         if "head" not in self.average or "features" in self.average:
             raise FedraxError(
                 f"strategy.average = {list(self.average)} is not allowed with distillation: "
@@ -125,24 +131,20 @@ class Distillation(FedAvg):
 
     # One agent's verbs.
 
-    def private(self, learner: Learner, agent: Agent) -> Taught:
+    def private(self, learner: Learner, agent: Agent) -> Taught:  # type: ignore[override]
         """The common start."""
         kept = super().private(learner, agent)
-        return Taught(kept.params, kept.return_sum, kept.episodes, agent.params.head)
+        return Taught(kept.received, kept.returns, agent.params.head if self.agents_distil else ())
 
-    def absorb(self, agent: Agent, downlink: Global, index: Int[Array, ""]) -> Agent:
+    def absorb(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> Agent:
         """The averaged parts, and the teacher."""
-        assert isinstance(downlink, DistilledGlobal)
-        after = super().absorb(agent, downlink, index)
-        kept = after.private
-        private = Taught(kept.params, kept.return_sum, kept.episodes, downlink.teacher)
-        return dataclasses.replace(after, private=private)
+        after = super().absorb(agent, downlink.networks, index)
+        return dataclasses.replace(after, private=dataclasses.replace(after.private, teacher=downlink.teacher))
 
-    def begin(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Agent:
+    def begin(self, learner: Any, agent: Agent, key: PRNGKeyArray) -> Agent:
         """The agent's critics learn from the teacher over their own representation, and from rewards a little."""
         if not self.agents_distil:
             return agent
-        assert isinstance(learner, TD3)
         replay = agent.memory.replay
         sample_key, noise_key = jax.random.split(key)
         batches = replay.sample(sample_key, (self.local_steps, learner.batch_size))
@@ -164,10 +166,9 @@ class Distillation(FedAvg):
         after = jax.lax.cond(replay.size >= learner.learning_starts, distilled, lambda: before)
         return Agent(after.params, after.optimizer, Memory(replay, after.target), agent.private)
 
-    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> DistilledReport:
-        """How the averaged parts changed, and what the server shall distil from."""
-        assert isinstance(learner, TD3)
-        report = super().emit(learner, agent, key)
+    def emit(self, learner: Any, agent: Agent, key: PRNGKeyArray) -> Message:
+        """How the averaged parts changed, and what the server distils from: :class:`Samples` or :class:`Moments`."""
+        message = super().emit(learner, agent, key)
         sample_key, draw_key = jax.random.split(key)
         batch = agent.memory.replay.sample(sample_key, (learner.batch_size,))
         features = agent.params.represent(batch.observation, batch.action)
@@ -182,17 +183,7 @@ class Distillation(FedAvg):
                 first, second = (pseudo(part, k) for part, k in zip(features, keys, strict=True))
                 features = (first, second)
             data = Samples(features, agent.params.judge(*features))
-        return DistilledReport(report.change, report.return_sum, report.episodes, data)
-
-    def sent(self, message: Report) -> float:
-        """The changes, and the representations."""
-        assert isinstance(message, DistilledReport)
-        return super().sent(message) + tree_bytes(message.data)
-
-    def received(self, downlink: Global) -> float:
-        """The averaged parts, and the teacher where it is another network than these hold."""
-        assert isinstance(downlink, DistilledGlobal)
-        return super().received(downlink) + (tree_bytes(downlink.teacher) if self.agents_distil else 0)
+        return Message(message.update, message.statistics, data)
 
     def round_gradient_steps(self, learner: Learner) -> int:
         """The second distillation's."""
@@ -200,37 +191,25 @@ class Distillation(FedAvg):
 
     # The server's.
 
-    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> DistilledServer:
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> DistilledServer:  # type: ignore[override]
         """The networks that all agents start from."""
-        server = super().init(learner, spaces, agents, key)
-        head = server.params.head
-        return DistilledServer(server.params, server.round, server.returns, head, self.transformation().init(head))
+        start = super().init(learner, spaces, agents, key)
+        head = start.params.head
+        return DistilledServer(start.params, start.round, start.returns, head, self.transformation().init(head))
 
-    def broadcast(self, server: Server, key: PRNGKeyArray) -> DistilledGlobal:
-        """The averaged parts and the teacher."""
-        assert isinstance(server, DistilledServer)
-        sent = super().broadcast(server, key)
-        return DistilledGlobal(sent.params, sent.episodes, sent.actor_due, server.teacher)
+    def broadcast(self, server: Any, key: PRNGKeyArray) -> DistilledBroadcast:  # type: ignore[override]
+        """The averaged parts, and the teacher where agents distil."""
+        return DistilledBroadcast(super().broadcast(server, key), server.teacher if self.agents_distil else ())
 
     def combine(
-        self,
-        learner: Learner,
-        server: Server,
-        downlink: Global,
-        messages: Report,
-        weights: Float[Array, " n"],
-        tools: Tools,
+        self, learner: Any, server: Any, downlink: Any, messages: Message, weights: Array, tools: Tools
     ) -> tuple[DistilledServer, Aggregate]:
         """Averages, then distils from the agents whose messages the rule accepted."""
-        assert isinstance(learner, TD3)
-        assert isinstance(server, DistilledServer)
-        assert isinstance(downlink, DistilledGlobal)
-        assert isinstance(messages, DistilledReport)
         after, verdict = super().combine(learner, server, downlink, messages, weights, tools)
         draw_key, order_key = jax.random.split(tools.key)
-        data = messages.data
+        data = messages.individual
         if isinstance(data, Moments):
-            heads = jax.tree.map(jnp.add, downlink.params["head"], messages.change["head"])
+            heads = jax.tree.map(jnp.add, downlink.networks.params["head"], messages.update["head"])
             keys = jax.random.split(draw_key, weights.shape[0])
             data = jax.vmap(lambda one, head, key: drawn(one, head, learner.batch_size, key))(data, heads, keys)
         averaged = after.params.head
@@ -238,7 +217,7 @@ class Distillation(FedAvg):
         head = select(verdict.valid, head, averaged)
         optimizer = select(verdict.valid, optimizer, server.optimizer)
         params = after.params if self.agents_distil else dataclasses.replace(after.params, head=head)
-        return DistilledServer(params, after.round, after.returns, head, optimizer), verdict
+        return dataclasses.replace(after, params=params, teacher=head, optimizer=optimizer), verdict
 
     def distilled(
         self, head: Heads, optimizer: PyTree, data: Samples, accepted: Array, key: PRNGKeyArray

@@ -11,6 +11,7 @@ from fedrax.learners.base import Agent, Batch, Learner, Objective
 from fedrax.registry import option
 from fedrax.strategies.base import strategies
 from fedrax.strategies.fedavg import FedAvg
+from fedrax.strategies.sharing import take_shared
 
 
 @strategies.register("fedprox")
@@ -24,7 +25,7 @@ class FedProx(FedAvg):
 
     def objective(self, learner: Learner, agent: Agent) -> Objective:
         """The distance from what was received."""
-        return Proximal(self, agent.private.params)
+        return Proximal(self, agent.private.received)
 
 
 class Proximal(Objective):
@@ -35,7 +36,9 @@ class Proximal(Objective):
 
     def penalty(self, params: PyTree, batch: Batch) -> Float[Array, ""]:
         """``mu/2 ||w - w_received||^2``."""
-        return 0.5 * self.strategy.proximal * squared_distance(self.strategy.shared(params), self.received)
+        return (
+            0.5 * self.strategy.proximal * squared_distance(take_shared(params, self.strategy.average), self.received)
+        )
 
 
 def squared_distance(x: PyTree, y: PyTree) -> Float[Array, ""]:

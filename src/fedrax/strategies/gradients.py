@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Episodes, Spaces
 from fedrax.learners.base import Agent, Clock, EpisodeLearner, Learner
+from fedrax.message import Message
 from fedrax.registry import option
 from fedrax.strategies.base import Downlink, Needs, ServerWork, Strategy, Tools, select, strategies
 from fedrax.trees import ravel_rows, unravel_like
@@ -45,9 +46,9 @@ class GradientStrategy(Strategy):
         gradient = learner.gradient(agent.params, experience)
         return Agent(agent.params, agent.optimizer, agent.memory, gradient), {}
 
-    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> PyTree:
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """The gradient."""
-        return agent.private
+        return Message(agent.private)
 
     def local_gradient_steps(self, learner: Learner) -> int:
         """None: only the server steps."""
@@ -84,12 +85,12 @@ class FederatedGradient(GradientStrategy):
         learner: Learner,
         server: Server,
         downlink: Downlink,
-        messages: PyTree,
+        messages: Message,
         weights: Float[Array, " n"],
         tools: Tools,
     ) -> tuple[Server, Aggregate]:
         """One optimiser step along the aggregate; none when the rule accepts nobody."""
-        verdict = tools.aggregate(ravel_rows(messages), weights, downlink.episodes)
+        verdict = tools.aggregate(ravel_rows(messages.update), weights, downlink.episodes)
         gradient = unravel_like(server.params, verdict.vector)
         stepped = Server(*learner.apply(server.params, server.optimizer, gradient))
         return select(verdict.valid, stepped, server), verdict

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Spaces
 from fedrax.learners.base import Agent, Learner
+from fedrax.message import Message
 from fedrax.registry import option
-from fedrax.strategies.base import Downlink, Strategy, Tools, strategies
+from fedrax.strategies.base import Strategy, Tools, strategies
+
+
+class Nothing(eqx.Module):
+    """A broadcast without an array: agents know how many trajectories to collect."""
+
+    episodes: int = eqx.field(static=True)
 
 
 @strategies.register("local")
@@ -31,28 +39,24 @@ class Local(Strategy):
         """Nothing."""
         return ()
 
-    def broadcast(self, server: tuple[()], key: PRNGKeyArray) -> Downlink:
-        """Nothing but how much to collect."""
-        return Downlink((), jnp.asarray(self.batch))
+    def broadcast(self, server: tuple[()], key: PRNGKeyArray) -> Nothing:
+        """Nothing."""
+        return Nothing(self.batch)
 
-    def received(self, downlink: Any) -> float:
-        """Nothing travels."""
-        return 0.0
-
-    def absorb(self, agent: Agent, downlink: Downlink, index: Int[Array, ""]) -> Agent:
+    def absorb(self, agent: Agent, downlink: Nothing, index: Int[Array, ""]) -> Agent:
         """The agent as it was."""
         return agent
 
-    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Array:
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """An empty message."""
-        return jnp.zeros(0)
+        return Message()
 
     def combine(
         self,
         learner: Learner,
         server: tuple[()],
-        downlink: Downlink,
-        messages: PyTree,
+        downlink: Nothing,
+        messages: Message,
         weights: Float[Array, " n"],
         tools: Tools,
     ) -> tuple[tuple[()], Aggregate]:

@@ -14,12 +14,16 @@ from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Learner, Objective
 from fedrax.registry import option
 from fedrax.strategies.base import strategies
-from fedrax.strategies.fedavg import FedAvg, Global, Received
+from fedrax.strategies.fedavg import FedAvg
+from fedrax.strategies.return_weights import Returns
+from fedrax.strategies.sharing import Broadcast
 
 
-class Remembered(Received):
-    """Beside what was received, the networks before that."""
+class Remembered(eqx.Module):
+    """As :class:`Kept`, and the networks before the last broadcast."""
 
+    received: PyTree
+    returns: Returns
     previous: PyTree
 
 
@@ -48,20 +52,19 @@ class MOON(FedAvg):
         if self.average:
             raise FedraxError("strategy 'moon' compares whole networks; remove strategy.average")
 
-    def private(self, learner: Learner, agent: Agent) -> Remembered:
+    def private(self, learner: Learner, agent: Agent) -> Remembered:  # type: ignore[override]
         """The networks as received and before."""
-        received = super().private(learner, agent)
-        return Remembered(received.params, received.return_sum, received.episodes, agent.params)
+        kept = super().private(learner, agent)
+        return Remembered(kept.received, kept.returns, agent.params)
 
-    def absorb(self, agent: Agent, downlink: Global, index: Int[Array, ""]) -> Agent:
+    def absorb(self, agent: Agent, downlink: Broadcast, index: Int[Array, ""]) -> Agent:
         """The global networks replace the agent's, which it remembers."""
         after = super().absorb(agent, downlink, index)
-        kept = after.private
-        return dataclasses.replace(after, private=Remembered(kept.params, kept.return_sum, kept.episodes, agent.params))
+        return dataclasses.replace(after, private=dataclasses.replace(after.private, previous=agent.params))
 
     def objective(self, learner: Learner, agent: Agent) -> Objective:
         """The contrast between what was received and what was before."""
-        return Contrast(self, learner, agent.private.params, agent.private.previous)
+        return Contrast(self, learner, agent.private.received, agent.private.previous)
 
 
 class Contrast(Objective):

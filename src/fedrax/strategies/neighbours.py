@@ -20,13 +20,15 @@ from fedrax.environments.base import Experience, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective
 from fedrax.learners.distributions import Distribution
+from fedrax.message import Message
 from fedrax.parts import check_parts, put_parts, take_parts
 from fedrax.registry import option
 from fedrax.strategies.base import Strategy, Tools, select, strategies
 from fedrax.strategies.pooling import Direction, Pool, closeness, divergence
+from fedrax.strategies.return_weights import Returns, count_returns
 from fedrax.topology import make_graph, neighbours_of
 from fedrax.topology_weights import divergence_weights, normalise, return_weights, stale
-from fedrax.trees import ravel_rows, tree_bytes, unravel_like
+from fedrax.trees import ravel_rows, unravel_like
 
 ALL_PARTS = ("torso", "actor", "critic")
 
@@ -55,16 +57,6 @@ class Post(eqx.Module):
     """Mean training return that each agent last reported; NaN before its first finished episode."""
 
 
-class Message(eqx.Module):
-    """What an agent sends."""
-
-    change: PyTree
-    """Of its networks since those that its neighbours have."""
-    return_sum: Float[Array, ""]
-    episodes: Float[Array, ""]
-    """That ended since its last message; with ``return_sum`` their mean return."""
-
-
 class Known(eqx.Module):
     """What an agent keeps of its mail; ``k`` neighbours at most."""
 
@@ -74,8 +66,8 @@ class Known(eqx.Module):
     """Of itself, then of its neighbours."""
     sent: PyTree
     """Its own networks as its neighbours have them."""
-    return_sum: Float[Array, ""]
-    episodes: Float[Array, ""]
+    returns: Returns
+    """Of the episodes that ended since its last message."""
 
 
 @strategies.register("neighbours")
@@ -153,15 +145,6 @@ class Neighbours(Strategy):
         rows = [each + [index] * (most - len(each)) for index, each in enumerate(lists)]
         return np.array(rows, np.int32).reshape(len(lists), most)
 
-    def received(self, downlink: Mail) -> float:
-        """The neighbours' networks and weights, and what averaging changes."""
-        agents = len(self.graph)
-        each = [len(neighbours) for neighbours in neighbours_of(np.array(self.graph))]
-        policy = tree_bytes(downlink.policies) / agents
-        weights = 4 * (sum(each) / agents + 1)
-        # An agent can average for itself: it has the networks that it takes.
-        return sum(each) / agents * policy + weights
-
     # The relay's verbs.
 
     def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> Post:
@@ -192,10 +175,8 @@ class Neighbours(Strategy):
             shown = present.reshape(-1, *[1] * (change.ndim - 1))
             return old.at[tools.ids].add(jnp.where(shown, change, 0.0))
 
-        policies = jax.tree.map(deliver, server.policies, messages.change)
-        ended = present & (messages.episodes > 0)
-        fresh = messages.return_sum / jnp.maximum(messages.episodes, 1)
-        returns = server.returns.at[tools.ids].set(jnp.where(ended, fresh, server.returns[tools.ids]))
+        policies = jax.tree.map(deliver, server.policies, messages.individual)
+        returns = messages.statistics.latest(server.returns, tools.ids, present)
         age = jnp.where(sent, 0, server.age + 1)
         after = Post(policies, server.shift, age, returns)
         if self.average:
@@ -221,8 +202,7 @@ class Neighbours(Strategy):
         """Room for the mail."""
         most = self.peers.shape[1]
         peers = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), agent.params)
-        zero = jnp.asarray(0.0)
-        return Known(peers if self.coefficient > 0 else (), jnp.zeros(most + 1), agent.params, zero, zero)
+        return Known(peers if self.coefficient > 0 else (), jnp.zeros(most + 1), agent.params, Returns.none())
 
     def absorb(self, agent: Agent, downlink: Mail, index: Int[Array, ""]) -> Agent:
         """The agent with its neighbours' networks, its own moved by the average."""
@@ -233,8 +213,7 @@ class Neighbours(Strategy):
             jax.tree.map(lambda x: x[peers], downlink.policies) if self.coefficient > 0 else (),
             jnp.concatenate([row[index][None], others]),
             jax.tree.map(lambda x: x[index], downlink.policies),
-            jnp.asarray(0.0),
-            jnp.asarray(0.0),
+            Returns.none(),
         )
         params, optimizer = agent.params, agent.optimizer
         if self.average:
@@ -280,21 +259,12 @@ class Neighbours(Strategy):
     ) -> tuple[Agent, dict[str, Array]]:
         """One local update; counts the episodes that ended."""
         agent, metrics = super().work(learner, agent, experience, clock)
-        known = agent.private
-        counted = Known(
-            known.peers,
-            known.weights,
-            known.sent,
-            known.return_sum + experience.returns.sum(),
-            known.episodes + experience.count,
-        )
-        return Agent(agent.params, agent.optimizer, agent.memory, counted), metrics
+        return count_returns(agent, experience), metrics
 
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the networks changed since the neighbours' copy, and the training return."""
-        known = agent.private
-        change = jax.tree.map(jnp.subtract, agent.params, known.sent)
-        return Message(change, known.return_sum, known.episodes)
+        change = jax.tree.map(jnp.subtract, agent.params, agent.private.sent)
+        return Message(statistics=agent.private.returns, individual=change)
 
 
 @strategies.register("gossip")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,26 +14,40 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Spaces
 from fedrax.learners.base import Agent, Learner, Objective
+from fedrax.message import Message
 from fedrax.strategies.base import Tools, select, strategies
-from fedrax.strategies.fedavg import FedAvg, Global, Received, Report, Server
-from fedrax.trees import ravel_rows, tree_bytes, unravel_like
+from fedrax.strategies.fedavg import FedAvg
+from fedrax.strategies.return_weights import Returns
+from fedrax.strategies.sharing import Broadcast, put_shared, replaced, take_shared
+from fedrax.trees import ravel_rows, unravel_like
 
 
-class ControlServer(Server):
-    """With the mean of the agents' control variates."""
+class ControlServer(eqx.Module):
+    """As :class:`~fedrax.strategies.sharing.Server`, and the mean of the agents' control variates."""
 
+    params: PyTree
+    round: Int[Array, ""]
+    returns: Float[Array, " agents"]
     control: PyTree
 
 
-class ControlGlobal(Global):
-    """With the server's control variate."""
+class ControlBroadcast(eqx.Module):
+    """The averaged parts, and the server's control variate."""
 
+    networks: Broadcast
     control: PyTree
 
+    @property
+    def episodes(self) -> int:
+        """As in :class:`~fedrax.strategies.base.Downlink`."""
+        return self.networks.episodes
 
-class Controlled(Received):
-    """With control variates, and the gradients of this round."""
 
+class Controlled(eqx.Module):
+    """As :class:`~fedrax.strategies.sharing.Kept`, with control variates and the gradients of this round."""
+
+    received: PyTree
+    returns: Returns
     own: PyTree
     """The agent's control variate: its mean gradient in the last round it took part in."""
     server: PyTree
@@ -50,12 +64,6 @@ class Gradients(NamedTuple):
     """Of how many steps each leaf's sum is."""
 
 
-class ControlReport(Report):
-    """With how the control variate changed."""
-
-    control: PyTree
-
-
 @strategies.register("scaffold")
 class Scaffold(FedAvg):
     """Federated averaging where every local gradient g becomes ``g - c_i + c``.
@@ -67,42 +75,30 @@ class Scaffold(FedAvg):
 
     bears_stale: ClassVar[bool] = False
 
-    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> ControlServer:
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> ControlServer:  # type: ignore[override]
         """The common networks, and no correction."""
-        server = super().init(learner, spaces, agents, key)
-        zero = jax.tree.map(jnp.zeros_like, self.shared(server.params))
-        return ControlServer(server.params, server.round, server.returns, zero)
+        start = super().init(learner, spaces, agents, key)
+        zero = jax.tree.map(jnp.zeros_like, take_shared(start.params, self.average))
+        return ControlServer(start.params, start.round, start.returns, zero)
 
-    def broadcast(self, server: Server, key: PRNGKeyArray) -> ControlGlobal:
+    def broadcast(self, server: Any, key: PRNGKeyArray) -> ControlBroadcast:  # type: ignore[override]
         """The averaged parts and their control variate."""
-        assert isinstance(server, ControlServer)
-        sent = super().broadcast(server, key)
-        return ControlGlobal(sent.params, sent.episodes, sent.actor_due, server.control)
+        return ControlBroadcast(super().broadcast(server, key), server.control)
 
-    def received(self, downlink: Global) -> float:
-        """The averaged parts, and as much again."""
-        assert isinstance(downlink, ControlGlobal)
-        return super().received(downlink) + tree_bytes(downlink.control) - self._saved(downlink.control)
-
-    def sent(self, message: Report) -> float:
-        """The changes, and as much again."""
-        assert isinstance(message, ControlReport)
-        return super().sent(message) + tree_bytes(message.control) - self._saved(message.control)
-
-    def private(self, learner: Learner, agent: Agent) -> Controlled:
+    def private(self, learner: Learner, agent: Agent) -> Controlled:  # type: ignore[override]
         """No correction."""
         kept = super().private(learner, agent)
-        zero = jax.tree.map(jnp.zeros_like, kept.params)
-        return Controlled(kept.params, kept.return_sum, kept.episodes, zero, zero, no_gradients(zero))
+        zero = jax.tree.map(jnp.zeros_like, kept.received)
+        return Controlled(kept.received, kept.returns, zero, zero, no_gradients(zero))
 
-    def absorb(self, agent: Agent, downlink: Global, index: Int[Array, ""]) -> Agent:
+    def absorb(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> Agent:
         """The global networks and the server's control variate; the own one as of the last round's gradients."""
-        assert isinstance(downlink, ControlGlobal)
-        after = super().absorb(agent, downlink, index)
-        kept, before = after.private, agent.private
-        own = mean_gradient(before.gradients, otherwise=before.own)
-        private = Controlled(
-            kept.params, kept.return_sum, kept.episodes, own, downlink.control, no_gradients(before.gradients.total)
+        after, before = super().absorb(agent, downlink.networks, index), agent.private
+        private = dataclasses.replace(
+            after.private,
+            own=mean_gradient(before.gradients, otherwise=before.own),
+            server=replaced(before.server, downlink.control, self.actor_every, downlink.networks.actor_due),
+            gradients=no_gradients(before.gradients.total),
         )
         return dataclasses.replace(after, private=private)
 
@@ -111,30 +107,23 @@ class Scaffold(FedAvg):
         kept = agent.private
         return Correction(self, jax.tree.map(jnp.subtract, kept.server, kept.own))
 
-    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> ControlReport:
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the averaged parts and the control variate changed."""
-        report, kept = super().emit(learner, agent, key), agent.private
+        message, kept = super().emit(learner, agent, key), agent.private
         control = jax.tree.map(jnp.subtract, mean_gradient(kept.gradients, otherwise=kept.own), kept.own)
-        return ControlReport(report.change, report.return_sum, report.episodes, control)
+        return Message({"networks": message.update, "control": control}, message.statistics)
 
     def combine(
-        self,
-        learner: Learner,
-        server: Server,
-        downlink: Global,
-        messages: Report,
-        weights: Float[Array, " n"],
-        tools: Tools,
+        self, learner: Learner, server: Any, downlink: Any, messages: Message, weights: Array, tools: Tools
     ) -> tuple[ControlServer, Aggregate]:
         """Networks as in federated averaging; the control variate by the same rule, for the share that took part."""
-        assert isinstance(server, ControlServer)
-        assert isinstance(messages, ControlReport)
-        after, verdict = super().combine(learner, server, downlink, messages, weights, tools)
-        controls = tools.aggregate(ravel_rows(messages.control), weights, 1.0)
+        networks = Message(messages.update["networks"], messages.statistics)
+        after, verdict = super().combine(learner, server, downlink, networks, weights, tools)
+        controls = tools.aggregate(ravel_rows(messages.update["control"]), weights, 1.0)
         share = (weights > 0).sum() / server.returns.shape[0]
         change = unravel_like(server.control, share * controls.vector)
         control = select(controls.valid, jax.tree.map(jnp.add, server.control, change), server.control)
-        return ControlServer(after.params, after.round, after.returns, control), verdict
+        return dataclasses.replace(after, control=control), verdict
 
 
 class Correction(Objective):
@@ -157,11 +146,11 @@ class Correction(Objective):
 
             return jax.tree.map(each, shared, tree, is_leaf=lambda x: x is None)
 
-        shared = self.strategy.shared(gradient)
+        shared = take_shared(gradient, self.strategy.average)
         total = present(jnp.add, notes.total, absent=True)
         count = present(lambda x, n: n + 1, notes.count, absent=True)
         corrected = present(jnp.add, self.difference, absent=False)
-        return self.strategy.with_shared(gradient, corrected), Gradients(total, count)
+        return put_shared(gradient, corrected, self.strategy.average), Gradients(total, count)
 
     def keep(self, private: Controlled, notes: Gradients) -> Controlled:
         """The round's gradients with those of this update."""

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from fedrax.aggregators.base import Aggregate, ServerGradient
 from fedrax.environments.base import Episodes, Spaces
 from fedrax.learners.base import Agent, EpisodeLearner, Learner
+from fedrax.message import Message
 from fedrax.registry import option
 from fedrax.strategies.base import Downlink, Needs, ServerWork, Tools, select
 from fedrax.strategies.gradients import GradientStrategy
@@ -180,7 +181,7 @@ class VarianceReduced(GradientStrategy):
         learner: Learner,
         server: Server,
         downlink: Downlink,
-        messages: PyTree,
+        messages: Message,
         weights: Float[Array, " n"],
         tools: Tools,
     ) -> tuple[Server, Aggregate]:
@@ -190,7 +191,7 @@ class VarianceReduced(GradientStrategy):
         cancel): that step is taken here without sampling. Without a trusted mu there is nothing to cancel, and
         :meth:`refine` samples from the first step on.
         """
-        vectors = ravel_rows(messages)
+        vectors = ravel_rows(messages.update)
         verdict = tools.aggregate(vectors, weights, downlink.episodes)
         vector, trusted = verdict.vector, verdict.valid
         if self.fallback == "geometric-median":

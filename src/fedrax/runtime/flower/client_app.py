@@ -12,9 +12,10 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedrax.arrays import DecodeError
 from fedrax.runtime.flower.door import SOCKET, ask
 from fedrax.runtime.flower.records import from_records, to_records
-from fedrax.runtime.remote.letters import REFUSED, Garbled, Letter
+from fedrax.runtime.remote.letters import REFUSED, Letter
 
 app = ClientApp()
 _awake: dict[int, object] = {}
@@ -27,7 +28,7 @@ def hand_on(message: Message, context: Context) -> Message:
     socket = context.node_config.get(SOCKET)
     try:
         answer = _awakened(letter, context) if socket is None else ask(str(socket), letter)
-    except Garbled as error:
+    except DecodeError as error:
         answer = Letter(REFUSED, {"reason": f"the agent's answer is garbled: {error}"})
     return Message(to_records(answer), reply_to=message)
 

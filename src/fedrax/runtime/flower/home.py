@@ -9,7 +9,8 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
 from fedrax.api import enable_compilation_cache
-from fedrax.runtime.remote.letters import Garbled, from_bytes, to_bytes
+from fedrax.arrays import DecodeError
+from fedrax.runtime.remote.letters import from_bytes, to_bytes
 from fedrax.runtime.remote.resident import Resident, refused
 
 
@@ -27,7 +28,7 @@ def serve(resident: Resident, socket: str) -> None:
 def _answer(resident: Resident, visitor: Connection) -> None:
     try:
         reply = resident.answer(from_bytes(visitor.recv_bytes()))
-    except Garbled as error:
+    except DecodeError as error:
         reply = refused(str(error))
     visitor.send_bytes(to_bytes(reply))
     resident.rest()

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
+from fedrax.arrays import DecodeError
 from fedrax.runtime.flower.records import MESSAGE_TYPE, from_records, to_records
-from fedrax.runtime.remote.letters import Garbled, Letter
+from fedrax.runtime.remote.letters import Letter
 from fedrax.runtime.remote.post import Answer, Lost, Post
 
 REASONS = {
@@ -56,5 +57,5 @@ def answer(message: Message) -> Answer:
         return Lost(f"{reason}: {ascii(detail)[1:-1][:200]}" if detail else reason)
     try:
         return from_records(message.content)
-    except Garbled as error:
+    except DecodeError as error:
         return error

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from flwr.app import ConfigRecord, RecordDict
 
-from fedrax.runtime.remote.letters import Garbled, Letter
+from fedrax.arrays import DecodeError
+from fedrax.runtime.remote.letters import Letter
 
 HEADER, PAYLOAD, KIND = "header", "payload", "kind"
 MESSAGE_TYPE = "query.letter"
@@ -33,18 +34,18 @@ def from_records(records: RecordDict) -> Letter:
     """The letter that came by Flower.
 
     Raises:
-        Garbled: records that are not exactly a letter's.
+        DecodeError: records that are not exactly a letter's.
     """
     extra = set(records) - {HEADER, PAYLOAD}
     if extra:
-        raise Garbled(f"unknown records {ascii(sorted(extra))[:80]}")
+        raise DecodeError(f"unknown records {ascii(sorted(extra))[:80]}")
     header = records.get(HEADER)
     if not isinstance(header, ConfigRecord) or not isinstance(header.get(KIND), str):
-        raise Garbled("a letter without a header")
+        raise DecodeError("a letter without a header")
     fields = {name: value for name, value in header.items() if name != KIND}
     for name, value in fields.items():
         if not isinstance(value, (bool, int, float, str)):
-            raise Garbled(f"field {ascii(name)[:40]} is no number and no text")
+            raise DecodeError(f"field {ascii(name)[:40]} is no number and no text")
     return Letter(str(header[KIND]), fields, _payload(records.get(PAYLOAD)))  # type: ignore[arg-type]
 
 
@@ -53,5 +54,5 @@ def _payload(record: object) -> bytes:
         return b""
     content = record[PAYLOAD] if isinstance(record, ConfigRecord) and list(record) == [PAYLOAD] else None
     if not isinstance(content, bytes):
-        raise Garbled("a payload that is not one row of bytes")
+        raise DecodeError("a payload that is not one row of bytes")
     return content

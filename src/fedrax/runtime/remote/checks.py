@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from fedrax.arrays import DecodeError, form, unpacked
 from fedrax.environments.faults import NAMES, NOTHING
-from fedrax.runtime.remote.arrays import form, unpacked
-from fedrax.runtime.remote.letters import EVALUATED, JOINED, REFUSED, WORKED, Garbled, Letter
+from fedrax.message import Message, Period, filled, first_not_finite, norm, travelling
+from fedrax.runtime.remote.letters import EVALUATED, JOINED, REFUSED, WORKED, Letter
 
 LONGEST_TEXT = 500
 """Characters of a field; what nodes say is shown in logs."""
@@ -75,14 +75,16 @@ def _check_fields(letter: Letter) -> None:
 class WorkCheck:
     """Checks answers to a round's work against what this federation's agents can send."""
 
-    def __init__(self, message: PyTree, report: PyTree, *, max_norm: float | None, max_steps: int) -> None:
+    def __init__(
+        self, message: Message, report: PyTree, period: Period, *, max_norm: float | None, max_steps: int
+    ) -> None:
         """Args:
         message, report: bare shapes.
-        max_norm: the longest message accepted; None for any finite one.
+        period: how often each array of the message travels.
+        max_norm: the longest update accepted; None for any finite one.
         max_steps: the most environment steps an agent can take in a round.
         """
-        self.template = (message, report)
-        self.form = form(self.template)
+        self.message, self.report, self.period = message, report, period
         self.max_norm, self.max_steps = max_norm, max_steps
 
     def __call__(self, letter: Letter, *, run: str, round: int, agent: int) -> Worked:
@@ -91,18 +93,18 @@ class WorkCheck:
         Raises:
             Rejected: anything about it is not as it must be.
         """
-        check_letter(letter, WORKED, {"run": run, "round": round, "agent": agent, "form": self.form})
+        template = (travelling(self.message, self.period, round + 1), self.report)
+        check_letter(letter, WORKED, {"run": run, "round": round, "agent": agent, "form": form(template)})
         try:
-            message, report = unpacked(self.template, letter.payload)
-        except Garbled as error:
+            part, report = unpacked(template, letter.payload)
+        except DecodeError as error:
             raise Rejected(str(error)) from None
-        for path, leaf in jax.tree_util.tree_leaves_with_path(message):
-            if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
-                raise Rejected(f"message{jax.tree_util.keystr(path)} is not finite")
-        squares = [np.square(leaf, dtype=np.float64).sum() for leaf in jax.tree.leaves(message)]
-        norm = math.sqrt(float(sum(squares)))
-        if self.max_norm is not None and norm > self.max_norm:
-            raise Rejected(f"a message of norm {norm:.3g}, and runtime.max_norm = {self.max_norm:g}")
+        wrong = first_not_finite(part)
+        if wrong is not None:
+            raise Rejected(f"message{wrong} is not finite")
+        length = norm(part.update)
+        if self.max_norm is not None and length > self.max_norm:
+            raise Rejected(f"an update of norm {length:.3g}, and runtime.max_norm = {self.max_norm:g}")
         steps, episodes = int(report["steps"]), int(report["episodes"])
         if not 0 <= steps <= self.max_steps:
             raise Rejected(f"{steps} environment steps, and a round has at most {self.max_steps}")
@@ -113,7 +115,7 @@ class WorkCheck:
             raise Rejected("a fault of its collection that cannot be")
         if not np.isfinite(report["return_sum"]):
             raise Rejected("a training return that is not finite")
-        return Worked(message, report, float(letter.fields["seconds"]))
+        return Worked(filled(self.message, part), report, float(letter.fields["seconds"]))
 
 
 def _shown(value: object) -> str:

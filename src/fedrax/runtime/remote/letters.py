@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fedrax.arrays import DecodeError
+
 Field = int | float | str | bool
 
 JOIN, JOINED = "join", "joined"
@@ -33,10 +35,6 @@ class Letter:
         return len(self.payload) + len(json.dumps(dict(self.fields)))
 
 
-class Garbled(ValueError):
-    """Bytes that are no letter, or no such tree."""
-
-
 def to_bytes(letter: Letter) -> bytes:
     """The letter as one string of bytes: the header's length, the header as JSON, the payload."""
     header = json.dumps({"kind": letter.kind, "fields": dict(letter.fields)}).encode()
@@ -47,7 +45,7 @@ def from_bytes(data: bytes) -> Letter:
     """The inverse of :func:`to_bytes`.
 
     Raises:
-        Garbled: anything else.
+        DecodeError: anything else.
     """
     length = int.from_bytes(data[:4], "little")
     try:
@@ -60,5 +58,5 @@ def from_bytes(data: bytes) -> Letter:
         if not all(isinstance(value, (float, str)) or -LARGEST <= value < LARGEST for value in fields.values()):
             raise TypeError
     except (ValueError, KeyError, TypeError):
-        raise Garbled("the bytes are no letter") from None
+        raise DecodeError("the bytes are no letter") from None
     return Letter(kind, fields, data[4 + length :])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from fedrax.arrays import DecodeError
 from fedrax.runtime.remote.checks import Rejected
-from fedrax.runtime.remote.letters import JOIN, STRANGER, Garbled, Letter
+from fedrax.runtime.remote.letters import JOIN, STRANGER, Letter
 from fedrax.runtime.remote.members import Members
 from fedrax.runtime.remote.post import Answer, Lost, Post
 
@@ -248,7 +249,7 @@ class Inquiry:
             self.office.expel(agent)
         else:
             try:
-                if isinstance(answer, Garbled):
+                if isinstance(answer, DecodeError):
                     raise Rejected(str(answer))
                 content = self.questions[agent].check(answer)
                 self.results[agent] = content

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fedrax.arrays import DecodeError
 from fedrax.runtime.remote.checks import Rejected
-from fedrax.runtime.remote.letters import STRANGER, Garbled, Letter
+from fedrax.runtime.remote.letters import STRANGER, Letter
 from fedrax.runtime.remote.office import ABSENT, ANSWERED, EXCLUDED, Office, Parcel, Pending, Record
 from fedrax.runtime.remote.post import Answer, Lost
 
@@ -114,7 +115,7 @@ class Pipeline:
             self._fail(record(ABSENT, reason))
             return
         try:
-            if isinstance(answer, Garbled):
+            if isinstance(answer, DecodeError):
                 raise Rejected(str(answer))
             content = self.check(answer, agent, turn)
         except Rejected as error:

@@ -7,14 +7,15 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from fedrax.runtime.remote.letters import Garbled, Letter, from_bytes, to_bytes
+from fedrax.arrays import DecodeError
+from fedrax.runtime.remote.letters import Letter, from_bytes, to_bytes
 
 
 class Lost(Exception):
     """There will be no answer to a letter; the text says why."""
 
 
-Answer = Letter | Lost | Garbled
+Answer = Letter | Lost | DecodeError
 
 
 class Post(abc.ABC):

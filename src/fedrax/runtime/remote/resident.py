@@ -13,6 +13,7 @@ import time
 import tomllib
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from fedrax.arrays import DecodeError, form, packed, unpacked
 from fedrax.config import Config, parse_override, resolve
 from fedrax.environments.crash import EnvironmentCrash
 from fedrax.environments.faults import NOTHING, Fault, described, recorded
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
 from fedrax.layers import merge_settings
+from fedrax.message import filled, travelling
 from fedrax.plugins import short_name
 from fedrax.records.checkpoint import latest_round, load_checkpoint, save_checkpoint
 from fedrax.records.files import append_traceback, read_json, write_atomic, write_json
-from fedrax.runtime.remote.arrays import form, packed, packed_size, unpacked
 from fedrax.runtime.remote.letters import (
     EVALUATE,
     EVALUATED,
@@ -40,10 +42,10 @@ from fedrax.runtime.remote.letters import (
     STRANGER,
     WORK,
     WORKED,
-    Garbled,
     Letter,
 )
 from fedrax.runtime.remote.part import Order, Part, Standing, make_part, report_shapes
+from fedrax.trees import tree_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ class Resident:
             path = append_traceback(self.folder, crash)
             logger.error("%s; the traceback is in %s", crash, path)
             return refused(str(crash))
-        except (FedraxError, Garbled) as error:
+        except (FedraxError, DecodeError) as error:
             return refused(str(error))
         except Exception as error:
             # Whatever a letter provokes, the agent is there for the next one.
@@ -189,23 +191,24 @@ class Stay:
         self.part = make_part(self.config, index)
         federation = self.part.federation
         message, downlink = federation.shapes()
-        self.answers = (message, report_shapes(federation, self.config.environment.copies))
-        self.orders = (
-            jax.eval_shape(lambda: federation.strategy.outgoing(_zeros(downlink), index)),
-            order_shapes(federation.participants),
-        )
+        self.message, self.report = message, report_shapes(federation, self.config.environment.copies)
+        self.parcel = jax.eval_shape(partial(federation.strategy.outgoing, index=index), downlink)
+        self.orders = order_shapes(federation.participants)
         self.policies = jax.eval_shape(lambda: federation.learner.init_params(jax.random.key(0), federation.spaces))
         self.standing = self.part.start()
-        saved = load_checkpoint(self.folder / "checkpoints", self._kept(bytes(packed_size(self.answers))))
+        saved = load_checkpoint(self.folder / "checkpoints", self._kept(b""))
         if saved is not None:
             kept, meta = saved
-            self.standing, self.reply, self.done = kept["standing"], kept["reply"].tobytes(), int(meta["round"])
+            self.standing, self.done = kept["standing"], int(meta["round"])
+            self.reply = kept["reply"].tobytes()[: meta.get("reply_bytes")]
             self.took = float(meta["seconds"])
         write_json(self.folder / "agent.json", {"agent": index})
         self.index = index
 
     def _kept(self, reply: bytes) -> dict[str, Any]:
-        return {"standing": self.standing, "reply": np.frombuffer(reply, np.uint8)}
+        # In some rounds a message is shorter; what is saved has one shape.
+        longest = tree_bytes((self.message, self.report))
+        return {"standing": self.standing, "reply": np.frombuffer(reply.ljust(longest, b"\0"), np.uint8)}
 
     def refresh(self) -> None:
         """Reads the agent again where more rounds were saved than this process knows of."""
@@ -231,20 +234,20 @@ class Stay:
             "run": self.run,
             "round": number,
             "agent": self.index,
-            "form": form(self.answers),
+            "form": form((self._sent(self.message, number), self.report)),
             "seconds": self.took,
         }
         return Letter(WORKED, fields, self.reply)
 
     def _work(self, part: Part, number: int, letter: Letter) -> None:
-        if letter.fields["form"] != form(self.orders):
+        parcel = travelling(self.parcel, part.federation.strategy.period, number)
+        if letter.fields["form"] != form((parcel, self.orders)):
             raise FedraxError(
                 "the server's arrays have other shapes than this node's: its environment's spaces must be the server's"
             )
-        parcels, orders = self.orders
-        parcel = jax.tree.map(jnp.asarray, unpacked(parcels, letter.payload))
-        order = jax.tree.map(jnp.asarray, unpacked(orders, bytes.fromhex(str(letter.fields["order"]))))
-        downlink = part.federation.strategy.incoming(parcel, self.index)
+        received = jax.tree.map(jnp.asarray, filled(self.parcel, unpacked(parcel, letter.payload)))
+        order = jax.tree.map(jnp.asarray, unpacked(self.orders, bytes.fromhex(str(letter.fields["order"]))))
+        downlink = part.federation.strategy.incoming(received, self.index)
         started = time.perf_counter()
         standing, self.standing = self.standing, None
         assert standing is not None
@@ -259,18 +262,23 @@ class Stay:
             learner, updates = part.federation.learner, part.federation.local_updates
             entry = recorded(self.index, fault, episodic=learner.steps is None, updates=updates)
             logger.warning("round %d: %s", number + 1, described(entry))
-        self.reply = packed((message, report))
+        self.reply = packed((self._sent(message, number), report))
         self.took = time.perf_counter() - started
         self.standing, self.done = standing, number + 1
         self.unsaved = self.done % self.config.runtime.save_every == 0
         if not self.config.runtime.fast:
             self.save()
 
+    def _sent(self, message: PyTree, number: int) -> PyTree:
+        """What of a round's message travels."""
+        assert self.part is not None
+        return travelling(message, self.part.federation.strategy.period, number + 1)
+
     def save(self) -> None:
         """Writes down what the last round made of the agent, if that is to be and has not been done."""
         if self.unsaved:
-            kept = self._kept(self.reply)
-            save_checkpoint(self.folder / "checkpoints", self.done, kept, {"seconds": self.took})
+            meta = {"seconds": self.took, "reply_bytes": len(self.reply)}
+            save_checkpoint(self.folder / "checkpoints", self.done, self._kept(self.reply), meta)
             self.unsaved = False
 
     def evaluate(self, letter: Letter) -> Letter:
@@ -312,7 +320,3 @@ def order_shapes(participants: int) -> Order:
 def refused(reason: str) -> Letter:
     """A node's answer to what it cannot do."""
     return Letter(REFUSED, {"reason": " ".join(reason.split())[:500]})
-
-
-def _zeros(shapes: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

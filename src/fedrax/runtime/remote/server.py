@@ -16,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from fedrax.arrays import DecodeError, form, packed, unpacked
 from fedrax.config import Config
 from fedrax.environments.base import Episodes
 from fedrax.environments.faults import NOTHING, Fault, described, recorded
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Exchange, Federation, Roster, State
+from fedrax.message import periods, travelling
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Simulation, with_reference
@@ -30,9 +32,8 @@ from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.pairs import Evaluation, Pairs, scores
 from fedrax.runtime.programs import close_round, heard
-from fedrax.runtime.remote.arrays import form, packed, unpacked
 from fedrax.runtime.remote.checks import Rejected, WorkCheck, Worked, check_letter
-from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, WORK, Field, Garbled, Letter
+from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, WORK, Field, Letter
 from fedrax.runtime.remote.members import Members
 from fedrax.runtime.remote.office import ANSWERED, DROPPED, Office, Question, Record
 from fedrax.runtime.remote.part import Order, report_shapes
@@ -76,7 +77,11 @@ class RemoteFederation(Simulation):
         self.message, self.downlink = federation.shapes()
         self.report = report_shapes(federation, self.copies)
         self.check = WorkCheck(
-            self.message, self.report, max_norm=config.runtime.max_norm, max_steps=self._most_steps()
+            self.message,
+            self.report,
+            federation.strategy.period,
+            max_norm=config.runtime.max_norm,
+            max_steps=self._most_steps(),
         )
         self.pipeline: Pipeline | None = None
         if config.runtime.staleness:
@@ -133,13 +138,6 @@ class RemoteFederation(Simulation):
         """The server's policy; personal ones stay on their nodes."""
         return () if self.federation.strategy.personal else jax.vmap(self.federation.strategy.output)(state.server)
 
-    def message_bytes(self) -> tuple[int, int]:
-        """Of the arrays that travel, both ways; mean over agents."""
-        strategy = self.federation.strategy
-        server = _zeros(self.downlink)
-        sizes = [len(packed(strategy.outgoing(server, index))) for index in range(self.federation.agents)]
-        return len(packed(_zeros(self.message))), round(sum(sizes) / len(sizes))
-
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """One round."""
         started, compiled = time.perf_counter(), compile_seconds()
@@ -159,12 +157,13 @@ class RemoteFederation(Simulation):
     def _round(self, state: State, index: int) -> tuple[State, dict[str, Any]]:
         federation = self.federation
         key = derive(jax.random.key(self.config.seed), "round", index)
-        downlink, roster = self._opening(state.server, key)
+        downlink, roster = self._opening(state.server, key, state.tally.rounds)
         ids = [int(agent) for agent in np.asarray(roster.ids)]
         rows = {agent: row for row, agent in enumerate(ids)}
 
         def wrapped(parcel: PyTree) -> tuple[bytes, str]:
-            return packed(parcel), form((parcel, order_shapes(len(ids))))
+            part = travelling(parcel, federation.strategy.period, index)
+            return packed(part), form((part, order_shapes(len(ids))))
 
         whole = cache(lambda: wrapped(downlink))
 
@@ -208,7 +207,9 @@ class RemoteFederation(Simulation):
         reported = jnp.asarray([agent in answers for agent in ids])
         roster = heard(roster._replace(answers=roster.answers & reported), report)
         reference = self.local.reference(state.server, downlink, derive(key, "reference"))
-        server, exchange = self._exchanging(state.server, downlink, roster, messages, key, reference)
+        server, exchange = self._exchanging(
+            state.server, downlink, roster, messages, key, state.tally.rounds, reference
+        )
         server, own = self.local.refine(server, derive(key, "server"))
         server, work = self._finishing(server, derive(key, "finish"))
         own = with_reference(own, reference)
@@ -239,9 +240,8 @@ class RemoteFederation(Simulation):
         for trouble in troubles:
             self.note(f"round {index + 1}, seed {self.config.seed}: {trouble}")
 
-    def _opened(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Roster]:
-        strategy = self.federation.strategy
-        return strategy.broadcast(server, derive(key, "broadcast")), self.federation.roster(key)
+    def _opened(self, server: PyTree, key: PRNGKeyArray, round: Array) -> tuple[PyTree, Roster]:
+        return self.federation.broadcast(server, key, round), self.federation.roster(key)
 
     def _closed(
         self,
@@ -327,7 +327,7 @@ class RemoteFederation(Simulation):
                 check_letter(answer, EVALUATED, {"run": run, "agent": agent})
                 try:
                     returns, lengths = unpacked(shapes, answer.payload)
-                except Garbled as error:
+                except DecodeError as error:
                     raise Rejected(str(error)) from None
                 if not np.isfinite(returns).all():
                     raise Rejected("a return that is not finite")
@@ -397,12 +397,14 @@ def check_remote(config: Config, federation: Federation) -> None:
             f"runtime.staleness = {config.runtime.staleness} is not allowed with strategy "
             f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set runtime.staleness=0"
         )
+    every = jax.tree.leaves(periods(federation.shapes(), federation.strategy.period))
+    if config.runtime.staleness and any(each > 1 for each in every):
+        raise FedraxError(
+            f"runtime.staleness = {config.runtime.staleness} is not allowed where parts of messages travel only in "
+            "some rounds; set strategy.actor_every=1, or runtime.staleness=0"
+        )
     if config.runtime.staleness and federation.participants < federation.agents:
         raise FedraxError("runtime.staleness keeps all agents busy; set federation.participation=1")
-
-
-def _zeros(shapes: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
 def _rows(shapes: PyTree, trees: list[PyTree | None]) -> PyTree:

@@ -9,7 +9,11 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fedrax.runtime.remote.letters import Garbled
+from fedrax.trees import tree_bytes
+
+
+class DecodeError(ValueError):
+    """Bytes that are not what they should be."""
 
 
 def packed(tree: PyTree) -> bytes:
@@ -18,20 +22,15 @@ def packed(tree: PyTree) -> bytes:
     return b"".join(leaf.astype(leaf.dtype.newbyteorder("<"), copy=False).tobytes() for leaf in leaves)
 
 
-def packed_size(template: PyTree) -> int:
-    """Bytes of :func:`packed`."""
-    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(template))
-
-
 def unpacked(template: PyTree, data: bytes) -> PyTree:
     """The inverse of :func:`packed`: numpy arrays, shaped as the leaves of ``template`` (which may be bare shapes).
 
     Raises:
-        Garbled: bytes of another length.
+        DecodeError: bytes of another length.
     """
-    expected = packed_size(template)
+    expected = tree_bytes(template)
     if len(data) != expected:
-        raise Garbled(f"{len(data)} bytes where {expected} are expected")
+        raise DecodeError(f"{len(data)} bytes where {expected} are expected")
     leaves, structure = jax.tree.flatten(template)
     arrays, start = [], 0
     for leaf in leaves:

@@ -1,0 +1,83 @@
+"""Networks that a server averages: its state and an agent's, which parts are averaged, and when the actor is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from fedrax.errors import FedraxError
+from fedrax.learners.base import Learner
+from fedrax.parts import check_parts, put_parts, take_parts
+from fedrax.strategies.return_weights import Returns
+
+Names = tuple[str, ...]
+
+
+class Server(eqx.Module):
+    """The global networks; their parts that are not averaged are as they were first drawn."""
+
+    params: PyTree
+    round: Int[Array, ""]
+    returns: Float[Array, " agents"]
+    """Each agent's last known mean training return; NaN before its first episode ended."""
+
+
+class Broadcast(eqx.Module):
+    """What goes out: the averaged parts, and whether the actor is among them this time (bool)."""
+
+    params: PyTree
+    actor_due: Array
+    episodes: int = eqx.field(static=True)
+
+
+class Kept(eqx.Module):
+    """What an agent keeps: the averaged parts as last received, and its returns of this round."""
+
+    received: PyTree
+    returns: Returns
+
+
+def check_shared(average: Names, actor_every: int, learner: Learner) -> None:
+    """Raises :class:`FedraxError` where the policy that is handed out would not be averaged."""
+    missing = [part for part in learner.policy_parts if part not in average]
+    if average and missing:
+        raise FedraxError(
+            f"strategy.average = {list(average)} leaves out {' and '.join(missing)}, without which there "
+            "is no shared policy; add it, or set strategy=gossip, where agents keep their own"
+        )
+    if actor_every > 1 and "actor" not in learner.policy_parts:
+        raise FedraxError(f"strategy.actor_every needs a learner with a part 'actor', not {learner.name!r}")
+
+
+def take_shared(params: PyTree, average: Names) -> PyTree:
+    """The averaged parts: a table of them, or the networks whole where ``average`` is empty.
+
+    Raises:
+        FedraxError: a part that the networks do not have.
+    """
+    if not average:
+        return params
+    check_parts("strategy.average", average, params)
+    return take_parts(params, average)
+
+
+def put_shared(params: PyTree, shared: PyTree, average: Names) -> PyTree:
+    """The networks with these averaged parts."""
+    return put_parts(params, shared) if average else shared
+
+
+def replaced(before: PyTree, received: PyTree, actor_every: int, actor_due: Array) -> PyTree:
+    """The averaged parts ``before``, replaced by those received: the actor only where it is due."""
+    if actor_every == 1:
+        return received
+    old, new = _actor(before), _actor(received)
+    actor = jax.tree.map(lambda x, y: jnp.where(actor_due, x, y), new, old)
+    return received | {"actor": actor} if isinstance(received, dict) else put_parts(received, {"actor": actor})
+
+
+def _actor(shared: Any) -> PyTree:
+    return shared["actor"] if isinstance(shared, dict) else shared.actor
