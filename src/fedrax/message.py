@@ -32,6 +32,11 @@ Period = Callable[[tuple[str, ...]], int]
 """Of the array at a path (names of fields, keys, positions): the rounds from one time that it travels to the next."""
 
 
+def every_time(path: tuple[str, ...]) -> int:
+    """The :data:`Period` of what always travels."""
+    return 1
+
+
 def is_real(leaf: object) -> bool:
     """Whether an array holds floating-point numbers; attacks act on no other."""
     return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))

@@ -5,24 +5,30 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fedrax.arrays import packed
+from fedrax.arrays import form, packed
+from fedrax.message import Message, every_time
 from fedrax.runtime.remote.checks import Rejected, WorkCheck, check_letter
 from fedrax.runtime.remote.letters import REFUSED, WORKED, Letter
 
-MESSAGE = {"change": np.arange(4, dtype=np.float32)}
+
+def message(change):
+    return Message({"change": np.asarray(change, np.float32)}, (np.int32(7),))
+
+
+MESSAGE = message(range(4))
 REPORT = {"steps": np.int32(20), "episodes": np.int32(2), "return_sum": np.float32(5), "learning": {}}
 REPORT["fault"] = np.zeros(4, np.int32)
 EXPECTED = {"run": "r1", "round": 3, "agent": 1}
-CHECK = WorkCheck(MESSAGE, REPORT, max_norm=10.0, max_steps=20)
-HONEST = Letter(WORKED, {**EXPECTED, "form": CHECK.form, "seconds": 0.5}, packed((MESSAGE, REPORT)))
+CHECK = WorkCheck(MESSAGE, REPORT, every_time, max_norm=10.0, max_steps=20)
+HONEST = Letter(WORKED, {**EXPECTED, "form": form((MESSAGE, REPORT)), "seconds": 0.5}, packed((MESSAGE, REPORT)))
 
 
 def told(**fields):
     return dataclasses.replace(HONEST, fields={**HONEST.fields, **fields})
 
 
-def sent(message=MESSAGE, **report):
-    return dataclasses.replace(HONEST, payload=packed((message, {**REPORT, **report})))
+def sent(content=MESSAGE, **report):
+    return dataclasses.replace(HONEST, payload=packed((content, {**REPORT, **report})))
 
 
 def without(name):
@@ -31,7 +37,7 @@ def without(name):
 
 def test_an_honest_answer_is_used_as_it_is():
     worked = CHECK(HONEST, **EXPECTED)
-    np.testing.assert_array_equal(worked.message["change"], MESSAGE["change"])
+    np.testing.assert_array_equal(worked.message.update["change"], MESSAGE.update["change"])
     assert worked.report["steps"] == 20
     assert worked.seconds == 0.5
 
@@ -51,9 +57,9 @@ LIES = {
     "another kind": (dataclasses.replace(HONEST, kind="joined"), "'worked' was asked"),
     "too few bytes": (dataclasses.replace(HONEST, payload=HONEST.payload[:-1]), "bytes where"),
     "a huge message": (dataclasses.replace(HONEST, payload=bytes(10**7)), "10000000 bytes where"),
-    "a NaN": (sent({"change": np.array([0, np.nan, 0, 0], np.float32)}), "not finite"),
-    "an infinity": (sent({"change": np.array([0, np.inf, 0, 0], np.float32)}), "not finite"),
-    "a long message": (sent({"change": np.full(4, 6, np.float32)}), "norm 12"),
+    "a NaN": (sent(message([0, np.nan, 0, 0])), "not finite"),
+    "an infinity": (sent(message([0, np.inf, 0, 0])), "not finite"),
+    "a long message": (sent(message([6] * 4)), "norm 12"),
     "too many steps": (sent(steps=np.int32(21)), "21 environment steps"),
     "negative steps": (sent(steps=np.int32(-1)), "-1 environment steps"),
     "negative episodes": (sent(episodes=np.int32(-1)), "-1 episodes"),

@@ -13,7 +13,7 @@ from fedrax.runtime.remote.resident import Resident
 
 from federations import configured, made, remote, rounds_of, same
 
-CASE = ("fedavg-td3", "federation.agents=1")
+CASE = ("fedavg-td3", "federation.agents=1", "strategy.actor_every=1")
 
 
 class Recorder:

@@ -210,6 +210,7 @@ def test_moon_remembers_the_model_before_the_broadcast():
     learner = learners.build("td3", {"actor_layers": (4,), "feature_layers": (4,), "head_layers": (4,)})
     strategy = strategies.build("moon", {})
     agents = jax.vmap(lambda key: learner.init(key, SPACES))(jax.random.split(jax.random.key(0), AGENTS))
+    agents = dataclasses.replace(agents, private=jax.vmap(lambda agent: strategy.private(learner, agent))(agents))
     server = strategy.init(learner, SPACES, agents, jax.random.key(0))
     own = jax.tree.map(lambda x: x[2], agents)
     agent = strategy.absorb(own, strategy.broadcast(server, jax.random.key(0)), jnp.asarray(2))

@@ -9,6 +9,7 @@ import pytest
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Box, Discrete, Episodes, Spaces
 from fedrax.learners.base import learners
+from fedrax.message import Message
 from fedrax.strategies.base import Tools, strategies
 from fedrax.strategies.variance_reduced import importance_ratio
 from fedrax.trees import ravel_rows
@@ -45,7 +46,7 @@ def combined(strategy, key, valid=True, agents=4):
     downlink = strategy.broadcast(server, key)
     gradients = [LEARNER.gradient(server.params, episodes_of(server.params, k)) for k in jax.random.split(key, agents)]
     messages = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
-    after, _ = strategy.combine(LEARNER, server, downlink, messages, jnp.ones(agents), mean_tools(key, valid))
+    after, _ = strategy.combine(LEARNER, server, downlink, Message(messages), jnp.ones(agents), mean_tools(key, valid))
     return server, after, messages
 
 

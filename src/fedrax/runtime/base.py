@@ -19,7 +19,7 @@ from fedrax.environments.faults import NOTHING, first_fault
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Federation, State, Tally
-from fedrax.message import travelling
+from fedrax.message import Period, travelling
 from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.memory import replay_memory
 from fedrax.runtime.pairs import Evaluation, Pairs, choose_pairs, full_pairs, scores
@@ -240,11 +240,15 @@ class Simulation(abc.ABC):
 
     def message_bytes(self, round: int) -> tuple[int, float]:
         """Bytes of an agent's message in a round, and of what an agent receives at its start, the mean over agents."""
-        period = self.federation.strategy.period
         message, downlinks = self._shapes
-        sent = tree_bytes(travelling(message, period, round + 1))
-        received = [tree_bytes(travelling(downlink, period, round)) for downlink in downlinks]
+        sent = tree_bytes(travelling(message, self.period, round + 1))
+        received = [tree_bytes(travelling(downlink, self.period, round)) for downlink in downlinks]
         return sent, sum(received) / len(received)
+
+    @property
+    def period(self) -> Period:
+        """How often each array of messages and broadcasts travels."""
+        return self.federation.strategy.period
 
     @functools.cached_property
     def _shapes(self) -> tuple[PyTree, list[PyTree]]:

@@ -25,12 +25,14 @@ from fedrax.environments.host_steps import HostStepCollector
 from fedrax.environments.native_steps import start_steps
 from fedrax.federation import Federation, Roster, Tally
 from fedrax.learners.base import Agent, Clock
+from fedrax.message import Period, every_time
 from fedrax.runtime.base import agent_report, summed_reports
 from fedrax.runtime.host import HostSimulation
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.native import NativeSimulation
 from fedrax.runtime.programs import Group, stack
 from fedrax.seeds import derive, host_seeds
+from fedrax.strategies.base import Strategy
 
 
 class Order(NamedTuple):
@@ -259,6 +261,11 @@ def make_part(config: Config, index: int) -> Part:
         return NativePart(alone, simulation, index)
     assert isinstance(simulation, HostSimulation)
     return HostPart(alone, simulation, index)
+
+
+def travel_period(config: Config, strategy: Strategy) -> Period:
+    """How often each array of messages and broadcasts travels: always where rounds overlap, as they are of any round."""
+    return every_time if config.runtime.staleness else strategy.period
 
 
 def report_shapes(federation: Federation, copies: int) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from fedrax.runtime.remote.letters import (
     WORKED,
     Letter,
 )
-from fedrax.runtime.remote.part import Order, Part, Standing, make_part, report_shapes
+from fedrax.runtime.remote.part import Order, Part, Standing, make_part, report_shapes, travel_period
 from fedrax.trees import tree_bytes
 
 logger = logging.getLogger(__name__)
@@ -193,6 +193,7 @@ class Stay:
         message, downlink = federation.shapes()
         self.message, self.report = message, report_shapes(federation, self.config.environment.copies)
         self.parcel = jax.eval_shape(partial(federation.strategy.outgoing, index=index), downlink)
+        self.period = travel_period(self.config, federation.strategy)
         self.orders = order_shapes(federation.participants)
         self.policies = jax.eval_shape(lambda: federation.learner.init_params(jax.random.key(0), federation.spaces))
         self.standing = self.part.start()
@@ -240,7 +241,7 @@ class Stay:
         return Letter(WORKED, fields, self.reply)
 
     def _work(self, part: Part, number: int, letter: Letter) -> None:
-        parcel = travelling(self.parcel, part.federation.strategy.period, number)
+        parcel = travelling(self.parcel, self.period, number)
         if letter.fields["form"] != form((parcel, self.orders)):
             raise FedraxError(
                 "the server's arrays have other shapes than this node's: its environment's spaces must be the server's"
@@ -271,8 +272,7 @@ class Stay:
 
     def _sent(self, message: PyTree, number: int) -> PyTree:
         """What of a round's message travels."""
-        assert self.part is not None
-        return travelling(message, self.part.federation.strategy.period, number + 1)
+        return travelling(message, self.period, number + 1)
 
     def save(self) -> None:
         """Writes down what the last round made of the agent, if that is to be and has not been done."""

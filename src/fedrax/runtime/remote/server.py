@@ -23,7 +23,7 @@ from fedrax.environments.faults import NOTHING, Fault, described, recorded
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Exchange, Federation, Roster, State
-from fedrax.message import periods, travelling
+from fedrax.message import Period, travelling
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Simulation, with_reference
@@ -36,7 +36,7 @@ from fedrax.runtime.remote.checks import Rejected, WorkCheck, Worked, check_lett
 from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, WORK, Field, Letter
 from fedrax.runtime.remote.members import Members
 from fedrax.runtime.remote.office import ANSWERED, DROPPED, Office, Question, Record
-from fedrax.runtime.remote.part import Order, report_shapes
+from fedrax.runtime.remote.part import Order, report_shapes, travel_period
 from fedrax.runtime.remote.pipeline import Pipeline
 from fedrax.runtime.remote.post import Post
 from fedrax.runtime.remote.resident import order_shapes
@@ -79,7 +79,7 @@ class RemoteFederation(Simulation):
         self.check = WorkCheck(
             self.message,
             self.report,
-            federation.strategy.period,
+            self.period,
             max_norm=config.runtime.max_norm,
             max_steps=self._most_steps(),
         )
@@ -109,6 +109,11 @@ class RemoteFederation(Simulation):
         steps = federation.learner.steps
         each = federation.strategy.max_episodes * self.training_horizon if steps is None else steps * self.copies
         return each * federation.local_updates
+
+    @property
+    def period(self) -> Period:
+        """As the nodes' (:func:`travel_period`)."""
+        return travel_period(self.config, self.federation.strategy)
 
     @property
     def rounds_per_call(self) -> int:
@@ -162,7 +167,7 @@ class RemoteFederation(Simulation):
         rows = {agent: row for row, agent in enumerate(ids)}
 
         def wrapped(parcel: PyTree) -> tuple[bytes, str]:
-            part = travelling(parcel, federation.strategy.period, index)
+            part = travelling(parcel, self.period, index)
             return packed(part), form((part, order_shapes(len(ids))))
 
         whole = cache(lambda: wrapped(downlink))
@@ -396,12 +401,6 @@ def check_remote(config: Config, federation: Federation) -> None:
         raise FedraxError(
             f"runtime.staleness = {config.runtime.staleness} is not allowed with strategy "
             f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set runtime.staleness=0"
-        )
-    every = jax.tree.leaves(periods(federation.shapes(), federation.strategy.period))
-    if config.runtime.staleness and any(each > 1 for each in every):
-        raise FedraxError(
-            f"runtime.staleness = {config.runtime.staleness} is not allowed where parts of messages travel only in "
-            "some rounds; set strategy.actor_every=1, or runtime.staleness=0"
         )
     if config.runtime.staleness and federation.participants < federation.agents:
         raise FedraxError("runtime.staleness keeps all agents busy; set federation.participation=1")
