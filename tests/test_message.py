@@ -8,6 +8,7 @@ import pytest
 from fedrax.arrays import packed, unpacked
 from fedrax.attacks.base import Knowledge, attacks
 from fedrax.config import resolve
+from fedrax.errors import FedraxError
 from fedrax.message import (
     Message,
     arrived,
@@ -112,7 +113,7 @@ def test_what_does_not_travel_arrives_as_zeros(turn):
 
 
 @pytest.mark.parametrize("attack", ["large-noise", "random-noise", "fedscspg", "false-statistics"])
-@pytest.mark.parametrize("strategy", ["fedavg", "distillation", "neighbours", "local"])
+@pytest.mark.parametrize("strategy", ["fedavg", "distillation", "neighbours"])
 def test_every_message_can_be_attacked(strategy, attack):
     td3 = ["learner.actor_layers=[4]", "learner.feature_layers=[4]", "learner.head_layers=[4]"]
     ppo = ["learner=ppo", "learner.hidden=[4]", "environment=Pendulum-v1", "budget.rounds=1"]
@@ -123,3 +124,12 @@ def test_every_message_can_be_attacked(strategy, attack):
     state = jax.eval_shape(simulation.init)
     after, _ = jax.eval_shape(simulation.rounds, state, jnp.asarray(0))
     assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize("strategy", ["local", "central"])
+def test_where_nothing_is_sent_nothing_can_be_attacked(strategy):
+    settings = [f"strategy={strategy}", "attack=sign-flipping", "attack.agents=1"]
+    with pytest.raises(FedraxError, match=f"agents of strategy '{strategy}' send none; set attack=none"):
+        make_simulation(resolve("fedtd3/pendulum", settings))
+    settings[1] = "attack=reward-flipping"
+    make_simulation(resolve("fedtd3/pendulum", settings))

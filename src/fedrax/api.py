@@ -206,6 +206,8 @@ def resume(
     directory = RunDirectory.open(Path(run))
     overrides, plugins = list(overrides), list(plugins)
     if directory.summary.exists() and not overrides and not plugins and not changed(directory):
+        if progress:
+            print(f"{directory.path} has finished; to go on, give a larger budget (key=value)", flush=True)
         return Run(directory.path)
     with held(directory.path):
         move_plugins(directory, plugins)

@@ -27,11 +27,13 @@ class Tally(eqx.Module):
 
     rounds: Array
     trajectories: Array
-    """Per agent, as the reference counts them."""
+    """Per agent; where agents send gradients, as the reference counts them."""
     steps: Array
     """Environment steps of all agents and the server."""
     agent_steps: Array
     """Environment steps of all agents."""
+    agent_trajectories: Array
+    """Of all agents."""
 
 
 class State(eqx.Module):
@@ -97,7 +99,7 @@ class Federation(eqx.Module):
         return State(
             server=server,
             agents=agents,
-            tally=Tally(zero, zero, zero, zero),
+            tally=Tally(zero, zero, zero, zero, zero),
             best=self.output(server, agents),
             best_return=jnp.asarray(-jnp.inf),
         )

@@ -50,6 +50,11 @@ class Attack(eqx.Module):
         maximum=1,
     )
 
+    @property
+    def on_messages(self) -> bool:
+        """Whether it changes messages, or withholds them."""
+        return any(getattr(type(self), hook) is not getattr(Attack, hook) for hook in ("corrupt", "falsify", "answers"))
+
     def byzantine(self, n: int, key: PRNGKeyArray) -> Bool[Array, " n"]:
         """Who attacks in the round that ``key`` belongs to, among ``n`` agents."""
         if self.schedule == "rotating":

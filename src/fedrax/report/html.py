@@ -140,7 +140,7 @@ def _headline(groups: Sequence[Group]) -> str:
         "When": " to ".join(dict.fromkeys(f"{t:%Y-%m-%d %H:%M}" for t in (min(times), max(times))))
         if times
         else MISSING,
-        "Took": f"{duration(wall)} from start to end, all runs" if wall else MISSING,
+        "Took": f"{duration(wall)}, the sum over runs" if wall else MISSING,
     }
     dropped = sum(len(row.get("dropped", ())) for run in runs for history in run.histories for row in history.rows)
     if dropped:
@@ -258,7 +258,13 @@ def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
     for telling, members in parts:
         returns = agents_table(members, statistic)
         if returns is not None:
-            note = "Last evaluation of each seed; the deviation is over agents, brackets are over seeds."
+            note = (
+                "Last evaluation of each seed; the deviation is over agents, brackets are over seeds. Of a shared "
+                "policy, agent k stands for its return in agent k's environment; where agents keep their own, for the "
+                "return of agent k's policy over all environments that it was evaluated in."
+            )
+            if any(run.settings.get("attack.agents") for group in members for run in group.runs):
+                note += " The agents that attack, the first ids, are among them."
             heading = f"Agents: {said(telling)}" if len(parts) > 1 else "Agents"
             sections.append(Section(heading, f'{table_html(*returns)}<p class="small">{note}</p>'))
     if differences is not None:

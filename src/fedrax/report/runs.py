@@ -293,5 +293,8 @@ def _with_last(rows: list[Row], seed: int, summary: Mapping[str, Any]) -> list[R
     seeds, finals = summary.get("seeds"), summary.get("final_return")
     if not rows or rows[-1].get("return") is not None or not isinstance(seeds, list) or seed not in seeds:
         return rows
+    whole = (summary.get("final_evaluation") or {}).get(str(seed))
+    if whole:
+        return [*rows[:-1], {**rows[-1], **whole}]
     final = finals[seeds.index(seed)] if isinstance(finals, list) else finals
     return rows if final is None else [*rows[:-1], {**rows[-1], "return": final}]

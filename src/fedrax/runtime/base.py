@@ -290,13 +290,18 @@ def with_reference(own: dict[str, Any], reference: Episodes | None) -> dict[str,
 
 
 def tally_round(
-    tally: Tally, *, agent_episodes: Array, counted: Array, steps: Array, agent_steps: Array, participants: int
+    federation: Federation, tally: Tally, *, agent_episodes: Array, counted: Array, steps: Array, agent_steps: Array
 ) -> Tally:
     """The tally after a round.
 
-    Trajectories per agent follow the reference: everything sampled, divided by the number of nodes that sample
-    (agents, and the server where there is more than one agent), rounded.
+    Trajectories per agent are those of all agents, divided by their number. Where agents send gradients they follow the
+    reference: everything sampled in the round, divided by the number of nodes (the participants, and the server where
+    there is more than one), rounded.
     """
-    nodes = participants + 1 if participants > 1 else 1
-    spent = jnp.round((agent_episodes + counted) / nodes).astype(jnp.int32)
-    return Tally(tally.rounds + 1, tally.trajectories + spent, tally.steps + steps, tally.agent_steps + agent_steps)
+    total = tally.agent_trajectories + agent_episodes
+    if federation.strategy.counts_server:
+        nodes = federation.participants + 1 if federation.participants > 1 else 1
+        trajectories = tally.trajectories + jnp.round((agent_episodes + counted) / nodes).astype(jnp.int32)
+    else:
+        trajectories = jnp.round(total / federation.sites).astype(jnp.int32)
+    return Tally(tally.rounds + 1, trajectories, tally.steps + steps, tally.agent_steps + agent_steps, total)

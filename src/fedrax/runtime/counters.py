@@ -45,6 +45,8 @@ class Counters:
     best_return: float = math.nan
     final_worst: float = math.nan
     """The worst agent's return in the last evaluation; NaN where agents were not evaluated one by one."""
+    final_evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """All of the last evaluation, as in a row of the log."""
     dropped_collections: int = 0
     """Rounds of agents, and of the server, that were void because an environment's numbers were not finite."""
     lost_rounds: int = 0
@@ -126,7 +128,8 @@ class Counters:
         self.final_worst = float(metrics.get("return_worst", math.nan))
         if math.isfinite(evaluated) and not evaluated <= self.best_return:
             self.best_return = evaluated
-        return {name: _number(metrics[name]) for name in EVALUATED if name in metrics}
+        self.final_evaluation = {name: _number(metrics[name]) for name in EVALUATED if name in metrics}
+        return self.final_evaluation
 
     def totals(self, agents: int) -> dict[str, int]:
         """Every cost so far; bytes are per agent."""

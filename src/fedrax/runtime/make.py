@@ -82,6 +82,11 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
         )
     if attack.name == "none" and attack.agents > 0:
         raise FedraxError(f"attack.agents = {attack.agents} but there is no attack; set attack=NAME (fedrax list)")
+    if attack.on_messages and not strategy.sends:
+        raise FedraxError(
+            f"attack {attack.name!r} changes messages, and agents of strategy {strategy.name!r} send none; set "
+            "attack=none, or an attack on the environment (fedrax list)"
+        )
     if attack.agents > agents:
         raise FedraxError(
             f"attack.agents = {attack.agents} is more than federation.agents = {agents}; "
@@ -91,7 +96,8 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
         raise FedraxError(f"video.agent = {config.video.agent} is not allowed: there are agents 0 to {sites - 1}")
     if aggregator.tolerated is None:
         aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))
-    aggregator.check(preaggregator.rows(participants))
+    if strategy.sends:
+        aggregator.check(preaggregator.rows(participants))
     if strategy.weighs and aggregator.name == "mean":
         raise FedraxError(
             f"strategy {strategy.name!r} weighs agents (strategy.return_temperature), and aggregator 'mean' heeds no "

@@ -325,12 +325,12 @@ def close_round(
     """
     steps = report["steps"].sum() + own["steps"]
     tally = tally_round(
+        federation,
         state.tally,
         agent_episodes=report["episodes"].sum(),
         counted=work.counted + own["reference"],
         steps=steps,
         agent_steps=report["steps"].sum(),
-        participants=federation.participants,
     )
     faults = Fault.of_row(report["fault"])
     honest = ~roster.byzantine & (faults.kind == NOTHING)

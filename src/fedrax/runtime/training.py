@@ -56,7 +56,8 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
 
 def _train_run(config: Config, simulation: Simulation, directory: RunDirectory, *, progress: bool) -> None:
     state, counters, meta = _where_it_stands(config, simulation, directory)
-    if not directory.manifest.exists():
+    begun = directory.manifest.exists()
+    if not begun:
         directory.write_config(config.to_toml())
         write_manifest(
             directory,
@@ -72,7 +73,7 @@ def _train_run(config: Config, simulation: Simulation, directory: RunDirectory, 
 
     stopped = None
     if not meta["finished"]:
-        stopped = _train(config, simulation, directory, state, counters, meta, progress=progress)
+        stopped = _train(config, simulation, directory, state, counters, meta, begun=begun, progress=progress)
     # A finished run may have been killed before its summary.
     if meta["finished"] and not directory.summary.exists():
         summary = _summary(config, counters, meta["seconds_compile"])
@@ -133,6 +134,7 @@ def _train(
     counters: list[Counters],
     meta: dict[str, Any],
     *,
+    begun: bool,
     progress: bool,
 ) -> str | None:
     """Rounds until the budget is used; brings ``counters`` and ``meta`` up to date.
@@ -146,6 +148,8 @@ def _train(
         MetricsWriter(directory, resume_round=_rounds_done(config, counters)) as writer,
         Progress(*_goal(config), enabled=progress) as display,
     ):
+        if begun:
+            display.note(f"goes on after round {first}" if first else "no checkpoint yet: starts anew")
         if simulation.replay_bytes:
             display.note(f"replays take {size_text(simulation.replay_bytes)}")
         differences = divergence(config)
@@ -177,6 +181,7 @@ def _train(
                 # Apart from the counters: a run whose budget grows goes on as if there had been no end.
                 _final_evaluation(config, simulation, state, counters)
                 meta["final_counters"] = [dataclasses.asdict(c) for c in counters]
+                _show(simulation, display, counters, [])
             if config.video.every is not None and first % config.video.every < simulation.rounds_per_call:
                 _film(config, simulation, state, directory, first)
             meta["seconds_compile"] = compile_seconds() - compiled
@@ -301,4 +306,9 @@ def _summary(
         "seconds_train": max(counter.seconds for counter in counters),
         "seeds": list(config.all_seeds),
         **({"by_seed": by_seed} if len(each) > 1 else {}),
+        "final_evaluation": {
+            str(seed): counter.final_evaluation
+            for seed, counter in zip(config.all_seeds, counters, strict=True)
+            if counter.final_evaluation
+        },
     }

@@ -67,6 +67,10 @@ class Strategy(eqx.Module):
     """Every agent keeps a policy of its own, and what is evaluated and handed out is those, not the server's."""
     bears_stale: ClassVar[bool] = False
     """A message still means something to a server that has moved on meanwhile, so that rounds may overlap."""
+    sends: ClassVar[bool] = True
+    """Agents send messages."""
+    counts_server: ClassVar[bool] = False
+    """Trajectories per agent are counted as in the code of FedPG-BR, where the server is one more node."""
     common_start: ClassVar[bool] = False
     """All agents start from the same networks, which are also what the server starts from."""
 

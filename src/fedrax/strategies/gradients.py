@@ -29,6 +29,7 @@ class GradientStrategy(Strategy):
     """What the gradient-sending strategies share: agents send one gradient at the broadcast policy."""
 
     needs: ClassVar[Needs] = Needs(learner="policy-gradient", local_updates=False)
+    counts_server: ClassVar[bool] = True
 
     def private(self, learner: Learner, agent: Agent) -> PyTree:
         """Room for the gradient on its way."""

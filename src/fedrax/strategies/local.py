@@ -27,6 +27,7 @@ class Local(Strategy):
     """No federation: every agent learns alone. The baseline that a federation must beat."""
 
     personal: ClassVar[bool] = True
+    sends: ClassVar[bool] = False
 
     batch: int = option(16, "trajectories of each agent per update, for learners of whole episodes", minimum=1)
 

@@ -118,7 +118,9 @@ class Board:
             rows = [row for row in self.agents.last.values() if row["round"] == self.shown]
             answered = sum(row["outcome"] == "answered" for row in rows)
             slowest = max(row["seconds"] for row in rows)
-            self.note(f"round {self.shown}: {answered} of {len(rows)} agents answered, the slowest in {slowest:.2f} s")
+            self.note(
+                f"round {self.shown + 1}: {answered} of {len(rows)} agents answered, the slowest in {slowest:.2f} s"
+            )
 
 
 def show_status(folder: Path) -> str:

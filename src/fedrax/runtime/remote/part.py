@@ -264,7 +264,7 @@ def make_part(config: Config, index: int) -> Part:
 
 
 def travel_period(config: Config, strategy: Strategy) -> Period:
-    """How often each array of messages and broadcasts travels: always where rounds overlap, as they are of any round."""
+    """How often each array of messages and broadcasts travels: always, where rounds overlap."""
     return every_time if config.runtime.staleness else strategy.period
 
 

@@ -314,7 +314,7 @@ def order_shapes(participants: int) -> Order:
     number = jax.ShapeDtypeStruct((), np.int32)
     ids = jax.ShapeDtypeStruct((participants,), np.int32)
     flags = jax.ShapeDtypeStruct((participants,), np.bool_)
-    return Order(ids, flags, number, Tally(number, number, number, number))  # type: ignore[arg-type]
+    return Order(ids, flags, number, Tally(number, number, number, number, number))  # type: ignore[arg-type]
 
 
 def refused(reason: str) -> Letter:
