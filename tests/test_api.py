@@ -197,6 +197,13 @@ def test_an_error_before_there_is_a_run_leaves_its_traceback_too(tmp_path, capsy
     assert "x" * 1000 in error.read_text()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_an_evaluation_seed_that_cannot_be_counted_is_one_line(run, seed, capsys):
+    assert main(["evaluate", str(run.path), "--evaluation-seed", str(seed)]) == 1
+    error = capsys.readouterr().err
+    assert error == f"fedrax: --evaluation-seed {seed} is not allowed: it must be between 0 and 2147483647\n"
+
+
 @pytest.mark.parametrize(
     "arguments", [["certificates", "FILE/trial"], ["deploy", "fedpg-br/cartpole", "--app", "FILE"]]
 )

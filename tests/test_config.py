@@ -188,6 +188,8 @@ def test_merge_keeps_what_later_layers_do_not_say():
         (["budget.trajectories=none"], ["no budget"]),
         (["plugins=['/nowhere/mine.py']"], ["plugin", "/nowhere/mine.py"]),
         (["attack=[1]"], ["attack", "attack.kind"]),
+        (["attack.kind=3"], ["attack.kind = 3", "alie"]),
+        (["aggregator.kind=[1]"], ["aggregator.kind = [1]", "krum"]),
         (["budget..rounds=3"], ["'budget..rounds=3'", "key=value"]),
         (["..=3"], ["'..=3'", "key=value"]),
         (["budget.rounds=99999999999999999999"], ["budget.rounds", "at most 2147483647"]),

@@ -262,10 +262,14 @@ def _print_summary(run: object) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from fedrax import api
+    from fedrax.registry import LARGEST
 
     for name, value, least in (("episodes", options.episodes, 1), ("unseen", options.unseen, 0)):
         if value < least:
             raise FedraxError(f"--{name} {value} is not allowed: it must be at least {least}")
+    seed = options.evaluation_seed
+    if seed is not None and not 0 <= seed <= LARGEST:
+        raise FedraxError(f"--evaluation-seed {seed} is not allowed: it must be between 0 and {LARGEST}")
     run = api.load(options.run, plugins=options.plugins)
     settings = {
         "episodes": options.episodes,

@@ -427,6 +427,8 @@ def _choose(room: str, layers: list[dict[str, Any]], implied: Mapping[str, Any],
     kind = implied.get("kind", DEFAULT_KINDS[room])
     for layer in layers:
         kind = layer.get(room, {}).get("kind", kind)
+    if not isinstance(kind, str):
+        raise FedraxError(f"{room}.kind = {kind!r} is not allowed: give one of {', '.join(registry.names())}")
     component = registry[kind]
     common = options_of(BASES[room])
     own = options_of(component)
