@@ -1,13 +1,16 @@
 """Layers, overrides, round trips, and the one line that every mistake ends in."""
 
+import math
 import tomllib
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrax.config import Config, merge, parse_override, presets, resolve
 from fedrax.errors import FedraxError
+from fedrax.runtime.continuation import differences
 from fedrax.runtime.make import make_simulation
 
 SMALL = ["budget.rounds=1"]
@@ -114,6 +117,7 @@ def test_mode_sets_defaults_below_everything_said():
         ["strategy.mode=paper", "attack=alie", "attack.agents=2", "seeds=3"],
         ["strategy.ratio_band=none", "aggregator=krum"],
         ["environment.heterogeneity.length={distribution='uniform', low=0.3, high=0.7}"],
+        ["environment.native=false", "environment.kwargs.limit=inf", "runtime.deadline=inf"],
     ],
 )
 def test_resolved_toml_reads_back_equal(overrides, tmp_path):
@@ -124,11 +128,34 @@ def test_resolved_toml_reads_back_equal(overrides, tmp_path):
     assert resolve(path).digest() == config.digest()
 
 
+def test_an_infinite_argument_is_not_read_back_as_none():
+    config = resolve("fedpg-br/cartpole", ["environment.native=false", "environment.kwargs.limit=inf"])
+    assert tomllib.loads(config.to_toml())["environment"]["kwargs"] == {"limit": math.inf}
+    unset = resolve("fedpg-br/cartpole", ["environment.native=false", "environment.kwargs.limit=none"])
+    assert config.digest() != unset.digest()
+    assert differences(config, unset) == {"environment.kwargs.limit": (math.inf, "none")}
+
+
+@pytest.mark.parametrize("value", [np.ones(2), object(), {"a": [math.nan]}, {1: 2}])
+def test_an_argument_that_cannot_be_recorded_is_one_line(value):
+    table = {"environment": {"native": False, "kwargs": {"goal": value}}, "budget": {"rounds": 1}}
+    with pytest.raises(
+        FedraxError, match=r"environment\.kwargs = .* is not allowed: goal cannot be recorded; give numbers"
+    ):
+        resolve(table)
+
+
+def test_a_state_larger_than_the_memory_is_refused_before_it_is_made():
+    simulation = make_simulation(resolve("fedpg-br/cartpole", ["seeds=100000", "federation.agents=1000000"]))
+    with pytest.raises(FedraxError, match=r"the run's state takes .* TB \(1000000 agents, times 100000 seeds\)"):
+        simulation.init()
+
+
 names = st.text(min_size=1)
 
 
 @settings(deadline=None, max_examples=30)
-@given(names, st.integers(0, 2**31), st.floats(0, 1), st.lists(st.integers(1, 64), min_size=1, max_size=3))
+@given(names, st.integers(0, 2**31 - 1), st.floats(0, 1), st.lists(st.integers(1, 64), min_size=1, max_size=3))
 def test_any_values_survive_the_round_trip(name, seed, discount, hidden):
     table = {
         "name": name,
@@ -161,6 +188,20 @@ def test_merge_keeps_what_later_layers_do_not_say():
         (["budget.trajectories=none"], ["no budget"]),
         (["plugins=['/nowhere/mine.py']"], ["plugin", "/nowhere/mine.py"]),
         (["attack=[1]"], ["attack", "attack.kind"]),
+        (["attack.kind=3"], ["attack.kind = 3", "alie"]),
+        (["aggregator.kind=[1]"], ["aggregator.kind = [1]", "krum"]),
+        (["budget..rounds=3"], ["'budget..rounds=3'", "key=value"]),
+        (["..=3"], ["'..=3'", "key=value"]),
+        (["budget.rounds=99999999999999999999"], ["budget.rounds", "at most 2147483647"]),
+        (["strategy.minibatch=2147483648"], ["strategy.minibatch = 2147483648", "at most 2147483647"]),
+        (["federation.agents=1000000000"], ["federation.agents", "1000000"]),
+        (["seed=4294967296"], ["seed = 4294967296", "at most 2147483647"]),
+        (["seed=2147483647", "seeds=2"], ["seeds = 2", "the last seed", "at most 2147483647"]),
+        (["seeds=10000000000"], ["seeds = 10000000000", "100000"]),
+        (["learner.hidden=[16, -1]"], ["learner.hidden = -1", "at least 1"]),
+        (["learner.hidden=[0]"], ["learner.hidden = 0", "at least 1"]),
+        (["learner.learning_rate=inf"], ["learner.learning_rate = inf", "a finite number at least 0"]),
+        (["learner.learning_rate=nan"], ["learner.learning_rate = nan", "a finite number at least 0"]),
     ],
 )
 def test_mistakes_in_the_configuration_are_one_clear_line(overrides, words):
@@ -202,6 +243,13 @@ def test_impossible_combinations_are_refused_before_training(overrides, words):
 def test_no_such_source_names_the_nearest():
     with pytest.raises(FedraxError, match="did you mean 'fedpg-br/cartpole'"):
         resolve("fedpg-br/cartpol")
+
+
+def test_a_source_that_is_not_text_is_one_line(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b'name = "\xff"')
+    with pytest.raises(FedraxError, match=r"mine\.toml is not valid TOML: it is not UTF-8 text \(byte 8\)"):
+        resolve(path)
 
 
 def test_broken_toml_says_where(tmp_path):

@@ -5,6 +5,7 @@ import math
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -211,6 +212,57 @@ def test_an_edited_configuration_is_named_by_key(copied):
         "config.toml was edited: the run was started with learner.learning_rate = 0.001, and there it is 0.1" in message
     )
     assert "\n" not in message
+
+
+def test_a_configuration_that_cannot_be_used_any_more_is_named(copied, capsys):
+    text = (copied / "config.toml").read_text()
+    for content in (text[: text.index("[budget]")].encode(), b"", b"\xff"):
+        (copied / "config.toml").write_bytes(content)
+        for command in ("evaluate", "resume"):
+            assert main([command, str(copied)]) == 1
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"fedrax: {copied / 'config.toml'} is not what the run wrote, and cannot be used: ")
+            assert "from 'config' in manifest.json" in line
+
+
+def test_a_recorded_configuration_that_is_none_is_one_line(copied, capsys):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"config": 3}))
+    assert main(["resume", str(copied), "budget.rounds=5"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the recorded configuration is damaged: it is 3" in line
+
+
+def test_a_run_without_checkpoints_says_that_it_begins_anew(copied, four, caplog):
+    shutil.rmtree(copied / "checkpoints")
+    (copied / "summary.json").unlink()
+    fedrax.resume(copied, progress=False)
+    assert f"{copied} has no checkpoint that can be used; the run starts at its beginning" in caplog.text
+    assert_same_runs(copied, four)
+
+
+def test_an_evaluation_under_an_edited_configuration_is_warned_of(copied, caplog):
+    path = copied / "config.toml"
+    fedrax.load(copied)
+    assert not caplog.records
+    path.write_text(path.read_text().replace("discount = 0.999", "discount = 0.5"))
+    fedrax.load(copied)
+    (record,) = caplog.records
+    expected = f"{path} was edited since the run was trained: learner.discount = 0.5 (before: 0.999)"
+    assert record.getMessage() == expected
+
+
+@pytest.mark.parametrize(("which", "kind"), [("policy", "last"), ("best", "best")])
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:99])])
+def test_a_lost_policy_is_taken_from_the_last_checkpoint(copied, which, kind, damage, caplog):
+    before = fedrax.load(copied).policies(kind)
+    damage(copied / f"{which}.safetensors")
+    after = fedrax.load(copied).policies(kind)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert "that of the last checkpoint is taken" in caplog.text
+    shutil.rmtree(copied / "checkpoints")
+    with pytest.raises(FedraxError, match=f"{which}.safetensors"):
+        fedrax.load(copied).policies(kind)
 
 
 def test_a_budget_edited_in_the_file_extends_too_and_is_said(copied, eight, capsys):

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fedrax.aggregators.base import Aggregate, check_verdict
 from fedrax.attacks.base import Attack, attacks, replace_rows
 from fedrax.config import resolve
+from fedrax.errors import FedraxError
 from fedrax.federation import Exchange, Roster, round_metrics
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.mapping import map_in_batches
@@ -164,3 +166,20 @@ def test_metrics_of_a_mean_under_attack_name_no_recall():
     _, metrics = advance(["strategy=gpomdp", "strategy.batch=2", "attack=sign-flipping", "attack.agents=1"])
     assert metrics["byzantine"].tolist() == [1] * 4
     assert not [name for name in metrics if name.startswith("filter")]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (jnp.zeros(3), "must return an Aggregate"),
+        (Aggregate(jnp.zeros(2), jnp.ones(4, bool), jnp.array(True), {}), r"vector of shape \(2,\); it must be \(3,\)"),
+        (
+            Aggregate(jnp.zeros(3), jnp.ones(1, bool), jnp.array(True), {}),
+            r"accepted of shape \(1,\); it must be \(4,\)",
+        ),
+        (Aggregate(jnp.zeros(3), jnp.ones(4, bool), jnp.ones(4), {}), r"valid of shape \(4,\); it must be \(\)"),
+    ],
+)
+def test_what_a_rule_returns_amiss_is_one_line(verdict, words):
+    with pytest.raises(FedraxError, match=f"aggregator 'mine' returned .*{words}"):
+        check_verdict("mine", verdict, (4, 3))

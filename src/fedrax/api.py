@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -19,12 +20,12 @@ from jaxtyping import PyTree
 from fedrax.config import Config, read_source, resolve
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
-from fedrax.records.checkpoint import load_policy
+from fedrax.records.checkpoint import load_checkpoint, load_policy
 from fedrax.records.lock import held
 from fedrax.records.metrics import read_metrics
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
-from fedrax.runtime.continuation import changed, continued
+from fedrax.runtime.continuation import accepting, changed, configuration, continued, warn_of_edits
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.pairs import Evaluation
 from fedrax.runtime.training import train_run
@@ -33,6 +34,8 @@ from fedrax.sweep.board import show_plan
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import Outcome, run_plan
 from fedrax.sweep.tasks import tasks_of
+
+logger = logging.getLogger(__name__)
 
 
 class Run:
@@ -45,7 +48,8 @@ class Run:
         """
         self.directory = RunDirectory.open(Path(path))
         self.path = self.directory.path
-        self.config: Config = resolve(self.directory.config, plugins=plugins)
+        self.config: Config = configuration(self.directory, plugins=plugins)
+        warn_of_edits(self.directory, self.config)
 
     def summary(self) -> dict[str, Any]:
         """The totals of a finished run."""
@@ -64,7 +68,15 @@ class Run:
             state = jax.eval_shape(simulation.init)
             template = state.best
             path = self.directory.policy if which == "last" else self.directory.best_policy
-            stacked = load_policy(path, template)
+            try:
+                stacked = load_policy(path, template)
+            except FedraxError as error:
+                # A policy is part of every checkpoint too.
+                restored = load_checkpoint(self.directory.checkpoints, state, accepting(self.config))
+                if restored is None:
+                    raise
+                logger.warning("%s; that of the last checkpoint is taken", error)
+                stacked = simulation.outputs(restored[0]) if which == "last" else restored[0].best
         finally:
             simulation.close()
         return {

@@ -6,10 +6,12 @@ import argparse
 import shlex
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from fedrax.errors import FedraxError
 from fedrax.records import lock
+from fedrax.records.files import append_traceback, reason
 from fedrax.signals import Interrupted, orderly, stopping
 
 WHERE = {
@@ -20,6 +22,9 @@ WHERE = {
 """What a summary says of ``evaluation.environments``."""
 LOOPBACK = "127.0.0.1:9092"
 """Where the SuperLink of a trial on one machine is."""
+
+LONGEST = 400
+"""Characters shown of an error that may be pages long, as those of a compiler are."""
 
 MOVED = "where a plugin of the run is now, if it was moved"
 
@@ -42,7 +47,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + (request.number if isinstance(request, Interrupted) else signal.SIGINT)
     except BrokenPipeError:
         return 1
+    except Exception as error:
+        print(f"fedrax: {_unforeseen(error, options.continued)}", file=sys.stderr)
+        return 1
     return status or 0
+
+
+def _unforeseen(error: Exception, continued: str) -> str:
+    """One line for what no command foresees, such as an error in a plugin's own code, with its traceback in a file."""
+    from fedrax.plugins import described, where_own
+
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {reason(error)}; mend that, or give another path"
+    written = [folder for folder in lock.written_folders() if folder.is_dir()]
+    path = append_traceback(written[-1] if written else Path(tempfile.mkdtemp(prefix="fedrax-")), error)
+    place, text = where_own(error), described(error)
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    advice = "mend it" if place else "please report it with that file"
+    return f"{place}{shown}; the traceback is in {path}; {advice}{_how_to_continue(continued)}"
 
 
 def _how_to_continue(words: str) -> str:
@@ -240,10 +262,14 @@ def _print_summary(run: object) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from fedrax import api
+    from fedrax.registry import LARGEST
 
     for name, value, least in (("episodes", options.episodes, 1), ("unseen", options.unseen, 0)):
         if value < least:
             raise FedraxError(f"--{name} {value} is not allowed: it must be at least {least}")
+    seed = options.evaluation_seed
+    if seed is not None and not 0 <= seed <= LARGEST:
+        raise FedraxError(f"--evaluation-seed {seed} is not allowed: it must be between 0 and {LARGEST}")
     run = api.load(options.run, plugins=options.plugins)
     settings = {
         "episodes": options.episodes,

@@ -27,14 +27,31 @@ from fedrax.evaluation.measure import Environments, renamed, settled_evaluation
 from fedrax.layers import merge, merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
-from fedrax.registry import Registry, options_of
+from fedrax.registry import LARGEST, Registry, options_of
 from fedrax.strategies.base import Strategy, strategies
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is one of TOML's, and equal to itself."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or (isinstance(value, (str, bool, int, float)) and value == value)
 
 
 class Model(pydantic.BaseModel):
     """Frozen, and strict about unknown keys."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # Infinities stay what they are: as JSON's null they would be read back as unset.
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
+
+    @pydantic.field_validator("*")
+    @classmethod
+    def _countable(cls, value: Any) -> Any:
+        if isinstance(value, int) and value > LARGEST:
+            raise ValueError(f"it must be at most {LARGEST}")
+        return value
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -92,6 +109,14 @@ class EnvironmentConfig(Model):
         description="draws from heterogeneity, which the seeds take in turn; 1: all seeds act in the same environments",
     )
 
+    @pydantic.field_validator("kwargs")
+    @classmethod
+    def _can_be_written(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        for name, value in kwargs.items():
+            if not _is_plain(value):
+                raise ValueError(f"{name} cannot be recorded; give numbers, texts, booleans, lists or tables")
+        return kwargs
+
     @pydantic.field_validator("draws")
     @classmethod
     def _something_to_draw(cls, draws: int, info: pydantic.ValidationInfo) -> int:
@@ -103,7 +128,7 @@ class EnvironmentConfig(Model):
 class FederationConfig(Model):
     """Who takes part."""
 
-    agents: int = pydantic.Field(10, gt=0, description="number of agents K")
+    agents: int = pydantic.Field(10, gt=0, le=1_000_000, description="number of agents K")
     participation: float = pydantic.Field(
         1.0, gt=0, le=1, description="fraction of the agents, drawn anew, that take part in a round"
     )
@@ -236,7 +261,7 @@ class Config(Model):
 
     name: str = pydantic.Field("run", description="what the run is called in reports")
     seed: int = pydantic.Field(0, ge=0, description="first seed")
-    seeds: int = pydantic.Field(1, gt=0, description="number of seeds trained together: seed, seed+1, ...")
+    seeds: int = pydantic.Field(1, gt=0, le=100_000, description="number of seeds trained together: seed, seed+1, ...")
     plugins: tuple[str, ...] = pydantic.Field(
         (), description="Python files or modules that register components and environments"
     )
@@ -252,6 +277,14 @@ class Config(Model):
     aggregator: dict[str, Any] = {}
     preaggregator: dict[str, Any] = {}
     attack: dict[str, Any] = {}
+
+    @pydantic.field_validator("seeds")
+    @classmethod
+    def _seeds_can_be_counted(cls, seeds: int, info: pydantic.ValidationInfo) -> int:
+        # JAX would cut larger ones to 32 bits, and two seeds of a run could become the same.
+        if info.data.get("seed", 0) + seeds - 1 > LARGEST:
+            raise ValueError(f"the last seed, seed + seeds - 1, must be at most {LARGEST}")
+        return seeds
 
     def component(self, room: str) -> Any:
         """The component chosen in ``room``, built from its options."""
@@ -295,7 +328,7 @@ def read_source(source: str | Path) -> dict[str, Any]:
         text = (resources.files("fedrax") / "presets" / f"{source}.toml").read_text()
         label = str(source)
     elif Path(source).is_file():
-        text, label = Path(source).read_text(), str(source)
+        text, label = _text_of(Path(source)), str(source)
     else:
         raise FedraxError(
             f"no preset and no file is called {str(source)!r}{nearest(str(source), presets())}; "
@@ -307,6 +340,15 @@ def read_source(source: str | Path) -> dict[str, Any]:
         raise FedraxError(f"{label} is not valid TOML: {error}") from None
 
 
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FedraxError(f"cannot read {path}: {error.strerror}; mend its permissions, or give another file") from None
+    except UnicodeDecodeError as error:
+        raise FedraxError(f"{path} is not valid TOML: it is not UTF-8 text (byte {error.start})") from None
+
+
 def parse_override(text: str) -> dict[str, Any]:
     """``"attack.agents=3"`` as ``{"attack": {"agents": 3}}``; ``attack=NAME`` is short for ``attack.kind=NAME``.
 
@@ -315,7 +357,7 @@ def parse_override(text: str) -> dict[str, Any]:
     """
     key, separator, value = text.partition("=")
     key, value = key.strip(), value.strip()
-    if not separator or not key:
+    if not separator or not all(key.split(".")):
         raise FedraxError(f"{text!r} is not of the form key=value, for example federation.agents=20")
     try:
         parsed: Any = tomllib.loads(f"value = {value}")["value"]
@@ -385,6 +427,8 @@ def _choose(room: str, layers: list[dict[str, Any]], implied: Mapping[str, Any],
     kind = implied.get("kind", DEFAULT_KINDS[room])
     for layer in layers:
         kind = layer.get(room, {}).get("kind", kind)
+    if not isinstance(kind, str):
+        raise FedraxError(f"{room}.kind = {kind!r} is not allowed: give one of {', '.join(registry.names())}")
     component = registry[kind]
     common = options_of(BASES[room])
     own = options_of(component)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from fedrax.aggregators.base import Aggregate, Aggregator, PreAggregator
+from fedrax.aggregators.base import Aggregate, Aggregator, PreAggregator, check_verdict
 from fedrax.attacks.base import Attack, Knowledge
 from fedrax.environments.actions import Actions
 from fedrax.environments.base import Episodes, Experience, Spaces
@@ -196,6 +196,7 @@ class Federation(eqx.Module):
                 vectors, weights, self.aggregator.f, key=derive(key, "preaggregate")
             )
             verdict = rule(mixed, row_weights, samples=samples, key=derive(key, "aggregate"))
+            check_verdict(rule.name, verdict, mixed.shape)
             return verdict._replace(accepted=verdict.accepted[row] & (weights > 0))
 
         def fallback(vectors: Float[Array, "n d"], weights: Float[Array, " n"]) -> Array:

@@ -43,7 +43,12 @@ def located(plugin: str, folder: Path) -> str:
 
     Returns:
         The absolute path of a file, also for a module that lies in ``folder``; else the module's name.
+
+    Raises:
+        FedraxError: the name is empty.
     """
+    if not plugin.strip():
+        raise FedraxError("a plugin's name is empty; give a .py file or a module")
     if is_file(plugin):
         return os.path.abspath(folder / Path(plugin).expanduser())
     base = folder.absolute().joinpath(*plugin.split("."))
@@ -210,6 +215,20 @@ def where(error: BaseException, folder: Path | None = None) -> str:
     own = [frame for frame in frames if folder is not None and Path(frame.filename).is_relative_to(folder)]
     last = next(reversed(own or frames), None)
     return "" if last is None else f"{last.filename}, line {last.lineno}: "
+
+
+def where_own(error: BaseException) -> str:
+    """``"FILE, line N: "`` of an exception's last line that is neither this package's nor an installed one's."""
+    package = Path(__file__).parent
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if os.path.isfile(frame.filename)
+        and "site-packages" not in frame.filename
+        and not Path(frame.filename).is_relative_to(package)
+        and not Path(frame.filename).is_relative_to(Path(os.__file__).parent)
+    ]
+    return f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
 
 
 def described(error: BaseException) -> str:

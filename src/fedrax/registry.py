@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import pkgutil
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,10 @@ from fedrax.errors import FedraxError, nearest, unknown
 from fedrax.plugins import load_installed
 
 T = TypeVar("T")
+
+
+LARGEST = 2**31 - 1
+"""The largest whole number of a configuration: compiled programs count in 32 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +48,8 @@ def option(
 ) -> Any:
     """A field of a component that a configuration can set.
 
-    The field's annotation is its type (use ``Literal`` for a choice); ``minimum`` and ``maximum`` are inclusive.
+    The field's annotation is its type (use ``Literal`` for a choice); ``minimum`` and ``maximum`` are inclusive, and
+    hold for each number of a tuple.
     Options are static: they are constants of the compiled program.
     """
     return eqx.field(static=True, default=default, metadata={"option": Option(meaning, unit, minimum, maximum)})
@@ -156,18 +162,29 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
         if isinstance(value, str) and literals:
             hint = nearest(value, [str(choice) for choice in literals])
         raise FedraxError(f"{key} = {value!r} is not allowed: {reason[0].lower()}{reason[1:]}{hint}") from None
-    if declared is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+    if declared is None:
         return value
-    low, high = declared.minimum, declared.maximum
-    if value != value or (low is not None and value < low) or (high is not None and value > high):
-        interval = (
-            f"between {low:g} and {high:g}"
-            if low is not None and high is not None
-            else f"at least {low:g}"
-            if low is not None
-            else f"at most {high:g}"
-            if high is not None
-            else "a number"
-        )
-        raise FedraxError(f"{key} = {value!r} is not allowed: it must be {interval}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            _check_number(key, number, declared)
     return value
+
+
+def _check_number(key: str, number: float, declared: Option) -> None:
+    low, high = declared.minimum, declared.maximum
+    if isinstance(number, int) and number > LARGEST and high is None:
+        raise FedraxError(f"{key} = {number!r} is not allowed: it must be at most {LARGEST}")
+    finite = math.isfinite(number)
+    if finite and (low is None or number >= low) and (high is None or number <= high):
+        return
+    interval = (
+        f"between {low:g} and {high:g}"
+        if low is not None and high is not None
+        else f"at least {low:g}"
+        if low is not None
+        else f"at most {high:g}"
+        if high is not None
+        else ""
+    )
+    rule = interval if finite else f"a finite number {interval}".rstrip()
+    raise FedraxError(f"{key} = {number!r} is not allowed: it must be {rule}")

@@ -1,11 +1,15 @@
 """Both host backends against the protocol, and what is said of environments that cannot be used."""
 
+import re
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
 
 from fedrax.environments import registry
 from fedrax.environments.base import Box, Discrete
+from fedrax.environments.crash import EnvironmentCrash
 from fedrax.environments.host import EnvPoolEnvironments, GymnasiumEnvironments, make_host
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
@@ -187,6 +191,9 @@ register("FedraxManyHanded-v0", 10, action_space=gymnasium.spaces.MultiDiscrete(
         ("FedraxEndless-v0", "no time limit: set environment.horizon"),
         ("FedraxTabular-v0", "observations Discrete(3); only Box observations"),
         ("FedraxManyHanded-v0", "actions MultiDiscrete([2 2]); only Discrete and Box actions"),
+        ("FedraxBare-v0", "declares no spaces"),
+        ("FedraxBlind-v0", "observations Box([], [], (0,), float32), without a number"),
+        ("FedraxHandless-v0", "actions Box([], [], (0,), float32), without a number"),
         ("HalfCheetah-v3", "cannot be made: The mujoco v2 and v3 based environments have been moved"),
     ],
 )
@@ -195,6 +202,92 @@ def test_what_cannot_be_used_is_said_in_one_line(id, message):
         describe_environment(id, backend="gymnasium").horizon()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+class Odd(gymnasium.Env):
+    """Returns what its makers ask for: another observation or reward than it declares."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, size=2, reward=1.0, info=None, leaves=False):
+        self.size, self.reward, self.info, self.leaves, self.time = size, reward, info or {}, leaves, 0
+
+    def reset(self, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        if self.leaves:
+            sys.exit(3)
+        self.time += 1
+        info = {"growing": np.zeros(self.time)} if self.info == "growing" else self.info
+        return np.zeros(self.size, np.float32), self.reward, False, False, None if info == "none" else info
+
+
+class Bare(gymnasium.Env):
+    """Declares nothing."""
+
+
+class Blind(Odd):
+    """Observes nothing."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (0,), np.float32)
+
+
+class Handless(Odd):
+    """Does nothing."""
+
+    action_space = gymnasium.spaces.Box(-1, 1, (0,), np.float32)
+
+
+for kind in (Odd, Bare, Blind, Handless):
+    gymnasium.register(f"Fedrax{kind.__name__}-v0", entry_point=kind, max_episode_steps=5)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"size": 3}, "it returned an observation of shape (3,), and its observation space has (2,)"),
+        ({"size": 1}, "it returned an observation of shape (1,), and its observation space has (2,)"),
+        ({"reward": "hi"}, "it returned the reward 'hi', which is not a number"),
+        ({"reward": None}, "it returned the reward None, which is not a number"),
+        ({"reward": np.ones(2)}, "it returned the reward array([1., 1.]), which is not a number"),
+    ],
+)
+def test_what_an_environment_returns_amiss_names_the_copy(make, kwargs, words):
+    environments = make("FedraxOdd-v0", 2, kwargs=kwargs)
+    environments.reset()
+    with pytest.raises(EnvironmentCrash, match=re.escape(f"crashed in step (copy 0): ValueError: {words}")):
+        environments.step(np.zeros(2, np.int32))
+
+
+@pytest.mark.parametrize("info", ["growing", "none", {"final_obs": 3, "episode": "x", "is_success": "yes"}])
+def test_any_infos_are_passed_over(make, info):
+    environments = make("FedraxOdd-v0", 2, kwargs={"info": info})
+    environments.reset()
+    for _ in range(3):
+        assert environments.step(np.zeros(2, np.int32))[1].tolist() == [1, 1]
+
+
+def test_an_environment_that_exits_has_crashed(make):
+    environments = make("FedraxOdd-v0", 2, kwargs={"leaves": True})
+    environments.reset()
+    with pytest.raises(EnvironmentCrash, match=r"crashed in step \(copy 0\): SystemExit: 3"):
+        environments.step(np.zeros(2, np.int32))
+
+
+@pytest.mark.parametrize("reward", [np.array(3.0), np.array([3.0]), np.float32(3), 3, np.array([[3]]), True])
+def test_an_array_of_one_number_is_a_reward(make, reward):
+    environments = make("FedraxOdd-v0", 2, kwargs={"reward": reward})
+    environments.reset()
+    np.testing.assert_array_equal(environments.step(np.zeros(2, np.int32))[1], np.float32([reward, reward]).ravel())
+
+
+def test_a_reward_beyond_float32_is_infinite_and_not_warned_of(make, recwarn):
+    environments = make("FedraxOdd-v0", 1, kwargs={"reward": 1e300})
+    environments.reset()
+    assert environments.step(np.zeros(1, np.int32))[1].tolist() == [np.inf]
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
 
 @pytest.mark.parametrize(("id", "extra"), [("BipedalWalker-v3", "box2d"), ("Walker2d-v5", "mujoco")])

@@ -64,7 +64,31 @@ def test_a_directory_of_runs_stands_for_its_runs(write_run, tmp_path):
                 (path / "config.toml").write_text(""),
                 (path / "summary.json").write_text("{"),
             ),
-            "summary.json is damaged",
+            "summary.json is damaged: .*; delete it",
+        ),
+        *(
+            (
+                lambda path, name=name: (
+                    path.mkdir(),
+                    (path / "config.toml").write_text(""),
+                    (path / name).write_bytes(b"\xff\n{}\n"),
+                ),
+                message,
+            )
+            for name, message in {
+                "config.toml": "config.toml cannot be read",
+                "summary.json": "summary.json is damaged",
+                "manifest.json": "manifest.json is damaged",
+                "metrics.jsonl": "metrics.jsonl is damaged in line 1",
+            }.items()
+        ),
+        (
+            lambda path: (
+                path.mkdir(),
+                (path / "config.toml").write_text(""),
+                (path / "metrics.jsonl").write_text('{"round": "x"}\n{"round": 1}\n'),
+            ),
+            "damaged in line 1",
         ),
     ],
 )

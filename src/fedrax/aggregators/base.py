@@ -122,3 +122,18 @@ class NoMixing(PreAggregator):
     ) -> tuple[Float[Array, "m d"], Float[Array, " m"], Int[Array, " n"]]:
         """The input, each agent in its own row."""
         return vectors, weights, jnp.arange(vectors.shape[0])
+
+
+def check_verdict(name: str, verdict: object, shape: tuple[int, ...]) -> None:
+    """Refuses what is not an :class:`Aggregate` of vectors of ``shape``, ``[n, d]``: indexing would hide a short one.
+
+    Raises:
+        FedraxError: names the rule, what it returned and what it must.
+    """
+    rows, width = shape
+    if not isinstance(verdict, Aggregate):
+        raise FedraxError(f"aggregator {name!r} returned a {type(verdict).__name__}; it must return an Aggregate")
+    for part, expected in (("vector", (width,)), ("accepted", (rows,)), ("valid", ())):
+        found = jnp.shape(getattr(verdict, part))
+        if found != expected:
+            raise FedraxError(f"aggregator {name!r} returned {part} of shape {found}; it must be {expected}")

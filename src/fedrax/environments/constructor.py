@@ -120,7 +120,7 @@ def default_of(id: str, name: str, kwargs: Mapping[str, Any]) -> float:
 
 def given(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as Python's: TOML has no null, so ``"none"`` stands for it."""
-    return {name: None if value == "none" else value for name, value in kwargs.items()}
+    return {name: None if isinstance(value, str) and value == "none" else value for name, value in kwargs.items()}
 
 
 @functools.cache

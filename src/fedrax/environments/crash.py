@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from fedrax.errors import FedraxError
 
@@ -14,7 +15,7 @@ from fedrax.errors import FedraxError
 class EnvironmentCrash(FedraxError):
     """An exception of a host environment in ``reset`` or ``step``; what it raised is the ``__cause__``."""
 
-    def __init__(self, id: str, verb: str, error: Exception, copy: int | None = None) -> None:
+    def __init__(self, id: str, verb: str, error: Exception | SystemExit, copy: int | None = None) -> None:
         """Args:
         id: the environment's.
         verb: ``reset`` or ``step``.
@@ -75,7 +76,12 @@ def placed(name: Callable[[EnvironmentCrash], str]) -> Iterator[None]:
 
 
 class CrashReporting(gymnasium.Wrapper):
-    """A copy of a Gymnasium environment whose exceptions say which environment and copy they are of."""
+    """A copy of a Gymnasium environment whose exceptions say which environment and copy they are of.
+
+    What it returns in another shape than it declares is such an exception too: it would otherwise surface where nothing
+    is known of copies, or be broadcast. Its infos are dropped: nobody reads them, and Gymnasium cannot stack arrays
+    that change their shape.
+    """
 
     def __init__(self, environment: gymnasium.Env, id: str, copy: int | None = None) -> None:
         super().__init__(environment)
@@ -84,13 +90,32 @@ class CrashReporting(gymnasium.Wrapper):
     def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
         """The environment's."""
         try:
-            return self.env.reset(**settings)
-        except Exception as error:
+            observation, _ = self.env.reset(**settings)
+            self._check_shape(observation)
+            return observation, {}
+        except (Exception, SystemExit) as error:
             raise EnvironmentCrash(self._id, "reset", error, self._copy) from error
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """The environment's."""
         try:
-            return self.env.step(action)
-        except Exception as error:
+            observation, reward, terminated, truncated, _ = self.env.step(action)
+            self._check_shape(observation)
+            return observation, _number(reward), terminated, truncated, {}
+        except (Exception, SystemExit) as error:
             raise EnvironmentCrash(self._id, "step", error, self._copy) from error
+
+    def _check_shape(self, observation: Any) -> None:
+        shape, declared = np.shape(observation), self.observation_space.shape
+        if shape != declared:
+            raise ValueError(f"it returned an observation of shape {shape}, and its observation space has {declared}")
+
+
+def _number(reward: Any) -> float:
+    """A reward as a number, also where it is an array of one."""
+    if isinstance(reward, (int, float, np.floating)):
+        return float(reward)
+    values = np.asarray(reward)
+    if values.size != 1 or values.dtype.kind not in "biuf":
+        raise ValueError(f"it returned the reward {reward!r}, which is not a number")
+    return float(values.reshape(()))

@@ -163,6 +163,12 @@ def _check_alike(id: str, environment: gymnasium.Env, spaces: Spaces, own: Mappi
         )
 
 
+def narrowed(array: np.ndarray, type: np.dtype[Any]) -> np.ndarray:
+    """The array in this type; what is too large for it becomes infinite, and is dealt with as such, not warned of."""
+    with np.errstate(over="ignore"):
+        return array.astype(type, copy=False)
+
+
 class EnvPoolEnvironments(HostEnvironments):
     """Copies in one EnvPool, which exists from the first :meth:`reseed` on.
 
@@ -210,9 +216,9 @@ class EnvPoolEnvironments(HostEnvironments):
         seen = self.spaces.observation.seen
         with crashes(self._id, "reset", self):
             if chosen is None:
-                return self._pool.reset()[0].astype(seen, copy=False)
+                return narrowed(self._pool.reset()[0], seen)
             ids = np.flatnonzero(chosen).astype(np.int32)
-            return self._spread(self._pool.reset(ids)[0].astype(seen, copy=False), ids)
+            return self._spread(narrowed(self._pool.reset(ids)[0], seen), ids)
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
@@ -240,8 +246,8 @@ class EnvPoolEnvironments(HostEnvironments):
     def _results(self, returned: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         observation, reward, terminated, truncated, _ = returned
         return (
-            observation.astype(self.spaces.observation.seen, copy=False),
-            reward.astype(np.float32, copy=False),
+            narrowed(observation, self.spaces.observation.seen),
+            narrowed(reward, np.dtype(np.float32)),
             terminated,
             truncated,
         )
@@ -291,7 +297,7 @@ class GymnasiumEnvironments(HostEnvironments):
         with crashes(self._id, "reset", self):
             observation, _ = self._environments.reset(seed=self._seeds, options=options)
         self._seeds = None
-        return observation.astype(self.spaces.observation.seen, copy=False)
+        return narrowed(observation, self.spaces.observation.seen)
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
@@ -300,8 +306,8 @@ class GymnasiumEnvironments(HostEnvironments):
         actions = actions + self._offset if self._offset else actions
         with crashes(self._id, "step", self):
             observation, reward, terminated, truncated, _ = self._environments.step(actions)
-        observation = observation.astype(self.spaces.observation.seen, copy=False)
-        return observation, reward.astype(np.float32), terminated, truncated
+        observation = narrowed(observation, self.spaces.observation.seen)
+        return observation, narrowed(reward, np.dtype(np.float32)), terminated, truncated
 
     def close(self) -> None:
         """Frees the copies."""

@@ -177,7 +177,7 @@ def _host_description(id: str, backend: Backend, mission: bool, given_arguments:
         limit = limit or spec.config.max_episode_steps
     else:
         with contextlib.closing(environment):
-            spaces = environment.observation_space, environment.action_space
+            spaces = _declared(id, environment)
             modes = tuple(environment.metadata.get("render_modes") or ())
             if limit is None and is_minigrid(id):
                 limit = minigrid_time_limit(environment)
@@ -186,6 +186,13 @@ def _host_description(id: str, backend: Backend, mission: bool, given_arguments:
     else:
         known = _spaces(id, *spaces)
     return Description(id, known, limit, native=False, render_modes=modes)
+
+
+def _declared(id: str, environment: gymnasium.Env) -> tuple[object, object]:
+    try:
+        return environment.observation_space, environment.action_space
+    except AttributeError as error:
+        raise FedraxError(f"environment {id!r} declares no spaces: {error}; set them in its constructor") from None
 
 
 def _no_mission(id: str) -> FedraxError:
@@ -206,6 +213,9 @@ def _spaces(id: str, observation: object, action: object) -> Spaces:
     """Gymnasium's spaces as ours."""
     if not isinstance(observation, gymnasium.spaces.Box):
         raise FedraxError(f"environment {id!r} has observations {observation}; only Box observations are supported")
+    for what, space in (("observations", observation), ("actions", action)):
+        if isinstance(space, gymnasium.spaces.Box) and 0 in space.shape:
+            raise FedraxError(f"environment {id!r} has {what} {space}, without a number; give it at least one")
     if isinstance(action, gymnasium.spaces.Discrete):
         return Spaces(_box(observation), Discrete(int(action.n)))
     if isinstance(action, gymnasium.spaces.Box):

@@ -48,7 +48,7 @@ class PolicyGradient(EpisodeLearner):
     )
     discount: float = option(0.99, "gamma", minimum=0, maximum=1)
     torso: TorsoKind = option("auto", TORSO)
-    hidden: tuple[int, ...] = option((64, 64), "widths of the hidden layers")
+    hidden: tuple[int, ...] = option((64, 64), "widths of the hidden layers", minimum=1)
     activation: Activation = option("tanh", "activation of the hidden layers")
     logits: Activation = option("linear", "activation on the logits of a discrete policy (the reference uses tanh)")
     gaussian: Literal["free", "bounded"] = option(

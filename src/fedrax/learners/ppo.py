@@ -101,7 +101,9 @@ class PPO(Learner):
         minimum=1e-6,
     )
     torso: TorsoKind = option("auto", TORSO + ", and one made for MiniGrid's 7x7 views (grid) there")
-    hidden: tuple[int, ...] = option((64, 64), "widths of the torso's dense layers; the grid torso has one, the last")
+    hidden: tuple[int, ...] = option(
+        (64, 64), "widths of the torso's dense layers; the grid torso has one, the last", minimum=1
+    )
     activation: Activation = option("tanh", "activation of the torso")
     encoding: Encoding = option(
         "one-hot", "a grid's cells: one-hot object, colour and state, or their raw integers (reference)"

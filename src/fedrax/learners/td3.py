@@ -79,9 +79,11 @@ class TD3(Learner):
         None, "rewards below this are raised to it when they are stored (the reference stores the walker's -100 as -1)"
     )
     torso: TorsoKind = option("auto", TORSO)
-    actor_layers: tuple[int, ...] = option((256, 256), "widths of the actor's hidden layers")
-    feature_layers: tuple[int, ...] = option((256,), "widths of each critic's features, its first layers")
-    head_layers: tuple[int, ...] = option((256,), "widths of the hidden layers of each critic's head, which follow")
+    actor_layers: tuple[int, ...] = option((256, 256), "widths of the actor's hidden layers", minimum=1)
+    feature_layers: tuple[int, ...] = option((256,), "widths of each critic's features, its first layers", minimum=1)
+    head_layers: tuple[int, ...] = option(
+        (256,), "widths of the hidden layers of each critic's head, which follow", minimum=1
+    )
     activation: Activation = option("relu", "activation of the hidden layers")
     initialisation: Initialisation = option("fan-in", "law of the initial weights (fan-in: PyTorch's default)")
 

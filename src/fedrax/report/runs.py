@@ -174,7 +174,7 @@ def load_run(path: Path | str) -> Run:
         raise FedraxError(f"{path} is no run: it has no config.toml; give a directory that fedrax train wrote")
     try:
         config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FedraxError(f"{path / 'config.toml'} cannot be read: {error}; restore the file or train anew") from None
     agents = config.get("federation", {}).get("agents")
     summary = _json_object(path / "summary.json")
@@ -259,22 +259,25 @@ def _json_object(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = decoded(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise FedraxError(f"{path} is damaged: {error}; restore the file or train anew") from None
+    except ValueError as error:  # Not JSON, or not text.
+        raise FedraxError(
+            f"{path} is damaged: {error}; delete it: `fedrax resume` writes a missing summary again"
+        ) from None
     return value if isinstance(value, dict) else {}
 
 
 def _rows(path: Path) -> dict[int, list[Row]]:
     """The rows of ``metrics.jsonl`` by seed; empty before the first round."""
     rows: dict[int, list[Row]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    # Bytes that are no text make their line one that is no JSON.
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            seed, now = int(row.get("seed", 0)), row["round"]
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+            seed, now = int(row.get("seed", 0)), int(row["round"])
+        except (ValueError, KeyError, TypeError, AttributeError):
             if number == len(lines):  # a run that is being written, or was killed while writing
                 break
             raise FedraxError(f"{path} is damaged in line {number}; restore the file or train anew") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from fedrax.records.files import write_json
 from fedrax.records.manifest import read_manifest
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
+
+logger = logging.getLogger(__name__)
 
 CHANGEABLE = (
     *("name", "plugins", "budget.rounds", "budget.trajectories", "budget.steps", "budget.steps_per_agent"),
@@ -68,10 +71,58 @@ def changeable(config: Config) -> tuple[str, ...]:
     return tuple(key for key in CHANGEABLE if native or key != RESTARTS)
 
 
+def configuration(directory: RunDirectory, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()) -> Config:
+    """The configuration in a run's directory under these overrides.
+
+    Raises:
+        FedraxError: one line; where ``config.toml`` is not what the run wrote, it says so.
+    """
+    try:
+        return resolve(directory.config, overrides, plugins=plugins)
+    except FedraxError as error:
+        if _as_written(directory):
+            raise
+        raise FedraxError(
+            f"{directory.config} is not what the run wrote, and cannot be used: {error}; restore it, from 'config' in "
+            f"{directory.manifest.name} if need be"
+        ) from None
+
+
+def warn_of_edits(directory: RunDirectory, config: Config) -> None:
+    """A warning where the run was trained with another configuration than its directory has now."""
+    before = _manifest(directory).get("config")
+    if not isinstance(before, Mapping):
+        return
+    try:
+        found = differences(_recorded(before, config), config)
+    except FedraxError:  # Recorded by an earlier version.
+        return
+    foreign = {key: values for key, values in found.items() if key not in CHANGEABLE}
+    if foreign:
+        logger.warning("%s was edited since the run was trained: %s", directory.config, _listed(foreign))
+
+
+def _as_written(directory: RunDirectory) -> bool:
+    """Whether ``config.toml`` is what the manifest says, as far as can be told."""
+    recorded = _manifest(directory).get("config")
+    try:
+        return recorded is None or bool(tomllib.loads(directory.config.read_text(encoding="utf-8")) == recorded)
+    except (OSError, ValueError):
+        return False
+
+
+def _manifest(directory: RunDirectory) -> dict[str, Any]:
+    """The manifest; empty where there is none that can be read."""
+    try:
+        return read_manifest(directory)
+    except FedraxError:
+        return {}
+
+
 def changed(directory: RunDirectory) -> bool:
     """Whether ``config.toml`` is not what the run was started, or last resumed, with."""
     manifest = read_manifest(directory) if directory.manifest.exists() else {}
-    now = resolve(directory.config)
+    now = configuration(directory)
     return "config" in manifest and bool(differences(_recorded(manifest["config"], now), now))
 
 
@@ -85,7 +136,7 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
         FedraxError: the overrides, or ``config.toml`` as somebody edited it, would make the run another experiment.
     """
     manifest = read_manifest(directory) if directory.manifest.exists() else {}
-    there = resolve(directory.config)
+    there = configuration(directory)
     # Runs of earlier versions did not record what they were started with.
     before = _recorded(manifest["config"], there) if "config" in manifest else there
     after = resolve(directory.config, overrides)
@@ -172,7 +223,16 @@ def accepting(config: Config) -> Callable[[Path, Mapping[str, Any]], bool]:
 
 
 def _recorded(tables: Mapping[str, Any], now: Config) -> Config:
-    """A configuration as it was recorded, with the plugins from where they are now: their files may have been moved."""
+    """A configuration as it was recorded, with the plugins from where they are now: their files may have been moved.
+
+    Raises:
+        FedraxError: what was recorded is no configuration.
+    """
+    if not isinstance(tables, Mapping):
+        raise FedraxError(
+            f"the recorded configuration is damaged: it is {tables!r} in place of tables; restore manifest.json, or "
+            "delete it and resume the run"
+        )
     return resolve({**tables, "plugins": list(now.plugins)})
 
 

@@ -28,6 +28,7 @@ from fedrax.runtime.base import Simulation, summed_reports, with_reference
 from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.draws import default_parameters
 from fedrax.runtime.mapping import agents_side_by_side
+from fedrax.runtime.memory import check_memory
 from fedrax.runtime.pairs import Pairs
 from fedrax.runtime.programs import Decider, Programs, heard, joined, put_rows, stack, unstack
 from fedrax.seeds import derive, host_seeds
@@ -68,7 +69,9 @@ class HostSimulation(Simulation):
 
     def init(self) -> State:
         """The states before the first round."""
-        return stack([jax.jit(self.federation.init)(jax.random.key(seed)) for seed in self.config.all_seeds])
+        start = jax.jit(self.federation.init)
+        check_memory(self.config, [jax.eval_shape(start, jax.random.key(0))] * self.config.seeds)
+        return stack([start(jax.random.key(seed)) for seed in self.config.all_seeds])
 
     def compile(self, state: State) -> None:
         """Nothing ahead of time: array lengths follow the episodes, so programs compile when first met."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import jax
+from jaxtyping import PyTree
 
 from fedrax.config import Config
 from fedrax.errors import FedraxError
@@ -26,6 +28,25 @@ def replay_memory(config: Config, federation: Federation) -> int:
             f"{config.seeds} seeds), and there are {size_text(available)}; lower learner.buffer_size"
         )
     return total
+
+
+def check_memory(config: Config, state: PyTree) -> None:
+    """Refuses a run whose state alone is larger than this machine's memory, before it is allocated.
+
+    Args:
+        state: arrays, or their shapes and types.
+
+    Raises:
+        FedraxError: it does not fit; what to lower is said.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(state) if hasattr(leaf, "dtype")]
+    total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    available = device_memory()
+    if available is not None and total > available:
+        raise FedraxError(
+            f"the run's state takes {size_text(total)} ({config.federation.agents} agents, times {config.seeds} "
+            f"seeds), and there are {size_text(available)}; lower federation.agents, seeds, or the widths of networks"
+        )
 
 
 def device_memory() -> int | None:

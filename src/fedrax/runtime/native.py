@@ -23,6 +23,7 @@ from fedrax.federation import Federation, State, Tally
 from fedrax.learners.base import Agent, Clock
 from fedrax.runtime.base import Simulation, agent_report, summed_reports, with_reference
 from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
+from fedrax.runtime.memory import check_memory
 from fedrax.runtime.pairs import Pairs, scores
 from fedrax.runtime.programs import close_round, heard, put_rows, take_rows
 from fedrax.seeds import derive
@@ -69,8 +70,11 @@ class NativeSimulation(Simulation):
 
     def init(self) -> State:
         """The states before the first round."""
+        start = jax.jit(jax.vmap(self._init))
+        positions = jnp.arange(self.config.seeds)
         keys = jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds))
-        return jax.jit(jax.vmap(self._init))(keys, jnp.arange(self.config.seeds))
+        check_memory(self.config, jax.eval_shape(start, keys, positions))
+        return start(keys, positions)
 
     def _init(self, key: PRNGKeyArray, position: Array) -> State:
         state = self.federation.init(key)

@@ -118,6 +118,8 @@ def _where_it_stands(
             f"{directory.path} ended between two checkpoints, where its environments cannot start as those of a longer "
             "run would have stood: train a new run with the larger budget"
         )
+    if directory.metrics_jsonl.exists() and directory.metrics_jsonl.stat().st_size:
+        logger.warning("%s has no checkpoint that can be used; the run starts at its beginning", directory.path)
     return fresh, [Counters() for _ in config.all_seeds], {"seconds_compile": 0.0, "finished": False, "round": 0}
 
 
