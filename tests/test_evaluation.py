@@ -54,10 +54,10 @@ def by_hand(run, policy, gravity, episodes=2):
     physics = environment.physics() | {"g": gravity}
     act = jax.jit(lambda observation: learner.act(learner.acting(policy), observation, None))
     key = jax.random.key(run.config.evaluation.seed)
-    returns, _ = episode_returns(
+    measured = episode_returns(
         environment, physics, lambda observation, _: act(observation), key, episodes=episodes, horizon=30
     )
-    return float(returns.mean())
+    return float(measured["return"].mean())
 
 
 def table_by_hand(run, policy):
@@ -239,7 +239,7 @@ def test_scores_leave_out_an_own_environment_that_was_not_drawn():
     assert pairs.counted == (1, 2)
     truth = np.array([[100.0, 1, 2], [3, 100, 4], [5, 6, 100]])
     returns = np.take_along_axis(truth, pairs.environments, axis=1)[..., None]
-    found = scores(returns, np.ones_like(returns), pairs, personal=True)
+    found = scores({"return": returns, "length": np.ones_like(returns)}, pairs, personal=True)
     assert found["return"] == pytest.approx(21 / 6)
     np.testing.assert_allclose(found["agent_returns"], [1.5, 3.5, 5.5])
     assert found["return_worst"] == 1.5
@@ -248,7 +248,7 @@ def test_scores_leave_out_an_own_environment_that_was_not_drawn():
 
 def test_all_pairs_by_policy_and_environment():
     truth = jnp.array([[1.0, 2.0], [3.0, 8.0]])[..., None]
-    found = scores(truth, truth, full_pairs(2, 2, 1), personal=True, mean=jnp.mean, least=jnp.min)
+    found = scores({"return": truth, "length": truth}, full_pairs(2, 2, 1), personal=True, mean=jnp.mean, least=jnp.min)
     assert float(found["return"]) == 3.5
     np.testing.assert_allclose(found["agent_returns"], [1.5, 5.5])
     np.testing.assert_allclose(found["agent_own_returns"], [1.0, 8.0])
@@ -282,5 +282,5 @@ def test_one_measure_on_host_environments_too():
     assert together.returns.shape == (3, 3, 2)
     np.testing.assert_allclose(together.returns, across.returns, rtol=1e-5)
     np.testing.assert_allclose(together.returns, apart.returns, rtol=1e-5)
-    np.testing.assert_allclose(together.own, own[0][:, 0], rtol=1e-5)
+    np.testing.assert_allclose(together.own, own["return"][:, 0], rtol=1e-5)
     assert len(np.unique(together.returns)) == 18

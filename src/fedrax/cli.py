@@ -248,6 +248,7 @@ def _print_summary(run: object) -> None:
         "final_return",
         "final_return_worst",
         "best_return",
+        "final_success",
         "rounds",
         "trajectories",
         "total_steps",
@@ -291,6 +292,8 @@ def _evaluate(options: argparse.Namespace) -> None:
             f"min {result.returns.min():.2f}, max {result.returns.max():.2f}), "
             f"length {result.lengths.mean():.1f} steps, {result.returns.size} episodes"
         )
+        if result.success is not None:
+            print(f"  success in {100 * result.success.mean():.1f} % of the episodes")
         means = result.agents
         if means is not None:
             each = ", ".join(f"{mean:.2f}" for mean in means)

@@ -189,6 +189,7 @@ def test_returns_on_a_gymnasium_environment_are_the_announced_lengths():
 
 def test_evaluation_runs_one_episode_per_copy():
     environments = Scripted([[3, 1, 9, 9, 9], [1, 9, 9, 9, 9], [7, 2, 9, 9, 9]])
-    returns, lengths = evaluate_host(environments, lambda observation, step: np.zeros(3, np.int32))
+    measured = evaluate_host(environments, lambda observation, step: np.zeros(3, np.int32))
+    returns, lengths = measured["return"], measured["length"]
     assert returns.tolist() == [3, 1, 7]
     assert lengths.tolist() == [3, 1, 7]

@@ -168,7 +168,8 @@ def test_it_runs_inside_scan_and_while():
 
 def test_episode_returns_are_those_of_the_same_episodes():
     arguments = (Probe(), {"longest": 6.0}, act, jax.random.key(0))
-    returns, lengths = jax.jit(lambda: episode_returns(*arguments, episodes=5, horizon=4))()
+    measured = jax.jit(lambda: episode_returns(*arguments, episodes=5, horizon=4))()
+    returns, lengths = measured["return"], measured["length"]
     episodes = COLLECT(jax.random.key(0), horizon=4)
     np.testing.assert_array_equal(returns, episodes.returns)
     np.testing.assert_array_equal(lengths, episodes.valid.sum(0))
@@ -180,7 +181,8 @@ def test_episode_returns_under_a_map():
     def one(key):
         return episode_returns(Probe(), {"longest": 6.0}, act, key, episodes=5, horizon=8, axis_names=("seeds",))
 
-    returns, lengths = jax.jit(jax.vmap(one, axis_name="seeds"))(keys)
+    measured = jax.jit(jax.vmap(one, axis_name="seeds"))(keys)
+    returns, lengths = measured["return"], measured["length"]
     np.testing.assert_array_equal(returns, lengths)
     np.testing.assert_array_equal(returns, np.stack([COLLECT(key).returns for key in keys]))
 

@@ -165,7 +165,8 @@ def test_agents_that_are_not_there_are_left_out_of_what_an_evaluation_comes_to(t
     pairs = federation.pairs(2, seed=1)
     assert pairs.environments.tolist() == [[0, 1, 2]], "the preset's measure is each agent's own environment"
     returns = np.array([[[1.0, 3.0], [np.nan, np.nan], [4.0, 8.0]]])
-    found = federation.scores(returns, np.where(np.isnan(returns), np.nan, 5.0), pairs)
+    lengths = np.where(np.isnan(returns), np.nan, 5.0)
+    found = federation.scores({"return": returns, "length": lengths}, pairs)
     assert found["return"] == 4
     assert found["return_worst"] == 2
     assert found["episode_length"] == 5

@@ -267,6 +267,11 @@ class TransformHostActions(HostEnvironments):
         self.inner, self.actions = inner, actions
         self.spaces, self.count, self.time_limit = inner.spaces, inner.count, inner.time_limit
 
+    @property
+    def success(self) -> np.ndarray | None:
+        """As ``inner``."""
+        return self.inner.success
+
     def reseed(self, seeds: np.ndarray) -> None:
         """As ``inner``."""
         self.inner.reseed(seeds)

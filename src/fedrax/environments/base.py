@@ -67,6 +67,8 @@ class Transition(NamedTuple):
     """Observation of ``state``, also when it is terminal (never that of a reset)."""
     reward: Float[Array, ""]
     terminated: Bool[Array, ""]
+    success: Bool[Array, ""] | None = None
+    """Whether the goal is reached in this step; None in environments without one."""
 
 
 class NativeEnvironment(eqx.Module):
@@ -108,6 +110,14 @@ class HostEnvironments(abc.ABC):
     spaces: Spaces
     count: int
     time_limit: int
+
+    @property
+    def success(self) -> np.ndarray | None:
+        """Which copies reached their goal in the last step, ``bool[count]``; None where the environment does not say.
+
+        Rows of copies that were not active mean nothing.
+        """
+        return None
 
     @abc.abstractmethod
     def reseed(self, seeds: np.ndarray) -> None:

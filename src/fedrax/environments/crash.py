@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from fedrax.environments.success import SUCCESS, is_true, told
 from fedrax.errors import FedraxError
 
 
@@ -79,13 +80,15 @@ class CrashReporting(gymnasium.Wrapper):
     """A copy of a Gymnasium environment whose exceptions say which environment and copy they are of.
 
     What it returns in another shape than it declares is such an exception too: it would otherwise surface where nothing
-    is known of copies, or be broadcast. Its infos are dropped: nobody reads them, and Gymnasium cannot stack arrays
-    that change their shape.
+    is known of copies, or be broadcast. Of its infos only success is kept: nobody reads the others, and Gymnasium
+    cannot stack arrays that change their shape.
     """
 
-    def __init__(self, environment: gymnasium.Env, id: str, copy: int | None = None) -> None:
+    def __init__(
+        self, environment: gymnasium.Env, id: str, copy: int | None = None, *, reward_is_success: bool = False
+    ) -> None:
         super().__init__(environment)
-        self._id, self._copy = id, copy
+        self._id, self._copy, self._by_reward = id, copy, reward_is_success
 
     def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
         """The environment's."""
@@ -99,9 +102,11 @@ class CrashReporting(gymnasium.Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """The environment's."""
         try:
-            observation, reward, terminated, truncated, _ = self.env.step(action)
+            observation, reward, terminated, truncated, info = self.env.step(action)
             self._check_shape(observation)
-            return observation, _number(reward), terminated, truncated, {}
+            number = _number(reward)
+            success = terminated and number > 0 if self._by_reward else is_true(told(info))
+            return observation, number, terminated, truncated, {} if success is None else {SUCCESS: success}
         except (Exception, SystemExit) as error:
             raise EnvironmentCrash(self._id, "step", error, self._copy) from error
 

@@ -29,6 +29,7 @@ from fedrax.environments.host_parameters import Parameters, arguments_among, hos
 from fedrax.environments.minigrid import MiniGridPool, is_minigrid, make_minigrid
 from fedrax.environments.noise import NOISE
 from fedrax.environments.registry import Backend, Description, describe_environment, uses_envpool
+from fedrax.environments.success import SUCCESS, told
 from fedrax.errors import FedraxError
 
 
@@ -195,6 +196,12 @@ class EnvPoolEnvironments(HostEnvironments):
             self._settings["max_episode_steps"] = time_limit
         self._id = id
         self._pool: Any = None
+        self._success: np.ndarray | None = None
+
+    @property
+    def success(self) -> np.ndarray | None:
+        """By the pool's infos; in MiniGrid, a reward at the end."""
+        return self._success
 
     def reseed(self, seeds: np.ndarray) -> None:
         """Makes the pool anew, since EnvPool takes seeds only then (some milliseconds per MuJoCo copy)."""
@@ -230,6 +237,8 @@ class EnvPoolEnvironments(HostEnvironments):
         ids = np.flatnonzero(active).astype(np.int32)
         with crashes(self._id, "step", self):
             observation, reward, terminated, truncated = self._results(self._pool.step(actions[ids], ids))
+        if self._success is not None:
+            self._success = self._spread(self._success, ids)
         return (
             self._spread(observation, ids),
             self._spread(reward, ids),
@@ -244,7 +253,9 @@ class EnvPoolEnvironments(HostEnvironments):
         return whole
 
     def _results(self, returned: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        observation, reward, terminated, truncated, _ = returned
+        observation, reward, terminated, truncated, info = returned
+        success = terminated & (reward > 0) if self._minigrid else told(info)
+        self._success = None if success is None else np.asarray(success) > 0
         return (
             narrowed(observation, self.spaces.observation.seen),
             narrowed(reward, np.dtype(np.float32)),
@@ -282,6 +293,12 @@ class GymnasiumEnvironments(HostEnvironments):
         actions = self._environments.single_action_space
         self._offset = actions.start if isinstance(actions, gymnasium.spaces.Discrete) else 0
         self._seeds: list[int | None] | None = None
+        self._success: np.ndarray | None = None
+
+    @property
+    def success(self) -> np.ndarray | None:
+        """By the environments' infos."""
+        return self._success
 
     def reseed(self, seeds: np.ndarray) -> None:
         """Takes effect at the next reset."""
@@ -289,7 +306,7 @@ class GymnasiumEnvironments(HostEnvironments):
 
     def _copy(self, copy: int, parameters: Parameters | None) -> gymnasium.Env:
         made = _make(self._id, self.spaces, self.time_limit, parameters, self._kwargs)
-        return CrashReporting(made, self._id, copy)
+        return CrashReporting(made, self._id, copy, reward_is_success=is_minigrid(self._id))
 
     def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
         """Starts a fresh episode in every copy, or the chosen ones."""
@@ -305,7 +322,8 @@ class GymnasiumEnvironments(HostEnvironments):
         """One step of every copy, or its reset; Gymnasium cannot leave some out."""
         actions = actions + self._offset if self._offset else actions
         with crashes(self._id, "step", self):
-            observation, reward, terminated, truncated, _ = self._environments.step(actions)
+            observation, reward, terminated, truncated, info = self._environments.step(actions)
+        self._success = info.get(SUCCESS)
         observation = narrowed(observation, self.spaces.observation.seen)
         return observation, narrowed(reward, np.dtype(np.float32)), terminated, truncated
 

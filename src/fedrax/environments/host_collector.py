@@ -13,6 +13,7 @@ import numpy as np
 
 from fedrax.environments.base import Episodes, HostEnvironments
 from fedrax.environments.faults import finite
+from fedrax.environments.success import SuccessCount
 
 LENGTH_STEP = 64
 """Returned episodes are padded to a multiple of this, so that what consumes them is seldom compiled anew."""
@@ -86,23 +87,27 @@ class HostCollector:
 
 def evaluate_host(
     environments: HostEnvironments, act: Callable[[np.ndarray, int], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Undiscounted return (float64) and length (int64) of one episode in each copy, from a reset of all.
+) -> dict[str, np.ndarray]:
+    """One episode in each copy, from a reset of all, as named arrays ``[copies]``.
 
-    ``act(observation[copies, *o], step) -> action[copies, *a]``. Nothing is stored.
+    ``return`` is undiscounted (float64), ``length`` in steps (int64); success as in
+    :mod:`fedrax.environments.success` where the environment says so. Nothing is stored.
+    ``act(observation[copies, *o], step) -> action[copies, *a]``.
     """
     observation = environments.reset()
     returns = np.zeros(environments.count)
     lengths = np.zeros(environments.count, np.int64)
     alive = np.ones(environments.count, bool)
+    success = SuccessCount(environments.count)
     step = 0
     while alive.any():
         observation, reward, terminated, truncated = environments.step(act(finite(observation), step), alive)
         step += 1
         returns[alive] += reward[alive]
         lengths += alive
+        success.add(environments.success, alive)
         alive &= ~(terminated | truncated)
-    return returns, lengths
+    return {"return": returns, "length": lengths, **success.arrays(lengths)}
 
 
 class _Queue:

@@ -21,6 +21,16 @@ class JoinedEnvironments(HostEnvironments):
         self.count = sum(part.count for part in parts)
         self._ends = np.cumsum([part.count for part in parts])[:-1]
 
+    @property
+    def success(self) -> np.ndarray | None:
+        """That of all parts, False in parts that have not been stepped."""
+        each = [part.success for part in self.parts]
+        if all(one is None for one in each):
+            return None
+        return np.concatenate(
+            [np.zeros(part.count, bool) if one is None else one for part, one in zip(self.parts, each, strict=True)]
+        )
+
     def reseed(self, seeds: np.ndarray) -> None:
         """Each part's copies from their share of the seeds."""
         for part, own in zip(self.parts, np.split(seeds, self._ends), strict=True):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Episodes, NativeEnvironment
+from fedrax.environments.success import LAST, SHARE, SUCCESS
 
 Act = Callable[[Array, PRNGKeyArray], Array]
 """``act(observation[B, *o], key) -> action[B, *a]``, closed over the parameters.
@@ -61,8 +62,8 @@ class _Rollout(NamedTuple):
         no = jnp.zeros_like(alive)
         return _Front(jnp.asarray(0), self._any(alive), state, observation, alive, no, no.astype(jnp.int32))
 
-    def step(self, front: _Front) -> tuple[_Front, Array, Float[Array, " B"]]:
-        """The next front, the actions that led there, and the rewards (0 for episodes that are over)."""
+    def step(self, front: _Front) -> tuple[_Front, Array, Float[Array, " B"], Bool[Array, " B"] | None]:
+        """The next front, the actions that led there, rewards and successes (0, False for episodes that are over)."""
         act_key, step_key = self.keys[front.step]
         action = self.act(front.observation, act_key)
         keys = jax.random.split(step_key, front.alive.shape[0])
@@ -82,7 +83,9 @@ class _Rollout(NamedTuple):
             front.terminated | (front.alive & after.terminated),
             front.length + front.alive,
         )
-        return front, action, jnp.where(front.length == count, after.reward, 0.0)
+        fresh = front.length == count
+        success = None if after.success is None else fresh & after.success
+        return front, action, jnp.where(fresh, after.reward, 0.0), success
 
     def _any(self, alive: Bool[Array, " B"]) -> Bool[Array, ""]:
         running = alive.any()
@@ -133,12 +136,12 @@ def collect_episodes(
     """
     rollout = _rollout(environment, physics, act, key, horizon, axis_names, per_copy)
     start = rollout.start(jnp.arange(max_count) < count)
-    _, action, reward = jax.eval_shape(rollout.step, start)
+    _, action, reward, _ = jax.eval_shape(rollout.step, start)
     buffers = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), (start.observation, action, reward))
 
     def body(carry: tuple[_Front, tuple[Array, ...]]) -> tuple[_Front, tuple[Array, ...]]:
         front, buffers = carry
-        after, action, reward = rollout.step(front)
+        after, action, reward, _ = rollout.step(front)
         row = (front.observation, action, reward)
         return after, jax.tree.map(lambda b, x: b.at[front.step].set(x), buffers, row)
 
@@ -156,22 +159,45 @@ def episode_returns(
     episodes: int,
     horizon: int,
     axis_names: tuple[str, ...] = (),
-) -> tuple[Float[Array, " episodes"], Int[Array, " episodes"]]:
-    """Undiscounted returns and lengths of ``episodes`` episodes, nothing of which is stored.
+) -> dict[str, Array]:
+    """``episodes`` episodes as named arrays ``[episodes]``, nothing of which is stored.
+
+    ``return`` is undiscounted, ``length`` in steps; success as in :mod:`fedrax.environments.success` where the
+    environment has one.
 
     ``act`` decides what is evaluated (greedy evaluation ignores its key); arguments are those of
     :func:`collect_episodes`.
     """
     rollout = _rollout(environment, physics, act, key, horizon, axis_names)
 
-    def body(carry: tuple[_Front, Array]) -> tuple[_Front, Array]:
-        front, returns = carry
-        front, _, reward = rollout.step(front)
-        return front, returns + reward
+    def body(carry: tuple[_Front, _Sums]) -> tuple[_Front, _Sums]:
+        before, sums = carry
+        front, _, reward, success = rollout.step(before)
+        counted: tuple[Array, ...] = ()
+        if success is not None:
+            ever, last, steps = sums.success
+            counted = (ever | success, jnp.where(before.alive, success, last), steps + success)
+        return front, _Sums(sums.returns + reward, counted)
 
     start = rollout.start(jnp.ones(episodes, bool))
-    end, returns = jax.lax.while_loop(lambda carry: carry[0].running, body, (start, jnp.zeros(episodes, jnp.float32)))
-    return returns, end.length
+    no = jnp.zeros(episodes, bool)
+    known = jax.eval_shape(rollout.step, start)[-1] is not None
+    nothing = _Sums(jnp.zeros(episodes, jnp.float32), (no, no, no.astype(jnp.int32)) if known else ())
+    end, sums = jax.lax.while_loop(lambda carry: carry[0].running, body, (start, nothing))
+    measured: dict[str, Array] = {"return": sums.returns, "length": end.length}
+    if known:
+        ever, last, steps = sums.success
+        share = steps / jnp.maximum(end.length, 1)
+        measured |= {SUCCESS: ever.astype(jnp.float32), LAST: last.astype(jnp.float32), SHARE: share}
+    return measured
+
+
+class _Sums(NamedTuple):
+    """Of episodes so far, ``[episodes]``."""
+
+    returns: Array
+    success: tuple[Array, ...]
+    """In any step, in the last one, and in how many; () in environments without."""
 
 
 def where_rows(alive: Bool[Array, " B"], new: PyTree, old: PyTree) -> PyTree:

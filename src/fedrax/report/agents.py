@@ -19,23 +19,32 @@ def agents_table(groups: Sequence[Group], statistic: str) -> tuple[list[str], li
 
     The deviation is taken over agents within a seed; every column is then an aggregate over seeds. Where agents' own
     policies were evaluated in others' environments too, their mean in their own stands beside it. Few agents have a
-    column each as well. None where no run was evaluated agent by agent.
+    column each as well. Where environments tell of success, the share of episodes that reached the goal follows.
+    None where no run was evaluated agent by agent.
     """
     known = [(group.label, returns) for group in groups if (returns := final_agent_returns(group)) is not None]
     if not known:
         return None
     agents = max(returns.shape[1] for _, returns in known)
     shown = agents if agents <= COLUMNS else 0
+    success = {group.label: final_agent_returns(group, "agent_success") for group in groups}
+    reached = any(each is not None for each in success.values())
     own = {group.label: final_agent_returns(group, "agent_own_returns") for group in groups}
     beside = ["mean agent in its own environment"] if any(each is not None for each in own.values()) else []
     headings = ["", "mean agent", "worst agent", "deviation of agents", *beside, *(f"agent {k}" for k in range(shown))]
+    if reached:
+        headings += ["success of the mean agent", *(f"success of agent {k}" for k in range(shown))]
     lines = []
     for label, returns in known:
         statistics = [returns.mean(1), returns.min(1), returns.std(1)]
         single = [number(float(column.mean())) for column in returns.T[:shown]]
         theirs = own[label]
         in_own = [MISSING if theirs is None else str(Estimate.of(theirs.mean(1), statistic)) for _ in beside]
-        lines.append([label, *(str(Estimate.of(each, statistic)) for each in statistics), *in_own, *single])
+        rates = success[label]
+        goals = [MISSING] * (shown + 1 if reached else 0)
+        if rates is not None:
+            goals = [str(Estimate.of(rates.mean(1), statistic)), *(number(float(x.mean())) for x in rates.T[:shown])]
+        lines.append([label, *(str(Estimate.of(each, statistic)) for each in statistics), *in_own, *single, *goals])
     return headings, lines
 
 

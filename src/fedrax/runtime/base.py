@@ -86,19 +86,20 @@ class Simulation(abc.ABC):
         if (index + 1) % self.config.evaluation.every:
             pairs = self.pairs(self.config.evaluation.episodes, self.config.evaluation.seed)
             nothing = np.zeros((self.policies, pairs.columns, 1))
-            return {name: np.full(np.shape(x), np.nan) for name, x in self.scores(nothing, nothing, pairs).items()}
+            empty = self.scores({"return": nothing, "length": nothing}, pairs)
+            return {name: np.full(np.shape(x), np.nan) for name, x in empty.items()}
         return self.measured(params, position)
 
     def measured(self, params: PyTree, position: int = 0) -> dict[str, Any]:
         """One seed's evaluation as configured, by name of the metric: see :func:`fedrax.runtime.pairs.scores`."""
         settings = self.config.evaluation
         pairs = self.pairs(settings.episodes, settings.seed)
-        returns, lengths = self.evaluate_pairs(params, pairs, seed=settings.seed, position=position)
-        return self.scores(returns, lengths, pairs)
+        table = self.evaluate_pairs(params, pairs, seed=settings.seed, position=position)
+        return self.scores(table, pairs)
 
-    def scores(self, returns: np.ndarray, lengths: np.ndarray, pairs: Pairs) -> dict[str, Any]:
+    def scores(self, table: dict[str, np.ndarray], pairs: Pairs) -> dict[str, Any]:
         """What an evaluation comes to."""
-        return scores(returns, lengths, pairs, personal=self.federation.personal)
+        return scores(table, pairs, personal=self.federation.personal)
 
     @property
     def policies(self) -> int:
@@ -129,21 +130,20 @@ class Simulation(abc.ABC):
         ``position`` is that of the run's seed among its seeds, whose environments these are.
         """
         pairs = self.pairs(episodes, seed)
-        returns, lengths = self.evaluate_pairs(params, pairs, seed=seed, position=position)
+        table = self.evaluate_pairs(params, pairs, seed=seed, position=position)
         personal, counted = self.federation.personal, list(pairs.counted)
 
-        def shaped(table: np.ndarray) -> np.ndarray:
-            known = table[:, counted]
+        def shaped(array: np.ndarray) -> np.ndarray:
+            known = array[:, counted]
             if personal:
                 return known[:, 0] if len(counted) == 1 else known
             return known[0, 0] if pairs.environments is None else known[0]
 
         own = pairs.own if personal else None
         return Evaluation(
-            shaped(returns),
-            shaped(lengths),
+            {name: shaped(array) for name, array in table.items()},
             None if pairs.environments is None else pairs.environments[:, counted],
-            None if own is None else returns[np.arange(len(own)), own],
+            None if own is None else table["return"][np.arange(len(own)), own],
         )
 
     def evaluate_across(
@@ -160,8 +160,8 @@ class Simulation(abc.ABC):
         if draws is None and not self.differ:
             raise same_environments(self.config)
         pairs = full_pairs(self.policies, unseen or self.federation.sites, episodes)
-        returns, lengths = self.evaluate_pairs(params, pairs, seed=seed, position=position, draws=draws)
-        return Evaluation(returns, lengths, None if unseen else pairs.environments)
+        table = self.evaluate_pairs(params, pairs, seed=seed, position=position, draws=draws)
+        return Evaluation(table, None if unseen else pairs.environments)
 
     @abc.abstractmethod
     def evaluate_pairs(
@@ -172,8 +172,8 @@ class Simulation(abc.ABC):
         seed: int,
         position: int = 0,
         draws: list[dict[str, float]] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths ``[policies, environments, episodes]`` of what a run hands out.
+    ) -> dict[str, np.ndarray]:
+        """Named arrays ``[policies, environments, episodes]`` of what a run hands out, as :attr:`Evaluation.table`.
 
         Every pair meets the same initial states, those that ``seed`` stands for. With ``draws``, the environments are
         these instead of the agents'.

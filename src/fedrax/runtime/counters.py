@@ -19,7 +19,17 @@ SUMMED = (
     "server_steps",
     "gradient_steps",
 )
-EVALUATED = ("return", "return_worst", "episode_length", "agent_returns", "agent_own_returns")
+EVALUATED = (
+    "return",
+    "return_worst",
+    "episode_length",
+    "success",
+    "success_last",
+    "success_share",
+    "agent_returns",
+    "agent_own_returns",
+    "agent_success",
+)
 """Metrics of an evaluation, where there are agents to tell apart and others' environments beside their own."""
 
 

@@ -117,7 +117,7 @@ class HostSimulation(Simulation):
         seed: int,
         position: int = 0,
         draws: Sequence[Parameters] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> dict[str, np.ndarray]:
         """In fresh environments, as many at once as :data:`TOGETHER` allows."""
         table, episodes = pairs.environments, pairs.episodes
         columns = 1 if table is None else table.shape[1]
@@ -142,9 +142,8 @@ class HostSimulation(Simulation):
                     results.append(evaluate_host(environments, act))
             finally:
                 environments.close()
-        returns, lengths = (np.concatenate(parts) for parts in zip(*results, strict=True))
         shape = (self.policies, columns, episodes)
-        return returns.reshape(shape), lengths.reshape(shape)
+        return {name: np.concatenate([part[name] for part in results]).reshape(shape) for name in results[0]}
 
     def _evaluation_key(self, seed: int) -> PRNGKeyArray | None:
         """The key that evaluations sample actions with; none where they are greedy."""

@@ -146,15 +146,15 @@ class NativeSimulation(Simulation):
         seed: int,
         position: int = 0,
         draws: list[dict[str, float]] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> dict[str, np.ndarray]:
         """One compiled call."""
         physics = self.drawn(self.draws, position)
         if draws is not None:
             physics = jax.tree.map(lambda x: x[0], stack_physics([draws]))
         table = None if pairs.environments is None else jnp.asarray(pairs.environments)
         key = jax.random.key(seed)
-        returns, lengths = self._evaluate(params, physics, key, table, episodes=pairs.episodes)
-        return np.asarray(returns), np.asarray(lengths)
+        measured = self._evaluate(params, physics, key, table, episodes=pairs.episodes)
+        return {name: np.asarray(array) for name, array in measured.items()}
 
     def _rounds(self, state: State, first: Array) -> tuple[State, dict[str, Array]]:
         """``checkpoint.every`` rounds of every seed."""
@@ -360,7 +360,7 @@ class NativeSimulation(Simulation):
         pairs = self.pairs(settings.episodes, settings.seed)
 
         def measured() -> dict[str, Array]:
-            returns, lengths = self._evaluation(
+            table = self._evaluation(
                 params,
                 self.drawn(self.draws, position),
                 jax.random.key(settings.seed),
@@ -368,8 +368,7 @@ class NativeSimulation(Simulation):
                 episodes=pairs.episodes,
                 axis_names=self._axes_of_seeds,
             )
-            personal = self.federation.personal
-            return scores(returns, lengths, pairs, personal=personal, mean=jnp.mean, least=jnp.min)
+            return scores(table, pairs, personal=self.federation.personal, mean=jnp.mean, least=jnp.min)
 
         if settings.every == 1:
             return measured()
@@ -385,15 +384,15 @@ class NativeSimulation(Simulation):
         *,
         episodes: int,
         axis_names: tuple[str, ...] = (),
-    ) -> tuple[Array, Array]:
-        """Returns and lengths ``[P, C, episodes]``; ``table[P, C]`` says whose of ``physics``, None the default."""
+    ) -> dict[str, Array]:
+        """Named arrays ``[P, C, episodes]``; ``table[P, C]`` says whose of ``physics``, None the default."""
         personal = self.federation.personal
         names = (*axis_names, *([AGENTS] if personal else []), *([] if table is None else [ENVIRONMENTS]))
 
-        def one(params: PyTree, physics: dict[str, Array] | None) -> tuple[Array, Array]:
+        def one(params: PyTree, physics: dict[str, Array] | None) -> dict[str, Array]:
             return self._episodes(params, physics, key, episodes=episodes, axis_names=names)
 
-        def row(params: PyTree, columns: Array | None) -> tuple[Array, Array]:
+        def row(params: PyTree, columns: Array | None) -> dict[str, Array]:
             if columns is None:
                 return jax.tree.map(lambda x: x[None], one(params, None))
             theirs = jax.tree.map(lambda x: x[columns], physics)
@@ -411,8 +410,8 @@ class NativeSimulation(Simulation):
         *,
         episodes: int,
         axis_names: tuple[str, ...],
-    ) -> tuple[Array, Array]:
-        """Returns and lengths ``[episodes]`` of one policy in one environment."""
+    ) -> dict[str, Array]:
+        """Named arrays ``[episodes]`` of one policy in one environment."""
         learner, greedy = self.federation.learner, self.config.evaluation.greedy
         acting = learner.acting(params)
         return episode_returns(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Int
 
+from fedrax.environments.success import LAST, SHARE, SUCCESS
 from fedrax.evaluation.measure import Environments
 from fedrax.seeds import host_seeds
 
@@ -38,16 +39,30 @@ class Pairs(NamedTuple):
 class Evaluation(NamedTuple):
     """Episodes without learning: of one policy, or of every agent's."""
 
-    returns: np.ndarray
-    """Undiscounted: ``float[episodes]`` of a shared policy in the registered environment; ``[agents, episodes]`` of a
-    shared policy in every agent's environment, or of each agent's policy in one environment; ``[policies,
-    environments, episodes]`` of every agent's policy in several."""
-    lengths: np.ndarray
-    """Steps, shaped as the returns."""
+    table: dict[str, np.ndarray]
+    """By name: ``return`` (undiscounted), ``length`` (steps) and, where the environment says so, ``success`` (in any
+    step), ``success_last`` and ``success_share`` (of steps). Of one shape: ``[episodes]`` of a shared policy in the
+    registered environment; ``[agents, episodes]`` of a shared policy in every agent's environment, or of each agent's
+    policy in one environment; ``[policies, environments, episodes]`` of every agent's policy in several."""
     environments: np.ndarray | None = None
     """Whose environment each is, ``int[policies, environments]``; None: the registered one, or unseen ones."""
     own: np.ndarray | None = None
     """Returns ``[agents, episodes]`` of each agent's policy in its own environment, where others are beside it."""
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Undiscounted."""
+        return self.table["return"]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """In steps."""
+        return self.table["length"]
+
+    @property
+    def success(self) -> np.ndarray | None:
+        """1 for episodes that reached the goal in any step, else 0; None where the environment does not say."""
+        return self.table.get(SUCCESS)
 
     @property
     def agents(self) -> np.ndarray | None:
@@ -100,36 +115,42 @@ def full_pairs(policies: int, environments: int, episodes: int) -> Pairs:
 
 
 def scores(
-    returns: Any,
-    lengths: Any,
+    table: Mapping[str, Any],
     pairs: Pairs,
     *,
     personal: bool,
     mean: Callable[..., Any] = np.mean,
     least: Callable[..., Any] = np.min,
 ) -> dict[str, Any]:
-    """What an evaluation's ``[policies, environments, episodes]`` come to, by name of the metric.
+    """What an evaluation's arrays ``[policies, environments, episodes]`` come to, by name of the metric.
 
-    ``return`` and ``episode_length`` are means over agents' environments, and policies; ``return_worst`` is the
-    lowest of ``agent_returns``: a shared policy's mean return in each agent's environment, or each agent's policy's
-    mean return over environments. ``agent_own_returns`` are those of agents' policies in their own environments,
-    where ``agent_returns`` are over others too.
+    ``return``, ``episode_length`` and the kinds of ``success`` are means over agents' environments, and policies;
+    ``return_worst`` is the lowest of ``agent_returns``: a shared policy's mean return in each agent's environment, or
+    each agent's policy's mean return over environments. ``agent_own_returns`` are those of agents' policies in their
+    own environments, where ``agent_returns`` are over others too; ``agent_success`` is as ``agent_returns``.
 
     Args:
-        returns: numpy or JAX.
-        lengths: alike.
+        table: as in :class:`Evaluation`, numpy or JAX.
         pairs: what they are of.
         personal: whether there is a policy of every agent.
         mean: of an array; over an axis, too.
         least: of an array.
     """
     counted = list(pairs.counted)
-    known = returns[:, counted]
-    measured: dict[str, Any] = {"return": mean(known), "episode_length": mean(lengths[:, counted].astype(np.float32))}
+    known = {name: array[:, counted] for name, array in table.items()}
+
+    def by_agent(array: Any) -> Any:
+        return mean(array, axis=(1, 2)) if personal else mean(array[0], axis=1)
+
+    measured: dict[str, Any] = {"return": mean(known["return"])}
+    measured["episode_length"] = mean(known["length"].astype(np.float32))
+    measured |= {name: mean(known[name]) for name in (SUCCESS, LAST, SHARE) if name in known}
     if personal or pairs.environments is not None:
-        each = mean(known, axis=(1, 2)) if personal else mean(known[0], axis=1)
+        each = by_agent(known["return"])
         measured |= {"return_worst": least(each), "agent_returns": each}
+        if SUCCESS in known:
+            measured["agent_success"] = by_agent(known[SUCCESS])
     if personal and pairs.own is not None:
-        rows: Array | np.ndarray = returns[np.arange(len(pairs.own)), pairs.own]
+        rows: Array | np.ndarray = table["return"][np.arange(len(pairs.own)), pairs.own]
         measured["agent_own_returns"] = mean(rows, axis=1)
     return measured

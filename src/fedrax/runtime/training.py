@@ -291,6 +291,7 @@ def _summary(
             "final_return": counter.final_return,
             "best_return": counter.best_return,
             **({} if math.isnan(counter.final_worst) else {"final_return_worst": counter.final_worst}),
+            **({"final_success": counter.final_evaluation["success"]} if "success" in counter.final_evaluation else {}),
             "rounds": counter.rounds,
             "dropped_collections": counter.dropped_collections,
             **counter.totals(config.federation.agents),

@@ -148,7 +148,7 @@ class Crossing(NativeEnvironment):
         terminated = arrived
         if self.lava:
             terminated |= moves & contains(state.rivers, ahead_x, ahead_y)
-        return Transition(after, self._observe(after), reward, terminated)
+        return Transition(after, self._observe(after), reward, terminated, success=terminated & (reward > 0))
 
     def _transparent(self, rivers: Bitboard) -> Bitboard:
         """The cells that are no wall: the agent sees through them, and may enter them."""

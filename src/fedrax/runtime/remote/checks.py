@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import PyTree
 
 from fedrax.arrays import DecodeError, form, unpacked
 from fedrax.environments.faults import NAMES, NOTHING
+from fedrax.environments.success import LAST, SHARE, SUCCESS
 from fedrax.message import Message, Period, filled, first_not_finite, norm, travelling
 from fedrax.runtime.remote.letters import EVALUATED, JOINED, REFUSED, WORKED, Letter
 
@@ -19,10 +21,14 @@ LONGEST_TEXT = 500
 FIELDS: Mapping[str, Mapping[str, type]] = {
     JOINED: {"run": str, "node": str, "agent": int, "done": int},
     WORKED: {"run": str, "round": int, "agent": int, "form": str, "seconds": float},
-    EVALUATED: {"run": str, "agent": int},
+    EVALUATED: {"run": str, "agent": int, "names": str},
     REFUSED: {"reason": str},
 }
 """The fields of each kind of answer, no more and no fewer."""
+
+
+MEASURED = ["return", "length"]
+"""What every evaluation measures."""
 
 
 class Rejected(Exception):
@@ -53,6 +59,29 @@ def check_letter(letter: Letter, kind: str, expected: Mapping[str, Any]) -> Lett
         if letter.fields[name] != value:
             raise Rejected(f"{name} {_shown(letter.fields[name])} where {_shown(value)} is expected")
     return letter
+
+
+def check_evaluation(letter: Letter, *, run: str, agent: int, episodes: int) -> dict[str, np.ndarray]:
+    """The arrays ``float32[episodes]`` of an answer to an evaluation, by name.
+
+    Raises:
+        Rejected: anything about it is not as it must be.
+    """
+    check_letter(letter, EVALUATED, {"run": run, "agent": agent})
+    names = str(letter.fields["names"]).split(",")
+    if names not in (MEASURED, [*MEASURED, SUCCESS, LAST, SHARE]):
+        raise Rejected(f"an evaluation of {_shown(letter.fields['names'])}")
+    try:
+        arrays = unpacked([jax.ShapeDtypeStruct((episodes,), np.float32)] * len(names), letter.payload)
+    except DecodeError as error:
+        raise Rejected(str(error)) from None
+    table = dict(zip(names, arrays, strict=True))
+    for name, array in table.items():
+        if not np.isfinite(array).all():
+            raise Rejected(f"a {name} that is not finite")
+    if (table["length"] < 0).any() or any(not ((table[n] >= 0) & (table[n] <= 1)).all() for n in names[2:]):
+        raise Rejected("a length or a success that cannot be")
+    return table
 
 
 def _check_fields(letter: Letter) -> None:

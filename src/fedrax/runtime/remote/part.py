@@ -83,8 +83,8 @@ class Part(abc.ABC):
         """The agent's part of a round; ``standing`` is used up."""
 
     @abc.abstractmethod
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths ``[episodes]`` of a policy in the agent's environment."""
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> dict[str, np.ndarray]:
+        """Named arrays ``[episodes]`` of a policy in the agent's environment, as :attr:`Evaluation.table`."""
 
     def own_policy(self, standing: Standing) -> PyTree:
         """The networks the agent has."""
@@ -130,10 +130,10 @@ class NativePart(Part):
         )
         return Done(Standing(agent, front), message, report)
 
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> dict[str, np.ndarray]:
         """In the agent's own physics."""
-        returns, lengths = self._evaluate(params, self.physics, jax.random.key(seed), episodes=episodes)
-        return np.asarray(returns), np.asarray(lengths)
+        measured = self._evaluate(params, self.physics, jax.random.key(seed), episodes=episodes)
+        return {name: np.asarray(array) for name, array in measured.items()}
 
 
 class HostPart(Part):
@@ -229,7 +229,7 @@ class HostPart(Part):
             self.stepping.restart()
         self.seeded = first
 
-    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> dict[str, np.ndarray]:
         """In fresh copies of the agent's environment."""
         simulation = self.simulation
         draws = simulation.sites_draws(0)

@@ -282,7 +282,7 @@ class Stay:
             self.unsaved = False
 
     def evaluate(self, letter: Letter) -> Letter:
-        """Returns and lengths of a policy that was sent, or of the agent's own, as one array."""
+        """Episodes of a policy that was sent, or of the agent's own: named arrays, one after the other."""
         part = self._part(int(letter.fields["agent"]))
         assert self.standing is not None
         if letter.payload:
@@ -290,9 +290,10 @@ class Stay:
         else:
             policy = part.own_policy(self.standing)
         episodes, seed = int(letter.fields["episodes"]), int(letter.fields["seed"])
-        returns, lengths = part.evaluate(policy, episodes=episodes, seed=seed)
-        fields: dict[str, int | float | str | bool] = {"run": self.run, "agent": self.index}
-        return Letter(EVALUATED, fields, packed((returns.astype(np.float32), lengths.astype(np.int32))))
+        table = part.evaluate(policy, episodes=episodes, seed=seed)
+        names = ",".join(table)
+        fields: dict[str, int | float | str | bool] = {"run": self.run, "agent": self.index, "names": names}
+        return Letter(EVALUATED, fields, packed([array.astype(np.float32) for array in table.values()]))
 
     def close(self) -> None:
         """Frees environments."""

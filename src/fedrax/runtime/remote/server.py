@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from fedrax.arrays import DecodeError, form, packed, unpacked
+from fedrax.arrays import form, packed
 from fedrax.config import Config
 from fedrax.environments.base import Episodes
 from fedrax.environments.faults import NOTHING, Fault, described, recorded
@@ -32,8 +32,8 @@ from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.pairs import Evaluation, Pairs, scores
 from fedrax.runtime.programs import close_round, heard
-from fedrax.runtime.remote.checks import Rejected, WorkCheck, Worked, check_letter
-from fedrax.runtime.remote.letters import EVALUATE, EVALUATED, WORK, Field, Letter
+from fedrax.runtime.remote.checks import WorkCheck, Worked, check_evaluation
+from fedrax.runtime.remote.letters import EVALUATE, WORK, Field, Letter
 from fedrax.runtime.remote.members import Members
 from fedrax.runtime.remote.office import ANSWERED, DROPPED, Office, Question, Record
 from fedrax.runtime.remote.part import Order, report_shapes, travel_period
@@ -308,7 +308,7 @@ class RemoteFederation(Simulation):
         seed: int,
         position: int = 0,
         draws: list[dict[str, float]] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> dict[str, np.ndarray]:
         """At the server, in the environments that the configuration draws; each agent's in its own on its node.
 
         NaN for agents that are not there.
@@ -319,24 +319,13 @@ class RemoteFederation(Simulation):
         payload = b"" if self.federation.strategy.personal else packed(params)
         if not self.office.members.present:
             self.office.gather(self.federation.agents, self.quorum, self.config.runtime.gather)
-        shapes = (
-            jax.ShapeDtypeStruct((episodes,), np.float32),
-            jax.ShapeDtypeStruct((episodes,), np.int32),
-        )
         run = self.office.run
 
         def question(agent: int) -> Question:
             fields: dict[str, Field] = {"run": run, "agent": agent, "episodes": episodes, "seed": seed}
 
-            def check(answer: Letter) -> tuple[np.ndarray, np.ndarray]:
-                check_letter(answer, EVALUATED, {"run": run, "agent": agent})
-                try:
-                    returns, lengths = unpacked(shapes, answer.payload)
-                except DecodeError as error:
-                    raise Rejected(str(error)) from None
-                if not np.isfinite(returns).all():
-                    raise Rejected("a return that is not finite")
-                return returns, lengths
+            def check(answer: Letter) -> dict[str, np.ndarray]:
+                return check_evaluation(answer, run=run, agent=agent, episodes=episodes)
 
             return Question(Letter(EVALUATE, fields, payload), check)
 
@@ -344,18 +333,20 @@ class RemoteFederation(Simulation):
         answers, _ = self.office.ask(
             {agent: question(agent) for agent in range(agents)}, enough=1, seconds=self.config.runtime.deadline
         )
-        returns, lengths = np.full((agents, episodes), np.nan), np.full((agents, episodes), np.nan)
-        for agent, (each, steps) in answers.items():
-            returns[agent], lengths[agent] = each, steps
-        shape = (self.policies, pairs.columns, episodes)
-        return returns.reshape(shape), lengths.reshape(shape)
+        # A name that only some nodes know is not comparable; an agent that is not there has nothing.
+        names = [name for name in next(iter(answers.values())) if all(name in table for table in answers.values())]
+        measured = {name: np.full((agents, episodes), np.nan) for name in names}
+        for agent, table in answers.items():
+            for name in names:
+                measured[name][agent] = table[name]
+        return {name: array.reshape(self.policies, pairs.columns, episodes) for name, array in measured.items()}
 
-    def scores(self, returns: np.ndarray, lengths: np.ndarray, pairs: Pairs) -> dict[str, Any]:
+    def scores(self, table: dict[str, np.ndarray], pairs: Pairs) -> dict[str, Any]:
         """Over the agents that were there."""
         with warnings.catch_warnings():
             # Of an agent that was not there, nothing is known.
             warnings.simplefilter("ignore", RuntimeWarning)
-            return scores(returns, lengths, pairs, personal=self.federation.personal, mean=np.nanmean, least=np.nanmin)
+            return scores(table, pairs, personal=self.federation.personal, mean=np.nanmean, least=np.nanmin)
 
     def evaluate_across(
         self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
