@@ -42,6 +42,8 @@ class Aggregator(eqx.Module):
     needs_server_gradient: ClassVar[bool] = False
     """Whether the rule compares the agents' vectors with a gradient that the server estimates itself: the strategy's
     server must own an environment, and each round calls :meth:`informed` first."""
+    uses_weights: ClassVar[bool] = False
+    """Whether positive weights count by their size; for other rules an agent is present or absent."""
     rejects: ClassVar[bool] = False
     """Whether it may leave out the vectors of agents that are present: only of such a rule has a filter's precision
     and recall a meaning."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,8 @@ class GeometricMedian(Aggregator):
 
     The rule is indifferent to the vectors' scale. It holds while Byzantine agents have less than half of the weight.
     """
+
+    uses_weights: ClassVar[bool] = True
 
     iterations: int = option(100, "most steps", unit="steps", minimum=1)
     tolerance: float = option(

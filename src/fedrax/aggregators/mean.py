@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.aggregators.base import Aggregate, Aggregator, aggregators
@@ -31,6 +33,8 @@ class Mean(Aggregator):
 @aggregators.register("weighted-mean")
 class WeightedMean(Aggregator):
     """The mean with the agents' weights (FedAvg; McMahan et al., AISTATS 2017, algorithm 1)."""
+
+    uses_weights: ClassVar[bool] = True
 
     def __call__(
         self,

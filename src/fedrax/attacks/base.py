@@ -55,6 +55,11 @@ class Attack(eqx.Module):
         """Whether it changes messages, or withholds them."""
         return any(getattr(type(self), hook) is not getattr(Attack, hook) for hook in ("corrupt", "falsify", "answers"))
 
+    @property
+    def on_statistics(self) -> bool:
+        """Whether it changes what agents report beside their updates."""
+        return type(self).falsify is not Attack.falsify
+
     def byzantine(self, n: int, key: PRNGKeyArray) -> Bool[Array, " n"]:
         """Who attacks in the round that ``key`` belongs to, among ``n`` agents."""
         if self.schedule == "rotating":

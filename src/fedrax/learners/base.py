@@ -87,6 +87,8 @@ class Learner(eqx.Module):
     """Pure functions of one agent; the runtime maps them over the agents' axis."""
 
     name: ClassVar[str]
+    provides: ClassVar[frozenset[str]] = frozenset()
+    """What strategies may ask of it (:data:`fedrax.compatibility.CAPABILITIES`)."""
     policy_parts: ClassVar[tuple[str, ...]] = ()
     """The named parts of the networks that act; empty where the networks have no named parts."""
 
@@ -185,6 +187,8 @@ class Learner(eqx.Module):
 
 class EpisodeLearner(Learner):
     """A learner whose loss, over whole episodes, agents and servers both differentiate."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"gradient", "distribution"})
 
     @abc.abstractmethod
     def distribution(self, params: Policy, episodes: Episodes) -> Distribution:

@@ -6,6 +6,7 @@ import dataclasses
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
+from fedrax.compatibility import check_components
 from fedrax.config import Config
 from fedrax.environments.base import Spaces, stack_physics
 from fedrax.environments.registry import describe_environment
@@ -15,7 +16,7 @@ from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.runtime.base import Simulation
 from fedrax.runtime.draws import all_draws, make_environment
-from fedrax.strategies.base import Strategy, strategies
+from fedrax.strategies.base import Strategy
 
 
 def make_simulation(config: Config, *, agents: bool = True) -> Simulation:
@@ -67,53 +68,23 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
     participants = max(1, round(config.federation.participation * agents))
 
     strategy = strategy.settled(agents, config.seed)
-    strategy.check(learner)
-    learner.check_copies(config.environment.copies * (sites // agents))
-    if config.federation.local_updates > 1 and not strategy.needs.local_updates:
-        raise FedraxError(
-            f"federation.local_updates = {config.federation.local_updates} is not allowed: strategy {strategy.name!r} "
-            "sends one gradient a round; set federation.local_updates=1"
-        )
-    actions = learner.actions(spaces)
-    learner.check(spaces)
-    if attack.name != "none" and attack.agents == 0:
-        raise FedraxError(
-            f"attack {attack.name!r} has no agents; set attack.agents (of {agents} agents), or attack=none"
-        )
-    if attack.name == "none" and attack.agents > 0:
-        raise FedraxError(f"attack.agents = {attack.agents} but there is no attack; set attack=NAME (fedrax list)")
-    if attack.on_messages and not strategy.sends:
-        raise FedraxError(
-            f"attack {attack.name!r} changes messages, and agents of strategy {strategy.name!r} send none; set "
-            "attack=none, or an attack on the environment (fedrax list)"
-        )
-    if attack.agents > agents:
-        raise FedraxError(
-            f"attack.agents = {attack.agents} is more than federation.agents = {agents}; "
-            "lower the one or raise the other"
-        )
-    if config.video.agent >= sites:
-        raise FedraxError(f"video.agent = {config.video.agent} is not allowed: there are agents 0 to {sites - 1}")
     if aggregator.tolerated is None:
         aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))
-    if strategy.sends:
-        aggregator.check(preaggregator.rows(participants))
-    if strategy.weighs and aggregator.name == "mean":
-        raise FedraxError(
-            f"strategy {strategy.name!r} weighs agents (strategy.return_temperature), and aggregator 'mean' heeds no "
-            "weights; set aggregator=weighted-mean"
-        )
-    if aggregator.needs_server_gradient and strategy.reference_episodes == 0:
-        able = ", ".join(name for name in strategies if strategies[name].needs.server_environment)
-        raise FedraxError(
-            f"aggregator {aggregator.name!r} compares agents with a gradient that the server samples itself, and the "
-            f"server of strategy {strategy.name!r} samples nothing; set another aggregator, or a strategy of {able}"
-        )
-    if strategy.needs.messages == "sum" and aggregator.name not in ("mean", "weighted-mean"):
-        raise FedraxError(
-            f"strategy {strategy.name!r} reveals only the sum of the messages, which aggregator {aggregator.name!r} "
-            "cannot use; set aggregator=mean"
-        )
+    check_components(
+        learner,
+        strategy,
+        aggregator,
+        preaggregator,
+        attack,
+        agents=sites,
+        participants=participants,
+        local_updates=config.federation.local_updates,
+    )
+    learner.check_copies(config.environment.copies * (sites // agents))
+    actions = learner.actions(spaces)
+    learner.check(spaces)
+    if config.video.agent >= sites:
+        raise FedraxError(f"video.agent = {config.video.agent} is not allowed: there are agents 0 to {sites - 1}")
     return Federation(
         learner=learner,
         strategy=strategy,

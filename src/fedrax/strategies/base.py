@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate, ServerGradient
 from fedrax.environments.base import Episodes, Spaces
-from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Clock, Learner, Objective
 from fedrax.message import Message
 from fedrax.registry import Registry
@@ -25,13 +24,8 @@ from fedrax.registry import Registry
 class Needs(NamedTuple):
     """What a strategy asks of its surroundings; impossible combinations are refused when the configuration is read."""
 
-    messages: str = "individual"
-    """``individual``: the server sees each agent's message. ``sum``: only their (weighted) sum, so that secure
-    summation is possible and robust rules are not."""
     server_environment: bool = False
     """The server samples an environment of its own."""
-    learner: str | None = None
-    """The one learner it works with; None for any."""
     local_updates: bool = True
     """Agents may collect and learn several times in a round."""
     pooled: bool = False
@@ -88,13 +82,18 @@ class Strategy(eqx.Module):
         """Whether a run hands out a policy of every agent: a pooled learner's is that of all."""
         return cls.personal and not cls.needs.pooled
 
+    @property
+    def requires(self) -> frozenset[str]:
+        """What the learner must provide (:data:`fedrax.compatibility.CAPABILITIES`)."""
+        return frozenset()
+
+    @property
+    def reports(self) -> bool:
+        """Whether messages hold statistics."""
+        return False
+
     def check(self, learner: Learner) -> None:
-        """Raises :class:`FedraxError` where the strategy does not fit the learner."""
-        if self.needs.learner is not None and learner.name != self.needs.learner:
-            raise FedraxError(
-                f"strategy {self.name!r} works with learner {self.needs.learner!r}, not {learner.name!r}; "
-                f"set learner={self.needs.learner}"
-            )
+        """Raises :class:`FedraxError` where these options do not fit a learner that provides what is required."""
 
     def settled(self, agents: int, seed: int) -> Strategy:
         """The strategy for this many agents, with whatever it must know of them; ``seed`` is the run's first.

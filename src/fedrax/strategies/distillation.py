@@ -25,7 +25,7 @@ from fedrax.learners.td3 import Memory, Training
 from fedrax.learners.twin_critic import MLP, TwinCritic
 from fedrax.message import Message
 from fedrax.registry import option
-from fedrax.strategies.base import Needs, ServerWork, Tools, select, strategies
+from fedrax.strategies.base import ServerWork, Tools, select, strategies
 from fedrax.strategies.fedavg import FedAvg
 from fedrax.strategies.return_weights import Returns
 from fedrax.strategies.sharing import Broadcast
@@ -84,7 +84,6 @@ class Taught(eqx.Module):
 class Distillation(FedAvg):
     """Federated averaging of critics' heads and actors, then distillation of the heads at the server and at agents."""
 
-    needs: ClassVar[Needs] = Needs(learner="td3")
     bears_stale: ClassVar[bool] = False
 
     version: Literal["representations", "gaussian", "sccd", "statistics"] = option(
@@ -107,6 +106,11 @@ class Distillation(FedAvg):
         0.1, "p: an agent distils on p times the TD errors and 1 - p times the distance from the teacher", maximum=1
     )
     rank: int = option(16, "rank of the covariance that is sent (statistics)", minimum=1)
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """Critics whose features stay private and whose heads are shared."""
+        return frozenset({"critics"})
 
     def check(self, learner: Any) -> None:
         """Raises :class:`FedraxError` where the heads are not averaged, or the rank exceeds what a minibatch has."""

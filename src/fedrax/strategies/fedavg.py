@@ -46,6 +46,11 @@ class FedAvg(Strategy):
         return self.return_temperature is not None
 
     @property
+    def reports(self) -> bool:
+        """Training returns, where agents are weighted by them."""
+        return self.weighs
+
+    @property
     def max_episodes(self) -> int:
         """The batch."""
         return self.batch

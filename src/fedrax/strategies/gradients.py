@@ -28,8 +28,13 @@ class Server(eqx.Module):
 class GradientStrategy(Strategy):
     """What the gradient-sending strategies share: agents send one gradient at the broadcast policy."""
 
-    needs: ClassVar[Needs] = Needs(learner="policy-gradient", local_updates=False)
+    needs: ClassVar[Needs] = Needs(local_updates=False)
     counts_server: ClassVar[bool] = True
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """A gradient at the broadcast policy."""
+        return frozenset({"gradient"})
 
     def private(self, learner: Learner, agent: Agent) -> PyTree:
         """Room for the gradient on its way."""

@@ -44,11 +44,14 @@ class MOON(FedAvg):
         "gradient step ago (the FedTD3 reference), whose gradient vanishes as the two models all but agree",
     )
 
+    @property
+    def requires(self) -> frozenset[str]:
+        """Representations."""
+        return frozenset({"representations"})
+
     def check(self, learner: Learner) -> None:
-        """Raises :class:`FedraxError` for a learner without representations, or where only some parts are averaged."""
+        """Raises :class:`FedraxError` where only some parts are averaged."""
         super().check(learner)
-        if type(learner).representations is Learner.representations:
-            raise FedraxError(f"strategy 'moon' needs a learner with representations, not {learner.name!r}")
         if self.average:
             raise FedraxError("strategy 'moon' compares whole networks; remove strategy.average")
 

@@ -123,6 +123,16 @@ class Neighbours(Strategy):
         rows = tuple(tuple(float(weight) for weight in row) for row in graph)
         return dataclasses.replace(self, graph=rows)
 
+    @property
+    def requires(self) -> frozenset[str]:
+        """A stochastic policy, where it is held near the neighbours'."""
+        return frozenset({"distribution"} if self.coefficient > 0 else ())
+
+    @property
+    def reports(self) -> bool:
+        """Training returns."""
+        return True
+
     def check(self, learner: Learner) -> None:
         """Raises :class:`FedraxError` where neighbours' policies would go unused."""
         super().check(learner)

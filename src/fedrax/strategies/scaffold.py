@@ -18,7 +18,7 @@ from fedrax.message import Message
 from fedrax.strategies.base import Tools, select, strategies
 from fedrax.strategies.fedavg import FedAvg
 from fedrax.strategies.return_weights import Returns
-from fedrax.strategies.sharing import Broadcast, put_shared, replaced, take_shared
+from fedrax.strategies.sharing import Broadcast, put_shared, take_shared
 from fedrax.trees import ravel_rows, unravel_like
 
 
@@ -75,6 +75,10 @@ class Scaffold(FedAvg):
 
     bears_stale: ClassVar[bool] = False
 
+    def period(self, path: tuple[str, ...]) -> int:
+        """Control variates always travel."""
+        return 1 if "control" in path else super().period(path)
+
     def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> ControlServer:  # type: ignore[override]
         """The common networks, and no correction."""
         start = super().init(learner, spaces, agents, key)
@@ -97,7 +101,7 @@ class Scaffold(FedAvg):
         private = dataclasses.replace(
             after.private,
             own=mean_gradient(before.gradients, otherwise=before.own),
-            server=replaced(before.server, downlink.control, self.actor_every, downlink.networks.actor_due),
+            server=downlink.control,
             gradients=no_gradients(before.gradients.total),
         )
         return dataclasses.replace(after, private=private)

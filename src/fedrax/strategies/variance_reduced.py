@@ -78,7 +78,7 @@ class Server(eqx.Module):
 class VarianceReduced(GradientStrategy):
     """Common options and inner loop; subclasses say how many trajectories and steps a round has."""
 
-    needs = Needs(learner="policy-gradient", server_environment=True, local_updates=False)
+    needs = Needs(server_environment=True, local_updates=False)
 
     mode: Literal["reference", "paper"] = option(
         "reference",

@@ -1,0 +1,100 @@
+"""Which components work together, decided before anything is computed; why others do not, in one line.
+
+A learner says what it ``provides``, a strategy what it ``requires`` of one and whether its agents' messages hold
+anything, a rule whether it uses weights or a gradient of the server's own, an attack what it acts on. What concerns one
+component alone, or the environment, is its own ``check``.
+"""
+
+from __future__ import annotations
+
+from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
+from fedrax.attacks.base import Attack
+from fedrax.errors import FedraxError
+from fedrax.learners.base import Learner, learners
+from fedrax.strategies.base import Strategy, strategies
+
+CAPABILITIES = {
+    "gradient": "a gradient at any given policy",
+    "distribution": "a stochastic policy",
+    "representations": "representations to compare",
+    "critics": "critics of features and head that learn from a replay",
+}
+"""What learners may provide, in words."""
+
+
+def check_components(
+    learner: Learner,
+    strategy: Strategy,
+    aggregator: Aggregator,
+    preaggregator: PreAggregator,
+    attack: Attack,
+    *,
+    agents: int,
+    participants: int,
+    local_updates: int,
+) -> None:
+    """Raises :class:`FedraxError` for components that do not work together; ``agents`` are those configured."""
+    check_strategy(learner, strategy, local_updates=local_updates)
+    check_attack(strategy, attack, agents=agents)
+    if strategy.sends:
+        check_rule(strategy, aggregator)
+        aggregator.check(preaggregator.rows(participants))
+
+
+def check_strategy(learner: Learner, strategy: Strategy, *, local_updates: int) -> None:
+    """Raises :class:`FedraxError` for a learner that does not provide what the strategy requires."""
+    missing = strategy.requires - learner.provides
+    if missing:
+        able = ", ".join(name for name in learners if strategy.requires <= learners[name].provides)
+        wanted = " and ".join(CAPABILITIES[one] for one in sorted(missing))
+        raise FedraxError(
+            f"strategy {strategy.name!r} needs a learner with {wanted}, which {learner.name!r} has not; set learner to "
+            f"one of: {able}"
+        )
+    strategy.check(learner)
+    if local_updates > 1 and not strategy.needs.local_updates:
+        raise FedraxError(
+            f"federation.local_updates = {local_updates} is not allowed: strategy {strategy.name!r} "
+            "sends one gradient a round; set federation.local_updates=1"
+        )
+
+
+def check_attack(strategy: Strategy, attack: Attack, *, agents: int) -> None:
+    """Raises :class:`FedraxError` for an attack by nobody or by too many, or on what is never sent."""
+    if attack.name != "none" and attack.agents == 0:
+        raise FedraxError(
+            f"attack {attack.name!r} has no agents; set attack.agents (of {agents} agents), or attack=none"
+        )
+    if attack.name == "none" and attack.agents > 0:
+        raise FedraxError(f"attack.agents = {attack.agents} but there is no attack; set attack=NAME (fedrax list)")
+    if attack.agents > agents:
+        raise FedraxError(
+            f"attack.agents = {attack.agents} is more than federation.agents = {agents}; "
+            "lower the one or raise the other"
+        )
+    if attack.on_messages and not strategy.sends:
+        raise FedraxError(
+            f"attack {attack.name!r} changes messages, and agents of strategy {strategy.name!r} send none; set "
+            "attack=none, or an attack on the environment (fedrax list)"
+        )
+    if attack.on_statistics and not strategy.reports:
+        raise FedraxError(
+            f"attack {attack.name!r} changes statistics, and agents of strategy {strategy.name!r} report none; set "
+            "another attack, or weight agents by return (strategy=fedavg strategy.return_temperature=1)"
+        )
+
+
+def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
+    """Raises :class:`FedraxError` for a rule that cannot do what the strategy asks, or asks what it cannot give."""
+    if strategy.weighs and not aggregator.uses_weights:
+        able = ", ".join(name for name in aggregators if aggregators[name].uses_weights)
+        raise FedraxError(
+            f"strategy {strategy.name!r} weighs agents (strategy.return_temperature), and aggregator "
+            f"{aggregator.name!r} heeds no weights; set aggregator={able}, or strategy.return_temperature=none"
+        )
+    if aggregator.needs_server_gradient and strategy.reference_episodes == 0:
+        able = ", ".join(name for name in strategies if strategies[name].needs.server_environment)
+        raise FedraxError(
+            f"aggregator {aggregator.name!r} compares agents with a gradient that the server samples itself, and the "
+            f"server of strategy {strategy.name!r} samples nothing; set another aggregator, or a strategy of {able}"
+        )

@@ -1,0 +1,136 @@
+"""Every learner, strategy, rule and attack together: one round works, or the combination is refused in one line."""
+
+import dataclasses
+import itertools
+import zlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fedrax.aggregators.base import aggregators, preaggregators
+from fedrax.attacks.base import attacks
+from fedrax.compatibility import check_components
+from fedrax.config import resolve
+from fedrax.errors import FedraxError
+from fedrax.federation import Roster
+from fedrax.learners.base import learners
+from fedrax.registry import options_of
+from fedrax.runtime.make import make_simulation
+from fedrax.strategies.base import strategies
+
+AGENTS = 12
+SMALL = {
+    "policy-gradient": ["learner.hidden=[2]", "environment=CartPole-v1"],
+    "ppo": ["learner.hidden=[2]", "learner.num_steps=4", "environment=CartPole-v1"],
+    "td3": [
+        *("learner.actor_layers=[2]", "learner.feature_layers=[3]", "learner.head_layers=[2]"),
+        *("learner.batch_size=4", "learner.buffer_size=64", "learner.num_steps=2", "environment=Pendulum-v1"),
+    ],
+}
+SETTINGS = {
+    "distillation": ["strategy.epochs=1", "strategy.local_steps=1"],
+    "fedpg-br": ["strategy.batch_min=2", "strategy.batch_max=2"],
+    "gossip": ["strategy.average=[]"],
+}
+EVERYWHERE = [f"federation.agents={AGENTS}", "environment.copies=2", "environment.horizon=4", "budget.rounds=1"]
+TENTH = 10
+PARTS = {"ppo": '["torso", "actor", "critic"]', "td3": '["features", "head", "actor"]'}
+
+
+def pair(learner, strategy):
+    """The simulation of a learner and a strategy, small; raises FedraxError where they do not go together."""
+    own = list(SETTINGS.get(strategy, []))
+    if strategy == "gossip":
+        own = [f"strategy.average={PARTS[learner]}"] if learner in PARTS else []
+    if learner == "policy-gradient" and "batch" in options_of(strategies[strategy]):
+        own.append("strategy.batch=2")
+    if strategy == "central":
+        own.append("environment.copies=1")
+    return make_simulation(
+        resolve({}, [*EVERYWHERE, f"learner={learner}", f"strategy={strategy}", *SMALL[learner], *own])
+    )
+
+
+def check_refusal(error, *names):
+    text = str(error)
+    assert "\n" not in text
+    assert any(name in text for name in names), text
+
+
+def chosen(*names):
+    """A tenth of all, always the same."""
+    return zlib.crc32(" ".join(names).encode()) % TENTH == 0
+
+
+def combined(federation, rule, mixing, attack):
+    """The federation with these, or FedraxError."""
+    attack = attacks.build(attack, {} if attack == "none" else {"agents": 2})
+    mixing = preaggregators.build(mixing, {})
+    rule = aggregators.build(rule, {"tolerated": attack.agents})
+    check_components(
+        federation.learner,
+        federation.strategy,
+        rule,
+        mixing,
+        attack,
+        agents=federation.sites,
+        participants=federation.participants,
+        local_updates=1,
+    )
+    return dataclasses.replace(federation, aggregator=rule, preaggregator=mixing, attack=attack)
+
+
+def exchanged(federation, simulation, server, downlink, messages, key):
+    roster = Roster(jnp.arange(federation.agents), jnp.arange(federation.agents) < 2, jnp.ones(federation.agents, bool))
+    reference = None
+    if federation.aggregator.needs_server_gradient:
+        simulation.federation = federation
+        reference = simulation._reference(server, downlink, key)
+    return federation.exchange(server, downlink, roster, messages, key, jnp.asarray(0), reference)
+
+
+@pytest.mark.parametrize("strategy", strategies.names())
+@pytest.mark.parametrize("learner", learners.names())
+def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
+    """What an attack makes of messages has their shapes, so rules and attacks are traced one by one, and a tenth of
+    their products; a tenth of what is traced is computed."""
+    try:
+        simulation = pair(learner, strategy)
+    except FedraxError as error:
+        check_refusal(error, strategy, "strategy.average")
+        return
+    federation, key = simulation.federation, jax.random.key(0)
+    # The agents' half, and the whole round without an attack.
+    fresh = jax.eval_shape(simulation.init)
+    for name in attacks.names():
+        attack = attacks.build(name, {} if name == "none" else {"agents": 2})
+        if not attack.on_messages:
+            simulation.federation = dataclasses.replace(federation, attack=attack)
+            after, _ = jax.eval_shape(simulation._rounds, fresh, jnp.asarray(0))
+            assert jax.tree.structure(after) == jax.tree.structure(fresh)
+    if not federation.strategy.sends:
+        return
+    # The server's half.
+    state = jax.jit(federation.init)(key)
+    downlink = federation.strategy.broadcast(state.server, key)
+    shapes, _ = federation.shapes()
+    messages = jax.tree.map(lambda x: jnp.ones((AGENTS, *x.shape), x.dtype), shapes)
+    ran = 0
+    for rule, mixing, attack in itertools.product(aggregators.names(), preaggregators.names(), attacks.names()):
+        try:
+            together = combined(federation, rule, mixing, attack)
+        except FedraxError as error:
+            check_refusal(error, rule, attack)
+            continue
+        ran += 1
+        names = (learner, strategy, rule, mixing, attack)
+        if not (attack == "none" or (rule, mixing) == ("mean", "none") or chosen(*names)):
+            continue
+        half = partial(exchanged, together, simulation)
+        arguments = (state.server, downlink, messages, key)
+        after, _ = half(*arguments) if chosen("computed", *names) else jax.eval_shape(half, *arguments)
+        assert jax.tree.structure(after) == jax.tree.structure(state.server)
+        assert [x.shape for x in jax.tree.leaves(after)] == [x.shape for x in jax.tree.leaves(state.server)]
+    assert ran > 400
