@@ -1,11 +1,18 @@
 """The code in the documentation runs, and what it registers trains."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 import fedrax
+from fedrax.aggregators.base import Aggregator, PreAggregator
+from fedrax.attacks.base import Attack
+from fedrax.environments.base import NativeEnvironment
+from fedrax.learners.base import EpisodeLearner, Learner
+from fedrax.registry import options_of
+from fedrax.strategies.base import Strategy
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -14,7 +21,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 def plugin(tmp_path_factory):
     """The page's code blocks as one file, as a user would write them."""
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     path = tmp_path_factory.mktemp("plugin") / "mine.py"
     path.write_text("\n".join(blocks))
     return path
@@ -46,6 +53,63 @@ def test_extending_page_trains(plugin, tmp_path):
     assert len(rows) == 20
     assert rows[-1]["return"] > rows[0]["return"] or rows[-1]["return"] == 50.0
     assert rows[-1]["byzantine"] == 1
+
+
+def test_the_pages_learner_learns(plugin, tmp_path):
+    run = fedrax.train(
+        {},
+        [
+            *(
+                f'plugins=["{plugin}"]',
+                "learner=standardised-reinforce",
+                "learner.learning_rate=0.02",
+                "strategy=fedavg",
+            ),
+            *("environment=CartPole-v1", "environment.horizon=100", "federation.agents=3", "budget.rounds=30"),
+            *("evaluation.every=30", "checkpoint.every=30"),
+        ],
+        out=tmp_path / "run",
+        progress=False,
+    )
+    assert run.summary()["final_return"] > 50, "a random policy lasts 22 steps"
+
+
+def public(cls):
+    """What a class and its bases declare, less what Python and Equinox do."""
+    own = {name for base in cls.__mro__ if base.__module__.startswith("fedrax") for name in vars(base)}
+    options = set(options_of(cls)) if dataclasses.is_dataclass(cls) else set()
+    return {name for name in own if not name.startswith("_")} - options - {"name"} | {"__call__"} & own
+
+
+@pytest.mark.parametrize(
+    ("row", "cls", "more"),
+    [
+        ("aggregator", Aggregator, {"f", "demand"}),
+        ("pre-aggregator", PreAggregator, set()),
+        ("attack", Attack, {"applied", "on_messages", "on_statistics"}),
+        ("strategy", Strategy, {"hands_out_own"}),
+        ("learner", Learner, set()),
+        ("learner of whole episodes", EpisodeLearner, set()),
+        ("environment", NativeEnvironment, set()),
+    ],
+)
+def test_the_table_of_verbs_is_complete(row, cls, more):
+    """``more`` are not to be overridden."""
+    lines = {}
+    for line in (DOCS / "extending.md").read_text().splitlines():
+        if line.startswith("| ") and line.count("|") == 4:
+            name, must, may = (cell.strip() for cell in line.strip("|").split("|"))
+            lines[name] = (set(re.findall(r"`(\w+)`", must)), set(re.findall(r"`(\w+)`", may)))
+    must, may = lines[row]
+    if row == "learner of whole episodes":
+        may |= lines["learner"][1] | {"learn"}
+    abstract = set(getattr(cls, "__abstractmethods__", ()))
+    assert must >= abstract
+    if row != "environment":
+        assert must == abstract
+    declared = public(cls) | set(cls.__annotations__) if row == "environment" else public(cls)
+    assert (must | may) - declared == set(), "the page names what there is not"
+    assert declared - must - may - more == set(), "the page leaves out what there is"
 
 
 def test_architecture_names_files_that_exist():
