@@ -20,6 +20,7 @@ from fedrax.arrays import form, packed
 from fedrax.config import Config
 from fedrax.environments.base import Episodes
 from fedrax.environments.faults import NOTHING, Fault, described, recorded
+from fedrax.environments.success import LAST, SHARE, SUCCESS
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Exchange, Federation, Roster, State
@@ -32,7 +33,7 @@ from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.pairs import Evaluation, Pairs, scores
 from fedrax.runtime.programs import close_round, heard
-from fedrax.runtime.remote.checks import WorkCheck, Worked, check_evaluation
+from fedrax.runtime.remote.checks import MEASURED, WorkCheck, Worked, check_evaluation
 from fedrax.runtime.remote.letters import EVALUATE, WORK, Field, Letter
 from fedrax.runtime.remote.members import Members
 from fedrax.runtime.remote.office import ANSWERED, DROPPED, Office, Question, Record
@@ -334,7 +335,8 @@ class RemoteFederation(Simulation):
             {agent: question(agent) for agent in range(agents)}, enough=1, seconds=self.config.runtime.deadline
         )
         # A name that only some nodes know is not comparable; an agent that is not there has nothing.
-        names = [name for name in next(iter(answers.values())) if all(name in table for table in answers.values())]
+        known = [*MEASURED, SUCCESS, LAST, SHARE] if answers else MEASURED
+        names = [name for name in known if all(name in table for table in answers.values())]
         measured = {name: np.full((agents, episodes), np.nan) for name in names}
         for agent, table in answers.items():
             for name in names:
