@@ -22,7 +22,7 @@ from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.records.checkpoint import load_checkpoint, load_policy
 from fedrax.records.lock import held
-from fedrax.records.metrics import read_metrics
+from fedrax.records.rows import read_metrics
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
 from fedrax.runtime.continuation import accepting, changed, configuration, continued, warn_of_edits
