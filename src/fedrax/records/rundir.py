@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import time
 from pathlib import Path
 
 from fedrax.errors import FedraxError, nearest
@@ -144,3 +145,9 @@ class RunDirectory:
     def summary(self) -> Path:
         """The totals of a finished run."""
         return self.path / "summary.json"
+
+
+def default_directory(name: str) -> Path:
+    """Where a run of this name is kept unless its user says otherwise: ``runs/NAME-TIME``."""
+    words = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") or "run"
+    return Path("runs") / f"{words}-{time.strftime('%Y%m%d-%H%M%S')}"
