@@ -13,7 +13,7 @@ from fedrax.config import resolve
 from fedrax.environments.host import GymnasiumEnvironments, make_host, make_single
 from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.errors import FedraxError
-from fedrax.evaluation.render import render
+from fedrax.render import render
 from fedrax.runtime.draws import physics_draws, unseen_draws
 from fedrax.runtime.make import make_simulation
 from fedrax.seeds import host_seeds

@@ -112,7 +112,7 @@ def test_what_does_not_travel_arrives_as_zeros(turn):
     assert received.update["actor"].any() == (turn % 3 == 0)
 
 
-@pytest.mark.parametrize("attack", ["large-noise", "random-noise", "fedscspg", "false-statistics"])
+@pytest.mark.parametrize("attack", ["large-noise", "random-noise", "fedscspg"])
 @pytest.mark.parametrize("strategy", ["fedavg", "distillation", "neighbours"])
 def test_every_message_can_be_attacked(strategy, attack):
     td3 = ["learner.actor_layers=[4]", "learner.feature_layers=[4]", "learner.head_layers=[4]"]

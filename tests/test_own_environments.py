@@ -124,7 +124,7 @@ def test_every_agent_has_its_own_mass(project):
     assert len(np.unique(across)) == 12
     params = run.policies()[0]
     alone = make_simulation(resolve(None, [*TINY, OWN, "environment.id=OwnPointMass-v0", "environment.kwargs.mass=2"]))
-    expected = alone.evaluate(params, episodes=3, seed=run.config.evaluation.seed)[0]
+    expected = alone.evaluate(params, episodes=3, seed=run.config.evaluation.seed).returns
     np.testing.assert_array_equal(across[0, 2], expected)
     alone.close()
 
@@ -263,10 +263,10 @@ def test_the_horizon_stands_in_for_a_missing_time_limit():
     for evaluation, length in ([], 50), (["evaluation.horizon=70"], 70):
         simulation = simulate("OwnNoLimit-v0", "environment.horizon=50", *evaluation)
         policy = simulation.federation.learner.init_params(jax.random.key(0), simulation.federation.spaces)
-        returns, lengths, *_ = simulation.evaluate(policy, episodes=2, seed=0)
+        measured = simulation.evaluate(policy, episodes=2, seed=0)
         assert simulation.training_horizon == simulation.sites[0].groups[0].time_limit == 50
-        assert lengths.tolist() == [length, length]
-        assert returns.tolist() == [length, length]
+        assert measured.lengths.tolist() == [length, length]
+        assert measured.returns.tolist() == [length, length]
         simulation.close()
     # A registered limit is never exceeded.
     simulation = simulate("OwnArgs-v0", "environment.kwargs.level=1", "environment.horizon=50")

@@ -7,14 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fedrax.topology_weights import (
-    divergence_weights,
-    normalise,
-    policy_overlap,
-    return_weights,
-    similarity_weights,
-    stale,
-)
+from fedrax.topology_weights import divergence_weights, normalise, return_weights, stale
 
 LAWS = settings(max_examples=40, deadline=None)
 N = 4
@@ -159,72 +152,50 @@ def test_return_weights_gradient():
         assert all(np.isfinite(part).all() for part in slope(jnp.array(returns), graph))
 
 
-def one_hot_policies(*actions):
-    """Policies that take one of two actions, the same in each of three states."""
-    return jnp.stack([jnp.tile(jax.nn.one_hot(action, 2), (3, 1)) for action in actions])
-
-
-def test_overlap_known_values():
-    policies = jnp.array([[[0.5, 0.5], [1.0, 0.0]], [[0.9, 0.1], [0.0, 1.0]]])
-    # min sums: 0.5 + 0.1 in the first state, 0 in the second.
-    np.testing.assert_allclose(policy_overlap(policies), [[1, 0.3], [0.3, 1]], rtol=1e-6)
-
-
 def test_the_more_alike_weigh_more():
-    """FedRL's score was largest for opposite policies; agents 0 and 1 are equal, 2 is uniform, 3 opposite."""
-    policies = one_hot_policies(0, 0, 0, 1).at[2].set(0.5)
-    weights = similarity_weights(policies, jnp.ones((4, 4)))
-    np.testing.assert_allclose(weights[0], np.array([1, 1, 0.5, 0]) / 2.5, rtol=1e-6)
-    divergence = 1 - policy_overlap(policies)
-    by_divergence = divergence_weights(divergence, jnp.ones((4, 4)), 0.5)
-    np.testing.assert_allclose(by_divergence[0], np.exp([0, 0, -1, -2]) / np.exp([0, 0, -1, -2]).sum(), rtol=1e-6)
+    divergence = jnp.zeros((4, 4)).at[0].set(jnp.array([0.0, 0.0, 0.5, 1.0]))
+    weights = divergence_weights(divergence, jnp.ones((4, 4)), 0.5)
+    np.testing.assert_allclose(weights[0], np.exp([0, 0, -1, -2]) / np.exp([0, 0, -1, -2]).sum(), rtol=1e-6)
 
 
 @given(st.integers(0, 2**31), graphs, presences, st.none() | st.integers(0, N))
 @settings(max_examples=20, deadline=None)
-def test_similarity_weights_are_weights(seed, graph, present, top):
-    policies = jax.nn.softmax(3 * jax.random.normal(jax.random.key(seed), (N, 5, 3)))
-    overlap = np.asarray(policy_overlap(policies))
+def test_divergence_weights_are_weights(seed, graph, present, top):
+    divergence = np.asarray(jax.random.uniform(jax.random.key(seed), (N, N)))
     kept = graph * present
     if top is not None:
         for i in range(N):
             neighbours = [j for j in range(N) if j != i and kept[i, j] > 0]
-            for j in sorted(neighbours, key=lambda j: (-overlap[i, j], j))[top:]:
+            for j in sorted(neighbours, key=lambda j: (divergence[i, j], j))[top:]:
                 kept[i, j] = 0
-    assert_weights(similarity_weights(policies, graph, top=top, present=present), kept)
-    assert_weights(divergence_weights(1 - overlap, graph, 0.1, top=top, present=present), kept)
-    np.testing.assert_allclose(similarity_weights(policies, graph, top=top, present=present), normalise(kept * overlap))
+    assert_weights(divergence_weights(divergence, graph, 0.1, top=top, present=present), kept)
 
 
 @pytest.mark.parametrize(("top", "row"), [(0, [1, 0, 0, 0]), (1, [1, 1, 0, 0]), (2, [1, 1, 1, 0]), (9, [1, 1, 1, 1])])
 def test_top_breaks_ties_by_index_and_keeps_oneself(top, row):
-    policies = one_hot_policies(0, 0, 0, 0)
     wanted = np.array(row) / np.sum(row)
-    np.testing.assert_allclose(similarity_weights(policies, jnp.ones((4, 4)), top=top)[0], wanted, rtol=1e-6)
     zero = jnp.zeros((4, 4))
     np.testing.assert_allclose(divergence_weights(zero, jnp.ones((4, 4)), 1.0, top=top)[0], wanted, rtol=1e-6)
 
 
 def test_top_prefers_the_alike_to_the_heavy():
-    policies = one_hot_policies(0, 0, 0).at[1].set(0.5)
+    divergence = jnp.array([[0.0, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.0]])
     graph = jnp.array([[0.0, 100.0, 1.0], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    np.testing.assert_allclose(similarity_weights(policies, graph, top=1), [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
+    weights = divergence_weights(divergence, graph, 1.0, top=1)
+    np.testing.assert_allclose(weights, [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
 
 
-def test_similarity_weights_are_constants_of_the_policies():
-    policies = jax.nn.softmax(jax.random.normal(jax.random.key(0), (3, 4, 2)))
+def test_divergence_weights_are_constants_of_the_policies():
+    divergence = jax.random.uniform(jax.random.key(0), (3, 3))
     graph = jnp.ones((3, 3)).at[0, 0].set(0.0)
-    in_policies, in_graph = jax.grad(lambda p, g: similarity_weights(p, g)[0, 1], argnums=(0, 1))(policies, graph)
-    assert not in_policies.any()
+    slopes = jax.grad(lambda d, g: divergence_weights(d, g, 1.0)[0, 1], argnums=(0, 1))
+    in_divergence, in_graph = slopes(divergence, graph)
+    assert not in_divergence.any()
     assert in_graph.any()
     assert np.isfinite(in_graph).all()
-    divergence = 1 - policy_overlap(policies)
-    assert not jax.grad(lambda d: divergence_weights(d, graph, 1.0)[0, 1])(divergence).any()
 
 
 def test_broken_policies_are_not_listened_to():
-    policies = one_hot_policies(0, 0, 1).at[1, 0, 0].set(jnp.nan)
-    np.testing.assert_allclose(similarity_weights(policies, jnp.ones((3, 3))), [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
     divergence = jnp.array([[0.0, jnp.nan, jnp.inf], [jnp.nan, -jnp.inf, jnp.nan], [1e30, jnp.inf, 1e30]])
     weights = divergence_weights(divergence, jnp.ones((3, 3)), 1e-6, top=2)
     np.testing.assert_allclose(weights, [[1, 0, 0], [0, 0, 0], [0.5, 0, 0.5]])
@@ -240,20 +211,18 @@ def test_stale_snapshots_are_not_listened_to():
 def test_every_function_works_under_vmap():
     keys = jax.random.split(jax.random.key(0), 2)
     graph = jax.random.uniform(keys[0], (2, N, N))
-    policies = jax.nn.softmax(jax.random.normal(keys[1], (2, N, 5, 3)))
-    returns, age = policies[:, :, 0, 0], jnp.array([[0, 1, 2, 3], [3, 2, 1, 0]])
+    divergence = jax.random.uniform(keys[1], (2, N, N))
+    returns, age = divergence[:, :, 0], jnp.array([[0, 1, 2, 3], [3, 2, 1, 0]])
 
-    def all_of_them(graph, policies, returns, age):
+    def all_of_them(graph, divergence, returns, age):
         graph = stale(graph, age, 1)
-        overlap = policy_overlap(policies)
         return (
             return_weights(returns, graph, 0.1),
-            similarity_weights(policies, graph, top=1),
-            divergence_weights(1 - overlap, graph, 0.1, top=2),
+            divergence_weights(divergence, graph, 0.1, top=2),
         )
 
-    together = jax.jit(jax.vmap(all_of_them))(graph, policies, returns, age)
+    together = jax.jit(jax.vmap(all_of_them))(graph, divergence, returns, age)
     for run in range(2):
-        alone = all_of_them(graph[run], policies[run], returns[run], age[run])
+        alone = all_of_them(graph[run], divergence[run], returns[run], age[run])
         for got, wanted in zip(together, alone, strict=True):
             np.testing.assert_allclose(got[run], wanted, rtol=1e-5)

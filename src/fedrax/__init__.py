@@ -7,9 +7,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedrax.api import Evaluation, Run, load, resume, train
+    from fedrax.api import Run, load, resume, train
     from fedrax.config import Config, presets, resolve
     from fedrax.errors import FedraxError
+    from fedrax.runtime.pairs import Evaluation
 
 __version__ = version("fedrax")
 
@@ -27,9 +28,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "fedrax.api": ("Evaluation", "Run", "load", "resume", "train"),
+    "fedrax.api": ("Run", "load", "resume", "train"),
     "fedrax.config": ("Config", "presets", "resolve"),
     "fedrax.errors": ("FedraxError",),
+    "fedrax.runtime.pairs": ("Evaluation",),
 }
 
 

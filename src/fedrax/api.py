@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +15,16 @@ from typing import Any, Literal
 import jax
 from jaxtyping import PyTree
 
-from fedrax.config import Config, read_source, resolve
+from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.records.checkpoint import load_checkpoint, load_policy
 from fedrax.records.lock import held
-from fedrax.records.metrics import read_metrics
-from fedrax.records.rundir import RunDirectory
+from fedrax.records.rows import read_metrics
+from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.records.summary import read_summary
-from fedrax.runtime.continuation import accepting, changed, configuration, continued, warn_of_edits
+from fedrax.runtime.compiling import enable_compilation_cache
+from fedrax.runtime.continuation import accepting, changed, configuration, continued, move_plugins, warn_of_edits
 from fedrax.runtime.make import make_simulation
 from fedrax.runtime.pairs import Evaluation
 from fedrax.runtime.training import train_run
@@ -162,7 +161,7 @@ def train(
     changes = [*overrides, *([] if seeds is None else [f"seeds={seeds}"])]
     plugins = list(plugins)
     config = resolve(source, changes, plugins=plugins)
-    directory = Path(out) if out is not None else default_directory(config)
+    directory = Path(out) if out is not None else default_directory(config.name)
     if config.runtime.kind == "flower":
         RunDirectory(directory).check_new()
         return _train_on_nodes(source, changes, directory, progress=progress, plugins=plugins)
@@ -269,26 +268,3 @@ def show_sweep(file: Path | str, *, jobs: int | None = None) -> None:
 def load(path: Path | str, *, plugins: Iterable[str] = ()) -> Run:
     """An existing run; ``plugins`` says where those of its plugins are that were moved."""
     return Run(path, plugins=plugins)
-
-
-def move_plugins(directory: RunDirectory, plugins: Iterable[str]) -> None:
-    """Writes into a run's configuration where its plugins are now, if ``plugins`` says that they were moved."""
-    given = list(plugins)
-    if not given:
-        return
-    config = resolve(directory.config, plugins=given)
-    if list(config.plugins) != read_source(directory.config).get("plugins", []):
-        directory.write_config(config.to_toml())
-
-
-def default_directory(config: Config) -> Path:
-    """``runs/NAME-TIME``."""
-    name = "".join(c if c.isalnum() else "-" for c in config.name.lower()).strip("-") or "run"
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs between processes, in the user's cache folder."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fedrax" / "jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))

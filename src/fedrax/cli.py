@@ -303,7 +303,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _render(options: argparse.Namespace) -> None:
-    from fedrax.evaluation.render import render
+    from fedrax.render import render
 
     formats = ("mp4", "gif") if options.format == "both" else (options.format,)
     paths = render(

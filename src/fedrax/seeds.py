@@ -13,11 +13,6 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 
-def run_key(seed: int) -> PRNGKeyArray:
-    """The root of a run's tree."""
-    return jax.random.key(seed)
-
-
 def derive(key: PRNGKeyArray, purpose: str, *path: int | Array) -> PRNGKeyArray:
     """The key for ``purpose`` under ``key``, then for each number of ``path`` (round, agent, update ...).
 

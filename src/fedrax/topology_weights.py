@@ -61,42 +61,6 @@ def return_weights(
     return _boltzmann(jnp.where(known, returns, mean), graph, temperature)
 
 
-def policy_overlap(probabilities: Float[Array, "n states actions"]) -> Float[Array, "n n"]:
-    """How alike categorical policies are on shared states: the mean over states of ``sum_a min(p_i(a), p_j(a))``.
-
-    That is 1 minus the total variation distance: 1 for equal policies, 0 for policies that share no action.
-
-    Args:
-        probabilities: each agent's action probabilities in the same probe states.
-    """
-    return jnp.minimum(probabilities[:, None], probabilities[None]).sum(axis=-1).mean(axis=-1)
-
-
-def similarity_weights(
-    probabilities: Float[Array, "n states actions"],
-    graph: Float[Array, "n n"],
-    *,
-    top: int | None = None,
-    present: Bool[Array, " n"] | None = None,
-) -> Float[Array, "n n"]:
-    """Listens more to agents that act alike: rows proportional to ``graph * policy_overlap(probabilities)``.
-
-    FedRL's ``scalar_product`` scores neighbours by products of log-probabilities, which are largest where the
-    policies disagree, and lets gradients into the weights. These weights are constants of the policies.
-
-    Args:
-        probabilities: each agent's action probabilities in the same probe states. An agent with a NaN among them
-            is not listened to.
-        graph: base weights.
-        top: neighbours to listen to, the most alike ones; of equally alike ones, those with the lowest index. The
-            agent itself is not among them: its own weight stays. Unset, all neighbours.
-        present: agents that can be listened to; unset, all.
-    """
-    overlap = jax.lax.stop_gradient(policy_overlap(probabilities))
-    overlap = jnp.where(jnp.isfinite(overlap), overlap, 0.0)
-    return normalise(_most_alike(_among(graph, present), overlap, top) * overlap)
-
-
 def divergence_weights(
     divergence: Float[Array, "n n"],
     graph: Float[Array, "n n"],
@@ -107,7 +71,9 @@ def divergence_weights(
 ) -> Float[Array, "n n"]:
     """Listens more to agents that act alike: rows proportional to ``graph * exp(-divergence / temperature)``.
 
-    For policies of any kind. Like those of :func:`similarity_weights`, the weights are constants of the policies.
+    For policies of any kind. The weights are constants of the policies: no gradient passes through them. (FedRL's
+    ``scalar_product`` scores neighbours by products of log-probabilities, which are largest where the policies
+    disagree, and lets gradients into the weights.)
 
     Args:
         divergence: of agent ``j``'s policy from agent ``i``'s, 0 where they are equal (Jensen-Shannon, symmetric
@@ -115,7 +81,8 @@ def divergence_weights(
         graph: base weights.
         temperature: the difference of divergences, in their unit, that makes a factor of e. At 0 only the most
             alike are listened to.
-        top: as in :func:`similarity_weights`.
+        top: neighbours to listen to, the most alike ones; of equally alike ones, those with the lowest index. The
+            agent itself is not among them: its own weight stays. Unset, all neighbours.
         present: agents that can be listened to; unset, all.
     """
     likeness = -jax.lax.stop_gradient(divergence)

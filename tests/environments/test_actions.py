@@ -16,7 +16,7 @@ from fedrax.environments.base import Box, Discrete
 from fedrax.environments.host import make_host
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
-from fedrax.evaluation.render import render
+from fedrax.render import render
 from fedrax.runtime.make import make_simulation
 
 from acted import MATRIX, VALVE, WHOLE

@@ -11,7 +11,7 @@ import fedrax
 from fedrax.config import resolve
 from fedrax.environments.native_collector import collect_episodes
 from fedrax.errors import FedraxError
-from fedrax.evaluation.render import render
+from fedrax.render import render
 from fedrax.runtime.draws import physics_draws
 from fedrax.runtime.make import make_simulation
 

@@ -7,7 +7,7 @@ import pytest
 import fedrax
 from fedrax.cli import main
 from fedrax.environments.native import native_environments
-from fedrax.evaluation.render import render
+from fedrax.render import render
 
 SMALL = [
     "learner=ppo",

@@ -19,7 +19,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from fedrax.errors import FedraxError
 from fedrax.records.manifest import write_manifest
-from fedrax.records.metrics import MetricsWriter, read_metrics
+from fedrax.records.metrics import MetricsWriter
+from fedrax.records.rows import read_metrics
 from fedrax.records.rundir import RunDirectory
 
 
@@ -192,7 +193,7 @@ def test_reading_leaves_out_a_torn_last_line_only(tmp_path: Path) -> None:
     path.write_bytes(b'{"round": 0}\n\0\0\0\0')
     assert read_metrics(path) == [{"round": 0}]
     path.write_bytes(b'{"round": 0}\n{"rou\n{"round": 2}\n')
-    with pytest.raises(FedraxError, match="line 2 is not JSON"):
+    with pytest.raises(FedraxError, match="damaged in line 2"):
         read_metrics(path)
     with pytest.raises(FedraxError, match=r"cannot read the metrics .*: No such file"):
         read_metrics(tmp_path / "other.jsonl")

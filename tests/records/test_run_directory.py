@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,22 +99,56 @@ def test_an_unwritable_directory(
         RunDirectory.create(tmp_path)
 
 
-def test_too_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, room = os.write, 2 * MEBIBYTE
+def test_too_little_space(tmp_path: Path) -> None:
+    # Twice what is free, so that others who free space meanwhile change nothing.
+    needed = 2 * shutil.disk_usage(tmp_path).free // MEBIBYTE + 1
+    with pytest.raises(FedraxError, match=rf"\d+ MiB are free; a run needs {needed} MiB free; free space or choose"):
+        RunDirectory.create(tmp_path, free_mebibytes=needed)
+    assert list(tmp_path.iterdir()) == [], "the probe must not stay behind"
 
-    def full(descriptor: int, data: bytes) -> int:
-        nonlocal room
-        if len(data) > room:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        room -= len(data)
-        return write(descriptor, data)
+
+@pytest.mark.parametrize(("blocks", "enough"), [(3 * 256, True), (3 * 256 - 1, False)])
+def test_what_counts_is_the_space_free_for_this_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, enough: bool
+) -> None:
+    """A file system keeps some blocks of those free for root; 256 of 4 KiB are one MiB."""
+    reported = os.statvfs_result((4096, 4096, 10**6, 10**5, blocks, 10**5, 10**5, 10**5, 0, 255))
+    monkeypatch.setattr("os.statvfs", lambda _: reported)
+    if enough:
+        RunDirectory.create(tmp_path, free_mebibytes=3)
+    else:
+        with pytest.raises(FedraxError, match=r": 2 MiB are free; a run needs 3 MiB free"):
+            RunDirectory.create(tmp_path, free_mebibytes=3)
+
+
+def test_a_quota_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system reports space, and yet the first byte is refused."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
     with monkeypatch.context() as patch:
-        patch.setattr("os.write", full)
-        with pytest.raises(FedraxError, match="No space left on device; a run needs 3 MiB free; free space"):
-            RunDirectory.create(tmp_path, free_mebibytes=3)
-    assert list(tmp_path.iterdir()) == [], "the probe must not stay behind"
-    RunDirectory.create(tmp_path, free_mebibytes=2)
+        patch.setattr("os.write", refuse)
+        with pytest.raises(FedraxError, match="Disk quota exceeded; a run needs 64 MiB free; free space or choose"):
+            RunDirectory.create(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_asking_for_space_writes_next_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, write = [], os.write
+
+    def count(descriptor: int, data: bytes) -> int:
+        written.append(len(data))
+        return write(descriptor, data)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("waits for the disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", count)
+        patch.setattr("os.fsync", refuse)
+        RunDirectory.create(tmp_path)
+    assert written == [1]
 
 
 def test_an_atomic_write_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The HTML report: its numbers, that it needs nothing from outside, and that it escapes what it quotes."""
 
+import html
 import html.parser
 import json
 import re
@@ -9,6 +10,7 @@ import pytest
 from fedrax.errors import FedraxError
 from fedrax.report.html import write_report
 from fedrax.report.tables import Estimate, bytes_text, duration, number
+from fedrax.report.templating import page, part
 
 
 class Checker(html.parser.HTMLParser):
@@ -94,6 +96,28 @@ def test_everything_quoted_is_escaped(write_run, tmp_path):
     assert "script" not in Checker(page).tags
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("headline", (1, {"<b>": "<b>"}, ["<b>"])),
+        ("table", (["<b>"], [["<b>"]], '"><b>')),
+        ("noted_table", (["<b>"], [["<b>"]], "<b>")),
+        ("folded_table", ("<b>", ["<b>"], [["<b>"]])),
+        ("results", ("<b>", [("<b>", "<b>")], "<b>")),
+        ("figure", ("<b>",)),
+        ("paragraph", ("<b>",)),
+        ("notes", (["<b>"],)),
+        ("code", (["<b>"],)),
+    ],
+)
+def test_a_template_escapes_whatever_is_no_markup(name, values):
+    made = part(name, *values)
+    assert "<b>" not in made
+    assert made.count("&lt;b&gt;") == repr(values).count("<b>")
+    assert str(made) in page(title="", headline=made, sections=[])
+    assert "<b>" not in page(title="<b>", headline="<b>", sections=[{"heading": "<b>", "body": "<b>"}])
+
+
 def test_one_seed_is_shown_without_interval_and_says_so(write_run, tmp_path):
     page = write_report([write_run(tmp_path / "a", seeds=(7,))], tmp_path / "report.html").read_text()
     assert re.findall(r"<td>(.*?)</td>", page)[1:4] == ["1", "470", "470"]
@@ -104,7 +128,7 @@ def test_unfinished_runs_are_marked_and_can_be_resumed(write_run, tmp_path):
     path = write_run(tmp_path / "a b", finished=False)
     page = write_report([path], tmp_path / "report.html").read_text()
     assert "Not finished: a b" in page
-    assert f"fedrax resume &#x27;{path}&#x27;" in page
+    assert f"fedrax resume '{path}'" in html.unescape(page)
     assert "<td>unfinished</td>" in page
 
 

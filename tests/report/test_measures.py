@@ -1,5 +1,6 @@
 """Runs that were evaluated differently share no axis and no table, and the report says which and why."""
 
+import html
 import json
 import re
 
@@ -75,7 +76,7 @@ def test_one_measure_has_one_axis_and_says_what_it_is(two, tmp_path):
     page = write_report([two("all", "all")], tmp_path / "report.html").read_text()
     assert "Learning curves" in sections(page)
     assert "evaluated differently" not in page
-    assert "Every policy is evaluated in every agent&#x27;s environment" in page
+    assert "Every policy is evaluated in every agent's environment" in html.unescape(page)
 
 
 BASE = {

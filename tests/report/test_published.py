@@ -45,12 +45,6 @@ def test_counts_of_the_tables():
     }
 
 
-def test_filter_quality():
-    quality = {(q.environment, q.attack, q.filter): q for q in published.load_filter_quality()}
-    assert quality["CartPole-v1", "sign-flipping", "fedpg-br"].ranges == ((1000, 5000, 0.3, 0.5),)
-    assert all(0 <= low <= high <= 1 for q in quality.values() for _, _, low, high in q.ranges)
-
-
 def test_unknown_names_are_refused():
     with pytest.raises(FedraxError, match="did you mean 'fedpg-br-cartpole'"):
         published.load("fedpg-br-cartpol")

@@ -55,7 +55,7 @@ class VariedBipedalWalker(BipedalWalker):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """A fresh episode, which depends on the random stream alone."""
-        self._destroy()
+        self._destroy()  # type: ignore[no-untyped-call]  # Gymnasium's own, without annotations
         self.world = b2World()
         return super().reset(seed=seed, options=options)
 

@@ -62,7 +62,9 @@ def load_minigrid(id: str) -> None:
         ) from None
 
 
-def minigrid_spaces(id: str, observation: gymnasium.Space, action: gymnasium.Space, *, mission: bool) -> Spaces:
+def minigrid_spaces(
+    id: str, observation: gymnasium.Space[Any], action: gymnasium.Space[Any], *, mission: bool
+) -> Spaces:
     """Spaces of the environment ``id`` as this module observes it, from its own.
 
     Raises:

@@ -11,7 +11,6 @@ Source: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statisti
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -53,35 +52,6 @@ def iqm(scores: npt.ArrayLike) -> Scores:
         middle = ordered[..., cut : count - cut].mean(axis=-1)
     # Sorting puts NaN last, where the cut would hide it.
     return np.where(np.isnan(ordered[..., -1]), np.nan, middle)
-
-
-def optimality_gap(scores: npt.ArrayLike, target: float = 1.0) -> Scores:
-    """How far the runs fall short of ``target`` on average, ``[..., runs, tasks] -> [...]``; lower is better.
-
-    Scores above ``target`` count as ``target`` (Agarwal et al. 2021, section 4.3).
-    """
-    return target - np.mean(np.minimum(_as_scores(scores), target), axis=(-2, -1))
-
-
-def probability_of_improvement(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """The chance that a run of ``x[runs, tasks]`` scores above a run of ``y[other runs, tasks]``.
-
-    The Mann-Whitney statistic over the number of pairs, ties counting one half, averaged over tasks (Agarwal
-    et al. 2021, section 4.3).
-
-    Raises:
-        FedraxError: ``x`` and ``y`` differ in their number of tasks.
-    """
-    ours, theirs = _as_scores(x), _as_scores(y)
-    if ours.ndim != 2 or theirs.ndim != 2 or ours.shape[1] != theirs.shape[1]:
-        raise FedraxError(
-            f"scores of shape {ours.shape} and {theirs.shape} cannot be compared; give both as [runs, tasks] "
-            "on the same tasks"
-        )
-    if np.isnan(ours).any() or np.isnan(theirs).any():
-        return float("nan")
-    above, equal = ours[:, None, :] > theirs[None, :, :], ours[:, None, :] == theirs[None, :, :]
-    return float(np.mean(above + equal / 2))
 
 
 def stratified_bootstrap(
@@ -145,37 +115,3 @@ def _percentiles(values: Scores, tail: float) -> tuple[float, float]:
         finite = np.isfinite(neighbours).all()
         bounds.append(float(np.quantile(known, level) if finite else neighbours[outer == "higher"]))
     return bounds[0], bounds[1]
-
-
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a success rate, in [0, 1]; ``(nan, nan)`` without a trial.
-
-    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
-
-    Raises:
-        FedraxError: unless ``0 <= successes <= n`` and ``0 < confidence < 1``.
-    """
-    if not 0 <= successes <= n:
-        raise FedraxError(f"{successes} successes in {n} trials is not allowed: successes must lie between 0 and n")
-    if not 0 < confidence < 1:
-        raise FedraxError(f"confidence = {confidence!r} is not allowed: it must lie strictly between 0 and 1")
-    if n == 0:
-        return float("nan"), float("nan")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate = successes / n
-    centre = rate + z**2 / (2 * n)
-    spread = z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    scale = 1 + z**2 / n
-    return float(max(0.0, (centre - spread) / scale)), float(min(1.0, (centre + spread) / scale))
-
-
-def performance_profile(scores: npt.ArrayLike, thresholds: npt.ArrayLike) -> Scores:
-    """The fraction of scores above each threshold, ``[..., runs, tasks] -> [..., thresholds]``.
-
-    Source: the run-score distribution of Agarwal et al. 2021, section 4.2.
-    """
-    array = _as_scores(scores)
-    levels = np.asarray(thresholds, dtype=np.float64)
-    above = array[..., None] > levels
-    unknown = np.isnan(array).any(axis=(-2, -1))
-    return np.where(np.expand_dims(unknown, -1), np.nan, above.mean(axis=(-3, -2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -18,7 +19,8 @@ Initialisation = Literal["uniform", "orthogonal", "fan-in"]
 
 def activate(name: Activation, x: Array) -> Array:
     """The activation function ``name`` applied to ``x``."""
-    return {"relu": jax.nn.relu, "tanh": jnp.tanh, "linear": lambda y: y}[name](x)
+    functions: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh, "linear": lambda y: y}
+    return functions[name](x)
 
 
 class Dense(eqx.Module):

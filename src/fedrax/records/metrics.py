@@ -14,7 +14,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -26,9 +25,8 @@ from fedrax.errors import FedraxError
 from fedrax.records.encoding import plain
 from fedrax.records.files import reason, write_all, write_atomic
 from fedrax.records.manifest import read_manifest
+from fedrax.records.rows import Row, read_metrics, seed_of
 from fedrax.records.rundir import RunDirectory
-
-Row = dict[str, Any]
 
 TENSORBOARD_SECONDS = 5.0
 """How far TensorBoard may lag: flushing its file to the disk every round would cost milliseconds each."""
@@ -139,7 +137,7 @@ class MetricsWriter:
         path = self._rundir.metrics_jsonl
 
         def done(row: Row) -> int:
-            return rounds if isinstance(rounds, int) else rounds.get(row["seed"], 0)
+            return rounds if isinstance(rounds, int) else rounds.get(seed_of(row), 0)
 
         some = rounds > 0 if isinstance(rounds, int) else any(rounds.values())
         rows = read_metrics(path) if some and path.exists() else []
@@ -185,26 +183,6 @@ class MetricsWriter:
             ) from error
 
 
-def read_metrics(path: Path) -> list[Row]:
-    """The rows of a ``metrics.jsonl`` in the order written; a last line torn by a crash is left out.
-
-    Raises:
-        FedraxError: there is no such file, or a line before the last is damaged.
-    """
-    try:
-        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
-    except OSError as error:
-        raise FedraxError(f"cannot read the metrics {path}: {reason(error)}; give a run that was started") from None
-    rows: list[Row] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):  # An empty file is one empty, torn line.
-                raise FedraxError(f"{path} is damaged: line {number} is not JSON; delete that line") from None
-    return rows
-
-
 def missing_rounds(rundir: RunDirectory, rounds: Mapping[int, int]) -> list[str]:
     """What ``metrics.jsonl`` lacks of the rounds done by each seed, in words: ``"rounds 0 to 4 of seed 0"``.
 
@@ -212,7 +190,7 @@ def missing_rounds(rundir: RunDirectory, rounds: Mapping[int, int]) -> list[str]
         FedraxError: a line before the last is damaged.
     """
     rows = read_metrics(rundir.metrics_jsonl) if any(rounds.values()) and rundir.metrics_jsonl.exists() else []
-    recorded = {(row["seed"], row["round"]) for row in rows}
+    recorded = {(seed_of(row), row["round"]) for row in rows}
     return [
         f"{gap} of seed {seed}"
         for seed, done in rounds.items()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+import shutil
+import time
 from pathlib import Path
 
 from fedrax.errors import FedraxError, nearest
@@ -29,8 +30,8 @@ class RunDirectory:
         Args:
             path: an empty directory, or one that does not exist yet.
             resume: accept a directory that holds a run already.
-            free_mebibytes: how much must fit. That much is really written (and removed), because free space
-                as reported knows nothing of quotas and permissions.
+            free_mebibytes: how much must be free for this user, as the file system reports it. One byte is really
+                written (and removed), because that report knows nothing of permissions and of a quota used up.
 
         Raises:
             FedraxError: ``path`` holds something else, cannot be written to, or has too little space.
@@ -84,19 +85,21 @@ class RunDirectory:
     def _probe(self, mebibytes: int) -> None:
         probe = self.path / ".probe"
         advice = "choose another directory or mend the permissions"
+        needed = f"a run needs {mebibytes} MiB free; free space or choose another directory"
         try:
             with open(probe, "wb", buffering=0) as file:
                 # Without a name it goes with this process, even if that is killed.
                 probe.unlink()
-                advice = f"a run needs {mebibytes} MiB free; free space or choose another directory"
-                for _ in range(mebibytes):
-                    write_all(file.fileno(), bytes(MEBIBYTE))
-                os.fsync(file.fileno())
+                advice = needed
+                write_all(file.fileno(), bytes(1))
+            free = shutil.disk_usage(self.path).free // MEBIBYTE
         except OSError as error:
             raise FedraxError(f"cannot write to the run directory {self.path}: {reason(error)}; {advice}") from None
         finally:
             with contextlib.suppress(OSError):
                 probe.unlink()
+        if free < mebibytes:
+            raise FedraxError(f"cannot keep a run in {self.path}: {free} MiB are free; {needed}")
 
     @property
     def config(self) -> Path:
@@ -142,3 +145,9 @@ class RunDirectory:
     def summary(self) -> Path:
         """The totals of a finished run."""
         return self.path / "summary.json"
+
+
+def default_directory(name: str) -> Path:
+    """Where a run of this name is kept unless its user says otherwise: ``runs/NAME-TIME``."""
+    words = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") or "run"
+    return Path("runs") / f"{words}-{time.strftime('%Y%m%d-%H%M%S')}"

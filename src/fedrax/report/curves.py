@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from fedrax.errors import unknown
 from fedrax.evaluation.statistics import Statistic, iqm, mean, stratified_bootstrap
-from fedrax.report.runs import Group, History, Row
+from fedrax.records.rows import Row
+from fedrax.report.runs import Group, History
 
 Vector = npt.NDArray[np.float64]
 

@@ -6,12 +6,10 @@ import dataclasses
 import datetime
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
 from fedrax.evaluation.measure import SENTENCES, said
 from fedrax.records.metrics import spans
@@ -21,16 +19,16 @@ from fedrax.report.curves import AXES, STATISTICS, available_axes
 from fedrax.report.figures import axes_figure, curves_figure
 from fedrax.report.published import Series
 from fedrax.report.runs import Group, Run, difference, group_runs, load_runs, parts_of
-from fedrax.report.style import inline_svg
 from fedrax.report.tables import COSTS, MISSING, Result, duration, number, result
+from fedrax.report.templating import figure_html, joined, page, part, table_html
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a page; ``body`` is HTML, so whoever makes it has escaped what it says."""
+    """A part of a page. Markup goes into the page as it is, plain text is escaped."""
 
     heading: str
-    body: str
+    body: Markup
 
 
 def write_report(
@@ -86,31 +84,11 @@ def report_html(
         *_figures(groups, statistic, smoothing, published or {}),
         *_agents(groups, statistic),
         Section("Notes", _notes(groups, statistic)),
-        Section("Repeat it", _code(commands)),
-        Section("Settings", "".join(_settings(run) for run in runs)),
-        Section("Versions and machine", "".join(_manifest(run) for run in runs)),
+        Section("Repeat it", part("code", commands)),
+        Section("Settings", joined(_settings(run) for run in runs)),
+        Section("Versions and machine", joined(_manifest(run) for run in runs if run.manifest)),
     ]
-    body = "".join(f"<section><h2>{escape(part.heading)}</h2>{part.body}</section>" for part in sections)
-    style = (resources.files("fedrax.report") / "page.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f"<header><h1>{escape(title)}</h1>{_headline(groups)}</header>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def figure_html(figure: Figure, prefix: str, description: str) -> str:
-    """A figure inside the page; ``prefix`` keeps its ids apart from other figures' ids."""
-    return f'<figure><div class="scroll">{inline_svg(figure, prefix, description)}</div></figure>'
-
-
-def table_html(headings: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table of plain text, escaped here."""
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
-    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    table = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
-    return f'<div class="scroll">{table}</div>'
+    return page(title=title, headline=_headline(groups), sections=sections)
 
 
 def commands(groups: Sequence[Group]) -> list[str]:
@@ -120,7 +98,7 @@ def commands(groups: Sequence[Group]) -> list[str]:
     return again + [f"fedrax resume {shlex.quote(str(run.path))}" for run in runs if not run.finished]
 
 
-def _headline(groups: Sequence[Group]) -> str:
+def _headline(groups: Sequence[Group]) -> Markup:
     runs = [run for group in groups for run in group.runs]
     unfinished = [run.name for run in runs if not run.finished]
     times = [time for run in runs for key in ("started", "ended") if (time := _time(run.manifest.get(key)))]
@@ -147,35 +125,23 @@ def _headline(groups: Sequence[Group]) -> str:
         facts["Collections dropped"] = f"{dropped}, whose numbers were not finite"
     if facts["Byzantine agents"] == MISSING:
         del facts["Byzantine agents"]
-    cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    notice = (
-        f'<p class="notice">Not finished: {escape(", ".join(unfinished))}; shown as far as recorded.</p>'
-        if unfinished
-        else ""
-    )
-    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    return f'<p class="lead">{count}, reported by Fedrax</p><dl class="facts">{cells}</dl>{notice}'
+    return part("headline", len(runs), facts, unfinished)
 
 
-def _results(groups: Sequence[Group], statistic: str) -> str:
+def _results(groups: Sequence[Group], statistic: str) -> Markup:
     results = [result(group, statistic) for group in groups]
     lines = {id(group): line for group, line in zip(groups, results, strict=True)}
     parts = parts_of(groups)
-    notice = f'<p class="notice">{escape(difference(groups))}</p>' if len(parts) > 1 else ""
-    returns = notice + "".join(
-        (f"<h3>{escape(said(telling))}</h3>" if len(parts) > 1 else "")
-        + _returns([lines[id(group)] for group in members], statistic)
+    returns = [
+        (said(telling) if len(parts) > 1 else "", _returns([lines[id(group)] for group in members], statistic))
         for telling, members in parts
-    )
+    ]
     headings = [heading for heading in COSTS if any(line.costs[heading] != MISSING for line in results)]
     costs = table_html(["", *headings], [[line.label, *(line.costs[cost] for cost in headings)] for line in results])
-    return (
-        f'{returns}<p class="small">Brackets: 95 % stratified-bootstrap interval over seeds.</p>'
-        f'<h3>What it cost</h3>{costs}<p class="small">Mean over seeds, as far as recorded.</p>'
-    )
+    return part("results", difference(groups), returns, costs)
 
 
-def _returns(results: Sequence[Result], statistic: str) -> str:
+def _returns(results: Sequence[Result], statistic: str) -> Markup:
     """Final and best returns of groups that were evaluated alike, over seeds, and each seed's."""
     name = STATISTICS[statistic][0]
     returns = table_html(
@@ -196,8 +162,7 @@ def _returns(results: Sequence[Result], statistic: str) -> str:
     ]
     if all(line.seeds < 2 for line in results):
         return returns
-    table = table_html(["", "seed", "final return", "best return"], single)
-    return f"{returns}<details><summary>Each seed</summary>{table}</details>"
+    return returns + part("folded_table", "Each seed", ["", "seed", "final return", "best return"], single)
 
 
 def _figures(groups: Sequence[Group], statistic: str, smoothing: int, published: Mapping[str, Series]) -> list[Section]:
@@ -232,7 +197,7 @@ def _returns_figures(
     """Everything that draws returns, of groups that were evaluated alike."""
     axes = available_axes(groups)
     if not axes:
-        return [Section(f"Learning curves{heading}", "<p>No evaluation has been recorded yet.</p>")]
+        return [Section(f"Learning curves{heading}", part("paragraph", "No evaluation has been recorded yet."))]
     first = axes[0]
     labels = {group.label for group in groups}
     published = {label: series for label, series in published.items() if not heading or label in labels}
@@ -266,17 +231,17 @@ def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
             if any(run.settings.get("attack.agents") for group in members for run in group.runs):
                 note += " The agents that attack, the first ids, are among them."
             heading = f"Agents: {said(telling)}" if len(parts) > 1 else "Agents"
-            sections.append(Section(heading, f'{table_html(*returns)}<p class="small">{note}</p>'))
+            sections.append(Section(heading, part("noted_table", *returns, note)))
     if differences is not None:
         note = (
             "Standard deviation over agents, divided by the default where it is not 0; "
             "in bits, the mean Jensen-Shannon divergence of all pairs of agents."
         )
-        sections.append(Section("Environments", f'{table_html(*differences)}<p class="small">{note}</p>'))
+        sections.append(Section("Environments", part("noted_table", *differences, note)))
     return sections
 
 
-def _notes(groups: Sequence[Group], statistic: str) -> str:
+def _notes(groups: Sequence[Group], statistic: str) -> Markup:
     counts = {group.label: len(group.histories) for group in groups}
     least, most = min(counts.values()), max(counts.values())
     number = str(least) if least == most else f"{least} to {most}"
@@ -301,7 +266,7 @@ def _notes(groups: Sequence[Group], statistic: str) -> str:
             missing = spans(history.missing)
             if missing:
                 notes.append(f"{run.name} lacks the records of {', '.join(missing)} of seed {history.seed}.")
-    return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
+    return part("notes", notes)
 
 
 def _measured(groups: Sequence[Group]) -> list[str]:
@@ -318,27 +283,19 @@ def _measured(groups: Sequence[Group]) -> list[str]:
     return [*notes, f"Training time leaves out compiling.{flower}"]
 
 
-def _code(lines: Sequence[str]) -> str:
-    return f"<pre><code>{escape(chr(10).join(lines))}</code></pre>"
-
-
-def _settings(run: Run) -> str:
+def _settings(run: Run) -> Markup:
     rows = [[key, _plain(value) or ""] for key, value in run.settings.items()]
     seeds = ", ".join(str(history.seed) for history in run.histories) or MISSING
-    table = table_html(["setting", "value"], [["seeds", seeds], *rows], "settings")
-    return f"<details><summary>{escape(run.name)}</summary>{table}</details>"
+    return part("folded_table", run.name, ["setting", "value"], [["seeds", seeds], *rows], "settings")
 
 
-def _manifest(run: Run) -> str:
-    if not run.manifest:
-        return ""
+def _manifest(run: Run) -> Markup:
     # The configuration is shown as settings; of the former ones, where they ended.
     shown = {key: value for key, value in run.manifest.items() if key != "config"}
     if "history" in shown:
         shown["history"] = [f"changed after round {one['rounds']}, {one['time']}" for one in shown["history"]]
     rows = [[key, _plain(value) or MISSING] for key, value in shown.items()]
-    table = table_html(["", run.name], rows, "settings")
-    return f"<details><summary>{escape(run.name)}</summary>{table}</details>"
+    return part("folded_table", run.name, ["", run.name], rows, "settings")
 
 
 def _plain(value: Any) -> str | None:

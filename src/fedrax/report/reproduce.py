@@ -9,9 +9,9 @@ import re
 import shlex
 import zlib
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -24,11 +24,12 @@ from fedrax.report import published as library
 from fedrax.report.curves import STATISTICS, aggregate_at
 from fedrax.report.experiments import FIGURES, Experiment, Setup, experiment
 from fedrax.report.figures import curves_figure, panels_figure
-from fedrax.report.html import Section, figure_html, report_html, table_html
+from fedrax.report.html import Section, report_html
 from fedrax.report.published import Published, Series
 from fedrax.report.runs import Group, Run, is_run, load_run
 from fedrax.report.style import save
 from fedrax.report.tables import MISSING, Estimate, number
+from fedrax.report.templating import figure_html, joined, part, table_html
 
 __all__ = ["FIGURES", "Comparison", "Train", "compare", "reproduce"]
 
@@ -189,7 +190,7 @@ def _without_panel(figure: Experiment, cells: Sequence[str]) -> Sequence[str]:
     return cells if len(figure.panels) > 1 else cells[1:]
 
 
-def _lead(figure: Experiment, drawn: Figure, rows: Sequence[Comparison], reference: Published | None) -> str:
+def _lead(figure: Experiment, drawn: Figure, rows: Sequence[Comparison], reference: Published | None) -> Markup:
     parts = [figure_html(drawn, "published", figure.title)]
     if rows:
         parts.append(
@@ -206,7 +207,7 @@ def _lead(figure: Experiment, drawn: Figure, rows: Sequence[Comparison], referen
             "95 % bootstrap interval; a dash where a seed has not come so far.",
             *reference.caveats,
         ]
-    return "".join(parts) + "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
+    return joined([*parts, part("notes", notes)])
 
 
 def _write_csv(path: Path, rows: Sequence[Comparison]) -> None:

@@ -12,9 +12,7 @@ from typing import Any
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import apart, measure, why_apart
 from fedrax.records.encoding import decoded
-
-Row = Mapping[str, Any]
-"""One line of ``metrics.jsonl``: the scalars of one (seed, round)."""
+from fedrax.records.rows import Row, read_by_seed
 
 REPETITION = frozenset({"seed", "seeds", "name"})
 """Settings in which repetitions of one experiment may differ."""
@@ -180,7 +178,7 @@ def load_run(path: Path | str) -> Run:
     summary = _json_object(path / "summary.json")
     histories = {
         seed: History(seed, tuple(_with_last(rows, seed, summary)), agents)
-        for seed, rows in _rows(path / "metrics.jsonl").items()
+        for seed, rows in read_by_seed(path / "metrics.jsonl").items()
     }
     return Run(
         path=path,
@@ -264,31 +262,6 @@ def _json_object(path: Path) -> dict[str, Any]:
             f"{path} is damaged: {error}; delete it: `fedrax resume` writes a missing summary again"
         ) from None
     return value if isinstance(value, dict) else {}
-
-
-def _rows(path: Path) -> dict[int, list[Row]]:
-    """The rows of ``metrics.jsonl`` by seed; empty before the first round."""
-    rows: dict[int, list[Row]] = {}
-    # Bytes that are no text make their line one that is no JSON.
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            seed, now = int(row.get("seed", 0)), int(row["round"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            if number == len(lines):  # a run that is being written, or was killed while writing
-                break
-            raise FedraxError(f"{path} is damaged in line {number}; restore the file or train anew") from None
-        known = rows.setdefault(seed, [])
-        if known and now <= known[-1]["round"]:
-            raise FedraxError(
-                f"{path}, line {number}: round {now} of seed {seed} follows round {known[-1]['round']}; "
-                "two runs wrote to one directory, so train anew"
-            )
-        known.append(row)
-    return rows
 
 
 def _with_last(rows: list[Row], seed: int, summary: Mapping[str, Any]) -> list[Row]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fedrax.evaluation.statistics import stratified_bootstrap
+from fedrax.records.rows import Row
 from fedrax.report.curves import (
     STATISTICS,
     Vector,
@@ -19,7 +20,7 @@ from fedrax.report.curves import (
     rounds_done,
     steps_per_agent,
 )
-from fedrax.report.runs import Group, History, Row
+from fedrax.report.runs import Group, History
 
 MISSING = "–"
 

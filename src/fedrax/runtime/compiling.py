@@ -1,10 +1,13 @@
-"""How long this process has spent compiling, whenever programs were first met."""
+"""Compiled programs kept between processes, and how long this process has spent compiling."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from pathlib import Path
 
+import jax
 import jax.monitoring
 
 EVENTS = "/jax/core/compile/"
@@ -51,3 +54,10 @@ jax.monitoring.register_event_duration_secs_listener(_clock.add)
 def compile_seconds() -> float:
     """Seconds that this process has spent compiling so far; differences tell what lay between."""
     return _clock.seconds
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs between processes, in the user's cache folder."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fedrax" / "jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))

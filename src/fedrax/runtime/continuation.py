@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedrax.config import Config, resolve
+from fedrax.config import Config, read_source, resolve
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
 from fedrax.plugins import short_name
@@ -242,3 +242,13 @@ def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
 
 def _text(value: Any) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def move_plugins(directory: RunDirectory, plugins: Iterable[str]) -> None:
+    """Writes into a run's configuration where its plugins are now, if ``plugins`` says that they were moved."""
+    given = list(plugins)
+    if not given:
+        return
+    config = resolve(directory.config, plugins=given)
+    if list(config.plugins) != read_source(directory.config).get("plugins", []):
+        directory.write_config(config.to_toml())

@@ -11,11 +11,11 @@ from fedrax.config import Config
 from fedrax.environments.base import Spaces, stack_physics
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
-from fedrax.evaluation.films import check_picture
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.runtime.base import Simulation
 from fedrax.runtime.draws import all_draws, make_environment
+from fedrax.runtime.videos import check_picture
 from fedrax.strategies.base import Strategy
 
 

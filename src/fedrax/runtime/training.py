@@ -15,7 +15,6 @@ import numpy as np
 from fedrax.config import Config
 from fedrax.environments.crash import EnvironmentCrash
 from fedrax.errors import FedraxError
-from fedrax.evaluation.films import film
 from fedrax.federation import State
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.files import append_traceback
@@ -31,6 +30,7 @@ from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import all_draws, divergence
 from fedrax.runtime.lost_rounds import LostRounds, resume_text, troubles
 from fedrax.runtime.memory import size_text
+from fedrax.runtime.videos import film
 
 logger = logging.getLogger(__name__)
 

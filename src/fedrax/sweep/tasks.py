@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json
+from fedrax.records.rows import read_tail
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.continuation import differences
 from fedrax.sweep.plan import Job, Plan
@@ -101,21 +100,7 @@ def tasks_of(plan: Plan) -> list[Task]:
 
 def read_progress(path: Path, config: Config) -> Progress:
     """What the tail of a ``metrics.jsonl`` says of a run with one seed; nothing yet, the beginning."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return Progress()
-    rows: list[Mapping[str, Any]] = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # The first line is cut, and the last one may still be being written.
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
+    rows = read_tail(path, TAIL_BYTES)
     if not rows:
         return Progress()
     returns = [row["return"] for row in rows if row.get("return") is not None]

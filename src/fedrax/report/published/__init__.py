@@ -6,12 +6,8 @@ import dataclasses
 import functools
 import json
 from importlib import resources
-from typing import Any
 
 from fedrax.errors import unknown
-
-FILTER = "fedpg-br-filter"
-"""The one table that is not of learning curves: how well FedPG-BR's filter finds the Byzantine agents."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,22 +52,10 @@ class Published:
         raise unknown(f"series of {self.name}", name, [series.name for series in self.series])
 
 
-@dataclasses.dataclass(frozen=True)
-class Quality:
-    """A published precision, recall or F1 of a filter (positive = Byzantine) as ranges over the x-axis."""
-
-    environment: str
-    attack: str
-    filter: str
-    metric: str
-    ranges: tuple[tuple[float, float, float, float], ...]
-    """``(from, to, low, high)``: between these trajectories per agent the value lies between low and high."""
-
-
 def names() -> list[str]:
     """The published figures of learning curves."""
     found = (entry.name for entry in resources.files(__name__).iterdir() if entry.name.endswith(".json"))
-    return sorted(name.removesuffix(".json") for name in found if name != f"{FILTER}.json")
+    return sorted(name.removesuffix(".json") for name in found)
 
 
 @functools.cache
@@ -83,7 +67,7 @@ def load(name: str) -> Published:
     """
     if name not in names():
         raise unknown("published figure", name, names())
-    body = _read(name)
+    body = json.loads((resources.files(__name__) / f"{name}.json").read_text(encoding="utf-8"))
     values = [value for series in body["series"] for value in series["y"]]
     return Published(
         name=name,
@@ -110,21 +94,3 @@ def load(name: str) -> Published:
             for series in body["series"]
         ),
     )
-
-
-def load_filter_quality() -> tuple[Quality, ...]:
-    """The published quality of FedPG-BR's filter with 3 Byzantine agents among 10."""
-    return tuple(
-        Quality(
-            environment=series["environment"],
-            attack=series["attack"],
-            filter=series["filter"],
-            metric=series["metric"],
-            ranges=tuple((part["from"], part["to"], part["low"], part["high"]) for part in series["ranges"]),
-        )
-        for series in _read(FILTER)["series"]
-    )
-
-
-def _read(name: str) -> dict[str, Any]:
-    return dict(json.loads((resources.files(__name__) / f"{name}.json").read_text(encoding="utf-8")))

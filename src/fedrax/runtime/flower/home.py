@@ -8,8 +8,8 @@ import logging
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
-from fedrax.api import enable_compilation_cache
 from fedrax.arrays import DecodeError
+from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.remote.letters import from_bytes, to_bytes
 from fedrax.runtime.remote.resident import Resident, refused
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedrax.api import default_directory, enable_compilation_cache
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import write_atomic
-from fedrax.records.rundir import RunDirectory
+from fedrax.records.rundir import RunDirectory, default_directory
+from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.flower.post import FlowerPost
 from fedrax.runtime.flower.quick import hurry_pulls
 from fedrax.runtime.flower.watch import LOG, WHY, held
@@ -33,7 +33,7 @@ def main(grid: Grid, context: Context) -> None:
     overrides = [*shlex.split(str(settings.get("overrides", ""))), "runtime=flower"]
     config = resolve(str(settings["preset"]), overrides)
     out = str(settings.get("directory", ""))
-    directory = RunDirectory.create(Path(out) if out else default_directory(config), resume=True)
+    directory = RunDirectory.create(Path(out) if out else default_directory(config.name), resume=True)
     if not directory.is_run():
         directory.write_config(config.to_toml())
     enable_compilation_cache()

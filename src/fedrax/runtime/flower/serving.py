@@ -12,12 +12,11 @@ from typing import Any
 
 import tomli_w
 
-from fedrax.api import default_directory, move_plugins
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.lock import held, holder
-from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.continuation import continued
+from fedrax.records.rundir import RunDirectory, default_directory
+from fedrax.runtime.continuation import continued, move_plugins
 from fedrax.runtime.flower.app import write_app
 from fedrax.runtime.flower.place import AUTHORITY, CERTIFICATE, KEY, NODES, Place, split_address
 from fedrax.runtime.flower.processes import (
@@ -68,7 +67,7 @@ def prepared(
     simulation = make_simulation(config, agents=False)
     simulation.close()
     check_remote(config, simulation.federation)
-    directory = RunDirectory.create(out or default_directory(config))
+    directory = RunDirectory.create(out or default_directory(config.name))
     with held(directory.path):
         directory.check_new()
         directory.write_config(config.to_toml())

@@ -1,4 +1,4 @@
-"""Films of a run's policy."""
+"""Videos of a run's policy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import jax
 
 from fedrax.api import Run
 from fedrax.errors import FedraxError
-from fedrax.evaluation.films import check_picture, film
 from fedrax.runtime.make import make_simulation
+from fedrax.runtime.videos import check_picture, film
 
 
 def render(

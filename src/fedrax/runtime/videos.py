@@ -1,4 +1,4 @@
-"""Films of policies, in native and in host environments."""
+"""Videos of policies, in native and in host environments."""
 
 from __future__ import annotations
 

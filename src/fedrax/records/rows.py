@@ -1,0 +1,89 @@
+"""Reading ``metrics.jsonl``: one JSON object per line, one line per seed and round.
+
+A run that is being written, or was killed while writing, may end in half a line: a damaged last line is left out, and
+a damaged line before it is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fedrax.errors import FedraxError
+from fedrax.records.files import reason
+
+Row = dict[str, Any]
+"""The values of one seed and round (from 0) by name: numbers, or lists for what has no single number."""
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a ``metrics.jsonl`` in the order written.
+
+    Raises:
+        FedraxError: there is no such file, or a line before the last is damaged.
+    """
+    try:
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+    except OSError as error:
+        raise FedraxError(f"cannot read the metrics {path}: {reason(error)}; give a run that was started") from None
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is not None:
+            rows.append(row)
+        elif line.strip() and number < len(lines):
+            raise FedraxError(
+                f"{path} is damaged in line {number}: it is not a JSON object with whole numbers for seed and round; "
+                "restore the file or delete that line"
+            )
+    return rows
+
+
+def read_by_seed(path: Path) -> dict[int, list[Row]]:
+    """The rows by seed, each seed's by ascending round; empty before the first round.
+
+    Raises:
+        FedraxError: a line before the last is damaged, or a seed's rounds do not ascend.
+    """
+    rows: dict[int, list[Row]] = {}
+    for row in read_metrics(path) if path.is_file() else ():
+        known = rows.setdefault(seed_of(row), [])
+        if known and row["round"] <= known[-1]["round"]:
+            raise FedraxError(
+                f"{path}: round {row['round']} of seed {seed_of(row)} follows round {known[-1]['round']}; "
+                "two runs wrote to one directory, so train anew"
+            )
+        known.append(row)
+    return rows
+
+
+def read_tail(path: Path, size: int) -> list[Row]:
+    """The whole rows among the file's last ``size`` bytes, to watch a run that is being written; none without a file.
+
+    Damaged lines are left out: the first one is cut, and so may be the last.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return []
+    return [row for line in lines if (row := _row(line)) is not None]
+
+
+def seed_of(row: Row) -> int:
+    """The row's seed; 0 where none is recorded."""
+    seed: int = row.get("seed", 0)
+    return seed
+
+
+def _row(line: bytes) -> Row | None:
+    """The row in this line; None where it is damaged."""
+    try:
+        row = json.loads(line)
+    except ValueError:  # Not JSON, or bytes that are no text.
+        return None
+    whole = isinstance(row, dict) and type(row.get("round")) is int and type(row.get("seed", 0)) is int
+    return row if whole else None
