@@ -63,7 +63,7 @@ SETTINGS = [
 """About a million weights, and next to no work."""
 LEFT_OUT = 3
 """First rounds, in which programs are compiled."""
-LEASH = (sys.executable, "-m", "fedrax.runtime.flower.leash")
+PARENT_DEATH = (sys.executable, "-m", "fedrax.runtime.flower.parent_death")
 """Before a command: nothing is left behind where this script is killed."""
 TARGETS = {"default": 5.0, "fast": 0.5}
 CARTPOLE = ("fedpg-br/cartpole", f"federation.agents={NODES}")
@@ -140,7 +140,7 @@ def federation(
         commands.append(["node", "--data", str(folder / f"node-{node}"), "--agent", str(node), *where, *key, *more])
     processes = [
         subprocess.Popen(
-            [*LEASH, *(inside if command[0] == "node" else ()), sys.executable, "-m", "fedrax.cli", *command],
+            [*PARENT_DEATH, *(inside if command[0] == "node" else ()), sys.executable, "-m", "fedrax.cli", *command],
             stdout=subprocess.DEVNULL,
         )
         for command in commands
@@ -242,7 +242,7 @@ def compared(folder: Path, rounds: int | None, ends: tuple[str, str] | None) -> 
     result = {
         "nodes": NODES,
         "trained": " ".join((source, *settings)),
-        "federation": {**outcome(federated, started), **letters(federated.path)},
+        "federation": {**outcome(federated, started), **requests(federated.path)},
     }
     for name, how in SIMULATIONS.items():
         started = time.perf_counter()
@@ -266,14 +266,14 @@ def outcome(run: fedrax.Run, started: float) -> dict[str, Any]:
     }
 
 
-def letters(run: Path) -> dict[str, Any]:
-    """What became of a federation's letters, and their bytes to and from all nodes."""
+def requests(run: Path) -> dict[str, Any]:
+    """What became of a federation's requests, and their bytes to and from all nodes."""
     rows = rows_of(run / "exchanges.jsonl")
     ends = [row["seconds"] for row in rows_of(run / "metrics.jsonl")]
     seconds = [after - before for before, after in itertools.pairwise(ends)]
     return {
         "median_seconds_per_round": round(statistics.median(seconds), 3),
-        "letters": dict(collections.Counter(row["outcome"] for row in rows)),
+        "requests": dict(collections.Counter(row["outcome"] for row in rows)),
         **{name: sum(row[name] for row in rows) for name in ("bytes_up", "bytes_down")},
     }
 
@@ -318,7 +318,11 @@ def memory_of(pid: int) -> dict[str, int]:
         try:
             rollup = Path(f"/proc/{current}/smaps_rollup").read_text()
             children = Path(f"/proc/{current}/task/{current}/children").read_text()
-            part = "learner" if "fedrax.runtime.flower.home" in Path(f"/proc/{current}/cmdline").read_text() else "rest"
+            part = (
+                "learner"
+                if "fedrax.runtime.flower.agent_server" in Path(f"/proc/{current}/cmdline").read_text()
+                else "rest"
+            )
         except OSError:
             continue
         sizes[part] += sum(1024 * int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))

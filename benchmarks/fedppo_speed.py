@@ -28,14 +28,14 @@ from jaxtyping import Array, PyTree
 
 from fedrax.config import Config, resolve
 from fedrax.environments.base import Steps
-from fedrax.environments.native_steps import Front, collect_steps
+from fedrax.environments.native_steps import CollectorState, collect_steps
 from fedrax.learners.actor_critic import ActorCritic, GridTorso
-from fedrax.learners.base import Agent, Clock, Objective
+from fedrax.learners.base import Agent, Objective, UpdateContext
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.host import HostSimulation
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.host import HostRuntime
+from fedrax.runtime.make import make_runtime
 from fedrax.runtime.mapping import map_in_batches
-from fedrax.runtime.native import NativeSimulation
+from fedrax.runtime.native import NativeRuntime
 from fedrax.runtime.training import train_run
 
 from common import best, matrix_peak, save
@@ -77,36 +77,36 @@ def measure(kind: str, overrides: list[str]) -> dict[str, Any]:
 def steps_of_round(config: Config) -> int:
     """Environment steps of all agents."""
     learner = config.component("learner")
-    return learner.steps * config.environment.copies * config.federation.agents * config.federation.local_updates
+    return learner.steps * config.environment.num_envs * config.federation.agents * config.federation.local_updates
 
 
 def elapsed(preset: str, overrides: list[str], rounds: int) -> float:
     """Seconds of a whole run of so many rounds, compiling excepted as far as it is told apart."""
     config = resolve(preset, [*overrides, f"budget.rounds={rounds}", "budget.steps_per_agent=none"])
-    simulation = make_simulation(config)
+    runtime = make_runtime(config)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory.create(Path(folder) / "run")
         try:
             started = time.perf_counter()
-            train_run(config, simulation, directory, progress=False)
+            train_run(config, runtime, directory, progress=False)
             took = time.perf_counter() - started
             return took - json.loads(directory.summary.read_text())["seconds_compile"]
         finally:
-            simulation.close()
+            runtime.close()
 
 
 def native_parts(config: Config) -> dict[str, float]:
     """Seconds of each part of one update of all agents, as the runtime maps them."""
-    simulation = make_simulation(config)
-    assert isinstance(simulation, NativeSimulation)
-    federation, learner = simulation.federation, simulation.federation.learner
-    agents, fronts = started_agents(simulation)
-    key, clock = jax.random.key(0), Clock(jax.random.key(1), jnp.asarray(0.0))
-    physics = simulation.environment.physics()
+    runtime = make_runtime(config)
+    assert isinstance(runtime, NativeRuntime)
+    federation, learner = runtime.federation, runtime.federation.learner
+    agents, collector_states = started_agents(runtime)
+    key, update_context = jax.random.key(0), UpdateContext(jax.random.key(1), jnp.asarray(0.0))
+    physics = runtime.environment.physics()
     choices = federation.spaces.action.n
 
-    def collect(inputs: tuple[Agent, Front], *, acts: bool) -> tuple[Steps, Front]:
-        agent, front = inputs
+    def collect(inputs: tuple[Agent, CollectorState], *, acts: bool) -> tuple[Steps, CollectorState]:
+        agent, collector_state = inputs
         acting = learner.acting(agent.params)
 
         def decide(observation: Array, key: Array) -> tuple[Array, PyTree]:
@@ -115,47 +115,47 @@ def native_parts(config: Config) -> dict[str, float]:
             return jax.random.randint(key, observation.shape[:1], 0, choices), ()
 
         return collect_steps(
-            simulation.environment,
+            runtime.environment,
             physics,
             decide,
             key,
-            front,
+            collector_state,
             steps=learner.steps,
-            horizon=simulation.training_horizon,
+            horizon=runtime.training_horizon,
         )
 
     def mapped(function: Callable[[PyTree], Any]) -> Callable[[PyTree], Any]:
-        return jax.jit(lambda inputs: map_in_batches(function, inputs, simulation.batch))
+        return jax.jit(lambda inputs: map_in_batches(function, inputs, runtime.batch))
 
     acted = mapped(partial(collect, acts=True))
-    experience, _ = acted((agents, fronts))
-    stepping = best(mapped(partial(collect, acts=False)), (agents, fronts))
-    collecting = best(acted, (agents, fronts))
+    experience, _ = acted((agents, collector_states))
+    stepping = best(mapped(partial(collect, acts=False)), (agents, collector_states))
+    collecting = best(acted, (agents, collector_states))
     return {
         "stepping": stepping,
         "acting": collecting - stepping,
-        **learning_parts(simulation, agents, experience, clock, mapped),
+        **learning_parts(runtime, agents, experience, update_context, mapped),
     }
 
 
 def host_parts(config: Config) -> dict[str, float]:
     """The same where EnvPool steps: what it takes itself, then dispatch, networks and records of each step."""
-    simulation = make_simulation(config)
-    assert isinstance(simulation, HostSimulation)
-    learner = simulation.federation.learner
-    agents, _ = started_agents(simulation)
-    site = simulation.sites[0]
-    state = jax.tree.map(lambda x: x[0], simulation.init())
-    site.reseed(0)
-    programs, key = simulation.programs, jax.random.key(0)
+    runtime = make_runtime(config)
+    assert isinstance(runtime, HostRuntime)
+    learner = runtime.federation.learner
+    agents, _ = started_agents(runtime)
+    seed_environments = runtime.seed_environments[0]
+    state = jax.tree.map(lambda x: x[0], runtime.init())
+    seed_environments.reseed(0)
+    programs, key = runtime.programs, jax.random.key(0)
     opened = programs.open(state, key)
 
     def collect() -> Steps:
-        decide = programs.decider_of_agents(programs.groups(agents), opened.downlink, opened.roster, key, fresh=False)
-        return site.collect(decide, opened.roster, opened.downlink)
+        decide = programs.decider_of_agents(programs.groups(agents), opened.downlink, opened.cohort, key, fresh=False)
+        return seed_environments.collect(decide, opened.cohort, opened.downlink)
 
     experience = jax.tree.map(jnp.asarray, collect())
-    environments = site.groups[0]
+    environments = seed_environments.groups[0]
     actions = np.random.default_rng(0).integers(0, 7, (learner.steps, environments.count))
 
     def step() -> None:
@@ -164,37 +164,39 @@ def host_parts(config: Config) -> dict[str, float]:
 
     stepping = best(lambda _: step(), None)
     collecting = best(lambda _: collect(), None)
-    clock = Clock(jax.random.key(1), jnp.asarray(0.0))
+    update_context = UpdateContext(jax.random.key(1), jnp.asarray(0.0))
 
     def mapped(function: Callable[[PyTree], Any]) -> Callable[[PyTree], Any]:
-        return jax.jit(lambda inputs: map_in_batches(function, inputs, simulation.programs.batch))
+        return jax.jit(lambda inputs: map_in_batches(function, inputs, runtime.programs.batch))
 
     parts = {"stepping": stepping, "acting": collecting - stepping}
-    parts |= learning_parts(simulation, agents, experience, clock, mapped)
-    simulation.close()
+    parts |= learning_parts(runtime, agents, experience, update_context, mapped)
+    runtime.close()
     return parts
 
 
 def learning_parts(
-    simulation: NativeSimulation | HostSimulation,
+    runtime: NativeRuntime | HostRuntime,
     agents: Agent,
     experience: Steps,
-    clock: Clock,
+    update_context: UpdateContext,
     mapped: Callable[[Callable[[PyTree], Any]], Callable[[PyTree], Any]],
 ) -> dict[str, float]:
     """An update without a penalty, and what the neighbours add."""
-    learner, strategy = simulation.federation.learner, simulation.federation.strategy
-    alone = best(mapped(lambda x: learner.learn(*x, Objective(), clock)), (agents, experience))
-    linked = best(mapped(lambda x: learner.learn(*x, strategy.objective(learner, x[0]), clock)), (agents, experience))
+    learner, strategy = runtime.federation.learner, runtime.federation.strategy
+    alone = best(mapped(lambda x: learner.learn(*x, Objective(), update_context)), (agents, experience))
+    linked = best(
+        mapped(lambda x: learner.learn(*x, strategy.objective(learner, x[0]), update_context)), (agents, experience)
+    )
     return {"learning": alone, "neighbours": linked - alone}
 
 
-def started_agents(simulation: NativeSimulation | HostSimulation) -> tuple[Agent, PyTree]:
+def started_agents(runtime: NativeRuntime | HostRuntime) -> tuple[Agent, PyTree]:
     """The agents of a first round after the broadcast, and where their environments stand."""
-    state = jax.tree.map(lambda x: x[0], simulation.init())
-    strategy = simulation.federation.strategy
+    state = jax.tree.map(lambda x: x[0], runtime.init())
+    strategy = runtime.federation.strategy
     downlink = strategy.broadcast(state.server, jax.random.key(0))
-    count = jnp.arange(simulation.federation.agents)
+    count = jnp.arange(runtime.federation.agents)
     return jax.vmap(strategy.absorb, (0, None, 0))(state.agents, downlink, count), state.environments
 
 
@@ -204,8 +206,8 @@ def operations_per_step(config: Config) -> float:
     A pass forward when it acts and one for each neighbour's opinion; in every epoch one forward and two backward, of
     which the first layer needs one.
     """
-    simulation = make_simulation(config)
-    federation = simulation.federation
+    runtime = make_runtime(config)
+    federation = runtime.federation
     network = jax.eval_shape(lambda key: federation.learner.init_params(key, federation.spaces), jax.random.key(0))
     assert isinstance(network, ActorCritic)
     assert isinstance(network.torso, GridTorso)
@@ -214,10 +216,10 @@ def operations_per_step(config: Config) -> float:
     dense = [network.torso.dense, network.actor, network.critic]
     forward = 2.0 * (sum(layers) + sum(math.prod(layer.weight.shape) for layer in dense))
     weights = federation.strategy.broadcast(
-        jax.tree.map(lambda x: x[0], simulation.init()).server, jax.random.key(0)
+        jax.tree.map(lambda x: x[0], runtime.init()).server, jax.random.key(0)
     ).weights
     neighbours = float((np.asarray(weights) > 0).sum(1).mean())
-    simulation.close()
+    runtime.close()
     epochs = federation.learner.update_epochs
     return (1 + neighbours) * forward + epochs * (3 * forward - 2 * layers[0])
 

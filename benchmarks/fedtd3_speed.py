@@ -31,7 +31,7 @@ from fedrax.environments.base import Box, Spaces
 from fedrax.learners.base import Agent, Objective
 from fedrax.learners.td3 import TD3, Training
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.runtime.mapping import map_in_batches
 from fedrax.runtime.training import train_run
 
@@ -179,11 +179,11 @@ def training() -> dict[str, Any]:
     """Seconds of a whole run on native Pendulum with 256x256 networks, evaluation, records and checkpoints included."""
     plain = ["strategy=fedavg", "learner.feature_layers=[256]", "learner.head_layers=[256]"]
     config = resolve("fedtd3/pendulum", plain)
-    simulation = make_simulation(config)
+    runtime = make_runtime(config)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory.create(Path(folder) / "run")
         started = time.perf_counter()
-        train_run(config, simulation, directory, progress=False)
+        train_run(config, runtime, directory, progress=False)
         seconds = time.perf_counter() - started
         summary = json.loads(directory.summary.read_text())
     result = {

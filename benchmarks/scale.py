@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from fedrax.config import resolve
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 
 from common import save
 
@@ -29,7 +29,7 @@ SIZES = (10, 100, 1_000, 10_000)
 
 def measure(agents: int, aggregator: str) -> dict[str, float]:
     """One size, in this process."""
-    learnt = make_simulation(resolve("fedpg-br/cartpole", ["budget.rounds=100", "budget.trajectories=none"]))
+    learnt = make_runtime(resolve("fedpg-br/cartpole", ["budget.rounds=100", "budget.trajectories=none"]))
     state = learnt.init()
     for block in range(10):
         ((state, _),) = learnt.advance(state, 10 * block)
@@ -39,16 +39,16 @@ def measure(agents: int, aggregator: str) -> dict[str, float]:
         "fedpg-br/cartpole",
         [f"federation.agents={agents}", f"aggregator={aggregator}", f"checkpoint.every={rounds}"],
     )
-    simulation = make_simulation(config)
-    fresh = simulation.init()
+    runtime = make_runtime(config)
+    fresh = runtime.init()
     server = jax.tree.map(lambda new, old: old if new.shape == old.shape else new, fresh.server, state.server)
     fresh = type(fresh)(server, fresh.agents, fresh.tally, fresh.best, fresh.best_return)
     started = time.perf_counter()
-    simulation.compile(fresh)
+    runtime.compile(fresh)
     compile_seconds = time.perf_counter() - started
     steps, seconds = [], []
     for block in range(3):
-        ((fresh, metrics),) = simulation.advance(fresh, rounds * block)
+        ((fresh, metrics),) = runtime.advance(fresh, rounds * block)
         steps.append(float((metrics["agent_steps"] + metrics["server_steps"]).sum()))
         seconds.append(float(metrics["seconds"].sum()))
     best = int(np.argmax(np.array(steps) / np.array(seconds)))

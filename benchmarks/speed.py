@@ -19,7 +19,7 @@ import numpy as np
 from fedrax.config import Config, resolve
 from fedrax.environments.host import make_host
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.runtime.training import train_run
 
 from common import save
@@ -29,13 +29,13 @@ def trained(config: Config) -> dict[str, float]:
     """The summary of one run, kept nowhere."""
     from fedrax.records.summary import read_summary
 
-    simulation = make_simulation(config)
+    runtime = make_runtime(config)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory.create(Path(folder) / "run")
         try:
-            train_run(config, simulation, directory, progress=False)
+            train_run(config, runtime, directory, progress=False)
         finally:
-            simulation.close()
+            runtime.close()
         return read_summary(directory)
 
 
@@ -64,21 +64,21 @@ def halfcheetah(rounds: int = 6) -> dict[str, object]:
     config = resolve(
         "fedpg-br/halfcheetah", [f"budget.rounds={rounds}", "budget.trajectories=none", f"checkpoint.every={rounds}"]
     )
-    copies = config.federation.agents * config.environment.copies
-    simulation = make_simulation(config)
+    num_envs = config.federation.agents * config.environment.num_envs
+    runtime = make_runtime(config)
     rates, bare = [], []
     try:
-        for _, block in simulation.advance(simulation.init(), 0):
+        for _, block in runtime.advance(runtime.init(), 0):
             evaluated = config.evaluation.episodes * float(block["episode_length"][0, 0])
             steps = int(block["agent_steps"][0, 0] + block["server_steps"][0, 0]) + evaluated
             rates.append(steps / float(block["seconds"][0, 0]))
-            bare.append(bare_rate(config, copies))
+            bare.append(bare_rate(config, num_envs))
     finally:
-        simulation.close()
+        runtime.close()
     # The first round compiles.
     share = np.median(np.array(rates[1:]) / np.array(bare[1:]))
     result = {
-        "copies": copies,
+        "num_envs": num_envs,
         "training_steps_per_second": round(float(np.median(rates[1:]))),
         "environment_steps_per_second": round(float(np.median(bare[1:]))),
         "share": round(float(share), 3),
@@ -88,18 +88,18 @@ def halfcheetah(rounds: int = 6) -> dict[str, object]:
     return result
 
 
-def bare_rate(config: Config, copies: int, steps: int = 100) -> float:
+def bare_rate(config: Config, num_envs: int, steps: int = 100) -> float:
     """Steps per second of the environment alone, random actions, in the batch that training uses."""
-    environments = make_host(config.environment.id, copies, backend=config.environment.backend)
-    environments.reseed(np.arange(copies))
+    environments = make_host(config.environment.id, num_envs, backend=config.environment.backend)
+    environments.reseed(np.arange(num_envs))
     environments.reset()
-    actions = np.random.default_rng(0).uniform(-1, 1, (copies, 6)).astype(np.float32)
+    actions = np.random.default_rng(0).uniform(-1, 1, (num_envs, 6)).astype(np.float32)
     started = time.perf_counter()
     for _ in range(steps):
         environments.step(actions)
     elapsed = time.perf_counter() - started
     environments.close()
-    return copies * steps / elapsed
+    return num_envs * steps / elapsed
 
 
 if __name__ == "__main__":

@@ -121,9 +121,9 @@ def test_commands(run, capsys, tmp_path):
     assert "seed 1: return" in capsys.readouterr().out
     assert main(["report", str(run.path), "--out", str(tmp_path / "r.html")]) == 0
     assert "<html" in (tmp_path / "r.html").read_text()
-    assert main(["render", str(run.path), "--out", str(tmp_path / "film")]) == 0
-    assert (tmp_path / "film.gif").stat().st_size > 1000
-    assert (tmp_path / "film.mp4").stat().st_size > 1000
+    assert main(["render", str(run.path), "--out", str(tmp_path / "video")]) == 0
+    assert (tmp_path / "video.gif").stat().st_size > 1000
+    assert (tmp_path / "video.mp4").stat().st_size > 1000
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
     for name in ("fedpg-br/cartpole", "krum", "alie", "svrpg", "policy-gradient", "CartPole-v1"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedrax.config import Config, merge, parse_override, presets, resolve
 from fedrax.errors import FedraxError
 from fedrax.runtime.continuation import differences
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 
 SMALL = ["budget.rounds=1"]
 
@@ -146,9 +146,9 @@ def test_an_argument_that_cannot_be_recorded_is_one_line(value):
 
 
 def test_a_state_larger_than_the_memory_is_refused_before_it_is_made():
-    simulation = make_simulation(resolve("fedpg-br/cartpole", ["seeds=100000", "federation.agents=1000000"]))
+    runtime = make_runtime(resolve("fedpg-br/cartpole", ["seeds=100000", "federation.agents=1000000"]))
     with pytest.raises(FedraxError, match=r"the run's state takes .* TB \(1000000 agents, times 100000 seeds\)"):
-        simulation.init()
+        runtime.init()
 
 
 names = st.text(min_size=1)
@@ -233,7 +233,7 @@ def test_mistakes_in_the_configuration_are_one_clear_line(overrides, words):
 )
 def test_impossible_combinations_are_refused_before_training(overrides, words):
     with pytest.raises(FedraxError) as error:
-        make_simulation(resolve("fedpg-br/cartpole", overrides))
+        make_runtime(resolve("fedpg-br/cartpole", overrides))
     message = str(error.value)
     assert "\n" not in message
     for word in words:

@@ -29,7 +29,7 @@ TINY = [
     "evaluation.episodes=2",
     "evaluation.every=5",
 ]
-HOST = ["environment.native=false", "environment.backend=gymnasium", "environment.copies=2"]
+HOST = ["environment.native=false", "environment.backend=gymnasium", "environment.num_envs=2"]
 
 
 def trained(out, *overrides):

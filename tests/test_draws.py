@@ -10,7 +10,7 @@ import fedrax
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.runtime.draws import divergence, physics_draws, unseen_draws
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 
 SMALL = [
     "learner=ppo",
@@ -18,7 +18,7 @@ SMALL = [
     "learner.num_steps=8",
     "learner.update_epochs=1",
     "strategy=fedavg",
-    "environment.copies=2",
+    "environment.num_envs=2",
     "environment.horizon=8",
     "federation.agents=2",
     "budget.rounds=2",
@@ -28,7 +28,7 @@ SMALL = [
 ]
 NATIVE = [
     "environment=Pendulum-v1",
-    "environment.heterogeneity.law=fedtd3",
+    "environment.heterogeneity.distribution=fedtd3",
     "environment.heterogeneity.observation_noise=true",
 ]
 HOST = [
@@ -74,8 +74,8 @@ def test_seeds_take_the_draws_in_turn():
     assert unseen_draws(config, 1, 1) != unseen_draws(config, 1, 2) == unseen_draws(config, 1)
     more = resolve({}, [*SMALL, *NATIVE, "environment.draws=2", "federation.agents=3"])
     assert physics_draws(more, 1)[:2] == second
-    simulation = make_simulation(config)
-    of_seeds = jax.vmap(lambda position: simulation.drawn(simulation.draws, position))(np.arange(5))
+    runtime = make_runtime(config)
+    of_seeds = jax.vmap(lambda position: runtime.drawn(runtime.draws, position))(np.arange(5))
     np.testing.assert_allclose(of_seeds["g"], [[agent["g"] for agent in (first, second)[k % 2]] for k in range(5)])
 
 

@@ -18,14 +18,14 @@ from fedrax.environments.native.pendulum import Pendulum
 from fedrax.environments.native_collector import episode_returns
 from fedrax.errors import FedraxError
 from fedrax.runtime.counters import Counters
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.runtime.pairs import choose_pairs, full_pairs, scores
 
 GRAVITIES = (2.0, 10.0, 18.0)
 SMALL = [
     "environment=Pendulum-v1",
     f"environment.heterogeneity.g={list(GRAVITIES)}",
-    "environment.copies=2",
+    "environment.num_envs=2",
     "environment.horizon=30",
     "learner=ppo",
     "learner.hidden=[8]",
@@ -270,15 +270,15 @@ def test_one_measure_on_host_environments_too():
 
     settings = [text for text in SMALL if "heterogeneity" not in text]
     settings += ["environment.native=false", "environment.heterogeneity.observation_noise_mean=[0.0, 1.0, -1.0]"]
-    simulation = make_simulation(resolve({}, [*settings, "strategy=local", "environment.horizon=5"]))
-    policies = jax.tree.map(lambda x: x[0], simulation.outputs(simulation.init()))
-    together = simulation.evaluate(policies, episodes=6, seed=3)
-    across = simulation.evaluate_across(policies, episodes=2, seed=3)
+    runtime = make_runtime(resolve({}, [*settings, "strategy=local", "environment.horizon=5"]))
+    policies = jax.tree.map(lambda x: x[0], runtime.outputs(runtime.init()))
+    together = runtime.evaluate(policies, episodes=6, seed=3)
+    across = runtime.evaluate_across(policies, episodes=2, seed=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(host, "TOGETHER", 1)
-        apart = simulation.evaluate(policies, episodes=6, seed=3)
-    own = simulation.evaluate_pairs(policies, choose_pairs("own", personal=True, agents=3, episodes=2, seed=3), seed=3)
-    simulation.close()
+        apart = runtime.evaluate(policies, episodes=6, seed=3)
+    own = runtime.evaluate_pairs(policies, choose_pairs("own", personal=True, agents=3, episodes=2, seed=3), seed=3)
+    runtime.close()
     assert together.returns.shape == (3, 3, 2)
     np.testing.assert_allclose(together.returns, across.returns, rtol=1e-5)
     np.testing.assert_allclose(together.returns, apart.returns, rtol=1e-5)

@@ -18,7 +18,7 @@ __all__ = ["project"]
 EXAMPLE = Path(__file__).parent.parent / "examples" / "point-mass"
 MASSES = [{"mass": 0.5}, {"mass": 1.0}, {"mass": 2.0}, {"mass": 4.0}]
 SMALL = ["budget.rounds=1", "learner.hidden=[8]", "learner.num_steps=8", "learner.num_minibatches=1"]
-SMALL += ["learner.update_epochs=1", "environment.copies=1", "environment.horizon=8", "evaluation.episodes=1"]
+SMALL += ["learner.update_epochs=1", "environment.num_envs=1", "environment.horizon=8", "evaluation.episodes=1"]
 
 
 def test_one_file_compares_three_methods_in_four_masses(project, monkeypatch):

@@ -1,4 +1,4 @@
-"""Runs whose agents act in host environments of their own: collecting, evaluating, filming, resuming, refusing."""
+"""Runs whose agents act in host environments of their own: collecting, evaluating, rendering, resuming, refusing."""
 
 import json
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.errors import FedraxError
 from fedrax.render import render
 from fedrax.runtime.draws import physics_draws, unseen_draws
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.seeds import host_seeds
 
 BASE = [
@@ -25,7 +25,7 @@ BASE = [
     "budget.rounds=4",
     "checkpoint.every=2",
     "environment.horizon=20",
-    "environment.copies=2",
+    "environment.num_envs=2",
     "evaluation.episodes=2",
 ]
 PPO = ["learner=ppo", "learner.hidden=[8]", "learner.num_steps=8", "learner.update_epochs=1"]
@@ -35,54 +35,54 @@ MEANS = "environment.heterogeneity.observation_noise_mean=[0.0, 10.0, 20.0, 30.0
 
 
 def simulate(*overrides):
-    return make_simulation(resolve("fedpg-br/cartpole", [*BASE, *overrides]))
+    return make_runtime(resolve("fedpg-br/cartpole", [*BASE, *overrides]))
 
 
 @pytest.mark.parametrize("ids", [[3, 1], [0, 2], [0, 1, 2, 3]])
 @pytest.mark.parametrize("learner", [[*PPO, "strategy=fedavg"], EPISODES], ids=["steps", "episodes"])
 def test_agents_collect_in_their_own_environments(learner, ids):
-    simulation = simulate(MEANS, f"federation.participation={len(ids) / 4}", *learner)
-    site = simulation.sites[0]
-    site.reseed(0)
-    experience = collect(site, ids)
-    simulation.close()
+    runtime = simulate(MEANS, f"federation.participation={len(ids) / 4}", *learner)
+    seed_environments = runtime.seed_environments[0]
+    seed_environments.reseed(0)
+    experience = collect(seed_environments, ids)
+    runtime.close()
     for agent, observation, valid in zip(ids, experience.observation, experience.valid, strict=True):
         assert valid.sum() >= 8
         assert set((observation[: len(valid)][valid] / 10).round().ravel()) == {agent}
 
 
-def collect(site, ids):
+def collect(seed_environments, ids):
     """The experience of the agents ``ids``, which always act alike."""
-    action = site.groups[0].spaces.action
+    action = seed_environments.groups[0].spaces.action
     one = np.full(action.shape, 0.3, np.float32) if action.shape else np.int32(1)
 
     def decide(observation, step):
         return np.broadcast_to(one, (*observation.shape[:2], *action.shape)).copy(), ()
 
-    experience, _ = site.collect(decide, SimpleNamespace(ids=np.array(ids)), SimpleNamespace(episodes=3))
+    experience, _ = seed_environments.collect(decide, SimpleNamespace(ids=np.array(ids)), SimpleNamespace(episodes=3))
     return experience
 
 
 def test_a_centralised_learners_copies_are_its_sites():
-    simulation = simulate(MEANS, *PPO, "strategy=central")
-    site = simulation.sites[0]
-    site.reseed(0)
-    experience = collect(site, [0])
-    simulation.close()
-    copies = (experience.observation[0].mean((0, 2)) / 10).round()
-    np.testing.assert_array_equal(copies, [0, 0, 1, 1, 2, 2, 3, 3])
+    runtime = simulate(MEANS, *PPO, "strategy=central")
+    seed_environments = runtime.seed_environments[0]
+    seed_environments.reseed(0)
+    experience = collect(seed_environments, [0])
+    runtime.close()
+    seen = (experience.observation[0].mean((0, 2)) / 10).round()
+    np.testing.assert_array_equal(seen, [0, 0, 1, 1, 2, 2, 3, 3])
 
 
 def test_a_centralised_learner_visits_every_site_in_whole_episodes():
     table = ["strategy=central", "learner=policy-gradient", MEANS]
     few = resolve("fedpg-br/cartpole", [*BASE, *table])
-    simulation = make_simulation(few)
-    most = simulation.federation.strategy.max_episodes
-    simulation.close()
+    runtime = make_runtime(few)
+    most = runtime.federation.strategy.max_episodes
+    runtime.close()
     assert most >= 4
-    assert simulation.parameters(range(1), 6) == [simulation.draws[0][site] for site in (0, 0, 1, 2, 2, 3)]
+    assert runtime.parameters(range(1), 6) == [runtime.draws[0][site] for site in (0, 0, 1, 2, 2, 3)]
     with pytest.raises(FedraxError, match="3 episodes a round cannot visit the differing environments of 4 agents"):
-        simulation.parameters(range(1), 3)
+        runtime.parameters(range(1), 3)
 
 
 GRAVITY = ["environment=LunarLander-v3", "environment.heterogeneity.gravity=[-10.0, -3.0, -11.5, -1.0]"]
@@ -97,10 +97,10 @@ def landers(tmp_path_factory):
     return fedrax.train("fedpg-br/cartpole", settings, out=out, progress=False)
 
 
-def by_hand(simulation, policy, parameters, seed):
+def by_hand(runtime, policy, parameters, seed):
     """Returns of a greedy policy in one environment, stepped here."""
-    act = jax.jit(lambda observation: simulation.federation.learner.act(policy, observation[None], None)[0])
-    environment = make_single(simulation.config.environment.id, simulation.evaluation_horizon, parameters=parameters)
+    act = jax.jit(lambda observation: runtime.federation.learner.act(policy, observation[None], None)[0])
+    environment = make_single(runtime.config.environment.id, runtime.evaluation_horizon, parameters=parameters)
     returns = []
     for one in host_seeds((2,), seed, "evaluation"):
         observation, _ = environment.reset(seed=int(one))
@@ -121,12 +121,12 @@ def test_every_policy_in_every_environment(landers):
     np.testing.assert_allclose(own.returns, across.returns[range(4), range(4)], rtol=1e-3)
     np.testing.assert_allclose(everywhere.returns, across.returns, rtol=1e-3)
     np.testing.assert_allclose(everywhere.own, own.returns, rtol=1e-3)
-    params, simulation = landers.policies("last")[0], make_simulation(landers.config)
+    params, runtime = landers.policies("last")[0], make_runtime(landers.config)
     for policy, site in ((0, 1), (3, 2)):
         chosen = jax.tree.map(lambda x, policy=policy: x[policy], params)
-        theirs = by_hand(simulation, chosen, simulation.draws[0][site], 5)
+        theirs = by_hand(runtime, chosen, runtime.draws[0][site], 5)
         np.testing.assert_allclose(across.returns[policy, site], theirs, rtol=1e-3)
-    simulation.close()
+    runtime.close()
 
 
 def test_a_shared_policy_is_evaluated_where_it_is_asked_for():
@@ -148,16 +148,16 @@ def test_a_shared_policy_is_evaluated_where_it_is_asked_for():
     np.testing.assert_allclose(per_agent, across[0], rtol=1e-3)
     np.testing.assert_allclose(per_agent[1], by_hand(each, policy, each.draws[0][1], 5), rtol=1e-3)
     assert len(np.unique(per_agent)) == 8, "gravity tells"
-    for simulation in (common, each):
-        simulation.close()
+    for runtime in (common, each):
+        runtime.close()
 
 
-def test_films_show_the_agents_own_environment(landers, tmp_path):
+def test_videos_show_the_agents_own_environment(landers, tmp_path):
     (path,) = (landers.path / "videos").iterdir()
     ends = [imageio.v2.mimread(path, memtest=False)[-1]]
     for agent in (3, 0):
-        (film,) = render(landers.path, agent=agent, formats=("mp4",), out=tmp_path / str(agent))
-        ends.append(imageio.v2.mimread(film, memtest=False)[-1])
+        (video,) = render(landers.path, agent=agent, formats=("mp4",), out=tmp_path / str(agent))
+        ends.append(imageio.v2.mimread(video, memtest=False)[-1])
     np.testing.assert_array_equal(ends[0], ends[1])
     assert not np.array_equal(ends[0], ends[2])
 
@@ -169,32 +169,32 @@ def test_the_draws_are_recorded(landers):
 
 def test_unseen_environments_are_further_draws():
     table = "environment.heterogeneity.action_noise_std={distribution='uniform', low=0.1, high=0.9}"
-    simulation = simulate("environment=Pendulum-v1", *PPO, "strategy=fedavg", table)
-    (seen,), more = simulation.draws, unseen_draws(simulation.config, 3)
+    runtime = simulate("environment=Pendulum-v1", *PPO, "strategy=fedavg", table)
+    (seen,), more = runtime.draws, unseen_draws(runtime.config, 3)
     assert len(more) == 3
     assert len({draw["action_noise_std"] for draw in [*seen, *more]}) == 7
-    state = jax.tree.map(lambda x: x[0], simulation.init())
-    policy = simulation.federation.output(state.server, state.agents)
-    returns = simulation.evaluate_across(policy, episodes=2, seed=1, unseen=3).returns
+    state = jax.tree.map(lambda x: x[0], runtime.init())
+    policy = runtime.federation.output(state.server, state.agents)
+    returns = runtime.evaluate_across(policy, episodes=2, seed=1, unseen=3).returns
     assert returns.shape == (1, 3, 2)
     assert len(np.unique(returns)) == 6
-    simulation.close()
+    runtime.close()
 
 
-def test_a_law_draws_unseen_host_environments():
+def test_a_joint_distribution_draws_unseen_host_environments():
     pytest.importorskip("Box2D")
-    table = ["law=fedtd3", "std=2.0", "observation_noise=true"]
+    table = ["distribution=fedtd3", "std=2.0", "observation_noise=true"]
     settings = ["environment=LunarLanderContinuous-v3", *(f"environment.heterogeneity.{text}" for text in table)]
-    simulation = simulate(*PPO, *settings, "strategy=fedavg", "federation.agents=2")
-    assert simulation.draws == [physics_draws(simulation.config)]
+    runtime = simulate(*PPO, *settings, "strategy=fedavg", "federation.agents=2")
+    assert runtime.draws == [physics_draws(runtime.config)]
     more = resolve("fedpg-br/cartpole", [*BASE, *PPO, *settings, "federation.agents=5"])
-    assert unseen_draws(simulation.config, 3) == physics_draws(more)[2:]
-    state = jax.tree.map(lambda x: x[0], simulation.init())
-    policy = simulation.federation.output(state.server, state.agents)
-    returns = simulation.evaluate_across(policy, episodes=1, seed=1, unseen=3).returns
+    assert unseen_draws(runtime.config, 3) == physics_draws(more)[2:]
+    state = jax.tree.map(lambda x: x[0], runtime.init())
+    policy = runtime.federation.output(state.server, state.agents)
+    returns = runtime.evaluate_across(policy, episodes=1, seed=1, unseen=3).returns
     assert returns.shape == (1, 3, 1)
     assert len(np.unique(returns)) == 3
-    simulation.close()
+    runtime.close()
 
 
 @pytest.mark.parametrize(
@@ -219,29 +219,31 @@ def test_environments_of_a_resumed_run_are_those_of_the_uninterrupted_one(settin
     share = f"federation.participation={len(ids) / 4}"
     ends = []
     for resumed in (False, True):
-        simulation = simulate(*settings, noise, share, "environment.horizon=100")
-        site = simulation.sites[0]
+        runtime = simulate(*settings, noise, share, "environment.horizon=100")
+        seed_environments = runtime.seed_environments[0]
         if not resumed:
-            site.reseed(0)
+            seed_environments.reseed(0)
             for _ in range(3):
-                collect(site, ids)
-        site.reseed(2)
-        ends.append([collect(site, ids) for _ in range(2)])
-        simulation.close()
+                collect(seed_environments, ids)
+        seed_environments.reseed(2)
+        ends.append([collect(seed_environments, ids) for _ in range(2)])
+        runtime.close()
     for one, other in zip(*(jax.tree.leaves(end) for end in ends), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_gymnasium_steps_everything_where_environments_differ():
     """Also the server's, and although EnvPool has a CartPole."""
-    simulation = simulate(MEANS, *EPISODES)
-    site = simulation.sites[0]
-    assert site.server is not None
-    for environments in (*site.groups, site.server.environments):
+    runtime = simulate(MEANS, *EPISODES)
+    seed_environments = runtime.seed_environments[0]
+    assert seed_environments.server is not None
+    for environments in (*seed_environments.groups, seed_environments.server.environments):
         assert isinstance(environments.inner, GymnasiumEnvironments)
-    site.reseed(0)
-    assert np.abs(site.server.environments.reset()).max() < 1, "the server's environment is the registered one"
-    simulation.close()
+    seed_environments.reseed(0)
+    assert np.abs(seed_environments.server.environments.reset()).max() < 1, (
+        "the server's environment is the registered one"
+    )
+    runtime.close()
 
 
 @pytest.mark.parametrize(
@@ -254,7 +256,7 @@ def test_gymnasium_steps_everything_where_environments_differ():
             "by observation_noise_mean, observation_noise_std, action_noise_std; environment.native=true has others",
         ),
         (
-            ["environment=Pendulum-v1", "environment.heterogeneity.law=fedtd3"],
+            ["environment=Pendulum-v1", "environment.heterogeneity.distribution=fedtd3"],
             "environment.heterogeneity sets l, m, and environment 'Pendulum-v1', stepped by Gymnasium, does not have "
             "that: its physical parameters are none, its constructor's arguments g, and",
         ),

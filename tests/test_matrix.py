@@ -14,10 +14,10 @@ from fedrax.attacks.base import attacks
 from fedrax.compatibility import check_components
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
-from fedrax.federation import Roster
+from fedrax.federation import Cohort
 from fedrax.learners.base import learners
 from fedrax.registry import options_of
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import strategies
 
 AGENTS = 12
@@ -34,7 +34,7 @@ SETTINGS = {
     "fedpg-br": ["strategy.batch_min=2", "strategy.batch_max=2"],
     "gossip": ["strategy.average=[]"],
 }
-EVERYWHERE = [f"federation.agents={AGENTS}", "environment.copies=2", "environment.horizon=4", "budget.rounds=1"]
+EVERYWHERE = [f"federation.agents={AGENTS}", "environment.num_envs=2", "environment.horizon=4", "budget.rounds=1"]
 TRACED, COMPUTED = 10, 20
 """One combination in so many is traced whole, and of what is traced one in so many is computed."""
 PARTS = {"ppo": '["torso", "actor", "critic"]', "td3": '["features", "head", "actor"]'}
@@ -48,10 +48,8 @@ def pair(learner, strategy):
     if learner == "policy-gradient" and "batch" in options_of(strategies[strategy]):
         own.append("strategy.batch=2")
     if strategy == "central":
-        own.append("environment.copies=1")
-    return make_simulation(
-        resolve({}, [*EVERYWHERE, f"learner={learner}", f"strategy={strategy}", *SMALL[learner], *own])
-    )
+        own.append("environment.num_envs=1")
+    return make_runtime(resolve({}, [*EVERYWHERE, f"learner={learner}", f"strategy={strategy}", *SMALL[learner], *own]))
 
 
 def check_refusal(error, *names):
@@ -83,13 +81,13 @@ def combined(federation, rule, mixing, attack):
     return dataclasses.replace(federation, aggregator=rule, preaggregator=mixing, attack=attack)
 
 
-def exchanged(federation, simulation, server, downlink, messages, key):
-    roster = Roster(jnp.arange(federation.agents), jnp.arange(federation.agents) < 2, jnp.ones(federation.agents, bool))
+def exchanged(federation, runtime, server, downlink, messages, key):
+    cohort = Cohort(jnp.arange(federation.agents), jnp.arange(federation.agents) < 2, jnp.ones(federation.agents, bool))
     reference = None
     if federation.aggregator.needs_server_gradient:
-        simulation.federation = federation
-        reference = simulation._reference(server, downlink, key)
-    return federation.exchange(server, downlink, roster, messages, key, jnp.asarray(0), reference)
+        runtime.federation = federation
+        reference = runtime._reference(server, downlink, key)
+    return federation.exchange(server, downlink, cohort, messages, key, jnp.asarray(0), reference)
 
 
 @pytest.mark.parametrize("strategy", strategies.names())
@@ -99,18 +97,18 @@ def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
     environment is the same under every strategy: so attacks and rules are traced one by one, and a part of their
     products."""
     try:
-        simulation = pair(learner, strategy)
-        fresh = jax.eval_shape(simulation.init)
+        runtime = pair(learner, strategy)
+        fresh = jax.eval_shape(runtime.init)
     except FedraxError as error:
         check_refusal(error, strategy, "strategy.average")
         return
-    federation, key = simulation.federation, jax.random.key(0)
+    federation, key = runtime.federation, jax.random.key(0)
     # The agents' half, and the whole round without an attack.
     for name in attacks.names():
         attack = attacks.build(name, {} if name == "none" else {"agents": 2})
         if not attack.on_messages and (name == "none" or strategy == "fedavg"):
-            simulation.federation = dataclasses.replace(federation, attack=attack)
-            after, _ = jax.eval_shape(simulation._rounds, fresh, jnp.asarray(0))
+            runtime.federation = dataclasses.replace(federation, attack=attack)
+            after, _ = jax.eval_shape(runtime._rounds, fresh, jnp.asarray(0))
             assert jax.tree.structure(after) == jax.tree.structure(fresh)
     if not federation.strategy.sends:
         return
@@ -131,7 +129,7 @@ def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
         alone = (attack, mixing) == ("none", "none") or (rule, mixing) == ("mean", "none")
         if not (alone or chosen(TRACED if mixing == "none" else 10 * TRACED, *names)):
             continue
-        half = partial(exchanged, together, simulation)
+        half = partial(exchanged, together, runtime)
         arguments = (state.server, downlink, messages, key)
         after, _ = half(*arguments) if chosen(COMPUTED, "computed", *names) else jax.eval_shape(half, *arguments)
         assert jax.tree.structure(after) == jax.tree.structure(state.server)

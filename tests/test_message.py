@@ -20,7 +20,7 @@ from fedrax.message import (
     norm,
     travelling,
 )
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 
 KNOWLEDGE = Knowledge(lambda vectors: vectors.mean(0))
 BYZANTINE = jnp.array([True, False, False, True])
@@ -120,9 +120,9 @@ def test_every_message_can_be_attacked(strategy, attack):
     personal = strategy == "neighbours"
     common = [f"strategy={strategy}", f"attack={attack}", "attack.agents=1", "federation.agents=3"]
     config = resolve({} if personal else "fedtd3/pendulum", [*common, *(ppo if personal else td3)])
-    simulation = make_simulation(config)
-    state = jax.eval_shape(simulation.init)
-    after, _ = jax.eval_shape(simulation.rounds, state, jnp.asarray(0))
+    runtime = make_runtime(config)
+    state = jax.eval_shape(runtime.init)
+    after, _ = jax.eval_shape(runtime.rounds, state, jnp.asarray(0))
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
@@ -130,6 +130,6 @@ def test_every_message_can_be_attacked(strategy, attack):
 def test_where_nothing_is_sent_nothing_can_be_attacked(strategy):
     settings = [f"strategy={strategy}", "attack=sign-flipping", "attack.agents=1"]
     with pytest.raises(FedraxError, match=f"agents of strategy '{strategy}' send none; set attack=none"):
-        make_simulation(resolve("fedtd3/pendulum", settings))
+        make_runtime(resolve("fedtd3/pendulum", settings))
     settings[1] = "attack=reward-flipping"
-    make_simulation(resolve("fedtd3/pendulum", settings))
+    make_runtime(resolve("fedtd3/pendulum", settings))

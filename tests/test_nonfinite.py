@@ -20,12 +20,12 @@ from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_checkpoint
 from fedrax.runtime import training
 from fedrax.runtime.counters import Counters
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 
 TABLE = {
     "learner": {"kind": "ppo", "num_steps": 12, "num_minibatches": 1, "update_epochs": 1, "hidden": [4]},
     "strategy": {"kind": "fedavg", "batch": 2},
-    "environment": {"id": "CartPole-v1", "copies": 2},
+    "environment": {"id": "CartPole-v1", "num_envs": 2},
     "federation": {"agents": 3},
     "budget": {"rounds": 20},
     "checkpoint": {"every": 1},
@@ -53,16 +53,16 @@ def configured(*overrides):
     return resolve(table, overrides)
 
 
-def advanced(simulation, rounds, state=None, first=0):
+def advanced(runtime, rounds, state=None, first=0):
     """The states before and after, and the metrics ``[rounds, ...]`` of the first seed."""
-    state = simulation.init() if state is None else state
+    state = runtime.init() if state is None else state
     states, rows = [plain(state)], []
     for index in range(first, first + rounds):
-        for after, block in simulation.advance(state, index):
+        for after, block in runtime.advance(state, index):
             state = after
             rows.append(block)
         states.append(plain(state))
-    simulation.close()
+    runtime.close()
     return states, {name: np.concatenate([row[name][0] for row in rows]) for name in rows[0]}
 
 
@@ -98,8 +98,8 @@ def finite(tree):
     ],
 )
 def test_an_agent_whose_numbers_are_not_finite_is_as_before_and_absent(overrides):
-    simulation = make_simulation(configured(*overrides))
-    states, rows = advanced(simulation, 3)
+    runtime = make_runtime(configured(*overrides))
+    states, rows = advanced(runtime, 3)
     kinds = rows["dropped"][:, :, 0]
     assert (kinds[:, 1] > 0).all()
     assert not kinds[:, [0, 2]].any()
@@ -114,13 +114,13 @@ def test_an_agent_whose_numbers_are_not_finite_is_as_before_and_absent(overrides
 
 def test_the_others_learn_as_if_it_had_not_answered():
     """The server's steps are those of a federation whose agent 1 is drawn out of every round."""
-    states, _ = advanced(make_simulation(configured(SHORT_POLE, *EPISODES)), 2)
-    absent = make_simulation(configured("environment.heterogeneity.length=[0.5, 0.6, 0.5]", *EPISODES))
-    roster = type(absent.federation).roster
+    states, _ = advanced(make_runtime(configured(SHORT_POLE, *EPISODES)), 2)
+    absent = make_runtime(configured("environment.heterogeneity.length=[0.5, 0.6, 0.5]", *EPISODES))
+    cohort = type(absent.federation).cohort
 
     class WithoutOne(type(absent.federation)):
-        def roster(self, key):
-            drawn = roster(self, key)
+        def cohort(self, key):
+            drawn = cohort(self, key)
             return drawn._replace(answers=drawn.answers.at[1].set(False))
 
     fields = {field.name: getattr(absent.federation, field.name) for field in dataclasses.fields(absent.federation)}
@@ -132,11 +132,11 @@ def test_the_others_learn_as_if_it_had_not_answered():
 
 def flaky(*overrides, chance=0.0, each=None):
     """A simulation in environments that break now and then, and stay broken until they are reset."""
-    simulation = make_simulation(configured(*overrides))
-    simulation.environment = Flaky(chance)
+    runtime = make_runtime(configured(*overrides))
+    runtime.environment = Flaky(chance)
     if each is not None:
-        simulation.draws = simulation.agents_draws = {"broken": jnp.array([each], jnp.float32)}
-    return simulation
+        runtime.draws = runtime.agents_draws = {"broken": jnp.array([each], jnp.float32)}
+    return runtime
 
 
 def test_native_environments_that_broke_start_anew():
@@ -154,8 +154,8 @@ def test_native_environments_that_broke_start_anew():
 
 def test_the_servers_own_trajectories_are_dropped_too():
     overrides = ["strategy=fedpg-br", "learner=policy-gradient", "strategy.batch_min=4", "strategy.batch_max=5"]
-    simulation = flaky(*overrides, "strategy.minibatch=1", "environment.horizon=6", chance=1.0, each=[0.0, 0.0, 0.0])
-    states, rows = advanced(simulation, 3)
+    runtime = flaky(*overrides, "strategy.minibatch=1", "environment.horizon=6", chance=1.0, each=[0.0, 0.0, 0.0])
+    states, rows = advanced(runtime, 3)
     sampled = rows["server_trajectories"]
     assert sampled.any()
     # The third step's observation is the first that is broken; refining ends with the trajectory that has it.
@@ -174,7 +174,7 @@ class NanRewards(Attack):
 
 
 def test_a_forged_reward_is_the_attacks_business():
-    _, rows = advanced(make_simulation(configured("attack=test-nan-reward", "attack.agents=1")), 1)
+    _, rows = advanced(make_runtime(configured("attack=test-nan-reward", "attack.agents=1")), 1)
     assert not rows["dropped"].any()
     assert rows["excluded"].tolist() == [[True, False, False]]
 
@@ -187,7 +187,7 @@ def fresh_counts():
 
 
 def host(id, *overrides):
-    return make_simulation(configured(f"environment.id=Test{id}-v0", *HOST, *overrides))
+    return make_runtime(configured(f"environment.id=Test{id}-v0", *HOST, *overrides))
 
 
 @pytest.mark.parametrize("overrides", [[], ["federation.local_updates=2"], EPISODES])
@@ -205,8 +205,8 @@ def test_one_nan_on_the_host_costs_one_collection(overrides, fresh_counts):
 @pytest.mark.parametrize("updates", [1, 2])
 def test_host_environments_that_broke_start_anew(updates, fresh_counts):
     """An action on NaN would be NaN, too, which this environment refuses; and its episodes do not end by themselves."""
-    simulation = host("Stuck", f"federation.local_updates={updates}", "checkpoint.every=8", "evaluation.every=8")
-    _, rows = advanced(simulation, 1)
+    runtime = host("Stuck", f"federation.local_updates={updates}", "checkpoint.every=8", "evaluation.every=8")
+    _, rows = advanced(runtime, 1)
     # The 20th step is the fourth of six copies': copy 1 of agent 0.
     assert rows["dropped"][0].tolist() == [[1, 0, 4, 1], [0] * 4, [0] * 4]
     assert not rows["dropped"][1:].any()
@@ -214,8 +214,8 @@ def test_host_environments_that_broke_start_anew(updates, fresh_counts):
 
 
 def test_an_environment_of_many_that_act_in_turn_starts_anew(fresh_counts):
-    simulation = host("Stuck", "federation.agents=4", "federation.participation=0.5", "checkpoint.every=8")
-    _, rows = advanced(simulation, 1)
+    runtime = host("Stuck", "federation.agents=4", "federation.participation=0.5", "checkpoint.every=8")
+    _, rows = advanced(runtime, 1)
     assert np.count_nonzero(rows["dropped"][:, :, 0]) == 1
     assert rows["present"].tolist().count(1) == 1
 
@@ -283,15 +283,15 @@ def test_a_stopped_run_goes_on_as_the_one_that_never_stops(tmp_path):
 def test_a_seed_that_is_stuck_stops_the_others_with_all_saved(tmp_path, capsys):
     draws = "environment.heterogeneity.length={distribution='uniform', low=0.4, high=0.6}"
     config = configured(draws, "environment.draws=2", "seeds=2", "budget.rounds=9", "federation.max_lost_rounds=3")
-    simulation = make_simulation(config)
-    broken = simulation.agents_draws["length"].at[1].set(1e-38)
-    simulation.agents_draws = {**simulation.agents_draws, "length": broken}
+    runtime = make_runtime(config)
+    broken = runtime.agents_draws["length"].at[1].set(1e-38)
+    runtime.agents_draws = {**runtime.agents_draws, "length": broken}
     directory = fedrax.records.rundir.RunDirectory.create(tmp_path / "run")
     with pytest.raises(FedraxError, match="seed 1: nobody's message was usable for 3 rounds in a row") as caught:
-        training.train_run(config, simulation, directory, progress=False)
+        training.train_run(config, runtime, directory, progress=False)
     assert "seed 0" not in str(caught.value)
     assert [row["seed"] for row in records(tmp_path / "run")] == [0, 1] * 3
-    _, meta = load_checkpoint(directory.checkpoints, simulation.init())
+    _, meta = load_checkpoint(directory.checkpoints, runtime.init())
     assert meta["round"] == 3
 
 
@@ -330,9 +330,9 @@ def test_an_evaluation_that_is_not_finite_is_named(tmp_path, capsys, id):
     assert np.isnan(summary["best_return"])
     assert not np.isfinite(summary["final_return"])
     config = fedrax.load(tmp_path / "run").config
-    simulation = make_simulation(config)
-    state, _ = load_checkpoint(tmp_path / "run" / "checkpoints", simulation.init())
-    simulation.close()
+    runtime = make_runtime(config)
+    state, _ = load_checkpoint(tmp_path / "run" / "checkpoints", runtime.init())
+    runtime.close()
     assert state.best_return.tolist() == [-np.inf]
 
 

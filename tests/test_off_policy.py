@@ -5,7 +5,7 @@ import pytest
 import fedrax
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.runtime.memory import size_text
 
 SMALL = [
@@ -55,10 +55,10 @@ def test_what_is_sent_is_counted(tmp_path):
 
 def test_replays_that_do_not_fit_are_refused_with_their_size():
     with pytest.raises(FedraxError) as error:
-        make_simulation(resolve("fedtd3/pendulum", ["learner.buffer_size=100_000_000_000"]))
+        make_runtime(resolve("fedtd3/pendulum", ["learner.buffer_size=100_000_000_000"]))
     assert "the replays take 18 TB (3.6 TB for each of 5 agents, times 1 seeds)" in str(error.value)
     assert "lower learner.buffer_size" in str(error.value)
-    assert make_simulation(resolve("fedtd3/pendulum", [])).replay_bytes == 5 * 10_000 * 9 * 4
+    assert make_runtime(resolve("fedtd3/pendulum", [])).replay_bytes == 5 * 10_000 * 9 * 4
 
 
 @pytest.mark.parametrize(("count", "text"), [(12, "12 bytes"), (3400, "3.4 kB"), (7.25e9, "7.25 GB"), (2e13, "20 TB")])
@@ -70,7 +70,7 @@ def test_sizes_are_readable(count, text):
 def test_however_many_agents_are_computed_together_they_learn_the_same(native, tmp_path):
     """Distillation begins, works and emits per agent; 3 agents are one call, a call of 2 and one of 1, or 3 calls."""
     settings = ["environment=Pendulum-v1", f"environment.native={native}", "learner=td3", "learner.num_steps=2"]
-    settings += ["environment.heterogeneity.observation_noise_std=0.1", "environment.copies=1", "strategy.epochs=2"]
+    settings += ["environment.heterogeneity.observation_noise_std=0.1", "environment.num_envs=1", "strategy.epochs=2"]
     settings += ["strategy=distillation"]
     ends = []
     for batch in (3, 2, 1):

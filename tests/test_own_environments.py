@@ -16,7 +16,7 @@ from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.errors import FedraxError
 from fedrax.layers import merge_heterogeneity
 from fedrax.runtime.draws import divergence, unseen_draws
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 
 from own_files import TINY, project
 
@@ -32,7 +32,7 @@ def _environments(project):
 
 
 def simulate(id, *overrides):
-    return make_simulation(resolve(None, [*TINY, OWN, f"environment.id={id}", *overrides]))
+    return make_runtime(resolve(None, [*TINY, OWN, f"environment.id={id}", *overrides]))
 
 
 def refused(id, *overrides):
@@ -49,12 +49,12 @@ def attributes(environments, name):
 
 def test_arguments_reach_every_copy(project):
     arguments = ["environment.kwargs={level=3}", "environment.kwargs.size=2", "environment.kwargs.hint=none"]
-    simulation = simulate("OwnArgs-v0", *arguments)
-    (group,) = simulation.sites[0].groups
+    runtime = simulate("OwnArgs-v0", *arguments)
+    (group,) = runtime.seed_environments[0].groups
     for name, value in (("level", 3), ("size", 2), ("hint", None)):
         assert attributes(group, name) == [value] * 4
     assert type(attributes(group, "level")[0]) is int
-    simulation.close()
+    runtime.close()
     run = fedrax.train(
         None, [*TINY, OWN, "environment.id=OwnArgs-v0", *arguments], out=project.path / "run", progress=False
     )
@@ -102,10 +102,10 @@ def test_arguments_of_a_class_are_those_it_passes_on():
 def test_arguments_become_the_defaults_of_physics():
     pytest.importorskip("Box2D")
     settings = ["environment.kwargs={gravity=-5.0}", "environment.heterogeneity.main_engine_power=[12.0, 14.0]"]
-    simulation = simulate("LunarLander-v3", *settings)
-    assert [draw["gravity"] for draw in simulation.draws[0]] == [-5.0, -5.0]
-    assert [draw["main_engine_power"] for draw in simulation.draws[0]] == [12.0, 14.0]
-    simulation.close()
+    runtime = simulate("LunarLander-v3", *settings)
+    assert [draw["gravity"] for draw in runtime.draws[0]] == [-5.0, -5.0]
+    assert [draw["main_engine_power"] for draw in runtime.draws[0]] == [12.0, 14.0]
+    runtime.close()
 
 
 def test_every_agent_has_its_own_mass(project):
@@ -114,16 +114,16 @@ def test_every_agent_has_its_own_mass(project):
     manifest = json.loads((project.path / "run" / "manifest.json").read_text())
     assert manifest["draws"] == [[{"mass": 0.5}, {"mass": 1.0}, {"mass": 2.0}, {"mass": 4.0}]]
     assert manifest["divergence"] == {"mass": pytest.approx(np.std([0.5, 1, 2, 4]))}
-    simulation = make_simulation(run.config)
-    (group,) = simulation.sites[0].groups
+    runtime = make_runtime(run.config)
+    (group,) = runtime.seed_environments[0].groups
     assert attributes(group, "mass") == [0.5, 0.5, 1, 1, 2, 2, 4, 4]
-    simulation.close()
+    runtime.close()
     # From the same states, the same policy's returns differ by the mass alone.
     across = run.evaluate_across(episodes=3)[0].returns
     assert across.shape == (1, 4, 3)
     assert len(np.unique(across)) == 12
     params = run.policies()[0]
-    alone = make_simulation(resolve(None, [*TINY, OWN, "environment.id=OwnPointMass-v0", "environment.kwargs.mass=2"]))
+    alone = make_runtime(resolve(None, [*TINY, OWN, "environment.id=OwnPointMass-v0", "environment.kwargs.mass=2"]))
     expected = alone.evaluate(params, episodes=3, seed=run.config.evaluation.seed).returns
     np.testing.assert_array_equal(across[0, 2], expected)
     alone.close()
@@ -132,42 +132,42 @@ def test_every_agent_has_its_own_mass(project):
 def test_agents_in_turn_and_centralised_ones_keep_their_arguments():
     settings = ["federation.agents=4", MASSES]
     some = simulate("OwnPointMass-v0", *settings, "federation.participation=0.5")
-    assert [attributes(group, "mass")[0] for group in some.sites[0].groups] == [0.5, 1, 2, 4]
+    assert [attributes(group, "mass")[0] for group in some.seed_environments[0].groups] == [0.5, 1, 2, 4]
     central = simulate("OwnPointMass-v0", *settings, "strategy=central")
-    assert attributes(central.sites[0].groups[0], "mass") == [0.5, 0.5, 1, 1, 2, 2, 4, 4]
+    assert attributes(central.seed_environments[0].groups[0], "mass") == [0.5, 0.5, 1, 1, 2, 2, 4, 4]
     for each in (some, central):
         each.close()
 
 
 def test_whole_numbers_stay_what_they_are_and_the_default_is_that_of_the_arguments():
-    simulation = simulate("OwnArgs-v0", "environment.kwargs.level=7", "environment.heterogeneity.level=[1, 2]")
-    levels = attributes(simulation.sites[0].groups[0], "level")
+    runtime = simulate("OwnArgs-v0", "environment.kwargs.level=7", "environment.heterogeneity.level=[1, 2]")
+    levels = attributes(runtime.seed_environments[0].groups[0], "level")
     assert levels == [1, 1, 2, 2]
     assert {type(level) for level in levels} == {int}
-    server = simulation._make(1, 10)
+    server = runtime._make(1, 10)
     assert attributes(server, "level") == [7]
     server.close()
-    simulation.close()
+    runtime.close()
 
 
 def test_unseen_environments_are_drawn_from_the_same_distribution():
     table = "environment.heterogeneity.mass={distribution='uniform', low=0.5, high=4}"
-    simulation = simulate("OwnPointMass-v0", table)
-    (seen,), more = simulation.draws, unseen_draws(simulation.config, 3)
+    runtime = simulate("OwnPointMass-v0", table)
+    (seen,), more = runtime.draws, unseen_draws(runtime.config, 3)
     masses = [draw["mass"] for draw in [*seen, *more]]
     assert len(set(masses)) == 5
     assert all(0.5 <= mass < 4 for mass in masses)
-    simulation.close()
+    runtime.close()
 
 
 def test_noise_and_arguments_differ_together():
     noise = "environment.heterogeneity.observation_noise_mean=[0.0, 100.0]"
-    simulation = simulate("OwnPointMass-v0", "environment.heterogeneity.mass=[1.0, 2.0]", noise)
-    (group,) = simulation.sites[0].groups
+    runtime = simulate("OwnPointMass-v0", "environment.heterogeneity.mass=[1.0, 2.0]", noise)
+    (group,) = runtime.seed_environments[0].groups
     assert attributes(group, "mass") == [1, 1, 2, 2]
     group.reseed(np.arange(4))
     assert (group.reset().mean(1) > 50).tolist() == [False, False, True, True]
-    simulation.close()
+    runtime.close()
 
 
 @pytest.mark.parametrize(
@@ -224,15 +224,15 @@ def test_agents_differ_by_options_of_either_engine(backend):
     pytest.importorskip("mujoco")
     pytest.importorskip("envpool")
     config = resolve(None, [*TINY, *CHEETAH, f"environment.backend={backend}"])
-    simulation = make_simulation(config)
-    (group,) = simulation.sites[0].groups
+    runtime = make_runtime(config)
+    (group,) = runtime.seed_environments[0].groups
     kind = JoinedEnvironments if backend == "envpool" else GymnasiumEnvironments
     assert isinstance(group.inner, kind)
     group.reseed(np.zeros(4, np.int64))
     group.reset()
     rewards = group.step(np.full((4, 6), 0.5, np.float32))[1]
     np.testing.assert_allclose(rewards[:2] - rewards[2:], 10 * 6 * 0.5**2, rtol=1e-5)
-    simulation.close()
+    runtime.close()
 
 
 def test_envpool_steps_what_it_has_options_for_and_gymnasium_the_rest():
@@ -261,28 +261,28 @@ def test_the_horizon_stands_in_for_a_missing_time_limit():
     assert "'OwnNoLimit-v0' has no time limit: set environment.horizon" in message
     assert "has no time limit" in refused("OwnNoLimit-v0", "evaluation.horizon=5"), "training has none"
     for evaluation, length in ([], 50), (["evaluation.horizon=70"], 70):
-        simulation = simulate("OwnNoLimit-v0", "environment.horizon=50", *evaluation)
-        policy = simulation.federation.learner.init_params(jax.random.key(0), simulation.federation.spaces)
-        measured = simulation.evaluate(policy, episodes=2, seed=0)
-        assert simulation.training_horizon == simulation.sites[0].groups[0].time_limit == 50
+        runtime = simulate("OwnNoLimit-v0", "environment.horizon=50", *evaluation)
+        policy = runtime.federation.learner.init_params(jax.random.key(0), runtime.federation.spaces)
+        measured = runtime.evaluate(policy, episodes=2, seed=0)
+        assert runtime.training_horizon == runtime.seed_environments[0].groups[0].time_limit == 50
         assert measured.lengths.tolist() == [length, length]
         assert measured.returns.tolist() == [length, length]
-        simulation.close()
+        runtime.close()
     # A registered limit is never exceeded.
-    simulation = simulate("OwnArgs-v0", "environment.kwargs.level=1", "environment.horizon=50")
-    assert simulation.training_horizon == 10
-    simulation.close()
+    runtime = simulate("OwnArgs-v0", "environment.kwargs.level=1", "environment.horizon=50")
+    assert runtime.training_horizon == 10
+    runtime.close()
 
 
-def test_a_law_and_a_whole_table_of_a_preset_can_be_removed():
-    law = "environment.heterogeneity.law=none"
+def test_a_joint_distribution_and_a_whole_table_of_a_preset_can_be_removed():
+    joint = "environment.heterogeneity.distribution=none"
     preset = resolve("fedtd3/pendulum").environment.heterogeneity
-    assert preset["law"] == "fedtd3"
-    # A parameter of its own, which is no option of the law.
+    assert preset["distribution"] == "fedtd3"
+    # A parameter of its own, which is no option of the joint distribution.
     rest = {"clip_after_angle": 1}
-    assert resolve("fedtd3/pendulum", [law]).environment.heterogeneity == rest
+    assert resolve("fedtd3/pendulum", [joint]).environment.heterogeneity == rest
     masses = "environment.heterogeneity.m=[1, 2, 3, 4, 5]"
-    for removed, left in (law, rest), ("environment.heterogeneity=none", {}):
+    for removed, left in (joint, rest), ("environment.heterogeneity=none", {}):
         config = resolve("fedtd3/pendulum", [removed, masses])
         assert config.environment.heterogeneity == left | {"m": [1, 2, 3, 4, 5]}
         assert divergence(config).keys() >= {"m"}
@@ -293,12 +293,15 @@ def test_a_law_and_a_whole_table_of_a_preset_can_be_removed():
 @pytest.mark.parametrize(
     ("tables", "merged"),
     [
-        ([{"law": "fedtd3", "std": 1.0, "m": 2}, {"law": "none"}], {"m": 2}),
-        ([{"law": "fedtd3", "std": 1.0}, {"law": "fedtd3", "trial": 3}], {"law": "fedtd3", "std": 1.0, "trial": 3}),
-        ([{"law": "fedtd3", "std": 1.0}, {"law": "other"}], {"law": "other"}),
+        ([{"distribution": "fedtd3", "std": 1.0, "m": 2}, {"distribution": "none"}], {"m": 2}),
+        (
+            [{"distribution": "fedtd3", "std": 1.0}, {"distribution": "fedtd3", "trial": 3}],
+            {"distribution": "fedtd3", "std": 1.0, "trial": 3},
+        ),
+        ([{"distribution": "fedtd3", "std": 1.0}, {"distribution": "other"}], {"distribution": "other"}),
         ([{"a": {"distribution": "uniform", "low": 0, "high": 1}}, {"a": {"low": 0.5}}], None),
         ([{"a": 1}, "none", {"b": 2}], {"b": 2}),
-        ([{"law": "none"}], {}),
+        ([{"distribution": "none"}], {}),
         ([{"a": 1}, 7], 7),
     ],
 )

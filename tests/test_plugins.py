@@ -19,7 +19,7 @@ from fedrax.cli import main
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.plugins import relocated, short_name
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import command_of
 from fedrax.sweep.tasks import tasks_of
@@ -58,13 +58,13 @@ def test_a_plugin_whose_entry_point_names_it_runs_from_any_folder(project, monke
     config = resolve(None, [*TINY, *overrides])
     assert config.plugins == (str(project.path / "corridor.py"),)
     assert config.environment.id == "OwnCorridor-v0"
-    make_simulation(config).close()
+    make_runtime(config).close()
     # A fresh process in another folder, which has the stored configuration alone.
     project.forget()
     monkeypatch.chdir("/")
     stored = project.write("run/config.toml", config.to_toml())
     assert resolve(stored) == config
-    make_simulation(resolve(stored)).close()
+    make_runtime(resolve(stored)).close()
 
 
 def test_a_run_goes_on_when_it_is_moved_and_when_its_plugin_is(project, monkeypatch, tmp_path, capsys):
@@ -109,9 +109,9 @@ def test_a_modern_file_with_a_dataclass_and_a_component(project):
     chosen = ["environment.id=OwnFuture-v0", "aggregator=own-scaled-mean", "aggregator.scale=2.0"]
     config = resolve(None, [*TINY, "plugins=['future.py']", *chosen])
     assert config.aggregator["scale"] == 2.0
-    simulation = make_simulation(config)
-    assert simulation.federation.aggregator.scale == 2.0
-    simulation.close()
+    runtime = make_runtime(config)
+    assert runtime.federation.aggregator.scale == 2.0
+    runtime.close()
 
 
 def test_a_plugin_runs_once_in_a_process_by_whatever_name(project):
@@ -119,7 +119,7 @@ def test_a_plugin_runs_once_in_a_process_by_whatever_name(project):
     project.write("corridor.py", counted + (Path(__file__).parent / "own" / "corridor.py").read_text())
     for overrides in (["plugins=['corridor.py']", CORRIDOR], ["environment.id=corridor:OwnCorridor-v0"]):
         config = resolve(None, [*TINY, *overrides])
-        make_simulation(config).close()
+        make_runtime(config).close()
     resolve(None, [*TINY, f"plugins=['{project.path}/../project/corridor.py']"])
     __import__("corridor")
     assert (project.path / "count").read_text() == "x"

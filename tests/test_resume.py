@@ -42,7 +42,13 @@ BASE = [
     "evaluation.episodes=2",
 ]
 NATIVE = ["fedpg-br/cartpole", *BASE, "federation.participation=0.75", "federation.dropout=0.2", "seeds=2"]
-HOST = ["fedpg-br/cartpole", *BASE, "environment.native=false", "environment.backend=gymnasium", "environment.copies=2"]
+HOST = [
+    "fedpg-br/cartpole",
+    *BASE,
+    "environment.native=false",
+    "environment.backend=gymnasium",
+    "environment.num_envs=2",
+]
 REPLAY = [
     "fedtd3/pendulum",
     "budget.steps_per_agent=none",

@@ -9,8 +9,8 @@ from fedrax.aggregators.base import Aggregate, check_verdict
 from fedrax.attacks.base import Attack, attacks, replace_rows
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
-from fedrax.federation import Exchange, Roster, round_metrics
-from fedrax.runtime.make import make_simulation
+from fedrax.federation import Cohort, Exchange, round_metrics
+from fedrax.runtime.make import make_runtime
 from fedrax.runtime.mapping import map_in_batches
 
 SMALL = [
@@ -36,8 +36,8 @@ class NotANumber(Attack):
 def advance(overrides):
     """Four rounds; the final state and the metrics ``[rounds, ...]`` of seed 0."""
     few = [] if any(text.startswith("strategy=") for text in overrides) else FEW
-    simulation = make_simulation(resolve("fedpg-br/cartpole", [*SMALL, *few, *overrides]))
-    (result,) = simulation.advance(simulation.init(), 0)
+    runtime = make_runtime(resolve("fedpg-br/cartpole", [*SMALL, *few, *overrides]))
+    (result,) = runtime.advance(runtime.init(), 0)
     state, metrics = result
     return state, {name: value[0] for name, value in metrics.items()}
 
@@ -75,7 +75,7 @@ def test_dropped_out_agents_do_not_count():
 
 
 def test_nobody_answers():
-    before = make_simulation(resolve("fedpg-br/cartpole", [*SMALL, "strategy=gpomdp"])).init()
+    before = make_runtime(resolve("fedpg-br/cartpole", [*SMALL, "strategy=gpomdp"])).init()
     state, metrics = advance(["federation.dropout=0.999", "strategy=gpomdp", "strategy.batch=2"])
     assert (metrics["present"] == 0).all()
     for old, new in zip(jax.tree.leaves(before.server.params), jax.tree.leaves(state.server.params), strict=True):
@@ -90,8 +90,8 @@ def test_one_agent_alone():
 
 def test_the_budget_freezes_a_seed_within_a_call():
     config = resolve("fedpg-br/cartpole", [*SMALL, *FEW, "budget.rounds=2"])
-    simulation = make_simulation(config)
-    ((state, metrics),) = simulation.advance(simulation.init(), 0)
+    runtime = make_runtime(config)
+    ((state, metrics),) = runtime.advance(runtime.init(), 0)
     assert metrics["active"][0].tolist() == [True, True, False, False]
     assert state.tally.rounds.tolist() == [2]
 
@@ -132,10 +132,10 @@ def test_heterogeneous_agents_live_in_different_worlds():
 @pytest.mark.parametrize(("strategy", "agents"), [("svrpg", 4), ("svrpg", 1), ("gpomdp", 1)])
 def test_every_strategy_runs(strategy, agents):
     sizes = FEW if strategy == "fedpg-br" else ["strategy.batch=2"]
-    simulation = make_simulation(
+    runtime = make_runtime(
         resolve("fedpg-br/cartpole", [*SMALL, f"strategy={strategy}", f"federation.agents={agents}", *sizes])
     )
-    ((state, _),) = simulation.advance(simulation.init(), 0)
+    ((state, _),) = runtime.advance(runtime.init(), 0)
     assert finite(state.server.params)
     assert state.tally.rounds.tolist() == [4]
 
@@ -143,21 +143,21 @@ def test_every_strategy_runs(strategy, agents):
 def exchanged(accepted):
     """An exchange in which agents 3 and 4 of five are Byzantine."""
     five = jnp.arange(5)
-    roster = Roster(five, five >= 3, jnp.ones(5, bool))
-    return roster, Exchange(jnp.array(accepted), jnp.ones(5, bool), jnp.zeros(5, bool), {})
+    cohort = Cohort(five, five >= 3, jnp.ones(5, bool))
+    return cohort, Exchange(jnp.array(accepted), jnp.ones(5, bool), jnp.zeros(5, bool), {})
 
 
 def test_a_rule_that_cannot_reject_has_neither_recall_nor_precision():
-    roster, exchange = exchanged([True] * 5)
-    assert set(round_metrics(roster, exchange, rejects=False)) == {"present", "accepted", "byzantine"}
-    measured = round_metrics(roster, exchange, rejects=True)
+    cohort, exchange = exchanged([True] * 5)
+    assert set(round_metrics(cohort, exchange, rejects=False)) == {"present", "accepted", "byzantine"}
+    measured = round_metrics(cohort, exchange, rejects=True)
     assert float(measured["filter_recall"]) == 0, "it could have"
     assert np.isnan(measured["filter_precision"])
 
 
 def test_recall_and_precision_of_a_filter():
-    roster, exchange = exchanged([True, True, False, False, True])
-    measured = round_metrics(roster, exchange, rejects=True)
+    cohort, exchange = exchanged([True, True, False, False, True])
+    measured = round_metrics(cohort, exchange, rejects=True)
     assert float(measured["filter_recall"]) == 0.5
     assert float(measured["filter_precision"]) == 0.5
 

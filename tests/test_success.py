@@ -161,7 +161,7 @@ def test_success_reaches_rows_summary_evaluation_and_report(tmp_path):
                 "strategy=fedavg",
                 "federation.agents=2",
             ),
-            *("environment.copies=2", "budget.rounds=2", "evaluation.every=2", "evaluation.episodes=6"),
+            *("environment.num_envs=2", "budget.rounds=2", "evaluation.every=2", "evaluation.episodes=6"),
             *("environment.heterogeneity.offset=[0.0, 0.5]", "checkpoint.every=2", "learner.hidden=[4]"),
         ],
         out=tmp_path / "run",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedrax.errors import FedraxError
 from fedrax.topology import degree, make_graph, neighbours_of
 
-LAWS = settings(max_examples=40, deadline=None)
+PROPERTIES = settings(max_examples=40, deadline=None)
 
 
 # Graphs with a name
@@ -57,7 +57,7 @@ def test_random_graph_by_degree():
 
 
 @given(st.integers(1, 12), st.integers(0, 2**31), st.sampled_from([0.0, 0.1, 0.3]))
-@LAWS
+@PROPERTIES
 def test_random_graph_is_connected(agents, seed, probability):
     graph = make_graph("random", agents, seed, probability=probability)
     assert (np.linalg.matrix_power(graph.astype(float), agents) > 0).all()

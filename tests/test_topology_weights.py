@@ -1,4 +1,4 @@
-"""The laws of the weights made of graphs, by return and by similarity."""
+"""Properties of the weights made of graphs, by return and by similarity."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedrax.topology_weights import divergence_weights, normalise, return_weights, stale
 
-LAWS = settings(max_examples=40, deadline=None)
+PROPERTIES = settings(max_examples=40, deadline=None)
 N = 4
 
 
@@ -43,8 +43,8 @@ def test_normalise_known_values():
 
 
 @given(graphs, presences)
-@LAWS
-def test_normalise_laws(graph, present):
+@PROPERTIES
+def test_normalise_properties(graph, present):
     got = jitted_normalise(graph, present)
     assert_weights(got, graph * present)
     np.testing.assert_allclose(jitted_normalise(np.float32(64) * graph, present), got, rtol=1e-6)
@@ -104,20 +104,20 @@ def test_return_weights_ignore_the_absent():
 
 
 @given(some_returns(any_finite), graphs, st.sampled_from([0.0, 1e-6, 1.0, 1e6, float("inf")]), presences)
-@LAWS
+@PROPERTIES
 def test_return_weights_are_weights_of_any_returns(returns, graph, temperature, present):
     assert_weights(jitted_return_weights(returns, graph, temperature, present=present), graph * present)
 
 
 @given(some_returns(ordinary), graphs, st.sampled_from([-4096.0, -16.0, 0.5, 2048.0]))
-@LAWS
+@PROPERTIES
 def test_return_weights_do_not_change_with_a_constant(returns, graph, constant):
     got = jitted_return_weights(returns, graph, 10.0)
     np.testing.assert_allclose(jitted_return_weights(returns + np.float32(constant), graph, 10.0), got, atol=1e-4)
 
 
 @given(some_returns(ordinary), graphs, st.integers(0, N - 1), st.floats(0.0625, 100, width=32))
-@LAWS
+@PROPERTIES
 def test_return_weights_rise_with_the_return(returns, graph, agent, rise):
     assume(not np.isnan(returns[agent]))
     before = np.asarray(jitted_return_weights(returns, graph, 10.0))[:, agent]
@@ -131,7 +131,7 @@ def test_return_weights_rise_with_the_return(returns, graph, agent, rise):
 
 
 @given(some_returns(ordinary), graphs)
-@LAWS
+@PROPERTIES
 def test_limits_of_the_temperature(returns, graph):
     wanted = normalise(graph)
     np.testing.assert_allclose(jitted_return_weights(returns, graph, 1e9), wanted, atol=1e-5)

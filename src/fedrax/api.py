@@ -25,7 +25,7 @@ from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.records.summary import read_summary
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.continuation import accepting, changed, configuration, continued, move_plugins, warn_of_edits
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.runtime.pairs import Evaluation
 from fedrax.runtime.training import train_run
 from fedrax.signals import orderly
@@ -60,11 +60,11 @@ class Run:
 
     def policies(self, which: Literal["last", "best"] = "last") -> dict[int, PyTree]:
         """The policy of every seed, by seed: the last one, or that of the best evaluation."""
-        simulation = make_simulation(self.config)
-        if self.config.runtime.kind == "flower" and simulation.federation.strategy.personal:
+        runtime = make_runtime(self.config)
+        if self.config.runtime.kind == "flower" and runtime.federation.strategy.personal:
             raise FedraxError(f"the policies of {self.path} are their agents' own, and are on the nodes")
         try:
-            state = jax.eval_shape(simulation.init)
+            state = jax.eval_shape(runtime.init)
             template = state.best
             path = self.directory.policy if which == "last" else self.directory.best_policy
             try:
@@ -75,9 +75,9 @@ class Run:
                 if restored is None:
                     raise
                 logger.warning("%s; that of the last checkpoint is taken", error)
-                stacked = simulation.outputs(restored[0]) if which == "last" else restored[0].best
+                stacked = runtime.outputs(restored[0]) if which == "last" else restored[0].best
         finally:
-            simulation.close()
+            runtime.close()
         return {
             seed: jax.tree.map(lambda x, i=index: x[i], stacked) for index, seed in enumerate(self.config.all_seeds)
         }
@@ -103,14 +103,14 @@ class Run:
             evaluation = config.evaluation.model_copy(update={"environments": environments})
             config = config.model_copy(update={"evaluation": evaluation})
         seed = config.evaluation.seed if evaluation_seed is None else evaluation_seed
-        simulation = make_simulation(config)
+        runtime = make_runtime(config)
         try:
             return {
-                index: simulation.evaluate(params, episodes=episodes, seed=seed, position=position)
+                index: runtime.evaluate(params, episodes=episodes, seed=seed, position=position)
                 for position, (index, params) in enumerate(self.policies(policy).items())
             }
         finally:
-            simulation.close()
+            runtime.close()
 
     def evaluate_across(
         self,
@@ -126,16 +126,14 @@ class Run:
             FedraxError: the agents' environments do not differ, or nothing can be drawn anew.
         """
         seed = self.config.evaluation.seed if evaluation_seed is None else evaluation_seed
-        simulation = make_simulation(self.config)
+        runtime = make_runtime(self.config)
         try:
             return {
-                index: simulation.evaluate_across(
-                    params, episodes=episodes, seed=seed, position=position, unseen=unseen
-                )
+                index: runtime.evaluate_across(params, episodes=episodes, seed=seed, position=position, unseen=unseen)
                 for position, (index, params) in enumerate(self.policies(policy).items())
             }
         finally:
-            simulation.close()
+            runtime.close()
 
 
 def train(
@@ -166,14 +164,14 @@ def train(
         RunDirectory(directory).check_new()
         return _train_on_nodes(source, changes, directory, progress=progress, plugins=plugins)
     enable_compilation_cache()
-    simulation = make_simulation(config)
+    runtime = make_runtime(config)
     try:
         rundir = RunDirectory.create(directory)
         with held(rundir.path):
             rundir.check_new()
-            train_run(config, simulation, rundir, progress=progress)
+            train_run(config, runtime, rundir, progress=progress)
     finally:
-        simulation.close()
+        runtime.close()
     return Run(directory)
 
 
@@ -227,11 +225,11 @@ def resume(
             print(change, flush=True)
         if config.runtime.kind != "flower":
             enable_compilation_cache()
-            simulation = make_simulation(config)
+            runtime = make_runtime(config)
             try:
-                train_run(config, simulation, directory, progress=progress)
+                train_run(config, runtime, directory, progress=progress)
             finally:
-                simulation.close()
+                runtime.close()
     if config.runtime.kind == "flower" and not directory.summary.exists():
         return _train_on_nodes(directory.config, [], directory.path, progress=progress)
     return Run(directory.path)

@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--evaluation-seed", type=int, metavar="S", help="seed of the initial states")
     _takes_plugins(evaluate, MOVED)
 
-    render = command("render", _render, "film episodes of a run's policy")
+    render = command("render", _render, "record videos of a run's policy")
     render.add_argument("run", type=Path, metavar="RUN")
     render.add_argument("--episodes", type=int, default=1, metavar="N", help="episodes (default: 1)")
     render.add_argument("--agent", type=int, default=0, metavar="K", help="whose policy and environment (default: 0)")
@@ -168,10 +168,12 @@ def parser() -> argparse.ArgumentParser:
     _at_superlink(node)
     node.add_argument("--key", type=Path, metavar="FILE", help="this node's private key")
     node.add_argument("--environment", metavar="ID", help="this site's environment (default: as the server says)")
-    node.add_argument("--agent", type=int, metavar="K", help="the place to ask for (default: the first that is free)")
+    node.add_argument(
+        "--agent", type=int, metavar="K", help="the agent to be (default: the first that no other node is)"
+    )
     node.add_argument("--data", type=Path, metavar="DIR", default=Path("node"), help="its state (default: ./node)")
     _takes_plugins(node, "this site's copy of a plugin that the run needs; no other is imported")
-    node.add_argument("--fast", action="store_true", help="take letters at once, by means internal to Flower")
+    node.add_argument("--fast", action="store_true", help="poll more often and answer at once, by internals of Flower")
 
     certificates = command("certificates", _certificates, "make a trial's certificates and keys")
     certificates.add_argument("folder", type=Path, metavar="DIR")
@@ -190,7 +192,11 @@ def parser() -> argparse.ArgumentParser:
     listed = command("list", _list, "everything that can be named on the command line")
     _takes_plugins(listed, "list what this registers too")
 
-    describe = command("describe", _describe, "every option of a component, room, preset, law or native environment")
+    describe = command(
+        "describe",
+        _describe,
+        "every option of a component, component kind, preset, joint distribution or native environment",
+    )
     describe.add_argument("name", metavar="NAME", help="for example fedpg-br, krum, federation, fedpg-br/cartpole")
     _takes_plugins(describe, "what registers the name")
     return top
@@ -363,14 +369,14 @@ def _server(options: argparse.Namespace) -> None:
     from fedrax.runtime.flower import needed
 
     needed()
-    from fedrax.runtime.flower.place import Place
+    from fedrax.runtime.flower.endpoint import Endpoint
     from fedrax.runtime.flower.serving import prepared, serve
 
-    place = Place(options.superlink, options.certificates)
-    place.check()
+    endpoint = Endpoint(options.superlink, options.certificates)
+    endpoint.check()
     directory = prepared(options.source, options.overrides, options.out, plugins=options.plugins)
     with lock.held(directory.path), orderly():
-        serve(directory, place, progress=not options.quiet)
+        serve(directory, endpoint, progress=not options.quiet)
     _print_summary(Run(directory.path))
 
 
@@ -379,13 +385,13 @@ def _node(options: argparse.Namespace) -> None:
 
     needed()
     from fedrax.plugins import located
+    from fedrax.runtime.flower.endpoint import Endpoint
     from fedrax.runtime.flower.node import run_node
-    from fedrax.runtime.flower.place import Place
 
     own = [] if options.environment is None else [f"environment.id={options.environment}"]
     with orderly():
         run_node(
-            Place(options.superlink, options.certificates),
+            Endpoint(options.superlink, options.certificates),
             options.data,
             key=options.key,
             agent=options.agent,

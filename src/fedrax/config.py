@@ -1,8 +1,8 @@
-"""A run's configuration: frozen models, one per room; TOML in and out; every mistake is one line.
+"""A run's configuration: frozen models, one per table; TOML in and out; every mistake is one line.
 
 Sources are layers, later ones winning: the strategy's implied defaults, a preset or the user's TOML file, then
-``key=value`` overrides. What a strategy's ``mode`` stands for ranks just below the layer that says the mode. A
-component's room may hold tables per kind (``[strategy.svrpg]``), of which only the chosen kind's counts, so one
+``key=value`` overrides. What a strategy's ``mode`` stands for ranks just below the layer that says the mode. The table
+of a component kind may hold tables per component (``[strategy.svrpg]``), of which only the chosen one's counts, so one
 preset serves several strategies.
 """
 
@@ -23,9 +23,10 @@ import tomli_w
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators, preaggregators
 from fedrax.attacks.base import Attack, attacks
 from fedrax.errors import FedraxError, nearest, unknown
-from fedrax.evaluation.measure import Environments, renamed, settled_evaluation
+from fedrax.evaluation.measure import Environments, renamed, resolved_evaluation
 from fedrax.layers import merge, merge_settings
 from fedrax.learners.base import Learner, learners
+from fedrax.migration import is_recorded, present_keys, refuse_former_keys
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.registry import LARGEST, Registry, options_of
 from fedrax.strategies.base import Strategy, strategies
@@ -92,16 +93,16 @@ class EnvironmentConfig(Model):
     mission: bool = pydantic.Field(
         False, description="MiniGrid: append the words of the mission to the view, for tasks that need them"
     )
-    copies: int = pydantic.Field(
+    num_envs: int = pydantic.Field(
         8,
         gt=0,
-        description="copies of the environment per agent, stepped together (whole episodes on native ones: one each)",
+        description="environments per agent, stepped together (whole episodes on native ones: one each)",
     )
     threads: int | None = pydantic.Field(None, gt=0, description="threads of a host environment; unset, all cores")
     heterogeneity: dict[str, Any] = pydantic.Field(
         default_factory=dict,
         description="per-agent physical parameters, constructor arguments and noise: name = number, list, or "
-        "{distribution, ...}; or law = NAME and its options",
+        "{distribution, ...}; or distribution = NAME, a joint one, and its options",
     )
     draws: int = pydantic.Field(
         1,
@@ -189,10 +190,10 @@ class CheckpointConfig(Model):
 
 
 class VideoConfig(Model):
-    """Films of the policy while it learns."""
+    """Videos of the policy while it learns."""
 
     every: int | None = pydantic.Field(
-        None, gt=0, description="rounds between films, each made at the next checkpoint; unset, none"
+        None, gt=0, description="rounds between videos, each made at the next checkpoint; unset, none"
     )
     agent: int = pydantic.Field(0, ge=0, description="whose environment, and policy where agents keep their own")
 
@@ -233,7 +234,7 @@ class RuntimeConfig(Model):
     )
 
 
-ROOMS: dict[str, Registry[Any]] = {
+COMPONENT_KINDS: dict[str, Registry[Any]] = {
     "learner": learners,
     "strategy": strategies,
     "aggregator": aggregators,
@@ -286,10 +287,10 @@ class Config(Model):
             raise ValueError(f"the last seed, seed + seeds - 1, must be at most {LARGEST}")
         return seeds
 
-    def component(self, room: str) -> Any:
-        """The component chosen in ``room``, built from its options."""
-        settings = dict(getattr(self, room))
-        return ROOMS[room].build(settings.pop("kind"), settings)
+    def component(self, component_kind: str) -> Any:
+        """The component chosen of this kind, built from its options."""
+        settings = dict(getattr(self, component_kind))
+        return COMPONENT_KINDS[component_kind].build(settings.pop("kind"), settings)
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -335,9 +336,10 @@ def read_source(source: str | Path) -> dict[str, Any]:
             f"presets: {', '.join(presets())}"
         )
     try:
-        return tomllib.loads(text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise FedraxError(f"{label} is not valid TOML: {error}") from None
+    return present_keys(tables) if is_recorded(Path(source)) else tables
 
 
 def _text_of(path: Path) -> str:
@@ -363,7 +365,7 @@ def parse_override(text: str) -> dict[str, Any]:
         parsed: Any = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value
-    if key in (*ROOMS, "runtime") and isinstance(parsed, str):
+    if key in (*COMPONENT_KINDS, "runtime") and isinstance(parsed, str):
         key = f"{key}.kind"
     elif key == "environment" and isinstance(parsed, str):
         key = "environment.id"
@@ -394,14 +396,18 @@ def resolve(
     else:
         base = located_in(source or {}, here)
     changes = [located_in(parse_override(text), here) for text in overrides]
-    plain = merge_settings({k: v for k, v in layer.items() if k not in ROOMS} for layer in [base, *changes])
+    for layer in (base, *changes):
+        refuse_former_keys(layer)
+    plain = merge_settings({k: v for k, v in layer.items() if k not in COMPONENT_KINDS} for layer in [base, *changes])
     plain["plugins"] = relocated(plain["plugins"], [located(plugin, here) for plugin in plugins])
     load_plugins(plain["plugins"])
     layers = [base, merge(changes)]
     for layer in layers:
-        for room, table in layer.items():
-            if room in ROOMS and not isinstance(table, Mapping):
-                raise FedraxError(f"{room} = {table!r} is not allowed: give {room}.kind and its options")
+        for component_kind, table in layer.items():
+            if component_kind in COMPONENT_KINDS and not isinstance(table, Mapping):
+                raise FedraxError(
+                    f"{component_kind} = {table!r} is not allowed: give {component_kind}.kind and its options"
+                )
 
     said = layers[1].get("evaluation", {})
     if isinstance(said, Mapping) and "per_agent" in said:
@@ -413,38 +419,43 @@ def resolve(
     implied = strategy_class.implies(strategy)
     # Whoever says `mode` means what it stands for, whatever an earlier layer said of that.
     rank = max((i for i, layer in enumerate(layers) if "mode" in layer.get("strategy", {})), default=0)
-    chosen = {room: _choose(room, layers, implied.get(room, {}), rank) for room in ROOMS}
-    plain["evaluation"] = settled_evaluation(plain, personal=strategy_class.hands_out_own())
-    config = _validate({**plain, **{room: _complete(room, table) for room, table in chosen.items()}})
+    chosen = {
+        component_kind: _choose(component_kind, layers, implied.get(component_kind, {}), rank)
+        for component_kind in COMPONENT_KINDS
+    }
+    plain["evaluation"] = resolved_evaluation(plain, personal=strategy_class.hands_out_own())
+    config = _validate(
+        {**plain, **{component_kind: _complete(component_kind, table) for component_kind, table in chosen.items()}}
+    )
     if config.budget == BudgetConfig():
         raise FedraxError("no budget: set budget.rounds, budget.trajectories, budget.steps or budget.steps_per_agent")
     return config
 
 
-def _choose(room: str, layers: list[dict[str, Any]], implied: Mapping[str, Any], rank: int) -> dict[str, Any]:
-    """The chosen kind of a room and its options, in the layers' order; ``implied`` goes before layer ``rank``."""
-    registry = ROOMS[room]
-    kind = implied.get("kind", DEFAULT_KINDS[room])
+def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """The chosen component and its options, in the layers' order; ``implied`` goes before layer ``rank``."""
+    registry = COMPONENT_KINDS[component_kind]
+    kind = implied.get("kind", DEFAULT_KINDS[component_kind])
     for layer in layers:
-        kind = layer.get(room, {}).get("kind", kind)
+        kind = layer.get(component_kind, {}).get("kind", kind)
     if not isinstance(kind, str):
-        raise FedraxError(f"{room}.kind = {kind!r} is not allowed: give one of {', '.join(registry.names())}")
+        raise FedraxError(f"{component_kind}.kind = {kind!r} is not allowed: give one of {', '.join(registry.names())}")
     component = registry[kind]
-    common = options_of(BASES[room])
+    common = options_of(BASES[component_kind])
     own = options_of(component)
     settings: dict[str, Any] = {}
     speaking = None
     for index, layer in enumerate(layers):
         if index == rank:
             settings.update({key: value for key, value in implied.items() if key in own})
-        table = layer.get(room, {})
+        table = layer.get(component_kind, {})
         speaking = table.get("kind", speaking)
         for key, value in table.items():
             if key == "kind":
                 continue
             if isinstance(value, Mapping):
                 if key not in registry:
-                    raise unknown(f"table {room}.{key}: no {room} is called", key, registry.names())
+                    raise unknown(f"table {component_kind}.{key}: no {component_kind} is called", key, registry.names())
                 if key == kind:
                     settings.update(value)
             elif key in common or speaking in (None, kind):
@@ -452,15 +463,15 @@ def _choose(room: str, layers: list[dict[str, Any]], implied: Mapping[str, Any],
     return {"kind": kind, **settings}
 
 
-def _check_keys(room: str, table: Mapping[str, Any]) -> None:
+def _check_keys(component_kind: str, table: Mapping[str, Any]) -> None:
     settings = {key: value for key, value in table.items() if key != "kind"}
-    ROOMS[room].build(table["kind"], settings)
+    COMPONENT_KINDS[component_kind].build(table["kind"], settings)
 
 
-def _complete(room: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """The room's table with every option written out, checked by building the component."""
+def _complete(component_kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The component's table with every option written out, checked by building it."""
     settings = {key: value for key, value in table.items() if key != "kind"}
-    component = ROOMS[room].build(table["kind"], settings)
+    component = COMPONENT_KINDS[component_kind].build(table["kind"], settings)
     return {"kind": table["kind"], **{name: getattr(component, name) for name in options_of(type(component))}}
 
 

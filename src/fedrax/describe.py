@@ -11,10 +11,10 @@ from typing import Any
 
 import gymnasium
 
-from fedrax.config import DEFAULT_KINDS, ROOMS, Config, Model, presets, read_source
+from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, Config, Model, presets, read_source
 from fedrax.environments.base import Box, Discrete
 from fedrax.environments.constructor import REQUIRED, constructor_of
-from fedrax.environments.laws import TABLE, Law, laws
+from fedrax.environments.distributions import TABLE, JointDistribution, joint_distributions
 from fedrax.environments.native import native_environments
 from fedrax.environments.noise import NOISE, OBSERVATION_NOISE
 from fedrax.environments.registry import describe_environment
@@ -23,8 +23,8 @@ from fedrax.registry import options_of
 from fedrax.report.experiments import FIGURES
 
 
-def plain_rooms() -> dict[str, type[Model]]:
-    """The rooms of a configuration that hold plain settings rather than a choice of component."""
+def plain_tables() -> dict[str, type[Model]]:
+    """The tables of a configuration that hold plain settings rather than a choice of component."""
     return {
         name: field.annotation
         for name, field in Config.model_fields.items()
@@ -36,9 +36,9 @@ def overview(environments: Iterable[str] = ()) -> str:
     """Every preset, component, native environment and published figure, by kind; also ``environments`` of plugins."""
     sections = {
         "presets": presets(),
-        **{_plural(room): registry.names() for room, registry in ROOMS.items()},
+        **{_plural(component_kind): registry.names() for component_kind, registry in COMPONENT_KINDS.items()},
         "native environments": native_environments.names(),
-        "laws of heterogeneity": laws.names(),
+        "joint distributions of heterogeneity": joint_distributions.names(),
         "figures": sorted(FIGURES),
         **({"environments of plugins": sorted(environments)} if environments else {}),
     }
@@ -46,41 +46,49 @@ def overview(environments: Iterable[str] = ()) -> str:
     for title, names in sections.items():
         lines += [title, *(f"  {name:32}{_first_line(title, name)}".rstrip() for name in names), ""]
     lines.append("Any Gymnasium id with a Box observation and a Discrete or Box action is an environment too.")
-    lines.append("fedrax describe NAME explains a name; rooms: " + ", ".join([*ROOMS, *plain_rooms()]))
+    lines.append(
+        "fedrax describe NAME explains a name; component kinds and tables: "
+        + ", ".join([*COMPONENT_KINDS, *plain_tables()])
+    )
     return "\n".join(lines)
 
 
 def describe(name: str) -> str:
-    """Every option of the component, room, law or preset called ``name``: meaning, unit, allowed values, default.
+    """Every option of what is called ``name`` (a component, a component kind, a table, a joint distribution, a preset):
+    meaning, unit, allowed values, default.
 
     For a native environment, its spaces, its physical parameters and their defaults; for another of Gymnasium's, its
     spaces and the arguments of its constructor.
     """
-    found = [_component(f"{room} {name}", room, ROOMS[room][name]) for room in ROOMS if name in ROOMS[room]]
-    if name in ROOMS:
-        lines = [f"{kind:32}{_first_line(_plural(name), kind)}".rstrip() for kind in ROOMS[name]]
+    found = [
+        _component(f"{component_kind} {name}", component_kind, COMPONENT_KINDS[component_kind][name])
+        for component_kind in COMPONENT_KINDS
+        if name in COMPONENT_KINDS[component_kind]
+    ]
+    if name in COMPONENT_KINDS:
+        lines = [f"{kind:32}{_first_line(_plural(name), kind)}".rstrip() for kind in COMPONENT_KINDS[name]]
         found.append("\n  ".join([f"{name}, default {DEFAULT_KINDS[name]}; one of", *lines]))
-    if name in plain_rooms():
-        found.append(_room(name))
+    if name in plain_tables():
+        found.append(_plain_table(name))
     if name in native_environments:
         found.append(_environment(name))
     elif name in gymnasium.registry:
         found.append(_host_environment(name))
-    if name in laws:
-        found.append(_law(laws[name]))
+    if name in joint_distributions:
+        found.append(_joint_distribution(joint_distributions[name]))
     if name in presets():
         found.append(f"preset {name}\n" + json.dumps(read_source(name), indent=2))
     if name in FIGURES:
         figure = FIGURES[name]
         found.append(f"figure {name}: fedrax reproduce {name}\n{inspect.cleandoc(str(figure.title))}")
     if not found:
-        known = [*presets(), *ROOMS, *plain_rooms(), *(n for r in ROOMS.values() for n in r)]
-        known += [*native_environments, *laws, *FIGURES]
+        known = [*presets(), *COMPONENT_KINDS, *plain_tables(), *(n for r in COMPONENT_KINDS.values() for n in r)]
+        known += [*native_environments, *joint_distributions, *FIGURES]
         raise unknown("name", name, set(known))
     return "\n\n".join(found)
 
 
-def _component(title: str, room: str, component: type) -> str:
+def _component(title: str, component_kind: str, component: type) -> str:
     lines = [title, "", inspect.cleandoc(component.__doc__ or ""), ""]
     for key, (field, declared, annotation) in options_of(component).items():
         limits = [
@@ -88,7 +96,7 @@ def _component(title: str, room: str, component: type) -> str:
             for sign, bound in ((">=", declared.minimum), ("<=", declared.maximum))
             if bound is not None
         ]
-        lines += _option(f"{room}.{key}", declared.meaning, annotation, field.default, limits, declared.unit)
+        lines += _option(f"{component_kind}.{key}", declared.meaning, annotation, field.default, limits, declared.unit)
     return "\n".join(lines).rstrip()
 
 
@@ -134,12 +142,16 @@ def _space(space: Box | Discrete) -> str:
     return f"{numbers} number{'s' if numbers != '1' else ''}" + (f", {low} to {high}" if low and high else "")
 
 
-def _law(law: type[Law]) -> str:
-    return _component(f"law {law.name}", TABLE, law) + "\n\n  environments: " + ", ".join(sorted(law.environments))
+def _joint_distribution(joint: type[JointDistribution]) -> str:
+    return (
+        _component(f"joint distribution {joint.name}", TABLE, joint)
+        + "\n\n  environments: "
+        + ", ".join(sorted(joint.environments))
+    )
 
 
-def _room(name: str) -> str:
-    model = plain_rooms()[name]
+def _plain_table(name: str) -> str:
+    model = plain_tables()[name]
     lines = [name, "", inspect.cleandoc(model.__doc__ or ""), ""]
     for key, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
@@ -179,13 +191,13 @@ def _type_name(annotation: Any) -> str:
 
 
 def _first_line(title: str, name: str) -> str:
-    for room, registry in ROOMS.items():
-        if title == _plural(room):
+    for component_kind, registry in COMPONENT_KINDS.items():
+        if title == _plural(component_kind):
             return inspect.cleandoc(registry[name].__doc__ or "").split("\n")[0]
     if title == "native environments":
         return inspect.cleandoc(native_environments[name].__doc__ or "").split("\n")[0]
-    if title == "laws of heterogeneity":
-        return inspect.cleandoc(laws[name].__doc__ or "").split("\n")[0]
+    if title == "joint distributions of heterogeneity":
+        return inspect.cleandoc(joint_distributions[name].__doc__ or "").split("\n")[0]
     if title == "presets":
         return str(read_source(name).get("name", ""))
     if title == "figures":
@@ -193,5 +205,5 @@ def _first_line(title: str, name: str) -> str:
     return ""
 
 
-def _plural(room: str) -> str:
-    return room[:-1] + "ies" if room.endswith("y") else room + "s"
+def _plural(component_kind: str) -> str:
+    return component_kind[:-1] + "ies" if component_kind.endswith("y") else component_kind + "s"

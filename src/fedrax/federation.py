@@ -16,7 +16,7 @@ from fedrax.aggregators.base import Aggregate, Aggregator, PreAggregator, check_
 from fedrax.attacks.base import Attack, Knowledge
 from fedrax.environments.actions import Actions
 from fedrax.environments.base import Episodes, Experience, Spaces
-from fedrax.learners.base import Agent, Clock, Learner
+from fedrax.learners.base import Agent, Learner, UpdateContext
 from fedrax.message import Message, arrived, finite_rows, keep_rows
 from fedrax.seeds import derive
 from fedrax.strategies.base import Strategy, Tools
@@ -47,11 +47,11 @@ class State(eqx.Module):
     """What was handed out at the best evaluation: a policy, or every agent's (``[agents]``)."""
     best_return: Array
     environments: PyTree = ()
-    """Where the agents' native environments stand, for learners whose episodes run on between collections; every
+    """The collectors' states in native environments, for learners whose episodes run on between collections; every
     leaf has a leading axis ``[agents]``."""
 
 
-class Roster(NamedTuple):
+class Cohort(NamedTuple):
     """Who takes part in a round; ``m`` participants."""
 
     ids: Int[Array, " m"]
@@ -130,7 +130,7 @@ class Federation(eqx.Module):
         """Whether every agent hands out a policy of its own; a pooled learner's is that of all sites."""
         return self.strategy.personal and self.agents == self.sites
 
-    def roster(self, key: PRNGKeyArray) -> Roster:
+    def cohort(self, key: PRNGKeyArray) -> Cohort:
         """Draws who takes part, who is Byzantine and who will not answer."""
         ids = jnp.arange(self.agents)
         if self.participants < self.agents:
@@ -139,28 +139,28 @@ class Federation(eqx.Module):
         answers = self.attack.answers(byzantine, derive(key, "answers"))
         if self.dropout > 0:
             answers &= ~jax.random.bernoulli(derive(key, "dropout"), self.dropout, ids.shape)
-        return Roster(ids, byzantine, answers)
+        return Cohort(ids, byzantine, answers)
 
     # One agent's part. `byzantine` is the agent's own flag.
 
     def decide(self, params: PyTree, observation: Array, key: PRNGKeyArray, byzantine: Array) -> tuple[Array, PyTree]:
-        """Actions for a batch of observations ``[B, *o]``, a Byzantine agent's replaced by its attack's, and notes."""
-        action, notes = self.learner.decide(params, observation, key)
+        """Actions for a batch of observations ``[B, *o]``, a Byzantine agent's replaced by its attack's, and extras."""
+        action, extras = self.learner.decide(params, observation, key)
         if type(self.attack).act is Attack.act:
-            return action, notes
+            return action, extras
         meant = self.actions.in_units(action)
         forged = self.actions.emitted(self.attack.act(meant, self.spaces, derive(key, "attack")))
-        return jnp.where(byzantine, forged, action), notes
+        return jnp.where(byzantine, forged, action), extras
 
     def work(
-        self, agent: Agent, experience: Experience, clock: Clock, byzantine: Array
+        self, agent: Agent, experience: Experience, update_context: UpdateContext, byzantine: Array
     ) -> tuple[Agent, dict[str, Array]]:
         """One local update from fresh experience, a Byzantine agent's poisoned by its attack."""
         if type(self.attack).poison is not Attack.poison:
-            rewards = self.attack.poison(experience.reward, experience.valid, derive(clock.key, "poison"))
+            rewards = self.attack.poison(experience.reward, experience.valid, derive(update_context.key, "poison"))
             poisoned = jnp.where(byzantine, rewards, experience.reward)
             experience = eqx.tree_at(lambda e: e.reward, experience, poisoned)
-        return self.strategy.work(self.learner, agent, experience, clock)
+        return self.strategy.work(self.learner, agent, experience, update_context)
 
     # The server's part.
 
@@ -176,7 +176,7 @@ class Federation(eqx.Module):
         self,
         server: PyTree,
         downlink: Any,
-        roster: Roster,
+        cohort: Cohort,
         messages: Message,
         key: PRNGKeyArray,
         round: Int[Array, ""],
@@ -202,20 +202,20 @@ class Federation(eqx.Module):
         def fallback(vectors: Float[Array, "n d"], weights: Float[Array, " n"]) -> Array:
             return self.spread(vectors, weights, key=key).vector
 
-        everyone = jnp.ones(roster.ids.shape)
+        everyone = jnp.ones(cohort.ids.shape)
         knowledge = Knowledge(lambda vectors: aggregate(vectors, everyone, downlink.episodes).vector)
-        messages = self.received(self.attack.applied(messages, roster.byzantine, key, knowledge), round)
-        finite = finite_rows(messages, roster.ids.shape[0])
+        messages = self.received(self.attack.applied(messages, cohort.byzantine, key, knowledge), round)
+        finite = finite_rows(messages, cohort.ids.shape[0])
         messages = keep_rows(messages, finite)
-        present = roster.answers & finite
-        tools = Tools(aggregate, fallback, derive(key, "combine"), roster.ids)
+        present = cohort.answers & finite
+        tools = Tools(aggregate, fallback, derive(key, "combine"), cohort.ids)
         server, verdict = self.strategy.combine(
             self.learner, server, downlink, messages, present.astype(jnp.float32), tools
         )
-        return server, Exchange(verdict.accepted, present, roster.answers & ~finite, verdict.metrics)
+        return server, Exchange(verdict.accepted, present, cohort.answers & ~finite, verdict.metrics)
 
 
-def round_metrics(roster: Roster, exchange: Exchange, *, rejects: bool) -> dict[str, Array]:
+def round_metrics(cohort: Cohort, exchange: Exchange, *, rejects: bool) -> dict[str, Array]:
     """Scalars of the exchange, with the filter's precision and recall (positive = Byzantine) where any attacked.
 
     A rule that never rejects anybody is no filter, and has neither.
@@ -223,14 +223,14 @@ def round_metrics(roster: Roster, exchange: Exchange, *, rejects: bool) -> dict[
     counts = {
         "present": exchange.present.sum(),
         "accepted": exchange.accepted.sum(),
-        "byzantine": roster.byzantine.sum(),
+        "byzantine": cohort.byzantine.sum(),
         **exchange.metrics,
     }
     if not rejects:
         return counts
     rejected = exchange.present & ~exchange.accepted
-    caught = (rejected & roster.byzantine).sum()
-    attackers = (exchange.present & roster.byzantine).sum()
+    caught = (rejected & cohort.byzantine).sum()
+    attackers = (exchange.present & cohort.byzantine).sum()
     undefined = jnp.nan
     return counts | {
         "filter_precision": jnp.where(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedrax.environments.laws import laws
+from fedrax.environments.distributions import joint_distributions
 from fedrax.plugins import plugins_of, split_id
 from fedrax.registry import options_of
 
@@ -46,8 +46,9 @@ def merge_settings(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def merge_heterogeneity(tables: Iterable[Any]) -> Any:
     """The heterogeneity tables of several layers as one.
 
-    ``"none"`` in place of a table removes what earlier layers said. A layer that names a law, or ``law = "none"``,
-    removes an earlier layer's law together with its options, which mean nothing without it.
+    ``"none"`` in place of a table removes what earlier layers said. A layer that names a joint
+    distribution, or ``distribution = "none"``, removes an earlier layer's together with its options, which mean nothing
+    without it.
     """
     merged: dict[str, Any] = {}
     for table in tables:
@@ -56,11 +57,14 @@ def merge_heterogeneity(tables: Iterable[Any]) -> Any:
                 return table  # The configuration's model refuses it.
             merged = {}
             continue
-        earlier = merged.get("law")
-        if earlier is not None and table.get("law", earlier) != earlier:
-            dropped = {"law", *(options_of(laws[earlier]) if earlier in laws else ())}
+        earlier = merged.get("distribution")
+        if earlier is not None and table.get("distribution", earlier) != earlier:
+            dropped = {
+                "distribution",
+                *(options_of(joint_distributions[earlier]) if earlier in joint_distributions else ()),
+            }
             merged = {key: value for key, value in merged.items() if key not in dropped}
         merged = merge([merged, table])
-        if merged.get("law") == "none":
-            del merged["law"]
+        if merged.get("distribution") == "none":
+            del merged["distribution"]
     return merged

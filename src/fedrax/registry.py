@@ -1,4 +1,4 @@
-"""Rooms of interchangeable components: one registry per room, one decorator per component.
+"""Interchangeable components: one registry per kind of component, one decorator per component.
 
 A component is a frozen Equinox module whose fields, made with :func:`option`, are its settings. The same
 declaration validates a configuration, fills ``fedrax describe`` and documents the class, so adding a component
@@ -66,14 +66,14 @@ def options_of(component: type) -> dict[str, tuple[dataclasses.Field[Any], Optio
 
 
 class Registry(Generic[T]):
-    """The components of one room by name.
+    """The components of one kind by name.
 
-    The room's package is imported whole on first use, so a new file in it is found without being listed anywhere;
+    Their package is imported whole on first use, so a new file in it is found without being listed anywhere;
     the plugins of installed packages are loaded then too.
     """
 
-    def __init__(self, room: str, package: str) -> None:
-        self.room = room
+    def __init__(self, component_kind: str, package: str) -> None:
+        self.component_kind = component_kind
         self.package = package
         self._classes: dict[str, type[T]] = {}
         self._loaded = False
@@ -89,7 +89,7 @@ class Registry(Generic[T]):
                 component.__qualname__,
             ):
                 raise FedraxError(
-                    f"{self.room} {name!r} is already registered by {known.__module__}; choose another name"
+                    f"{self.component_kind} {name!r} is already registered by {known.__module__}; choose another name"
                 )
             self._classes[name] = component
             component.name = name  # type: ignore[attr-defined]
@@ -124,7 +124,7 @@ class Registry(Generic[T]):
         try:
             return self._classes[name]
         except KeyError:
-            raise unknown(self.room, name, self._classes) from None
+            raise unknown(self.component_kind, name, self._classes) from None
 
     def build(self, name: str, settings: Mapping[str, Any]) -> T:
         """The component ``name`` with these settings, each checked against its option.
@@ -138,11 +138,11 @@ class Registry(Generic[T]):
         for key, value in settings.items():
             if key not in known:
                 raise FedraxError(
-                    f"unknown key {self.room}.{key}{nearest(key, known)}: {self.room} {name!r} has "
+                    f"unknown key {self.component_kind}.{key}{nearest(key, known)}: {self.component_kind} {name!r} has "
                     + (", ".join(sorted(known)) if known else "no options")
                 )
             _, declared, annotation = known[key]
-            checked[key] = check_value(f"{self.room}.{key}", value, annotation, declared)
+            checked[key] = check_value(f"{self.component_kind}.{key}", value, annotation, declared)
         return component(**checked)
 
 

@@ -10,8 +10,8 @@ import jax
 
 from fedrax.api import Run
 from fedrax.errors import FedraxError
-from fedrax.runtime.make import make_simulation
-from fedrax.runtime.videos import check_picture, film
+from fedrax.runtime.make import make_runtime
+from fedrax.runtime.videos import check_picture, record_videos
 
 
 def render(
@@ -24,7 +24,7 @@ def render(
     out: Path | None = None,
     plugins: Iterable[str] = (),
 ) -> list[Path]:
-    """Films episodes of the first seed's policy, or that of one ``agent``, in the agent's environment.
+    """Records episodes of the first seed's policy, or that of one ``agent``, in the agent's environment.
 
     Returns the files; initial states are those of the run's evaluations. ``plugins`` as in :func:`fedrax.load`.
     """
@@ -36,11 +36,11 @@ def render(
     if not 0 <= agent < agents:
         raise FedraxError(f"agent = {agent} is not allowed: the run has agents 0 to {agents - 1}")
     params = next(iter(loaded.policies(policy).values()))
-    simulation = make_simulation(loaded.config)
+    runtime = make_runtime(loaded.config)
     try:
-        if simulation.federation.personal:
+        if runtime.federation.personal:
             params = jax.tree.map(lambda x: x[agent], params)
         stem = out or loaded.path / "video"
-        return film(loaded.config, simulation, params, stem, agent=agent, episodes=episodes, formats=formats)
+        return record_videos(loaded.config, runtime, params, stem, agent=agent, episodes=episodes, formats=formats)
     finally:
-        simulation.close()
+        runtime.close()

@@ -1,4 +1,4 @@
-"""Known values of single rules, then the laws that every rule obeys."""
+"""Known values of single rules, then the properties of every rule."""
 
 import functools
 
@@ -51,7 +51,7 @@ def untied(seed, levels):
 seeds, levels = st.integers(0, 2**32), st.sampled_from([2, 20, 1280])
 some_vectors, untied_vectors = st.builds(grid, seeds, levels), st.builds(untied, seeds, levels)
 some_present = st.sets(st.integers(0, N - 1), min_size=1)
-LAWS = settings(max_examples=20, deadline=None)
+PROPERTIES = settings(max_examples=20, deadline=None)
 
 
 @functools.cache
@@ -193,7 +193,7 @@ def test_bounds_that_options_change():
         build("multi-krum", tolerated=2, selected=8).check(9)
 
 
-# Laws.
+# Properties.
 
 
 def halves(rule, vectors):
@@ -208,9 +208,9 @@ def halves(rule, vectors):
 
 @every_rule
 @given(vectors=untied_vectors, junk=some_vectors)
-@LAWS
+@PROPERTIES
 def test_absent_is_removed(rule, vectors, junk):
-    """The strongest law: absent rows may hold anything finite, and draws do not shift."""
+    """The strongest property: absent rows may hold anything finite, and draws do not shift."""
     present = [0, 2, 3, 5, 7]
     assume(not halves(rule, vectors[present]))
     weights = np.zeros(N)
@@ -228,7 +228,7 @@ def test_absent_is_removed(rule, vectors, junk):
 # A draw is not tied to an agent; and with f = 1 Bulyan's last Krum compares two mutual nearest neighbours.
 @pytest.mark.parametrize("rule", sorted(set(RULES) - DRAWING - {"bulyan"}))
 @given(vectors=untied_vectors, order=st.permutations(range(N)))
-@LAWS
+@PROPERTIES
 def test_order_does_not_matter(rule, vectors, order):
     assume(not halves(rule, vectors))
     straight, shuffled = run(rule, vectors), run(rule, vectors[order])
@@ -260,7 +260,7 @@ FIXED_ORIGIN = {"norm-clipping", "norm-clipping to a radius"}
 
 @pytest.mark.parametrize("rule", sorted(set(RULES) - FIXED_ORIGIN))
 @given(vectors=untied_vectors, shift=st.integers(-64, 64))
-@LAWS
+@PROPERTIES
 def test_moving_everyone_moves_the_result(rule, vectors, shift):
     assume(not halves(rule, vectors))
     here, there = run(rule, vectors), run(rule, vectors + shift)
@@ -271,7 +271,7 @@ def test_moving_everyone_moves_the_result(rule, vectors, shift):
 
 @pytest.mark.parametrize("rule", ["median", "trimmed-mean"])
 @given(vectors=some_vectors, outlier=arrays(np.float32, D, elements=st.floats(-(2.0**127), 2.0**127, width=32)))
-@LAWS
+@PROPERTIES
 def test_outliers_leave_the_result_in_the_honest_range(rule, vectors, outlier):
     vectors[:F] = outlier
     got = run(rule, vectors).vector
@@ -281,7 +281,7 @@ def test_outliers_leave_the_result_in_the_honest_range(rule, vectors, outlier):
 
 @every_rule
 @given(vectors=some_vectors, present=some_present, huge=st.sets(st.integers(0, N - 1)), size=st.integers(0, 38))
-@LAWS
+@PROPERTIES
 def test_always_finite(rule, vectors, present, huge, size):
     weights = np.zeros(N)
     weights[list(present)] = 1

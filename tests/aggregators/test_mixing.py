@@ -1,4 +1,4 @@
-"""Pre-aggregators: bucketing, and the laws both obey. ByzFL's values for mixing are in test_byzfl.py."""
+"""Pre-aggregators: bucketing, and the properties of both. ByzFL's values for mixing are in test_byzfl.py."""
 
 import jax
 import jax.numpy as jnp

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedrax.aggregators.base import ServerGradient, aggregators
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.trees import ravel_rows
 
 KEY = jax.random.key(0)
@@ -119,15 +119,15 @@ SMALL = ("budget.rounds=3", "federation.agents=4", "environment.horizon=20", "ch
 
 
 def advanced(*overrides):
-    simulation = make_simulation(resolve("fedpg-br/cartpole", [*SMALL, *overrides]))
+    runtime = make_runtime(resolve("fedpg-br/cartpole", [*SMALL, *overrides]))
     try:
-        state = simulation.init()
-        for latest, block in simulation.advance(state, 0):
+        state = runtime.init()
+        for latest, block in runtime.advance(state, 0):
             state = latest
             metrics = block
         return state, metrics
     finally:
-        simulation.close()
+        runtime.close()
 
 
 @pytest.mark.parametrize("native", ["true", "false"])
@@ -167,12 +167,12 @@ def test_flipped_gradients_of_a_majority_are_rejected_in_a_federation(name):
 
 
 def test_the_surrogate_has_the_policy_gradient():
-    simulation = make_simulation(resolve("fedpg-br/cartpole", [*SMALL, "aggregator=zeno"]))
-    federation = simulation.federation
-    server = jax.tree.map(lambda x: x[0], simulation.init()).server
+    runtime = make_runtime(resolve("fedpg-br/cartpole", [*SMALL, "aggregator=zeno"]))
+    federation = runtime.federation
+    server = jax.tree.map(lambda x: x[0], runtime.init()).server
     strategy, learner = federation.strategy, federation.learner
     downlink = strategy.broadcast(server, KEY)
-    episodes = simulation.reference(server, downlink, KEY)
+    episodes = runtime.reference(server, downlink, KEY)
     known = strategy.server_gradient(learner, server, episodes)
     taken = learner.log_prob(server.params, episodes)
     slope = jax.grad(lambda params: learner.surrogate(params, episodes, taken))(server.params)
@@ -183,7 +183,7 @@ def test_the_surrogate_has_the_policy_gradient():
     np.testing.assert_allclose(
         known.decrease(step * known.vector[None])[0], step * float(known.vector @ known.vector), rtol=0.05
     )
-    simulation.close()
+    runtime.close()
 
 
 @pytest.mark.parametrize("name", ["fltrust", "zeno"])
@@ -191,7 +191,7 @@ def test_the_surrogate_has_the_policy_gradient():
 def test_strategies_whose_server_samples_nothing_are_refused(name, strategy):
     config = resolve("fedpg-br/cartpole", [*SMALL, f"strategy={strategy}", f"aggregator={name}"])
     with pytest.raises(FedraxError, match=r"samples nothing; set another aggregator, or a strategy of fedpg-br"):
-        make_simulation(config)
+        make_runtime(config)
 
 
 def test_every_rule_that_needs_the_gradient_is_tested_here():

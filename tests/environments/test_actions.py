@@ -17,7 +17,7 @@ from fedrax.environments.host import make_host
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
 from fedrax.render import render
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 
 from acted import MATRIX, VALVE, WHOLE
 
@@ -150,20 +150,20 @@ def test_gymnasiums_missing_bounds_of_whole_numbers_are_noticed():
         strategy = "strategy=gpomdp" if learner == "policy-gradient" else "strategy=fedavg"
         chosen = ["budget.rounds=1", "environment=FedraxBoundless-v0", f"learner={learner}", strategy]
         with pytest.raises(FedraxError, match=r"whole numbers .* without bounds"):
-            make_simulation(resolve({}, chosen))
+            make_runtime(resolve({}, chosen))
 
 
 def test_td3_refuses_a_range_that_overflows():
     wide = float(np.finfo(np.float32).max)
     register("FedraxWide-v0", gymnasium.spaces.Box(-wide, wide, (1,), np.float32))
     with pytest.raises(FedraxError, match="td3' needs bounded actions"):
-        make_simulation(resolve({}, ["budget.rounds=1", "environment=FedraxWide-v0", "learner=td3", "strategy=fedavg"]))
+        make_runtime(resolve({}, ["budget.rounds=1", "environment=FedraxWide-v0", "learner=td3", "strategy=fedavg"]))
 
 
 SMALL = [
     "strategy=fedavg",
     "federation.agents=2",
-    "environment.copies=2",
+    "environment.num_envs=2",
     "budget.rounds=2",
     "checkpoint.every=2",
     "evaluation.every=2",
@@ -179,22 +179,22 @@ LEARNERS = {
 @pytest.mark.parametrize("id", [VALVE, MATRIX, WHOLE])
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_every_learner_gives_every_environment_what_its_space_holds(id, learner, tmp_path):
-    """The environments assert it: in training, evaluation, and films."""
+    """The environments assert it: in training, evaluation, and videos."""
     strategy = ["strategy=gpomdp"] if learner == "policy-gradient" else []
     chosen = [*SMALL, f"environment={id}", f"learner={learner}", *strategy, *LEARNERS[learner]]
     run = fedrax.train({}, [*chosen, "evaluation.greedy=false"], out=tmp_path / "run", progress=False)
     assert np.isfinite(run.metrics()[-1]["return"])
-    assert render(run.path, formats=("gif",), out=tmp_path / "film")
+    assert render(run.path, formats=("gif",), out=tmp_path / "video")
 
 
 @pytest.mark.parametrize("bounds", ["squash", "none"])
 def test_other_bounds_can_be_chosen(bounds, tmp_path):
     chosen = [*SMALL, f"environment={VALVE}", "learner=ppo", *LEARNERS["ppo"], f"learner.action_bounds={bounds}"]
-    simulation = make_simulation(resolve({}, chosen))
+    runtime = make_runtime(resolve({}, chosen))
     try:
-        assert simulation.federation.actions == Actions(describe_environment(VALVE).spaces.action, bounds)
+        assert runtime.federation.actions == Actions(describe_environment(VALVE).spaces.action, bounds)
     finally:
-        simulation.close()
+        runtime.close()
 
 
 @pytest.mark.parametrize("backend", ["gymnasium", "envpool"])
@@ -209,8 +209,8 @@ def test_host_environments_are_given_units(backend):
         f"environment.backend={backend}",
         "learner=ppo",
     ]
-    simulation = make_simulation(resolve({}, [*chosen, "federation.agents=1", "strategy=fedavg"]))
-    ours = simulation._make(3, 200)
+    runtime = make_runtime(resolve({}, [*chosen, "federation.agents=1", "strategy=fedavg"]))
+    ours = runtime._make(3, 200)
     plain = make_host("Pendulum-v1", 3, backend=backend)
     try:
         for environments in (ours, plain):
@@ -223,12 +223,12 @@ def test_host_environments_are_given_units(backend):
     finally:
         ours.close()
         plain.close()
-        simulation.close()
+        runtime.close()
 
 
 def test_native_environments_are_given_units():
     settings = ["budget.rounds=1", "environment=Pendulum-v1", "strategy=fedavg"]
-    made = {name: make_simulation(resolve({}, [*settings, f"learner={name}"])) for name in ("ppo", "td3")}
+    made = {name: make_runtime(resolve({}, [*settings, f"learner={name}"])) for name in ("ppo", "td3")}
     environment = made["ppo"].environment
     physics, key = environment.physics(), jax.random.key(0)
     state, _ = environment.reset(key, physics)
@@ -252,12 +252,12 @@ def test_attackers_act_in_the_environments_units(bounds):
     settings += ["strategy=fedavg", "federation.agents=2"]
 
     def done(attack):
-        simulation = make_simulation(resolve({}, [*settings, f"attack={attack}", "attack.agents=1"]))
-        federation = simulation.federation
+        runtime = make_runtime(resolve({}, [*settings, f"attack={attack}", "attack.agents=1"]))
+        federation = runtime.federation
         params = federation.learner.init_params(jax.random.key(0), federation.spaces)
         action, _ = federation.decide(params, jnp.zeros((500, 2)), jax.random.key(1), jnp.asarray(True))
         assert np.isfinite(action).all()
-        simulation.close()
+        runtime.close()
         return federation.actions.host(np.asarray(action)).ravel()
 
     np.testing.assert_allclose(done("random-action"), 0.0, atol=1e-3)

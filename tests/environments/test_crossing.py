@@ -1,4 +1,4 @@
-"""Our crossings against MiniGrid's: steps, views and the law of the mazes."""
+"""Our crossings against MiniGrid's: steps, views and the distribution of the mazes."""
 
 import itertools
 from collections import Counter
@@ -216,7 +216,7 @@ def test_one_river_is_uniform_over_lines_and_gaps(generate):
 
 
 @pytest.mark.parametrize("name", ["MiniGrid-SimpleCrossingS9N3-v0", "MiniGrid-LavaCrossingS11N5-v0"])
-def test_mazes_have_the_law_of_minigrids_generator(generate, name):
+def test_mazes_have_the_distribution_of_minigrids_generator(generate, name):
     """Every two cells are river together as often as in MiniGrid: that tells lines, rooms and paths."""
     few, many = 1500, 15_000
     reference = reference_of(name)

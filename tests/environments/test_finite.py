@@ -12,18 +12,18 @@ from fedrax.environments.faults import Fault, described, earliest, first_fault, 
 from fedrax.environments.host import make_host
 from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.environments.host_steps import HostStepCollector
-from fedrax.environments.native_steps import Front, restarted
+from fedrax.environments.native_steps import CollectorState, restarted
 
 NOTHING, OBSERVATION, REWARD = range(3)
-STEPS, COPIES = 5, 3
+STEPS, NUM_ENVS = 5, 3
 
 
 def steps_of(valid=None):
     """Consecutive steps without a fault."""
-    flags = np.zeros((STEPS, COPIES), bool)
-    reward = np.ones((STEPS, COPIES), np.float32)
+    flags = np.zeros((STEPS, NUM_ENVS), bool)
+    reward = np.ones((STEPS, NUM_ENVS), np.float32)
     valid = ~flags if valid is None else valid
-    return Steps(np.zeros((STEPS + 1, COPIES, 2), np.float32), (), flags, reward, valid, flags, flags, 0 * reward)
+    return Steps(np.zeros((STEPS + 1, NUM_ENVS, 2), np.float32), (), flags, reward, valid, flags, flags, 0 * reward)
 
 
 def episodes_of(lengths):
@@ -67,17 +67,17 @@ def test_padding_is_no_fault():
     assert numbers(first_fault(episodes)) == (NOTHING, 0, 0, 0)
     episodes.reward[1, 1] = np.nan
     assert numbers(first_fault(episodes)) == (REWARD, 0, 2, 1)
-    valid = np.ones((STEPS, COPIES), bool)
+    valid = np.ones((STEPS, NUM_ENVS), bool)
     valid[2, 0] = False
     steps = steps_of(valid)
     steps.reward[2, 0] = np.nan
     assert numbers(first_fault(steps)) == (NOTHING, 0, 0, 0)
 
 
-places = st.tuples(st.booleans(), st.integers(0, STEPS - 1), st.integers(0, COPIES - 1))
+places = st.tuples(st.booleans(), st.integers(0, STEPS - 1), st.integers(0, NUM_ENVS - 1))
 
 
-@given(st.lists(st.integers(1, STEPS), min_size=COPIES, max_size=COPIES), st.lists(places, max_size=4))
+@given(st.lists(st.integers(1, STEPS), min_size=NUM_ENVS, max_size=NUM_ENVS), st.lists(places, max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_the_first_of_any_faults_in_whole_episodes(lengths, planted):
     episodes = episodes_of(lengths)
@@ -118,10 +118,12 @@ def test_a_fault_in_words(owner, fault, episodic, updates, text):
 
 def test_native_episodes_start_anew_from_whatever_state():
     nan = jnp.full(2, jnp.nan)
-    front = restarted(Front({"x": nan}, nan[:, None], jnp.array([False, True]), jnp.array([4, 0]), nan))
-    assert front.over.all()
-    assert numbers((*front.length, *front.returned)) == (0, 0, 0, 0)
-    assert front.observation.tolist() == [[0.0], [0.0]]
+    collector_state = restarted(
+        CollectorState({"x": nan}, nan[:, None], jnp.array([False, True]), jnp.array([4, 0]), nan)
+    )
+    assert collector_state.over.all()
+    assert numbers((*collector_state.length, *collector_state.returned)) == (0, 0, 0, 0)
+    assert collector_state.observation.tolist() == [[0.0], [0.0]]
 
 
 class Counting(HostEnvironments):

@@ -45,7 +45,7 @@ def test_a_parameters_draws_do_not_depend_on_the_others(seed):
     assert column("length", dict(reversed(both.items())), seed=seed) == alone
 
 
-def test_two_parameters_of_one_law_differ():
+def test_two_parameters_of_one_distribution_differ():
     agents = draw({"gravity": UNIFORM, "length": UNIFORM}, DEFAULTS, 5, 0)
     assert all(agent["gravity"] != agent["length"] for agent in agents)
 

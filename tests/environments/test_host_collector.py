@@ -56,19 +56,19 @@ def echo(observation, step):
 
 @st.composite
 def collections(draw):
-    agents, copies, most = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 6))
+    agents, num_envs, most = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 6))
     counts = draw(st.lists(st.integers(0, most), min_size=agents, max_size=agents).filter(any))
     lengths = st.lists(st.integers(1, 10), min_size=60, max_size=60)
-    script = draw(st.lists(lengths, min_size=agents * copies, max_size=agents * copies))
+    script = draw(st.lists(lengths, min_size=agents * num_envs, max_size=agents * num_envs))
     # Idle copies go on: they need a script longer than any collection.
-    return agents, copies, most, np.array(counts), np.array(script)
+    return agents, num_envs, most, np.array(counts), np.array(script)
 
 
 @given(collections())
 @settings(max_examples=60, deadline=None)
 def test_every_episode_started_is_kept_whole(case):
-    agents, copies, most, counts, script = case
-    collector = HostCollector(Scripted(script), agents, copies)
+    agents, num_envs, most, counts, script = case
+    collector = HostCollector(Scripted(script), agents, num_envs)
     episodes = collector.collect(echo, counts, most, 10)
     assert episodes.reward.shape == (agents, 10, most)
     for agent in range(agents):
@@ -80,7 +80,7 @@ def test_every_episode_started_is_kept_whole(case):
             observation = episodes.observation[agent, : lengths[b], b]
             (copy, index), *_ = observation[:, :2].astype(int)
             ran.setdefault(copy, []).append((index, b))
-            assert copy // copies == agent
+            assert copy // num_envs == agent
             assert valid[: lengths[b], b].all()
             assert lengths[b] == script[copy, index]
             np.testing.assert_array_equal(observation[:, 0], copy)

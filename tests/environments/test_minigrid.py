@@ -64,7 +64,7 @@ def make():
 
 
 def roll(environments, actions):
-    """A step of every copy for each row of ``actions[steps, copies]``: columns ``[steps, copies, ...]``."""
+    """A step of every copy for each row of ``actions[steps, num_envs]``: columns ``[steps, num_envs, ...]``."""
     rows = [environments.step(action) for action in actions]
     return [np.stack(column) for column in zip(*rows, strict=True)]
 

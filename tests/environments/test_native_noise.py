@@ -49,7 +49,11 @@ def config(*overrides, id="Pendulum-v1", agents=3):
 def test_an_environment_without_noise_is_not_wrapped():
     environment = Echo()
     assert with_noise(environment, ["offset"]) is environment
-    for overrides in ([], ["environment.heterogeneity.l=[1.0, 1.1, 1.2]"], ["environment.heterogeneity.law=fedtd3"]):
+    for overrides in (
+        [],
+        ["environment.heterogeneity.l=[1.0, 1.1, 1.2]"],
+        ["environment.heterogeneity.distribution=fedtd3"],
+    ):
         assert type(make_environment(config(*overrides))) is Pendulum
         assert not NOISE.keys() & {name for physics in physics_draws(config(*overrides)) for name in physics}
 

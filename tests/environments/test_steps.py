@@ -31,18 +31,18 @@ class Counter(NativeEnvironment):
         return Transition(state, state, state[0], state[0] >= physics["length"])
 
 
-def native(physics, steps, horizon=50, copies=1, collections=1, per_copy=False):
+def native(physics, steps, horizon=50, num_envs=1, collections=1, per_copy=False):
     """All collections after one another, as one."""
     environment = Counter()
-    front = start_steps(environment, physics, jax.random.key(0), copies=copies, per_copy=per_copy)
+    collector_state = start_steps(environment, physics, jax.random.key(0), num_envs=num_envs, per_copy=per_copy)
     parts = []
     for index in range(collections):
-        part, front = collect_steps(
+        part, collector_state = collect_steps(
             environment,
             physics,
             lambda observation, key: (observation[:, 0].astype(int), 10 * observation),
             jax.random.key(index),
-            front,
+            collector_state,
             steps=steps,
             horizon=horizon,
             per_copy=per_copy,
@@ -57,7 +57,7 @@ def joined(parts, name):
 
 def test_the_row_after_an_episodes_end_holds_its_last_observation():
     (steps,) = native({"length": 3.0}, steps=9)
-    np.testing.assert_array_equal(steps.notes, 10 * steps.observation)
+    np.testing.assert_array_equal(steps.extras, 10 * steps.observation)
     assert steps.observation[:, 0, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert steps.valid[:, 0].tolist() == [True, True, True, False, True, True, True, False, True]
     assert steps.terminated[:, 0].tolist() == [False, False, True, False] * 2 + [False]
@@ -89,7 +89,7 @@ def test_collections_continue_each_other():
 
 def test_copies_may_differ_and_episodes_are_fresh():
     physics = {"length": jnp.array([1.0, 4.0])}
-    (steps,) = native(physics, steps=8, copies=2, per_copy=True)
+    (steps,) = native(physics, steps=8, num_envs=2, per_copy=True)
     assert steps.count == 4 + 1
     assert steps.terminated[:, 0].tolist() == [True, False] * 4
     names = set(np.asarray(steps.observation[:, 0, 1]).tolist())
@@ -98,11 +98,11 @@ def test_copies_may_differ_and_episodes_are_fresh():
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_host_steps_run_on_and_end_where_the_environment_says(groups):
-    copies = 2
-    environments = [make_host(PROBE, copies * 3 // groups, backend="gymnasium") for _ in range(groups)]
+    num_envs = 2
+    environments = [make_host(PROBE, num_envs * 3 // groups, backend="gymnasium") for _ in range(groups)]
     for number, group in enumerate(environments):
         group.reseed(np.arange(group.count) + 10 * number)
-    collector = HostStepCollector(environments, copies)
+    collector = HostStepCollector(environments, num_envs)
     seen = []
 
     def act(observation, step):
@@ -112,17 +112,17 @@ def test_host_steps_run_on_and_end_where_the_environment_says(groups):
     parts = [collector.collect(act, 7) for _ in range(3)]
     for group in environments:
         group.close()
-    assert parts[0].observation.shape == (3, 8, copies, 2)
+    assert parts[0].observation.shape == (3, 8, num_envs, 2)
     observation = np.concatenate([part.observation[:, :-1] for part in parts], 1)
     np.testing.assert_array_equal(observation.swapaxes(0, 1), np.stack(seen)[np.arange(24) % 8 < 7])
     for part in parts:
-        np.testing.assert_array_equal(part.notes, 10 * part.observation)
+        np.testing.assert_array_equal(part.extras, 10 * part.observation)
     valid, over, returns, reward = (
         np.concatenate([np.asarray(getattr(part, name)) for part in parts], 1)
         for name in ("valid", "terminated", "returns", "reward")
     )
     for agent in range(3):
-        for copy in range(copies):
+        for copy in range(num_envs):
             now = 0
             for t in range(21):
                 step, length = observation[agent, t, copy]

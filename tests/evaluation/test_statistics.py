@@ -1,4 +1,4 @@
-"""Statistics against rliable (benchmarks/golden/statistics_from_rliable.py), then their laws."""
+"""Statistics against rliable (benchmarks/golden/statistics_from_rliable.py), then their properties."""
 
 import math
 

@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.processes import free_port
-from fedrax.runtime.remote.members import Members
 
 SMALL = [
     *("fedpg-br/cartpole", "budget.trajectories=none", "strategy.batch_min=2", "strategy.batch_max=4"),
@@ -90,7 +90,7 @@ class Federation:
         for pid in descendants(self.processes[name].pid):
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                if words in line and "leash" not in line:
+                if words in line and "parent_death" not in line:
                     return pid
         raise AssertionError(f"{name} has no process {words!r}")
 
@@ -158,8 +158,8 @@ class Federation:
             "results_lost": lost,
         }
 
-    def members(self) -> Members:
-        return Members(self.count, self.run / "members.json")
+    def membership(self) -> Membership:
+        return Membership(self.count, self.run / "members.json")
 
 
 def descendants(pid: int) -> list[int]:

@@ -13,7 +13,7 @@ def main() -> None:
     def lying(socket, data, agent, overrides, *, plugins):
         return [sys.executable, LIAR, str(socket), str(data)]
 
-    node.home_command = lying
+    node.agent_server_command = lying
     sys.exit(cli.main(sys.argv[1:]))
 
 

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives import serialization
 from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.runtime.flower.certificates import make_certificates
-from fedrax.runtime.flower.place import Place, is_loopback, split_address
+from fedrax.runtime.flower.endpoint import Endpoint, is_loopback, split_address
 from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port
+from fedrax.runtime.flower.run_lock import Tail, held, is_held
 from fedrax.runtime.flower.serving import prepared
-from fedrax.runtime.flower.watch import Tail, held, is_held
 
 
 @pytest.fixture
@@ -158,9 +158,9 @@ def test_addresses():
 
 
 def test_without_certificates_only_the_loopback_is_a_place():
-    Place("127.0.0.1:1", None).check()
+    Endpoint("127.0.0.1:1", None).check()
     with pytest.raises(FedraxError, match=r"fedrax certificates DIR --host example\.org"):
-        Place("example.org:1", None).check()
+        Endpoint("example.org:1", None).check()
 
 
 def test_a_run_is_held_by_one_server(tmp_path):

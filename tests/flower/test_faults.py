@@ -51,7 +51,7 @@ def test_a_node_killed_in_a_round_and_restarted_with_its_key(tmp_path, account):
         assert federation.rounds() > at
         # The others went on meanwhile, and the same agent came back.
         assert set(federation.outcomes(0)) == {"answered"}
-        assert sorted(federation.members().names.values()) == [0, 1]
+        assert sorted(federation.membership().names.values()) == [0, 1]
         account(federation, "a node is killed in a round, and started again with its key")
         federation.kill("server", signal.SIGTERM)
 
@@ -60,10 +60,10 @@ def test_a_straggler_past_the_deadline_is_left_out_and_comes_back(tmp_path, acco
     with Federation(tmp_path, "budget.rounds=12", "runtime.deadline=8") as federation:
         federation.start_all()
         federation.until_round(2)
-        home = federation.part_of("node-1", "runtime.flower.home")
-        os.kill(home, signal.SIGSTOP)
+        agent_server = federation.part_of("node-1", "runtime.flower.agent_server")
+        os.kill(agent_server, signal.SIGSTOP)
         federation.until(lambda: "late" in federation.outcomes(1), what="a late answer")
-        os.kill(home, signal.SIGCONT)
+        os.kill(agent_server, signal.SIGCONT)
         federation.until(lambda: federation.outcomes(1)[-1] == "answered", what="the straggler's return")
         finished(federation, 12)
         account(federation, "a straggler passes the deadline")
@@ -91,9 +91,9 @@ def test_a_liar_is_excluded_and_named_whatever_it_sends(tmp_path, account):
             3: "unknown field 'surprise'",
             4: "30000000 bytes where",
             5: "round 0 where 5 is expected",
-            6: "garbled",
-            7: "garbled",
-            8: "garbled",
+            6: "cannot be decoded",
+            7: "cannot be decoded",
+            8: "cannot be decoded",
             9: "no field 'run'",
         }
         for number, reason in why.items():
@@ -150,7 +150,7 @@ def test_an_unknown_node_is_refused(tmp_path):
         federation.until_round(1)
         federation.start_node(1, name="stranger", key=tmp_path / "foreign" / "nodes" / "node-0")
         finished(federation, 30)
-        assert len(federation.members().names) == 2
+        assert len(federation.membership().names) == 2
         log = (tmp_path / "stranger" / "supernode.log").read_text()
         assert "SuperNode ID" not in log
 
@@ -217,7 +217,7 @@ def test_a_cut_network_heals(tmp_path, cable, account):
 
 @NEEDS_NAMESPACES
 @pytest.mark.parametrize("fast", [True, False])
-def test_another_machine_brings_letters_and_orders_nothing(tmp_path, cable, fast):
+def test_another_machine_brings_envelope_and_orders_nothing(tmp_path, cable, fast):
     """A site has the authority's certificate and a node's key: with them it may work, and not submit programs."""
     namespace, _ = cable
     inside = ("ip", "netns", "exec", namespace)

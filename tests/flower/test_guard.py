@@ -1,4 +1,4 @@
-"""Other machines may bring letters to a SuperLink, and order nothing."""
+"""Other machines may reach a SuperLink as nodes do, and for nothing else."""
 
 import asyncio
 import http.server
@@ -82,6 +82,6 @@ def test_an_unguarded_superlink_is_not_used():
 
     with http.server.HTTPServer(("127.0.0.1", 0), Unguarded) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(FedraxError, match="takes orders from everyone who reaches it"):
+        with pytest.raises(FedraxError, match="takes runs from everyone who reaches it"):
             await_health(f"127.0.0.1:{server.server_port}", None, 10)
         server.shutdown()

@@ -29,7 +29,7 @@ def test_a_killed_agent_comes_back_and_nothing_is_lost(tmp_path):
     with Federation(tmp_path, "budget.rounds=12", "runtime.quorum=1.0", secure=False) as federation:
         federation.start_all()
         federation.until_round(2)
-        os.kill(federation.part_of("node-1", "runtime.flower.home"), signal.SIGKILL)
+        os.kill(federation.part_of("node-1", "runtime.flower.agent_server"), signal.SIGKILL)
         assert federation.finish() == 0, federation.logs()
         assert len(federation.metrics()) == 12
         answered = [row for row in federation.exchanges() if row["agent"] == 1 and row["outcome"] == "answered"]

@@ -1,4 +1,4 @@
-"""Letters as Flower's records: they come back as they were, and nothing else is taken for one."""
+"""Envelopes as Flower's records: they come back as they were, and nothing else is taken for one."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedrax.arrays import DecodeError
+from fedrax.runtime.distributed.envelopes import Envelope
 from fedrax.runtime.flower.records import HEADER, KIND, PAYLOAD, from_records, to_records
-from fedrax.runtime.remote.letters import Letter
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 FIELDS = st.dictionaries(
@@ -19,14 +19,14 @@ FIELDS = st.dictionaries(
 
 
 @given(TEXT, FIELDS, st.binary(max_size=100))
-def test_a_letter_comes_back_over_the_wire(kind, fields, payload):
-    letter = Letter(kind, fields, payload)
-    sent = RecordDict({name: type(r).inflate(r.deflate()) for name, r in to_records(letter).items()})
-    assert from_records(sent) == letter
+def test_an_envelope_comes_back_over_the_wire(kind, fields, payload):
+    envelope = Envelope(kind, fields, payload)
+    sent = RecordDict({name: type(r).inflate(r.deflate()) for name, r in to_records(envelope).items()})
+    assert from_records(sent) == envelope
 
 
 def test_what_is_the_same_for_all_nodes_is_one_object():
-    one, other = (to_records(Letter("work", {"agent": agent}, b"weights")) for agent in (0, 1))
+    one, other = (to_records(Envelope("work", {"agent": agent}, b"weights")) for agent in (0, 1))
     assert one[PAYLOAD].object_id == other[PAYLOAD].object_id
     assert one[HEADER].object_id != other[HEADER].object_id
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from fedrax.environments.base import Box, Discrete, NativeEnvironment, Spaces, Transition
 from fedrax.environments.native_collector import collect_episodes
 from fedrax.environments.native_steps import collect_steps, start_steps
-from fedrax.learners.base import Clock, Objective, learners
+from fedrax.learners.base import Objective, UpdateContext, learners
 
 PROBES = {
     "constant": 1,  # reward 1
@@ -91,20 +91,20 @@ def observed(step=0, signal=1.0, first=0.0):
 
 
 @functools.cache
-def learnt(kind, options, *, continuous, updates, copies):
+def learnt(kind, options, *, continuous, updates, num_envs):
     """The learner, and by probe the agent after so many updates; ``options`` are pairs, which can be cached."""
     environment = ContinuousProbe() if continuous else Probe()
     learner = learners.build(kind, {"discount": DISCOUNT, **dict(options)})
     learner.check(environment.spaces)
     keys = jax.random.split(jax.random.key(0), len(PROBES))
     train = _train_steps if learner.steps else _train_episodes
-    agents = jax.jit(jax.vmap(functools.partial(train, learner, environment, updates, copies), axis_name="probe"))(
+    agents = jax.jit(jax.vmap(functools.partial(train, learner, environment, updates, num_envs), axis_name="probe"))(
         jnp.arange(len(PROBES), dtype=jnp.float32), keys
     )
     return learner, {name: jax.tree.map(lambda x, i=i: x[i], agents) for i, name in enumerate(PROBES)}
 
 
-def _train_episodes(learner, environment, updates, copies, probe, key):
+def _train_episodes(learner, environment, updates, num_envs, probe, key):
     def update(agent, key):
         collect, learn = jax.random.split(key)
         episodes = collect_episodes(
@@ -112,35 +112,35 @@ def _train_episodes(learner, environment, updates, copies, probe, key):
             {"probe": probe},
             lambda observation, key: learner.act(agent.params, observation, key),
             collect,
-            count=copies,
-            max_count=copies,
+            count=num_envs,
+            max_count=num_envs,
             horizon=HORIZON,
             axis_names=("probe",),
         )
-        return learner.learn(agent, episodes, Objective(), Clock(learn, jnp.asarray(0.0)))[0], None
+        return learner.learn(agent, episodes, Objective(), UpdateContext(learn, jnp.asarray(0.0)))[0], None
 
     start, run = jax.random.split(key)
     return jax.lax.scan(update, learner.init(start, environment.spaces), jax.random.split(run, updates))[0]
 
 
-def _train_steps(learner, environment, updates, copies, probe, key):
+def _train_steps(learner, environment, updates, num_envs, probe, key):
     physics = {"probe": probe}
 
     def update(carry, keys):
-        agent, front = carry
-        experience, front = collect_steps(
+        agent, collector_state = carry
+        experience, collector_state = collect_steps(
             environment,
             physics,
             lambda observation, key: learner.decide(agent.params, observation, key),
             keys[0],
-            front,
+            collector_state,
             steps=learner.steps,
             horizon=HORIZON,
         )
-        agent = learner.learn(agent, experience, Objective(), Clock(keys[1], jnp.asarray(0.0)))[0]
-        return (agent, front), None
+        agent = learner.learn(agent, experience, Objective(), UpdateContext(keys[1], jnp.asarray(0.0)))[0]
+        return (agent, collector_state), None
 
     start, reset, run = jax.random.split(key, 3)
-    front = start_steps(environment, physics, reset, copies=copies, per_copy=False)
-    carry = (learner.init(start, environment.spaces), front)
+    collector_state = start_steps(environment, physics, reset, num_envs=num_envs, per_copy=False)
+    carry = (learner.init(start, environment.spaces), collector_state)
     return jax.lax.scan(update, carry, jax.random.split(run, (updates, 2)))[0][0]

@@ -14,7 +14,7 @@ from fedrax.errors import FedraxError
 from fedrax.learners.base import learners
 from fedrax.learners.encoders import Convolutions, Flatten, channels_first, make_encoder, patches
 from fedrax.learners.replay import empty_replay, replay_bytes, transitions_of
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 
 from pictures import PICTURE, POINT_AT
 
@@ -138,14 +138,14 @@ def test_a_replay_of_images_is_bytes():
     np.testing.assert_array_equal(sample.reward, -step)
 
 
-SMALL = ["strategy=fedavg", "federation.agents=2", "environment.copies=2", "evaluation.episodes=2"]
+SMALL = ["strategy=fedavg", "federation.agents=2", "environment.num_envs=2", "evaluation.episodes=2"]
 
 
 def test_images_are_collected_as_bytes():
     """Of two agents, one of whom stands still: what it shows meanwhile is of the same type."""
     settings = [*SMALL, f"environment={PICTURE}", "learner=ppo", "budget.rounds=1"]
-    simulation = make_simulation(resolve({}, settings))
-    groups = [simulation._make(2, 20) for _ in range(2)]
+    runtime = make_runtime(resolve({}, settings))
+    groups = [runtime._make(2, 20) for _ in range(2)]
     try:
         for group in groups:
             group.reseed(np.arange(2))
@@ -160,7 +160,7 @@ def test_images_are_collected_as_bytes():
     finally:
         for group in groups:
             group.close()
-        simulation.close()
+        runtime.close()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_every_learner_learns_from_images(settings, tmp_path):
 
 def test_ppo_learns_which_side_is_bright(tmp_path):
     """Chance is 10 of 20."""
-    settings = [*SMALL, f"environment={PICTURE}", "learner=ppo", "federation.agents=1", "environment.copies=4"]
+    settings = [*SMALL, f"environment={PICTURE}", "learner=ppo", "federation.agents=1", "environment.num_envs=4"]
     settings += ["learner.num_steps=32", "learner.learning_rate=1e-3", "budget.rounds=8", "evaluation.every=8"]
     run = fedrax.train({}, [*settings, "evaluation.episodes=5"], out=tmp_path / "run", progress=False)
     assert run.metrics()[-1]["return"] >= 19

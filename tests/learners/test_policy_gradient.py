@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedrax.environments.base import Box, Discrete, Episodes, Spaces
-from fedrax.learners.base import Clock, Objective, learners
+from fedrax.learners.base import Objective, UpdateContext, learners
 from fedrax.learners.distributions import Categorical, Gaussian
 
 DISCRETE = Spaces(Box((2,), (-1.0, -1.0), (1.0, 1.0)), Discrete(3))
@@ -132,7 +132,7 @@ def test_a_bandit_is_solved(estimator):
             jnp.ones((1, 64), bool),
             jnp.ones(64, bool),
         )
-        return learner.learn(agent, episodes, Objective(), Clock(key, jnp.asarray(0.0)))[0]
+        return learner.learn(agent, episodes, Objective(), UpdateContext(key, jnp.asarray(0.0)))[0]
 
     for key in jax.random.split(jax.random.key(1), 60):
         agent = update(agent, key)

@@ -9,9 +9,9 @@ import pytest
 
 from fedrax.environments.base import Box, Discrete, Spaces, Steps
 from fedrax.errors import FedraxError
-from fedrax.learners.base import Clock, Objective, learners
+from fedrax.learners.base import Objective, UpdateContext, learners
 from fedrax.learners.distributions import Categorical, Gaussian, kl_divergence
-from fedrax.learners.ppo import Notes
+from fedrax.learners.ppo import Extras
 from fedrax.trees import ravel_rows
 
 UNBOUNDED = Box((2,), (-np.inf, -np.inf), (np.inf, np.inf))
@@ -37,21 +37,21 @@ def make(spaces=DISCRETE, **changes):
     return learner, learner.init(jax.random.key(1), spaces)
 
 
-def collected(learner, agent, spaces=DISCRETE, *, copies=4, seed=0, reward=None):
+def collected(learner, agent, spaces=DISCRETE, *, num_envs=4, seed=0, reward=None):
     """Steps of a policy in an environment whose observations are noise; the first action is rewarded."""
     keys = jax.random.split(jax.random.key(seed), 3)
-    shape = (learner.num_steps, copies)
-    observation = jax.random.normal(keys[0], (shape[0] + 1, copies, 2))
+    shape = (learner.num_steps, num_envs)
+    observation = jax.random.normal(keys[0], (shape[0] + 1, num_envs, 2))
     action = learner.act(agent.params, observation[:-1].reshape(-1, 2), keys[1])
     action = action.reshape(*shape, *action.shape[1:])
     if reward is None:
         reward = jax.random.normal(keys[2], shape)
     no = jnp.zeros(shape, bool)
-    return Steps(observation, Notes(*agent.params.both(observation)), action, reward, ~no, no, no, jnp.zeros(shape))
+    return Steps(observation, Extras(*agent.params.both(observation)), action, reward, ~no, no, no, jnp.zeros(shape))
 
 
-def clock(progress=0.0, seed=3):
-    return Clock(jax.random.key(seed), jnp.asarray(progress))
+def update_context(progress=0.0, seed=3):
+    return UpdateContext(jax.random.key(seed), jnp.asarray(progress))
 
 
 def vector(tree):
@@ -64,7 +64,7 @@ def test_the_first_step_of_every_objective_is_the_policy_gradient(objective, spa
     """At the policy that collected, ratios are 1, nothing is clipped and the gradient of either KL is 0."""
     learner, agent = make(spaces, objective=objective, kl_coefficient=7.0)
     steps = collected(learner, agent, spaces)
-    stepped, _ = learner.learn(agent, steps, Objective(), clock())
+    stepped, _ = learner.learn(agent, steps, Objective(), update_context())
 
     def surrogate(params):
         distribution, values = params.both(steps.observation)
@@ -88,8 +88,8 @@ def test_invalid_steps_change_nothing():
     valid = jnp.ones((8, 4), bool).at[3].set(False)
     steps = dataclasses.replace(steps, valid=valid, terminated=jnp.zeros((8, 4), bool).at[2].set(True))
     noisy = dataclasses.replace(steps, action=steps.action.at[3].set((steps.action[3] + 1) % 3))
-    one, _ = learner.learn(agent, steps, Objective(), clock())
-    other, _ = learner.learn(agent, noisy, Objective(), clock())
+    one, _ = learner.learn(agent, steps, Objective(), update_context())
+    other, _ = learner.learn(agent, noisy, Objective(), update_context())
     np.testing.assert_array_equal(vector(one.params), vector(other.params))
 
 
@@ -101,7 +101,7 @@ def test_a_large_coefficient_holds_the_policy_back(objective):
             objective=objective, kl_coefficient=coefficient, update_epochs=20, learning_rate=0.05, optimizer="sgd"
         )
         steps = collected(learner, agent)
-        after, _ = learner.learn(agent, steps, Objective(), clock())
+        after, _ = learner.learn(agent, steps, Objective(), update_context())
         flat = steps.observation[:-1].reshape(-1, 2)
         moved[coefficient] = float(kl_divergence(agent.params(flat), after.params(flat)).mean())
     assert moved[100.0] < 0.3 * moved[0.0]
@@ -129,7 +129,7 @@ def test_the_sampled_divergence_is_the_references():
 def test_the_coefficient_adapts_to_its_target():
     for target, factor in ((1e-9, 2.0), (1e9, 0.5)):
         learner, agent = make(objective="kl", kl_target=target, update_epochs=4, kl_coefficient=0.5)
-        after, metrics = learner.learn(agent, collected(learner, agent), Objective(), clock())
+        after, metrics = learner.learn(agent, collected(learner, agent), Objective(), update_context())
         assert float(after.memory.kl_coefficient) == 0.5 * factor
         assert float(metrics["kl_coefficient"]) == 0.5 * factor
 
@@ -141,7 +141,7 @@ def test_target_kl_ends_an_update_after_the_epoch_that_exceeds_it():
     free, _ = make(**common)
     steps = collected(one, agent)
     # Before the first step there is no divergence, so it is the second epoch that exceeds the target.
-    keys = [learner.learn(agent, steps, Objective(), clock())[0] for learner in (one, stopped, free)]
+    keys = [learner.learn(agent, steps, Objective(), update_context())[0] for learner in (one, stopped, free)]
     assert not np.allclose(vector(keys[1].params), vector(keys[2].params))
     np.testing.assert_allclose(vector(keys[0].params), vector(keys[1].params), atol=1e-6)
 
@@ -150,7 +150,7 @@ def test_annealing_shortens_the_step_linearly():
     learner, agent = make(anneal_learning_rate=True, optimizer="adam", learning_rate=1e-3)
     steps = collected(learner, agent)
     moves = [
-        vector(learner.learn(agent, steps, Objective(), clock(progress))[0].params) - vector(agent.params)
+        vector(learner.learn(agent, steps, Objective(), update_context(progress))[0].params) - vector(agent.params)
         for progress in (0.0, 0.75, 1.0)
     ]
     np.testing.assert_allclose(moves[1], 0.25 * moves[0], atol=1e-6)
@@ -175,7 +175,7 @@ def test_a_rewarded_action_becomes_the_likely_one():
         rewarded = dataclasses.replace(
             steps, action=action, reward=(action == 2).astype(jnp.float32), terminated=jnp.ones((32, 4), bool)
         )
-        return learner.learn(agent, rewarded, Objective(), Clock(key, jnp.asarray(0.0)))[0]
+        return learner.learn(agent, rewarded, Objective(), UpdateContext(key, jnp.asarray(0.0)))[0]
 
     for key in jax.random.split(jax.random.key(5), 40):
         agent = update(agent, key)
@@ -185,7 +185,7 @@ def test_a_rewarded_action_becomes_the_likely_one():
 def test_minibatches_must_divide_the_steps():
     learner, _ = make(num_minibatches=3)
     with pytest.raises(FedraxError, match="num_minibatches = 3 does not divide the 32 steps of an update"):
-        learner.check_copies(4)
+        learner.check_num_envs(4)
 
 
 def test_a_grid_torso_needs_a_grid():

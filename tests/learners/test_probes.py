@@ -32,15 +32,15 @@ PPOS = {
 
 
 def gradient(name, continuous=False):
-    return learnt("policy-gradient", SMALL + GRADIENTS[name], continuous=continuous, updates=150, copies=32)
+    return learnt("policy-gradient", SMALL + GRADIENTS[name], continuous=continuous, updates=150, num_envs=32)
 
 
 def ppo(name, continuous=False):
-    return learnt("ppo", PPO + PPOS[name], continuous=continuous, updates=60, copies=8)
+    return learnt("ppo", PPO + PPOS[name], continuous=continuous, updates=60, num_envs=8)
 
 
 def td3():
-    return learnt("td3", TD3, continuous=True, updates=300, copies=4)
+    return learnt("td3", TD3, continuous=True, updates=300, num_envs=4)
 
 
 LEARNERS = {
@@ -106,7 +106,7 @@ def test_critics_expect_what_comes(name):
 def test_equal_rewards_move_no_policy_that_has_a_baseline():
     """Leaving one out of equal rewards leaves nothing, so that the policy is as it began."""
     _, agents = gradient("default")
-    _, fresh = learnt("policy-gradient", SMALL, continuous=False, updates=0, copies=32)
+    _, fresh = learnt("policy-gradient", SMALL, continuous=False, updates=0, num_envs=32)
     before, after = (jax.tree.leaves(each["constant"].params) for each in (fresh, agents))
     for start, end in zip(before, after, strict=True):
         np.testing.assert_array_equal(start, end)
@@ -115,6 +115,6 @@ def test_equal_rewards_move_no_policy_that_has_a_baseline():
 def test_whitening_learns_the_opposite_where_reward_comes_late():
     """Why it is nobody's default but the reference's."""
     whitened = (("estimator", "whitened"), ("baseline", "none"))
-    learner, agents = learnt("policy-gradient", SMALL + whitened, continuous=False, updates=150, copies=32)
+    learner, agents = learnt("policy-gradient", SMALL + whitened, continuous=False, updates=150, num_envs=32)
     assert goodness(learner, agents["late"], observed()) < 0.1
     assert goodness(learner, agents["limit"], observed()) > 0.9

@@ -9,7 +9,7 @@ import pytest
 
 from fedrax.environments.base import Box, Discrete, Spaces, Steps
 from fedrax.errors import FedraxError
-from fedrax.learners.base import Clock, Objective, learners
+from fedrax.learners.base import Objective, UpdateContext, learners
 from fedrax.learners.replay import Transitions
 from fedrax.learners.td3 import Training
 from fedrax.trees import ravel_rows
@@ -58,8 +58,8 @@ def steps_of(rewards, seed=0, spaces=SPACES):
     return Steps(observation, (), action, reward, ~no, no, no, 0 * reward)
 
 
-def clock(seed=3):
-    return Clock(jax.random.key(seed), jnp.asarray(0.0))
+def update_context(seed=3):
+    return UpdateContext(jax.random.key(seed), jnp.asarray(0.0))
 
 
 def vector(tree):
@@ -176,11 +176,11 @@ def test_actions_keep_to_their_bounds_and_explore_in_units_of_their_range():
 
 def test_nothing_is_learned_before_the_replay_is_filled():
     learner, agent = make(num_steps=2, learning_starts=4)
-    first, report = learner.learn(agent, steps_of([1.0, 2.0]), Objective(), clock())
+    first, report = learner.learn(agent, steps_of([1.0, 2.0]), Objective(), update_context())
     assert int(first.memory.replay.size) == 2
     np.testing.assert_array_equal(vector(first.params), vector(agent.params))
     assert np.isnan(report["critic_loss"])
-    second, report = learner.learn(first, steps_of([1.0, 2.0]), Objective(), clock())
+    second, report = learner.learn(first, steps_of([1.0, 2.0]), Objective(), update_context())
     assert not np.array_equal(vector(second.params), vector(agent.params))
     assert np.isfinite(report["critic_loss"])
 
@@ -188,7 +188,7 @@ def test_nothing_is_learned_before_the_replay_is_filled():
 @pytest.mark.parametrize(("num_steps", "per_step", "delay"), [(2, 1, 2), (1, 4, 2), (4, 1, 1)])
 def test_an_update_makes_so_many_steps(num_steps, per_step, delay):
     learner, agent = make(num_steps=num_steps, updates_per_step=per_step, policy_delay=delay, learning_starts=1)
-    after, _ = learner.learn(agent, steps_of([0.0] * num_steps), Objective(), clock())
+    after, _ = learner.learn(agent, steps_of([0.0] * num_steps), Objective(), update_context())
     counts = {which: int(after.optimizer[which][0].count) for which in ("critic", "actor")}
     assert counts == {"critic": num_steps * per_step, "actor": num_steps * per_step // delay}
     assert learner.gradient_steps == sum(counts.values())
@@ -196,7 +196,7 @@ def test_an_update_makes_so_many_steps(num_steps, per_step, delay):
 
 def test_low_rewards_are_raised_where_they_are_stored():
     learner, agent = make(minimum_reward=-1.0, num_steps=3, policy_delay=1)
-    after, _ = learner.learn(agent, steps_of([-100.0, -0.5, 2.0]), Objective(), clock())
+    after, _ = learner.learn(agent, steps_of([-100.0, -0.5, 2.0]), Objective(), update_context())
     assert after.memory.replay.sample(jax.random.key(0), (50,)).reward.min() == -1.0
     assert after.memory.replay.rows[:3, 5].tolist() == [-1.0, -0.5, 2.0]
 
@@ -214,7 +214,7 @@ def test_it_learns_the_best_action_of_a_bandit():
         reward = -(((action - jnp.array([1.0, 0.25])) / jnp.array([2.0, 0.5])) ** 2).sum(-1)
         yes = jnp.ones((2, 1), bool)
         steps = Steps(observation, (), action, reward, yes, yes, ~yes, reward)
-        return learner.learn(agent, steps, Objective(), Clock(learn_key, jnp.asarray(0.0)))[0], None
+        return learner.learn(agent, steps, Objective(), UpdateContext(learn_key, jnp.asarray(0.0)))[0], None
 
     agent, _ = jax.lax.scan(update, agent, jax.random.split(jax.random.key(7), 1500))
     chosen = learner.act(agent.params, jax.random.normal(jax.random.key(8), (20, 3)), None)
@@ -240,6 +240,6 @@ def test_what_cannot_be_is_refused_in_one_line(changes, spaces, message):
 
 def test_a_replay_smaller_than_one_update_is_refused():
     learner = learners.build("td3", {**SMALL, "buffer_size": 10})
-    learner.check_copies(5)
+    learner.check_num_envs(5)
     with pytest.raises(FedraxError, match="buffer_size = 10 is less than the 12 transitions"):
-        learner.check_copies(6)
+        learner.check_num_envs(6)

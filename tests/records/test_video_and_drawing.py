@@ -1,4 +1,4 @@
-"""Films that play, and a CartPole that shows its state."""
+"""Videos that play, and a CartPole that shows its state."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def read(path: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_a_film_holds_its_frames_in_order(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"film{suffix}"
+def test_a_video_holds_its_frames_in_order(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"video{suffix}"
     write_video(frames(7), path, fps=25)
     found = read(path)
     assert len(found) == 7
@@ -45,36 +45,36 @@ def test_a_film_holds_its_frames_in_order(tmp_path: Path, suffix: str) -> None:
 
 
 def test_odd_sizes_are_lengthened_for_the_codec(tmp_path: Path) -> None:
-    write_video(frames(3, height=41, width=61), tmp_path / "film.mp4", fps=30)
-    assert [frame.shape for frame in read(tmp_path / "film.mp4")] == [(42, 62, 3)] * 3
+    write_video(frames(3, height=41, width=61), tmp_path / "video.mp4", fps=30)
+    assert [frame.shape for frame in read(tmp_path / "video.mp4")] == [(42, 62, 3)] * 3
 
 
 def test_a_gif_has_the_asked_rate(tmp_path: Path) -> None:
-    write_video(frames(4), tmp_path / "film.gif", fps=25)
-    with imageio.v2.get_reader(tmp_path / "film.gif") as reader:
+    write_video(frames(4), tmp_path / "video.gif", fps=25)
+    with imageio.v2.get_reader(tmp_path / "video.gif") as reader:
         assert reader.get_meta_data()["duration"] == 40
 
 
 @pytest.mark.filterwarnings("error")
 def test_writing_does_not_warn(tmp_path: Path) -> None:
-    write_video(frames(2), tmp_path / "film.mp4", fps=30)
+    write_video(frames(2), tmp_path / "video.mp4", fps=30)
 
 
 def test_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(FedraxError, match=r"cannot write a video as 'film\.avi'; allowed endings: \.gif, \.mp4"):
-        write_video(frames(2), tmp_path / "film.avi", fps=30)
+    with pytest.raises(FedraxError, match=r"cannot write a video as 'video\.avi'; allowed endings: \.gif, \.mp4"):
+        write_video(frames(2), tmp_path / "video.avi", fps=30)
     with pytest.raises(FedraxError, match="there are no frames to write"):
-        write_video([], tmp_path / "film.gif", fps=30)
+        write_video([], tmp_path / "video.gif", fps=30)
     with pytest.raises(FedraxError, match=r"fps = 0 is not allowed for \.mp4"):
-        write_video(frames(2), tmp_path / "film.mp4", fps=0)
+        write_video(frames(2), tmp_path / "video.mp4", fps=0)
     with pytest.raises(FedraxError, match=r"fps = 60 is not allowed for \.gif: it must be above 0 and at most 50"):
-        write_video(frames(2), tmp_path / "film.gif", fps=60)
+        write_video(frames(2), tmp_path / "video.gif", fps=60)
     for wrong in (np.zeros((4, 6, 3)), np.zeros((4, 6), np.uint8), np.zeros((4, 8, 3), np.uint8)):
         with pytest.raises(FedraxError, match=r"frame 1 is .*; frames must be uint8\[height, width, 3\]"):
-            write_video([np.zeros((4, 6, 3), np.uint8), wrong], tmp_path / "film.mp4", fps=30)
+            write_video([np.zeros((4, 6, 3), np.uint8), wrong], tmp_path / "video.mp4", fps=30)
     (tmp_path / "file").touch()
     with pytest.raises(FedraxError, match=r"cannot write .*Not a directory|cannot write .*File exists"):
-        write_video(frames(2), tmp_path / "file" / "film.mp4", fps=30)
+        write_video(frames(2), tmp_path / "file" / "video.mp4", fps=30)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

@@ -89,7 +89,7 @@ DIFFER = {"heterogeneity": {"length": [0.5, 1.0]}}
 
 
 def changed(**tables):
-    return {room: table | tables.get(room, {}) for room, table in BASE.items()}
+    return {section: table | tables.get(section, {}) for section, table in BASE.items()}
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from fedrax.aggregators.base import aggregators
 from fedrax.config import resolve
 from fedrax.environments.base import Box, Spaces
 from fedrax.errors import FedraxError
-from fedrax.learners.base import Agent, Batch, Clock, Learner, learners
+from fedrax.learners.base import Agent, Batch, Learner, UpdateContext, learners
 from fedrax.message import arrived, travelling
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import Tools, strategies
 from fedrax.strategies.moon import Contrast, cosine
 from fedrax.strategies.return_weights import poor_first
@@ -37,7 +37,7 @@ class Quadratic(Learner):
     def act(self, params, observation, key):
         raise NotImplementedError
 
-    def learn(self, agent, experience, objective, clock):
+    def learn(self, agent, experience, objective, update_context):
         curvature, centre = agent.memory
         params, optimizer, notes = agent.params, agent.optimizer, objective.start(agent.params)
         batch = Batch(jnp.zeros((1, 2)), jnp.zeros((1, 1)), jnp.ones(1, bool), None, None, ())
@@ -81,7 +81,7 @@ def rounds(strategy, learner, count, ids=None):
         messages = []
         for index in range(AGENTS):
             agent = strategy.absorb(agents[index], downlink, jnp.asarray(index))
-            agent, _ = strategy.work(learner, agent, None, Clock(jax.random.key(0), jnp.asarray(0.0)))
+            agent, _ = strategy.work(learner, agent, None, UpdateContext(jax.random.key(0), jnp.asarray(0.0)))
             messages.append(strategy.emit(learner, agent, jax.random.key(0)))
             agents[index] = agent
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *messages)
@@ -110,7 +110,7 @@ def test_control_variates_are_the_papers_second_option_under_gradient_descent():
     own = jnp.asarray(rng.normal(size=2), jnp.float32)
     agent = dataclasses.replace(agents[0], private=dataclasses.replace(agents[0].private, own=own))
     agent = strategy.absorb(agent, strategy.broadcast(server, jax.random.key(0)), jnp.asarray(0))
-    worked, _ = strategy.work(learner, agent, None, Clock(jax.random.key(0), jnp.asarray(0.0)))
+    worked, _ = strategy.work(learner, agent, None, UpdateContext(jax.random.key(0), jnp.asarray(0.0)))
     expected = own - server.control + (agent.params - worked.params) / (STEPS * 0.05)
     report = strategy.emit(learner, worked, jax.random.key(0))
     np.testing.assert_allclose(own + report.update["control"], expected, rtol=1e-4, atol=1e-5)
@@ -249,4 +249,4 @@ def test_weights_by_return_reach_the_average():
     assert resolve("fedtd3/pendulum", settings).component("aggregator").name == "weighted-mean"
     assert resolve("fedtd3/pendulum", settings[:1]).component("aggregator").name == "mean"
     with pytest.raises(FedraxError, match="aggregator=weighted-mean"):
-        make_simulation(resolve("fedtd3/pendulum", [*settings, "aggregator=mean"]))
+        make_runtime(resolve("fedtd3/pendulum", [*settings, "aggregator=mean"]))

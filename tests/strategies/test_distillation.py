@@ -1,4 +1,4 @@
-"""Distillation of critics' heads: its formulas, its law of pseudo-representations, and what leaves an agent."""
+"""Distillation of critics' heads: formulas, the distribution of pseudo-representations, what leaves an agent."""
 
 import dataclasses
 

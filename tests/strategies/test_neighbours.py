@@ -13,11 +13,11 @@ from fedrax.aggregators.base import Aggregate
 from fedrax.config import resolve
 from fedrax.environments.base import Box, Discrete, Spaces, Steps
 from fedrax.errors import FedraxError
-from fedrax.learners.base import Agent, Clock, learners
+from fedrax.learners.base import Agent, UpdateContext, learners
 from fedrax.learners.distributions import Categorical, Gaussian, kl_divergence
-from fedrax.learners.ppo import Notes
+from fedrax.learners.ppo import Extras
 from fedrax.message import Message
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import Tools, strategies
 from fedrax.strategies.pooling import closeness, divergence, pooled
 from fedrax.strategies.return_weights import Returns
@@ -29,7 +29,7 @@ AGENTS = 3
 RUN = [
     "learner=ppo",
     "environment.id=CartPole-v1",
-    "environment.copies=2",
+    "environment.num_envs=2",
     "learner.num_steps=8",
     "learner.hidden=[8]",
     "learner.num_minibatches=1",
@@ -124,7 +124,7 @@ def test_closeness_orders_policies():
 
 
 def make(name="neighbours", agents=AGENTS, **options):
-    strategy = strategies.build(name, options).settled(agents, 0)
+    strategy = strategies.build(name, options).bind(agents, 0)
     fresh = jax.vmap(lambda key: LEARNER.init(key, SPACES))(jax.random.split(jax.random.key(0), agents))
     private = jax.vmap(lambda agent: strategy.private(LEARNER, agent))(fresh)
     everyone = Agent(fresh.params, fresh.optimizer, fresh.memory, private)
@@ -146,7 +146,7 @@ def steps_of(agent, seed=0):
     no = jnp.zeros((8, 4), bool)
     over = no.at[3, 1].set(True)
     reward, returns = jax.random.normal(keys[2], (8, 4)), jnp.where(over, 2.5, 0.0)
-    return Steps(observation, Notes(*agent.params.both(observation)), action, reward, ~no, over, no, returns)
+    return Steps(observation, Extras(*agent.params.both(observation)), action, reward, ~no, over, no, returns)
 
 
 def tools(ids, aggregate=None):
@@ -161,13 +161,13 @@ def test_a_listener_hears_its_neighbours_and_no_one_else(tmp_path):
     file = tmp_path / "graph.toml"
     file.write_text("[[edge]]\nfrom = 1\nto = 0\nweight = 2.0\n")
     strategy, agents, server = make(topology=str(file), self_weight=1.0)
-    mail = strategy.broadcast(server, jax.random.key(0))
+    inbox = strategy.broadcast(server, jax.random.key(0))
     steps = steps_of(row(agents, 0))
-    clock = Clock(jax.random.key(0), jnp.asarray(0.0))
+    update_context = UpdateContext(jax.random.key(0), jnp.asarray(0.0))
 
     def after(policies, index):
-        agent = strategy.absorb(row(agents, index), dataclasses.replace(mail, policies=policies), jnp.asarray(index))
-        return flat(strategy.work(LEARNER, agent, steps, clock)[0].params)
+        agent = strategy.absorb(row(agents, index), dataclasses.replace(inbox, policies=policies), jnp.asarray(index))
+        return flat(strategy.work(LEARNER, agent, steps, update_context)[0].params)
 
     def changed(who):
         return jax.tree.map(lambda x: x.at[who].multiply(-1.5), server.policies)
@@ -184,8 +184,8 @@ def test_what_is_not_sent_leaves_the_neighbours_with_the_last_copy():
     strategy, agents, server = make()
     change = jax.tree.map(jnp.ones_like, agents.params)
     messages = Message((), Returns(jnp.array([4.0, 0.0]), jnp.array([2, 0])), row(change, jnp.array([0, 2])))
-    mail = strategy.broadcast(server, jax.random.key(0))
-    after, verdict = strategy.combine(LEARNER, server, mail, messages, jnp.array([1.0, 0.0]), tools([0, 2]))
+    inbox = strategy.broadcast(server, jax.random.key(0))
+    after, verdict = strategy.combine(LEARNER, server, inbox, messages, jnp.array([1.0, 0.0]), tools([0, 2]))
     np.testing.assert_allclose(flat(row(after.policies, 0)), flat(row(server.policies, 0)) + 1, rtol=1e-6)
     for silent in (1, 2):
         np.testing.assert_array_equal(flat(row(after.policies, silent)), flat(row(server.policies, silent)))
@@ -197,9 +197,9 @@ def test_what_is_not_sent_leaves_the_neighbours_with_the_last_copy():
 def test_a_message_is_the_change_since_the_neighbours_copy_and_the_mean_return():
     strategy, agents, server = make()
     agent = strategy.absorb(row(agents, 1), strategy.broadcast(server, jax.random.key(0)), jnp.asarray(1))
-    clock = Clock(jax.random.key(0), jnp.asarray(0.0))
-    worked, _ = strategy.work(LEARNER, agent, steps_of(agent), clock)
-    worked, _ = strategy.work(LEARNER, worked, steps_of(agent, seed=1), clock)
+    update_context = UpdateContext(jax.random.key(0), jnp.asarray(0.0))
+    worked, _ = strategy.work(LEARNER, agent, steps_of(agent), update_context)
+    worked, _ = strategy.work(LEARNER, worked, steps_of(agent, seed=1), update_context)
     message = strategy.emit(LEARNER, worked, jax.random.key(0))
     np.testing.assert_allclose(flat(message.individual), flat(worked.params) - flat(row(server.policies, 1)), atol=1e-6)
     assert (float(message.statistics.total), int(message.statistics.count)) == (5.0, 2)
@@ -227,12 +227,12 @@ def test_gossip_moves_everyone_to_the_weighted_mean():
     strategy, agents, server = make("gossip")
     nothing = jax.tree.map(jnp.zeros_like, agents.params)
     messages = Message((), Returns(jnp.zeros(3), jnp.zeros(3, int)), nothing)
-    mail = strategy.broadcast(server, jax.random.key(0))
-    after, _ = strategy.combine(LEARNER, server, mail, messages, jnp.ones(3), tools([0, 1, 2]))
-    mail = strategy.broadcast(after, jax.random.key(0))
+    inbox = strategy.broadcast(server, jax.random.key(0))
+    after, _ = strategy.combine(LEARNER, server, inbox, messages, jnp.ones(3), tools([0, 1, 2]))
+    inbox = strategy.broadcast(after, jax.random.key(0))
     mean = ravel_rows(agents.params).mean(0)
     for index in range(3):
-        moved = strategy.absorb(row(agents, index), mail, jnp.asarray(index))
+        moved = strategy.absorb(row(agents, index), inbox, jnp.asarray(index))
         np.testing.assert_allclose(flat(moved.params), mean, atol=1e-5)
         np.testing.assert_array_equal(flat(moved.optimizer), flat(row(agents.optimizer, index)))
 
@@ -240,15 +240,15 @@ def test_gossip_moves_everyone_to_the_weighted_mean():
 def test_gossip_averages_only_the_parts_it_is_told_and_resets_moments_on_request():
     strategy, agents, server = make("gossip", average=("actor",), moments="reset")
     messages = Message((), Returns(jnp.zeros(3), jnp.zeros(3, int)), jax.tree.map(jnp.zeros_like, agents.params))
-    mail = strategy.broadcast(server, jax.random.key(0))
-    after, _ = strategy.combine(LEARNER, server, mail, messages, jnp.array([1.0, 1.0, 0.0]), tools([0, 1, 2]))
-    mail = strategy.broadcast(after, jax.random.key(0))
+    inbox = strategy.broadcast(server, jax.random.key(0))
+    after, _ = strategy.combine(LEARNER, server, inbox, messages, jnp.array([1.0, 1.0, 0.0]), tools([0, 1, 2]))
+    inbox = strategy.broadcast(after, jax.random.key(0))
     used = Agent(agents.params, jax.tree.map(jnp.ones_like, agents.optimizer), agents.memory, agents.private)
-    moved = strategy.absorb(row(used, 0), mail, jnp.asarray(0))
+    moved = strategy.absorb(row(used, 0), inbox, jnp.asarray(0))
     np.testing.assert_allclose(flat(moved.params.actor), ravel_rows(agents.params.actor).mean(0), atol=1e-5)
     np.testing.assert_array_equal(flat(moved.params.torso), flat(row(agents.params.torso, 0)))
     assert not flat(moved.optimizer).any()
-    silent = strategy.absorb(row(used, 2), mail, jnp.asarray(2))
+    silent = strategy.absorb(row(used, 2), inbox, jnp.asarray(2))
     np.testing.assert_array_equal(flat(silent.params), flat(row(agents.params, 2)))
     assert flat(silent.optimizer).all()
 
@@ -259,15 +259,15 @@ def test_only_neighbours_networks_and_its_own_are_received(tmp_path):
     size = 4 * flat(row(make()[1].params, 0)).size
     for spec, neighbours in (("complete", 2), ("none", 0), (str(file), 2 / 3)):
         strategy, _, server = make(topology=spec)
-        mail = strategy.broadcast(server, jax.random.key(0))
-        received = np.mean([tree_bytes(strategy.outgoing(mail, index)) for index in range(3)])
+        inbox = strategy.broadcast(server, jax.random.key(0))
+        received = np.mean([tree_bytes(strategy.outgoing(inbox, index)) for index in range(3)])
         # Beside the neighbours' networks its own, as they have them, three weights and a count.
         np.testing.assert_allclose(received, (neighbours + 1) * size + 16)
 
 
 def test_a_strategy_that_does_not_communicate_is_refused():
     with pytest.raises(FedraxError, match=r"does not communicate; set strategy\.coefficient or strategy\.average"):
-        make_simulation(resolve({}, [*RUN, "strategy=neighbours", "strategy.coefficient=0"]))
+        make_runtime(resolve({}, [*RUN, "strategy=neighbours", "strategy.coefficient=0"]))
 
 
 def test_unknown_parts_are_refused():
@@ -276,8 +276,8 @@ def test_unknown_parts_are_refused():
 
 
 def run(*overrides):
-    simulation = make_simulation(resolve({}, [*RUN, *overrides]))
-    ((state, metrics),) = simulation.advance(simulation.init(), 0)
+    runtime = make_runtime(resolve({}, [*RUN, *overrides]))
+    ((state, metrics),) = runtime.advance(runtime.init(), 0)
     return state, {name: value[0] for name, value in metrics.items()}
 
 

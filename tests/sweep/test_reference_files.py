@@ -56,7 +56,7 @@ def test_the_references_files_are_translated(tmp_path, unresolved):
         "strategy.weights=fixed",
         f"strategy.topology={tmp_path / 'matrices' / '3_agents.json'}",
         "environment.id=MiniGrid-SimpleCrossingS9N2-v0",
-        "environment.copies=4",
+        "environment.num_envs=4",
         "federation.agents=3",
         "federation.local_updates=32",
         "budget.steps_per_agent=5000000",

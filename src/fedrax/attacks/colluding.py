@@ -154,7 +154,7 @@ class Normalised(Attack):
     multiples of that mean length) along v that moves the aggregate farthest from AR. Both searches step up while it
     helps and back otherwise, with the step cut to a third each time.
 
-    The two stages, the direction and the step law follow the published description; measuring stage II by the
+    The two stages, the direction and the step sizes follow the published description; measuring stage II by the
     distance the aggregate moves, and Delta normalised to length 1, are our reading of it. Start values found useful
     elsewhere: lambda .83, zeta .03 on CartPole; 1.0 and .02 on LunarLander.
     """

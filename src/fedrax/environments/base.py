@@ -78,14 +78,16 @@ class NativeEnvironment(eqx.Module):
     time_limit: ClassVar[int]
     """Steps after which Gymnasium's registered environment truncates."""
     frames_per_second: ClassVar[int] = 50
-    """Steps a film shows in a second."""
+    """Steps that a video shows in a second."""
 
     def check(self, physics: Mapping[str, float]) -> None:
         """Raises :class:`FedraxError` for parameters that make no environment."""
 
     def draw(self, state: PyTree, physics: Mapping[str, float]) -> np.ndarray:
-        """A picture of one copy's state, ``uint8[height, width, 3]``; only films need it."""
-        raise FedraxError(f"native environment {type(self).__name__} cannot be filmed: it has no method draw")
+        """A picture of one copy's state, ``uint8[height, width, 3]``; only videos need it."""
+        raise FedraxError(
+            f"native environment {type(self).__name__} cannot be recorded on video: it has no method draw"
+        )
 
     @abc.abstractmethod
     def physics(self) -> dict[str, float]:
@@ -190,8 +192,8 @@ class Steps(eqx.Module):
 
     observation: Array
     """``[T+1, B, *o]``, float32 or uint8."""
-    notes: PyTree
-    """What the learner noted at each observation when it acted, leaves ``[T+1, B, ...]``."""
+    extras: PyTree
+    """What the learner computed beside each action, leaves ``[T+1, B, ...]``."""
     action: Array
     """``[T, B]``, or flat vectors ``[T, B, a]`` as the learner emits them (:mod:`fedrax.environments.actions`).
 

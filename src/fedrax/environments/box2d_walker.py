@@ -25,7 +25,7 @@ STAIR_WIDTH = 4
 
 
 class VariedBipedalWalker(BipedalWalker):
-    """BipedalWalker whose obstacles follow a law of its own, every draw from the environment's own generator.
+    """BipedalWalker with its own distribution of obstacles, every draw from the environment's own generator.
 
     With equal weights and the default sizes it is BipedalWalkerHardcore-v3, and without weights BipedalWalker-v3, both
     bit for bit: an obstacle's kind is then one bounded integer, as in Gymnasium. With unequal weights it is one
@@ -133,7 +133,7 @@ class VariedBipedalWalker(BipedalWalker):
         self.terrain.append(body)
 
     def _lay_ground(self) -> None:
-        """The edges between neighbouring points, and the grass under them that films show."""
+        """The edges between neighbouring points, and the grass under them that videos show."""
         self.terrain_poly = []
         points = list(zip(self.terrain_x, self.terrain_y, strict=True))
         for i, (start, end) in enumerate(itertools.pairwise(points)):

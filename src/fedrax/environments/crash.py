@@ -35,11 +35,11 @@ class EnvironmentCrash(FedraxError):
         place = self.place or ("" if self.copy is None else f"copy {self.copy}")
         return f"environment {self.id!r} crashed in {self.verb}{f' ({place})' if place else ''}: {raised}"
 
-    def of(self, owner: str, copies: int | None = None) -> str:
-        """A place: whose copy it is, of that owner's ``copies``."""
+    def of(self, owner: str, num_envs: int | None = None) -> str:
+        """A place: whose copy it is, of that owner's ``num_envs``."""
         if self.copy is None:
             return owner
-        return f"{owner}, copy {self.copy if copies is None else self.copy % copies}"
+        return f"{owner}, copy {self.copy if num_envs is None else self.copy % num_envs}"
 
 
 @contextlib.contextmanager

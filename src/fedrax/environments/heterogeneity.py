@@ -7,8 +7,9 @@ The table is data, ``{parameter: value}``, where a value is
 - ``{distribution = "uniform", low = 0.3, high = 0.7}``;
 - ``{distribution = "normal", mean = 9.8, std = 0.5}``, clipped to ``low`` and ``high`` where they are given.
 
-``law = NAME`` draws several parameters together as a published system does (:mod:`fedrax.environments.laws`); the law's
-options stand in the same table, and the table's own parameters replace what the law draws.
+``distribution = NAME`` beside the parameters draws several of them together, as a published system does: a joint
+distribution (:mod:`fedrax.environments.distributions`). Its options stand in the same table, and the table's own
+parameters replace what it draws.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import pydantic
 
-from fedrax.environments.laws import law_draws, law_keys
+from fedrax.environments.distributions import TABLE, joint_draws, joint_keys
 from fedrax.errors import FedraxError, nearest, unknown
 from fedrax.seeds import host_seeds
 
 
 class Distribution(pydantic.BaseModel, abc.ABC):
-    """A law of one parameter over agents."""
+    """The distribution of one parameter over agents."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -89,34 +90,35 @@ def draw(
     may want an int.
 
     Each parameter has a random stream of its own, from ``seed`` and its name: adding a parameter to the table
-    changes no other's values, and adding agents changes no earlier agent's. A law has streams of its own instead.
+    changes no other's values, and adding agents changes no earlier agent's. A joint distribution has streams of its
+    own.
 
     Args:
         table: the heterogeneity table.
         defaults: of all parameters that may be in the table.
         agents: their number.
         seed: of the run.
-        environment: its id, by which a law knows it.
+        environment: its id, by which a joint distribution knows it.
         number: of the draw; as if the seed were so much higher.
 
     Raises:
-        FedraxError: an unknown parameter or law, a law of other parameters, a list of the wrong length, or a value of
-            none of the forms above.
+        FedraxError: an unknown parameter or joint distribution, a joint distribution of other parameters, a list of the
+            wrong length, or a value of none of the forms above.
     """
     columns: dict[str, list[Any]] = {name: [value] * agents for name, value in defaults.items()}
-    joint, table_of_parameters = law_draws(table, environment, agents, number)
-    strange = sorted({name for values in joint for name in values} - columns.keys())
+    drawn, table_of_parameters = joint_draws(table, environment, agents, number)
+    strange = sorted({name for values in drawn for name in values} - columns.keys())
     if strange:
         raise FedraxError(
-            f"environment.heterogeneity.law = {table['law']!r} draws {', '.join(strange)}, which environment "
-            f"{environment!r} does not have, only {', '.join(sorted(columns))}; use another law, or distributions"
+            f"{TABLE}.distribution = {table['distribution']!r} draws {', '.join(strange)}, which "
+            f"environment {environment!r} does not have, only {', '.join(sorted(columns))}; use another, or single ones"
         )
-    for agent, values in enumerate(joint):
+    for agent, values in enumerate(drawn):
         for name, value in values.items():
             columns[name][agent] = value
     for name, value in table_of_parameters.items():
         if name not in defaults:
-            known = [*defaults, *law_keys(table, environment)]
+            known = [*defaults, *joint_keys(table, environment)]
             raise unknown("physical parameter in environment.heterogeneity:", name, known)
         generator = np.random.default_rng(int(host_seeds((), seed + number, "heterogeneity", name)))
         columns[name] = _column(f"environment.heterogeneity.{name}", value, agents, generator)
@@ -128,13 +130,13 @@ def draw(
 
 
 def drawn_names(table: Mapping[str, Any], environment: str) -> set[str]:
-    """The parameters that the table, or its law for this environment, gives values to.
+    """The parameters that the table, or its joint distribution for this environment, gives values to.
 
     Raises:
-        FedraxError: as :func:`fedrax.environments.laws.law_draws`.
+        FedraxError: as :func:`fedrax.environments.distributions.joint_draws`.
     """
-    (joint,), table_of_parameters = law_draws(table, environment, 1)
-    return {*joint, *table_of_parameters}
+    (drawn,), table_of_parameters = joint_draws(table, environment, 1)
+    return {*drawn, *table_of_parameters}
 
 
 def _column(key: str, value: Any, agents: int, generator: np.random.Generator) -> list[int | float]:

@@ -103,7 +103,7 @@ def make_single(
     parameters: Parameters | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> gymnasium.Env:
-    """One copy by Gymnasium, observed and acted on as agents do, for films; arguments as in :func:`make_host`."""
+    """One copy by Gymnasium, observed and acted on as agents do, for videos; arguments as in :func:`make_host`."""
     described = describe_environment(id, native=False, mission=mission, kwargs=kwargs)
     environment: gymnasium.Env = CrashReporting(
         _make(id, described.spaces, time_limit, parameters, kwargs, render_mode=render_mode), id

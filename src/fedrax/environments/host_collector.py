@@ -20,14 +20,14 @@ LENGTH_STEP = 64
 
 
 class HostCollector:
-    """Collects for agents of ``c = copies_per_agent`` copies each; agent k owns copies k*c .. (k+1)*c - 1."""
+    """Collects for agents of ``c = num_envs`` copies each; agent k owns copies k*c .. (k+1)*c - 1."""
 
-    def __init__(self, environments: HostEnvironments, agents: int, copies_per_agent: int) -> None:
-        if environments.count != agents * copies_per_agent:
-            raise ValueError(f"{agents} agents of {copies_per_agent} copies need as many environments")
+    def __init__(self, environments: HostEnvironments, agents: int, num_envs: int) -> None:
+        if environments.count != agents * num_envs:
+            raise ValueError(f"{agents} agents of {num_envs} copies need as many environments")
         self.environments = environments
         self.agents = agents
-        self.copies = copies_per_agent
+        self.num_envs = num_envs
 
     def collect(
         self,
@@ -42,7 +42,7 @@ class HostCollector:
         agent's queue is empty are stepped along and ignored.
 
         Args:
-            act: ``act(observation[agents, copies, *o], step) -> action[agents, copies, *a]``, called with
+            act: ``act(observation[agents, num_envs, *o], step) -> action[agents, num_envs, *a]``, called with
                 step 0, 1, ... of this collection.
             counts: ``int[agents]``, each at most ``max_count``, and not all 0.
             max_count: B of the result; episodes from ``counts[k]`` on are padding.
@@ -56,12 +56,12 @@ class HostCollector:
         limit = self.environments.time_limit
         if limit != horizon:
             raise ValueError(f"the environments end episodes after {limit} steps, not {horizon}")
-        queue = _Queue(np.asarray(counts), self.copies, max_count)
+        queue = _Queue(np.asarray(counts), self.num_envs, max_count)
         observations, actions, rewards = [], [], []
         observation = self.environments.reset()
         step = 0
         while queue.running:
-            grouped = finite(observation).reshape(self.agents, self.copies, *observation.shape[1:])
+            grouped = finite(observation).reshape(self.agents, self.num_envs, *observation.shape[1:])
             action = act(grouped, step)
             action = action.reshape(-1, *action.shape[2:])
             observations.append(observation)
@@ -88,11 +88,11 @@ class HostCollector:
 def evaluate_host(
     environments: HostEnvironments, act: Callable[[np.ndarray, int], np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """One episode in each copy, from a reset of all, as named arrays ``[copies]``.
+    """One episode in each copy, from a reset of all, as named arrays ``[num_envs]``.
 
     ``return`` is undiscounted (float64), ``length`` in steps (int64); success as in
     :mod:`fedrax.environments.success` where the environment says so. Nothing is stored.
-    ``act(observation[copies, *o], step) -> action[copies, *a]``.
+    ``act(observation[num_envs, *o], step) -> action[num_envs, *a]``.
     """
     observation = environments.reset()
     returns = np.zeros(environments.count)
@@ -113,19 +113,19 @@ def evaluate_host(
 class _Queue:
     """Which copy runs which of its agent's episodes, and where in the stream of steps each episode lies."""
 
-    def __init__(self, counts: np.ndarray, copies: int, max_count: int) -> None:
+    def __init__(self, counts: np.ndarray, num_envs: int, max_count: int) -> None:
         agents = len(counts)
         if counts.max() > max_count or counts.max() < 1:
             raise ValueError(f"counts {counts.tolist()} must be between 0 and {max_count}, and not all 0")
         self.counts = counts
-        self.copies = copies
+        self.num_envs = num_envs
         self.left = int(counts.sum())
-        first = np.broadcast_to(np.arange(copies), (agents, copies))
+        first = np.broadcast_to(np.arange(num_envs), (agents, num_envs))
         self.episode = np.where(first < counts[:, None], first, -1)
-        """Index of the episode that each copy runs, -1 for an idle copy; ``[agents, copies]``."""
-        self.upcoming = np.minimum(counts, copies)
+        """Index of the episode that each copy runs, -1 for an idle copy; ``[agents, num_envs]``."""
+        self.upcoming = np.minimum(counts, num_envs)
         self.begin = np.zeros((agents, max_count), np.int64)
-        self.copy = np.broadcast_to(np.arange(max_count) % copies, (agents, max_count)).copy()
+        self.copy = np.broadcast_to(np.arange(max_count) % num_envs, (agents, max_count)).copy()
         self.length = np.zeros((agents, max_count), np.int64)
         self.terminated = np.zeros((agents, max_count), bool)
 
@@ -136,11 +136,11 @@ class _Queue:
 
     @property
     def busy(self) -> np.ndarray:
-        """Which copies run an episode that was asked for, ``bool[agents * copies]``."""
+        """Which copies run an episode that was asked for, ``bool[agents * num_envs]``."""
         return (self.episode >= 0).ravel()
 
     def finish(self, over: np.ndarray, terminated: np.ndarray, step: int) -> None:
-        """Copies ``over[agents * copies]`` ended their episodes after ``step`` steps: gives them new ones."""
+        """Copies ``over[agents * num_envs]`` ended their episodes after ``step`` steps: gives them new ones."""
         agent, copy = np.nonzero(over.reshape(self.episode.shape) & (self.episode >= 0))
         done = self.episode[agent, copy]
         self.length[agent, done] = step - self.begin[agent, done]
@@ -158,9 +158,9 @@ class _Queue:
         self.upcoming += np.bincount(agent, minlength=len(self.upcoming))
 
     def locate(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row of the stream ``[steps * copies]`` for ``[agents, T, B]``, and where there is one (else 0)."""
+        """Row of the stream ``[steps * num_envs]`` for ``[agents, T, B]``, and where there is one (else 0)."""
         time = np.arange(steps)[:, None]
         valid = time < self.length[:, None]
-        owned = np.arange(len(self.counts))[:, None] * self.copies + self.copy
+        owned = np.arange(len(self.counts))[:, None] * self.num_envs + self.copy
         row = (self.begin[:, None] + time) * self.episode.size + owned[:, None]
         return np.where(valid, row, 0), valid

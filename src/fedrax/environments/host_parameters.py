@@ -48,8 +48,8 @@ def host_defaults(
 
     Args:
         id: the environment's id.
-        names: of parameters that are given values, be it by a law; those that are neither physics nor noise are
-            arguments of the constructor.
+        names: of parameters that are given values, be it by a joint distribution; those that are neither physics nor
+            noise are arguments of the constructor.
         kwargs: arguments that all copies are made with, which are the defaults of what they name.
         keys: what else the table may hold, for the error.
 

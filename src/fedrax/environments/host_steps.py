@@ -17,14 +17,14 @@ class HostStepCollector:
     """Steps groups of environments: one for all agents where they always act together, else one for each agent.
 
     An environment can only be stepped whole, and an agent that sits a round out must find its episodes as it left
-    them. Within a group agent k owns copies ``k*c .. (k+1)*c - 1``, ``c = copies_per_agent``.
+    them. Within a group agent k owns copies ``k*c .. (k+1)*c - 1``, ``c = num_envs``.
     """
 
-    def __init__(self, groups: Sequence[HostEnvironments], copies_per_agent: int) -> None:
-        if any(group.count % copies_per_agent for group in groups):
-            raise ValueError(f"every group of environments needs a multiple of {copies_per_agent} copies")
+    def __init__(self, groups: Sequence[HostEnvironments], num_envs: int) -> None:
+        if any(group.count % num_envs for group in groups):
+            raise ValueError(f"every group of environments needs a multiple of {num_envs} copies")
         self.groups = [_Group(environments) for environments in groups]
-        self.copies = copies_per_agent
+        self.num_envs = num_envs
 
     def restart(self) -> None:
         """Forgets the running episodes; call it after the environments were reseeded."""
@@ -34,9 +34,9 @@ class HostStepCollector:
     def restart_agents(self, rows: np.ndarray, ids: np.ndarray | None = None) -> None:
         """Starts fresh episodes for those of the agents that act, ``bool[m]``; ``ids`` as in :meth:`collect`."""
         chosen = self.groups if ids is None else [self.groups[index] for index in ids]
-        copies = np.repeat(rows, self.copies)
+        restarting = np.repeat(rows, self.num_envs)
         ends = np.cumsum([group.environments.count for group in chosen])[:-1]
-        for group, own in zip(chosen, np.split(copies, ends), strict=True):
+        for group, own in zip(chosen, np.split(restarting, ends), strict=True):
             if own.any():
                 group.restart(own)
 
@@ -46,8 +46,8 @@ class HostStepCollector:
         """``steps`` steps of every copy, from where the last ones stopped.
 
         Args:
-            decide: ``decide(observation[agents, copies, *o], step) -> (action[agents, copies, *a], notes)``, called
-                with step 0, 1, ..., ``steps`` of this collection; notes ``[agents, copies, ...]``.
+            decide: ``decide(observation[agents, num_envs, *o], step) -> (action[agents, num_envs, *a], extras)``,
+                called with step 0, 1, ..., ``steps`` of this collection; extras ``[agents, num_envs, ...]``.
             steps: T of the result.
             ids: which groups act, ``int[m]``; unset, all. The others stand still.
 
@@ -56,29 +56,29 @@ class HostStepCollector:
         """
         chosen = self.groups if ids is None else [self.groups[index] for index in ids]
         observations, rows = [_joined([group.seen() for group in chosen])], []
-        notes = []
+        extras = []
         ends = np.cumsum([group.environments.count for group in chosen])[:-1]
         for step in range(steps):
-            action, noted = decide(self._grouped(observations[-1]), step)
-            notes.append(noted)
+            action, extra = decide(self._grouped(observations[-1]), step)
+            extras.append(extra)
             action = action.reshape(-1, *action.shape[2:])
             parts = [group.step(part) for group, part in zip(chosen, np.split(action, ends), strict=True)]
             observation, *results = (_joined(list(part)) for part in zip(*parts, strict=True))
             observations.append(observation)
             rows.append((action, *results))
-        notes.append(decide(self._grouped(observations[-1]), steps)[1])
+        extras.append(decide(self._grouped(observations[-1]), steps)[1])
         observation, *others = (self._by_agent(part) for part in (observations, *zip(*rows, strict=True)))
-        leaves: Any = (observation, jax.tree.map(lambda *each: np.stack(each, 1), *notes), *others)
+        leaves: Any = (observation, jax.tree.map(lambda *each: np.stack(each, 1), *extras), *others)
         return Steps(*leaves)
 
     def _grouped(self, rows: np.ndarray) -> np.ndarray:
-        """Rows ``[agents * copies, ...]`` as ``[agents, copies, ...]``, to act on."""
-        return finite(rows).reshape(-1, self.copies, *rows.shape[1:])
+        """Rows ``[agents * num_envs, ...]`` as ``[agents, num_envs, ...]``, to act on."""
+        return finite(rows).reshape(-1, self.num_envs, *rows.shape[1:])
 
     def _by_agent(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Rows ``[T][agents * copies, ...]`` as ``[agents, T, copies, ...]``."""
+        """Rows ``[T][agents * num_envs, ...]`` as ``[agents, T, num_envs, ...]``."""
         whole = np.stack(rows)
-        return whole.reshape(len(rows), -1, self.copies, *whole.shape[2:]).swapaxes(0, 1)
+        return whole.reshape(len(rows), -1, self.num_envs, *whole.shape[2:]).swapaxes(0, 1)
 
 
 class _Group:
@@ -96,13 +96,13 @@ class _Group:
             self.returned = np.zeros(self.environments.count, np.float32)
         return self.observation
 
-    def restart(self, copies: np.ndarray) -> None:
-        """Fresh episodes in some of the copies, ``bool[copies]``."""
-        fresh = self.environments.reset(copies)
+    def restart(self, chosen: np.ndarray) -> None:
+        """Fresh episodes in the chosen environments, ``bool[count]``."""
+        fresh = self.environments.reset(chosen)
         self.observation = self.seen().copy()
-        self.observation[copies] = fresh[copies]
-        self.over[copies] = False
-        self.returned[copies] = 0
+        self.observation[chosen] = fresh[chosen]
+        self.over[chosen] = False
+        self.returned[chosen] = 0
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
         """The next observations, and the rows of :class:`Steps` from ``reward`` on."""

@@ -26,8 +26,8 @@ Parameters that are not mapped stay so: a policy that all agents share is evalua
 """
 
 
-class _Front(NamedTuple):
-    """Where the ``B`` episodes of one agent stand after ``step`` steps."""
+class _RolloutState(NamedTuple):
+    """The state of one agent's ``B`` episodes after ``step`` steps."""
 
     step: Int[Array, ""]
     running: Bool[Array, ""]
@@ -55,37 +55,41 @@ class _Rollout(NamedTuple):
     """0 where each episode has physical parameters of its own."""
     axis_names: tuple[str, ...]
 
-    def start(self, alive: Bool[Array, " B"]) -> _Front:
+    def start(self, alive: Bool[Array, " B"]) -> _RolloutState:
         """Fresh episodes, of which those not ``alive`` are over before their first step."""
         keys = jax.random.split(jax.random.fold_in(self.key, 0), alive.shape[0])
         state, observation = jax.vmap(self.environment.reset, in_axes=(0, self.physics_axis))(keys, self.physics)
         no = jnp.zeros_like(alive)
-        return _Front(jnp.asarray(0), self._any(alive), state, observation, alive, no, no.astype(jnp.int32))
+        return _RolloutState(jnp.asarray(0), self._any(alive), state, observation, alive, no, no.astype(jnp.int32))
 
-    def step(self, front: _Front) -> tuple[_Front, Array, Float[Array, " B"], Bool[Array, " B"] | None]:
-        """The next front, the actions that led there, rewards and successes (0, False for episodes that are over)."""
-        act_key, step_key = self.keys[front.step]
-        action = self.act(front.observation, act_key)
-        keys = jax.random.split(step_key, front.alive.shape[0])
+    def step(
+        self, rollout_state: _RolloutState
+    ) -> tuple[_RolloutState, Array, Float[Array, " B"], Bool[Array, " B"] | None]:
+        """The next state, the actions that led there, rewards and successes (0, False for episodes that are over)."""
+        act_key, step_key = self.keys[rollout_state.step]
+        action = self.act(rollout_state.observation, act_key)
+        keys = jax.random.split(step_key, rollout_state.alive.shape[0])
         step = jax.vmap(self.environment.step, in_axes=(0, 0, 0, self.physics_axis))
-        after = step(front.state, action, keys, self.physics)
+        after = step(rollout_state.state, action, keys, self.physics)
         # What is over stands still. Stepped on, it could overflow, and a masked loss still has a NaN gradient
         # where a masked value is not finite.
-        state, observation = where_rows(front.alive, (after.state, after.observation), (front.state, front.observation))
-        alive = front.alive & ~after.terminated
-        count = front.step + 1
-        front = _Front(
+        state, observation = where_rows(
+            rollout_state.alive, (after.state, after.observation), (rollout_state.state, rollout_state.observation)
+        )
+        alive = rollout_state.alive & ~after.terminated
+        count = rollout_state.step + 1
+        rollout_state = _RolloutState(
             count,
             (count < self.horizon) & self._any(alive),
             state,
             observation,
             alive,
-            front.terminated | (front.alive & after.terminated),
-            front.length + front.alive,
+            rollout_state.terminated | (rollout_state.alive & after.terminated),
+            rollout_state.length + rollout_state.alive,
         )
-        fresh = front.length == count
+        fresh = rollout_state.length == count
         success = None if after.success is None else fresh & after.success
-        return front, action, jnp.where(fresh, after.reward, 0.0), success
+        return rollout_state, action, jnp.where(fresh, after.reward, 0.0), success
 
     def _any(self, alive: Bool[Array, " B"]) -> Bool[Array, ""]:
         running = alive.any()
@@ -139,11 +143,11 @@ def collect_episodes(
     _, action, reward, _ = jax.eval_shape(rollout.step, start)
     buffers = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), (start.observation, action, reward))
 
-    def body(carry: tuple[_Front, tuple[Array, ...]]) -> tuple[_Front, tuple[Array, ...]]:
-        front, buffers = carry
-        after, action, reward, _ = rollout.step(front)
-        row = (front.observation, action, reward)
-        return after, jax.tree.map(lambda b, x: b.at[front.step].set(x), buffers, row)
+    def body(carry: tuple[_RolloutState, tuple[Array, ...]]) -> tuple[_RolloutState, tuple[Array, ...]]:
+        rollout_state, buffers = carry
+        after, action, reward, _ = rollout.step(rollout_state)
+        row = (rollout_state.observation, action, reward)
+        return after, jax.tree.map(lambda b, x: b.at[rollout_state.step].set(x), buffers, row)
 
     end, (observation, action, reward) = jax.lax.while_loop(lambda carry: carry[0].running, body, (start, buffers))
     valid = jnp.arange(horizon)[:, None] < end.length
@@ -170,14 +174,14 @@ def episode_returns(
     """
     rollout = _rollout(environment, physics, act, key, horizon, axis_names)
 
-    def body(carry: tuple[_Front, _Sums]) -> tuple[_Front, _Sums]:
+    def body(carry: tuple[_RolloutState, _Sums]) -> tuple[_RolloutState, _Sums]:
         before, sums = carry
-        front, _, reward, success = rollout.step(before)
+        rollout_state, _, reward, success = rollout.step(before)
         counted: tuple[Array, ...] = ()
         if success is not None:
             ever, last, steps = sums.success
             counted = (ever | success, jnp.where(before.alive, success, last), steps + success)
-        return front, _Sums(sums.returns + reward, counted)
+        return rollout_state, _Sums(sums.returns + reward, counted)
 
     start = rollout.start(jnp.ones(episodes, bool))
     no = jnp.zeros(episodes, bool)

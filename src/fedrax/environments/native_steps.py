@@ -18,11 +18,11 @@ from fedrax.environments.base import NativeEnvironment, Steps
 from fedrax.environments.native_collector import where_rows
 
 Decide = Callable[[Array, PRNGKeyArray], tuple[Array, PyTree]]
-"""Actions for a batch of observations, and notes."""
+"""Actions for a batch of observations, and extras."""
 
 
-class Front(eqx.Module):
-    """Where ``B`` copies of one agent stand between two steps."""
+class CollectorState(eqx.Module):
+    """The state of one agent's ``B`` environments between two steps."""
 
     state: PyTree
     observation: Array
@@ -36,19 +36,21 @@ class Front(eqx.Module):
 
 
 def start_steps(
-    environment: NativeEnvironment, physics: Mapping[str, Any], key: PRNGKeyArray, *, copies: int, per_copy: bool
-) -> Front:
+    environment: NativeEnvironment, physics: Mapping[str, Any], key: PRNGKeyArray, *, num_envs: int, per_copy: bool
+) -> CollectorState:
     """Fresh episodes in every copy; arguments as in :func:`collect_steps`."""
-    keys = jax.random.split(key, copies)
+    keys = jax.random.split(key, num_envs)
     state, observation = jax.vmap(environment.reset, (0, 0 if per_copy else None))(keys, dict(physics))
-    zero = jnp.zeros(copies)
-    return Front(state, observation, zero > 0, zero.astype(jnp.int32), zero)
+    zero = jnp.zeros(num_envs)
+    return CollectorState(state, observation, zero > 0, zero.astype(jnp.int32), zero)
 
 
-def restarted(front: Front) -> Front:
+def restarted(collector_state: CollectorState) -> CollectorState:
     """Every episode is over, whatever came of it: the next step starts a new one, from a finite observation."""
-    zeros = jax.tree.map(jnp.zeros_like, (front.observation, front.length, front.returned))
-    return Front(front.state, zeros[0], jnp.ones_like(front.over), zeros[1], zeros[2])
+    zeros = jax.tree.map(
+        jnp.zeros_like, (collector_state.observation, collector_state.length, collector_state.returned)
+    )
+    return CollectorState(collector_state.state, zeros[0], jnp.ones_like(collector_state.over), zeros[1], zeros[2])
 
 
 def collect_steps(
@@ -56,46 +58,46 @@ def collect_steps(
     physics: Mapping[str, Any],
     decide: Decide,
     key: PRNGKeyArray,
-    front: Front,
+    collector_state: CollectorState,
     *,
     steps: int,
     horizon: int,
     per_copy: bool = False,
-) -> tuple[Steps, Front]:
-    """``T`` = ``steps`` steps of every copy from ``front`` on, and where the copies stand then.
+) -> tuple[Steps, CollectorState]:
+    """``T`` = ``steps`` steps of every copy from ``collector_state`` on, and their state after it.
 
     Args:
-        environment: stepped in as many copies as ``front`` has.
+        environment: stepped in as many copies as ``collector_state`` has.
         physics: its parameters by name: scalars, or ``[B]`` each with ``per_copy``.
-        decide: ``decide(observation[B, *o], key) -> (action[B, *a], notes[B, ...])``.
+        decide: ``decide(observation[B, *o], key) -> (action[B, *a], extras[B, ...])``.
         key: determines every action, transition and reset.
-        front: from :func:`start_steps` or the last collection.
+        collector_state: from :func:`start_steps` or the last collection.
         steps: static.
         horizon: static; steps after which an episode is truncated.
         per_copy: whether each copy has physical parameters of its own.
     """
     axes = 0 if per_copy else None
     table = dict(physics)
-    copies = front.over.shape[0]
+    num_envs = collector_state.over.shape[0]
 
-    def step(front: Front, key: PRNGKeyArray) -> tuple[Front, tuple[Array, ...]]:
+    def step(collector_state: CollectorState, key: PRNGKeyArray) -> tuple[CollectorState, tuple[Array, ...]]:
         act_key, step_key, reset_key = jax.random.split(key, 3)
-        action, notes = decide(front.observation, act_key)
+        action, extras = decide(collector_state.observation, act_key)
         after = jax.vmap(environment.step, (0, 0, 0, axes))(
-            front.state, action, jax.random.split(step_key, copies), table
+            collector_state.state, action, jax.random.split(step_key, num_envs), table
         )
-        fresh = jax.vmap(environment.reset, (0, axes))(jax.random.split(reset_key, copies), table)
-        valid = ~front.over
+        fresh = jax.vmap(environment.reset, (0, axes))(jax.random.split(reset_key, num_envs), table)
+        valid = ~collector_state.over
         state, observation = where_rows(valid, (after.state, after.observation), fresh)
-        length = jnp.where(valid, front.length + 1, 0)
+        length = jnp.where(valid, collector_state.length + 1, 0)
         reward = jnp.where(valid, after.reward, 0.0)
-        returned = jnp.where(valid, front.returned + reward, 0.0)
+        returned = jnp.where(valid, collector_state.returned + reward, 0.0)
         terminated = valid & after.terminated
         truncated = valid & ~terminated & (length >= horizon)
         over = terminated | truncated
         row = (
-            front.observation,
-            notes,
+            collector_state.observation,
+            extras,
             action,
             reward,
             valid,
@@ -103,12 +105,12 @@ def collect_steps(
             truncated,
             jnp.where(over, returned, 0.0),
         )
-        return Front(state, observation, over, length, returned), row
+        return CollectorState(state, observation, over, length, returned), row
 
     key, last_key = jax.random.split(key)
-    front, (observation, notes, *rest) = jax.lax.scan(step, front, jax.random.split(key, steps))
-    _, last = decide(front.observation, last_key)
-    observation, notes = jax.tree.map(
-        lambda x, y: jnp.concatenate([x, y[None]]), (observation, notes), (front.observation, last)
+    collector_state, (observation, extras, *rest) = jax.lax.scan(step, collector_state, jax.random.split(key, steps))
+    _, last = decide(collector_state.observation, last_key)
+    observation, extras = jax.tree.map(
+        lambda x, y: jnp.concatenate([x, y[None]]), (observation, extras), (collector_state.observation, last)
     )
-    return Steps(observation, notes, *rest), front
+    return Steps(observation, extras, *rest), collector_state

@@ -1,1 +1,1 @@
-"""What a trained policy is worth: statistics over seeds, and films."""
+"""What a trained policy is worth: statistics over seeds, and videos."""

@@ -25,7 +25,7 @@ SENTENCES: dict[str, str] = {
 Item = TypeVar("Item")
 
 
-def settled_evaluation(config: Mapping[str, Any], *, personal: bool) -> Mapping[str, Any]:
+def resolved_evaluation(config: Mapping[str, Any], *, personal: bool) -> Mapping[str, Any]:
     """The table ``evaluation`` of a configuration with ``environments`` said, by the user or by default.
 
     The default is ``all`` where the agents' environments are set apart (``environment.heterogeneity``), else
@@ -71,7 +71,7 @@ def measure(config: Mapping[str, Any], *, personal: bool) -> dict[str, str]:
 
     Runs with equal measures may be compared. The number of episodes is no part of it: fewer are only less exact.
     """
-    evaluation = settled_evaluation(config, personal=personal)
+    evaluation = resolved_evaluation(config, personal=personal)
     environment = _table(config, "environment")
     where = str(evaluation["environments"])
     differ = bool(environment.get("heterogeneity"))

@@ -75,8 +75,8 @@ class Objective(eqx.Module):
         return private
 
 
-class Clock(NamedTuple):
-    """One local update's randomness and place in the run."""
+class UpdateContext(NamedTuple):
+    """One local update's randomness, and how far the run is."""
 
     key: PRNGKeyArray
     progress: Float[Array, ""]
@@ -120,10 +120,10 @@ class Learner(eqx.Module):
 
     @property
     def steps(self) -> int | None:
-        """Steps of each copy that one update eats (:class:`Steps`); None for whole episodes (:class:`Episodes`)."""
+        """Steps of each copy that one update uses (:class:`Steps`); None for whole episodes (:class:`Episodes`)."""
         return None
 
-    def check_copies(self, copies: int) -> None:
+    def check_num_envs(self, num_envs: int) -> None:
         """Raises :class:`FedraxError` where the learner cannot work with so many copies of an environment."""
 
     def actions(self, spaces: Spaces) -> Actions:
@@ -159,7 +159,7 @@ class Learner(eqx.Module):
         """
 
     def decide(self, params: Any, observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
-        """Actions as of :meth:`act`, and what to note with them, ``[B, ...]``: it comes back as :attr:`Steps.notes`."""
+        """Actions as of :meth:`act`, and extras, ``[B, ...]``, which come back as :attr:`Steps.extras`."""
         return self.act(params, observation, key), ()
 
     def apply(
@@ -180,7 +180,7 @@ class Learner(eqx.Module):
 
     @abc.abstractmethod
     def learn(
-        self, agent: Agent, experience: Any, objective: Objective, clock: Clock
+        self, agent: Agent, experience: Any, objective: Objective, update_context: UpdateContext
     ) -> tuple[Agent, dict[str, Array]]:
         """One local update from the experience of one collection; returns metrics as scalars."""
 
@@ -219,7 +219,7 @@ class EpisodeLearner(Learner):
         """
 
     def learn(
-        self, agent: Agent, experience: Episodes, objective: Objective, clock: Clock
+        self, agent: Agent, experience: Episodes, objective: Objective, update_context: UpdateContext
     ) -> tuple[Agent, dict[str, Array]]:
         """One gradient step."""
         own = self.outputs(agent.params, experience)

@@ -52,8 +52,8 @@ def make_dense(
 ) -> Dense:
     """A fresh layer.
 
-    ``uniform`` is the FedPG-BR reference's law: weights U(+-1/sqrt(in)), biases U(+-1/sqrt(out)). ``fan-in`` is
-    PyTorch's default: both U(+-1/sqrt(in)). ``orthogonal`` takes ``gain`` and zero biases (Saxe et al., 2014).
+    ``uniform`` is the FedPG-BR reference's distribution: weights U(+-1/sqrt(in)), biases U(+-1/sqrt(out)). ``fan-in``
+    is PyTorch's default: both U(+-1/sqrt(in)). ``orthogonal`` takes ``gain`` and zero biases (Saxe et al., 2014).
     """
     weight_key, bias_key = jax.random.split(key)
     if initialisation == "orthogonal":

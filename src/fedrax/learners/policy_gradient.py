@@ -56,7 +56,9 @@ class PolicyGradient(EpisodeLearner):
         "continuous policy: one free deviation per component, or the reference's state-dependent one <= 0.1345",
     )
     action_bounds: Bounds = option("clip", MEANING)
-    initialisation: Initialisation = option("orthogonal", "law of the initial weights (the reference's is uniform)")
+    initialisation: Initialisation = option(
+        "orthogonal", "distribution of the initial weights (the reference's is uniform)"
+    )
 
     def check(self, spaces: Spaces) -> None:
         """Raises :class:`FedraxError` for convolutions on what is no image."""

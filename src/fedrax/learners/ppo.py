@@ -18,7 +18,7 @@ from fedrax.environments.base import Spaces, Steps
 from fedrax.errors import FedraxError
 from fedrax.learners.actor_critic import ActorCritic, Encoding, TorsoKind, make_actor_critic, uses_grid
 from fedrax.learners.advantages import generalised_advantages
-from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective, flatten_steps, learners
+from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext, flatten_steps, learners
 from fedrax.learners.distributions import Distribution, kl_divergence
 from fedrax.learners.encoders import GRID, TORSO, check_torso
 from fedrax.learners.networks import Activation, by_input
@@ -40,7 +40,7 @@ class Rollout(NamedTuple):
     reference: PyTree
 
 
-class Notes(NamedTuple):
+class Extras(NamedTuple):
     """What acting computes and learning needs again; leaves ``[..., B]``."""
 
     taken_by: Distribution
@@ -147,13 +147,13 @@ class PPO(Learner):
         """As ``action_bounds`` says."""
         return Actions(spaces.action, self.action_bounds)
 
-    def check_copies(self, copies: int) -> None:
+    def check_num_envs(self, num_envs: int) -> None:
         """Raises :class:`FedraxError` where the steps do not split into minibatches."""
-        batch = self.num_steps * copies
+        batch = self.num_steps * num_envs
         if batch % self.num_minibatches:
             raise FedraxError(
                 f"learner.num_minibatches = {self.num_minibatches} does not divide the {batch} steps of an update "
-                f"(learner.num_steps = {self.num_steps} times environment.copies = {copies}); choose a divisor"
+                f"(learner.num_steps = {self.num_steps} times environment.num_envs = {num_envs}); choose a divisor"
             )
 
     def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
@@ -183,10 +183,10 @@ class PPO(Learner):
         distribution = params(observation)
         return distribution.mode() if key is None else distribution.sample(key)
 
-    def decide(self, params: ActorCritic, observation: Array, key: PRNGKeyArray) -> tuple[Array, Notes]:
+    def decide(self, params: ActorCritic, observation: Array, key: PRNGKeyArray) -> tuple[Array, Extras]:
         """Actions ``[B, *a]``, with the policy they are drawn from and the values."""
         distribution, value = params.both(observation)
-        return distribution.sample(key), Notes(distribution, value)
+        return distribution.sample(key), Extras(distribution, value)
 
     def outputs(self, params: ActorCritic, experience: Steps) -> Distribution:
         """The policy at every step, ``[T * B, ...]``."""
@@ -197,12 +197,12 @@ class PPO(Learner):
         return (params.torso(batch.observation),)
 
     def learn(
-        self, agent: Agent, experience: Steps, objective: Objective, clock: Clock
+        self, agent: Agent, experience: Steps, objective: Objective, update_context: UpdateContext
     ) -> tuple[Agent, dict[str, Array]]:
         """``update_epochs`` passes over the collection in random minibatches."""
         rollout = self._rollout(experience, objective)
         count = rollout.value.shape[0]
-        scale = 1.0 - clock.progress if self.anneal_learning_rate else 1.0
+        scale = 1.0 - update_context.progress if self.anneal_learning_rate else 1.0
         coefficient = agent.memory.kl_coefficient
 
         def minibatch(
@@ -232,7 +232,7 @@ class PPO(Learner):
             return (*trained, stopped), metrics
 
         start = (agent.params, agent.optimizer, objective.start(agent.params), jnp.asarray(False))
-        keys = jax.random.split(clock.key, self.update_epochs)
+        keys = jax.random.split(update_context.key, self.update_epochs)
         (params, optimizer, notes, _), metrics = jax.lax.scan(epoch, start, keys)
         report = jax.tree.map(jnp.mean, metrics)
         memory = Adaptive(self._adapted(coefficient, metrics["kl"][-1].mean()))
@@ -241,8 +241,8 @@ class PPO(Learner):
         return Agent(params, optimizer, memory, objective.keep(agent.private, notes)), report
 
     def _rollout(self, experience: Steps, objective: Objective) -> Rollout:
-        """Values, advantages and the acting policy's outputs, all as noted when acting."""
-        distribution, values = experience.notes
+        """Values, advantages and the acting policy's outputs, all as computed when acting."""
+        distribution, values = experience.extras
         advantage = generalised_advantages(experience, values, discount=self.discount, gae_lambda=self.gae_lambda)
         taken_by = jax.tree.map(lambda x: x[:-1], distribution)
         own = jax.tree.map(flatten_steps, taken_by)

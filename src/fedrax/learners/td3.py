@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Box, Spaces, Steps
 from fedrax.errors import FedraxError
-from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective, learners
+from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext, learners
 from fedrax.learners.encoders import TORSO, TorsoKind, check_torso
 from fedrax.learners.networks import Activation, Initialisation
 from fedrax.learners.replay import Replay, Transitions, empty_replay, replay_bytes, transitions_of
@@ -86,7 +86,7 @@ class TD3(Learner):
         (256,), "widths of the hidden layers of each critic's head, which follow", minimum=1
     )
     activation: Activation = option("relu", "activation of the hidden layers")
-    initialisation: Initialisation = option("fan-in", "law of the initial weights (fan-in: PyTorch's default)")
+    initialisation: Initialisation = option("fan-in", "distribution of the initial weights (fan-in: PyTorch's default)")
 
     @property
     def steps(self) -> int:
@@ -127,9 +127,9 @@ class TD3(Learner):
                 "of an update (learner.num_steps times learner.updates_per_step); choose a divisor"
             )
 
-    def check_copies(self, copies: int) -> None:
+    def check_num_envs(self, num_envs: int) -> None:
         """Raises :class:`FedraxError` where one update's steps overflow the replay."""
-        fresh = self.num_steps * copies
+        fresh = self.num_steps * num_envs
         if fresh > self.buffer_size:
             raise FedraxError(
                 f"learner.buffer_size = {self.buffer_size} is less than the {fresh} transitions of one update; raise it"
@@ -175,7 +175,7 @@ class TD3(Learner):
         return params.actor.both(batch.observation)[0], *heads
 
     def learn(
-        self, agent: Agent, experience: Steps, objective: Objective, clock: Clock
+        self, agent: Agent, experience: Steps, objective: Objective, update_context: UpdateContext
     ) -> tuple[Agent, dict[str, Array]]:
         """Remembers the steps, then :attr:`critic_updates` minibatches; none before the replay is filled enough."""
         transitions, valid = transitions_of(experience)
@@ -183,7 +183,7 @@ class TD3(Learner):
             transitions = transitions._replace(reward=jnp.maximum(transitions.reward, self.minimum_reward))
         replay = agent.memory.replay.add(transitions, valid)
         training = Training(agent.params, agent.optimizer, agent.memory.target, objective.start(agent.params))
-        training, metrics = self.updates(training, replay, objective, clock.key)
+        training, metrics = self.updates(training, replay, objective, update_context.key)
         private = objective.keep(agent.private, training.notes)
         return Agent(training.params, training.optimizer, Memory(replay, training.target), private), metrics
 

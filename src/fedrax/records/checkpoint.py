@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fedrax.errors import FedraxError
+from fedrax.migration import present_leaf
 from fedrax.records.encoding import decoded, encoded
 from fedrax.records.files import replacing
 
@@ -164,7 +165,9 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, 
         digest = metadata.pop("digest")
         if digest != _digest(arrays, metadata):
             raise DamagedFile(f"{path} is damaged: its content does not match its digest")
-        return arrays, json.loads(metadata["keys"]), decoded(metadata["meta"])
+        implementations = json.loads(metadata["keys"])
+        arrays, implementations = ({present_leaf(n): x for n, x in d.items()} for d in (arrays, implementations))
+        return arrays, implementations, decoded(metadata["meta"])
     except DamagedFile:
         raise
     except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:

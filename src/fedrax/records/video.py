@@ -1,4 +1,4 @@
-"""Frames to a film."""
+"""Frames to a video."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedrax.records.files import replacing
 
 
 def write_video(frames: Iterable[np.ndarray], path: Path, fps: float) -> None:
-    """Writes a film, H.264 in ``.mp4`` or a looping ``.gif``, whole or not at all.
+    """Writes a video, H.264 in ``.mp4`` or a looping ``.gif``, whole or not at all.
 
     An ``.mp4`` is written frame by frame, its odd sides lengthened by one pixel, which the codec demands.
     In a ``.gif``, equal frames in a row become one that is shown longer.

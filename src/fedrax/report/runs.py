@@ -11,6 +11,7 @@ from typing import Any
 
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import apart, measure, why_apart
+from fedrax.migration import present_keys
 from fedrax.records.encoding import decoded
 from fedrax.records.rows import Row, read_by_seed
 
@@ -66,7 +67,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration as ``room.key -> value``, without seeds and names."""
+        """The configuration as ``section.key -> value``, without seeds and names."""
         return {key: value for key, value in _flatten(self.config) if key not in REPETITION}
 
     @property
@@ -74,9 +75,9 @@ class Run:
         """What its returns are returns of; runs with equal measures may be compared."""
         return measure(self.config, personal=_hands_out_own(self))
 
-    def kind(self, room: str) -> str | None:
-        """What the configuration chose for a room (``strategy``, ``environment`` ...), where it says."""
-        table = self.config.get(room, {})
+    def kind(self, section: str) -> str | None:
+        """What the configuration chose in a section (``strategy``, ``environment`` ...), where it says."""
+        table = self.config.get(section, {})
         return table.get("kind", table.get("id"))
 
 
@@ -171,7 +172,7 @@ def load_run(path: Path | str) -> Run:
     if not is_run(path):
         raise FedraxError(f"{path} is no run: it has no config.toml; give a directory that fedrax train wrote")
     try:
-        config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+        config = present_keys(tomllib.loads((path / "config.toml").read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FedraxError(f"{path / 'config.toml'} cannot be read: {error}; restore the file or train anew") from None
     agents = config.get("federation", {}).get("agents")

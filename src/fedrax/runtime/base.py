@@ -27,14 +27,14 @@ from fedrax.strategies.base import Strategy
 from fedrax.trees import tree_bytes
 
 
-class Simulation(abc.ABC):
+class Runtime(abc.ABC):
     """A federation in this process, several seeds at once. States have a leading axis ``[seeds]``."""
 
     def __init__(self, config: Config, federation: Federation) -> None:
         self.config = config
         self.federation = federation
         pooled = federation.sites // federation.agents
-        self.copies = config.environment.copies * pooled
+        self.num_envs = config.environment.num_envs * pooled
         """Copies of the environment that one learner's steps are collected from."""
         self.replay_bytes = replay_memory(config, federation)
         """Memory of all replays."""
@@ -179,19 +179,19 @@ class Simulation(abc.ABC):
         these instead of the agents'.
         """
 
-    def sites_of_copies(self, copies: int) -> np.ndarray:
-        """Which of a learning agent's sites each of so many copies is at, ``int[copies]``: equal shares, in order.
+    def sites_of_envs(self, num_envs: int) -> np.ndarray:
+        """Which of a learning agent's sites each of so many copies is at, ``int[num_envs]``: equal shares, in order.
 
         Raises:
             FedraxError: fewer copies than sites, which only whole episodes can be.
         """
         sites = self.federation.sites // self.federation.agents
-        if copies < sites:
+        if num_envs < sites:
             raise FedraxError(
-                f"{copies} episodes a round cannot visit the differing environments of {sites} agents: set "
+                f"{num_envs} episodes a round cannot visit the differing environments of {sites} agents: set "
                 f"strategy.batch={sites} or more, or remove environment.heterogeneity"
             )
-        return np.arange(copies) * sites // copies
+        return np.arange(num_envs) * sites // num_envs
 
     def close(self) -> None:  # noqa: B027  (a runtime without environments to free needs none)
         """Frees environments."""
@@ -220,7 +220,7 @@ class Simulation(abc.ABC):
             used.append((tally.rounds + share) / budget.rounds)
         if budget.trajectories is not None:
             used.append(tally.trajectories / budget.trajectories)
-        fresh = update * (federation.learner.steps or 0) * self.copies * federation.participants
+        fresh = update * (federation.learner.steps or 0) * self.num_envs * federation.participants
         if budget.steps is not None:
             used.append((tally.steps + fresh) / budget.steps)
         if budget.steps_per_agent is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from fedrax.config import Config, read_source, resolve
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
+from fedrax.migration import present_keys
 from fedrax.plugins import short_name
 from fedrax.records.checkpoint import latest_round
 from fedrax.records.files import write_json
@@ -233,7 +234,7 @@ def _recorded(tables: Mapping[str, Any], now: Config) -> Config:
             f"the recorded configuration is damaged: it is {tables!r} in place of tables; restore manifest.json, or "
             "delete it and resume the run"
         )
-    return resolve({**tables, "plugins": list(now.plugins)})
+    return resolve({**present_keys(tables), "plugins": list(now.plugins)})
 
 
 def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:

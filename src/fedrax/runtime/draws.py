@@ -7,10 +7,10 @@ from functools import partial
 
 from fedrax.config import Config
 from fedrax.environments.base import NativeEnvironment
+from fedrax.environments.distributions import joint_draws, joint_keys
 from fedrax.environments.divergence import environment_divergence
 from fedrax.environments.heterogeneity import draw, drawn_names
 from fedrax.environments.host_parameters import check_host_parameters, host_defaults, host_physics
-from fedrax.environments.laws import law_draws, law_keys
 from fedrax.environments.native import native_environments
 from fedrax.environments.native_noise import with_noise
 from fedrax.environments.noise import NOISE
@@ -26,7 +26,7 @@ def make_environment(config: Config) -> NativeEnvironment:
     """The native environment of a run, noisy where its heterogeneity table speaks of noise.
 
     Raises:
-        FedraxError: noise that the environment cannot have, or a law it does not have.
+        FedraxError: noise that the environment cannot have, or a joint distribution it does not have.
     """
     settings = config.environment
     return with_noise(native_environments[settings.id](), drawn_names(settings.heterogeneity, settings.id))
@@ -77,8 +77,8 @@ def unseen_draws(config: Config, count: int, position: int = 0) -> list[dict[str
     settings = config.environment
     if not settings.heterogeneity:
         raise same_environments(config)
-    _, parameters = law_draws(settings.heterogeneity, settings.id, 0)
-    drawn = "law" in settings.heterogeneity or any(isinstance(value, Mapping) for value in parameters.values())
+    _, parameters = joint_draws(settings.heterogeneity, settings.id, 0)
+    drawn = "distribution" in settings.heterogeneity or any(isinstance(value, Mapping) for value in parameters.values())
     for name, value in parameters.items():
         if isinstance(value, (list, tuple)) or not drawn:
             raise FedraxError(
@@ -113,7 +113,7 @@ def default_parameters(config: Config) -> tuple[dict[str, float], Callable[[Mapp
         return environment.physics(), environment.check
     settings = config.environment
     table = settings.heterogeneity
-    names, keys = drawn_names(table, settings.id), law_keys(table, settings.id)
+    names, keys = drawn_names(table, settings.id), joint_keys(table, settings.id)
     defaults = host_defaults(settings.id, names, settings.kwargs, keys)
     return defaults, partial(check_host_parameters, settings.id)
 

@@ -1,4 +1,4 @@
-"""Simulation on a host environment: compiled verbs around a Python loop that steps the environment."""
+"""The runtime on host environments: compiled verbs around a Python loop that steps the environment."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.environments.host_parameters import Parameters
 from fedrax.environments.host_steps import HostStepCollector
 from fedrax.environments.registry import Description
-from fedrax.federation import Federation, Roster, State
-from fedrax.learners.base import Clock
-from fedrax.runtime.base import Simulation, summed_reports, with_reference
+from fedrax.federation import Cohort, Federation, State
+from fedrax.learners.base import UpdateContext
+from fedrax.runtime.base import Runtime, summed_reports, with_reference
 from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.draws import default_parameters
 from fedrax.runtime.mapping import agents_side_by_side
@@ -38,7 +38,7 @@ TOGETHER = 10_000
 """Environments of an evaluation that exist at once."""
 
 
-class HostSimulation(Simulation):
+class HostRuntime(Runtime):
     """One seed after the other within each round; each seed owns its environments.
 
     The state of a host environment cannot be saved, so every ``checkpoint.every`` rounds all of them start anew from
@@ -62,9 +62,11 @@ class HostSimulation(Simulation):
         self.draws = draws
         self.training_horizon = described.horizon(config.environment.horizon)
         self.evaluation_horizon = described.horizon(config.evaluation.horizon, self.training_horizon)
-        self.sites = [Site(self, position, seed, agents=agents) for position, seed in enumerate(config.all_seeds)]
-        copies = self.copies if federation.learner.steps is not None else federation.strategy.max_episodes
-        steps = copies * (federation.learner.steps or self.training_horizon)
+        self.seed_environments = [
+            SeedEnvironments(self, position, seed, agents=agents) for position, seed in enumerate(config.all_seeds)
+        ]
+        num_envs = self.num_envs if federation.learner.steps is not None else federation.strategy.max_episodes
+        steps = num_envs * (federation.learner.steps or self.training_horizon)
         self.programs = Programs(federation, config.runtime.agents_per_batch or agents_side_by_side(federation, steps))
 
     def init(self) -> State:
@@ -82,18 +84,18 @@ class HostSimulation(Simulation):
 
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """Runs ``checkpoint.every`` rounds, yielding after each."""
-        states = unstack(state, len(self.sites))
+        states = unstack(state, len(self.seed_environments))
         self.reseed(first)
         for index in range(first, first + self.config.checkpoint.every):
             started, compiled = time.perf_counter(), compile_seconds()
             metrics: list[dict[str, Any] | None] = []
-            for position, site in enumerate(self.sites):
+            for position, environments in enumerate(self.seed_environments):
                 tally = states[position].tally
                 # A seed that an earlier budget ended in another round waits for its own, or has done this one.
                 if not self.active(tally) or int(tally.rounds) != index:
                     metrics.append(None)
                     continue
-                states[position], measured = self._round(site, states[position], index)
+                states[position], measured = self._round(environments, states[position], index)
                 metrics.append(measured)
             known = [measured for measured in metrics if measured is not None]
             if not known:
@@ -151,14 +153,14 @@ class HostSimulation(Simulation):
 
     def close(self) -> None:
         """Frees every seed's environments."""
-        for site in self.sites:
-            site.close()
+        for environments in self.seed_environments:
+            environments.close()
 
     def sites_draws(self, position: int) -> Sequence[Parameters]:
         """One seed's sites' parameters, by its position among the seeds; empty where all are the same."""
         return self.draws[position % len(self.draws)] if self.draws else ()
 
-    def parameters(self, agents: Sequence[int], copies: int, position: int = 0) -> list[Parameters] | None:
+    def parameters(self, agents: Sequence[int], num_envs: int, position: int = 0) -> list[Parameters] | None:
         """Those of so many copies of each learning agent, its own or its sites'; None where all are the same.
 
         Raises:
@@ -168,7 +170,7 @@ class HostSimulation(Simulation):
         if not draws:
             return None
         sites = self.federation.sites // self.federation.agents
-        return [draws[agent * sites + site] for agent in agents for site in self.sites_of_copies(copies)]
+        return [draws[agent * sites + site] for agent in agents for site in self.sites_of_envs(num_envs)]
 
     def _make(self, count: int, horizon: int, parameters: Sequence[Parameters] | None = None) -> HostEnvironments:
         settings = self.config.environment
@@ -187,64 +189,66 @@ class HostSimulation(Simulation):
         )
         return TransformHostActions(made, self.federation.actions)
 
-    def _round(self, site: Site, state: State, index: int) -> tuple[State, dict[str, Any]]:
+    def _round(self, environments: SeedEnvironments, state: State, index: int) -> tuple[State, dict[str, Any]]:
         """One round of one seed."""
         programs = self.programs
-        key = derive(jax.random.key(site.seed), "round", index)
+        key = derive(jax.random.key(environments.seed), "round", index)
         opened = programs.open(state, key)
-        downlink, roster = opened.downlink, opened.roster
+        downlink, cohort = opened.downlink, opened.cohort
         groups = programs.groups(opened.agents)
         if programs.begins:
-            groups = programs.begin(groups, downlink, roster, key)
+            groups = programs.begin(groups, downlink, cohort, key)
         reports, faults = [], []
         for update in range(self.federation.local_updates):
             update_key = derive(key, "work", update)
             fresh = update == 0 and not programs.begins
-            collected, fault = site.collect(
-                programs.decider_of_agents(groups, downlink, roster, update_key, fresh=fresh),
-                roster,
+            collected, fault = environments.collect(
+                programs.decider_of_agents(groups, downlink, cohort, update_key, fresh=fresh),
+                cohort,
                 downlink,
             )
             faults.append(fault)
-            clock = Clock(update_key, self.progress(state.tally, update))
-            groups, report = programs.work(groups, downlink, collected, roster, clock, fresh=fresh)
+            update_context = UpdateContext(update_key, self.progress(state.tally, update))
+            groups, report = programs.work(groups, downlink, collected, cohort, update_context, fresh=fresh)
             reports.append(report)
         first = earliest(stacked(faults))
         report = joined([summed_reports(stack(list(each))) for each in zip(*reports, strict=True)])
         report["fault"] = first.row
         dropped = first.kind != NOTHING
-        messages = programs.messages(groups, roster, key, dropped)
-        roster = heard(roster, report)
-        reference = self._reference(site, state.server, downlink, derive(key, "reference"))
+        messages = programs.messages(groups, cohort, key, dropped)
+        cohort = heard(cohort, report)
+        reference = self._reference(environments, state.server, downlink, derive(key, "reference"))
         server, exchange = programs.exchange(
-            state.server, downlink, roster, messages, key, state.tally.rounds, reference
+            state.server, downlink, cohort, messages, key, state.tally.rounds, reference
         )
         agents = joined([group.agents for group in groups])
         if dropped.any():
-            before = jax.tree.map(lambda x: x[roster.ids], state.agents)
+            before = jax.tree.map(lambda x: x[cohort.ids], state.agents)
             agents = masked(dropped, agents, before)
-        server, own = self._refine(site, server, derive(key, "server"))
+        server, own = self._refine(environments, server, derive(key, "server"))
         server, work = programs.finish(server, derive(key, "finish"))
-        everyone = put_rows(self.federation, state.agents, roster.ids, agents)
+        everyone = put_rows(self.federation, state.agents, cohort.ids, agents)
         output = self.federation.output(server, everyone)
-        evaluation = self.evaluation_of_round(output, index, site.position)
+        evaluation = self.evaluation_of_round(output, index, environments.position)
         own = with_reference(own, reference)
-        return programs.close(state, server, agents, roster, exchange, report, work, own, evaluation)
+        return programs.close(state, server, agents, cohort, exchange, report, work, own, evaluation)
 
     def reseed(self, index: int) -> None:
         """Every seed's."""
-        for site in self.sites:
-            site.reseed(index)
+        for environments in self.seed_environments:
+            environments.reseed(index)
 
     def reference(self, server: PyTree, downlink: Downlink, key: PRNGKeyArray) -> Episodes | None:
         """The first seed's server's own trajectories at the broadcast policy."""
-        return self._reference(self.sites[0], server, downlink, key)
+        return self._reference(self.seed_environments[0], server, downlink, key)
 
-    def _reference(self, site: Site, server: PyTree, downlink: Downlink, key: PRNGKeyArray) -> Episodes | None:
+    def _reference(
+        self, environments: SeedEnvironments, server: PyTree, downlink: Downlink, key: PRNGKeyArray
+    ) -> Episodes | None:
         strategy = self.federation.strategy
-        if site.server is None or not self.federation.aggregator.needs_server_gradient:
+        if environments.server is None or not self.federation.aggregator.needs_server_gradient:
             return None
-        collected = site.server.collect(
+        collected = environments.server.collect(
             self.programs.actor_of_server(strategy.policy(server), key),
             np.array([strategy.reference_count(downlink)]),
             strategy.reference_episodes,
@@ -254,17 +258,19 @@ class HostSimulation(Simulation):
 
     def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
         """The first seed's server after its own steps."""
-        return self._refine(self.sites[0], server, key)
+        return self._refine(self.seed_environments[0], server, key)
 
-    def _refine(self, site: Site, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
+    def _refine(
+        self, environments: SeedEnvironments, server: PyTree, key: PRNGKeyArray
+    ) -> tuple[PyTree, dict[str, Any]]:
         """The server's own steps; also its trajectories and environment steps, and the fault that ended them."""
         strategy = self.federation.strategy
         episodes_so_far = steps_so_far = 0
         fault = Fault.none()
-        while site.server is not None and bool(strategy.refining(server)):
+        while environments.server is not None and bool(strategy.refining(server)):
             params = strategy.policy(server)
             with placed(lambda crash: crash.of("the server")):
-                collected = site.server.collect(
+                collected = environments.server.collect(
                     self.programs.actor_of_server(params, derive(key, "collect", episodes_so_far)),
                     np.array([strategy.server_episodes]),
                     strategy.server_episodes,
@@ -280,46 +286,46 @@ class HostSimulation(Simulation):
         return server, {"episodes": episodes_so_far, "steps": steps_so_far, "fault": fault.row}
 
 
-class Site:
+class SeedEnvironments:
     """One seed's environments: the agents' and the server's."""
 
-    def __init__(self, simulation: HostSimulation, position: int, seed: int, *, agents: bool = True) -> None:
-        federation = simulation.federation
+    def __init__(self, runtime: HostRuntime, position: int, seed: int, *, agents: bool = True) -> None:
+        federation = runtime.federation
         self.position, self.seed = position, seed
         self.strategy, self.steps = federation.strategy, federation.learner.steps
-        self.horizon = simulation.training_horizon
-        self.copies = simulation.copies
+        self.horizon = runtime.training_horizon
+        self.num_envs = runtime.num_envs
         if self.steps is None:
-            self.copies = min(self.copies, self.strategy.max_episodes)
+            self.num_envs = min(self.num_envs, self.strategy.max_episodes)
         everyone = federation.participants == federation.agents
         groups: list[range]
         if not agents:
             groups = []
-        elif everyone or (self.steps is None and not simulation.draws):
+        elif everyone or (self.steps is None and not runtime.draws):
             groups = [range(federation.participants)]
         else:
             groups = [range(agent, agent + 1) for agent in range(federation.agents)]
         self.groups = [
-            simulation._make(
-                len(members) * self.copies, self.horizon, simulation.parameters(members, self.copies, position)
+            runtime._make(
+                len(members) * self.num_envs, self.horizon, runtime.parameters(members, self.num_envs, position)
             )
             for members in groups
         ]
         """The agents' environments: those of all that act in a round, or each agent's where it matters whose."""
-        self.agents = None if self.steps is None or not agents else HostStepCollector(self.groups, self.copies)
+        self.agents = None if self.steps is None or not agents else HostStepCollector(self.groups, self.num_envs)
         server = self.strategy.server_episodes
         if federation.aggregator.needs_server_gradient:
             server = max(server, self.strategy.reference_episodes)
-        self.server = HostCollector(simulation._make(server, self.horizon), 1, server) if server else None
+        self.server = HostCollector(runtime._make(server, self.horizon), 1, server) if server else None
 
-    def collect(self, decide: Decider, roster: Roster, downlink: Downlink) -> tuple[Experience, Fault]:
+    def collect(self, decide: Decider, cohort: Cohort, downlink: Downlink) -> tuple[Experience, Fault]:
         """The participants' experience of one local update, leaves ``[m, ...]``, and their faults, ``[m]``.
 
         Where there is a fault, the experience is zeros, and the agent's episodes start anew.
         """
-        with placed(lambda crash: self._place(crash, roster)):
-            ids = None if len(self.groups) == 1 else np.asarray(roster.ids)
-            experience = self._collected(decide, roster, downlink, ids)
+        with placed(lambda crash: self._place(crash, cohort)):
+            ids = None if len(self.groups) == 1 else np.asarray(cohort.ids)
+            experience = self._collected(decide, cohort, downlink, ids)
             faults = host_faults(experience)
             faulty = faults.kind != NOTHING
             if not faulty.any():
@@ -328,28 +334,28 @@ class Site:
                 self.agents.restart_agents(faulty, ids)
             return without(experience, faulty), faults
 
-    def _place(self, crash: EnvironmentCrash, roster: Roster) -> str:
+    def _place(self, crash: EnvironmentCrash, cohort: Cohort) -> str:
         """Whose copy crashed."""
         if len(self.groups) > 1:
             number = next(number for number, group in enumerate(self.groups) if group is crash.source)
         elif crash.copy is None:
             return ""
         else:
-            number = int(roster.ids[crash.copy // self.copies])
-        return crash.of(f"agent {number}", self.copies)
+            number = int(cohort.ids[crash.copy // self.num_envs])
+        return crash.of(f"agent {number}", self.num_envs)
 
-    def _collected(self, decide: Decider, roster: Roster, downlink: Downlink, ids: np.ndarray | None) -> Experience:
+    def _collected(self, decide: Decider, cohort: Cohort, downlink: Downlink, ids: np.ndarray | None) -> Experience:
         """All of it, whatever it holds."""
         if self.agents is not None:
             assert self.steps is not None
             return self.agents.collect(decide, self.steps, ids)
         acting = self.groups[0] if ids is None else JoinedEnvironments([self.groups[index] for index in ids])
-        counts = np.full(len(roster.ids), int(downlink.episodes))
+        counts = np.full(len(cohort.ids), int(downlink.episodes))
 
         def act(observation: np.ndarray, step: int) -> np.ndarray:
             return decide(observation, step)[0]
 
-        collector = HostCollector(acting, len(counts), self.copies)
+        collector = HostCollector(acting, len(counts), self.num_envs)
         return collector.collect(act, counts, self.strategy.max_episodes, self.horizon)
 
     def reseed(self, index: int) -> None:
@@ -372,6 +378,6 @@ class Site:
             yield "server", (), self.server.environments
 
 
-def _repeated(draws: Sequence[Parameters], copies: int) -> list[Parameters]:
+def _repeated(draws: Sequence[Parameters], times: int) -> list[Parameters]:
     """Each site's parameters so many times over, site after site."""
-    return [parameters for parameters in draws for _ in range(copies)]
+    return [parameters for parameters in draws for _ in range(times)]

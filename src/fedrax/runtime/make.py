@@ -1,4 +1,4 @@
-"""From a configuration to a simulation that can run it."""
+"""From a configuration to the runtime that can run it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
-from fedrax.runtime.base import Simulation
+from fedrax.runtime.base import Runtime
 from fedrax.runtime.draws import all_draws, make_environment
 from fedrax.runtime.videos import check_picture
 from fedrax.strategies.base import Strategy
 
 
-def make_simulation(config: Config, *, agents: bool = True) -> Simulation:
-    """The simulation of a configuration: native where Fedrax has the environment in JAX, host otherwise.
+def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
+    """The runtime of a configuration: native where Fedrax has the environment in JAX, host otherwise.
 
     Args:
         agents: False where agents act elsewhere, so that none of their environments is made here.
@@ -41,13 +41,13 @@ def make_simulation(config: Config, *, agents: bool = True) -> Simulation:
     federation = make_federation(config, described.spaces)
     draws = all_draws(config)
     if described.native:
-        from fedrax.runtime.native import NativeSimulation
+        from fedrax.runtime.native import NativeRuntime
 
         environment = make_environment(config)
-        return NativeSimulation(config, federation, environment, stack_physics(draws) if draws else None)
-    from fedrax.runtime.host import HostSimulation
+        return NativeRuntime(config, federation, environment, stack_physics(draws) if draws else None)
+    from fedrax.runtime.host import HostRuntime
 
-    return HostSimulation(config, federation, described, draws, agents=agents)
+    return HostRuntime(config, federation, described, draws, agents=agents)
 
 
 def make_federation(config: Config, spaces: Spaces) -> Federation:
@@ -67,7 +67,7 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
         agents = 1
     participants = max(1, round(config.federation.participation * agents))
 
-    strategy = strategy.settled(agents, config.seed)
+    strategy = strategy.bind(agents, config.seed)
     if aggregator.tolerated is None:
         aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))
     check_components(
@@ -80,7 +80,7 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
         participants=participants,
         local_updates=config.federation.local_updates,
     )
-    learner.check_copies(config.environment.copies * (sites // agents))
+    learner.check_num_envs(config.environment.num_envs * (sites // agents))
     actions = learner.actions(spaces)
     learner.check(spaces)
     if config.video.agent >= sites:

@@ -1,4 +1,4 @@
-"""Simulation on a native environment: whole rounds, for all agents and seeds, in one compiled program."""
+"""The runtime on native environments: whole rounds, for all agents and seeds, in one compiled program."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fedrax.environments.actions import TransformActions
 from fedrax.environments.base import Episodes, Experience, NativeEnvironment, stack_physics
 from fedrax.environments.faults import NOTHING, Fault, earliest, first_fault
 from fedrax.environments.native_collector import Act, collect_episodes, episode_returns
-from fedrax.environments.native_steps import Front, collect_steps, restarted, start_steps
+from fedrax.environments.native_steps import CollectorState, collect_steps, restarted, start_steps
 from fedrax.federation import Federation, State, Tally
-from fedrax.learners.base import Agent, Clock
-from fedrax.runtime.base import Simulation, agent_report, summed_reports, with_reference
+from fedrax.learners.base import Agent, UpdateContext
+from fedrax.runtime.base import Runtime, agent_report, summed_reports, with_reference
 from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
 from fedrax.runtime.memory import check_memory
 from fedrax.runtime.pairs import Pairs, scores
@@ -35,7 +35,7 @@ ENVIRONMENTS = "environments"
 """Name of the axis of the environments that one policy is evaluated in."""
 
 
-class NativeSimulation(Simulation):
+class NativeRuntime(Runtime):
     """Rounds as a scan inside one program; ``physics`` are per-agent parameters, or None for all equal.
 
     They are ``[draws, sites]``: the seeds take the draws in turn.
@@ -82,9 +82,9 @@ class NativeSimulation(Simulation):
             return state
         keys = jax.vmap(lambda index: derive(key, "environment", index))(jnp.arange(self.federation.agents))
         axes = None if self.draws is None else 0
-        start = partial(start_steps, self.environment, copies=self.copies, per_copy=self._per_copy)
-        fronts = jax.vmap(start, (axes, 0))(self._physics(self.drawn(self.agents_draws, position)), keys)
-        return dataclasses.replace(state, environments=fronts)
+        start = partial(start_steps, self.environment, num_envs=self.num_envs, per_copy=self._per_copy)
+        collector_states = jax.vmap(start, (axes, 0))(self._physics(self.drawn(self.agents_draws, position)), keys)
+        return dataclasses.replace(state, environments=collector_states)
 
     @property
     def _per_copy(self) -> bool:
@@ -97,14 +97,14 @@ class NativeSimulation(Simulation):
         return tuple(name for name in self.axes if name == SEEDS)
 
     def _of_agents(self, physics: dict[str, Array] | None) -> dict[str, Array] | None:
-        """The sites' parameters by learning agent, ``[draws, agents]``; of a centralised one ``[draws, 1, copies]``.
+        """The sites' parameters by learning agent, ``[draws, agents]``; of a centralised one ``[draws, 1, num_envs]``.
 
         Such a learner's copies are those that it steps, or its episodes of a round.
         """
         if physics is None or self.federation.sites == self.federation.agents:
             return physics
         steps = self.federation.learner.steps is not None
-        sites = self.sites_of_copies(self.copies if steps else self.federation.strategy.max_episodes)
+        sites = self.sites_of_envs(self.num_envs if steps else self.federation.strategy.max_episodes)
         return jax.tree.map(lambda x: x[:, None, sites], physics)
 
     def drawn(self, draws: dict[str, Array] | None, position: Array | int) -> dict[str, Array] | None:
@@ -119,7 +119,7 @@ class NativeSimulation(Simulation):
     def _steps_per_agent(self) -> int:
         """Steps of experience that one agent holds at once."""
         steps = self.federation.learner.steps
-        return self.federation.strategy.max_episodes * self.training_horizon if steps is None else steps * self.copies
+        return self.federation.strategy.max_episodes * self.training_horizon if steps is None else steps * self.num_envs
 
     def compile(self, state: State) -> None:
         """Compiles the program of ``checkpoint.every`` rounds."""
@@ -180,58 +180,58 @@ class NativeSimulation(Simulation):
         active = self.active(state.tally) & (state.tally.rounds == index)
 
         downlink = federation.broadcast(state.server, key, state.tally.rounds)
-        roster = federation.roster(key)
-        agents, fronts, messages, report = map_in_batches(
+        cohort = federation.cohort(key)
+        agents, collector_states, messages, report = map_in_batches(
             partial(self._agent_round, downlink=downlink, key=key, tally=state.tally),
             (
-                take_rows(federation, state.agents, roster.ids),
-                roster.ids,
-                roster.byzantine,
-                take_rows(federation, self.drawn(self.agents_draws, position), roster.ids),
-                take_rows(federation, state.environments, roster.ids),
+                take_rows(federation, state.agents, cohort.ids),
+                cohort.ids,
+                cohort.byzantine,
+                take_rows(federation, self.drawn(self.agents_draws, position), cohort.ids),
+                take_rows(federation, state.environments, cohort.ids),
             ),
             self.batch,
         )
-        agents = put_rows(federation, state.agents, roster.ids, agents)
-        fronts = put_rows(federation, state.environments, roster.ids, fronts)
-        roster = heard(roster, report)
+        agents = put_rows(federation, state.agents, cohort.ids, agents)
+        collector_states = put_rows(federation, state.environments, cohort.ids, collector_states)
+        cohort = heard(cohort, report)
         reference = self._reference(state.server, downlink, derive(key, "reference"))
         server, exchange = federation.exchange(
-            state.server, downlink, roster, messages, key, state.tally.rounds, reference
+            state.server, downlink, cohort, messages, key, state.tally.rounds, reference
         )
         server, own = self._refine(server, derive(key, "server"))
         server, work = strategy.finish(server, derive(key, "finish"))
         output = federation.output(server, agents)
         evaluation = self._evaluate_round(output, position, index)
         own = with_reference(own, reference)
-        before, state = state, dataclasses.replace(state, environments=fronts)
+        before, state = state, dataclasses.replace(state, environments=collector_states)
         updated, metrics = close_round(
-            federation, state, server, agents, output, roster, exchange, report, work, own, evaluation
+            federation, state, server, agents, output, cohort, exchange, report, work, own, evaluation
         )
         return select(active, updated, before), {**metrics, "active": active}
 
     def _agent_round(
         self,
-        inputs: tuple[Agent, Array, Array, dict[str, Array] | None, Front],
+        inputs: tuple[Agent, Array, Array, dict[str, Array] | None, CollectorState],
         *,
         downlink: Downlink,
         key: PRNGKeyArray,
         tally: Tally,
-    ) -> tuple[Agent, Front, PyTree, dict[str, Any]]:
+    ) -> tuple[Agent, CollectorState, PyTree, dict[str, Any]]:
         """One agent's part of a round: absorb, work, emit.
 
         Where a collection has a fault, the round is void: the agent is as before, and its episodes start anew.
         """
-        before, index, byzantine, physics, front = inputs
+        before, index, byzantine, physics, collector_state = inputs
         federation, strategy = self.federation, self.federation.strategy
         key = derive(key, "work", index)
         agent = strategy.absorb(before, downlink, index)
         agent = strategy.begin(federation.learner, agent, derive(key, "begin"))
 
         def update(
-            carry: tuple[Agent, Front], inputs: tuple[Array, PRNGKeyArray]
-        ) -> tuple[tuple[Agent, Front], tuple[dict[str, Any], Fault]]:
-            (agent, front), (number, key) = carry, inputs
+            carry: tuple[Agent, CollectorState], inputs: tuple[Array, PRNGKeyArray]
+        ) -> tuple[tuple[Agent, CollectorState], tuple[dict[str, Any], Fault]]:
+            (agent, collector_state), (number, key) = carry, inputs
             acting = federation.learner.acting(agent.params)
 
             def decide(observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
@@ -248,27 +248,27 @@ class NativeSimulation(Simulation):
                     per_copy=self._per_copy,
                 )
             else:
-                experience, front = collect_steps(
+                experience, collector_state = collect_steps(
                     self.environment,
                     self._physics(physics),
                     decide,
                     derive(key, "collect"),
-                    front,
+                    collector_state,
                     steps=federation.learner.steps,
                     horizon=self.training_horizon,
                     per_copy=self._per_copy,
                 )
             fault = first_fault(experience)
-            clock = Clock(derive(key, "learn"), self.progress(tally, number))
-            agent, learning = federation.work(agent, experience, clock, byzantine)
-            return (agent, front), (agent_report(experience, learning), fault)
+            update_context = UpdateContext(derive(key, "learn"), self.progress(tally, number))
+            agent, learning = federation.work(agent, experience, update_context, byzantine)
+            return (agent, collector_state), (agent_report(experience, learning), fault)
 
         updates = federation.local_updates
         if updates == 1:
-            (agent, front), (report, fault) = update((agent, front), (jnp.asarray(0), key))
+            (agent, collector_state), (report, fault) = update((agent, collector_state), (jnp.asarray(0), key))
         else:
             numbers = (jnp.arange(updates), jax.random.split(key, updates))
-            (agent, front), (reports, faults) = jax.lax.scan(update, (agent, front), numbers)
+            (agent, collector_state), (reports, faults) = jax.lax.scan(update, (agent, collector_state), numbers)
             report, fault = summed_reports(reports), earliest(faults)
         message = strategy.emit(federation.learner, agent, derive(key, "emit"))
         sound = fault.kind == NOTHING
@@ -276,8 +276,8 @@ class NativeSimulation(Simulation):
         message = select(sound, message, jax.tree.map(jnp.zeros_like, message))
         report["return_sum"] = jnp.where(sound, report["return_sum"], 0.0)
         if federation.learner.steps is not None:
-            front = select(sound, front, restarted(front))
-        return agent, front, message, report | {"fault": fault.row}
+            collector_state = select(sound, collector_state, restarted(collector_state))
+        return agent, collector_state, message, report | {"fault": fault.row}
 
     def reference(self, server: PyTree, downlink: Downlink, key: PRNGKeyArray) -> Episodes | None:
         """One seed's server's own trajectories at the broadcast policy."""

@@ -13,8 +13,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Episodes, Experience
 from fedrax.environments.faults import NOTHING, Fault, masked
-from fedrax.federation import Exchange, Federation, Roster, State, round_metrics
-from fedrax.learners.base import Agent, Clock
+from fedrax.federation import Cohort, Exchange, Federation, State, round_metrics
+from fedrax.learners.base import Agent, UpdateContext
 from fedrax.runtime.base import agent_report, tally_round
 from fedrax.runtime.mapping import map_in_batches
 from fedrax.seeds import derive
@@ -24,14 +24,14 @@ from fedrax.trees import ravel_rows, unravel_like
 Actor = Callable[[np.ndarray, int], np.ndarray]
 """Actions for a batch of observations in the given step of a collection."""
 Decider = Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]]
-"""The same with the learner's notes."""
+"""The same with the learner's extras."""
 
 
 class Opened(NamedTuple):
     """A round after the broadcast."""
 
     downlink: Downlink
-    roster: Roster
+    cohort: Cohort
     agents: Agent
     """The participants' states before they absorb the broadcast, leaves ``[m, ...]``."""
 
@@ -93,25 +93,25 @@ class Programs:
         rows = [np.arange(first, min(first + self.batch, count)) for first in range(0, count, self.batch)]
         return [Group(jax.tree.map(lambda x, r=each: x[r[0] : r[-1] + 1], agents), each) for each in rows]
 
-    def begin(self, groups: list[Group], downlink: Downlink, roster: Roster, key: PRNGKeyArray) -> list[Group]:
+    def begin(self, groups: list[Group], downlink: Downlink, cohort: Cohort, key: PRNGKeyArray) -> list[Group]:
         """What agents do before their local updates; they absorb the broadcast."""
-        return [Group(self._begin_group(*group, downlink, roster, key), group.rows) for group in groups]
+        return [Group(self._begin_group(*group, downlink, cohort, key), group.rows) for group in groups]
 
     def decider_of_agents(
         self,
         groups: list[Group],
         downlink: Downlink,
-        roster: Roster,
+        cohort: Cohort,
         key: PRNGKeyArray,
         *,
         fresh: bool,
     ) -> Decider:
-        """``decide(observation[g, copies, *o], step) -> (action[g, copies, *a], notes)`` of the groups' agents."""
-        vectors = joined([self._agents_vectors(*group, downlink, roster.ids, fresh=fresh) for group in groups])
+        """``decide(observation[g, num_envs, *o], step) -> (action[g, num_envs, *a], extras)`` of the groups' agents."""
+        vectors = joined([self._agents_vectors(*group, downlink, cohort.ids, fresh=fresh) for group in groups])
         rows = np.concatenate([group.rows for group in groups])
         key_data = jax.random.key_data(key)
         return lambda observation, step: jax.tree.map(
-            np.asarray, self._decide_agents(vectors, rows, roster.byzantine, key_data, observation, np.int32(step))
+            np.asarray, self._decide_agents(vectors, rows, cohort.byzantine, key_data, observation, np.int32(step))
         )
 
     def work(
@@ -119,8 +119,8 @@ class Programs:
         groups: list[Group],
         downlink: Downlink,
         experience: Experience,
-        roster: Roster,
-        clock: Clock,
+        cohort: Cohort,
+        update_context: UpdateContext,
         *,
         fresh: bool,
     ) -> tuple[list[Group], list[dict[str, Any]]]:
@@ -130,7 +130,9 @@ class Programs:
         """
         after, reports = [], []
         for group in groups:
-            agents, report = self._work_group(*group, downlink, group.of(experience), roster, clock, fresh=fresh)
+            agents, report = self._work_group(
+                *group, downlink, group.of(experience), cohort, update_context, fresh=fresh
+            )
             after.append(Group(agents, group.rows))
             reports.append(report)
         return after, reports
@@ -140,36 +142,36 @@ class Programs:
         groups: list[Group],
         downlink: Downlink,
         experience: Experience,
-        roster: Roster,
-        clock: Clock,
+        cohort: Cohort,
+        update_context: UpdateContext,
         *,
         fresh: bool,
     ) -> tuple[list[Group], dict[str, Any]]:
         """As :meth:`work` for one group of the participants, where ``experience`` is theirs alone."""
         (group,) = groups
-        agents, report = self._work_group(*group, downlink, experience, roster, clock, fresh=fresh)
+        agents, report = self._work_group(*group, downlink, experience, cohort, update_context, fresh=fresh)
         return [Group(agents, group.rows)], report
 
-    def messages(self, groups: list[Group], roster: Roster, key: PRNGKeyArray, dropped: np.ndarray) -> PyTree:
+    def messages(self, groups: list[Group], cohort: Cohort, key: PRNGKeyArray, dropped: np.ndarray) -> PyTree:
         """What the groups' agents send, leaves ``[g, ...]``; zeros for those whose round is void, ``bool[g]``."""
-        sent = joined([self._emit_group(*group, roster, key) for group in groups])
+        sent = joined([self._emit_group(*group, cohort, key) for group in groups])
         return masked(dropped, sent, jax.tree.map(jnp.zeros_like, sent)) if dropped.any() else sent
 
     def exchange(
         self,
         server: PyTree,
         downlink: Downlink,
-        roster: Roster,
+        cohort: Cohort,
         messages: PyTree,
         key: PRNGKeyArray,
         round: Array,
         reference: Episodes | None = None,
     ) -> tuple[PyTree, Exchange]:
         """What the server makes of the messages."""
-        return self._exchange_messages(server, downlink, roster, messages, key, round, reference)
+        return self._exchange_messages(server, downlink, cohort, messages, key, round, reference)
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
-        """``act(observation[1, copies, *o], step) -> action[1, copies, *a]`` of the server."""
+        """``act(observation[1, num_envs, *o], step) -> action[1, num_envs, *a]`` of the server."""
         vector = self._vector(params)
         key_data = jax.random.key_data(key)
         return lambda observation, step: np.asarray(self._act_server(vector, key_data, observation, np.int32(step)))
@@ -177,7 +179,7 @@ class Programs:
     def evaluated_actor(
         self, params: PyTree, key: PRNGKeyArray | None, *, agents: int | None
     ) -> Callable[[np.ndarray, int], np.ndarray]:
-        """``act(observation[copies, *o], step) -> action[copies, *a]`` without learning; greedy without a key.
+        """``act(observation[num_envs, *o], step) -> action[num_envs, *a]`` without learning; greedy without a key.
 
         With ``agents``, parameters have that leading axis, and each agent acts in its share of the copies.
         """
@@ -187,8 +189,8 @@ class Programs:
 
     def _open(self, state: State, key: PRNGKeyArray) -> Opened:
         downlink = self.federation.broadcast(state.server, key, state.tally.rounds)
-        roster = self.federation.roster(key)
-        return Opened(downlink, roster, jax.tree.map(lambda x: x[roster.ids], state.agents))
+        cohort = self.federation.cohort(key)
+        return Opened(downlink, cohort, jax.tree.map(lambda x: x[cohort.ids], state.agents))
 
     # Acting is called in every step of an environment: with one vector of parameters and a key's bare integers as
     # arguments it is dispatched three times as fast as with pytrees and typed keys.
@@ -237,12 +239,12 @@ class Programs:
         rows: Array,
         downlink: Downlink,
         experience: Experience,
-        roster: Roster,
-        clock: Clock,
+        cohort: Cohort,
+        update_context: UpdateContext,
         *,
         fresh: bool,
     ) -> tuple[Agent, dict[str, Any]]:
-        keys = jax.random.split(derive(clock.key, "learn"), roster.ids.shape[0])[rows]
+        keys = jax.random.split(derive(update_context.key, "learn"), cohort.ids.shape[0])[rows]
 
         def one(
             inputs: tuple[Agent, Experience, Array, Array, PRNGKeyArray],
@@ -250,53 +252,55 @@ class Programs:
             agent, experience, index, byzantine, key = inputs
             if fresh:
                 agent = self.federation.strategy.absorb(agent, downlink, index)
-            agent, learning = self.federation.work(agent, experience, Clock(key, clock.progress), byzantine)
+            agent, learning = self.federation.work(
+                agent, experience, UpdateContext(key, update_context.progress), byzantine
+            )
             return agent, agent_report(experience, learning)
 
-        return map_in_batches(one, (agents, experience, roster.ids[rows], roster.byzantine[rows], keys), self.batch)
+        return map_in_batches(one, (agents, experience, cohort.ids[rows], cohort.byzantine[rows], keys), self.batch)
 
-    def _begin(self, agents: Agent, rows: Array, downlink: Downlink, roster: Roster, key: PRNGKeyArray) -> Agent:
+    def _begin(self, agents: Agent, rows: Array, downlink: Downlink, cohort: Cohort, key: PRNGKeyArray) -> Agent:
         strategy, learner = self.federation.strategy, self.federation.learner
-        keys = jax.random.split(derive(key, "begin"), roster.ids.shape[0])[rows]
+        keys = jax.random.split(derive(key, "begin"), cohort.ids.shape[0])[rows]
 
         def one(inputs: tuple[Agent, Array, PRNGKeyArray]) -> Agent:
             agent, index, key = inputs
             return strategy.begin(learner, strategy.absorb(agent, downlink, index), key)
 
-        return map_in_batches(one, (agents, roster.ids[rows], keys), self.batch)
+        return map_in_batches(one, (agents, cohort.ids[rows], keys), self.batch)
 
-    def _emit(self, agents: Agent, rows: Array, roster: Roster, key: PRNGKeyArray) -> PyTree:
-        keys = jax.random.split(derive(key, "emit"), roster.ids.shape[0])[rows]
+    def _emit(self, agents: Agent, rows: Array, cohort: Cohort, key: PRNGKeyArray) -> PyTree:
+        keys = jax.random.split(derive(key, "emit"), cohort.ids.shape[0])[rows]
         return jax.vmap(partial(self.federation.strategy.emit, self.federation.learner))(agents, keys)
 
     def _exchange(
         self,
         server: PyTree,
         downlink: Downlink,
-        roster: Roster,
+        cohort: Cohort,
         messages: PyTree,
         key: PRNGKeyArray,
         round: Array,
         reference: Episodes | None,
     ) -> tuple[PyTree, Exchange]:
-        return self.federation.exchange(server, downlink, roster, messages, key, round, reference)
+        return self.federation.exchange(server, downlink, cohort, messages, key, round, reference)
 
     def _close(
         self,
         state: State,
         server: PyTree,
         agents: Agent,
-        roster: Roster,
+        cohort: Cohort,
         exchange: Exchange,
         report: dict[str, Any],
         work: ServerWork,
         own: dict[str, Array],
         evaluation: dict[str, Array],
     ) -> tuple[State, dict[str, Any]]:
-        rows = put_rows(self.federation, state.agents, roster.ids, agents)
+        rows = put_rows(self.federation, state.agents, cohort.ids, agents)
         output = self.federation.output(server, rows)
         return close_round(
-            self.federation, state, server, rows, output, roster, exchange, report, work, own, evaluation
+            self.federation, state, server, rows, output, cohort, exchange, report, work, own, evaluation
         )
 
 
@@ -306,7 +310,7 @@ def close_round(
     server: PyTree,
     agents: PyTree,
     output: PyTree,
-    roster: Roster,
+    cohort: Cohort,
     exchange: Exchange,
     report: dict[str, Any],
     work: ServerWork,
@@ -317,8 +321,8 @@ def close_round(
 ) -> tuple[State, dict[str, Array]]:
     """The state after a round and the round's metrics.
 
-    ``agents`` are all agents after the round (nothing where they live elsewhere) and ``output`` what is handed out;
-    ``report`` holds ``[m]`` episodes, steps, return sums, learning metrics and faults (``[m, 4]``, the rows of
+    ``agents`` are all agents after the round (nothing where they are in other processes) and ``output`` what is handed
+    out; ``report`` holds ``[m]`` episodes, steps, return sums, learning metrics and faults (``[m, 4]``, the rows of
     :class:`Fault`) of the participants, zeros for those who have not ``reported``; ``own`` the server's episodes,
     steps and fault, and how many episodes were for the rule (:func:`with_reference`); ``evaluation`` the return and
     episode length (NaN in rounds without).
@@ -333,7 +337,7 @@ def close_round(
         agent_steps=report["steps"].sum(),
     )
     faults = Fault.of_row(report["fault"])
-    honest = ~roster.byzantine & (faults.kind == NOTHING)
+    honest = ~cohort.byzantine & (faults.kind == NOTHING)
     if reported is not None:
         honest &= reported
     better = jnp.isfinite(evaluation["return"]) & (evaluation["return"] > state.best_return)
@@ -361,21 +365,21 @@ def close_round(
         "agent_steps": report["steps"].sum(),
         "server_steps": own["steps"],
         "gradient_steps": work.gradient_steps + local_steps,
-        "excluded": jnp.zeros(federation.agents, bool).at[roster.ids].set(exchange.excluded),
-        "dropped": jnp.zeros((federation.agents, len(Fault._fields)), jnp.int32).at[roster.ids].set(report["fault"]),
+        "excluded": jnp.zeros(federation.agents, bool).at[cohort.ids].set(exchange.excluded),
+        "dropped": jnp.zeros((federation.agents, len(Fault._fields)), jnp.int32).at[cohort.ids].set(report["fault"]),
         "server_dropped": own["fault"],
         **learning,
-        **round_metrics(roster, exchange, rejects=federation.aggregator.rejects),
+        **round_metrics(cohort, exchange, rejects=federation.aggregator.rejects),
     }
     if federation.personal:
         nothing = jnp.full(federation.agents, jnp.nan)
-        metrics["agent_train_returns"] = nothing.at[roster.ids].set(jnp.where(faults.kind == NOTHING, returns, jnp.nan))
+        metrics["agent_train_returns"] = nothing.at[cohort.ids].set(jnp.where(faults.kind == NOTHING, returns, jnp.nan))
     return updated, metrics
 
 
-def heard(roster: Roster, report: dict[str, Any]) -> Roster:
-    """The roster in which those whose round is void count as absent."""
-    return roster._replace(answers=roster.answers & (Fault.of_row(report["fault"]).kind == NOTHING))
+def heard(cohort: Cohort, report: dict[str, Any]) -> Cohort:
+    """The cohort in which those whose round is void count as absent."""
+    return cohort._replace(answers=cohort.answers & (Fault.of_row(report["fault"]).kind == NOTHING))
 
 
 def take_rows(federation: Federation, tree: PyTree, ids: Array) -> PyTree:

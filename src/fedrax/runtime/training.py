@@ -23,19 +23,19 @@ from fedrax.records.metrics import MetricsWriter, missing_rounds
 from fedrax.records.progress import Progress
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import write_summary
-from fedrax.runtime.base import Simulation
+from fedrax.runtime.base import Runtime
 from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.continuation import accepting, table
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import all_draws, divergence
 from fedrax.runtime.lost_rounds import LostRounds, resume_text, troubles
 from fedrax.runtime.memory import size_text
-from fedrax.runtime.videos import film
+from fedrax.runtime.videos import record_videos
 
 logger = logging.getLogger(__name__)
 
 
-def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *, progress: bool) -> None:
+def train_run(config: Config, runtime: Runtime, directory: RunDirectory, *, progress: bool) -> None:
     """Trains until the budget is used, from the last checkpoint in ``directory`` if there is one.
 
     Rows are on disk before the checkpoint that follows them, and a resume drops the rows past its checkpoint, so
@@ -45,7 +45,7 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
         FedraxError: an environment crashed, or too many rounds in a row were lost; how to go on is said.
     """
     try:
-        _train_run(config, simulation, directory, progress=progress)
+        _train_run(config, runtime, directory, progress=progress)
     except EnvironmentCrash as crash:
         path = append_traceback(directory.path, crash)
         again = resume_text(config, directory.path)
@@ -54,8 +54,8 @@ def train_run(config: Config, simulation: Simulation, directory: RunDirectory, *
         ) from crash
 
 
-def _train_run(config: Config, simulation: Simulation, directory: RunDirectory, *, progress: bool) -> None:
-    state, counters, meta = _where_it_stands(config, simulation, directory)
+def _train_run(config: Config, runtime: Runtime, directory: RunDirectory, *, progress: bool) -> None:
+    state, counters, meta = _where_it_stands(config, runtime, directory)
     begun = directory.manifest.exists()
     if not begun:
         directory.write_config(config.to_toml())
@@ -73,7 +73,7 @@ def _train_run(config: Config, simulation: Simulation, directory: RunDirectory, 
 
     stopped = None
     if not meta["finished"]:
-        stopped = _train(config, simulation, directory, state, counters, meta, begun=begun, progress=progress)
+        stopped = _train(config, runtime, directory, state, counters, meta, begun=begun, progress=progress)
     # A finished run may have been killed before its summary.
     if meta["finished"] and not directory.summary.exists():
         summary = _summary(config, counters, meta["seconds_compile"])
@@ -84,19 +84,19 @@ def _train_run(config: Config, simulation: Simulation, directory: RunDirectory, 
 
 
 def _where_it_stands(
-    config: Config, simulation: Simulation, directory: RunDirectory
+    config: Config, runtime: Runtime, directory: RunDirectory
 ) -> tuple[State, list[Counters], dict[str, Any]]:
     """State, totals and meta to go on from: those of the last checkpoint, or of the beginning.
 
     A finished run whose budget has grown goes on from its end, or, where environments cannot start there as a longer
-    run's would have stood (:meth:`Simulation.starts_at`), from the last checkpoint before.
+    run's would have stood (:meth:`Runtime.starts_at`), from the last checkpoint before.
 
     Raises:
         FedraxError: a checkpoint of another run, or none that the run can go on from.
     """
-    fresh = simulation.init()
+    fresh = runtime.init()
     of_this_run = accepting(config)
-    counted = partial(Counters.restored, message_bytes=simulation.message_bytes(0))
+    counted = partial(Counters.restored, message_bytes=runtime.message_bytes(0))
     passed: list[int] = []
 
     def accept(path: Path, meta: dict[str, Any]) -> bool:
@@ -104,12 +104,12 @@ def _where_it_stands(
 
     while (restored := load_checkpoint(directory.checkpoints, fresh, accept)) is not None:
         state, meta = restored
-        active = np.asarray(jax.vmap(simulation.active)(state.tally))
+        active = np.asarray(jax.vmap(runtime.active)(state.tally))
         if meta["finished"] and not active.any():
             return state, [counted(saved) for saved in meta.get("final_counters", meta["counters"])], meta
         counters = [counted(saved) for saved in meta["counters"]]
         rounds = {counter.rounds for counter, more in zip(counters, active, strict=True) if more}
-        if simulation.starts_at(rounds):
+        if runtime.starts_at(rounds):
             meta.pop("final_counters", None)
             return state, counters, meta | {"finished": False, "round": min(rounds, default=meta["round"])}
         passed.append(meta["round"])
@@ -130,7 +130,7 @@ def _rounds_done(config: Config, counters: list[Counters]) -> dict[int, int]:
 
 def _train(
     config: Config,
-    simulation: Simulation,
+    runtime: Runtime,
     directory: RunDirectory,
     state: State,
     counters: list[Counters],
@@ -145,15 +145,15 @@ def _train(
     """
     first, tables = int(meta["round"]), table(config)
     compiled = compile_seconds() - meta["seconds_compile"]
-    simulation.compile(state)
+    runtime.compile(state)
     with (
         MetricsWriter(directory, resume_round=_rounds_done(config, counters)) as writer,
         Progress(*_goal(config), enabled=progress) as display,
     ):
         if begun:
             display.note(f"goes on after round {first}" if first else "no checkpoint yet: starts anew")
-        if simulation.replay_bytes:
-            display.note(f"replays take {size_text(simulation.replay_bytes)}")
+        if runtime.replay_bytes:
+            display.note(f"replays take {size_text(runtime.replay_bytes)}")
         differences = divergence(config)
         if differences:
             display.note("environments differ by " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
@@ -162,16 +162,16 @@ def _train(
         lost = LostRounds(config)
         best: np.ndarray | None = None
         while not finished and stopped is None:
-            for latest, block in simulation.advance(state, first):
+            for latest, block in runtime.advance(state, first):
                 state = latest
-                rows = _rows(config, counters, block, simulation)
+                rows = _rows(config, counters, block, runtime)
                 lost.see(rows)
                 writer.write(rows)
-                _show(simulation, display, counters, rows)
-            finished = not _any_active(simulation, state)
-            first += simulation.rounds_per_call
+                _show(runtime, display, counters, rows)
+            finished = not _any_active(runtime, state)
+            first += runtime.rounds_per_call
             writer.sync()
-            active = np.asarray(jax.vmap(simulation.active)(state.tally)).tolist()
+            active = np.asarray(jax.vmap(runtime.active)(state.tally)).tolist()
             stopped = lost.verdict(counters, active, directory.path)
             meta |= {
                 "round": first,
@@ -181,13 +181,13 @@ def _train(
             }
             if finished:
                 # Apart from the counters: a run whose budget grows goes on as if there had been no end.
-                _final_evaluation(config, simulation, state, counters)
+                _final_evaluation(config, runtime, state, counters)
                 meta["final_counters"] = [dataclasses.asdict(c) for c in counters]
-                _show(simulation, display, counters, [])
-            if config.video.every is not None and first % config.video.every < simulation.rounds_per_call:
-                _film(config, simulation, state, directory, first)
+                _show(runtime, display, counters, [])
+            if config.video.every is not None and first % config.video.every < runtime.rounds_per_call:
+                _record_video(config, runtime, state, directory, first)
             meta["seconds_compile"] = compile_seconds() - compiled
-            outputs = simulation.outputs(state)
+            outputs = runtime.outputs(state)
             if jax.tree.leaves(outputs):
                 save_policy(directory.policy, outputs)
                 if best is None or not np.array_equal(best, state.best_return):
@@ -197,13 +197,13 @@ def _train(
     return stopped
 
 
-def _film(config: Config, simulation: Simulation, state: State, directory: RunDirectory, rounds: int) -> None:
-    """Films the first seed's policy after so many rounds."""
+def _record_video(config: Config, runtime: Runtime, state: State, directory: RunDirectory, rounds: int) -> None:
+    """Records a video of the first seed's policy after so many rounds."""
     agent = config.video.agent
-    params = jax.tree.map(lambda x: x[0], simulation.outputs(state))
-    if simulation.federation.personal:
+    params = jax.tree.map(lambda x: x[0], runtime.outputs(state))
+    if runtime.federation.personal:
         params = jax.tree.map(lambda x: x[agent], params)
-    film(config, simulation, params, directory.path / "videos" / f"round-{rounds}", agent=agent)
+    record_videos(config, runtime, params, directory.path / "videos" / f"round-{rounds}", agent=agent)
 
 
 def _goal(config: Config) -> tuple[float | None, str]:
@@ -223,10 +223,10 @@ def _rows(
     config: Config,
     counters: list[Counters],
     block: dict[str, np.ndarray],
-    simulation: Simulation,
+    runtime: Runtime,
 ) -> list[dict[str, Any]]:
     """The log's rows of a block of metrics ``[seeds, rounds, ...]``, round by round; adds to the counters."""
-    rows, federation = [], simulation.federation
+    rows, federation = [], runtime.federation
     for index in range(block["active"].shape[1]):
         for position, (seed, counter) in enumerate(zip(config.all_seeds, counters, strict=True)):
             if block["active"][position, index]:
@@ -236,7 +236,7 @@ def _rows(
                     metrics,
                     agents=federation.agents,
                     participants=federation.participants,
-                    message_bytes=simulation.message_bytes(counter.rounds),
+                    message_bytes=runtime.message_bytes(counter.rounds),
                     episodic=federation.learner.steps is None,
                     updates=federation.local_updates,
                 )
@@ -244,11 +244,11 @@ def _rows(
     return rows
 
 
-def _any_active(simulation: Simulation, state: State) -> bool:
-    return bool(np.any(jax.vmap(simulation.active)(state.tally)))
+def _any_active(runtime: Runtime, state: State) -> bool:
+    return bool(np.any(jax.vmap(runtime.active)(state.tally)))
 
 
-def _show(simulation: Simulation, display: Progress, counters: list[Counters], rows: list[dict[str, Any]]) -> None:
+def _show(runtime: Runtime, display: Progress, counters: list[Counters], rows: list[dict[str, Any]]) -> None:
     """Updates the display with the mean over seeds."""
 
     def mean(values: list[float]) -> float:
@@ -256,8 +256,7 @@ def _show(simulation: Simulation, display: Progress, counters: list[Counters], r
         return sum(known) / len(known) if known else math.nan
 
     fractions = [
-        simulation.fraction_done(c.rounds, c.trajectories, c.agent_steps + c.server_steps, c.agent_steps)
-        for c in counters
+        runtime.fraction_done(c.rounds, c.trajectories, c.agent_steps + c.server_steps, c.agent_steps) for c in counters
     ]
     display.update(
         fraction=min(fractions),
@@ -270,14 +269,14 @@ def _show(simulation: Simulation, display: Progress, counters: list[Counters], r
             display.note(f"round {row['round'] + 1}, seed {row['seed']}: {trouble}")
 
 
-def _final_evaluation(config: Config, simulation: Simulation, state: State, counters: list[Counters]) -> None:
+def _final_evaluation(config: Config, runtime: Runtime, state: State, counters: list[Counters]) -> None:
     """Measures the final policy where the last round had no evaluation."""
-    outputs = simulation.outputs(state)
+    outputs = runtime.outputs(state)
     for index, counter in enumerate(counters):
         if counter.rounds % config.evaluation.every == 0:
             continue
         params = jax.tree.map(lambda x, i=index: x[i], outputs)
-        counter.note(simulation.measured(params, position=index))
+        counter.note(runtime.measured(params, position=index))
 
 
 def _summary(

@@ -20,7 +20,7 @@ from fedrax.environments.native import native_environments
 from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
 from fedrax.records.video import write_video
-from fedrax.runtime.base import Simulation
+from fedrax.runtime.base import Runtime
 from fedrax.runtime.draws import make_environment, physics_draws, runs_native
 from fedrax.seeds import derive, host_seeds
 
@@ -33,9 +33,9 @@ MODE = "rgb_array"
 Act = Callable[[Array, PRNGKeyArray], Array]
 
 
-def film(
+def record_videos(
     config: Config,
-    simulation: Simulation,
+    runtime: Runtime,
     params: PyTree,
     stem: Path,
     *,
@@ -43,11 +43,11 @@ def film(
     episodes: int = 1,
     formats: Sequence[str] = ("mp4",),
 ) -> list[Path]:
-    """Films episodes of one policy on the run's evaluation seeds; returns the files.
+    """Records episodes of one policy on the run's evaluation seeds; returns the files.
 
     Args:
         config: the run's.
-        simulation: whose learner acts.
+        runtime: whose learner acts.
         params: one policy's.
         stem: path without suffix; its folder is made.
         agent: whose environment.
@@ -55,14 +55,14 @@ def film(
         formats: ``mp4``, ``gif`` or both.
     """
     check_picture(config)
-    act = jax.jit(_actor(config, simulation, params))
+    act = jax.jit(_actor(config, runtime, params))
     if runs_native(config):
         rate = native_environments[config.environment.id].frames_per_second
-        frames = list(_native_frames(config, simulation, act, agent, episodes))
+        frames = list(_native_frames(config, runtime, act, agent, episodes))
     else:
         rate = int(gymnasium.spec(config.environment.id).kwargs.get("render_fps", FRAMES_PER_SECOND))
         with _without_display():
-            frames = list(_host_frames(config, simulation, act, agent, episodes))
+            frames = list(_host_frames(config, runtime, act, agent, episodes))
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix in formats:
@@ -106,17 +106,17 @@ def _without_display() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _actor(config: Config, simulation: Simulation, params: PyTree) -> Act:
+def _actor(config: Config, runtime: Runtime, params: PyTree) -> Act:
     greedy = config.evaluation.greedy
 
     def act(observation: Array, key: PRNGKeyArray) -> Array:
-        return simulation.federation.learner.act(params, observation[None], None if greedy else key)[0]
+        return runtime.federation.learner.act(params, observation[None], None if greedy else key)[0]
 
     return act
 
 
-def _native_frames(config: Config, simulation: Simulation, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
-    environment, actions = make_environment(config), simulation.federation.actions
+def _native_frames(config: Config, runtime: Runtime, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
+    environment, actions = make_environment(config), runtime.federation.actions
     draws = physics_draws(config)
     physics = draws[agent] if draws else environment.physics()
     reset = jax.jit(lambda key: environment.reset(key, physics))
@@ -124,7 +124,7 @@ def _native_frames(config: Config, simulation: Simulation, act: Act, agent: int,
     for episode in range(episodes):
         key = jax.random.fold_in(jax.random.key(config.evaluation.seed), episode)
         state, observation = reset(key)
-        for t in range(simulation.evaluation_horizon):
+        for t in range(runtime.evaluation_horizon):
             yield environment.draw(state, physics)
             now = jax.random.fold_in(key, t)
             transition = step(state, actions.native(act(observation, derive(now, "act"))), now)
@@ -134,13 +134,13 @@ def _native_frames(config: Config, simulation: Simulation, act: Act, agent: int,
         yield environment.draw(state, physics)
 
 
-def _host_frames(config: Config, simulation: Simulation, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
-    settings, federation = config.environment, simulation.federation
+def _host_frames(config: Config, runtime: Runtime, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
+    settings, federation = config.environment, runtime.federation
     seen = federation.spaces.observation.seen
     draws = physics_draws(config)
     environment = make_single(
         settings.id,
-        simulation.evaluation_horizon,
+        runtime.evaluation_horizon,
         mission=settings.mission,
         render_mode=MODE,
         parameters=draws[agent] if draws else None,

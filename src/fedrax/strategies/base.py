@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate, ServerGradient
 from fedrax.environments.base import Episodes, Spaces
-from fedrax.learners.base import Agent, Clock, Learner, Objective
+from fedrax.learners.base import Agent, Learner, Objective, UpdateContext
 from fedrax.message import Message
 from fedrax.registry import Registry
 
@@ -59,7 +59,7 @@ class Strategy(eqx.Module):
     needs: ClassVar[Needs] = Needs()
     personal: ClassVar[bool] = False
     """Every agent keeps a policy of its own, and what is evaluated and handed out is those, not the server's."""
-    bears_stale: ClassVar[bool] = False
+    supports_staleness: ClassVar[bool] = False
     """A message still means something to a server that has moved on meanwhile, so that rounds may overlap."""
     sends: ClassVar[bool] = True
     """Agents send messages."""
@@ -70,7 +70,7 @@ class Strategy(eqx.Module):
 
     @classmethod
     def implies(cls, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Defaults this strategy (with these explicit ``settings``) sets in other rooms and in its own, by room.
+        """Defaults this strategy (with these explicit ``settings``) sets for every component kind, by kind.
 
         They rank below everything a preset, a file or a command line says; what a ``mode`` stands for, below
         everything said in the layer that says the mode.
@@ -95,7 +95,7 @@ class Strategy(eqx.Module):
     def check(self, learner: Learner) -> None:
         """Raises :class:`FedraxError` where these options do not fit a learner that provides what is required."""
 
-    def settled(self, agents: int, seed: int) -> Strategy:
+    def bind(self, agents: int, seed: int) -> Strategy:
         """The strategy for this many agents, with whatever it must know of them; ``seed`` is the run's first.
 
         Raises:
@@ -186,15 +186,15 @@ class Strategy(eqx.Module):
 
     @abc.abstractmethod
     def absorb(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> Agent:
-        """The agent after the broadcast; ``index`` is its place among all agents."""
+        """The agent after the broadcast; ``index`` is its number among all agents."""
 
     def outgoing(self, downlink: Any, index: int) -> PyTree:
-        """What of the broadcast travels to the agent at ``index`` over a real network; unless overridden, all of it."""
+        """What of the broadcast is sent to the agent at ``index`` over a network; unless overridden, all of it."""
         return downlink
 
-    def incoming(self, parcel: PyTree, index: int) -> Any:
-        """The broadcast as that agent's :meth:`absorb` reads it, made again from what travelled."""
-        return parcel
+    def incoming(self, received: PyTree, index: int) -> Any:
+        """The broadcast as that agent's :meth:`absorb` reads it, made again from what was received."""
+        return received
 
     def begin(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Agent:
         """The agent after whatever learning it does once a round, before its local updates."""
@@ -204,9 +204,11 @@ class Strategy(eqx.Module):
         """What the strategy adds to local learning."""
         return Objective()
 
-    def work(self, learner: Learner, agent: Agent, experience: Any, clock: Clock) -> tuple[Agent, dict[str, Array]]:
+    def work(
+        self, learner: Learner, agent: Agent, experience: Any, update_context: UpdateContext
+    ) -> tuple[Agent, dict[str, Array]]:
         """One local update; by default the learner's own, under :meth:`objective`."""
-        return learner.learn(agent, experience, self.objective(learner, agent), clock)
+        return learner.learn(agent, experience, self.objective(learner, agent), update_context)
 
     @abc.abstractmethod
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:

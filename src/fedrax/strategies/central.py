@@ -12,7 +12,7 @@ from fedrax.strategies.local import Local
 class Central(Local):
     """All agents' samples pooled at one learner: what a federation forgoes by keeping trajectories where they are.
 
-    Its updates eat as many times more steps as there are agents; their number is that of one agent.
+    Its updates use as many times more steps as there are agents; their number is that of one agent.
     """
 
     needs: ClassVar[Needs] = Needs(pooled=True)

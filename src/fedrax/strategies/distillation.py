@@ -84,7 +84,7 @@ class Taught(eqx.Module):
 class Distillation(FedAvg):
     """Federated averaging of critics' heads and actors, then distillation of the heads at the server and at agents."""
 
-    bears_stale: ClassVar[bool] = False
+    supports_staleness: ClassVar[bool] = False
 
     version: Literal["representations", "gaussian", "sccd", "statistics"] = option(
         "sccd",
@@ -272,8 +272,8 @@ class FromTeacher(Objective):
 def pseudo(features: Float[Array, "B f"], key: PRNGKeyArray) -> Float[Array, "B f"]:
     """As many draws from the Gaussian with these rows' mean and covariance, negative components set to 0.
 
-    ``mean + xi^T X / sqrt(B - 1)`` with X the centred rows and xi standard normal has exactly that law, and needs no
-    decomposition of the covariance.
+    ``mean + xi^T X / sqrt(B - 1)`` with X the centred rows and xi standard normal has exactly that distribution, and
+    needs no decomposition of the covariance.
     """
     count = features.shape[0]
     mean = features.mean(0)

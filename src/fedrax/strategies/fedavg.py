@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Experience, Spaces
-from fedrax.learners.base import Agent, Clock, Learner
+from fedrax.learners.base import Agent, Learner, UpdateContext
 from fedrax.message import Message
 from fedrax.registry import option
 from fedrax.strategies.base import Strategy, Tools, select, strategies
@@ -25,7 +25,7 @@ class FedAvg(Strategy):
     """``x <- x + server_learning_rate * aggregate_i(y_i - x)``, y_i the networks that agent i makes of x locally."""
 
     common_start: ClassVar[bool] = True
-    bears_stale: ClassVar[bool] = True
+    supports_staleness: ClassVar[bool] = True
 
     server_learning_rate: float = option(1.0, "step of the server along the aggregate of the changes", minimum=0)
     average: tuple[str, ...] = option((), "parts of the networks to average (the others stay with each agent); []: all")
@@ -87,10 +87,10 @@ class FedAvg(Strategy):
         return Agent(put_shared(agent.params, own, self.average), agent.optimizer, agent.memory, private)
 
     def work(
-        self, learner: Learner, agent: Agent, experience: Experience, clock: Clock
+        self, learner: Learner, agent: Agent, experience: Experience, update_context: UpdateContext
     ) -> tuple[Agent, dict[str, Array]]:
         """One local update; counts the episodes that ended where agents are weighted by return."""
-        agent, metrics = super().work(learner, agent, experience, clock)
+        agent, metrics = super().work(learner, agent, experience, update_context)
         return (count_returns(agent, experience) if self.weighs else agent), metrics
 
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:

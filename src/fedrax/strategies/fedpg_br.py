@@ -23,7 +23,7 @@ class FedPGBR(VarianceReduced):
     batch_max: int = option(20, "B_max: the most trajectories of an agent in a round", unit="trajectories", minimum=1)
     steps: Literal["geometric-from-1", "geometric-from-0"] = option(
         "geometric-from-1",
-        "law of N_t, success probability b/(B_t+b): on {1, 2, ...} with mean B_t/b + 1 (reference) or on "
+        "distribution of N_t, success probability b/(B_t+b): on {1, 2, ...} with mean B_t/b + 1 (reference) or on "
         "{0, 1, ...} with mean B_t/b (paper)",
     )
 
@@ -31,10 +31,10 @@ class FedPGBR(VarianceReduced):
     def implies(cls, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The FedPG-BR filter, and what the mode stands for."""
         mode = settings.get("mode", "reference")
-        rooms = {room: dict(values) for room, values in MODES.get(mode, {}).items()}
-        rooms["aggregator"] = {"kind": "fedpg-filter"}
-        rooms.setdefault("strategy", {})["steps"] = "geometric-from-0" if mode == "paper" else "geometric-from-1"
-        return rooms
+        implied = {component_kind: dict(values) for component_kind, values in MODES.get(mode, {}).items()}
+        implied["aggregator"] = {"kind": "fedpg-filter"}
+        implied.setdefault("strategy", {})["steps"] = "geometric-from-0" if mode == "paper" else "geometric-from-1"
+        return implied
 
     def check(self, learner: Learner) -> None:
         """B_min <= B_max, and the right learner."""
@@ -55,7 +55,7 @@ class FedPGBR(VarianceReduced):
         return jax.random.randint(key, (), self.batch_min, self.batch_max + 1)
 
     def draw_steps(self, episodes: Array, key: PRNGKeyArray) -> Array:
-        """N_t by inversion of the geometric law."""
+        """N_t by inversion of the geometric distribution."""
         failure = episodes / (episodes + self.minibatch)
         uniform = jax.random.uniform(key, minval=jnp.finfo(jnp.float32).tiny)
         failures = jnp.floor(jnp.log(uniform) / jnp.log(failure)).astype(jnp.int32)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Episodes, Spaces
-from fedrax.learners.base import Agent, Clock, EpisodeLearner, Learner
+from fedrax.learners.base import Agent, EpisodeLearner, Learner, UpdateContext
 from fedrax.message import Message
 from fedrax.registry import option
 from fedrax.strategies.base import Downlink, Needs, ServerWork, Strategy, Tools, select, strategies
@@ -37,7 +37,7 @@ class GradientStrategy(Strategy):
         return frozenset({"gradient"})
 
     def private(self, learner: Learner, agent: Agent) -> PyTree:
-        """Room for the gradient on its way."""
+        """Zeros in the shape of the gradient that will be sent."""
         return jax.tree.map(jnp.zeros_like, agent.params)
 
     def absorb(self, agent: Agent, downlink: Downlink, index: Int[Array, ""]) -> Agent:
@@ -45,7 +45,7 @@ class GradientStrategy(Strategy):
         return Agent(downlink.params, agent.optimizer, agent.memory, agent.private)
 
     def work(
-        self, learner: Learner, agent: Agent, experience: Episodes, clock: Clock
+        self, learner: Learner, agent: Agent, experience: Episodes, update_context: UpdateContext
     ) -> tuple[Agent, dict[str, Array]]:
         """The gradient of the learner's loss on the round's trajectories; no local step."""
         assert isinstance(learner, EpisodeLearner)

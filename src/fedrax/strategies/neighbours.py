@@ -1,4 +1,4 @@
-"""Agents that learn from their neighbours' policies over a graph, with no server between them but the mail.
+"""Agents that learn from their neighbours' policies over a graph; the server only relays them.
 
 The federated PPO and MDPO of RLHF-And-Friends/FedRL: a KL divergence to the neighbours' pooled policy in each agent's
 loss (``neighbours``), averaging of weights over the graph (``gossip``), or both.
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Experience, Spaces
 from fedrax.errors import FedraxError
-from fedrax.learners.base import Agent, Batch, Clock, Learner, Objective
+from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext
 from fedrax.learners.distributions import Distribution
 from fedrax.message import Message
 from fedrax.parts import check_parts, put_parts, take_parts
@@ -33,7 +33,7 @@ from fedrax.trees import ravel_rows, unravel_like
 ALL_PARTS = ("torso", "actor", "critic")
 
 
-class Mail(eqx.Module):
+class Inbox(eqx.Module):
     """What the agents last sent, relayed; ``n`` agents."""
 
     policies: PyTree
@@ -46,7 +46,7 @@ class Mail(eqx.Module):
     """As in :class:`Downlink`."""
 
 
-class Post(eqx.Module):
+class Relay(eqx.Module):
     """The relay's state between rounds."""
 
     policies: PyTree
@@ -58,7 +58,7 @@ class Post(eqx.Module):
 
 
 class Known(eqx.Module):
-    """What an agent keeps of its mail; ``k`` neighbours at most."""
+    """What an agent keeps of its inbox; ``k`` neighbours at most."""
 
     peers: PyTree
     """Their networks, ``[k, ...]``."""
@@ -117,7 +117,7 @@ class Neighbours(Strategy):
         """Averaging weighs neighbours by the graph."""
         return {"aggregator": {"kind": "weighted-mean"}}
 
-    def settled(self, agents: int, seed: int) -> Neighbours:
+    def bind(self, agents: int, seed: int) -> Neighbours:
         """The strategy with its graph."""
         graph = make_graph(self.topology, agents, seed, self_weight=self.self_weight, degree=self.degree)
         rows = tuple(tuple(float(weight) for weight in row) for row in graph)
@@ -157,27 +157,27 @@ class Neighbours(Strategy):
 
     # The relay's verbs.
 
-    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> Post:
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> Relay:
         """Everyone's fresh networks: a first round is penalised towards them, as any other is."""
         count = len(self.graph)
         if self.average:
             check_parts("strategy.average", self.average, agents.params)
         nothing = jax.tree.map(jnp.zeros_like, take_parts(agents.params, self.average))
-        return Post(agents.params, nothing, jnp.zeros(count, jnp.int32), jnp.full(count, jnp.nan))
+        return Relay(agents.params, nothing, jnp.zeros(count, jnp.int32), jnp.full(count, jnp.nan))
 
-    def broadcast(self, server: Post, key: PRNGKeyArray) -> Mail:
+    def broadcast(self, server: Relay, key: PRNGKeyArray) -> Inbox:
         """Everyone's networks as last sent, and the weights of this round."""
         graph = stale(jnp.array(self.graph), server.age, self.max_age)
         if self.weights == "return":
             weights = return_weights(server.returns, graph, self.temperature)
         else:
             weights = normalise(graph)
-        return Mail(server.policies, weights, server.shift, jnp.asarray(self.batch))
+        return Inbox(server.policies, weights, server.shift, jnp.asarray(self.batch))
 
     def combine(
-        self, learner: Learner, server: Post, downlink: Mail, messages: Message, weights: Array, tools: Tools
-    ) -> tuple[Post, Aggregate]:
-        """Delivers who sent, keeps the last networks of who did not, and averages over the graph."""
+        self, learner: Learner, server: Relay, downlink: Inbox, messages: Message, weights: Array, tools: Tools
+    ) -> tuple[Relay, Aggregate]:
+        """Takes the networks of those who sent, keeps the last ones of who did not, and averages over the graph."""
         present = weights > 0
         sent = jnp.zeros(len(self.graph), bool).at[tools.ids].set(present)
 
@@ -188,12 +188,12 @@ class Neighbours(Strategy):
         policies = jax.tree.map(deliver, server.policies, messages.individual)
         returns = messages.statistics.latest(server.returns, tools.ids, present)
         age = jnp.where(sent, 0, server.age + 1)
-        after = Post(policies, server.shift, age, returns)
+        after = Relay(policies, server.shift, age, returns)
         if self.average:
-            after = Post(policies, self._averaged(after, sent, tools), age, returns)
+            after = Relay(policies, self._averaged(after, sent, tools), age, returns)
         return after, Aggregate(jnp.zeros(0), present, present.any(), {"stale": age.max()})
 
-    def _averaged(self, server: Post, sent: Array, tools: Tools) -> PyTree:
+    def _averaged(self, server: Relay, sent: Array, tools: Tools) -> PyTree:
         """How the aggregate of each agent's neighbours differs from its own networks; 0 for who did not send."""
         parts = take_parts(server.policies, self.average)
         vectors = ravel_rows(parts)
@@ -209,12 +209,12 @@ class Neighbours(Strategy):
     # An agent's verbs.
 
     def private(self, learner: Learner, agent: Agent) -> Known:
-        """Room for the mail."""
+        """An empty inbox, in the shapes of a full one."""
         most = self.peers.shape[1]
         peers = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), agent.params)
         return Known(peers if self.coefficient > 0 else (), jnp.zeros(most + 1), agent.params, Returns.none())
 
-    def absorb(self, agent: Agent, downlink: Mail, index: Int[Array, ""]) -> Agent:
+    def absorb(self, agent: Agent, downlink: Inbox, index: Int[Array, ""]) -> Agent:
         """The agent with its neighbours' networks, its own moved by the average."""
         peers = jnp.asarray(self.peers)[index]
         row = downlink.weights[index]
@@ -239,36 +239,36 @@ class Neighbours(Strategy):
         """Whose networks the agent at ``index`` reads: its own, then its neighbours'."""
         return np.concatenate([[index], neighbours_of(np.array(self.graph))[index]]).astype(np.int32)
 
-    def outgoing(self, downlink: Mail, index: int) -> Mail:
-        """The agent's own rows and its neighbours' networks: nobody gets the mail of strangers."""
+    def outgoing(self, downlink: Inbox, index: int) -> Inbox:
+        """The agent's own rows and its neighbours' networks: nobody receives those of other agents."""
         rows = self._rows(index)
         policies = jax.tree.map(lambda x: x[rows], downlink.policies)
         shift = jax.tree.map(lambda x: x[index], downlink.shift)
-        return Mail(policies, downlink.weights[index], shift, downlink.episodes)
+        return Inbox(policies, downlink.weights[index], shift, downlink.episodes)
 
-    def incoming(self, parcel: Mail, index: int) -> Mail:
-        """The mail, nothing in the rows that did not travel."""
+    def incoming(self, received: Inbox, index: int) -> Inbox:
+        """The inbox, zeros in the rows that were not sent."""
         rows, count = self._rows(index), len(self.graph)
 
         def spread(x: Array, rows: np.ndarray | int) -> Array:
             shape = x.shape if isinstance(rows, int) else x.shape[1:]
             return jnp.zeros((count, *shape), x.dtype).at[rows].set(x)
 
-        policies = jax.tree.map(lambda x: spread(x, rows), parcel.policies)
-        shift = jax.tree.map(lambda x: spread(x, index), parcel.shift)
-        return Mail(policies, spread(parcel.weights, index), shift, parcel.episodes)
+        policies = jax.tree.map(lambda x: spread(x, rows), received.policies)
+        shift = jax.tree.map(lambda x: spread(x, index), received.shift)
+        return Inbox(policies, spread(received.weights, index), shift, received.episodes)
 
     def objective(self, learner: Learner, agent: Agent) -> Objective:
-        """The penalty, towards the mail in hand."""
+        """The penalty, towards the policies in the inbox."""
         if self.coefficient == 0:
             return Objective()
         return Penalty(self, agent.private.peers, agent.private.weights)
 
     def work(
-        self, learner: Learner, agent: Agent, experience: Experience, clock: Clock
+        self, learner: Learner, agent: Agent, experience: Experience, update_context: UpdateContext
     ) -> tuple[Agent, dict[str, Array]]:
         """One local update; counts the episodes that ended."""
-        agent, metrics = super().work(learner, agent, experience, clock)
+        agent, metrics = super().work(learner, agent, experience, update_context)
         return count_returns(agent, experience), metrics
 
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:

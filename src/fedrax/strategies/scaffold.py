@@ -73,7 +73,7 @@ class Scaffold(FedAvg):
     formula it is one under Adam too, where the correction belongs before the moments.
     """
 
-    bears_stale: ClassVar[bool] = False
+    supports_staleness: ClassVar[bool] = False
 
     def period(self, path: tuple[str, ...]) -> int:
         """Control variates always travel."""

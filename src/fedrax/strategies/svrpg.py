@@ -22,9 +22,12 @@ class SVRPG(VarianceReduced):
     @classmethod
     def implies(cls, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """An undefended mean, and what the mode stands for."""
-        rooms = {room: dict(values) for room, values in MODES.get(settings.get("mode", "reference"), {}).items()}
-        rooms["aggregator"] = {"kind": "mean"}
-        return rooms
+        implied = {
+            component_kind: dict(values)
+            for component_kind, values in MODES.get(settings.get("mode", "reference"), {}).items()
+        }
+        implied["aggregator"] = {"kind": "mean"}
+        return implied
 
     @property
     def max_episodes(self) -> int:

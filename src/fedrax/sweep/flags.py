@@ -24,7 +24,7 @@ class Flag(NamedTuple):
 
 FLAGS: dict[str, Flag] = {
     "gym-id": Flag("environment.id", "CartPole-v1"),
-    "num-envs": Flag("environment.copies", 4),
+    "num-envs": Flag("environment.num_envs", 4),
     "n-agents": Flag("federation.agents", 2),
     "local-updates": Flag("federation.local_updates", 16),
     "total-timesteps": Flag("budget.steps_per_agent", 25000),

@@ -54,10 +54,11 @@ class CrossingState(NamedTuple):
 class Crossing(NativeEnvironment):
     """What the crossings have in common: everything but the size, the number of rivers and what these are made of.
 
-    Mazes follow the law of MiniGrid's generator: ``crossings`` of the lines 2, 4, ... of either orientation become
-    rivers, all subsets being equally likely. They part the room into smaller ones. A path from room to room, right or
-    down in every step and in uniformly random order, crosses each river once, and there is its gap, uniform over the
-    cells between the two rooms. The agent starts in a corner, heads east, and is to reach the goal in another corner.
+    Mazes have the distribution of MiniGrid's generator: ``crossings`` of the lines 2, 4, ... of either orientation
+    become rivers, all subsets being equally likely. They part the room into smaller ones. A path from room to room,
+    right or down in every step and in uniformly random order, crosses each river once, and there is its gap, uniform
+    over the cells between the two rooms. The agent starts in a corner, heads east, and is to reach the goal in another
+    corner.
 
     Actions are turn left, turn right and forward; the four others (pick up, drop, toggle, done) pass the time, since
     there is nothing to pick up or to toggle. The reward is ``1 - 0.9 * steps / time_limit`` at the goal and 0
@@ -88,10 +89,11 @@ class Crossing(NativeEnvironment):
         and then as many as there are lines, if ``crossings`` are more. ``start_corner`` and ``goal_corner``: 0 top
         left, 1 top right, 2 bottom right, 3 bottom left.
 
-        Every maze can be solved between every two corners. Between opposite corners its law is the registered one,
-        mirrored so that the path of gaps begins at the start. Between neighbouring corners, the rivers to be crossed
-        have their gaps in the rooms along that side, and the others keep the registered law. Start and goal must not
-        be the same corner: the agent would begin on its goal, and be rewarded only for leaving it and coming back.
+        Every maze can be solved between every two corners. Between opposite corners the distribution is the registered
+        one, mirrored so that the path of gaps begins at the start. Between neighbouring corners, the rivers to be
+        crossed have their gaps in the rooms along that side, and the others keep the registered distribution. Start and
+        goal must not be the same corner: the agent would begin on its goal, and be rewarded only for leaving it and
+            coming back.
         """
         return {"orientation": 0.0, "start_corner": 0.0, "goal_corner": 2.0}
 

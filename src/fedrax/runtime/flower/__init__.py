@@ -1,8 +1,9 @@
-"""Letters over Flower: real processes, TLS, keys and faults. Needs the optional extra ``fedrax[flower]``.
+"""The distributed runtime over Flower: processes, TLS, keys and faults. Needs the extra ``fedrax[flower]``.
 
-Nothing outside this package imports Flower. A node's agent lives in one process that outlasts Flower's, which starts a
-new one for every message: the ClientApp only hands letters on (:mod:`.client_app`, :mod:`.home`). The server's half of
-the round runs in Flower's ServerApp (:mod:`.server_app`); ``fedrax server`` and ``fedrax node`` watch over processes.
+Nothing outside this package imports Flower. Flower starts a process for every message, so a node's agent has a longer
+lived one of its own (:mod:`.agent_server`), to which the ClientApp forwards envelopes (:mod:`.client_app`). The
+server's half of the round runs in Flower's ServerApp (:mod:`.server_app`). ``fedrax server`` and ``fedrax node``
+supervise the processes.
 """
 
 from __future__ import annotations

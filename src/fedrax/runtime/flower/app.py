@@ -20,7 +20,7 @@ def write_app(folder: Path, settings: Mapping[str, str]) -> Path:
         "project": {
             "name": "fedrax-federation",
             "version": "1.0.0",
-            "description": "A federation of Fedrax: its server, and the door to every node's agent.",
+            "description": "A federation of Fedrax: its server, and the client of every node's agent.",
             "license": "Apache-2.0",
             "dependencies": [f"fedrax[flower]=={version('fedrax')}"],
         },

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fedrax.errors import FedraxError
-from fedrax.runtime.flower.place import AUTHORITY, CERTIFICATE, KEY, NODES
+from fedrax.runtime.flower.endpoint import AUTHORITY, CERTIFICATE, KEY, NODES
 
 DAYS = 90
 """How long the certificates hold: they are for trials."""

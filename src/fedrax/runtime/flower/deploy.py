@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fedrax.config import presets, resolve
 from fedrax.runtime.flower.app import write_app
-from fedrax.runtime.flower.place import is_loopback, split_address
-from fedrax.runtime.make import make_simulation
+from fedrax.runtime.flower.endpoint import is_loopback, split_address
+from fedrax.runtime.make import make_runtime
 
 
 def deploy(source: str, overrides: Sequence[str], *, superlink: str, app: Path | None) -> str:
@@ -19,7 +19,7 @@ def deploy(source: str, overrides: Sequence[str], *, superlink: str, app: Path |
         FedraxError: a configuration or an address that cannot be used.
     """
     config = resolve(source, [*overrides, "runtime=flower"])
-    make_simulation(config, agents=False).close()
+    make_runtime(config, agents=False).close()
     host, _ = split_address(superlink)
     agents = config.federation.agents
     named = source if source in presets() else str(Path(source).resolve())

@@ -1,4 +1,4 @@
-"""A SuperLink that takes orders from its own machine only.
+"""A SuperLink that takes runs from its own machine only.
 
 Flower knows nodes by their keys. Who may submit a run, which is code that every node executes, it asks only where an
 account service stands behind it; without one, whoever reaches the port may. So from other machines nothing passes but

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedrax.config import Config, resolve
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.flower.place import Place
+from fedrax.runtime.flower.endpoint import Endpoint
 from fedrax.runtime.flower.processes import Watched, environment, free_port
 from fedrax.runtime.flower.serving import serve
 
@@ -20,21 +20,23 @@ def train_locally(directory: RunDirectory, *, progress: bool) -> None:
         FedraxError: as :func:`~fedrax.runtime.flower.serving.serve`.
     """
     config = resolve(directory.config)
-    place = Place(f"127.0.0.1:{free_port()}", None)
+    endpoint = Endpoint(f"127.0.0.1:{free_port()}", None)
     folder = directory.path.resolve() / "nodes"
     with contextlib.ExitStack() as stack:
         nodes = [
             stack.enter_context(
-                Watched(node_command(config, place, folder, agent), folder / f"node-{agent}.log", environment(folder))
+                Watched(
+                    node_command(config, endpoint, folder, agent), folder / f"node-{agent}.log", environment(folder)
+                )
             )
             for agent in range(config.federation.agents)
         ]
-        serve(directory, place, progress=progress, meanwhile=lambda: [node.watch() or "" for node in nodes])
+        serve(directory, endpoint, progress=progress, meanwhile=lambda: [node.watch() or "" for node in nodes])
 
 
-def node_command(config: Config, place: Place, folder: Path, agent: int) -> list[str]:
+def node_command(config: Config, endpoint: Endpoint, folder: Path, agent: int) -> list[str]:
     """One node, as at a site of its own."""
-    command = [sys.executable, "-m", "fedrax.cli", "node", "--superlink", place.address, "--agent", str(agent)]
+    command = [sys.executable, "-m", "fedrax.cli", "node", "--superlink", endpoint.address, "--agent", str(agent)]
     command += ["--data", str(folder / f"node-{agent}")]
     for plugin in config.plugins:
         command += ["--plugins", plugin]

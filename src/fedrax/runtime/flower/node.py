@@ -1,4 +1,4 @@
-"""``fedrax node``: one site's agent, in a process that lasts, and the SuperNode that brings it letters."""
+"""``fedrax node``: one site's agent in a process of its own, and the SuperNode that forwards envelopes to it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
-from fedrax.runtime.flower.door import SOCKET
-from fedrax.runtime.flower.place import Place
-from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port, quick_command
-from fedrax.runtime.flower.quick import TESTED, is_tested
+from fedrax.runtime.flower.agent_client import SOCKET
+from fedrax.runtime.flower.endpoint import Endpoint
+from fedrax.runtime.flower.flower_patches.commands import TESTED, is_tested
+from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port, patched_command
 
 LOOK_SECONDS = 0.2
 LOOKING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
@@ -22,7 +22,7 @@ LOOKING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
 
 
 def run_node(
-    place: Place,
+    endpoint: Endpoint,
     data: Path,
     *,
     key: Path | None = None,
@@ -38,23 +38,25 @@ def run_node(
         place: of the SuperLink.
         data: the folder where the agent keeps its state.
         key: the node's private key, which an authenticating SuperLink asks for.
-        agent: the place it asks for; unset, the server chooses.
+        agent: the agent that it asks to be; unset, the server chooses.
         overrides: ``environment.KEY=VALUE``, what is different at this site.
-        plugins: files and modules that stand for those of the same name in the server's configuration.
-        fast: take letters as soon as they come, by means internal to Flower.
+        plugins: files and modules in place of those of the same name in the server's configuration.
+        fast: poll more often and answer in the SuperNode's process, by internals of Flower.
         say: told what people should know.
 
     Raises:
         FedraxError: an address, key or override that cannot be used.
     """
-    place.check()
+    endpoint.check()
     if fast and not is_tested():
-        say(f"this Flower is not one of {', '.join(TESTED)}, whose insides --fast needs: going on without")
+        say(f"this Flower is not one of {', '.join(TESTED)}, whose internals --fast needs: going on without")
         fast = False
     if key is not None and not key.is_file():
         raise FedraxError(f"there is no key {key}; `fedrax certificates DIR --nodes N` makes keys")
-    if place.certificates is not None and key is None:
-        raise FedraxError(f"give --key, this node's private key, for example {place.certificates / 'nodes' / 'node-0'}")
+    if endpoint.certificates is not None and key is None:
+        raise FedraxError(
+            f"give --key, this node's private key, for example {endpoint.certificates / 'nodes' / 'node-0'}"
+        )
     for override in overrides:
         # The agent's process checks the rest; this one imports nothing heavy, as it only watches.
         if not override.startswith(("environment.", "environment=")):
@@ -70,17 +72,17 @@ def run_node(
     try:
         with contextlib.ExitStack() as stack:
             commands = {
-                "agent": home_command(socket, data, agent, overrides, plugins=plugins),
-                "supernode": supernode_command(place, socket, port, key, fast=fast),
+                "agent": agent_server_command(socket, data, agent, overrides, plugins=plugins),
+                "supernode": supernode_command(endpoint, socket, port, key, fast=fast),
             }
-            parts = [
+            watched = [
                 stack.enter_context(Watched(command, data / f"{name}.log", variables))
                 for name, command in commands.items()
             ]
-            say(f"node at {place.address}; logs and state in {data}")
+            say(f"node at {endpoint.address}; logs and state in {data}")
             while True:
-                for part in parts:
-                    text = part.watch()
+                for process in watched:
+                    text = process.watch()
                     if text:
                         say(text)
                 time.sleep(LOOK_SECONDS)
@@ -88,11 +90,11 @@ def run_node(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def home_command(
+def agent_server_command(
     socket: Path, data: Path, agent: int | None, overrides: Sequence[str], *, plugins: Sequence[str]
 ) -> list[str]:
-    """The process that the agent lives in."""
-    command = [sys.executable, "-m", "fedrax.runtime.flower.home", "--socket", str(socket), "--data", str(data)]
+    """The agent's process."""
+    command = [sys.executable, "-m", "fedrax.runtime.flower.agent_server", "--socket", str(socket), "--data", str(data)]
     if agent is not None:
         command += ["--agent", str(agent)]
     for plugin in plugins:
@@ -100,12 +102,12 @@ def home_command(
     return [*command, *overrides]
 
 
-def supernode_command(place: Place, socket: Path, port: int, key: Path | None, *, fast: bool) -> list[str]:
-    """Flower's SuperNode, or ours around it, which looks for letters more often."""
-    command = quick_command("supernode") if fast else [flower_command("flower-supernode")]
-    command += ["--superlink", place.address, "--host", "127.0.0.1", "--port", str(port)]
+def supernode_command(endpoint: Endpoint, socket: Path, port: int, key: Path | None, *, fast: bool) -> list[str]:
+    """Flower's SuperNode, or the patched one, which polls more often."""
+    command = patched_command("supernode") if fast else [flower_command("flower-supernode")]
+    command += ["--superlink", endpoint.address, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--node-config", f'{SOCKET}="{socket}"']
-    command += ["--insecure"] if place.authority is None else ["--root-certificates", str(place.authority)]
+    command += ["--insecure"] if endpoint.authority is None else ["--root-certificates", str(endpoint.authority)]
     if key is not None:
         command += ["--auth-supernode-private-key", str(key.resolve())]
     return [*command, "--isolation", "process"] if fast else command

@@ -25,16 +25,16 @@ QUIET = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Flower neither phones home nor installs anything."""
+"""Flower sends no telemetry and installs nothing."""
 STOP_SECONDS = 10.0
 AGAIN_SECONDS = 2.0
 """Before a process that died is started again."""
 
 
-def environment(home: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """The environment variables of Flower's processes; they start one another by name."""
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": paths}
+    return {**os.environ, **QUIET, "FLWR_HOME": str(folder), "PATH": paths}
 
 
 class Watched:
@@ -60,7 +60,7 @@ class Watched:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fedrax.runtime.flower.leash", *self.command],
+                [sys.executable, "-m", "fedrax.runtime.flower.parent_death", *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -122,7 +122,7 @@ def await_health(address: str, authority: Path | None, seconds: float) -> None:
             if answer.headers.get(mark) == value:
                 return
             raise FedraxError(
-                f"the SuperLink at {address} takes orders from everyone who reaches it: another one uses the port, or "
+                f"the SuperLink at {address} takes runs from everyone who reaches it: another one uses the port, or "
                 "this version of Flower cannot be guarded; choose another port, or install flwr 1.41 or 1.42"
             )
         time.sleep(0.2)
@@ -142,10 +142,10 @@ def flower_command(name: str) -> str:
 
 
 def guarded_command(name: str) -> list[str]:
-    """One of Flower's commands that other machines cannot order about."""
+    """One of Flower's commands that takes runs from its own machine only."""
     return [sys.executable, "-m", "fedrax.runtime.flower.guard", name]
 
 
-def quick_command(name: str) -> list[str]:
-    """One of Flower's commands with shorter waits."""
-    return [sys.executable, "-m", "fedrax.runtime.flower.quick", name]
+def patched_command(name: str) -> list[str]:
+    """One of Flower's commands, patched (:mod:`.flower_patches`)."""
+    return [sys.executable, "-m", "fedrax.runtime.flower.flower_patches.commands", name]

@@ -14,10 +14,10 @@ from fedrax.errors import FedraxError
 from fedrax.records.files import write_atomic
 from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.runtime.compiling import enable_compilation_cache
-from fedrax.runtime.flower.post import FlowerPost
-from fedrax.runtime.flower.quick import hurry_pulls
-from fedrax.runtime.flower.watch import LOG, WHY, held
-from fedrax.runtime.remote.server import RemoteFederation
+from fedrax.runtime.distributed.server import DistributedRuntime
+from fedrax.runtime.flower.flower_patches.commands import shorten_pull_waits
+from fedrax.runtime.flower.run_lock import LOG, WHY, held
+from fedrax.runtime.flower.transport import FlowerTransport
 from fedrax.runtime.training import train_run
 
 POLL_SECONDS = {False: 0.25, True: 0.1}
@@ -41,7 +41,7 @@ def main(grid: Grid, context: Context) -> None:
         try:
             serve(grid, directory)
         except FedraxError as error:
-            # Whoever watches over the run learns why it ended, and does not start it again.
+            # The supervising command learns why the run ended, and does not start it again.
             write_atomic(directory.path / WHY, f"{error}\n")
             raise
 
@@ -50,14 +50,14 @@ def serve(grid: Grid, directory: RunDirectory) -> None:
     """Trains the run in ``directory`` on the nodes that the grid reaches."""
     config = resolve(directory.config)
     if config.runtime.fast:
-        hurry_pulls()
+        shorten_pull_waits()
 
     def note(text: str) -> None:
         with open(directory.path / LOG, "a") as log:
             log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
-    federation = RemoteFederation(
-        config, FlowerPost(grid), directory, note=note, poll=POLL_SECONDS[config.runtime.fast]
+    federation = DistributedRuntime(
+        config, FlowerTransport(grid), directory, note=note, poll=POLL_SECONDS[config.runtime.fast]
     )
     try:
         train_run(config, federation, directory, progress=False)

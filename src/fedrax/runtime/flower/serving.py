@@ -17,20 +17,20 @@ from fedrax.errors import FedraxError
 from fedrax.records.lock import held, holder
 from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.runtime.continuation import continued, move_plugins
+from fedrax.runtime.distributed.server import check_distributed
 from fedrax.runtime.flower.app import write_app
-from fedrax.runtime.flower.place import AUTHORITY, CERTIFICATE, KEY, NODES, Place, split_address
+from fedrax.runtime.flower.endpoint import AUTHORITY, CERTIFICATE, KEY, NODES, Endpoint, split_address
 from fedrax.runtime.flower.processes import (
     Watched,
     await_health,
     environment,
     flower_command,
     guarded_command,
-    quick_command,
+    patched_command,
 )
+from fedrax.runtime.flower.run_lock import LOCK, LOG, WHY, Tail, is_held
 from fedrax.runtime.flower.status import Board
-from fedrax.runtime.flower.watch import LOCK, LOG, WHY, Tail, is_held
-from fedrax.runtime.make import make_simulation
-from fedrax.runtime.remote.server import check_remote
+from fedrax.runtime.make import make_runtime
 
 HEALTH_SECONDS = 60.0
 START_SECONDS = 120.0
@@ -64,9 +64,9 @@ def prepared(
             continued(directory, overrides)
         return directory
     config = resolve(source, [*overrides, "runtime=flower"], plugins=plugins)
-    simulation = make_simulation(config, agents=False)
-    simulation.close()
-    check_remote(config, simulation.federation)
+    runtime = make_runtime(config, agents=False)
+    runtime.close()
+    check_distributed(config, runtime.federation)
     directory = RunDirectory.create(out or default_directory(config.name))
     with held(directory.path):
         directory.check_new()
@@ -74,18 +74,20 @@ def prepared(
     return directory
 
 
-def serve(directory: RunDirectory, place: Place, *, progress: bool, meanwhile: Callable[[], list[str]] = list) -> None:
+def serve(
+    directory: RunDirectory, endpoint: Endpoint, *, progress: bool, meanwhile: Callable[[], list[str]] = list
+) -> None:
     """Trains the run in ``directory`` to its end, whatever dies meanwhile.
 
     Args:
-        place: where its SuperLink shall be.
+        endpoint: of its SuperLink.
         progress: show who answers, live.
         meanwhile: called all the time; what it says is shown.
 
     Raises:
         FedraxError: the run stopped for a reason that a person must mend.
     """
-    place.check()
+    endpoint.check()
     config = resolve(directory.config)
     folder = directory.path.resolve()
     flower = folder / "flower"
@@ -96,12 +98,12 @@ def serve(directory: RunDirectory, place: Place, *, progress: bool, meanwhile: C
         if is_held(folder):
             raise FedraxError(f"{folder} is in use by {holder(folder / LOCK)}; wait for it or end it")
         link = stack.enter_context(
-            Watched(superlink_command(place, flower, config), flower / "superlink.log", variables)
+            Watched(superlink_command(endpoint, flower, config), flower / "superlink.log", variables)
         )
-        await_health(place.address, place.authority, HEALTH_SECONDS)
-        execution = stack.enter_context(Watched(superexec_command(place), flower / "superexec.log", variables))
-        connect(place, flower)
-        register(place, variables)
+        await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS)
+        execution = stack.enter_context(Watched(superexec_command(endpoint), flower / "superexec.log", variables))
+        connect(endpoint, flower)
+        register(endpoint, variables)
         app = write_app(flower / "app", {"preset": str(folder / "config.toml"), "directory": str(folder)})
         board = stack.enter_context(Board(folder, config, enabled=progress))
         tail = Tail(folder / LOG)
@@ -112,8 +114,8 @@ def serve(directory: RunDirectory, place: Place, *, progress: bool, meanwhile: C
                     board.note(text)
             if link.starts != known:
                 # A SuperLink that keeps its state in memory comes back without the nodes' keys.
-                await_health(place.address, place.authority, HEALTH_SECONDS)
-                register(place, variables)
+                await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS)
+                register(endpoint, variables)
                 known = link.starts
             board.refresh()
             time.sleep(LOOK_SECONDS)
@@ -168,42 +170,44 @@ def rounds_done(folder: Path) -> int:
     return latest_round(folder / "checkpoints") or 0
 
 
-def superlink_command(place: Place, folder: Path, config: Config) -> list[str]:
+def superlink_command(endpoint: Endpoint, folder: Path, config: Config) -> list[str]:
     """Flower's SuperLink. Its state is kept in a file, so that nodes and the run outlive it, unless the run is fast."""
-    host, port = split_address(place.address)
-    command = quick_command("superlink") if config.runtime.fast else guarded_command("superlink")
+    host, port = split_address(endpoint.address)
+    command = patched_command("superlink") if config.runtime.fast else guarded_command("superlink")
     command += ["--host", host, "--port", str(port), "--isolation", "process"]
     command += ["--disable-runtime-dependency-installation"]
     if not config.runtime.fast:
         command += ["--database", str(folder / "superlink.db")]
-    if place.certificates is None:
+    if endpoint.certificates is None:
         return [*command, "--insecure"]
     names = {"--ssl-ca-certfile": AUTHORITY, "--ssl-certfile": CERTIFICATE, "--ssl-keyfile": KEY}
     for flag, name in names.items():
-        command += [flag, str((place.certificates / name).resolve())]
+        command += [flag, str((endpoint.certificates / name).resolve())]
     return [*command, "--enable-supernode-auth"]
 
 
-def superexec_command(place: Place) -> list[str]:
+def superexec_command(endpoint: Endpoint) -> list[str]:
     """What starts the server's process; apart from the SuperLink, so that it outlives that."""
-    command = [flower_command("flower-superexec"), "--runtime-api-address", place.address]
+    command = [flower_command("flower-superexec"), "--runtime-api-address", endpoint.address]
     return (
-        [*command, "--insecure"] if place.authority is None else [*command, "--root-certificates", str(place.authority)]
+        [*command, "--insecure"]
+        if endpoint.authority is None
+        else [*command, "--root-certificates", str(endpoint.authority)]
     )
 
 
-def connect(place: Place, home: Path) -> None:
+def connect(endpoint: Endpoint, folder: Path) -> None:
     """Writes where Flower's own command line finds the SuperLink."""
-    settings: dict[str, object] = {"address": place.address}
-    settings |= {"insecure": True} if place.authority is None else {"root-certificates": str(place.authority)}
-    (home / "config.toml").write_text(tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: settings}}))
+    settings: dict[str, object] = {"address": endpoint.address}
+    settings |= {"insecure": True} if endpoint.authority is None else {"root-certificates": str(endpoint.authority)}
+    (folder / "config.toml").write_text(tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: settings}}))
 
 
-def register(place: Place, variables: dict[str, str]) -> None:
+def register(endpoint: Endpoint, variables: dict[str, str]) -> None:
     """Registers the nodes' public keys with the SuperLink, each once; a node with another key is refused."""
-    if place.certificates is None:
+    if endpoint.certificates is None:
         return
-    for key in sorted((place.certificates / NODES).glob("*.pub")):
+    for key in sorted((endpoint.certificates / NODES).glob("*.pub")):
         done = flwr(["supernode", "register", str(key.resolve()), CONNECTION], variables)
         if done.returncode and "already" not in (done.stdout + done.stderr).lower():
             raise FedraxError(f"the SuperLink does not take the key {key}: {last_line(done)}")

@@ -17,7 +17,7 @@ from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.flower.watch import EXCHANGES, WHY, is_held
+from fedrax.runtime.flower.run_lock import EXCHANGES, WHY, is_held
 from fedrax.runtime.memory import size_text
 
 

@@ -1,0 +1,49 @@
+"""Names that earlier versions recorded in run directories, and the present ones.
+
+Runs of earlier versions can be loaded, resumed, evaluated and reported. Whoever writes a former name today, on the
+command line or in a file of their own, is told the present one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedrax.errors import FedraxError
+
+KEYS = {"environment.copies": "num_envs", "environment.heterogeneity.law": "distribution"}
+"""Former keys of a configuration, and what each is called now in the same table."""
+
+
+def present_keys(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A recorded configuration's tables under present keys, in their order."""
+    renamed: dict[str, Any] = {}
+    for key, value in tables.items():
+        below = present_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        renamed[KEYS.get(f"{prefix}{key}", key)] = below
+    return renamed
+
+
+def refuse_former_keys(tables: Mapping[str, Any], prefix: str = "") -> None:
+    """Raises :class:`FedraxError`, which says the present key, where a configuration has a former one."""
+    for key, value in tables.items():
+        name = f"{prefix}{key}"
+        if name in KEYS:
+            present = f"{prefix}{KEYS[name]}"
+            raise FedraxError(f"{name} is not allowed: it is now {present}; set {present} = {value!r} instead")
+        if isinstance(value, Mapping):
+            refuse_former_keys(value, f"{name}.")
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether a TOML file is a run's own ``config.toml``: a run directory has a manifest beside it."""
+    return path.name == "config.toml" and (path.parent / "manifest.json").is_file()
+
+
+def present_leaf(name: str) -> str:
+    """A checkpoint's leaf under its present path: those of an agent on a node have been renamed."""
+    return re.sub(
+        r"^\['standing'\](\.front)?", lambda match: "['snapshot']" + (".collector_state" if match[1] else ""), name
+    )

@@ -1,0 +1,309 @@
+"""One agent's half of a round: what it does between receiving a broadcast and sending its message.
+
+The numbers are the simulation's: keys are derived from (seed, round, agent), and the functions are the same.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from fedrax.config import Config
+from fedrax.environments.base import Episodes, Experience, Steps
+from fedrax.environments.crash import placed
+from fedrax.environments.faults import NOTHING, Fault, earliest, host_faults, stacked, without
+from fedrax.environments.host_collector import HostCollector, evaluate_host
+from fedrax.environments.host_steps import HostStepCollector
+from fedrax.environments.native_steps import start_steps
+from fedrax.federation import Cohort, Federation, Tally
+from fedrax.learners.base import Agent, UpdateContext
+from fedrax.message import Period, every_time
+from fedrax.runtime.base import agent_report, summed_reports
+from fedrax.runtime.host import HostRuntime
+from fedrax.runtime.make import make_runtime
+from fedrax.runtime.native import NativeRuntime
+from fedrax.runtime.programs import Group, stack
+from fedrax.seeds import derive, host_seeds
+from fedrax.strategies.base import Strategy
+
+
+class Order(NamedTuple):
+    """What an agent is told, beside the broadcast, to do its part of a round; ``m`` participants."""
+
+    ids: Array
+    """Who takes part, int32 ``[m]``."""
+    byzantine: Array
+    """Which of them an attack governs (simulated attacks only), bool ``[m]``."""
+    row: Array
+    """The agent's own row among them, int32."""
+    tally: Tally
+    """How far the run is."""
+
+
+class AgentSnapshot(eqx.Module):
+    """An agent between two rounds."""
+
+    agent: Agent
+    collector_state: PyTree
+    """Of its native environments; () for others."""
+
+
+class Done(NamedTuple):
+    """What comes of a round at the agent."""
+
+    snapshot: AgentSnapshot
+    message: PyTree
+    report: dict[str, Any]
+    """Also its fault, int32 ``[4]``: where there is one, the snapshot is that of before, and the message zeros."""
+
+
+class AgentRuntime(abc.ABC):
+    """The agent at ``index``, in its own environments."""
+
+    def __init__(self, config: Config, federation: Federation, index: int) -> None:
+        self.config = config
+        self.federation = federation
+        self.index = index
+        self.key = jax.random.key(config.seed)
+
+    @abc.abstractmethod
+    def start(self) -> AgentSnapshot:
+        """The agent before its first round."""
+
+    @abc.abstractmethod
+    def work(self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: int) -> Done:
+        """The agent's part of a round; ``snapshot`` is donated."""
+
+    @abc.abstractmethod
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> dict[str, np.ndarray]:
+        """Named arrays ``[episodes]`` of a policy in the agent's environment, as :attr:`Evaluation.table`."""
+
+    def own_policy(self, snapshot: AgentSnapshot) -> PyTree:
+        """The networks the agent has."""
+        return snapshot.agent.params
+
+    def close(self) -> None:  # noqa: B027  (native environments need no freeing)
+        """Frees environments."""
+
+
+class NativeAgentRuntime(AgentRuntime):
+    """In environments in JAX: the simulation's own program of one agent's round."""
+
+    def __init__(self, config: Config, runtime: NativeRuntime, index: int) -> None:
+        super().__init__(config, runtime.federation, index)
+        self.runtime = runtime
+        self.physics = jax.tree.map(lambda x: x[index], runtime.drawn(runtime.agents_draws, 0))
+        self._work = jax.jit(self._round, donate_argnums=0)
+        self._evaluate = jax.jit(partial(runtime._episodes, axis_names=()), static_argnames="episodes")
+
+    def start(self) -> AgentSnapshot:
+        """The agent, and its environments' first states."""
+        return jax.jit(self._start)()
+
+    def _start(self) -> AgentSnapshot:
+        agent = self.federation.fresh(self.key, jnp.asarray(self.index))
+        if self.federation.learner.steps is None:
+            return AgentSnapshot(agent, ())
+        runtime = self.runtime
+        key = derive(self.key, "environment", self.index)
+        physics = runtime._physics(self.physics)
+        collector_state = start_steps(runtime.environment, physics, key, num_envs=runtime.num_envs, per_copy=False)
+        return AgentSnapshot(agent, collector_state)
+
+    def work(self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: int) -> Done:
+        """One compiled call."""
+        return self._work(snapshot, downlink, order, jnp.asarray(round))
+
+    def _round(self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: Array) -> Done:
+        inputs = (
+            snapshot.agent,
+            jnp.asarray(self.index),
+            order.byzantine[order.row],
+            self.physics,
+            snapshot.collector_state,
+        )
+        key = derive(self.key, "round", round)
+        agent, collector_state, message, report = self.runtime._agent_round(
+            inputs, downlink=downlink, key=key, tally=order.tally
+        )
+        return Done(AgentSnapshot(agent, collector_state), message, report)
+
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> dict[str, np.ndarray]:
+        """In the agent's own physics."""
+        measured = self._evaluate(params, self.physics, jax.random.key(seed), episodes=episodes)
+        return {name: np.asarray(array) for name, array in measured.items()}
+
+
+class HostAgentRuntime(AgentRuntime):
+    """In environments that Python steps.
+
+    They start anew every ``checkpoint.every`` rounds, as the simulation's do, and whenever the agent's process does.
+    """
+
+    def __init__(self, config: Config, runtime: HostRuntime, index: int) -> None:
+        super().__init__(config, runtime.federation, index)
+        self.runtime, self.programs = runtime, runtime.programs
+        self.episodic = self.federation.learner.steps is None
+        self.num_envs = runtime.num_envs
+        if self.episodic:
+            self.num_envs = min(self.num_envs, self.federation.strategy.max_episodes)
+        parameters = runtime.parameters([index], self.num_envs)
+        self.environments = runtime._make(self.num_envs, runtime.training_horizon, parameters)
+        self.stepping = None if self.episodic else HostStepCollector([self.environments], self.num_envs)
+        self.seeded: int | None = None
+        """The round that the environments' seeds are of."""
+
+    def start(self) -> AgentSnapshot:
+        """The agent; its environments' states cannot be kept."""
+        return AgentSnapshot(jax.jit(self.federation.fresh)(self.key, jnp.asarray(self.index)), ())
+
+    def work(self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: int) -> Done:
+        """As :meth:`HostRuntime._round` for one row."""
+        programs, row = self.programs, int(order.row)
+        self._reseed(round, row, len(order.ids))
+        cohort = Cohort(order.ids, order.byzantine, jnp.ones(len(order.ids), bool))
+        key = derive(self.key, "round", round)
+        agents = jax.tree.map(lambda x: x[None], snapshot.agent)
+        groups = [Group(agents, np.array([row]))]
+        if programs.begins:
+            groups = programs.begin(groups, downlink, cohort, key)
+        reports, faults = [], []
+        for update in range(self.federation.local_updates):
+            update_key = derive(key, "work", update)
+            fresh = update == 0 and not programs.begins
+            decide = programs.decider_of_agents(groups, downlink, cohort, update_key, fresh=fresh)
+            experience, fault = self._collect(decide, int(downlink.episodes))
+            faults.append(fault)
+            update_context = UpdateContext(update_key, self.runtime.progress(order.tally, update))
+            groups, each = programs.work_alone(groups, downlink, experience, cohort, update_context, fresh=fresh)
+            reports.append(each)
+        found = earliest(stacked(faults))
+        dropped = found.kind != NOTHING
+        report = summed_reports(stack(reports)) | {"fault": found.row}
+        message = programs.messages(groups, cohort, key, dropped)
+        first = partial(jax.tree.map, lambda x: x[0])
+        agent = snapshot.agent if dropped[0] else first(groups[0].agents)
+        return Done(AgentSnapshot(agent, ()), first(message), first(report))
+
+    def _collect(
+        self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], episodes: int
+    ) -> tuple[Experience, Fault]:
+        """As :meth:`fedrax.runtime.host.SeedEnvironments.collect` for one agent."""
+        with placed(lambda crash: crash.of(f"agent {self.index}")):
+            experience = self._collected(decide, episodes)
+            faults = host_faults(experience)
+            faulty = faults.kind != NOTHING
+            if not faulty.any():
+                return experience, faults
+            if self.stepping is not None:
+                self.stepping.restart_agents(faulty)
+            return without(experience, faulty), faults
+
+    def _collected(self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], episodes: int) -> Experience:
+        if self.stepping is not None:
+            assert self.federation.learner.steps is not None
+            return self.stepping.collect(decide, self.federation.learner.steps)
+        collector = HostCollector(self.environments, 1, self.num_envs)
+        return collector.collect(
+            lambda observation, step: decide(observation, step)[0],
+            np.array([episodes]),
+            self.federation.strategy.max_episodes,
+            self.runtime.training_horizon,
+        )
+
+    def _reseed(self, round: int, row: int, participants: int) -> None:
+        """The seeds that the simulation gives this agent's environments."""
+        first = round - round % self.config.checkpoint.every
+        if self.seeded == first:
+            return
+        together = participants == self.federation.agents or (self.episodic and not self.runtime.draws)
+        if together:
+            seeds = host_seeds((participants * self.num_envs,), self.config.seed, "agents", first)
+            seeds = seeds[row * self.num_envs : (row + 1) * self.num_envs]
+        else:
+            seeds = host_seeds((self.num_envs,), self.config.seed, "agents", first, self.index)
+        self.environments.reseed(seeds)
+        if self.stepping is not None:
+            self.stepping.restart()
+        self.seeded = first
+
+    def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> dict[str, np.ndarray]:
+        """In fresh instances of the agent's environment."""
+        runtime = self.runtime
+        draws = runtime.sites_draws(0)
+        parameters = [draws[self.index]] * episodes if draws else None
+        environments = runtime._make(episodes, runtime.evaluation_horizon, parameters)
+        try:
+            environments.reseed(host_seeds((episodes,), seed, "evaluation"))
+            act = self.programs.evaluated_actor(params, runtime._evaluation_key(seed), agents=None)
+            with placed(lambda crash: crash.of(f"an evaluation of agent {self.index}")):
+                return evaluate_host(environments, act)
+        finally:
+            environments.close()
+
+    def close(self) -> None:
+        """Frees the environments."""
+        self.environments.close()
+        self.runtime.close()
+
+
+def make_agent_runtime(config: Config, index: int) -> AgentRuntime:
+    """The runtime of the agent at ``index`` in the federation that ``config`` describes.
+
+    Raises:
+        FedraxError: a configuration that cannot run, in one line.
+    """
+    alone = config.model_copy(update={"runtime": config.runtime.model_copy(update={"agents_per_batch": 1})})
+    runtime = make_runtime(alone, agents=False)
+    if isinstance(runtime, NativeRuntime):
+        return NativeAgentRuntime(alone, runtime, index)
+    assert isinstance(runtime, HostRuntime)
+    return HostAgentRuntime(alone, runtime, index)
+
+
+def travel_period(config: Config, strategy: Strategy) -> Period:
+    """How often each array of messages and broadcasts travels: always, where rounds overlap."""
+    return every_time if config.runtime.staleness else strategy.period
+
+
+def report_shapes(federation: Federation, num_envs: int) -> dict[str, Any]:
+    """What an agent reports beside its message, as bare shapes."""
+    learner, strategy = federation.learner, federation.strategy
+
+    def report() -> dict[str, Any]:
+        key = jax.random.key(0)
+        agent = federation.fresh(key, jnp.asarray(0))
+        downlink = strategy.broadcast(federation.init(key).server, key)
+        agent = strategy.begin(learner, strategy.absorb(agent, downlink, jnp.asarray(0)), key)
+        experience = _empty_experience(federation, agent, num_envs)
+        _, learning = strategy.work(learner, agent, experience, UpdateContext(key, jnp.asarray(0.0)))
+        return agent_report(experience, learning) | {"fault": Fault.none().row}
+
+    return jax.eval_shape(report)
+
+
+def _empty_experience(federation: Federation, agent: Agent, num_envs: int) -> Experience:
+    """Experience of the right shapes, and no content."""
+    learner, space = federation.learner, federation.spaces
+    steps = learner.steps
+    key = jax.random.key(0)
+    if steps is None:
+        count = federation.strategy.max_episodes
+        observation = jnp.zeros((1, count, *space.observation.shape), space.observation.seen)
+        action = learner.act(learner.acting(agent.params), observation[0], key)[None]
+        no = jnp.zeros((1, count), bool)
+        return Episodes(observation, action, jnp.zeros((1, count)), no, no[0])
+    observation = jnp.zeros((steps + 1, num_envs, *space.observation.shape), space.observation.seen)
+    action, extras = learner.decide(learner.acting(agent.params), observation[0], key)
+    actions = jnp.broadcast_to(action, (steps, *action.shape))
+    extra = jax.tree.map(lambda x: jnp.broadcast_to(x, (steps + 1, *x.shape)), extras)
+    no, zero = jnp.zeros((steps, num_envs), bool), jnp.zeros((steps, num_envs))
+    return Steps(observation, extra, actions, zero, no, no, no, zero)

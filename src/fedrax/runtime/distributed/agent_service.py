@@ -1,0 +1,336 @@
+"""The service that runs a node's agent: it answers requests, and goes on after a crash.
+
+The agent is saved before the answer to a round leaves, so that a request that comes twice gets the same answer twice,
+and a restarted agent goes on where it was. Nothing leaves it but its messages, its report in numbers and the returns
+of its evaluations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import tomllib
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from fedrax.arrays import DecodeError, form, packed, unpacked
+from fedrax.config import Config, parse_override, resolve
+from fedrax.environments.crash import EnvironmentCrash
+from fedrax.environments.faults import NOTHING, Fault, described, recorded
+from fedrax.errors import FedraxError
+from fedrax.federation import Tally
+from fedrax.layers import merge_settings
+from fedrax.message import filled, travelling
+from fedrax.migration import present_keys
+from fedrax.plugins import short_name
+from fedrax.records.checkpoint import latest_round, load_checkpoint, save_checkpoint
+from fedrax.records.files import append_traceback, read_json, write_atomic, write_json
+from fedrax.runtime.distributed.agent_runtime import (
+    AgentRuntime,
+    AgentSnapshot,
+    Order,
+    make_agent_runtime,
+    report_shapes,
+    travel_period,
+)
+from fedrax.runtime.distributed.envelopes import (
+    EVALUATE,
+    EVALUATED,
+    JOIN,
+    JOINED,
+    REFUSED,
+    UNKNOWN_RUN,
+    WORK,
+    WORKED,
+    Envelope,
+)
+from fedrax.trees import tree_bytes
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = -1
+"""The index of an agent that has none yet."""
+
+
+class AgentService:
+    """The agent of one node, in every run it takes part in, one at a time."""
+
+    def __init__(
+        self, folder: Path, *, overrides: Sequence[str] = (), agent: int | None = None, plugins: Sequence[str] = ()
+    ) -> None:
+        """Args:
+        folder: where the node's name and its agent's state are kept.
+        overrides: ``environment...=value``, what differs at this site from what the server says.
+        agent: the agent that it asks to be; unset, the server chooses.
+        plugins: the only plugins that this node imports, in place of the server's of the same name.
+
+        Raises:
+            FedraxError: overrides of anything but the environment.
+        """
+        self.folder, self.overrides, self.wanted, self.plugins = folder, list(overrides), agent, list(plugins)
+        check_overrides(overrides)
+        self.name = self._name()
+        self.session: AgentSession | None = None
+
+    def _name(self) -> str:
+        path = self.folder / "node.json"
+        if not path.exists():
+            write_json(path, {"name": uuid.uuid4().hex})
+        return str(read_json(path, "node's name")["name"])
+
+    def answer(self, envelope: Envelope) -> Envelope:
+        """The answer to a request; a refusal is an answer too, and says why."""
+        try:
+            self.flush()
+            if envelope.kind == JOIN:
+                return self._join(envelope)
+            session = self._session(envelope.fields.get("run"))
+            if session is None:
+                return Envelope(UNKNOWN_RUN)
+            if envelope.kind == WORK:
+                return session.work(envelope)
+            if envelope.kind == EVALUATE:
+                return session.evaluate(envelope)
+            return refused(f"no request is called {envelope.kind!r}")
+        except EnvironmentCrash as crash:
+            path = append_traceback(self.folder, crash)
+            logger.error("%s; the traceback is in %s", crash, path)
+            return refused(str(crash))
+        except (FedraxError, DecodeError) as error:
+            return refused(str(error))
+        except Exception as error:
+            # An error in one request must not end the service.
+            logger.exception("a request %r failed", envelope.kind)
+            return refused(f"{type(error).__name__}: {error}")
+
+    def _join(self, envelope: Envelope) -> Envelope:
+        run = str(envelope.fields["run"])
+        if not run.isalnum():
+            raise FedraxError(f"run {run!r} is no name of a run")
+        session, text = self._session(run), str(envelope.fields["config"])
+        # A run may have been extended since: its budget is what learning rates are annealed over.
+        if session is None or (session.folder / "config.toml").read_text() != text:
+            session = self._start_session(run, text)
+        index = UNKNOWN if self.wanted is None else self.wanted
+        return Envelope(
+            JOINED,
+            {
+                "run": run,
+                "node": self.name,
+                "agent": session.index if session.index != UNKNOWN else index,
+                "done": session.done,
+            },
+        )
+
+    def _session(self, run: object) -> AgentSession | None:
+        """The session of a run that the node has joined, with this process or an earlier one."""
+        if self.session is not None and self.session.run == run:
+            return self.session
+        if not isinstance(run, str) or not run.isalnum():
+            return None
+        saved = self.folder / "runs" / run / "config.toml"
+        return self._start_session(run, saved.read_text()) if saved.exists() else None
+
+    def _start_session(self, run: str, text: str) -> AgentSession:
+        """Starts the session of a run with this configuration, and ends the one before."""
+        # Plugins are code: what the server names is imported only from where this node's owner says.
+        table = merge_settings([present_keys(tomllib.loads(text))])
+        own = {short_name(plugin) for plugin in self.plugins}
+        missing = [plugin for plugin in table.pop("plugins") if short_name(plugin) not in own]
+        if missing:
+            raise FedraxError(
+                f"the run needs the plugins {', '.join(missing)}, which are code: start the node with --plugins FILE, "
+                "this site's own copy, for each that you trust"
+            )
+        config = resolve(table, self.overrides, plugins=self.plugins)
+        if self.session is not None:
+            self.session.close()
+        folder = self.folder / "runs" / run
+        write_atomic(folder / "config.toml", text)
+        self.session = AgentSession(run, config, folder)
+        return self.session
+
+    def flush(self) -> None:
+        """Saves what has not been saved: in a fast run an agent is saved while its answer travels."""
+        if self.session is not None:
+            self.session.save()
+
+    def refresh(self) -> None:
+        """Loads what another process may have saved of the same agent meanwhile."""
+        if self.session is not None:
+            self.session.refresh()
+
+    def close(self) -> None:
+        """Frees environments."""
+        if self.session is not None:
+            self.session.close()
+
+
+class AgentSession:
+    """An agent in one run."""
+
+    def __init__(self, run: str, config: Config, folder: Path) -> None:
+        self.run, self.config, self.folder = run, config, folder
+        self.runtime: AgentRuntime | None = None
+        self.snapshot: AgentSnapshot | None = None
+        self.done = 0
+        """Rounds whose work is done: the next one's number, unless the agent was left out of some."""
+        self.reply: bytes = b""
+        """The answer to the last of them."""
+        self.took = 0.0
+        self.unsaved = False
+        identity = folder / "agent.json"
+        self.index = int(read_json(identity, "agent's identity")["agent"]) if identity.exists() else UNKNOWN
+        if self.index != UNKNOWN:
+            self._load(self.index)
+
+    def _load(self, index: int) -> None:
+        """Becomes the agent at ``index``: as it was saved, or fresh."""
+        if not 0 <= index < self.config.federation.agents:
+            raise FedraxError(f"there is no agent {index}; there are agents 0 to {self.config.federation.agents - 1}")
+        if self.runtime is not None:
+            # What crashed may not close in order either.
+            with contextlib.suppress(Exception):
+                self.runtime.close()
+        self.runtime = make_agent_runtime(self.config, index)
+        federation = self.runtime.federation
+        message, downlink = federation.shapes()
+        self.message, self.report = message, report_shapes(federation, self.config.environment.num_envs)
+        self.incoming = jax.eval_shape(partial(federation.strategy.outgoing, index=index), downlink)
+        self.period = travel_period(self.config, federation.strategy)
+        self.orders = order_shapes(federation.participants)
+        self.policies = jax.eval_shape(lambda: federation.learner.init_params(jax.random.key(0), federation.spaces))
+        self.snapshot = self.runtime.start()
+        saved = load_checkpoint(self.folder / "checkpoints", self._kept(b""))
+        if saved is not None:
+            kept, meta = saved
+            self.snapshot, self.done = kept["snapshot"], int(meta["round"])
+            self.reply = kept["reply"].tobytes()[: meta.get("reply_bytes")]
+            self.took = float(meta["seconds"])
+        write_json(self.folder / "agent.json", {"agent": index})
+        self.index = index
+
+    def _kept(self, reply: bytes) -> dict[str, Any]:
+        # In some rounds a message is shorter; what is saved has one shape.
+        longest = tree_bytes((self.message, self.report))
+        return {"snapshot": self.snapshot, "reply": np.frombuffer(reply.ljust(longest, b"\0"), np.uint8)}
+
+    def refresh(self) -> None:
+        """Loads the agent again where more rounds were saved than this process has done."""
+        if self.index != UNKNOWN and (latest_round(self.folder / "checkpoints") or 0) > self.done:
+            self._load(self.index)
+
+    def _agent_runtime(self, index: int) -> AgentRuntime:
+        if self.runtime is None:
+            self._load(index)
+        if self.index != index:
+            raise FedraxError(f"this node is agent {self.index} of the run, not agent {index}")
+        assert self.runtime is not None
+        return self.runtime
+
+    def work(self, envelope: Envelope) -> Envelope:
+        """The agent's half of a round, or its answer once more where the round is done already."""
+        runtime, number = self._agent_runtime(int(envelope.fields["agent"])), int(envelope.fields["round"])
+        if number < self.done - 1:
+            raise FedraxError(f"the agent has done round {self.done}, and cannot go back to round {number + 1}")
+        if number != self.done - 1 or not self.reply:
+            self._work(runtime, number, envelope)
+        fields: dict[str, int | float | str | bool] = {
+            "run": self.run,
+            "round": number,
+            "agent": self.index,
+            "form": form((self._sent(self.message, number), self.report)),
+            "seconds": self.took,
+        }
+        return Envelope(WORKED, fields, self.reply)
+
+    def _work(self, runtime: AgentRuntime, number: int, envelope: Envelope) -> None:
+        incoming = travelling(self.incoming, self.period, number)
+        if envelope.fields["form"] != form((incoming, self.orders)):
+            raise FedraxError(
+                "the server's arrays have other shapes than this node's: its environment's spaces must be the server's"
+            )
+        received = jax.tree.map(jnp.asarray, filled(self.incoming, unpacked(incoming, envelope.payload)))
+        order = jax.tree.map(jnp.asarray, unpacked(self.orders, bytes.fromhex(str(envelope.fields["order"]))))
+        downlink = runtime.federation.strategy.incoming(received, self.index)
+        started = time.perf_counter()
+        snapshot, self.snapshot = self.snapshot, None
+        assert snapshot is not None
+        try:
+            snapshot, message, report = runtime.work(snapshot, downlink, order, number)
+        except BaseException:
+            # The snapshot was donated: the agent goes on from what was saved.
+            self._load(self.index)
+            raise
+        fault = Fault.of_row(np.asarray(report["fault"]))
+        if fault.kind != NOTHING:
+            learner, updates = runtime.federation.learner, runtime.federation.local_updates
+            entry = recorded(self.index, fault, episodic=learner.steps is None, updates=updates)
+            logger.warning("round %d: %s", number + 1, described(entry))
+        self.reply = packed((self._sent(message, number), report))
+        self.took = time.perf_counter() - started
+        self.snapshot, self.done = snapshot, number + 1
+        self.unsaved = self.done % self.config.runtime.save_every == 0
+        if not self.config.runtime.fast:
+            self.save()
+
+    def _sent(self, message: PyTree, number: int) -> PyTree:
+        """What of a message is sent in this round."""
+        return travelling(message, self.period, number + 1)
+
+    def save(self) -> None:
+        """Saves the agent after the last round, where it is due and has not been saved."""
+        if self.unsaved:
+            meta = {"seconds": self.took, "reply_bytes": len(self.reply)}
+            save_checkpoint(self.folder / "checkpoints", self.done, self._kept(self.reply), meta)
+            self.unsaved = False
+
+    def evaluate(self, envelope: Envelope) -> Envelope:
+        """Episodes of a policy that was sent, or of the agent's own: named arrays, one after the other."""
+        runtime = self._agent_runtime(int(envelope.fields["agent"]))
+        assert self.snapshot is not None
+        if envelope.payload:
+            policy: PyTree = jax.tree.map(jnp.asarray, unpacked(self.policies, envelope.payload))
+        else:
+            policy = runtime.own_policy(self.snapshot)
+        episodes, seed = int(envelope.fields["episodes"]), int(envelope.fields["seed"])
+        table = runtime.evaluate(policy, episodes=episodes, seed=seed)
+        names = ",".join(table)
+        fields: dict[str, int | float | str | bool] = {"run": self.run, "agent": self.index, "names": names}
+        return Envelope(EVALUATED, fields, packed([array.astype(np.float32) for array in table.values()]))
+
+    def close(self) -> None:
+        """Frees environments."""
+        if self.runtime is not None:
+            self.runtime.close()
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raises :class:`FedraxError` for overrides of anything but the environment."""
+    for override in overrides:
+        if set(parse_override(override)) != {"environment"}:
+            raise FedraxError(
+                f"{override!r} is not a node's to say: it may set environment.KEY=VALUE, the rest is the server's"
+            )
+
+
+def order_shapes(participants: int) -> Order:
+    """An order as bare shapes."""
+    number = jax.ShapeDtypeStruct((), np.int32)
+    ids = jax.ShapeDtypeStruct((participants,), np.int32)
+    flags = jax.ShapeDtypeStruct((participants,), np.bool_)
+    return Order(ids, flags, number, Tally(number, number, number, number, number))  # type: ignore[arg-type]
+
+
+def refused(reason: str) -> Envelope:
+    """A node's answer to what it cannot do."""
+    return Envelope(REFUSED, {"reason": " ".join(reason.split())[:500]})

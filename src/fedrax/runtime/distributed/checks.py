@@ -1,0 +1,152 @@
+"""What the server asks of an answer before anything of it is used: it trusts no node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from fedrax.arrays import DecodeError, form, unpacked
+from fedrax.environments.faults import NAMES, NOTHING
+from fedrax.environments.success import LAST, SHARE, SUCCESS
+from fedrax.message import Message, Period, filled, first_not_finite, norm, travelling
+from fedrax.runtime.distributed.envelopes import EVALUATED, JOINED, REFUSED, WORKED, Envelope
+
+LONGEST_TEXT = 500
+"""Characters of a field; what nodes say is shown in logs."""
+FIELDS: Mapping[str, Mapping[str, type]] = {
+    JOINED: {"run": str, "node": str, "agent": int, "done": int},
+    WORKED: {"run": str, "round": int, "agent": int, "form": str, "seconds": float},
+    EVALUATED: {"run": str, "agent": int, "names": str},
+    REFUSED: {"reason": str},
+}
+"""The fields of each kind of answer, no more and no fewer."""
+
+
+MEASURED = ["return", "length"]
+"""What every evaluation measures."""
+
+
+class Rejected(Exception):
+    """An answer that is not used; the text says why."""
+
+
+class Worked(NamedTuple):
+    """A checked answer to a round's work."""
+
+    message: PyTree
+    report: dict[str, Any]
+    seconds: float
+
+
+def check_envelope(envelope: Envelope, kind: str, expected: Mapping[str, Any]) -> Envelope:
+    """The envelope, if it is of this kind, has exactly its fields, and these ``expected`` values among them.
+
+    Raises:
+        Rejected: otherwise.
+    """
+    if envelope.kind == REFUSED:
+        _check_fields(envelope)
+        raise Rejected(f"the node refused: {envelope.fields['reason']}")
+    if envelope.kind != kind:
+        raise Rejected(f"an answer {_shown(envelope.kind)} where {kind!r} was asked for")
+    _check_fields(envelope)
+    for name, value in expected.items():
+        if envelope.fields[name] != value:
+            raise Rejected(f"{name} {_shown(envelope.fields[name])} where {_shown(value)} is expected")
+    return envelope
+
+
+def check_evaluation(envelope: Envelope, *, run: str, agent: int, episodes: int) -> dict[str, np.ndarray]:
+    """The arrays ``float32[episodes]`` of an answer to an evaluation, by name.
+
+    Raises:
+        Rejected: anything about it is not as it must be.
+    """
+    check_envelope(envelope, EVALUATED, {"run": run, "agent": agent})
+    names = str(envelope.fields["names"]).split(",")
+    if names not in (MEASURED, [*MEASURED, SUCCESS, LAST, SHARE]):
+        raise Rejected(f"an evaluation of {_shown(envelope.fields['names'])}")
+    try:
+        arrays = unpacked([jax.ShapeDtypeStruct((episodes,), np.float32)] * len(names), envelope.payload)
+    except DecodeError as error:
+        raise Rejected(str(error)) from None
+    table = dict(zip(names, arrays, strict=True))
+    for name, array in table.items():
+        if not np.isfinite(array).all():
+            raise Rejected(f"a {name} that is not finite")
+    if (table["length"] < 0).any() or any(not ((table[n] >= 0) & (table[n] <= 1)).all() for n in names[2:]):
+        raise Rejected("a length or a success that cannot be")
+    return table
+
+
+def _check_fields(envelope: Envelope) -> None:
+    known = FIELDS[envelope.kind]
+    for name in envelope.fields:
+        if name not in known:
+            raise Rejected(f"unknown field {_shown(name)}")
+    for name, kind in known.items():
+        if name not in envelope.fields:
+            raise Rejected(f"no field {name!r}")
+        value = envelope.fields[name]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise Rejected(f"field {name!r} is {_shown(value)}, not of type {kind.__name__}")
+        if isinstance(value, str) and (len(value) > LONGEST_TEXT or not value.isprintable()):
+            raise Rejected(f"field {name!r} is no line of at most {LONGEST_TEXT} characters")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Rejected(f"field {name!r} is not finite")
+
+
+class WorkCheck:
+    """Checks answers to a round's work against what this federation's agents can send."""
+
+    def __init__(
+        self, message: Message, report: PyTree, period: Period, *, max_norm: float | None, max_steps: int
+    ) -> None:
+        """Args:
+        message, report: bare shapes.
+        period: how often each array of the message travels.
+        max_norm: the longest update accepted; None for any finite one.
+        max_steps: the most environment steps an agent can take in a round.
+        """
+        self.message, self.report, self.period = message, report, period
+        self.max_norm, self.max_steps = max_norm, max_steps
+
+    def __call__(self, envelope: Envelope, *, run: str, round: int, agent: int) -> Worked:
+        """The answer's content.
+
+        Raises:
+            Rejected: anything about it is not as it must be.
+        """
+        template = (travelling(self.message, self.period, round + 1), self.report)
+        check_envelope(envelope, WORKED, {"run": run, "round": round, "agent": agent, "form": form(template)})
+        try:
+            part, report = unpacked(template, envelope.payload)
+        except DecodeError as error:
+            raise Rejected(str(error)) from None
+        wrong = first_not_finite(part)
+        if wrong is not None:
+            raise Rejected(f"message{wrong} is not finite")
+        length = norm(part.update)
+        if self.max_norm is not None and length > self.max_norm:
+            raise Rejected(f"an update of norm {length:.3g}, and runtime.max_norm = {self.max_norm:g}")
+        steps, episodes = int(report["steps"]), int(report["episodes"])
+        if not 0 <= steps <= self.max_steps:
+            raise Rejected(f"{steps} environment steps, and a round has at most {self.max_steps}")
+        if not 0 <= episodes <= self.max_steps:
+            raise Rejected(f"{episodes} episodes in {steps} steps")
+        kind, *where = (int(number) for number in report["fault"])
+        if kind not in (NOTHING, *NAMES) or not all(0 <= number <= self.max_steps for number in where):
+            raise Rejected("a fault of its collection that cannot be")
+        if not np.isfinite(report["return_sum"]):
+            raise Rejected("a training return that is not finite")
+        return Worked(filled(self.message, part), report, float(envelope.fields["seconds"]))
+
+
+def _shown(value: object) -> str:
+    """Part of a node's own words, safe to print."""
+    return ascii(value)[:60]

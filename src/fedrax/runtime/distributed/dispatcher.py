@@ -1,0 +1,286 @@
+"""Requests to nodes: nodes join at any time, and a request is answered before its deadline or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from fedrax.arrays import DecodeError
+from fedrax.runtime.distributed.checks import Rejected
+from fedrax.runtime.distributed.envelopes import JOIN, UNKNOWN_RUN, Envelope
+from fedrax.runtime.distributed.membership import Membership
+from fedrax.runtime.distributed.transport import Answer, DeliveryError, Transport
+
+JOIN_SECONDS = 60.0
+"""How long a node may take to answer that it joins: the first time it compiles nothing, but starts."""
+LOOK_SECONDS = 1.0
+"""Between two looks at which nodes there are."""
+AGAIN_SECONDS = 10.0
+"""Before a node that could not join is asked again."""
+
+ANSWERED, LATE, ABSENT, EXCLUDED, DROPPED = "answered", "late", "absent", "excluded", "dropped"
+
+
+class Record(NamedTuple):
+    """What became of one agent's request."""
+
+    agent: int
+    node: str
+    """Its node's name; empty where there was none."""
+    outcome: str
+    """``answered``; ``late``: not before the deadline; ``absent``: no node, or it was lost; ``excluded``; ``dropped``:
+    its collection, which was not finite."""
+    seconds: float
+    """From the request to its answer."""
+    work_seconds: float
+    """That the node worked."""
+    bytes_down: int
+    bytes_up: int
+    reason: str
+
+
+class Question(NamedTuple):
+    """An envelope for one agent, and what its answer must be."""
+
+    envelope: Envelope
+    check: Callable[[Envelope], Any]
+    """The answer's content, or :class:`Rejected`."""
+
+
+class Outgoing(NamedTuple):
+    """An envelope and its destination."""
+
+    address: int
+    agent: int | None
+    """None where a node is asked to join."""
+    envelope: Envelope
+
+
+class Pending(NamedTuple):
+    """A request that has not been answered yet."""
+
+    address: int
+    agent: int | None
+    """None where a node is asked to join."""
+    sent: float
+    size: int
+    owner: Receiver | None
+    """Who receives the answer; None where a node is asked to join."""
+
+
+class Receiver(Protocol):
+    """Sends requests through a dispatcher, and receives the answers."""
+
+    def take(self, pending: Pending, answer: Answer, ticket: str) -> None:
+        """Receives the answer to one of its requests."""
+
+
+class Dispatcher:
+    """Sends requests, waits for answers, and keeps the membership."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        membership: Membership,
+        *,
+        run: str,
+        config: str,
+        note: Callable[[str], None],
+        poll: float = 0.05,
+    ) -> None:
+        """Args:
+        run: the run's name, which is in every request.
+        config: the configuration as TOML, which nodes get when they join.
+        note: told what people should know, one line at a time.
+        poll: seconds between two looks for answers.
+        """
+        self.transport, self.membership, self.run, self.config = transport, membership, run, config
+        self.note, self.poll = note, poll
+        self.pending: dict[str, Pending] = {}
+        self.not_before: dict[int, float] = {}
+        self.looked = -LOOK_SECONDS
+
+    def gather(self, wanted: int, enough: int, seconds: float) -> None:
+        """Waits until ``wanted`` agents have joined; after ``seconds``, until ``enough`` have."""
+        started, told = self.transport.now(), False
+        while len(self.membership.present) < wanted:
+            waited = self.transport.now() - started
+            if waited >= seconds and len(self.membership.present) >= enough:
+                return
+            if not told and waited > seconds:
+                told = True
+                self.note(f"{len(self.membership.present)} agents of at least {enough} have joined; waiting for more")
+            self.turn()
+
+    def ask(
+        self, questions: Mapping[int, Question], *, enough: int, seconds: float
+    ) -> tuple[dict[int, Any], list[Record]]:
+        """Asks agents and waits for what they answer.
+
+        It ends when nobody is left to wait for, or after ``seconds``, but never before ``enough`` answers are there.
+        Who comes (back) meanwhile is asked too. Answers that fail their check are not used.
+
+        Returns:
+            The answers' contents by agent, and a record for each agent asked.
+        """
+        request = Request(self, dict(questions))
+        deadline = self.transport.now() + seconds
+        told = False
+        while request.open:
+            in_time = self.transport.now() < deadline
+            reached = len(request.results) >= enough
+            if reached and (not in_time or not request.waiting):
+                break
+            if not in_time and not told:
+                told = True
+                count = len(request.results)
+                self.note(f"{count} agents of at least {enough} answered within {seconds:g} s; waiting for more")
+            request.send(max(deadline - self.transport.now(), 1.0) if in_time else seconds)
+            self.turn()
+        return request.results, request.close()
+
+    def turn(self) -> None:
+        """Looks once for new nodes and for answers."""
+        if self.transport.now() - self.looked >= LOOK_SECONDS:
+            self.looked = self.transport.now()
+            self._look()
+        arrived = self.transport.collect(list(self.pending))
+        for ticket, answer in arrived:
+            pending = self.pending.pop(ticket)
+            if pending.owner is None:
+                self._joined(pending, answer)
+            else:
+                pending.owner.take(pending, answer, ticket)
+        if not arrived:
+            self.transport.wait(self.poll)
+
+    def _look(self) -> None:
+        addresses = self.transport.addresses()
+        for member in list(self.membership.present.values()):
+            if member.address not in addresses:
+                self.note(f"agent {member.index} is gone")
+        self.membership.forget(addresses)
+        known = self.membership.by_address()
+        asked = {pending.address for pending in self.pending.values() if pending.agent is None}
+        newcomers = addresses - set(known) - asked
+        envelope = Envelope(JOIN, {"run": self.run, "config": self.config})
+        joining = [
+            Outgoing(address, None, envelope)
+            for address in newcomers
+            if self.not_before.get(address, 0.0) <= self.transport.now()
+        ]
+        self.send(joining, JOIN_SECONDS, None)
+
+    def _joined(self, pending: Pending, answer: Answer) -> None:
+        try:
+            if not isinstance(answer, Envelope):
+                raise Rejected(str(answer))
+            member = self.membership.admit(pending.address, answer, run=self.run, addresses=self.transport.addresses())
+            self.note(f"agent {member.index} has joined")
+        except Rejected as error:
+            self.note(f"a node cannot join: {error}")
+            self.not_before[pending.address] = self.transport.now() + AGAIN_SECONDS
+
+    def expel(self, index: int) -> None:
+        """Removes an agent's node from the membership: it has to join again."""
+        self.membership.present.pop(index, None)
+
+    def send(self, batch: Sequence[Outgoing], seconds: float, owner: Receiver | None) -> list[str]:
+        """Sends envelopes that expire after so many seconds; ``owner`` receives the answers. Returns their tickets."""
+        if not batch:
+            return []
+        tickets = self.transport.send([(outgoing.address, outgoing.envelope) for outgoing in batch], seconds=seconds)
+        for ticket, outgoing in zip(tickets, batch, strict=True):
+            self.pending[ticket] = Pending(
+                outgoing.address, outgoing.agent, self.transport.now(), outgoing.envelope.size, owner
+            )
+        return tickets
+
+
+class Request:
+    """One request to many agents."""
+
+    def __init__(self, dispatcher: Dispatcher, questions: dict[int, Question]) -> None:
+        self.dispatcher = dispatcher
+        self.questions = questions
+        self.results: dict[int, Any] = {}
+        self.records: dict[int, Record] = {}
+        self.tickets: dict[int, str] = {}
+        """The ticket of the request to each agent that is not answered yet."""
+
+    @property
+    def open(self) -> bool:
+        """Whether any agent might still answer."""
+        return any(self._may_answer(agent) for agent in self.questions)
+
+    def _may_answer(self, agent: int) -> bool:
+        record = self.records.get(agent)
+        return agent not in self.results and (record is None or record.outcome == ABSENT)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an answer is under way, or someone is there who has not been asked."""
+        present = self.dispatcher.membership.present
+        return any(
+            self._may_answer(agent) and (agent in self.tickets or (agent in present and agent not in self.records))
+            for agent in self.questions
+        )
+
+    def send(self, seconds: float) -> None:
+        """Asks whoever is there and has not been asked."""
+        dispatcher = self.dispatcher
+        asked = [
+            (agent, Outgoing(member.address, agent, self.questions[agent].envelope))
+            for agent, member in sorted(dispatcher.membership.present.items())
+            if agent in self.questions and self._may_answer(agent) and agent not in self.tickets
+        ]
+        tickets = dispatcher.send([outgoing for _, outgoing in asked], seconds, self)
+        self.tickets |= {agent: ticket for (agent, _), ticket in zip(asked, tickets, strict=True)}
+
+    def take(self, pending: Pending, answer: Answer, ticket: str) -> None:
+        """Uses an answer, or says why not."""
+        agent = pending.agent
+        assert agent is not None
+        del self.tickets[agent]
+        seconds = self.dispatcher.transport.now() - pending.sent
+        size = answer.size if isinstance(answer, Envelope) else 0
+        work = 0.0
+        if isinstance(answer, DeliveryError) or (isinstance(answer, Envelope) and answer.kind == UNKNOWN_RUN):
+            # It joins anew before it is asked again, in this round if there is time.
+            outcome, reason = (
+                ABSENT,
+                str(answer) if isinstance(answer, DeliveryError) else "its process has started anew",
+            )
+            self.dispatcher.expel(agent)
+        else:
+            try:
+                if isinstance(answer, DecodeError):
+                    raise Rejected(str(answer))
+                content = self.questions[agent].check(answer)
+                self.results[agent] = content
+                work = float(answer.fields.get("seconds", 0.0))
+                outcome, reason = ANSWERED, ""
+            except Rejected as error:
+                outcome, reason = EXCLUDED, str(error)
+        self.records[agent] = Record(
+            agent, self.dispatcher.membership.name_of(agent), outcome, seconds, work, pending.size, size, reason
+        )
+        if reason:
+            self.dispatcher.note(f"agent {agent} {outcome}: {reason}")
+
+    def close(self) -> list[Record]:
+        """A record for every agent asked; requests that are not answered are given up."""
+        for agent in self.questions:
+            if agent in self.tickets:
+                pending = self.dispatcher.pending.pop(self.tickets[agent])
+                seconds = self.dispatcher.transport.now() - pending.sent
+                reason = "no answer before the deadline"
+                self.records[agent] = Record(
+                    agent, self.dispatcher.membership.name_of(agent), LATE, seconds, 0.0, pending.size, 0, reason
+                )
+                self.dispatcher.note(f"agent {agent} {LATE}: {reason}")
+            elif agent not in self.records:
+                self.records[agent] = Record(
+                    agent, self.dispatcher.membership.name_of(agent), ABSENT, 0.0, 0.0, 0, 0, "no node"
+                )
+        return [self.records[agent] for agent in sorted(self.records)]

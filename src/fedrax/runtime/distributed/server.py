@@ -1,0 +1,414 @@
+"""The server's half of a round: a runtime whose agents are in other processes, recorded as a simulation is."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from fedrax.arrays import form, packed
+from fedrax.config import Config
+from fedrax.environments.base import Episodes
+from fedrax.environments.faults import NOTHING, Fault, described, recorded
+from fedrax.environments.success import LAST, SHARE, SUCCESS
+from fedrax.errors import FedraxError
+from fedrax.evaluation.measure import Environments
+from fedrax.federation import Cohort, Exchange, Federation, State
+from fedrax.message import Period, travelling
+from fedrax.records.files import read_json, write_json
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.base import Runtime, with_reference
+from fedrax.runtime.compiling import compile_seconds
+from fedrax.runtime.distributed.agent_runtime import Order, report_shapes, travel_period
+from fedrax.runtime.distributed.agent_service import order_shapes
+from fedrax.runtime.distributed.checks import MEASURED, WorkCheck, Worked, check_evaluation
+from fedrax.runtime.distributed.dispatcher import ANSWERED, DROPPED, Dispatcher, Question, Record
+from fedrax.runtime.distributed.envelopes import EVALUATE, WORK, Envelope, Field
+from fedrax.runtime.distributed.membership import Membership
+from fedrax.runtime.distributed.pipeline import Pipeline
+from fedrax.runtime.distributed.transport import Transport
+from fedrax.runtime.lost_rounds import BAD_EVALUATION
+from fedrax.runtime.make import make_runtime
+from fedrax.runtime.pairs import Evaluation, Pairs, scores
+from fedrax.runtime.programs import close_round, heard
+from fedrax.seeds import derive
+
+
+class DistributedRuntime(Runtime):
+    """A federation of one seed over a :class:`Transport`; a checkpoint after every round.
+
+    Its state holds the server, and no agents: these are on their nodes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        transport: Transport,
+        directory: RunDirectory,
+        *,
+        note: Callable[[str], None],
+        poll: float = 0.05,
+    ) -> None:
+        """Args:
+        config: of the run; its environment is the server's own.
+        transport: to the nodes.
+        directory: the run's, where members and exchanges are recorded too.
+        note: told what people should know, one line at a time.
+        poll: seconds between two looks for answers.
+
+        Raises:
+            FedraxError: what cannot run on nodes, in one line.
+        """
+        self.local = make_runtime(config, agents=False)
+        super().__init__(config, self.local.federation)
+        self.training_horizon, self.evaluation_horizon = self.local.training_horizon, self.local.evaluation_horizon
+        federation = self.federation
+        check_distributed(config, federation)
+        self.replay_bytes = 0
+        self.seeded: int | None = None
+        """The round that the seeds of the server's own environments are of."""
+        self.directory = directory
+        self.note = note
+        membership = Membership(federation.agents, directory.path / "members.json")
+        self.dispatcher = Dispatcher(
+            transport, membership, run=self._run_name(), config=config.to_toml(), note=note, poll=poll
+        )
+        self.message, self.downlink = federation.shapes()
+        self.report = report_shapes(federation, self.num_envs)
+        self.check = WorkCheck(
+            self.message,
+            self.report,
+            self.period,
+            max_norm=config.runtime.max_norm,
+            max_steps=self._most_steps(),
+        )
+        self.pipeline: Pipeline | None = None
+        if config.runtime.staleness:
+            self.pipeline = Pipeline(
+                self.dispatcher,
+                lambda answer, agent, turn: self._checked(agent, turn, answer),
+                staleness=config.runtime.staleness,
+                seconds=config.runtime.deadline,
+            )
+        self._opening = jax.jit(self._opened)
+        self._exchanging = jax.jit(federation.exchange)
+        self._finishing = jax.jit(federation.strategy.finish)
+        self._closing = jax.jit(self._closed)
+
+    def _run_name(self) -> str:
+        """The run's own, kept in its directory: nodes know by it what they saved."""
+        path = self.directory.path / "run.json"
+        if not path.exists():
+            write_json(path, {"run": uuid.uuid4().hex})
+        return str(read_json(path, "run's name")["run"])
+
+    def _most_steps(self) -> int:
+        """The most environment steps an agent can take in a round."""
+        federation = self.federation
+        steps = federation.learner.steps
+        each = federation.strategy.max_episodes * self.training_horizon if steps is None else steps * self.num_envs
+        return each * federation.local_updates
+
+    @property
+    def period(self) -> Period:
+        """As the nodes' (:func:`travel_period`)."""
+        return travel_period(self.config, self.federation.strategy)
+
+    @property
+    def rounds_per_call(self) -> int:
+        """A checkpoint follows every round."""
+        return 1
+
+    @property
+    def quorum(self) -> int:
+        """Answers without which a round does not end."""
+        return max(1, math.ceil(self.config.runtime.quorum * self.federation.participants))
+
+    def init(self) -> State:
+        """The server before the first round."""
+        personal = self.federation.strategy.personal
+
+        def server(key: PRNGKeyArray) -> State:
+            state = self.federation.init(key)
+            best = () if personal else state.best
+            return State(state.server, (), state.tally, best, state.best_return)  # type: ignore[arg-type]
+
+        return jax.jit(jax.vmap(server))(jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds)))
+
+    def compile(self, state: State) -> None:
+        """Nothing ahead of time: what takes long is compiled on the nodes."""
+
+    def outputs(self, state: State) -> PyTree:
+        """The server's policy; personal ones stay on their nodes."""
+        return () if self.federation.strategy.personal else jax.vmap(self.federation.strategy.output)(state.server)
+
+    def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
+        """One round."""
+        started, compiled = time.perf_counter(), compile_seconds()
+        one = jax.tree.map(lambda x: x[0], state)
+        if first == 0 or not self.dispatcher.membership.present:
+            self.dispatcher.gather(self.federation.agents, self.quorum, self.config.runtime.gather)
+        block = first - first % self.config.checkpoint.every
+        if block != self.seeded:
+            self.local.reseed(block)
+            self.seeded = block
+        one, metrics = self._round(one, first)
+        rows = jax.tree.map(lambda x: np.asarray(x)[None, None], metrics)
+        # What nodes compile is part of it: the server waits for them, and does not know what for.
+        seconds = np.full((1, 1), max(time.perf_counter() - started - (compile_seconds() - compiled), 0.0))
+        yield jax.tree.map(lambda x: x[None], one), {**rows, "seconds": seconds}
+
+    def _round(self, state: State, index: int) -> tuple[State, dict[str, Any]]:
+        federation = self.federation
+        key = derive(jax.random.key(self.config.seed), "round", index)
+        downlink, cohort = self._opening(state.server, key, state.tally.rounds)
+        ids = [int(agent) for agent in np.asarray(cohort.ids)]
+        rows = {agent: row for row, agent in enumerate(ids)}
+
+        def wrapped(outgoing: PyTree) -> tuple[bytes, str]:
+            part = travelling(outgoing, self.period, index)
+            return packed(part), form((part, order_shapes(len(ids))))
+
+        whole = cache(lambda: wrapped(downlink))
+
+        def order(agent: int, turn: int) -> Envelope:
+            outgoing = federation.strategy.outgoing(downlink, agent)
+            # What goes to all nodes is packed once, and travels to the SuperLink once.
+            payload, shapes = whole() if outgoing is downlink else wrapped(outgoing)
+            work = Order(cohort.ids, cohort.byzantine, jnp.asarray(rows[agent], jnp.int32), state.tally)
+            fields: dict[str, Field] = {
+                "run": self.dispatcher.run,
+                "round": turn,
+                "agent": agent,
+                "form": shapes,
+                "order": packed(work).hex(),
+            }
+            return Envelope(WORK, fields, payload)
+
+        if self.pipeline is not None:
+            answers, records = self.pipeline.gather(index, order, agents=ids, enough=self.quorum)
+        else:
+            questions = {agent: Question(order(agent, index), partial(self._checked, agent, index)) for agent in ids}
+            answers, records = self.dispatcher.ask(questions, enough=self.quorum, seconds=self.config.runtime.deadline)
+        dropped = self._dropped(index, answers)
+        self._record(
+            index,
+            [
+                record._replace(outcome=DROPPED, reason=dropped[record.agent])
+                if record.agent in dropped and record.outcome == ANSWERED
+                else record
+                for record in records
+            ],
+        )
+        if len(answers) < self.quorum:
+            raise FedraxError(
+                f"round {index + 1}: {len(answers)} usable answers where runtime.quorum asks for {self.quorum}; see "
+                f"{self.exchanges}, mend the nodes and resume the run, or lower runtime.quorum"
+            )
+        usable = {agent: answer.message for agent, answer in answers.items() if agent not in dropped}
+        messages = _rows(self.message, [usable.get(agent) for agent in ids])
+        report = _rows(self.report, [answers[agent].report if agent in answers else None for agent in ids])
+        reported = jnp.asarray([agent in answers for agent in ids])
+        cohort = heard(cohort._replace(answers=cohort.answers & reported), report)
+        reference = self.local.reference(state.server, downlink, derive(key, "reference"))
+        server, exchange = self._exchanging(
+            state.server, downlink, cohort, messages, key, state.tally.rounds, reference
+        )
+        server, own = self.local.refine(server, derive(key, "server"))
+        server, work = self._finishing(server, derive(key, "finish"))
+        own = with_reference(own, reference)
+        params = () if federation.strategy.personal else federation.strategy.output(server)
+        evaluation = self.evaluation_of_round(params, index)
+        self._tell_of_its_own(index, own, evaluation)
+        return self._closing(state, server, params, cohort, exchange, report, work, own, evaluation, reported)
+
+    def _dropped(self, index: int, answers: Mapping[int, Worked]) -> dict[int, str]:
+        """Why the agents that say so send nothing, by agent; people are told."""
+        federation = self.federation
+        reasons = {}
+        for agent, answer in answers.items():
+            fault = Fault.of_row(answer.report["fault"])
+            if fault.kind != NOTHING:
+                episodic, updates = federation.learner.steps is None, federation.local_updates
+                reasons[agent] = described(recorded(agent, fault, episodic=episodic, updates=updates))
+                self.note(f"round {index + 1}, seed {self.config.seed}: {reasons[agent]}")
+        return reasons
+
+    def _tell_of_its_own(self, index: int, own: Mapping[str, Any], evaluation: Mapping[str, Any]) -> None:
+        """People are told what was not finite of the server's own trajectories and of its evaluation."""
+        fault, troubles = Fault.of_row(np.asarray(own["fault"])), []
+        if fault.kind != NOTHING:
+            troubles.append(described(recorded("server", fault, episodic=True, updates=1)))
+        if not np.isnan(evaluation["episode_length"]) and not np.isfinite(evaluation["return"]):
+            troubles.append(BAD_EVALUATION)
+        for trouble in troubles:
+            self.note(f"round {index + 1}, seed {self.config.seed}: {trouble}")
+
+    def _opened(self, server: PyTree, key: PRNGKeyArray, round: Array) -> tuple[PyTree, Cohort]:
+        return self.federation.broadcast(server, key, round), self.federation.cohort(key)
+
+    def _closed(
+        self,
+        state: State,
+        server: PyTree,
+        output: PyTree,
+        cohort: Cohort,
+        exchange: Exchange,
+        report: dict[str, Any],
+        work: Any,
+        own: dict[str, Array],
+        evaluation: dict[str, Array],
+        reported: Array,
+    ) -> tuple[State, dict[str, Array]]:
+        return close_round(
+            self.federation,
+            state,
+            server,
+            (),
+            output,
+            cohort,
+            exchange,
+            report,
+            work,
+            own,
+            evaluation,
+            reported=reported,
+        )
+
+    def _checked(self, agent: int, turn: int, answer: Envelope) -> Worked:
+        return self.check(answer, run=self.dispatcher.run, round=turn, agent=agent)
+
+    @property
+    def exchanges(self) -> str:
+        """The file with a line for every request."""
+        return str(self.directory.path / "exchanges.jsonl")
+
+    def _record(self, index: int, records: list[Record]) -> None:
+        """Appends a line for each agent asked in a round."""
+        with open(self.exchanges, "a") as file:
+            for record in records:
+                file.write(json.dumps({"round": index, **record._asdict()}) + "\n")
+
+    @property
+    def differ(self) -> bool:
+        """Whether the configuration sets the agents' environments apart; what nodes set apart is not known here."""
+        return self.local.differ
+
+    @property
+    def environments(self) -> Environments:
+        """As configured: the nodes' own may differ although the configuration does not say so."""
+        return "own" if self.config.evaluation.environments == "own" else super().environments
+
+    def evaluate_pairs(
+        self,
+        params: PyTree,
+        pairs: Pairs,
+        *,
+        seed: int,
+        position: int = 0,
+        draws: list[dict[str, float]] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """At the server, in the environments that the configuration draws; each agent's in its own on its node.
+
+        NaN for agents that are not there.
+        """
+        if self.environments != "own":
+            return self.local.evaluate_pairs(params, pairs, seed=seed, draws=draws)
+        episodes = pairs.episodes
+        payload = b"" if self.federation.strategy.personal else packed(params)
+        if not self.dispatcher.membership.present:
+            self.dispatcher.gather(self.federation.agents, self.quorum, self.config.runtime.gather)
+        run = self.dispatcher.run
+
+        def question(agent: int) -> Question:
+            fields: dict[str, Field] = {"run": run, "agent": agent, "episodes": episodes, "seed": seed}
+
+            def check(answer: Envelope) -> dict[str, np.ndarray]:
+                return check_evaluation(answer, run=run, agent=agent, episodes=episodes)
+
+            return Question(Envelope(EVALUATE, fields, payload), check)
+
+        agents = self.federation.agents
+        answers, _ = self.dispatcher.ask(
+            {agent: question(agent) for agent in range(agents)}, enough=1, seconds=self.config.runtime.deadline
+        )
+        # A name that only some nodes know is not comparable; an agent that is not there has nothing.
+        known = [*MEASURED, SUCCESS, LAST, SHARE] if answers else MEASURED
+        names = [name for name in known if all(name in table for table in answers.values())]
+        measured = {name: np.full((agents, episodes), np.nan) for name in names}
+        for agent, table in answers.items():
+            for name in names:
+                measured[name][agent] = table[name]
+        return {name: array.reshape(self.policies, pairs.columns, episodes) for name, array in measured.items()}
+
+    def scores(self, table: dict[str, np.ndarray], pairs: Pairs) -> dict[str, Any]:
+        """Over the agents that were there."""
+        with warnings.catch_warnings():
+            # Of an agent that was not there, nothing is known.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return scores(table, pairs, personal=self.federation.personal, mean=np.nanmean, least=np.nanmin)
+
+    def evaluate_across(
+        self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
+    ) -> Evaluation:
+        """In environments drawn here: the nodes' own are on the nodes."""
+        return self.local.evaluate_across(params, episodes=episodes, seed=seed, unseen=unseen)
+
+    def reference(self, server: PyTree, downlink: Any, key: PRNGKeyArray) -> Episodes | None:
+        """From the server's own environment."""
+        return self.local.reference(server, downlink, key)
+
+    def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
+        """In the server's own environment."""
+        return self.local.refine(server, key)
+
+    def close(self) -> None:
+        """Frees the server's environments."""
+        self.local.close()
+
+
+def check_distributed(config: Config, federation: Federation) -> None:
+    """Raises :class:`FedraxError` for what cannot run on nodes, in one line."""
+    if config.seeds > 1:
+        raise FedraxError(
+            f"seeds = {config.seeds} is not allowed with runtime=flower: a real federation is one run; set seeds=1"
+        )
+    if federation.sites > federation.agents:
+        raise FedraxError(
+            f"strategy {federation.strategy.name!r} collects what all agents see in one place, which "
+            "runtime=flower is there to avoid; choose another strategy, or runtime=simulation"
+        )
+    if config.video.every is not None and federation.strategy.personal:
+        raise FedraxError(
+            "video.every records a policy, and with this strategy these are on the nodes; unset video.every"
+        )
+    if federation.personal and config.evaluation.environments != "own":
+        raise FedraxError(
+            f"evaluation.environments = {config.evaluation.environments!r} is not allowed with runtime=flower and "
+            f"strategy {federation.strategy.name!r}, whose policies never leave their nodes; set "
+            "evaluation.environments=own"
+        )
+    if config.runtime.staleness and not federation.strategy.supports_staleness:
+        raise FedraxError(
+            f"runtime.staleness = {config.runtime.staleness} is not allowed with strategy "
+            f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set runtime.staleness=0"
+        )
+    if config.runtime.staleness and federation.participants < federation.agents:
+        raise FedraxError("runtime.staleness keeps all agents busy; set federation.participation=1")
+
+
+def _rows(shapes: PyTree, trees: list[PyTree | None]) -> PyTree:
+    """Trees of one shape as rows, zeros where there is none."""
+    nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    known = [nothing if tree is None else tree for tree in trees]
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *known)

@@ -1,0 +1,53 @@
+"""The process of a node's agent: it answers envelopes on a Unix socket, for as long as the node runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+
+from fedrax.arrays import DecodeError
+from fedrax.runtime.compiling import enable_compilation_cache
+from fedrax.runtime.distributed.agent_service import AgentService, refused
+from fedrax.runtime.distributed.envelopes import from_bytes, to_bytes
+
+
+def serve(service: AgentService, socket: str) -> None:
+    """Answers envelopes until the process is stopped."""
+    Path(socket).unlink(missing_ok=True)
+    with Listener(socket, "AF_UNIX") as listener:
+        Path(socket).chmod(0o600)
+        while True:
+            # A client may disconnect before its answer is ready, when Flower gave up on it.
+            with contextlib.suppress(OSError, EOFError), listener.accept() as client:
+                _answer(service, client)
+
+
+def _answer(service: AgentService, client: Connection) -> None:
+    try:
+        reply = service.answer(from_bytes(client.recv_bytes()))
+    except DecodeError as error:
+        reply = refused(str(error))
+    client.send_bytes(to_bytes(reply))
+    service.flush()
+
+
+def main() -> None:
+    """``python -m fedrax.runtime.flower.agent_server --socket S --data DIR``: serves a node's agent."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--socket", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--agent", type=int)
+    parser.add_argument("--plugins", action="append", default=[])
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    enable_compilation_cache()
+    service = AgentService(options.data, overrides=options.overrides, agent=options.agent, plugins=options.plugins)
+    serve(service, options.socket)
+
+
+if __name__ == "__main__":
+    main()

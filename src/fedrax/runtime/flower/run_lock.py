@@ -1,0 +1,50 @@
+"""The lock and the log files of a run on nodes, by which other processes tell whether it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from fedrax.records import lock
+
+LOG = "federation.log"
+"""What people should know, a line each."""
+WHY = "stopped.txt"
+"""Why the server gave up, where it did."""
+LOCK = ".server.lock"
+EXCHANGES = "exchanges.jsonl"
+
+
+def held(folder: Path) -> contextlib.AbstractContextManager[int]:
+    """Locks the run for this process: two servers cannot share one, and the lock ends with its process.
+
+    The supervising command holds another one (:data:`fedrax.records.lock.LOCK`), as it outlives its servers.
+
+    Raises:
+        FedraxError: another server holds it.
+    """
+    return lock.held(folder, LOCK)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a server trains the run now."""
+    return lock.is_held(folder, LOCK)
+
+
+class Tail:
+    """Lines of a file that is being written, each once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.place = path.stat().st_size if path.exists() else 0
+
+    def lines(self) -> list[str]:
+        """Whole lines that came since the last call."""
+        if not self.path.exists():
+            return []
+        with open(self.path, "rb") as file:
+            file.seek(self.place)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self.place += len(whole)
+        return whole.decode(errors="replace").splitlines()

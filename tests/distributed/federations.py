@@ -1,0 +1,95 @@
+"""Small federations for these tests, in the simulation and distributed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fedrax.config import Config, resolve
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.distributed.agent_service import AgentService
+from fedrax.runtime.distributed.server import DistributedRuntime
+from fedrax.runtime.distributed.transport import InProcessTransport
+from fedrax.runtime.make import make_runtime
+
+NO_BUDGET = ["budget.trajectories=none", "budget.steps_per_agent=none", "budget.steps=none"]
+SMALL = [*NO_BUDGET, "budget.rounds=4", "federation.agents=3", "seeds=1", "checkpoint.every=2", "evaluation.episodes=3"]
+TD3 = [
+    *("learner.actor_layers=[8]", "learner.feature_layers=[8]", "learner.head_layers=[8]", "learner.batch_size=8"),
+    *("learner.learning_starts=8", "learner.buffer_size=64", "federation.local_updates=8", "evaluation.every=2"),
+]
+FEDPG = [
+    *("strategy.batch_min=2", "strategy.batch_max=4", "environment.horizon=40"),
+    *("attack=none", "attack.agents=0"),
+]
+CASES = {
+    "fedpg-br": ("fedpg-br/cartpole", *SMALL, *FEDPG),
+    "fedavg-td3": ("fedtd3/pendulum", *SMALL, *TD3, "strategy=fedavg"),
+    "distillation": ("fedtd3/pendulum", *SMALL, *TD3, "strategy.epochs=2", "strategy.local_steps=3"),
+    "neighbours-ppo": (
+        *("fedppo/cartpole", *SMALL, "learner.num_steps=16", "environment.num_envs=2", "federation.local_updates=2"),
+        *("environment.heterogeneity.length=[0.5, 0.4, 0.8]", "environment.heterogeneity.gravity=[9.8, 8.0, 12.0]"),
+    ),
+    "host": (
+        *("fedpg-br/cartpole", *SMALL, *FEDPG, "environment.native=false", "environment.backend=gymnasium"),
+        *("environment.num_envs=2", "evaluation.every=2", "checkpoint.every=1"),
+    ),
+    "host-ppo": (
+        *({}, *SMALL, "learner=ppo", "learner.num_steps=16", "environment.num_envs=2", "strategy=fedavg"),
+        *("environment=Pendulum-v1", "environment.native=false", "environment.horizon=20", "evaluation.every=2"),
+    ),
+    "host-td3": (
+        *("fedtd3/lunarlander", *SMALL, *TD3, "strategy=fedavg", "learner.num_steps=2", "learner.policy_delay=2"),
+        *("environment.horizon=20",),
+    ),
+}
+
+
+def configured(case: str, *overrides: str) -> Config:
+    source, *settings = CASES[case]
+    return resolve(source, [*settings, *overrides])
+
+
+def simulated(config: Config, rounds: int):
+    """The state and the metrics of the simulation after so many rounds."""
+    runtime = make_runtime(config)
+    state, rows = runtime.init(), []
+    first = 0
+    while first < rounds:
+        for after, block in runtime.advance(state, first):
+            state = after
+            rows.append(block)
+        first += runtime.rounds_per_call
+    runtime.close()
+    return state, {name: np.concatenate([row[name] for row in rows], 1) for name in rows[0]}
+
+
+def distributed(config: Config, folder: Path, transport=None, **settings):
+    """A distributed federation, and its nodes."""
+    services = [AgentService(folder / f"node-{k}", agent=k) for k in range(config.federation.agents)]
+    transport = transport or InProcessTransport(
+        {100 + k: service.answer for k, service in enumerate(services)}, **settings
+    )
+    notes: list[str] = []
+    return DistributedRuntime(config, transport, RunDirectory(made(folder / "run")), note=notes.append), services, notes
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def rounds_of(federation, rounds: int, state=None, first: int = 0):
+    """The state and the metrics after so many distributed rounds."""
+    state = federation.init() if state is None else state
+    rows = []
+    for index in range(first, first + rounds):
+        ((state, block),) = federation.advance(state, index)
+        rows.append(block)
+    return state, {name: np.concatenate([row[name] for row in rows], 1) for name in rows[0]}
+
+
+def same(one, other, tolerance=2e-4):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), one, other)

@@ -1,0 +1,88 @@
+"""Whatever a node may answer, it is used only if all of it is as it must be."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fedrax.arrays import form, packed
+from fedrax.message import Message, every_time
+from fedrax.runtime.distributed.checks import Rejected, WorkCheck, check_envelope
+from fedrax.runtime.distributed.envelopes import REFUSED, WORKED, Envelope
+
+
+def message(change):
+    return Message({"change": np.asarray(change, np.float32)}, (np.int32(7),))
+
+
+MESSAGE = message(range(4))
+REPORT = {"steps": np.int32(20), "episodes": np.int32(2), "return_sum": np.float32(5), "learning": {}}
+REPORT["fault"] = np.zeros(4, np.int32)
+EXPECTED = {"run": "r1", "round": 3, "agent": 1}
+CHECK = WorkCheck(MESSAGE, REPORT, every_time, max_norm=10.0, max_steps=20)
+HONEST = Envelope(WORKED, {**EXPECTED, "form": form((MESSAGE, REPORT)), "seconds": 0.5}, packed((MESSAGE, REPORT)))
+
+
+def told(**fields):
+    return dataclasses.replace(HONEST, fields={**HONEST.fields, **fields})
+
+
+def sent(content=MESSAGE, **report):
+    return dataclasses.replace(HONEST, payload=packed((content, {**REPORT, **report})))
+
+
+def without(name):
+    return dataclasses.replace(HONEST, fields={k: v for k, v in HONEST.fields.items() if k != name})
+
+
+def test_an_honest_answer_is_used_as_it_is():
+    worked = CHECK(HONEST, **EXPECTED)
+    np.testing.assert_array_equal(worked.message.update["change"], MESSAGE.update["change"])
+    assert worked.report["steps"] == 20
+    assert worked.seconds == 0.5
+
+
+LIES = {
+    "an old round": (told(round=2), "round 2 where 3"),
+    "another run": (told(run="r2"), "run 'r2'"),
+    "another agent": (told(agent=0), "agent 0"),
+    "other shapes": (told(form="0" * 16), "form"),
+    "an extra field": (told(more=1), "unknown field 'more'"),
+    "a missing field": (without("seconds"), "no field 'seconds'"),
+    "a number as text": (told(round="3"), "not of type int"),
+    "a truth as a number": (told(round=True), "not of type int"),
+    "a time that is none": (told(seconds=float("nan")), "not finite"),
+    "a long text": (told(form="x" * 501), "no line"),
+    "a text of two lines": (told(form="a\nb"), "no line"),
+    "another kind": (dataclasses.replace(HONEST, kind="joined"), "'worked' was asked"),
+    "too few bytes": (dataclasses.replace(HONEST, payload=HONEST.payload[:-1]), "bytes where"),
+    "a huge message": (dataclasses.replace(HONEST, payload=bytes(10**7)), "10000000 bytes where"),
+    "a NaN": (sent(message([0, np.nan, 0, 0])), "not finite"),
+    "an infinity": (sent(message([0, np.inf, 0, 0])), "not finite"),
+    "a long message": (sent(message([6] * 4)), "norm 12"),
+    "too many steps": (sent(steps=np.int32(21)), "21 environment steps"),
+    "negative steps": (sent(steps=np.int32(-1)), "-1 environment steps"),
+    "negative episodes": (sent(episodes=np.int32(-1)), "-1 episodes"),
+    "a return that is none": (sent(return_sum=np.float32(np.nan)), "return that is not finite"),
+    "an unknown fault": (sent(fault=np.array([3, 0, 1, 0], np.int32)), "a fault of its collection that cannot be"),
+    "a fault after the end": (sent(fault=np.array([2, 0, 21, 0], np.int32)), "a fault of its collection"),
+    "a refusal": (Envelope(REFUSED, {"reason": "no space"}), "refused: no space"),
+    "a refusal with more": (Envelope(REFUSED, {"reason": "no space", "x": 1}), "unknown field"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_rejected_and_named(lie):
+    envelope, why = LIES[lie]
+    with pytest.raises(Rejected, match=why):
+        CHECK(envelope, **EXPECTED)
+
+
+def test_what_a_node_says_is_printed_in_one_safe_line():
+    with pytest.raises(Rejected) as caught:
+        check_envelope(told(run="\x1b[2Jx"), WORKED, EXPECTED)
+    assert str(caught.value).isprintable()
+    with pytest.raises(Rejected) as caught:
+        check_envelope(dataclasses.replace(HONEST, kind="\x1b[2J" * 100), WORKED, EXPECTED)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 120

@@ -1,0 +1,116 @@
+"""Names of earlier versions: their runs go on, and whoever writes such a name is told the present one."""
+
+import json
+from pathlib import Path
+
+import equinox as eqx
+import jax.numpy as jnp
+import pytest
+
+import fedrax
+from fedrax.config import resolve
+from fedrax.errors import FedraxError
+from fedrax.migration import KEYS, present_keys, present_leaf
+from fedrax.records.checkpoint import load_checkpoint, save_checkpoint
+from fedrax.report.runs import load_run
+from fedrax.runtime.make import make_runtime
+
+SMALL = (
+    *("budget.rounds=2", "checkpoint.every=1", "federation.agents=2", "evaluation.episodes=2", "seeds=1"),
+    *("budget.trajectories=none", "budget.steps=none", "budget.steps_per_agent=none"),
+    *("environment.num_envs=3", "environment.heterogeneity.distribution=fedtd3"),
+    *("learner.actor_layers=[4]", "learner.feature_layers=[4]", "learner.head_layers=[4]", "learner.buffer_size=256"),
+)
+
+
+@pytest.mark.parametrize(
+    ("override", "present"),
+    [
+        ("environment.copies=4", "environment.num_envs = 4"),
+        ("environment.heterogeneity.law=fedtd3", "environment.heterogeneity.distribution = 'fedtd3'"),
+    ],
+)
+def test_a_former_key_is_refused_with_the_present_one(override: str, present: str, tmp_path: Path) -> None:
+    key = override.split("=")[0]
+    with pytest.raises(FedraxError, match=rf"{key} is not allowed: it is now \S+; set {present} instead"):
+        resolve("fedtd3/pendulum", [override])
+    *tables, name = key.split(".")
+    value = override.split("=")[1]
+    file = tmp_path / "config.toml"
+    file.write_text(f"[{'.'.join(tables)}]\n{name} = {value if value.isdigit() else repr(value)}\n")
+    with pytest.raises(FedraxError, match=f"set {present} instead"):
+        resolve(file, ["budget.rounds=1"])
+
+
+def test_every_former_key_is_read_under_its_present_name_in_its_place() -> None:
+    former = {"environment": {"copies": 3, "id": "x", "heterogeneity": {"law": "fedtd3", "l": [1.0]}}, "copies": 1}
+    assert present_keys(former) == {
+        "environment": {"num_envs": 3, "id": "x", "heterogeneity": {"distribution": "fedtd3", "l": [1.0]}},
+        "copies": 1,
+    }
+    assert list(present_keys(former)["environment"]) == ["num_envs", "id", "heterogeneity"]
+
+
+def _former(value: object) -> object:
+    """Recorded tables as an earlier version wrote them."""
+    names = {"num_envs": "copies", "distribution": "law"}
+    if isinstance(value, dict):
+        return {names.get(key, key): _former(item) for key, item in value.items()}
+    return value
+
+
+def _as_earlier(path: Path) -> None:
+    """Makes a run's directory one of an earlier version."""
+    config = path / "config.toml"
+    text = config.read_text()
+    assert all(f"{present} = " in text for present in KEYS.values())
+    config.write_text(text.replace("num_envs = ", "copies = ").replace('distribution = "fedtd3"', 'law = "fedtd3"'))
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "config": _former(manifest["config"])}))
+    run = fedrax.load(path)
+    runtime = make_runtime(run.config)
+    saved = load_checkpoint(path / "checkpoints", runtime.init())
+    runtime.close()
+    assert saved is not None
+    state, meta = saved
+    save_checkpoint(path / "checkpoints", meta["round"], state, {**meta, "config": _former(meta["config"])})
+
+
+def test_a_run_of_an_earlier_version_loads_resumes_evaluates_and_reports(tmp_path: Path) -> None:
+    run = fedrax.train("fedtd3/pendulum", SMALL, out=tmp_path / "run", progress=False)
+    expected = run.config
+    returns = run.evaluate(episodes=2)
+    _as_earlier(run.path)
+
+    loaded = fedrax.load(run.path)
+    assert loaded.config == expected
+    assert loaded.config.environment.num_envs == 3
+    again = loaded.evaluate(episodes=2)
+    assert {seed: each.returns.tolist() for seed, each in again.items()} == {
+        seed: each.returns.tolist() for seed, each in returns.items()
+    }
+    assert load_run(run.path).settings["environment.num_envs"] == 3
+    assert resolve(run.path / "config.toml") == expected, "a run's configuration can be trained again"
+
+    fedrax.resume(run.path, ["budget.rounds=3"], progress=False)
+    assert load_run(run.path).summary["rounds"] == 3
+    assert "copies" not in (run.path / "config.toml").read_text()
+
+
+class Snapshot(eqx.Module):
+    agent: dict[str, object]
+    collector_state: object
+
+
+def test_an_agent_that_an_earlier_version_saved_on_its_node_loads(tmp_path: Path) -> None:
+    class Former(eqx.Module):
+        agent: dict[str, object]
+        front: object
+
+    save_checkpoint(tmp_path, 4, {"standing": Former({"w": jnp.arange(3.0)}, jnp.ones(2)), "reply": jnp.zeros(1)}, {})
+    template = {"snapshot": Snapshot({"w": jnp.zeros(3)}, jnp.zeros(2)), "reply": jnp.zeros(1)}
+    saved = load_checkpoint(tmp_path, template)
+    assert saved is not None
+    assert saved[0]["snapshot"].agent["w"].tolist() == [0, 1, 2]
+    assert saved[0]["snapshot"].collector_state.tolist() == [1, 1]
+    assert present_leaf(".agents.private['standing']") == ".agents.private['standing']"
