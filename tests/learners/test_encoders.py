@@ -166,13 +166,16 @@ def test_images_are_collected_as_bytes():
 @pytest.mark.parametrize(
     "settings",
     [
-        [
-            "learner=td3",
-            "learner.num_steps=4",
-            "learner.learning_starts=8",
-            "learner.batch_size=8",
-            "learner.buffer_size=64",
-        ],
+        pytest.param(
+            [
+                "learner=td3",
+                "learner.num_steps=4",
+                "learner.learning_starts=8",
+                "learner.batch_size=8",
+                "learner.buffer_size=64",
+            ],
+            marks=pytest.mark.slow,
+        ),
         ["learner=policy-gradient", "strategy=gpomdp", "strategy.batch=2", "learner.hidden=[8]"],
     ],
 )
