@@ -6,7 +6,8 @@
 
 Three of ten agents attack. Every run, one seed by itself, is recorded in
 benchmarks/results/fedpg_br_attacks_<environment>.json as soon as it ends; what is recorded there is not trained again,
-and a run that was interrupted is resumed. A longer budget than a recorded run's trains it further.
+and a run that was interrupted is resumed. A longer budget than a recorded run's trains it further. With --record, runs
+are recorded as far as they have come, and nothing is trained.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fedrax.api import Run, resume, train
+from fedrax.api import Run, load, resume, train
 
 from common import read_runs, record_runs
 
@@ -36,7 +37,7 @@ WINDOW = 5
 """Evaluations whose mean is the return at a number of trajectories: those nearest to it."""
 BIN = 500
 """Trajectories over which recall and precision are averaged."""
-COSTS = ("total_steps", "rounds", "server_trajectories", "seconds_train")
+COSTS = ("total_steps", "server_trajectories", "seconds")
 
 
 def main() -> None:
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first-seed", type=int, default=0, help="the least of them")
     parser.add_argument("--trajectories", type=int, help="per agent (default: 7500 on the lander, 2000 on CartPole)")
+    parser.add_argument("--record", action="store_true", help="record what there is, and train nothing")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"), help="where the runs are kept")
     options = parser.parse_args()
     budget = options.trajectories or {"lunarlander": 7500, "cartpole": 2000}[options.environment]
@@ -65,7 +67,11 @@ def main() -> None:
                 if attack != "none":
                     settings += [f"attack={attack}", "attack.agents=3"]
                 path = options.runs / name / setup.replace(" | ", "-").replace(" ", "-") / f"seed-{seed}"
-                if (path / "config.toml").is_file():
+                if options.record:
+                    if not (path / "checkpoints").is_dir():
+                        continue
+                    run = load(path)
+                elif (path / "config.toml").is_file():
                     run = resume(path, [f"budget.trajectories={budget}"], progress=False)
                 else:
                     run = train(f"fedpg-br/{options.environment}", settings, out=path, progress=False)
@@ -80,7 +86,7 @@ def label(rule: str, attack: str) -> str:
 
 def measured(run: Run) -> dict[str, Any]:
     """One run: returns at given trajectories per agent, recall and precision over time, and what it cost."""
-    rows, summary = run.metrics(), run.summary()
+    rows = run.metrics()
     trajectories = np.array([row["trajectories"] for row in rows])
     returns = np.array([row["return"] for row in rows], float)
     evaluated = np.isfinite(returns)
@@ -94,7 +100,7 @@ def measured(run: Run) -> dict[str, Any]:
         "return_at": at,
         "recall": binned(trajectories, [row.get("filter_recall") for row in rows]),
         "precision": binned(trajectories, [row.get("filter_precision") for row in rows]),
-        "costs": {name: round(float(np.ravel(summary[name])[0])) for name in COSTS},
+        "costs": {"rounds": len(rows), **{name: round(float(rows[-1][name])) for name in COSTS}},
     }
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from fedrax.aggregators.base import aggregators, preaggregators
-from fedrax.attacks.base import attacks
+from fedrax.attacks.base import Knowledge, attacks
 from fedrax.compatibility import check_components
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
@@ -35,7 +35,7 @@ SETTINGS = {
     "gossip": ["strategy.average=[]"],
 }
 EVERYWHERE = [f"federation.agents={AGENTS}", "environment.num_envs=2", "environment.horizon=4", "budget.rounds=1"]
-TRACED, COMPUTED = 10, 20
+TRACED, COMPUTED = 20, 30
 """One combination in so many is traced whole, and of what is traced one in so many is computed."""
 PARTS = {"ppo": '["torso", "actor", "critic"]', "td3": '["features", "head", "actor"]'}
 
@@ -79,6 +79,14 @@ def combined(federation, rule, mixing, attack):
         local_updates=1,
     )
     return dataclasses.replace(federation, aggregator=rule, preaggregator=mixing, attack=attack)
+
+
+def check_attack_on_messages(federation, messages, key):
+    """What an attack makes of messages has their shapes."""
+    byzantine = jnp.arange(federation.agents) < 2
+    knowledge = Knowledge(lambda vectors: vectors.mean(0))
+    after = jax.eval_shape(lambda sent: federation.attack.applied(sent, byzantine, key, knowledge), messages)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), messages)
 
 
 def exchanged(federation, runtime, server, downlink, messages, key):
@@ -126,8 +134,9 @@ def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
             continue
         ran += 1
         names = (learner, strategy, rule, mixing, attack)
-        alone = (attack, mixing) == ("none", "none") or (rule, mixing) == ("mean", "none")
-        if not (alone or chosen(TRACED if mixing == "none" else 10 * TRACED, *names)):
+        if (rule, mixing) == ("mean", "none"):
+            check_attack_on_messages(together, messages, key)
+        if not ((attack, mixing) == ("none", "none") or chosen(TRACED if mixing == "none" else 10 * TRACED, *names)):
             continue
         half = partial(exchanged, together, runtime)
         arguments = (state.server, downlink, messages, key)

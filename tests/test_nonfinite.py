@@ -90,11 +90,13 @@ def finite(tree):
     "overrides",
     [
         pytest.param([SHORT_POLE], id="steps"),
-        pytest.param([SHORT_POLE, "federation.local_updates=3"], id="several updates"),
+        pytest.param([SHORT_POLE, "federation.local_updates=3"], id="several updates", marks=pytest.mark.slow),
         pytest.param([SHORT_POLE, "strategy=scaffold"], id="control variates"),
         pytest.param([SHORT_POLE, *EPISODES], id="episodes"),
-        pytest.param([SHORT_POLE, *EPISODES, "runtime.agents_per_batch=1"], id="one after the other"),
-        pytest.param([*TD3, *FAST_PENDULUM, "federation.local_updates=2"], id="replay"),
+        pytest.param(
+            [SHORT_POLE, *EPISODES, "runtime.agents_per_batch=1"], id="one after the other", marks=pytest.mark.slow
+        ),
+        pytest.param([*TD3, *FAST_PENDULUM, "federation.local_updates=2"], id="replay", marks=pytest.mark.slow),
     ],
 )
 def test_an_agent_whose_numbers_are_not_finite_is_as_before_and_absent(overrides):
@@ -112,6 +114,7 @@ def test_an_agent_whose_numbers_are_not_finite_is_as_before_and_absent(overrides
     assert np.isfinite(rows["train_return"][-1])
 
 
+@pytest.mark.slow
 def test_the_others_learn_as_if_it_had_not_answered():
     """The server's steps are those of a federation whose agent 1 is drawn out of every round."""
     states, _ = advanced(make_runtime(configured(SHORT_POLE, *EPISODES)), 2)
@@ -190,7 +193,9 @@ def host(id, *overrides):
     return make_runtime(configured(f"environment.id=Test{id}-v0", *HOST, *overrides))
 
 
-@pytest.mark.parametrize("overrides", [[], ["federation.local_updates=2"], EPISODES])
+@pytest.mark.parametrize(
+    "overrides", [[], pytest.param(["federation.local_updates=2"], marks=pytest.mark.slow), EPISODES]
+)
 def test_one_nan_on_the_host_costs_one_collection(overrides, fresh_counts):
     states, rows = advanced(host("OnceNan", "evaluation.every=20", "checkpoint.every=20", *overrides), 1)
     assert rows["dropped"][:, :, 0].astype(bool).sum() == 1

@@ -76,8 +76,9 @@ def test_zeno_charges_for_length():
 
 def test_zeno_orders_equal_scores_at_random():
     rows = jnp.tile(-TARGET, (4, 1))
-    chosen = {tuple(run("zeno", rows, tolerated=3, key=jax.random.key(i)).accepted.tolist()) for i in range(20)}
-    assert len(chosen) == 4
+    keys = jax.random.split(KEY, 20)
+    accepted = jax.vmap(lambda key: run("zeno", rows, tolerated=3, key=key).accepted)(keys)
+    assert len(np.unique(accepted, axis=0)) == 4
 
 
 @pytest.mark.parametrize("name", ["fltrust", "zeno"])
@@ -91,7 +92,7 @@ def test_a_majority_of_liars_is_tolerated(name, forged):
 
 
 @pytest.mark.parametrize("name", ["fltrust", "zeno"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**31), absent=st.sets(st.integers(0, 5), max_size=5))
 def test_absent_rows_do_not_count_and_order_does_not_matter(name, seed, absent):
     draws = np.random.default_rng(seed)
