@@ -137,7 +137,10 @@ def test_an_extended_run_equals_a_longer_one(copied, eight):
 
 @pytest.mark.parametrize(
     "short",
-    [pytest.param(2, id="before the first checkpoint", marks=pytest.mark.slow), pytest.param(4, id="between two")],
+    [
+        pytest.param(2, id="before the first checkpoint", marks=pytest.mark.slow),
+        pytest.param(4, id="between two", marks=pytest.mark.slow),
+    ],
 )
 def test_an_extended_run_on_a_host_environment_equals_a_longer_one(tmp_path, short):
     whole = trained(tmp_path / "whole", "budget.rounds=7", *HOST)

@@ -155,6 +155,7 @@ def test_native_environments_that_broke_start_anew():
     assert rows["present"].tolist() == (3 - dropped).tolist()
 
 
+@pytest.mark.slow
 def test_the_servers_own_trajectories_are_dropped_too():
     overrides = ["strategy=fedpg-br", "learner=policy-gradient", "strategy.batch_min=4", "strategy.batch_max=5"]
     runtime = flaky(*overrides, "strategy.minibatch=1", "environment.horizon=6", chance=1.0, each=[0.0, 0.0, 0.0])
@@ -218,6 +219,7 @@ def test_host_environments_that_broke_start_anew(updates, fresh_counts):
     assert rows["present"].tolist() == [2] + [3] * 7
 
 
+@pytest.mark.slow
 def test_an_environment_of_many_that_act_in_turn_starts_anew(fresh_counts):
     runtime = host("Stuck", "federation.agents=4", "federation.participation=0.5", "checkpoint.every=8")
     _, rows = advanced(runtime, 1)
@@ -259,7 +261,14 @@ def test_a_run_that_learns_nothing_at_all_fails_and_says_why(tmp_path, capsys):
 LOST = ["environment.heterogeneity.length=[1e-38, 1e-38, 1e-38]", "environment.native=true", "evaluation.every=20"]
 
 
-@pytest.mark.parametrize(("every", "stops"), [(1, [4, 8]), (3, [6, 12]), (8, [8, 16])])
+@pytest.mark.parametrize(
+    ("every", "stops"),
+    [
+        pytest.param(1, [4, 8], marks=pytest.mark.slow),
+        (3, [6, 12]),
+        pytest.param(8, [8, 16], marks=pytest.mark.slow),
+    ],
+)
 def test_lost_rounds_in_a_row_stop_the_run_and_it_can_be_resumed(tmp_path, capsys, every, stops):
     limits = ["budget.rounds=20", f"checkpoint.every={every}", "federation.max_lost_rounds=4"]
     assert run(tmp_path, "CartPole-v1", *LOST, *limits) == 1
@@ -275,6 +284,7 @@ def test_lost_rounds_in_a_row_stop_the_run_and_it_can_be_resumed(tmp_path, capsy
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_the_one_that_never_stops(tmp_path):
     settings = [*LOST, "budget.rounds=5", "checkpoint.every=2"]
     (tmp_path / "whole").mkdir()
@@ -341,7 +351,7 @@ def test_an_evaluation_that_is_not_finite_is_named(tmp_path, capsys, id):
     assert state.best_return.tolist() == [-np.inf]
 
 
-@pytest.mark.parametrize("overrides", [[], EPISODES], ids=["steps", "episodes"])
+@pytest.mark.parametrize("overrides", [[], pytest.param(EPISODES, marks=pytest.mark.slow)], ids=["steps", "episodes"])
 def test_a_run_with_faults_that_was_killed_equals_the_one_that_was_not(tmp_path, monkeypatch, overrides):
     settings = ["budget.rounds=6", "checkpoint.every=2", "evaluation.every=2", *overrides]
     table = configured("environment.id=TestSeldom-v0", *HOST, *settings).model_dump(mode="json")

@@ -131,8 +131,8 @@ def advanced(*overrides):
         runtime.close()
 
 
-@pytest.mark.parametrize("native", ["true", "false"])
-@pytest.mark.parametrize("name", ["fltrust", "zeno"])
+@pytest.mark.parametrize("native", ["true", pytest.param("false", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["fltrust", pytest.param("zeno", marks=pytest.mark.slow)])
 def test_the_servers_trajectories_are_sampled_and_counted(name, native):
     settings = ("strategy=svrpg", f"environment.native={native}", "strategy.batch=3", "strategy.steps=1", "seeds=1")
     _, plain = advanced(*settings, "aggregator=mean")
@@ -153,7 +153,7 @@ def test_unset_the_server_samples_as_many_as_an_agent():
     assert ((server - agents / 4) % 4 == 0).all()
 
 
-@pytest.mark.parametrize("name", ["fltrust", "zeno"])
+@pytest.mark.parametrize("name", [pytest.param("fltrust", marks=pytest.mark.slow), "zeno"])
 def test_flipped_gradients_of_a_majority_are_rejected_in_a_federation(name):
     _, metrics = advanced(
         "strategy=svrpg",
