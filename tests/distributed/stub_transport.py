@@ -36,7 +36,7 @@ class Stub(Transport):
         elif answer is not None:
             reply = answer(envelope)
         else:
-            reply = Envelope(EVALUATED, {"run": RUN, "agent": int(envelope.fields["agent"])})
+            reply = Envelope(EVALUATED, {"run": RUN, "agent": int(envelope.fields["agent"]), "names": ""})
         if after is not None:
             self.under_way[ticket] = (self.time + after, reply)
         return ticket

@@ -162,7 +162,7 @@ def test_an_agent_whose_work_failed_goes_on_from_what_it_saved(history, monkeypa
         jax.tree.map(lambda x: x.delete(), snapshot)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(type(service.session.part), "work", fail)
+    monkeypatch.setattr(type(service.session.runtime), "work", fail)
     answer = service.answer(Envelope(WORK, {**last.fields, "round": 2}, last.payload))
     assert answer.kind == REFUSED
     assert "out of memory" in answer.fields["reason"]

@@ -80,7 +80,9 @@ def test_a_late_answer_is_never_used_for_the_next_round(dispatcher, transport):
     transport.add(11, "b", agent=1, after=40.0)
     dispatcher.gather(2, 1, 0)
     dispatcher.ask(questions((0, 1)), enough=1, seconds=30)
-    transport.add(11, "b", agent=1, after=0.1, answer=lambda envelope: Envelope(EVALUATED, {"run": RUN, "agent": 7}))
+    transport.add(
+        11, "b", agent=1, after=0.1, answer=lambda envelope: Envelope(EVALUATED, {"run": RUN, "agent": 7, "names": ""})
+    )
     results, records = dispatcher.ask(questions((0, 1)), enough=1, seconds=30)
     assert set(results) == {0}
     assert outcomes(records)[1] == "excluded"
@@ -127,7 +129,7 @@ def test_a_node_that_comes_back_under_another_address_is_asked_in_the_same_round
 
 def test_a_node_whose_process_started_anew_joins_again_in_the_same_round(dispatcher, transport):
     transport.add(10, "a", agent=0, after=20.0)
-    answers = iter([Envelope(UNKNOWN_RUN), Envelope(EVALUATED, {"run": RUN, "agent": 1})])
+    answers = iter([Envelope(UNKNOWN_RUN), Envelope(EVALUATED, {"run": RUN, "agent": 1, "names": ""})])
     transport.add(11, "b", agent=1, answer=lambda envelope: next(answers))
     dispatcher.gather(2, 1, 0)
     results, records = dispatcher.ask(questions((0, 1)), enough=1, seconds=1000)
@@ -139,7 +141,9 @@ def test_a_node_whose_process_started_anew_joins_again_in_the_same_round(dispatc
 def test_a_liar_is_excluded_named_and_not_asked_again_in_the_round(dispatcher, transport):
     for k in range(2):
         transport.add(10 + k, f"n{k}", agent=k)
-    transport.add(12, "n2", agent=2, answer=lambda envelope: Envelope(EVALUATED, {"run": RUN, "agent": 2, "more": 1}))
+    transport.add(
+        12, "n2", agent=2, answer=lambda envelope: Envelope(EVALUATED, {"run": RUN, "agent": 2, "names": "", "more": 1})
+    )
     dispatcher.gather(3, 1, 60)
     results, records = dispatcher.ask(questions(), enough=2, seconds=1000)
     assert set(results) == {0, 1}
