@@ -194,7 +194,7 @@ def test_a_collection_that_is_not_finite_is_dropped_as_in_the_simulation(tmp_pat
         np.testing.assert_array_equal(rows[name], measured[name])
     assert rows["present"].tolist() == [[2, 2]]
     same(state.server, expected.server)
-    fresh = services[1].session.part.start().agent
+    fresh = services[1].session.runtime.start().agent
     jax.tree.map(np.testing.assert_array_equal, services[1].session.snapshot.agent, fresh)
     why = "agent 1's collection was dropped: its reward was not finite in step "
     named = [note for note in notes if note.startswith("round")]
@@ -208,7 +208,7 @@ def test_a_crash_of_one_nodes_environment_is_its_line_and_the_others_go_on(tmp_p
     config = configured("host")
     federation, services, notes = distributed(config, tmp_path)
     state, _ = rounds_of(federation, 1)
-    environments = services[1].session.part.environments
+    environments = services[1].session.runtime.environments
     copy = environments.inner._environments.envs[1]
 
     def raises(action):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedrax.aggregators.base import aggregators
+from fedrax.compatibility import check_strategy
 from fedrax.config import resolve
 from fedrax.environments.base import Box, Spaces
 from fedrax.errors import FedraxError
@@ -239,7 +240,7 @@ def test_the_worst_count_most_whatever_the_returns_zero_is():
 )
 def test_combinations_that_make_no_sense_are_refused(strategy, settings, learner, message):
     with pytest.raises(FedraxError) as error:
-        strategies.build(strategy, settings).check(learners.build(learner, {}))
+        check_strategy(learners.build(learner, {}), strategies.build(strategy, settings), local_updates=1)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedrax.aggregators.base import aggregators
+from fedrax.compatibility import check_strategy
 from fedrax.environments.base import Box, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import learners
@@ -240,11 +241,11 @@ def test_statistics_are_fewer_bytes_and_no_sample():
         ({"average": ("actor",)}, LEARNER, "leave 'features' with the agents"),
         ({"average": ("features", "head", "actor")}, LEARNER, "leave 'features' with the agents"),
         ({"version": "statistics", "rank": 17}, LEARNER, "at most 16"),
-        ({}, learners.build("ppo", {}), "works with learner 'td3'"),
+        ({}, learners.build("ppo", {}), "needs a learner with critics"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(settings, learner, message):
     with pytest.raises(FedraxError) as error:
-        strategies.build("distillation", settings).check(learner)
+        check_strategy(learner, strategies.build("distillation", settings), local_updates=1)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
