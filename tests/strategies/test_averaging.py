@@ -249,5 +249,5 @@ def test_weights_by_return_reach_the_average():
     settings = ["strategy=fedavg", "strategy.return_temperature=1.0"]
     assert resolve("fedtd3/pendulum", settings).component("aggregator").name == "weighted-mean"
     assert resolve("fedtd3/pendulum", settings[:1]).component("aggregator").name == "mean"
-    with pytest.raises(FedraxError, match="aggregator=weighted-mean"):
+    with pytest.raises(FedraxError, match="heeds no weights; set aggregator to one of geometric-median, weighted-mean"):
         make_runtime(resolve("fedtd3/pendulum", [*settings, "aggregator=mean"]))
