@@ -90,7 +90,8 @@ def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
         able = ", ".join(name for name in aggregators if aggregators[name].uses_weights)
         raise FedraxError(
             f"strategy {strategy.name!r} weighs agents (strategy.return_temperature), and aggregator "
-            f"{aggregator.name!r} heeds no weights; set aggregator to one of {able}, or strategy.return_temperature=none"
+            f"{aggregator.name!r} heeds no weights; set aggregator to one of {able}, or "
+            "strategy.return_temperature=none"
         )
     if aggregator.needs_server_gradient and strategy.reference_episodes == 0:
         able = ", ".join(name for name in strategies if strategies[name].needs.server_environment)
