@@ -55,8 +55,8 @@ def test_what_is_sent_is_counted(tmp_path):
 
 def test_replays_that_do_not_fit_are_refused_with_their_size():
     with pytest.raises(FedraxError) as error:
-        make_runtime(resolve("fedtd3/pendulum", ["learner.buffer_size=100_000_000_000"]))
-    assert "the replays take 18 TB (3.6 TB for each of 5 agents, times 1 seeds)" in str(error.value)
+        make_runtime(resolve("fedtd3/pendulum", ["learner.buffer_size=2_000_000_000"]))
+    assert "the replays take 360 GB (72 GB for each of 5 agents, times 1 seeds)" in str(error.value)
     assert "lower learner.buffer_size" in str(error.value)
     assert make_runtime(resolve("fedtd3/pendulum", [])).replay_bytes == 5 * 10_000 * 9 * 4
 
