@@ -15,6 +15,8 @@ NAMES = ("is_success", "success")
 """Keys of ``info``."""
 SUCCESS, LAST, SHARE = "success", "success_last", "success_share"
 """Of an episode: success in any step, in the last one, and the share of steps in success."""
+MEASURED = ("return", "length")
+"""Of every episode."""
 
 
 def told(info: Any) -> Any:

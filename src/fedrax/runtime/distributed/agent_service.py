@@ -26,6 +26,7 @@ from fedrax.arrays import DecodeError, form, packed, unpacked
 from fedrax.config import Config, parse_override, resolve
 from fedrax.environments.crash import EnvironmentCrash
 from fedrax.environments.faults import NOTHING, Fault, described, recorded
+from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
 from fedrax.layers import merge_settings
@@ -304,9 +305,10 @@ class AgentSession:
             policy = runtime.own_policy(self.snapshot)
         episodes, seed = int(envelope.fields["episodes"]), int(envelope.fields["seed"])
         table = runtime.evaluate(policy, episodes=episodes, seed=seed)
-        names = ",".join(table)
-        fields: dict[str, int | float | str | bool] = {"run": self.run, "agent": self.index, "names": names}
-        return Envelope(EVALUATED, fields, packed([array.astype(np.float32) for array in table.values()]))
+        # Compiled programs hand dictionaries back by the alphabet.
+        known = [name for name in (*MEASURED, SUCCESS, LAST, SHARE) if name in table]
+        fields: dict[str, int | float | str | bool] = {"run": self.run, "agent": self.index, "names": ",".join(known)}
+        return Envelope(EVALUATED, fields, packed([table[name].astype(np.float32) for name in known]))
 
     def close(self) -> None:
         """Frees environments."""

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from fedrax.arrays import DecodeError, form, unpacked
 from fedrax.environments.faults import NAMES, NOTHING
-from fedrax.environments.success import LAST, SHARE, SUCCESS
+from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.message import Message, Period, filled, first_not_finite, norm, travelling
 from fedrax.runtime.distributed.envelopes import EVALUATED, JOINED, REFUSED, WORKED, Envelope
 
@@ -25,10 +25,6 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     REFUSED: {"reason": str},
 }
 """The fields of each kind of answer, no more and no fewer."""
-
-
-MEASURED = ["return", "length"]
-"""What every evaluation measures."""
 
 
 class Rejected(Exception):
@@ -69,7 +65,7 @@ def check_evaluation(envelope: Envelope, *, run: str, agent: int, episodes: int)
     """
     check_envelope(envelope, EVALUATED, {"run": run, "agent": agent})
     names = str(envelope.fields["names"]).split(",")
-    if names not in (MEASURED, [*MEASURED, SUCCESS, LAST, SHARE]):
+    if tuple(names) not in (MEASURED, (*MEASURED, SUCCESS, LAST, SHARE)):
         raise Rejected(f"an evaluation of {_shown(envelope.fields['names'])}")
     try:
         arrays = unpacked([jax.ShapeDtypeStruct((episodes,), np.float32)] * len(names), envelope.payload)

@@ -20,7 +20,7 @@ from fedrax.arrays import form, packed
 from fedrax.config import Config
 from fedrax.environments.base import Episodes
 from fedrax.environments.faults import NOTHING, Fault, described, recorded
-from fedrax.environments.success import LAST, SHARE, SUCCESS
+from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Cohort, Exchange, Federation, State
@@ -31,7 +31,7 @@ from fedrax.runtime.base import Runtime, with_reference
 from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.distributed.agent_runtime import Order, report_shapes, travel_period
 from fedrax.runtime.distributed.agent_service import order_shapes
-from fedrax.runtime.distributed.checks import MEASURED, WorkCheck, Worked, check_evaluation
+from fedrax.runtime.distributed.checks import WorkCheck, Worked, check_evaluation
 from fedrax.runtime.distributed.dispatcher import ANSWERED, DROPPED, Dispatcher, Question, Record
 from fedrax.runtime.distributed.envelopes import EVALUATE, WORK, Envelope, Field
 from fedrax.runtime.distributed.membership import Membership
@@ -343,7 +343,7 @@ class DistributedRuntime(Runtime):
             {agent: question(agent) for agent in range(agents)}, enough=1, seconds=self.config.runtime.deadline
         )
         # A name that only some nodes know is not comparable; an agent that is not there has nothing.
-        known = [*MEASURED, SUCCESS, LAST, SHARE] if answers else MEASURED
+        known = (*MEASURED, SUCCESS, LAST, SHARE) if answers else MEASURED
         names = [name for name in known if all(name in table for table in answers.values())]
         measured = {name: np.full((agents, episodes), np.nan) for name in names}
         for agent, table in answers.items():
