@@ -57,7 +57,7 @@ def test_an_action_is_a_share_of_the_force(action):
     terminated = False
     while not terminated:
         observation, reward, terminated, *_ = environment.step(int(action > 0))
-        state, ours, ours_reward, ours_terminated = STEP(state, jnp.float32([action]), KEY, PHYSICS)
+        state, ours, ours_reward, ours_terminated, _ = STEP(state, jnp.float32([action]), KEY, PHYSICS)
         np.testing.assert_allclose(ours, observation, rtol=1e-4, atol=1e-5)
         assert float(ours_reward) == reward == 1.0
         assert bool(ours_terminated) == terminated

@@ -79,7 +79,7 @@ def test_a_whole_episode_equals_gymnasiums(reference):
     for _ in range(999):
         action = np.float32([np.sign(observation[1]) or 1.0])
         observation, reward, terminated, *_ = reference.step(action)
-        state, ours, ours_reward, ours_terminated = STEP(state, action, KEY, PHYSICS)
+        state, ours, ours_reward, ours_terminated, _ = STEP(state, action, KEY, PHYSICS)
         np.testing.assert_allclose(ours, observation, atol=1e-4)
         total, ours_total = total + reward, ours_total + float(ours_reward)
         assert bool(ours_terminated) == terminated
