@@ -1,10 +1,12 @@
 """Names of earlier versions: their runs go on, and whoever writes such a name is told the present one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import fedrax
@@ -114,3 +116,21 @@ def test_an_agent_that_an_earlier_version_saved_on_its_node_loads(tmp_path: Path
     assert saved[0]["snapshot"].agent["w"].tolist() == [0, 1, 2]
     assert saved[0]["snapshot"].collector_state.tolist() == [1, 1]
     assert present_leaf(".agents.private['standing']") == ".agents.private['standing']"
+
+
+EARLIER = Path(__file__).parent / "earlier"
+"""Runs of two rounds, and the rows of the two that followed, from before messages had parts."""
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "neighbours"])
+def test_a_run_that_an_earlier_version_began_goes_on_to_the_same_numbers(strategy: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(EARLIER / strategy, run)
+    expected = [json.loads(line) for line in (run / "expected.jsonl").read_text().splitlines()]
+    fedrax.resume(run, progress=False)
+    rows = fedrax.load(run).metrics()[2:]
+    for row, other in zip(rows, expected, strict=True):
+        # Bytes count what travels, which earlier versions estimated.
+        for name in other.keys() - {"seconds", "bytes_down", "bytes_up"}:
+            ours, theirs = (np.array(each[name], float) for each in (row, other))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6, err_msg=name)

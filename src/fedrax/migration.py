@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedrax.errors import FedraxError
 
 KEYS = {"environment.copies": "num_envs", "environment.heterogeneity.law": "distribution"}
@@ -42,8 +44,35 @@ def is_recorded(path: Path) -> bool:
     return path.name == "config.toml" and (path.parent / "manifest.json").is_file()
 
 
+LEAVES = {
+    r"^\['standing'\]\.front": "['snapshot'].collector_state",
+    r"^\['standing'\]": "['snapshot']",
+    r"^(\.agents|\['snapshot'\]\.agent)\.private\.params": r"\1.private.received",
+    r"^(\.agents|\['snapshot'\]\.agent)\.private\.return_sum$": r"\1.private.returns.total",
+    r"^(\.agents|\['snapshot'\]\.agent)\.private\.episodes$": r"\1.private.returns.count",
+}
+"""Former paths of a checkpoint's leaves, and what each is now; applied in this order."""
+
+
 def present_leaf(name: str) -> str:
-    """A checkpoint's leaf under its present path: those of an agent on a node have been renamed."""
-    return re.sub(
-        r"^\['standing'\](\.front)?", lambda match: "['snapshot']" + (".collector_state" if match[1] else ""), name
-    )
+    """A checkpoint's leaf under its present path."""
+    for former, present in LEAVES.items():
+        name = re.sub(former, present, name)
+    return name
+
+
+def present_arrays(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A checkpoint's arrays under present paths, with those that earlier versions did not store.
+
+    Neighbours once counted episodes as real numbers, and all agents' trajectories, ``int32[seeds]``, were in the
+    totals of ``meta`` alone.
+    """
+    present = {present_leaf(name): array for name, array in arrays.items()}
+    for name, array in present.items():
+        if name.endswith(".private.returns.count"):
+            present[name] = array.astype(np.int32)
+    total = ".tally.agent_trajectories"
+    if ".tally.rounds" in present and total not in present:
+        each = [counters["agent_trajectories"] for counters in meta["counters"]]
+        present[total] = np.array(each, present[".tally.rounds"].dtype)
+    return present

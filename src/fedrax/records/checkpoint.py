@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fedrax.errors import FedraxError
-from fedrax.migration import present_leaf
+from fedrax.migration import present_arrays, present_leaf
 from fedrax.records.encoding import decoded, encoded
 from fedrax.records.files import replacing
 
@@ -166,8 +166,9 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, 
         if digest != _digest(arrays, metadata):
             raise DamagedFile(f"{path} is damaged: its content does not match its digest")
         implementations = json.loads(metadata["keys"])
-        arrays, implementations = ({present_leaf(n): x for n, x in d.items()} for d in (arrays, implementations))
-        return arrays, implementations, decoded(metadata["meta"])
+        implementations = {present_leaf(name): kind for name, kind in implementations.items()}
+        meta = decoded(metadata["meta"])
+        return present_arrays(arrays, meta), implementations, meta
     except DamagedFile:
         raise
     except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:

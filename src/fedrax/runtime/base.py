@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import math
 from collections.abc import Iterator, Set
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from fedrax.environments.faults import NOTHING, first_fault
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Federation, State, Tally
-from fedrax.message import Period, travelling
+from fedrax.message import Period, periods, travelling
 from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.memory import replay_memory
 from fedrax.runtime.pairs import Evaluation, Pairs, choose_pairs, full_pairs, scores
@@ -240,10 +241,20 @@ class Runtime(abc.ABC):
 
     def message_bytes(self, round: int) -> tuple[int, float]:
         """Bytes of an agent's message in a round, and of what an agent receives at its start, the mean over agents."""
+        return self._bytes[round % len(self._bytes)]
+
+    @functools.cached_property
+    def _bytes(self) -> list[tuple[int, float]]:
+        """What :meth:`message_bytes` returns, of as many rounds as pass until it repeats."""
         message, downlinks = self._shapes
-        sent = tree_bytes(travelling(message, self.period, round + 1))
-        received = [tree_bytes(travelling(downlink, self.period, round)) for downlink in downlinks]
-        return sent, sum(received) / len(received)
+        repeats = math.lcm(*jax.tree.leaves(periods((message, downlinks), self.period)))
+        return [
+            (
+                tree_bytes(travelling(message, self.period, turn + 1)),
+                sum(tree_bytes(travelling(downlink, self.period, turn)) for downlink in downlinks) / len(downlinks),
+            )
+            for turn in range(repeats)
+        ]
 
     @property
     def period(self) -> Period:
@@ -303,5 +314,6 @@ def tally_round(
         nodes = federation.participants + 1 if federation.participants > 1 else 1
         trajectories = tally.trajectories + jnp.round((agent_episodes + counted) / nodes).astype(jnp.int32)
     else:
-        trajectories = jnp.round(total / federation.sites).astype(jnp.int32)
+        # In whole numbers: a float32 holds no more than 2^24 of them.
+        trajectories = (total + federation.sites // 2) // federation.sites
     return Tally(tally.rounds + 1, trajectories, tally.steps + steps, tally.agent_steps + agent_steps, total)
