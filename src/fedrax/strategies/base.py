@@ -89,8 +89,8 @@ class Strategy(eqx.Module):
 
     @property
     def reports(self) -> bool:
-        """Whether messages hold statistics."""
-        return False
+        """Whether messages hold statistics; by default, training returns where agents are weighted by them."""
+        return self.weighs
 
     def check(self, learner: Learner) -> None:
         """Raises :class:`FedraxError` where these options do not fit a learner that provides what is required."""

@@ -135,7 +135,7 @@ class Distillation(FedAvg):
 
     # One agent's verbs.
 
-    def private(self, learner: Learner, agent: Agent) -> Taught:  # type: ignore[override]
+    def private(self, learner: Learner, agent: Agent) -> Taught:
         """The common start."""
         kept = super().private(learner, agent)
         return Taught(kept.received, kept.returns, agent.params.head if self.agents_distil else ())
@@ -195,13 +195,13 @@ class Distillation(FedAvg):
 
     # The server's.
 
-    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> DistilledServer:  # type: ignore[override]
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> DistilledServer:
         """The networks that all agents start from."""
         start = super().init(learner, spaces, agents, key)
         head = start.params.head
         return DistilledServer(start.params, start.round, start.returns, head, self.transformation().init(head))
 
-    def broadcast(self, server: Any, key: PRNGKeyArray) -> DistilledBroadcast:  # type: ignore[override]
+    def broadcast(self, server: Any, key: PRNGKeyArray) -> DistilledBroadcast:
         """The averaged parts, and the teacher where agents distil."""
         return DistilledBroadcast(super().broadcast(server, key), server.teacher if self.agents_distil else ())
 

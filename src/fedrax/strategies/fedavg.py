@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Experience, Spaces
@@ -46,11 +46,6 @@ class FedAvg(Strategy):
         return self.return_temperature is not None
 
     @property
-    def reports(self) -> bool:
-        """Training returns, where agents are weighted by them."""
-        return self.weighs
-
-    @property
     def max_episodes(self) -> int:
         """The batch."""
         return self.batch
@@ -64,16 +59,16 @@ class FedAvg(Strategy):
         """The actor travels in every :attr:`actor_every`-th round."""
         return self.actor_every if "actor" in path else 1
 
-    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> Server:
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> PyTree:
         """The networks that all agents start from."""
         count = jax.tree.leaves(agents.params)[0].shape[0]
         return Server(jax.tree.map(lambda x: x[0], agents.params), jnp.asarray(0), jnp.full(count, jnp.nan))
 
-    def broadcast(self, server: Server, key: PRNGKeyArray) -> Broadcast:
+    def broadcast(self, server: Any, key: PRNGKeyArray) -> PyTree:
         """The averaged parts."""
         return Broadcast(take_shared(server.params, self.average), server.round % self.actor_every == 0, self.batch)
 
-    def private(self, learner: Learner, agent: Agent) -> Kept:
+    def private(self, learner: Learner, agent: Agent) -> PyTree:
         """The common start."""
         return Kept(take_shared(agent.params, self.average), Returns.none())
 

@@ -55,7 +55,7 @@ class MOON(FedAvg):
         if self.average:
             raise FedraxError("strategy 'moon' compares whole networks; remove strategy.average")
 
-    def private(self, learner: Learner, agent: Agent) -> Remembered:  # type: ignore[override]
+    def private(self, learner: Learner, agent: Agent) -> Remembered:
         """The networks as received and before."""
         kept = super().private(learner, agent)
         return Remembered(kept.received, kept.returns, agent.params)

@@ -79,17 +79,17 @@ class Scaffold(FedAvg):
         """Control variates always travel."""
         return 1 if "control" in path else super().period(path)
 
-    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> ControlServer:  # type: ignore[override]
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> ControlServer:
         """The common networks, and no correction."""
         start = super().init(learner, spaces, agents, key)
         zero = jax.tree.map(jnp.zeros_like, take_shared(start.params, self.average))
         return ControlServer(start.params, start.round, start.returns, zero)
 
-    def broadcast(self, server: Any, key: PRNGKeyArray) -> ControlBroadcast:  # type: ignore[override]
+    def broadcast(self, server: Any, key: PRNGKeyArray) -> ControlBroadcast:
         """The averaged parts and their control variate."""
         return ControlBroadcast(super().broadcast(server, key), server.control)
 
-    def private(self, learner: Learner, agent: Agent) -> Controlled:  # type: ignore[override]
+    def private(self, learner: Learner, agent: Agent) -> Controlled:
         """No correction."""
         kept = super().private(learner, agent)
         zero = jax.tree.map(jnp.zeros_like, kept.received)
