@@ -19,6 +19,7 @@ from fedrax.learners.base import learners
 from fedrax.registry import options_of
 from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import strategies
+from shipped import shipped
 
 AGENTS = 12
 SMALL = {
@@ -98,8 +99,8 @@ def exchanged(federation, runtime, server, downlink, messages, key):
     return federation.exchange(server, downlink, cohort, messages, key, jnp.asarray(0), reference)
 
 
-@pytest.mark.parametrize("strategy", strategies.names())
-@pytest.mark.parametrize("learner", learners.names())
+@pytest.mark.parametrize("strategy", shipped(strategies))
+@pytest.mark.parametrize("learner", shipped(learners))
 def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
     """Every combination is checked. What an attack makes of messages has their shapes, and what it does in an agent's
     environment is the same under every strategy: so attacks and rules are traced one by one, and a part of their
@@ -112,7 +113,7 @@ def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
         return
     federation, key = runtime.federation, jax.random.key(0)
     # The agents' half, and the whole round without an attack.
-    for name in attacks.names():
+    for name in shipped(attacks):
         attack = attacks.build(name, {} if name == "none" else {"agents": 2})
         if not attack.on_messages and (name == "none" or strategy == "fedavg"):
             runtime.federation = dataclasses.replace(federation, attack=attack)
@@ -126,7 +127,7 @@ def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
     shapes, _ = federation.shapes()
     messages = jax.tree.map(lambda x: jnp.ones((AGENTS, *x.shape), x.dtype), shapes)
     ran = 0
-    for rule, mixing, attack in itertools.product(aggregators.names(), preaggregators.names(), attacks.names()):
+    for rule, mixing, attack in itertools.product(shipped(aggregators), shipped(preaggregators), shipped(attacks)):
         try:
             together = combined(federation, rule, mixing, attack)
         except FedraxError as error:

@@ -21,6 +21,7 @@ from fedrax.message import (
     travelling,
 )
 from fedrax.runtime.make import make_runtime
+from shipped import shipped
 
 KNOWLEDGE = Knowledge(lambda vectors: vectors.mean(0))
 BYZANTINE = jnp.array([True, False, False, True])
@@ -39,7 +40,7 @@ def leaves(message):
     return [message.update["weight"], message.individual[0]]
 
 
-@pytest.mark.parametrize("name", [name for name in attacks if name not in ("none", "false-statistics")])
+@pytest.mark.parametrize("name", [name for name in shipped(attacks) if name not in ("none", "false-statistics")])
 def test_attacks_touch_real_numbers_of_updates_and_individual_parts_alone(name):
     attack = attacks.build(name, {"agents": 2})
     before = messages()

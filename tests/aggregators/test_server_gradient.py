@@ -12,6 +12,7 @@ from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.runtime.make import make_runtime
 from fedrax.trees import ravel_rows
+from shipped import shipped
 
 KEY = jax.random.key(0)
 TARGET = jnp.array([3.0, -1.0, 2.0])
@@ -196,4 +197,4 @@ def test_strategies_whose_server_samples_nothing_are_refused(name, strategy):
 
 
 def test_every_rule_that_needs_the_gradient_is_tested_here():
-    assert {n for n in aggregators if aggregators[n].needs_server_gradient} == {"fltrust", "zeno"}
+    assert {n for n in shipped(aggregators) if aggregators[n].needs_server_gradient} == {"fltrust", "zeno"}

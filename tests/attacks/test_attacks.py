@@ -16,9 +16,10 @@ from fedrax.attacks.base import Knowledge, attacks
 from fedrax.attacks.colluding import alie_z, diameter
 from fedrax.environments.base import Box, Discrete, Spaces
 from fedrax.trees import ravel_rows
+from shipped import shipped
 
 KNOWLEDGE = Knowledge(lambda vectors: jnp.median(vectors, axis=0))
-SHIPPED = [name for name in attacks if not name.startswith("test-") and name != "mimic"]
+SHIPPED = shipped(attacks)
 OBSERVATION = Box((1,), (0.0,), (1.0,))
 
 

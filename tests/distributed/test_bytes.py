@@ -6,6 +6,7 @@ from fedrax.runtime.distributed.envelopes import WORK, WORKED, from_bytes
 from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import strategies
 from fedrax.trees import tree_bytes
+from shipped import shipped
 
 from federations import configured, distributed, rounds_of
 
@@ -61,4 +62,4 @@ def test_what_is_counted_is_what_travels(name, tmp_path):
 
 def test_every_strategy_is_measured():
     tried = {name.split()[0] for name in [*TD3, *NEIGHBOURS, *GRADIENTS]}
-    assert tried | {"central"} >= set(strategies.names()), "one whose agents are in one place sends nothing"
+    assert tried | {"central"} >= set(shipped(strategies)), "one whose agents are in one place sends nothing"
