@@ -276,6 +276,12 @@ def test_a_budget_edited_in_the_file_extends_too_and_is_said(copied, eight, caps
     assert_same_runs(copied, eight)
 
 
+def test_rounds_that_were_done_are_not_taken_back(copied):
+    with pytest.raises(FedraxError, match=r"budget\.rounds = 2 is not allowed: .* has done 4 rounds"):
+        fedrax.resume(copied, ["budget.rounds=2"], progress=False)
+    assert fedrax.load(copied).summary()["rounds"] == 4
+
+
 def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path):
     """Its arrays are of the same shapes."""
     other = trained(tmp_path / "other", "budget.rounds=7", "seed=1").path

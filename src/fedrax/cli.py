@@ -7,26 +7,22 @@ import shlex
 import signal
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from fedrax.cli_grammar import grammar
 from fedrax.errors import FedraxError
 from fedrax.records import lock
 from fedrax.records.files import append_traceback, reason
 from fedrax.signals import Interrupted, orderly, stopping
 
-WHERE = {
-    "all": "every agent's environment",
-    "own": "each agent's own environment",
-    "registered": "the registered environment",
-}
-"""What a summary says of ``evaluation.environments``."""
-LOOPBACK = "127.0.0.1:9092"
-"""Where the SuperLink of a trial on one machine is."""
+if TYPE_CHECKING:
+    from fedrax.api import Run
+
 
 LONGEST = 400
 """Characters shown of an error that may be pages long, as those of a compiler are."""
-
-MOVED = "where a plugin of the run is now, if it was moved"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,138 +75,16 @@ def _how_to_continue(words: str) -> str:
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     """The arguments, ``key=value`` wherever they stand: argparse by itself takes them only in one place."""
-    grammar = parser()
-    options, rest = grammar.parse_known_args(arguments)
+    known = grammar(COMMANDS)
+    options, rest = known.parse_known_args(arguments)
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
-        grammar.error(f"unrecognized arguments: {' '.join(rest)}")
+        known.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         options.overrides = [*options.overrides, *rest]
     if options.command is _train and "=" in options.source and not Path(options.source).is_file():
         # Nothing but key=value: the defaults are the source.
         options.source, options.overrides = None, [options.source, *options.overrides]
     return options
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
-    top = argparse.ArgumentParser(prog="fedrax", description="Federated reinforcement learning.")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, function: object, text: str, continued: str = "") -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(command=function, continued=continued)
-        return added
-
-    resumed = "`fedrax resume {run}` continues from round {rounds}"
-    train = command("train", _train, "train a preset or a TOML file", resumed)
-    train.add_argument("source", metavar="PRESET", help="a preset (fedrax list), a TOML file, or neither")
-    train.add_argument("overrides", nargs="*", metavar="key=value", help="for example attack=alie attack.agents=3")
-    train.add_argument("--seeds", type=int, metavar="N", help="train N seeds at once")
-    train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME-TIME)")
-    train.add_argument("--quiet", action="store_true", help="no progress")
-    _takes_plugins(train, "load this too")
-
-    resume = command("resume", _resume, "continue a run from its last checkpoint, or extend a finished one", resumed)
-    resume.add_argument("run", type=Path, metavar="RUN")
-    resume.add_argument("overrides", nargs="*", metavar="key=value", help="what changes, for example budget.rounds=800")
-    resume.add_argument("--quiet", action="store_true", help="no progress")
-    _takes_plugins(resume, MOVED)
-
-    evaluate = command("evaluate", _evaluate, "evaluate a run's policy greedily")
-    evaluate.add_argument("run", type=Path, metavar="RUN")
-    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="of each policy (default: 100)")
-    evaluate.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
-    evaluate.add_argument("--across", action="store_true", help="every agent's policy in every agent's environment")
-    evaluate.add_argument("--unseen", type=int, default=0, metavar="N", help="in N environments that no agent has")
-    where = "in which environments (default: as the run was evaluated)"
-    evaluate.add_argument("--environments", choices=("all", "own", "registered"), help=where)
-    evaluate.add_argument("--evaluation-seed", type=int, metavar="S", help="seed of the initial states")
-    _takes_plugins(evaluate, MOVED)
-
-    render = command("render", _render, "record videos of a run's policy")
-    render.add_argument("run", type=Path, metavar="RUN")
-    render.add_argument("--episodes", type=int, default=1, metavar="N", help="episodes (default: 1)")
-    render.add_argument("--agent", type=int, default=0, metavar="K", help="whose policy and environment (default: 0)")
-    render.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
-    render.add_argument("--format", choices=("mp4", "gif", "both"), default="both", help="(default: both)")
-    render.add_argument("--out", type=Path, metavar="STEM", help="path without suffix (default: RUN/video)")
-    _takes_plugins(render, MOVED)
-
-    report = command("report", _report, "write one HTML report, and a figure, of several runs")
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    report.add_argument("--out", type=Path, metavar="FILE", help="(default: report.html in the first run)")
-    report.add_argument("--title", default="", metavar="TEXT", help="heading of the page and of the figure")
-
-    again = "the same command goes on with what is missing"
-    reproduce = command("reproduce", _reproduce, "train a published figure's runs and draw ours beside it", again)
-    reproduce.add_argument("figure", metavar="FIGURE", help="see fedrax list")
-    reproduce.add_argument("overrides", nargs="*", metavar="key=value")
-    reproduce.add_argument("--seeds", type=int, metavar="N", help="seeds of each run")
-    reproduce.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/reproduce/FIGURE)")
-
-    sweep = command("sweep", _sweep, "run named setups times seeds, several at once, or what is missing of them", again)
-    sweep.add_argument("file", type=Path, metavar="FILE", help="a TOML file (python -m pydoc fedrax.sweep)")
-    sweep.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: as the file says)")
-    sweep.add_argument("--retry", type=int, default=0, metavar="N", help="try a failed run again N times (default: 0)")
-    sweep.add_argument("--dry-run", action="store_true", help="only show what would be run")
-
-    text = "train on nodes elsewhere: start a SuperLink and the server's half of a run"
-    server = command("server", _server, text, "the same command with --out {run} continues from round {rounds}")
-    server.add_argument("source", metavar="PRESET", help="a preset or the path of a TOML file")
-    server.add_argument("overrides", nargs="*", metavar="key=value")
-    _at_superlink(server)
-    server.add_argument("--out", type=Path, metavar="DIR", help="run directory; a run that is there goes on")
-    server.add_argument("--quiet", action="store_true", help="no table of who answers")
-    _takes_plugins(server, "load this too; of a run that goes on, " + MOVED)
-
-    node = command("node", _node, "be one agent of a federation, in this site's environment")
-    node.add_argument("overrides", nargs="*", metavar="environment.key=value", help="what is different at this site")
-    _at_superlink(node)
-    node.add_argument("--key", type=Path, metavar="FILE", help="this node's private key")
-    node.add_argument("--environment", metavar="ID", help="this site's environment (default: as the server says)")
-    node.add_argument(
-        "--agent", type=int, metavar="K", help="the agent to be (default: the first that no other node is)"
-    )
-    node.add_argument("--data", type=Path, metavar="DIR", default=Path("node"), help="its state (default: ./node)")
-    _takes_plugins(node, "this site's copy of a plugin that the run needs; no other is imported")
-    node.add_argument("--fast", action="store_true", help="poll more often and answer at once, by internals of Flower")
-
-    certificates = command("certificates", _certificates, "make a trial's certificates and keys")
-    certificates.add_argument("folder", type=Path, metavar="DIR")
-    certificates.add_argument("--host", action="append", metavar="NAME", help="of the server; may be repeated")
-    certificates.add_argument("--nodes", type=int, default=3, metavar="N", help="keys for nodes (default: 3)")
-
-    deploy = command("deploy", _deploy, "say, or write as a Flower app, how a preset becomes a running federation")
-    deploy.add_argument("source", metavar="PRESET", help="a preset or the path of a TOML file")
-    deploy.add_argument("overrides", nargs="*", metavar="key=value")
-    deploy.add_argument("--app", type=Path, metavar="DIR", help="write a Flower app there, for `flwr run`")
-    deploy.add_argument("--superlink", metavar="HOST:PORT", default=LOOPBACK, help=f"(default: {LOOPBACK})")
-
-    status = command("status", _status, "who answers in a federation, how fast, and why not")
-    status.add_argument("run", type=Path, metavar="RUN")
-
-    listed = command("list", _list, "everything that can be named on the command line")
-    _takes_plugins(listed, "list what this registers too")
-
-    describe = command(
-        "describe",
-        _describe,
-        "every option of a component, component kind, preset, joint distribution or native environment",
-    )
-    describe.add_argument("name", metavar="NAME", help="for example fedpg-br, krum, federation, fedpg-br/cartpole")
-    _takes_plugins(describe, "what registers the name")
-    return top
-
-
-def _takes_plugins(command: argparse.ArgumentParser, text: str) -> None:
-    command.add_argument(
-        "--plugins", action="append", default=[], metavar="FILE_OR_MODULE", help=f"{text}; may be repeated"
-    )
-
-
-def _at_superlink(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--superlink", metavar="HOST:PORT", default=LOOPBACK, help=f"(default: {LOOPBACK})")
-    command.add_argument("--certificates", type=Path, metavar="DIR", help="what `fedrax certificates` made")
 
 
 # Commands import what they need: JAX takes a second, and `fedrax --help` should not.
@@ -236,39 +110,9 @@ def _resume(options: argparse.Namespace) -> None:
     _print_summary(api.resume(options.run, options.overrides, progress=not options.quiet, plugins=options.plugins))
 
 
-def _print_summary(run: object) -> None:
-    from fedrax.api import Run
-
-    assert isinstance(run, Run)
-    summary = run.summary()
-
-    def text(value: object) -> str:
-        values = value if isinstance(value, list) else [value]
-        known = [None if v != v else v for v in values]  # NaN: not measured.
-        return ", ".join("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in known)
-
-    seeds = summary["seeds"]
-    if len(seeds) > 1:
-        print(f"{'seeds':18} {', '.join(map(str, seeds))}; where a line has several values, one of each seed")
-    for name in (
-        "final_return",
-        "final_return_worst",
-        "best_return",
-        "final_success",
-        "rounds",
-        "trajectories",
-        "total_steps",
-        "seconds_compile",
-        "seconds_train",
-    ):
-        if name in summary:
-            print(f"{name:18} {text(summary[name])}")
-    print(f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}")
-    print(f"{'run':18} {run.path}")
-
-
 def _evaluate(options: argparse.Namespace) -> None:
     from fedrax import api
+    from fedrax.printing import across_lines, evaluation_lines
     from fedrax.registry import LARGEST
 
     for name, value, least in (("episodes", options.episodes, 1), ("unseen", options.unseen, 0)):
@@ -285,27 +129,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     }
     if options.across or options.unseen:
         for seed, result in run.evaluate_across(**settings, unseen=options.unseen).items():
-            kind = "unseen environment" if options.unseen else "environment"
-            print(f"seed {seed}: mean return over {options.episodes} episodes, policy by {kind}")
-            means = result.returns.mean(-1)
-            print("policy  " + " ".join(f"{column:>8}" for column in range(means.shape[1])) + "     mean")
-            for policy, row in enumerate(means):
-                print(f"{policy:<6}  " + " ".join(f"{value:8.2f}" for value in row) + f" {row.mean():8.2f}")
+            _print(across_lines(seed, result, episodes=options.episodes, unseen=options.unseen > 0))
         return
+    personal = run.config.component("strategy").hands_out_own()
     for seed, result in run.evaluate(**settings, environments=options.environments).items():
-        print(
-            f"seed {seed}: return {result.returns.mean():.2f} (deviation {result.returns.std():.2f}, "
-            f"min {result.returns.min():.2f}, max {result.returns.max():.2f}), "
-            f"length {result.lengths.mean():.1f} steps, {result.returns.size} episodes"
-        )
-        if result.success is not None:
-            print(f"  success in {100 * result.success.mean():.1f} % of the episodes")
-        means = result.agents
-        if means is not None:
-            each = ", ".join(f"{mean:.2f}" for mean in means)
-            print(f"  by agent: {each}; worst {means.min():.2f}, deviation of agents {means.std():.2f}")
-        if result.own is not None:
-            print(f"  in its own environment: {', '.join(f'{mean:.2f}' for mean in result.own.mean(1))}")
+        _print(evaluation_lines(seed, result, personal=personal))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _print_summary(run: Run) -> None:
+    from fedrax.printing import summary_lines
+
+    _print(summary_lines(run))
 
 
 def _render(options: argparse.Namespace) -> None:
@@ -388,6 +227,8 @@ def _node(options: argparse.Namespace) -> None:
     from fedrax.runtime.flower.endpoint import Endpoint
     from fedrax.runtime.flower.node import run_node
 
+    if options.agent is not None and options.agent < 0:
+        raise FedraxError(f"--agent {options.agent} is not allowed: agents are numbered from 0")
     own = [] if options.environment is None else [f"environment.id={options.environment}"]
     with orderly():
         run_node(
@@ -457,3 +298,21 @@ def _load(plugins: list[str]) -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+COMMANDS = {
+    "train": _train,
+    "resume": _resume,
+    "evaluate": _evaluate,
+    "render": _render,
+    "report": _report,
+    "reproduce": _reproduce,
+    "sweep": _sweep,
+    "server": _server,
+    "node": _node,
+    "certificates": _certificates,
+    "deploy": _deploy,
+    "status": _status,
+    "list": _list,
+    "describe": _describe,
+}

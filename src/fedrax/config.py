@@ -22,217 +22,24 @@ import tomli_w
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators, preaggregators
 from fedrax.attacks.base import Attack, attacks
+from fedrax.config_tables import (
+    BudgetConfig,
+    CheckpointConfig,
+    EnvironmentConfig,
+    EvaluationConfig,
+    FederationConfig,
+    Model,
+    RuntimeConfig,
+    VideoConfig,
+)
 from fedrax.errors import FedraxError, nearest, unknown
-from fedrax.evaluation.measure import Environments, renamed, resolved_evaluation
+from fedrax.evaluation.measure import renamed, resolved_evaluation
 from fedrax.layers import merge, merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.migration import is_recorded, present_keys, refuse_former_keys
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.registry import LARGEST, Registry, options_of
 from fedrax.strategies.base import Strategy, strategies
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value is one of TOML's, and equal to itself."""
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(item) for item in value)
-    return value is None or (isinstance(value, (str, bool, int, float)) and value == value)
-
-
-class Model(pydantic.BaseModel):
-    """Frozen, and strict about unknown keys."""
-
-    # Infinities stay what they are: as JSON's null they would be read back as unset.
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
-
-    @pydantic.field_validator("*")
-    @classmethod
-    def _countable(cls, value: Any) -> Any:
-        if isinstance(value, int) and value > LARGEST:
-            raise ValueError(f"it must be at most {LARGEST}")
-        return value
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _unset(cls, table: Any) -> Any:
-        """Reads ``"none"`` as unset, since TOML has no null; in place of a table it is the empty one."""
-        if not isinstance(table, Mapping):
-            return table
-        unset: dict[str, Any] = {}
-        for name, field in cls.model_fields.items():
-            if type(None) in typing.get_args(field.annotation):
-                unset[name] = None
-            elif typing.get_origin(field.annotation) is dict:
-                unset[name] = {}
-        return {key: unset[key] if value == "none" and key in unset else value for key, value in table.items()}
-
-
-class EnvironmentConfig(Model):
-    """Where agents act."""
-
-    id: str = pydantic.Field(
-        "CartPole-v1",
-        description="Gymnasium id, or one of Fedrax's own; native when it is in JAX; MODULE:ID imports a module first",
-    )
-    kwargs: dict[str, Any] = pydantic.Field(
-        default_factory=dict,
-        description="arguments of a host environment's constructor, by name; 'none' is Python's None",
-    )
-    horizon: int | None = pydantic.Field(
-        None,
-        gt=0,
-        description="steps after which a training episode is cut; unset, the environment's own limit, if it has one",
-    )
-    native: bool = pydantic.Field(True, description="use the JAX version where there is one")
-    backend: typing.Literal["auto", "envpool", "gymnasium"] = pydantic.Field(
-        "auto",
-        description="who steps a host environment; auto: EnvPool when it is installed and knows the id",
-    )
-    mission: bool = pydantic.Field(
-        False, description="MiniGrid: append the words of the mission to the view, for tasks that need them"
-    )
-    num_envs: int = pydantic.Field(
-        8,
-        gt=0,
-        description="environments per agent, stepped together (whole episodes on native ones: one each)",
-    )
-    threads: int | None = pydantic.Field(None, gt=0, description="threads of a host environment; unset, all cores")
-    heterogeneity: dict[str, Any] = pydantic.Field(
-        default_factory=dict,
-        description="per-agent physical parameters, constructor arguments and noise: name = number, list, or "
-        "{distribution, ...}; or distribution = NAME, a joint one, and its options",
-    )
-    draws: int = pydantic.Field(
-        1,
-        gt=0,
-        description="draws from heterogeneity, which the seeds take in turn; 1: all seeds act in the same environments",
-    )
-
-    @pydantic.field_validator("kwargs")
-    @classmethod
-    def _can_be_written(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        for name, value in kwargs.items():
-            if not _is_plain(value):
-                raise ValueError(f"{name} cannot be recorded; give numbers, texts, booleans, lists or tables")
-        return kwargs
-
-    @pydantic.field_validator("draws")
-    @classmethod
-    def _something_to_draw(cls, draws: int, info: pydantic.ValidationInfo) -> int:
-        if draws > 1 and not info.data.get("heterogeneity"):
-            raise ValueError("there is nothing to draw: set environment.heterogeneity, or environment.draws=1")
-        return draws
-
-
-class FederationConfig(Model):
-    """Who takes part."""
-
-    agents: int = pydantic.Field(10, gt=0, le=1_000_000, description="number of agents K")
-    participation: float = pydantic.Field(
-        1.0, gt=0, le=1, description="fraction of the agents, drawn anew, that take part in a round"
-    )
-    dropout: float = pydantic.Field(
-        0.0, ge=0, lt=1, description="chance that a participating agent does its work but never answers"
-    )
-    local_updates: int = pydantic.Field(1, gt=0, description="collections and updates of an agent within a round")
-    max_lost_rounds: int | None = pydantic.Field(
-        10,
-        gt=0,
-        description="rounds in a row in which nobody's message is usable, because numbers were not finite, after which "
-        "the run stops, at the next checkpoint; none: never",
-    )
-
-
-class BudgetConfig(Model):
-    """When training ends: at the first limit reached."""
-
-    rounds: int | None = pydantic.Field(None, gt=0, description="communication rounds")
-    trajectories: int | None = pydantic.Field(
-        None,
-        gt=0,
-        description="trajectories per agent, as the reference counts them (README, 'What is counted')",
-    )
-    steps: int | None = pydantic.Field(
-        None, gt=0, le=2_000_000_000, description="environment steps of all agents and the server together"
-    )
-    steps_per_agent: int | None = pydantic.Field(
-        None, gt=0, le=2_000_000_000, description="environment steps of each agent"
-    )
-
-
-class EvaluationConfig(Model):
-    """Evaluation of what the federation hands out, always on the same initial states."""
-
-    every: int = pydantic.Field(1, gt=0, description="rounds between evaluations")
-    episodes: int = pydantic.Field(
-        10, gt=0, description="episodes of each policy, spread over the environments it is in (at least one in each)"
-    )
-    horizon: int | None = pydantic.Field(None, gt=0, description="steps of an episode at most; unset, as in training")
-    seed: int = pydantic.Field(90210, ge=0, description="seed of the initial states, the same for every run compared")
-    greedy: bool = pydantic.Field(True, description="take the most probable action; false: sample, as in training")
-    environments: Environments | None = pydantic.Field(
-        None,
-        description="all: every policy in every agent's environment; own: each agent's policy in that agent's; "
-        "registered: in the registered one; unset, all where environment.heterogeneity is set, else registered",
-    )
-
-
-class CheckpointConfig(Model):
-    """How much a crash may cost."""
-
-    every: int = pydantic.Field(
-        10,
-        gt=0,
-        description="rounds between checkpoints; a native environment compiles so many into one call",
-    )
-
-
-class VideoConfig(Model):
-    """Videos of the policy while it learns."""
-
-    every: int | None = pydantic.Field(
-        None, gt=0, description="rounds between videos, each made at the next checkpoint; unset, none"
-    )
-    agent: int = pydantic.Field(0, ge=0, description="whose environment, and policy where agents keep their own")
-
-
-class RuntimeConfig(Model):
-    """Where and how it runs."""
-
-    kind: typing.Literal["simulation", "flower"] = pydantic.Field(
-        "simulation", description="all agents in this process, or each in its own, as nodes of a Flower federation"
-    )
-    agents_per_batch: int | None = pydantic.Field(
-        None, gt=0, description="agents computed side by side (the rest follow); unset, chosen from the sizes"
-    )
-    quorum: float = pydantic.Field(
-        0.5, gt=0, le=1, description="flower: share of a round's participants without whose answers it does not end"
-    )
-    deadline: float = pydantic.Field(
-        600.0, gt=0, description="flower: seconds after which a round ends without those who have not answered"
-    )
-    gather: float = pydantic.Field(
-        120.0, ge=0, description="flower: seconds that the first round waits for all agents before a quorum suffices"
-    )
-    max_norm: float | None = pydantic.Field(
-        None, gt=0, description="flower: messages longer than this (Euclidean norm) are excluded; unset, any finite one"
-    )
-    save_every: int = pydantic.Field(
-        1,
-        gt=0,
-        description="flower: rounds between saves of an agent on its node; more where replays are large",
-    )
-    staleness: int = pydantic.Field(
-        0,
-        ge=0,
-        description="flower: rounds overlap, and an answer may be of a model so many rounds old; 0: they do not",
-    )
-    fast: bool = pydantic.Field(
-        False, description="flower: nodes and server look for messages more often, by means internal to Flower"
-    )
-
 
 COMPONENT_KINDS: dict[str, Registry[Any]] = {
     "learner": learners,

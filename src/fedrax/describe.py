@@ -11,7 +11,8 @@ from typing import Any
 
 import gymnasium
 
-from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, Config, Model, presets, read_source
+from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, Config, presets, read_source
+from fedrax.config_tables import Model
 from fedrax.environments.base import Box, Discrete
 from fedrax.environments.constructor import REQUIRED, constructor_of
 from fedrax.environments.distributions import TABLE, JointDistribution, joint_distributions

@@ -57,6 +57,7 @@ def test_certificates_are_never_overwritten(certificates, capsys):
         (["server", "fedpg-br/cartpole", "--superlink", "10.0.0.1:9092"], "reached from other machines"),
         (["node", "--superlink", "10.0.0.1:9092"], "reached from other machines"),
         (["node", "--superlink", "nowhere"], "is no address"),
+        (["node", "--agent", "-1"], "agents are numbered from 0"),
         (["node", "--certificates", "missing"], "holds no authority.crt"),
         (["node", "--key", "missing"], "there is no key missing"),
         (["node", "learner.tau=1"], "is not a node's to say"),

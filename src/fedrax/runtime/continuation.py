@@ -149,6 +149,15 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
     for key, values in changes.items():
         if key not in allowed:
             raise _another_experiment(directory, key, values, edited=key in edited, allowed=allowed)
+    most = after.budget.rounds
+    if most is not None and directory.summary.exists():
+        rounds = read_summary(directory)["rounds"]
+        done = max(rounds) if isinstance(rounds, list) else rounds
+        if most < done:
+            raise FedraxError(
+                f"budget.rounds = {most} is not allowed: {directory.path} has done {done} rounds, which are not taken "
+                "back; give more, or train a new run"
+            )
     if manifest:
         _record(directory, manifest, before, after)
     else:

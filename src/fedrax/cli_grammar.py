@@ -1,0 +1,132 @@
+"""The grammar of the command line: every command and its arguments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1:9092"
+"""Where the SuperLink of a trial on one machine is."""
+MOVED = "where a plugin of the run is now, if it was moved"
+
+
+def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
+    """The command line's grammar; ``functions`` are the commands' by name."""
+    top = argparse.ArgumentParser(prog="fedrax", description="Federated reinforcement learning.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, continued: str = "") -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=functions[name], continued=continued)
+        return added
+
+    resumed = "`fedrax resume {run}` continues from round {rounds}"
+    train = command("train", "train a preset or a TOML file", resumed)
+    train.add_argument("source", metavar="PRESET", help="a preset (fedrax list), a TOML file, or neither")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="for example attack=alie attack.agents=3")
+    train.add_argument("--seeds", type=int, metavar="N", help="train N seeds at once")
+    train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME-TIME)")
+    train.add_argument("--quiet", action="store_true", help="no progress")
+    _takes_plugins(train, "load this too")
+
+    resume = command("resume", "continue a run from its last checkpoint, or extend a finished one", resumed)
+    resume.add_argument("run", type=Path, metavar="RUN")
+    resume.add_argument("overrides", nargs="*", metavar="key=value", help="what changes, for example budget.rounds=800")
+    resume.add_argument("--quiet", action="store_true", help="no progress")
+    _takes_plugins(resume, MOVED)
+
+    evaluate = command("evaluate", "evaluate a run's policy greedily")
+    evaluate.add_argument("run", type=Path, metavar="RUN")
+    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="of each policy (default: 100)")
+    evaluate.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
+    evaluate.add_argument("--across", action="store_true", help="every agent's policy in every agent's environment")
+    evaluate.add_argument("--unseen", type=int, default=0, metavar="N", help="in N environments that no agent has")
+    where = "in which environments (default: as the run was evaluated)"
+    evaluate.add_argument("--environments", choices=("all", "own", "registered"), help=where)
+    evaluate.add_argument("--evaluation-seed", type=int, metavar="S", help="seed of the initial states")
+    _takes_plugins(evaluate, MOVED)
+
+    render = command("render", "record videos of a run's policy")
+    render.add_argument("run", type=Path, metavar="RUN")
+    render.add_argument("--episodes", type=int, default=1, metavar="N", help="episodes (default: 1)")
+    render.add_argument("--agent", type=int, default=0, metavar="K", help="whose policy and environment (default: 0)")
+    render.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
+    render.add_argument("--format", choices=("mp4", "gif", "both"), default="both", help="(default: both)")
+    render.add_argument("--out", type=Path, metavar="STEM", help="path without suffix (default: RUN/video)")
+    _takes_plugins(render, MOVED)
+
+    report = command("report", "write one HTML report, and a figure, of several runs")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    report.add_argument("--out", type=Path, metavar="FILE", help="(default: report.html in the first run)")
+    report.add_argument("--title", default="", metavar="TEXT", help="heading of the page and of the figure")
+
+    again = "the same command goes on with what is missing"
+    reproduce = command("reproduce", "train a published figure's runs and draw ours beside it", again)
+    reproduce.add_argument("figure", metavar="FIGURE", help="see fedrax list")
+    reproduce.add_argument("overrides", nargs="*", metavar="key=value")
+    reproduce.add_argument("--seeds", type=int, metavar="N", help="seeds of each run")
+    reproduce.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/reproduce/FIGURE)")
+
+    sweep = command("sweep", "run named setups times seeds, several at once, or what is missing of them", again)
+    sweep.add_argument("file", type=Path, metavar="FILE", help="a TOML file (python -m pydoc fedrax.sweep)")
+    sweep.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: as the file says)")
+    sweep.add_argument("--retry", type=int, default=0, metavar="N", help="try a failed run again N times (default: 0)")
+    sweep.add_argument("--dry-run", action="store_true", help="only show what would be run")
+
+    text = "train on nodes elsewhere: start a SuperLink and the server's half of a run"
+    server = command("server", text, "the same command with --out {run} continues from round {rounds}")
+    server.add_argument("source", metavar="PRESET", help="a preset or the path of a TOML file")
+    server.add_argument("overrides", nargs="*", metavar="key=value")
+    _at_superlink(server)
+    server.add_argument("--out", type=Path, metavar="DIR", help="run directory; a run that is there goes on")
+    server.add_argument("--quiet", action="store_true", help="no table of who answers")
+    _takes_plugins(server, "load this too; of a run that goes on, " + MOVED)
+
+    node = command("node", "be one agent of a federation, in this site's environment")
+    node.add_argument("overrides", nargs="*", metavar="environment.key=value", help="what is different at this site")
+    _at_superlink(node)
+    node.add_argument("--key", type=Path, metavar="FILE", help="this node's private key")
+    node.add_argument("--environment", metavar="ID", help="this site's environment (default: as the server says)")
+    node.add_argument(
+        "--agent", type=int, metavar="K", help="the agent to be (default: the first that no other node is)"
+    )
+    node.add_argument("--data", type=Path, metavar="DIR", default=Path("node"), help="its state (default: ./node)")
+    _takes_plugins(node, "this site's copy of a plugin that the run needs; no other is imported")
+    node.add_argument("--fast", action="store_true", help="poll more often and answer at once, by internals of Flower")
+
+    certificates = command("certificates", "make a trial's certificates and keys")
+    certificates.add_argument("folder", type=Path, metavar="DIR")
+    certificates.add_argument("--host", action="append", metavar="NAME", help="of the server; may be repeated")
+    certificates.add_argument("--nodes", type=int, default=3, metavar="N", help="keys for nodes (default: 3)")
+
+    deploy = command("deploy", "say, or write as a Flower app, how a preset becomes a running federation")
+    deploy.add_argument("source", metavar="PRESET", help="a preset or the path of a TOML file")
+    deploy.add_argument("overrides", nargs="*", metavar="key=value")
+    deploy.add_argument("--app", type=Path, metavar="DIR", help="write a Flower app there, for `flwr run`")
+    deploy.add_argument("--superlink", metavar="HOST:PORT", default=LOOPBACK, help=f"(default: {LOOPBACK})")
+
+    status = command("status", "who answers in a federation, how fast, and why not")
+    status.add_argument("run", type=Path, metavar="RUN")
+
+    listed = command("list", "everything that can be named on the command line")
+    _takes_plugins(listed, "list what this registers too")
+
+    describe = command(
+        "describe",
+        "every option of a component, component kind, preset, joint distribution or native environment",
+    )
+    describe.add_argument("name", metavar="NAME", help="for example fedpg-br, krum, federation, fedpg-br/cartpole")
+    _takes_plugins(describe, "what registers the name")
+    return top
+
+
+def _takes_plugins(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument(
+        "--plugins", action="append", default=[], metavar="FILE_OR_MODULE", help=f"{text}; may be repeated"
+    )
+
+
+def _at_superlink(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--superlink", metavar="HOST:PORT", default=LOOPBACK, help=f"(default: {LOOPBACK})")
+    command.add_argument("--certificates", type=Path, metavar="DIR", help="what `fedrax certificates` made")

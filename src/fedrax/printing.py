@@ -1,0 +1,75 @@
+"""What the command line prints of runs and evaluations, line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fedrax.api import Run
+from fedrax.runtime.pairs import Evaluation
+
+WHERE = {
+    "all": "every agent's environment",
+    "own": "each agent's own environment",
+    "registered": "the registered environment",
+}
+"""What a summary says of ``evaluation.environments``."""
+SUMMARY = (
+    "final_return",
+    "final_return_worst",
+    "best_return",
+    "final_success",
+    "rounds",
+    "trajectories",
+    "total_steps",
+    "seconds_compile",
+    "seconds_train",
+)
+"""What is shown of a summary, in this order."""
+
+
+def summary_lines(run: Run) -> Iterator[str]:
+    """A finished run's totals; where it has several seeds, one value of each."""
+    summary = run.summary()
+    seeds = summary["seeds"]
+    if len(seeds) > 1:
+        yield f"{'seeds':18} {', '.join(map(str, seeds))}; where a line has several values, one of each seed"
+    for name in SUMMARY:
+        if name in summary:
+            yield f"{name:18} {_values(summary[name])}"
+    yield f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}"
+    yield f"{'run':18} {run.path}"
+
+
+def evaluation_lines(seed: int, result: Evaluation, *, personal: bool) -> Iterator[str]:
+    """One seed's evaluation; ``personal`` says whether every agent has a policy of its own."""
+    returns, lengths = result.returns, result.lengths
+    yield (
+        f"seed {seed}: return {returns.mean():.2f} (deviation {returns.std():.2f}, min {returns.min():.2f}, "
+        f"max {returns.max():.2f}), length {lengths.mean():.1f} steps, {returns.size} episodes"
+    )
+    if result.success is not None:
+        yield f"  success in {100 * result.success.mean():.1f} % of the episodes"
+    means = result.agents
+    if means is not None:
+        each = ", ".join(f"{mean:.2f}" for mean in means)
+        what = "each agent's policy" if personal else "in each agent's environment"
+        yield f"  {what}: {each}; worst {means.min():.2f}, deviation of agents {means.std():.2f}"
+    if result.own is not None:
+        yield f"  each in its agent's environment: {', '.join(f'{mean:.2f}' for mean in result.own.mean(1))}"
+
+
+def across_lines(seed: int, result: Evaluation, *, episodes: int, unseen: bool) -> Iterator[str]:
+    """One seed's returns as a table, a row for each policy and a column for each environment."""
+    kind = "unseen environment" if unseen else "environment"
+    yield f"seed {seed}: mean return over {episodes} episodes of each pair, policy by {kind}"
+    means = result.returns.mean(-1)
+    yield "policy  " + " ".join(f"{column:>8}" for column in range(means.shape[1])) + "     mean"
+    for policy, row in enumerate(means):
+        yield f"{policy:<6}  " + " ".join(f"{value:8.2f}" for value in row) + f" {row.mean():8.2f}"
+
+
+def _values(value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    known = [None if v != v else v for v in values]  # NaN: not measured.
+    return ", ".join("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in known)
