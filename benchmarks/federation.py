@@ -66,7 +66,7 @@ LEFT_OUT = 3
 PARENT_DEATH = (sys.executable, "-m", "fedrax.runtime.flower.parent_death")
 """Before a command: nothing is left behind where this script is killed."""
 TARGETS = {"default": 5.0, "fast": 0.5}
-CARTPOLE = ("fedpg-br/cartpole", f"federation.agents={NODES}")
+CARTPOLE = ("fedpg-br/cartpole", f"federation.agents={NODES}", "runtime.shared_seeds=true")
 SIMULATIONS = {"side by side": (), "in turn": ("runtime.agents_per_batch=1",)}
 """How agents are computed, and what asks for it."""
 NEAR = 1e-4

@@ -187,7 +187,7 @@ def test_an_error_before_there_is_a_run_leaves_its_traceback_too(tmp_path, capsy
     def broken(options):
         raise LookupError("x" * 1000)
 
-    monkeypatch.setattr(cli, "_list", broken)
+    monkeypatch.setitem(cli.COMMANDS, "list", broken)
     monkeypatch.setattr(lock, "_taken_so_far", [])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert main(["list"]) == 1
@@ -250,7 +250,7 @@ def test_an_interrupt_says_how_to_go_on_where_one_can(arguments, said, saved, tm
         with lock.held(run):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, f"_{arguments[0]}", stopped)
+    monkeypatch.setitem(cli.COMMANDS, arguments[0], stopped)
     monkeypatch.setattr(lock, "_taken_so_far", [])
     assert cli.main(arguments) == 130
     words = said.format(run=run) if saved == ("checkpoint-40",) else ""

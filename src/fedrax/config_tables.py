@@ -209,6 +209,11 @@ class RuntimeConfig(Model):
         ge=0,
         description="flower: rounds overlap, and an answer may be of a model so many rounds old; 0: they do not",
     )
+    shared_seeds: bool = pydantic.Field(
+        False,
+        description="flower: nodes draw from the run's seed, as the simulation does, so that whoever knows the "
+        "configuration can recompute their trajectories; false: each from a secret of its own",
+    )
     fast: bool = pydantic.Field(
         False, description="flower: nodes and server look for messages more often, by means internal to Flower"
     )

@@ -16,6 +16,7 @@ from fedrax.runtime.make import make_runtime
 
 NO_BUDGET = ["budget.trajectories=none", "budget.steps_per_agent=none", "budget.steps=none"]
 SMALL = [*NO_BUDGET, "budget.rounds=4", "federation.agents=3", "seeds=1", "checkpoint.every=2", "evaluation.episodes=3"]
+SMALL += ["runtime.shared_seeds=true"]
 TD3 = [
     *("learner.actor_layers=[8]", "learner.feature_layers=[8]", "learner.head_layers=[8]", "learner.batch_size=8"),
     *("learner.learning_starts=8", "learner.buffer_size=64", "federation.local_updates=8", "evaluation.every=2"),

@@ -11,7 +11,7 @@ from harness import SMALL, Federation
 
 
 def test_two_nodes_train_to_the_simulations_result(tmp_path):
-    with Federation(tmp_path, "budget.rounds=2", fast=False) as federation:
+    with Federation(tmp_path, "budget.rounds=2", "runtime.shared_seeds=true", fast=False) as federation:
         federation.start_all()
         assert federation.finish() == 0, federation.logs()
         settings = [*SMALL[1:], "federation.agents=2", "budget.rounds=2"]

@@ -31,6 +31,7 @@ from fedrax.environments.noise import NOISE
 from fedrax.environments.registry import Backend, Description, describe_environment, uses_envpool
 from fedrax.environments.success import SUCCESS, told
 from fedrax.errors import FedraxError
+from fedrax.seeds import host_seeds
 
 
 def make_host(
@@ -292,7 +293,9 @@ class GymnasiumEnvironments(HostEnvironments):
         # Gymnasium's discrete actions may start elsewhere than at 0, ours never do.
         actions = self._environments.single_action_space
         self._offset = actions.start if isinstance(actions, gymnasium.spaces.Discrete) else 0
-        self._seeds: list[int | None] | None = None
+        self._seeds = np.zeros(count, np.int64)
+        self._resets = 0
+        """Of all copies, since they were seeded."""
         self._success: np.ndarray | None = None
 
     @property
@@ -301,8 +304,8 @@ class GymnasiumEnvironments(HostEnvironments):
         return self._success
 
     def reseed(self, seeds: np.ndarray) -> None:
-        """Takes effect at the next reset."""
-        self._seeds = [int(seed) for seed in seeds]
+        """Takes effect at the next reset of all copies."""
+        self._seeds, self._resets = seeds, 0
 
     def _copy(self, copy: int, parameters: Parameters | None) -> gymnasium.Env:
         made = _make(self._id, self.spaces, self.time_limit, parameters, self._kwargs)
@@ -310,11 +313,23 @@ class GymnasiumEnvironments(HostEnvironments):
 
     def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
         """Starts a fresh episode in every copy, or the chosen ones."""
-        options = None if chosen is None else {"reset_mask": chosen}
         with crashes(self._id, "reset", self):
-            observation, _ = self._environments.reset(seed=self._seeds, options=options)
-        self._seeds = None
+            if chosen is None:
+                observation, _ = self._environments.reset(seed=self._fresh_seeds())
+            else:
+                observation, _ = self._environments.reset(options={"reset_mask": chosen})
         return narrowed(observation, self.spaces.observation.seen)
+
+    def _fresh_seeds(self) -> list[int | None]:
+        """One for every copy, of its own seed and the number of resets alone.
+
+        A copy whose agent is done is stepped along until all are, and starts episodes that nobody asked for: what it
+        draws next must not depend on how many.
+        """
+        number, self._resets = self._resets, self._resets + 1
+        if number == 0:
+            return [int(seed) for seed in self._seeds]
+        return [int(host_seeds((), int(seed), "reset", number)) for seed in self._seeds]
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None

@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import Episodes, Experience
-from fedrax.environments.faults import NOTHING, first_fault
+from fedrax.environments.base import Episodes
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Federation, State, Tally
@@ -269,51 +268,3 @@ class Runtime(abc.ABC):
         if type(strategy).outgoing is Strategy.outgoing:
             return message, [downlink]
         return message, [jax.eval_shape(partial(strategy.outgoing, index=k), downlink) for k in range(agents)]
-
-
-def agent_report(experience: Experience, learning: dict[str, Array]) -> dict[str, Any]:
-    """One agent's local update in numbers: its experience, and its learner's own metrics."""
-    return {
-        "episodes": experience.count,
-        "steps": experience.steps,
-        "return_sum": experience.returns.sum(),
-        "learning": learning,
-    }
-
-
-def summed_reports(reports: dict[str, Any]) -> dict[str, Any]:
-    """Reports of several updates, leaves ``[updates, ...]``, as one: experience adds up, metrics are averaged."""
-    learning = jax.tree.map(lambda x: x.mean(0), reports["learning"])
-    return {name: x.sum(0) for name, x in reports.items() if name != "learning"} | {"learning": learning}
-
-
-def with_reference(own: dict[str, Any], reference: Episodes | None) -> dict[str, Any]:
-    """The server's own sampling in a round, ``reference`` (its episodes for the rule) included."""
-    if reference is None:
-        return own | {"reference": 0}
-    fault = first_fault(reference)
-    return {
-        "episodes": own["episodes"] + reference.count,
-        "steps": own["steps"] + reference.steps,
-        "fault": jnp.where(fault.kind != NOTHING, fault.row, own["fault"]),
-        "reference": reference.count,
-    }
-
-
-def tally_round(
-    federation: Federation, tally: Tally, *, agent_episodes: Array, counted: Array, steps: Array, agent_steps: Array
-) -> Tally:
-    """The tally after a round.
-
-    Trajectories per agent are those of all agents, divided by their number. Where agents send gradients they follow the
-    reference: everything sampled in the round, divided by the number of nodes (the participants, and the server where
-    there is more than one), rounded.
-    """
-    total = tally.agent_trajectories + agent_episodes
-    if federation.strategy.counts_server:
-        nodes = federation.participants + 1 if federation.participants > 1 else 1
-        trajectories = tally.trajectories + jnp.round((agent_episodes + counted) / nodes).astype(jnp.int32)
-    else:
-        # In whole numbers: a float32 holds no more than 2^24 of them.
-        trajectories = (total + federation.sites // 2) // federation.sites
-    return Tally(tally.rounds + 1, trajectories, tally.steps + steps, tally.agent_steps + agent_steps, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence, Set
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from fedrax.config import Config
 from fedrax.environments.actions import TransformHostActions
 from fedrax.environments.base import Episodes, Experience, HostEnvironments
 from fedrax.environments.crash import EnvironmentCrash, placed
-from fedrax.environments.faults import NOTHING, Fault, earliest, first_fault, host_faults, masked, stacked, without
+from fedrax.environments.faults import NOTHING, Fault, first_fault, host_faults, without
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_joined import JoinedEnvironments
@@ -23,14 +24,15 @@ from fedrax.environments.host_parameters import Parameters
 from fedrax.environments.host_steps import HostStepCollector
 from fedrax.environments.registry import Description
 from fedrax.federation import Cohort, Federation, State
-from fedrax.learners.base import UpdateContext
-from fedrax.runtime.base import Runtime, summed_reports, with_reference
+from fedrax.runtime.base import Runtime
 from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.draws import default_parameters
+from fedrax.runtime.group_verbs import GroupVerbs
 from fedrax.runtime.mapping import agents_side_by_side
 from fedrax.runtime.memory import check_memory
 from fedrax.runtime.pairs import Pairs
-from fedrax.runtime.programs import Decider, Programs, heard, joined, put_rows, stack, unstack
+from fedrax.runtime.programs import Decider, Programs, stack, unstack
+from fedrax.runtime.rounds import Sent, ServerVerbs, agent_round, server_round
 from fedrax.seeds import derive, host_seeds
 from fedrax.strategies.base import Downlink
 
@@ -195,43 +197,27 @@ class HostRuntime(Runtime):
         key = derive(jax.random.key(environments.seed), "round", index)
         opened = programs.open(state, key)
         downlink, cohort = opened.downlink, opened.cohort
-        groups = programs.groups(opened.agents)
-        if programs.begins:
-            groups = programs.begin(groups, downlink, cohort, key)
-        reports, faults = [], []
-        for update in range(self.federation.local_updates):
-            update_key = derive(key, "work", update)
-            fresh = update == 0 and not programs.begins
-            collected, fault = environments.collect(
-                programs.decider_of_agents(groups, downlink, cohort, update_key, fresh=fresh),
-                cohort,
-                downlink,
-            )
-            faults.append(fault)
-            update_context = UpdateContext(update_key, self.progress(state.tally, update))
-            groups, report = programs.work(groups, downlink, collected, cohort, update_context, fresh=fresh)
-            reports.append(report)
-        first = earliest(stacked(faults))
-        report = joined([summed_reports(stack(list(each))) for each in zip(*reports, strict=True)])
-        report["fault"] = first.row
-        dropped = first.kind != NOTHING
-        messages = programs.messages(groups, cohort, key, dropped)
-        cohort = heard(cohort, report)
-        reference = self._reference(environments, state.server, downlink, derive(key, "reference"))
-        server, exchange = programs.exchange(
-            state.server, downlink, cohort, messages, key, state.tally.rounds, reference
+        verbs = GroupVerbs(
+            programs,
+            programs.groups(opened.agents, cohort.ids, cohort.byzantine),
+            downlink,
+            key,
+            collect=lambda decide: environments.collect(decide, cohort, downlink),
+            progress=partial(self.progress, state.tally),
+            before=lambda: jax.tree.map(lambda x: x[cohort.ids], state.agents),
         )
-        agents = joined([group.agents for group in groups])
-        if dropped.any():
-            before = jax.tree.map(lambda x: x[cohort.ids], state.agents)
-            agents = masked(dropped, agents, before)
-        server, own = self._refine(environments, server, derive(key, "server"))
-        server, work = programs.finish(server, derive(key, "finish"))
-        everyone = put_rows(self.federation, state.agents, cohort.ids, agents)
-        output = self.federation.output(server, everyone)
-        evaluation = self.evaluation_of_round(output, index, environments.position)
-        own = with_reference(own, reference)
-        return programs.close(state, server, agents, cohort, exchange, report, work, own, evaluation)
+        agents, messages, report = agent_round(verbs)
+        sent = Sent(programs.put(state.agents, cohort.ids, agents), messages, report)
+        server = ServerVerbs(
+            reference=partial(self._reference, environments),
+            exchange=programs.exchange,
+            refine=partial(self._refine, environments),
+            finish=programs.finish,
+            output=programs.output,
+            evaluate=lambda output: self.evaluation_of_round(output, index, environments.position),
+            close=programs.close,
+        )
+        return server_round(server, state, downlink, cohort, sent, key)
 
     def reseed(self, index: int) -> None:
         """Every seed's."""
@@ -297,14 +283,14 @@ class SeedEnvironments:
         self.num_envs = runtime.num_envs
         if self.steps is None:
             self.num_envs = min(self.num_envs, self.strategy.max_episodes)
-        everyone = federation.participants == federation.agents
         groups: list[range]
         if not agents:
             groups = []
-        elif everyone or (self.steps is None and not runtime.draws):
-            groups = [range(federation.participants)]
+        elif federation.participants == federation.agents:
+            groups = [range(federation.agents)]
         else:
             groups = [range(agent, agent + 1) for agent in range(federation.agents)]
+        self.members = groups
         self.groups = [
             runtime._make(
                 len(members) * self.num_envs, self.horizon, runtime.parameters(members, self.num_envs, position)
@@ -360,22 +346,26 @@ class SeedEnvironments:
 
     def reseed(self, index: int) -> None:
         """Starts every environment anew, as it will be at round ``index`` whoever gets there."""
-        for name, number, environments in self._environments():
-            environments.reseed(host_seeds((environments.count,), self.seed, name, index, *number))
+        for members, environments in zip(self.members, self.groups, strict=True):
+            each = [agent_seeds(self.num_envs, self.seed, index, agent) for agent in members]
+            environments.reseed(np.concatenate(each))
+        if self.server is not None:
+            seeds = host_seeds((self.server.environments.count,), self.seed, "server", index)
+            self.server.environments.reseed(seeds)
         if self.agents is not None:
             self.agents.restart()
 
     def close(self) -> None:
         """Frees the environments."""
-        for _, _, environments in self._environments():
+        for environments in self.groups:
             environments.close()
-
-    def _environments(self) -> Iterator[tuple[str, tuple[int, ...], HostEnvironments]]:
-        """Everything that is stepped, by the path of its seeds."""
-        for number, group in enumerate(self.groups):
-            yield "agents", () if len(self.groups) == 1 else (number,), group
         if self.server is not None:
-            yield "server", (), self.server.environments
+            self.server.environments.close()
+
+
+def agent_seeds(num_envs: int, seed: int, index: int, agent: int) -> np.ndarray:
+    """Seeds of an agent's environments at round ``index``, by its number, whoever else takes part."""
+    return host_seeds((num_envs,), seed, "agents", index, agent)
 
 
 def _repeated(draws: Sequence[Parameters], times: int) -> list[Parameters]:

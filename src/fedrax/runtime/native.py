@@ -16,23 +16,33 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from fedrax.config import Config
 from fedrax.environments.actions import TransformActions
 from fedrax.environments.base import Episodes, Experience, NativeEnvironment, stack_physics
-from fedrax.environments.faults import NOTHING, Fault, earliest, first_fault
-from fedrax.environments.native_collector import Act, collect_episodes, episode_returns
-from fedrax.environments.native_steps import CollectorState, collect_steps, restarted, start_steps
+from fedrax.environments.faults import NOTHING, Fault, first_fault
+from fedrax.environments.native_collector import Act, collect_episodes
+from fedrax.environments.native_steps import CollectorState, collect_steps, start_steps
 from fedrax.federation import Federation, State, Tally
-from fedrax.learners.base import Agent, UpdateContext
-from fedrax.runtime.base import Runtime, agent_report, summed_reports, with_reference
+from fedrax.learners.base import Agent
+from fedrax.runtime.base import Runtime
 from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
 from fedrax.runtime.memory import check_memory
+from fedrax.runtime.native_evaluation import NativeEvaluation
+from fedrax.runtime.native_verbs import Decide, NativeVerbs
 from fedrax.runtime.pairs import Pairs, scores
-from fedrax.runtime.programs import close_round, heard, put_rows, take_rows
+from fedrax.runtime.programs import put_rows, take_rows
+from fedrax.runtime.rounds import (
+    Sent,
+    ServerVerbs,
+    agent_key,
+    agent_round,
+    close_round,
+    server_round,
+)
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, select
 
 SEEDS = "seeds"
 """Name of the axis that several seeds are mapped over."""
-ENVIRONMENTS = "environments"
-"""Name of the axis of the environments that one policy is evaluated in."""
+AgentInputs = tuple[Agent, Array, Array, dict[str, Array] | None, CollectorState]
+"""An agent before its round, its number, whether an attack governs it, its physics, and its running episodes."""
 
 
 class NativeRuntime(Runtime):
@@ -64,7 +74,10 @@ class NativeRuntime(Runtime):
         self.axes = tuple(name for name, together in mapped.items() if together > 1)
         self.rounds: Callable[[State, Array], tuple[State, dict[str, Array]]]
         self.rounds = self._jitted = jax.jit(self._rounds, donate_argnums=0)
-        self._evaluate = jax.jit(self._evaluation, static_argnames="episodes")
+        self.evaluation = NativeEvaluation(
+            self.environment, federation, greedy=config.evaluation.greedy, horizon=self.evaluation_horizon
+        )
+        self._evaluate = jax.jit(self.evaluation.table, static_argnames="episodes")
         self._refined = jax.jit(self._refine)
         self._referenced = jax.jit(self._reference)
 
@@ -192,92 +205,72 @@ class NativeRuntime(Runtime):
             ),
             self.batch,
         )
-        agents = put_rows(federation, state.agents, cohort.ids, agents)
+        sent = Sent(put_rows(federation, state.agents, cohort.ids, agents), messages, report)
         collector_states = put_rows(federation, state.environments, cohort.ids, collector_states)
-        cohort = heard(cohort, report)
-        reference = self._reference(state.server, downlink, derive(key, "reference"))
-        server, exchange = federation.exchange(
-            state.server, downlink, cohort, messages, key, state.tally.rounds, reference
+        verbs = ServerVerbs(
+            reference=self._reference,
+            exchange=federation.exchange,
+            refine=self._refine,
+            finish=strategy.finish,
+            output=federation.output,
+            evaluate=lambda output: self._evaluate_round(output, position, index),
+            close=partial(close_round, federation),
         )
-        server, own = self._refine(server, derive(key, "server"))
-        server, work = strategy.finish(server, derive(key, "finish"))
-        output = federation.output(server, agents)
-        evaluation = self._evaluate_round(output, position, index)
-        own = with_reference(own, reference)
         before, state = state, dataclasses.replace(state, environments=collector_states)
-        updated, metrics = close_round(
-            federation, state, server, agents, output, cohort, exchange, report, work, own, evaluation
-        )
+        updated, metrics = server_round(verbs, state, downlink, cohort, sent, key)
         return select(active, updated, before), {**metrics, "active": active}
 
     def _agent_round(
-        self,
-        inputs: tuple[Agent, Array, Array, dict[str, Array] | None, CollectorState],
-        *,
-        downlink: Downlink,
-        key: PRNGKeyArray,
-        tally: Tally,
+        self, inputs: AgentInputs, *, downlink: Downlink, key: PRNGKeyArray, tally: Tally
     ) -> tuple[Agent, CollectorState, PyTree, dict[str, Any]]:
-        """One agent's part of a round: absorb, work, emit.
-
-        Where a collection has a fault, the round is void: the agent is as before, and its episodes start anew.
-        """
+        """One agent's part of a round, of the round's key; :func:`agent_round`."""
         before, index, byzantine, physics, collector_state = inputs
-        federation, strategy = self.federation, self.federation.strategy
-        key = derive(key, "work", index)
-        agent = strategy.absorb(before, downlink, index)
-        agent = strategy.begin(federation.learner, agent, derive(key, "begin"))
 
-        def update(
-            carry: tuple[Agent, CollectorState], inputs: tuple[Array, PRNGKeyArray]
-        ) -> tuple[tuple[Agent, CollectorState], tuple[dict[str, Any], Fault]]:
-            (agent, collector_state), (number, key) = carry, inputs
-            acting = federation.learner.acting(agent.params)
+        def collect(decide: Decide, key: PRNGKeyArray, running: CollectorState) -> tuple[Experience, CollectorState]:
+            return self._experience(decide, key, running, physics, downlink)
 
-            def decide(observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
-                return federation.decide(acting, observation, key, byzantine)
+        verbs = NativeVerbs(
+            self.federation,
+            (before, collector_state),
+            index,
+            byzantine,
+            downlink,
+            agent_key(key, index),
+            collect=collect,
+            progress=partial(self.progress, tally),
+        )
+        (agent, collector_state), message, report = agent_round(verbs)
+        return agent, collector_state, message, report
 
-            experience: Experience
-            if federation.learner.steps is None:
-                experience = self._collect(
-                    lambda observation, k: decide(observation, k)[0],
-                    derive(key, "collect"),
-                    physics,
-                    count=downlink.episodes,
-                    most=strategy.max_episodes,
-                    per_copy=self._per_copy,
-                )
-            else:
-                experience, collector_state = collect_steps(
-                    self.environment,
-                    self._physics(physics),
-                    decide,
-                    derive(key, "collect"),
-                    collector_state,
-                    steps=federation.learner.steps,
-                    horizon=self.training_horizon,
-                    per_copy=self._per_copy,
-                )
-            fault = first_fault(experience)
-            update_context = UpdateContext(derive(key, "learn"), self.progress(tally, number))
-            agent, learning = federation.work(agent, experience, update_context, byzantine)
-            return (agent, collector_state), (agent_report(experience, learning), fault)
-
-        updates = federation.local_updates
-        if updates == 1:
-            (agent, collector_state), (report, fault) = update((agent, collector_state), (jnp.asarray(0), key))
-        else:
-            numbers = (jnp.arange(updates), jax.random.split(key, updates))
-            (agent, collector_state), (reports, faults) = jax.lax.scan(update, (agent, collector_state), numbers)
-            report, fault = summed_reports(reports), earliest(faults)
-        message = strategy.emit(federation.learner, agent, derive(key, "emit"))
-        sound = fault.kind == NOTHING
-        agent = select(sound, agent, before)
-        message = select(sound, message, jax.tree.map(jnp.zeros_like, message))
-        report["return_sum"] = jnp.where(sound, report["return_sum"], 0.0)
-        if federation.learner.steps is not None:
-            collector_state = select(sound, collector_state, restarted(collector_state))
-        return agent, collector_state, message, report | {"fault": fault.row}
+    def _experience(
+        self,
+        decide: Decide,
+        key: PRNGKeyArray,
+        running: CollectorState,
+        physics: dict[str, Array] | None,
+        downlink: Downlink,
+    ) -> tuple[Experience, CollectorState]:
+        """Whole episodes, or steps from where the last ones stopped."""
+        steps = self.federation.learner.steps
+        if steps is None:
+            return self._collect(
+                lambda observation, k: decide(observation, k)[0],
+                key,
+                physics,
+                count=downlink.episodes,
+                most=self.federation.strategy.max_episodes,
+                per_copy=self._per_copy,
+            ), running
+        return collect_steps(
+            self.environment,
+            self._physics(physics),
+            decide,
+            key,
+            running,
+            steps=steps,
+            horizon=self.training_horizon,
+            per_copy=self._per_copy,
+        )
 
     def reference(self, server: PyTree, downlink: Downlink, key: PRNGKeyArray) -> Episodes | None:
         """One seed's server's own trajectories at the broadcast policy."""
@@ -360,7 +353,7 @@ class NativeRuntime(Runtime):
         pairs = self.pairs(settings.episodes, settings.seed)
 
         def measured() -> dict[str, Array]:
-            table = self._evaluation(
+            table = self.evaluation.table(
                 params,
                 self.drawn(self.draws, position),
                 jax.random.key(settings.seed),
@@ -374,52 +367,3 @@ class NativeRuntime(Runtime):
             return measured()
         missing = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(measured))
         return jax.lax.cond((index + 1) % settings.every == 0, measured, lambda: missing)
-
-    def _evaluation(
-        self,
-        params: PyTree,
-        physics: dict[str, Array] | None,
-        key: PRNGKeyArray,
-        table: Array | None,
-        *,
-        episodes: int,
-        axis_names: tuple[str, ...] = (),
-    ) -> dict[str, Array]:
-        """Named arrays ``[P, C, episodes]``; ``table[P, C]`` says whose of ``physics``, None the default."""
-        personal = self.federation.personal
-        names = (*axis_names, *([AGENTS] if personal else []), *([] if table is None else [ENVIRONMENTS]))
-
-        def one(params: PyTree, physics: dict[str, Array] | None) -> dict[str, Array]:
-            return self._episodes(params, physics, key, episodes=episodes, axis_names=names)
-
-        def row(params: PyTree, columns: Array | None) -> dict[str, Array]:
-            if columns is None:
-                return jax.tree.map(lambda x: x[None], one(params, None))
-            theirs = jax.tree.map(lambda x: x[columns], physics)
-            return jax.vmap(one, (None, 0), axis_name=ENVIRONMENTS)(params, theirs)
-
-        if personal:
-            return jax.vmap(row, (0, None if table is None else 0), axis_name=AGENTS)(params, table)
-        return jax.tree.map(lambda x: x[None], row(params, None if table is None else table[0]))
-
-    def _episodes(
-        self,
-        params: PyTree,
-        physics: dict[str, Array] | None,
-        key: PRNGKeyArray,
-        *,
-        episodes: int,
-        axis_names: tuple[str, ...],
-    ) -> dict[str, Array]:
-        """Named arrays ``[episodes]`` of one policy in one environment."""
-        learner, greedy = self.federation.learner, self.config.evaluation.greedy
-        acting = learner.acting(params)
-        return episode_returns(
-            self.environment,
-            self._physics(physics),
-            lambda observation, k: learner.act(acting, observation, None if greedy else k),
-            key,
-            episodes=episodes,
-            horizon=self.evaluation_horizon,
-            axis_names=axis_names,
-        )

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Episodes, Experience
-from fedrax.environments.faults import NOTHING, Fault, masked
-from fedrax.federation import Cohort, Exchange, Federation, State, round_metrics
+from fedrax.environments.base import Experience
+from fedrax.federation import Cohort, Federation, State
 from fedrax.learners.base import Agent, UpdateContext
-from fedrax.runtime.base import agent_report, tally_round
 from fedrax.runtime.mapping import map_in_batches
+from fedrax.runtime.rounds import agent_key, agent_report, close_round, update_keys
 from fedrax.seeds import derive
-from fedrax.strategies.base import Downlink, ServerWork, Strategy, select
+from fedrax.strategies.base import Downlink, Strategy
 from fedrax.trees import ravel_rows, unravel_like
 
 Actor = Callable[[np.ndarray, int], np.ndarray]
@@ -41,12 +40,24 @@ class Group(NamedTuple):
 
     agents: Agent
     """Leaves ``[g, ...]``."""
-    rows: np.ndarray
-    """Their places among the participants, ``int[g]``."""
+    rows: slice
+    """Their places among the participants."""
+    ids: Array
+    """Their numbers among all agents, ``int[g]``."""
+    byzantine: Array
+    """Which of them an attack governs, ``bool[g]``."""
 
     def of(self, tree: PyTree) -> PyTree:
         """Their rows of something all participants have, leaves ``[m, ...]``."""
-        return jax.tree.map(lambda x: x[self.rows[0] : self.rows[-1] + 1], tree)
+        return jax.tree.map(lambda x: x[self.rows], tree)
+
+
+class UpdateKeys(NamedTuple):
+    """The participants' keys of local updates, ``[m, ...]``, or ``[updates, m, ...]`` for all of a round."""
+
+    act: np.ndarray
+    """Bare integers of the keys to act with."""
+    learn: Array
 
 
 class Programs:
@@ -70,10 +81,13 @@ class Programs:
         self._work_group = jax.jit(self._work, static_argnames="fresh", donate_argnums=0)
         self._begin_group = jax.jit(self._begin, donate_argnums=0)
         self._emit_group = jax.jit(self._emit)
-        self._exchange_messages = jax.jit(self._exchange)
+        self.exchange = jax.jit(federation.exchange)
+        self._update_keys = jax.jit(self._keys)
         self.refine = jax.jit(partial(federation.strategy.refine, federation.learner))
         self.finish = jax.jit(federation.strategy.finish)
-        self.close = jax.jit(self._close)
+        self.output = jax.jit(federation.output)
+        self.close = jax.jit(partial(close_round, federation))
+        self.put = jax.jit(partial(put_rows, federation))
         learner = federation.learner
         self._acting = jax.eval_shape(
             lambda key: learner.acting(learner.init_params(key, federation.spaces)), jax.random.key(0)
@@ -85,33 +99,34 @@ class Programs:
         self._stacked = jax.jit(self._stack)
         self._act_evaluated = jax.jit(self._evaluated)
 
-    def groups(self, agents: Agent) -> list[Group]:
+    def groups(self, agents: Agent, ids: Array, byzantine: Array) -> list[Group]:
         """The participants, leaves ``[m, ...]``, as groups that are computed together."""
-        count = jax.tree.leaves(agents)[0].shape[0]
+        count = ids.shape[0]
         if count <= self.batch:
-            return [Group(agents, np.arange(count))]
-        rows = [np.arange(first, min(first + self.batch, count)) for first in range(0, count, self.batch)]
-        return [Group(jax.tree.map(lambda x, r=each: x[r[0] : r[-1] + 1], agents), each) for each in rows]
+            return [Group(agents, slice(0, count), ids, byzantine)]
+        rows = [slice(first, min(first + self.batch, count)) for first in range(0, count, self.batch)]
+        return [Group(jax.tree.map(lambda x, r=each: x[r], agents), each, ids[each], byzantine[each]) for each in rows]
 
-    def begin(self, groups: list[Group], downlink: Downlink, cohort: Cohort, key: PRNGKeyArray) -> list[Group]:
+    def update_keys(self, key: PRNGKeyArray, ids: Array) -> UpdateKeys:
+        """Of the round's key, and of every agent's number; ``[updates, m, ...]``."""
+        keys = self._update_keys(key, ids)
+        return UpdateKeys(np.asarray(keys.act), keys.learn)
+
+    def begin(self, groups: list[Group], downlink: Downlink, key: PRNGKeyArray) -> list[Group]:
         """What agents do before their local updates; they absorb the broadcast."""
-        return [Group(self._begin_group(*group, downlink, cohort, key), group.rows) for group in groups]
+        return [group._replace(agents=self._begin_group(group.agents, group.ids, downlink, key)) for group in groups]
 
     def decider_of_agents(
-        self,
-        groups: list[Group],
-        downlink: Downlink,
-        cohort: Cohort,
-        key: PRNGKeyArray,
-        *,
-        fresh: bool,
+        self, groups: list[Group], downlink: Downlink, key_data: np.ndarray, *, fresh: bool
     ) -> Decider:
-        """``decide(observation[g, num_envs, *o], step) -> (action[g, num_envs, *a], extras)`` of the groups' agents."""
-        vectors = joined([self._agents_vectors(*group, downlink, cohort.ids, fresh=fresh) for group in groups])
-        rows = np.concatenate([group.rows for group in groups])
-        key_data = jax.random.key_data(key)
+        """``decide(observation[m, num_envs, *o], step) -> (action[m, num_envs, *a], extras)`` of the groups' agents.
+
+        ``key_data`` are those of one update to act with, ``[m, ...]``.
+        """
+        vectors = joined([self._agents_vectors(group.agents, group.ids, downlink, fresh=fresh) for group in groups])
+        byzantine = joined([group.byzantine for group in groups])
         return lambda observation, step: jax.tree.map(
-            np.asarray, self._decide_agents(vectors, rows, cohort.byzantine, key_data, observation, np.int32(step))
+            np.asarray, self._decide_agents(vectors, byzantine, key_data, observation, np.int32(step))
         )
 
     def work(
@@ -119,56 +134,26 @@ class Programs:
         groups: list[Group],
         downlink: Downlink,
         experience: Experience,
-        cohort: Cohort,
-        update_context: UpdateContext,
+        keys: Array,
+        progress: Array,
         *,
         fresh: bool,
     ) -> tuple[list[Group], list[dict[str, Any]]]:
         """One local update of all participants from their experience, leaves ``[m, ...]``; a report by group.
 
-        The groups given are used up.
+        ``keys[m]`` are those of the update to learn with. The groups given are used up.
         """
         after, reports = [], []
         for group in groups:
-            agents, report = self._work_group(
-                *group, downlink, group.of(experience), cohort, update_context, fresh=fresh
-            )
-            after.append(Group(agents, group.rows))
+            own = (group.agents, group.ids, group.byzantine, group.of(experience), group.of(keys))
+            agents, report = self._work_group(*own, downlink, progress, fresh=fresh)
+            after.append(group._replace(agents=agents))
             reports.append(report)
         return after, reports
 
-    def work_alone(
-        self,
-        groups: list[Group],
-        downlink: Downlink,
-        experience: Experience,
-        cohort: Cohort,
-        update_context: UpdateContext,
-        *,
-        fresh: bool,
-    ) -> tuple[list[Group], dict[str, Any]]:
-        """As :meth:`work` for one group of the participants, where ``experience`` is theirs alone."""
-        (group,) = groups
-        agents, report = self._work_group(*group, downlink, experience, cohort, update_context, fresh=fresh)
-        return [Group(agents, group.rows)], report
-
-    def messages(self, groups: list[Group], cohort: Cohort, key: PRNGKeyArray, dropped: np.ndarray) -> PyTree:
-        """What the groups' agents send, leaves ``[g, ...]``; zeros for those whose round is void, ``bool[g]``."""
-        sent = joined([self._emit_group(*group, cohort, key) for group in groups])
-        return masked(dropped, sent, jax.tree.map(jnp.zeros_like, sent)) if dropped.any() else sent
-
-    def exchange(
-        self,
-        server: PyTree,
-        downlink: Downlink,
-        cohort: Cohort,
-        messages: PyTree,
-        key: PRNGKeyArray,
-        round: Array,
-        reference: Episodes | None = None,
-    ) -> tuple[PyTree, Exchange]:
-        """What the server makes of the messages."""
-        return self._exchange_messages(server, downlink, cohort, messages, key, round, reference)
+    def messages(self, groups: list[Group], key: PRNGKeyArray) -> PyTree:
+        """What the groups' agents send, leaves ``[m, ...]``."""
+        return joined([self._emit_group(group.agents, group.ids, key) for group in groups])
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, num_envs, *o], step) -> action[1, num_envs, *a]`` of the server."""
@@ -195,9 +180,9 @@ class Programs:
     # Acting is called in every step of an environment: with one vector of parameters and a key's bare integers as
     # arguments it is dispatched three times as fast as with pytrees and typed keys.
 
-    def _vectors(self, agents: Agent, rows: Array, downlink: Downlink, ids: Array, *, fresh: bool) -> Array:
+    def _vectors(self, agents: Agent, ids: Array, downlink: Downlink, *, fresh: bool) -> Array:
         if fresh:
-            agents = jax.vmap(self.federation.strategy.absorb, (0, None, 0))(agents, downlink, ids[rows])
+            agents = jax.vmap(self.federation.strategy.absorb, (0, None, 0))(agents, downlink, ids)
         return self._stack(agents.params)
 
     def _stack(self, params: PyTree) -> Array:
@@ -205,15 +190,13 @@ class Programs:
         return ravel_rows(jax.vmap(self.federation.learner.acting)(params))
 
     def _agents(
-        self, vectors: Array, rows: Array, byzantine: Array, key_data: Array, observation: Array, step: Array
+        self, vectors: Array, byzantine: Array, key_data: Array, observation: Array, step: Array
     ) -> tuple[Array, PyTree]:
-        key = derive(jax.random.wrap_key_data(key_data), "act", step)
+        def one(vector: Array, byzantine: Array, key: PRNGKeyArray, observation: Array) -> tuple[Array, PyTree]:
+            params = unravel_like(self._acting, vector)
+            return self.federation.decide(params, observation, jax.random.fold_in(key, step), byzantine)
 
-        def one(vector: Array, byzantine: Array, observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
-            return self.federation.decide(unravel_like(self._acting, vector), observation, key, byzantine)
-
-        keys = jax.random.split(key, byzantine.shape[0])[rows]
-        return jax.vmap(one)(vectors, byzantine[rows], observation, keys)
+        return jax.vmap(one)(vectors, byzantine, jax.random.wrap_key_data(key_data), observation)
 
     def _server(self, vector: Array, key_data: Array, observation: Array, step: Array) -> Array:
         key = derive(jax.random.wrap_key_data(key_data), "act", step)
@@ -233,153 +216,50 @@ class Programs:
             action = jax.vmap(one)(vectors, grouped, keys)
         return action.reshape(observation.shape[0], *action.shape[2:])
 
+    def _keys(self, key: PRNGKeyArray, ids: Array) -> UpdateKeys:
+        def of_agent(index: Array) -> PRNGKeyArray:
+            return update_keys(agent_key(key, index), self.federation.local_updates)
+
+        keys = jax.vmap(of_agent, out_axes=1)(ids)
+        act = each_derived(keys, "collect", "act")
+        return UpdateKeys(jax.random.key_data(act), each_derived(keys, "learn"))  # type: ignore[arg-type]
+
     def _work(
         self,
         agents: Agent,
-        rows: Array,
-        downlink: Downlink,
+        ids: Array,
+        byzantine: Array,
         experience: Experience,
-        cohort: Cohort,
-        update_context: UpdateContext,
+        keys: Array,
+        downlink: Downlink,
+        progress: Array,
         *,
         fresh: bool,
     ) -> tuple[Agent, dict[str, Any]]:
-        keys = jax.random.split(derive(update_context.key, "learn"), cohort.ids.shape[0])[rows]
-
         def one(
             inputs: tuple[Agent, Experience, Array, Array, PRNGKeyArray],
         ) -> tuple[Agent, dict[str, Any]]:
             agent, experience, index, byzantine, key = inputs
             if fresh:
                 agent = self.federation.strategy.absorb(agent, downlink, index)
-            agent, learning = self.federation.work(
-                agent, experience, UpdateContext(key, update_context.progress), byzantine
-            )
+            agent, learning = self.federation.work(agent, experience, UpdateContext(key, progress), byzantine)
             return agent, agent_report(experience, learning)
 
-        return map_in_batches(one, (agents, experience, cohort.ids[rows], cohort.byzantine[rows], keys), self.batch)
+        return map_in_batches(one, (agents, experience, ids, byzantine, keys), self.batch)
 
-    def _begin(self, agents: Agent, rows: Array, downlink: Downlink, cohort: Cohort, key: PRNGKeyArray) -> Agent:
+    def _begin(self, agents: Agent, ids: Array, downlink: Downlink, key: PRNGKeyArray) -> Agent:
         strategy, learner = self.federation.strategy, self.federation.learner
-        keys = jax.random.split(derive(key, "begin"), cohort.ids.shape[0])[rows]
 
-        def one(inputs: tuple[Agent, Array, PRNGKeyArray]) -> Agent:
-            agent, index, key = inputs
-            return strategy.begin(learner, strategy.absorb(agent, downlink, index), key)
+        def one(inputs: tuple[Agent, Array]) -> Agent:
+            agent, index = inputs
+            agent = strategy.absorb(agent, downlink, index)
+            return strategy.begin(learner, agent, derive(agent_key(key, index), "begin"))
 
-        return map_in_batches(one, (agents, cohort.ids[rows], keys), self.batch)
+        return map_in_batches(one, (agents, ids), self.batch)
 
-    def _emit(self, agents: Agent, rows: Array, cohort: Cohort, key: PRNGKeyArray) -> PyTree:
-        keys = jax.random.split(derive(key, "emit"), cohort.ids.shape[0])[rows]
+    def _emit(self, agents: Agent, ids: Array, key: PRNGKeyArray) -> PyTree:
+        keys = jax.vmap(lambda index: derive(agent_key(key, index), "emit"))(ids)
         return jax.vmap(partial(self.federation.strategy.emit, self.federation.learner))(agents, keys)
-
-    def _exchange(
-        self,
-        server: PyTree,
-        downlink: Downlink,
-        cohort: Cohort,
-        messages: PyTree,
-        key: PRNGKeyArray,
-        round: Array,
-        reference: Episodes | None,
-    ) -> tuple[PyTree, Exchange]:
-        return self.federation.exchange(server, downlink, cohort, messages, key, round, reference)
-
-    def _close(
-        self,
-        state: State,
-        server: PyTree,
-        agents: Agent,
-        cohort: Cohort,
-        exchange: Exchange,
-        report: dict[str, Any],
-        work: ServerWork,
-        own: dict[str, Array],
-        evaluation: dict[str, Array],
-    ) -> tuple[State, dict[str, Any]]:
-        rows = put_rows(self.federation, state.agents, cohort.ids, agents)
-        output = self.federation.output(server, rows)
-        return close_round(
-            self.federation, state, server, rows, output, cohort, exchange, report, work, own, evaluation
-        )
-
-
-def close_round(
-    federation: Federation,
-    state: State,
-    server: PyTree,
-    agents: PyTree,
-    output: PyTree,
-    cohort: Cohort,
-    exchange: Exchange,
-    report: dict[str, Any],
-    work: ServerWork,
-    own: dict[str, Array],
-    evaluation: dict[str, Array],
-    *,
-    reported: Array | None = None,
-) -> tuple[State, dict[str, Array]]:
-    """The state after a round and the round's metrics.
-
-    ``agents`` are all agents after the round (nothing where they are in other processes) and ``output`` what is handed
-    out; ``report`` holds ``[m]`` episodes, steps, return sums, learning metrics and faults (``[m, 4]``, the rows of
-    :class:`Fault`) of the participants, zeros for those who have not ``reported``; ``own`` the server's episodes,
-    steps and fault, and how many episodes were for the rule (:func:`with_reference`); ``evaluation`` the return and
-    episode length (NaN in rounds without).
-    """
-    steps = report["steps"].sum() + own["steps"]
-    tally = tally_round(
-        federation,
-        state.tally,
-        agent_episodes=report["episodes"].sum(),
-        counted=work.counted + own["reference"],
-        steps=steps,
-        agent_steps=report["steps"].sum(),
-    )
-    faults = Fault.of_row(report["fault"])
-    honest = ~cohort.byzantine & (faults.kind == NOTHING)
-    if reported is not None:
-        honest &= reported
-    better = jnp.isfinite(evaluation["return"]) & (evaluation["return"] > state.best_return)
-    updated = State(
-        server=server,
-        agents=agents,
-        tally=tally,
-        best=select(better, output, state.best),
-        best_return=jnp.where(better, evaluation["return"], state.best_return),
-        environments=state.environments,
-    )
-    returns = report["return_sum"] / report["episodes"]
-    learning = jax.tree.map(lambda x: jnp.where(honest, x, 0).sum() / honest.sum(), report["learning"])
-    strategy = federation.strategy
-    local_steps = federation.local_updates * strategy.local_gradient_steps(federation.learner)
-    local_steps += strategy.round_gradient_steps(federation.learner)
-    metrics = {
-        "active": jnp.asarray(True),
-        **evaluation,
-        "train_return": jnp.where(honest, report["return_sum"], 0).sum()
-        / jnp.where(honest, report["episodes"], 0).sum(),
-        "trajectories": tally.trajectories - state.tally.trajectories,
-        "agent_trajectories": report["episodes"].sum(),
-        "server_trajectories": own["episodes"],
-        "agent_steps": report["steps"].sum(),
-        "server_steps": own["steps"],
-        "gradient_steps": work.gradient_steps + local_steps,
-        "excluded": jnp.zeros(federation.agents, bool).at[cohort.ids].set(exchange.excluded),
-        "dropped": jnp.zeros((federation.agents, len(Fault._fields)), jnp.int32).at[cohort.ids].set(report["fault"]),
-        "server_dropped": own["fault"],
-        **learning,
-        **round_metrics(cohort, exchange, rejects=federation.aggregator.rejects),
-    }
-    if federation.personal:
-        nothing = jnp.full(federation.agents, jnp.nan)
-        metrics["agent_train_returns"] = nothing.at[cohort.ids].set(jnp.where(faults.kind == NOTHING, returns, jnp.nan))
-    return updated, metrics
-
-
-def heard(cohort: Cohort, report: dict[str, Any]) -> Cohort:
-    """The cohort in which those whose round is void count as absent."""
-    return cohort._replace(answers=cohort.answers & (Fault.of_row(report["fault"]).kind == NOTHING))
 
 
 def take_rows(federation: Federation, tree: PyTree, ids: Array) -> PyTree:
@@ -394,6 +274,13 @@ def put_rows(federation: Federation, tree: PyTree, ids: Array, rows: PyTree) -> 
     if federation.participants == federation.agents:
         return rows
     return jax.tree.map(lambda x, y: x.at[ids].set(y), tree, rows)
+
+
+def each_derived(keys: PRNGKeyArray, *purposes: str) -> PRNGKeyArray:
+    """For keys ``[updates, m]`` those of a purpose, and of a purpose within it."""
+    for purpose in purposes:
+        keys = jax.vmap(jax.vmap(partial(derive, purpose=purpose)))(keys)
+    return keys
 
 
 def stack(trees: list[Any]) -> Any:

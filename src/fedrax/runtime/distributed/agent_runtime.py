@@ -1,6 +1,7 @@
 """One agent's half of a round: what it does between receiving a broadcast and sending its message.
 
-The numbers are the simulation's: keys are derived from (seed, round, agent), and the functions are the same.
+The functions are the simulation's, and keys are derived from (round, agent, purpose) as they are there; what they are
+derived from is the node's own secret, or the run's seed, which makes the numbers the simulation's too.
 """
 
 from __future__ import annotations
@@ -19,33 +20,36 @@ from jaxtyping import Array, PyTree
 from fedrax.config import Config
 from fedrax.environments.base import Episodes, Experience, Steps
 from fedrax.environments.crash import placed
-from fedrax.environments.faults import NOTHING, Fault, earliest, host_faults, stacked, without
+from fedrax.environments.faults import NOTHING, Fault, host_faults, without
 from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_steps import HostStepCollector
 from fedrax.environments.native_steps import start_steps
-from fedrax.federation import Cohort, Federation, Tally
+from fedrax.federation import Federation, Tally
 from fedrax.learners.base import Agent, UpdateContext
 from fedrax.message import Period, every_time
-from fedrax.runtime.base import agent_report, summed_reports
-from fedrax.runtime.host import HostRuntime
+from fedrax.runtime.distributed.randomness import Randomness
+from fedrax.runtime.group_verbs import GroupVerbs
+from fedrax.runtime.host import HostRuntime, agent_seeds
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.native import NativeRuntime
-from fedrax.runtime.programs import Group, stack
+from fedrax.runtime.rounds import agent_report, agent_round
 from fedrax.seeds import derive, host_seeds
 from fedrax.strategies.base import Strategy
 
 
 class Order(NamedTuple):
-    """What an agent is told, beside the broadcast, to do its part of a round; ``m`` participants."""
+    """What an agent is told, beside the broadcast, to do its part of a round: nothing of who else takes part."""
 
-    ids: Array
-    """Who takes part, int32 ``[m]``."""
     byzantine: Array
-    """Which of them an attack governs (simulated attacks only), bool ``[m]``."""
-    row: Array
-    """The agent's own row among them, int32."""
+    """Whether an attack governs it (simulated attacks only), bool."""
     tally: Tally
     """How far the run is."""
+
+
+def order_shapes() -> Order:
+    """An order as bare shapes."""
+    number = jax.ShapeDtypeStruct((), np.int32)
+    return Order(jax.ShapeDtypeStruct((), np.bool_), Tally(number, number, number, number, number))  # type: ignore[arg-type]
 
 
 class AgentSnapshot(eqx.Module):
@@ -68,11 +72,11 @@ class Done(NamedTuple):
 class AgentRuntime(abc.ABC):
     """The agent at ``index``, in its own environments."""
 
-    def __init__(self, config: Config, federation: Federation, index: int) -> None:
+    def __init__(self, config: Config, federation: Federation, index: int, randomness: Randomness) -> None:
         self.config = config
         self.federation = federation
         self.index = index
-        self.key = jax.random.key(config.seed)
+        self.key, self.seed = randomness
 
     @abc.abstractmethod
     def start(self) -> AgentSnapshot:
@@ -86,6 +90,10 @@ class AgentRuntime(abc.ABC):
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> dict[str, np.ndarray]:
         """Named arrays ``[episodes]`` of a policy in the agent's environment, as :attr:`Evaluation.table`."""
 
+    def fresh(self) -> Agent:
+        """The agent's first networks: those that the configuration yields, which the server may know."""
+        return self.federation.fresh(jax.random.key(self.config.seed), jnp.asarray(self.index))
+
     def own_policy(self, snapshot: AgentSnapshot) -> PyTree:
         """The networks the agent has."""
         return snapshot.agent.params
@@ -97,19 +105,19 @@ class AgentRuntime(abc.ABC):
 class NativeAgentRuntime(AgentRuntime):
     """In environments in JAX: the simulation's own program of one agent's round."""
 
-    def __init__(self, config: Config, runtime: NativeRuntime, index: int) -> None:
-        super().__init__(config, runtime.federation, index)
+    def __init__(self, config: Config, runtime: NativeRuntime, index: int, randomness: Randomness) -> None:
+        super().__init__(config, runtime.federation, index, randomness)
         self.runtime = runtime
         self.physics = jax.tree.map(lambda x: x[index], runtime.drawn(runtime.agents_draws, 0))
         self._work = jax.jit(self._round, donate_argnums=0)
-        self._evaluate = jax.jit(partial(runtime._episodes, axis_names=()), static_argnames="episodes")
+        self._evaluate = jax.jit(partial(runtime.evaluation.episodes, axis_names=()), static_argnames="episodes")
 
     def start(self) -> AgentSnapshot:
         """The agent, and its environments' first states."""
         return jax.jit(self._start)()
 
     def _start(self) -> AgentSnapshot:
-        agent = self.federation.fresh(self.key, jnp.asarray(self.index))
+        agent = self.fresh()
         if self.federation.learner.steps is None:
             return AgentSnapshot(agent, ())
         runtime = self.runtime
@@ -126,7 +134,7 @@ class NativeAgentRuntime(AgentRuntime):
         inputs = (
             snapshot.agent,
             jnp.asarray(self.index),
-            order.byzantine[order.row],
+            order.byzantine,
             self.physics,
             snapshot.collector_state,
         )
@@ -148,8 +156,8 @@ class HostAgentRuntime(AgentRuntime):
     They start anew every ``checkpoint.every`` rounds, as the simulation's do, and whenever the agent's process does.
     """
 
-    def __init__(self, config: Config, runtime: HostRuntime, index: int) -> None:
-        super().__init__(config, runtime.federation, index)
+    def __init__(self, config: Config, runtime: HostRuntime, index: int, randomness: Randomness) -> None:
+        super().__init__(config, runtime.federation, index, randomness)
         self.runtime, self.programs = runtime, runtime.programs
         self.episodic = self.federation.learner.steps is None
         self.num_envs = runtime.num_envs
@@ -163,35 +171,27 @@ class HostAgentRuntime(AgentRuntime):
 
     def start(self) -> AgentSnapshot:
         """The agent; its environments' states cannot be kept."""
-        return AgentSnapshot(jax.jit(self.federation.fresh)(self.key, jnp.asarray(self.index)), ())
+        return AgentSnapshot(jax.jit(self.fresh)(), ())
 
     def work(self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: int) -> Done:
-        """As :meth:`HostRuntime._round` for one row."""
-        programs, row = self.programs, int(order.row)
-        self._reseed(round, row, len(order.ids))
-        cohort = Cohort(order.ids, order.byzantine, jnp.ones(len(order.ids), bool))
-        key = derive(self.key, "round", round)
-        agents = jax.tree.map(lambda x: x[None], snapshot.agent)
-        groups = [Group(agents, np.array([row]))]
-        if programs.begins:
-            groups = programs.begin(groups, downlink, cohort, key)
-        reports, faults = [], []
-        for update in range(self.federation.local_updates):
-            update_key = derive(key, "work", update)
-            fresh = update == 0 and not programs.begins
-            decide = programs.decider_of_agents(groups, downlink, cohort, update_key, fresh=fresh)
-            experience, fault = self._collect(decide, int(downlink.episodes))
-            faults.append(fault)
-            update_context = UpdateContext(update_key, self.runtime.progress(order.tally, update))
-            groups, each = programs.work_alone(groups, downlink, experience, cohort, update_context, fresh=fresh)
-            reports.append(each)
-        found = earliest(stacked(faults))
-        dropped = found.kind != NOTHING
-        report = summed_reports(stack(reports)) | {"fault": found.row}
-        message = programs.messages(groups, cohort, key, dropped)
-        first = partial(jax.tree.map, lambda x: x[0])
-        agent = snapshot.agent if dropped[0] else first(groups[0].agents)
-        return Done(AgentSnapshot(agent, ()), first(message), first(report))
+        """As :meth:`HostRuntime._round` for one agent."""
+        self._reseed(round)
+
+        def before() -> Agent:
+            return jax.tree.map(lambda x: x[None], snapshot.agent)
+
+        ids, byzantine = jnp.asarray([self.index]), jnp.asarray(order.byzantine)[None]
+        verbs = GroupVerbs(
+            self.programs,
+            self.programs.groups(before(), ids, byzantine),
+            downlink,
+            derive(self.key, "round", round),
+            collect=lambda decide: self._collect(decide, int(downlink.episodes)),
+            progress=partial(self.runtime.progress, order.tally),
+            before=before,
+        )
+        agents, message, report = jax.tree.map(lambda x: x[0], agent_round(verbs))
+        return Done(AgentSnapshot(agents, ()), message, report)
 
     def _collect(
         self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], episodes: int
@@ -219,18 +219,12 @@ class HostAgentRuntime(AgentRuntime):
             self.runtime.training_horizon,
         )
 
-    def _reseed(self, round: int, row: int, participants: int) -> None:
-        """The seeds that the simulation gives this agent's environments."""
+    def _reseed(self, round: int) -> None:
+        """As :meth:`fedrax.runtime.host.SeedEnvironments.reseed` for one agent."""
         first = round - round % self.config.checkpoint.every
         if self.seeded == first:
             return
-        together = participants == self.federation.agents or (self.episodic and not self.runtime.draws)
-        if together:
-            seeds = host_seeds((participants * self.num_envs,), self.config.seed, "agents", first)
-            seeds = seeds[row * self.num_envs : (row + 1) * self.num_envs]
-        else:
-            seeds = host_seeds((self.num_envs,), self.config.seed, "agents", first, self.index)
-        self.environments.reseed(seeds)
+        self.environments.reseed(agent_seeds(self.num_envs, self.seed, first, self.index))
         if self.stepping is not None:
             self.stepping.restart()
         self.seeded = first
@@ -255,7 +249,7 @@ class HostAgentRuntime(AgentRuntime):
         self.runtime.close()
 
 
-def make_agent_runtime(config: Config, index: int) -> AgentRuntime:
+def make_agent_runtime(config: Config, index: int, randomness: Randomness) -> AgentRuntime:
     """The runtime of the agent at ``index`` in the federation that ``config`` describes.
 
     Raises:
@@ -264,9 +258,9 @@ def make_agent_runtime(config: Config, index: int) -> AgentRuntime:
     alone = config.model_copy(update={"runtime": config.runtime.model_copy(update={"agents_per_batch": 1})})
     runtime = make_runtime(alone, agents=False)
     if isinstance(runtime, NativeRuntime):
-        return NativeAgentRuntime(alone, runtime, index)
+        return NativeAgentRuntime(alone, runtime, index, randomness)
     assert isinstance(runtime, HostRuntime)
-    return HostAgentRuntime(alone, runtime, index)
+    return HostAgentRuntime(alone, runtime, index, randomness)
 
 
 def travel_period(config: Config, strategy: Strategy) -> Period:

@@ -28,7 +28,6 @@ from fedrax.environments.crash import EnvironmentCrash
 from fedrax.environments.faults import NOTHING, Fault, described, recorded
 from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.errors import FedraxError
-from fedrax.federation import Tally
 from fedrax.layers import merge_settings
 from fedrax.message import filled, travelling
 from fedrax.migration import present_keys
@@ -38,8 +37,8 @@ from fedrax.records.files import append_traceback, read_json, write_atomic, writ
 from fedrax.runtime.distributed.agent_runtime import (
     AgentRuntime,
     AgentSnapshot,
-    Order,
     make_agent_runtime,
+    order_shapes,
     report_shapes,
     travel_period,
 )
@@ -54,6 +53,7 @@ from fedrax.runtime.distributed.envelopes import (
     WORKED,
     Envelope,
 )
+from fedrax.runtime.distributed.randomness import SHARED, Randomness, node_secret, secret_randomness, shared_randomness
 from fedrax.trees import tree_bytes
 
 logger = logging.getLogger(__name__)
@@ -69,17 +69,17 @@ class AgentService:
         self, folder: Path, *, overrides: Sequence[str] = (), agent: int | None = None, plugins: Sequence[str] = ()
     ) -> None:
         """Args:
-        folder: where the node's name and its agent's state are kept.
+        folder: where the node's name, its secret and its agent's state are kept.
         overrides: ``environment...=value``, what differs at this site from what the server says.
         agent: the agent that it asks to be; unset, the server chooses.
         plugins: the only plugins that this node imports, in place of the server's of the same name.
 
         Raises:
-            FedraxError: overrides of anything but the environment.
+            FedraxError: overrides of anything but the environment; a secret that is none.
         """
         self.folder, self.overrides, self.wanted, self.plugins = folder, list(overrides), agent, list(plugins)
         check_overrides(overrides)
-        self.name = self._name()
+        self.name, self.secret = self._name(), node_secret(folder)
         self.session: AgentSession | None = None
 
     def _name(self) -> str:
@@ -157,8 +157,14 @@ class AgentService:
             self.session.close()
         folder = self.folder / "runs" / run
         write_atomic(folder / "config.toml", text)
-        self.session = AgentSession(run, config, folder)
+        self.session = AgentSession(run, config, folder, self._randomness(run, config))
         return self.session
+
+    def _randomness(self, run: str, config: Config) -> Randomness:
+        if config.runtime.shared_seeds:
+            logger.warning(SHARED)
+            return shared_randomness(config.seed)
+        return secret_randomness(self.secret, run, config.seed)
 
     def flush(self) -> None:
         """Saves what has not been saved: in a fast run an agent is saved while its answer travels."""
@@ -179,8 +185,8 @@ class AgentService:
 class AgentSession:
     """An agent in one run."""
 
-    def __init__(self, run: str, config: Config, folder: Path) -> None:
-        self.run, self.config, self.folder = run, config, folder
+    def __init__(self, run: str, config: Config, folder: Path, randomness: Randomness) -> None:
+        self.run, self.config, self.folder, self.randomness = run, config, folder, randomness
         self.runtime: AgentRuntime | None = None
         self.snapshot: AgentSnapshot | None = None
         self.done = 0
@@ -202,13 +208,13 @@ class AgentSession:
             # What crashed may not close in order either.
             with contextlib.suppress(Exception):
                 self.runtime.close()
-        self.runtime = make_agent_runtime(self.config, index)
+        self.runtime = make_agent_runtime(self.config, index, self.randomness)
         federation = self.runtime.federation
         message, downlink = federation.shapes()
         self.message, self.report = message, report_shapes(federation, self.config.environment.num_envs)
         self.incoming = jax.eval_shape(partial(federation.strategy.outgoing, index=index), downlink)
         self.period = travel_period(self.config, federation.strategy)
-        self.orders = order_shapes(federation.participants)
+        self.orders = order_shapes()
         self.policies = jax.eval_shape(lambda: federation.learner.init_params(jax.random.key(0), federation.spaces))
         self.snapshot = self.runtime.start()
         saved = load_checkpoint(self.folder / "checkpoints", self._kept(b""))
@@ -323,14 +329,6 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise FedraxError(
                 f"{override!r} is not a node's to say: it may set environment.KEY=VALUE, the rest is the server's"
             )
-
-
-def order_shapes(participants: int) -> Order:
-    """An order as bare shapes."""
-    number = jax.ShapeDtypeStruct((), np.int32)
-    ids = jax.ShapeDtypeStruct((participants,), np.int32)
-    flags = jax.ShapeDtypeStruct((participants,), np.bool_)
-    return Order(ids, flags, number, Tally(number, number, number, number, number))  # type: ignore[arg-type]
 
 
 def refused(reason: str) -> Envelope:

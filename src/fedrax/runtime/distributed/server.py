@@ -23,24 +23,24 @@ from fedrax.environments.faults import NOTHING, Fault, described, recorded
 from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
-from fedrax.federation import Cohort, Exchange, Federation, State
+from fedrax.federation import Cohort, Federation, State
 from fedrax.message import Period, travelling
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.base import Runtime, with_reference
+from fedrax.runtime.base import Runtime
 from fedrax.runtime.compiling import compile_seconds
-from fedrax.runtime.distributed.agent_runtime import Order, report_shapes, travel_period
-from fedrax.runtime.distributed.agent_service import order_shapes
+from fedrax.runtime.distributed.agent_runtime import Order, order_shapes, report_shapes, travel_period
 from fedrax.runtime.distributed.checks import WorkCheck, Worked, check_evaluation
 from fedrax.runtime.distributed.dispatcher import ANSWERED, DROPPED, Dispatcher, Question, Record
 from fedrax.runtime.distributed.envelopes import EVALUATE, WORK, Envelope, Field
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.pipeline import Pipeline
+from fedrax.runtime.distributed.randomness import SHARED
 from fedrax.runtime.distributed.transport import Transport
 from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.pairs import Evaluation, Pairs, scores
-from fedrax.runtime.programs import close_round, heard
+from fedrax.runtime.rounds import Outcome, Sent, ServerVerbs, close_round, server_round
 from fedrax.seeds import derive
 
 
@@ -79,6 +79,8 @@ class DistributedRuntime(Runtime):
         """The round that the seeds of the server's own environments are of."""
         self.directory = directory
         self.note = note
+        if config.runtime.shared_seeds:
+            note(SHARED)
         membership = Membership(federation.agents, directory.path / "members.json")
         self.dispatcher = Dispatcher(
             transport, membership, run=self._run_name(), config=config.to_toml(), note=note, poll=poll
@@ -103,7 +105,7 @@ class DistributedRuntime(Runtime):
         self._opening = jax.jit(self._opened)
         self._exchanging = jax.jit(federation.exchange)
         self._finishing = jax.jit(federation.strategy.finish)
-        self._closing = jax.jit(self._closed)
+        self._closing = jax.jit(partial(close_round, federation))
 
     def _run_name(self) -> str:
         """The run's own, kept in its directory: nodes know by it what they saved."""
@@ -173,11 +175,11 @@ class DistributedRuntime(Runtime):
         key = derive(jax.random.key(self.config.seed), "round", index)
         downlink, cohort = self._opening(state.server, key, state.tally.rounds)
         ids = [int(agent) for agent in np.asarray(cohort.ids)]
-        rows = {agent: row for row, agent in enumerate(ids)}
+        byzantine = dict(zip(ids, cohort.byzantine, strict=True))
 
         def wrapped(outgoing: PyTree) -> tuple[bytes, str]:
             part = travelling(outgoing, self.period, index)
-            return packed(part), form((part, order_shapes(len(ids))))
+            return packed(part), form((part, order_shapes()))
 
         whole = cache(lambda: wrapped(downlink))
 
@@ -185,7 +187,7 @@ class DistributedRuntime(Runtime):
             outgoing = federation.strategy.outgoing(downlink, agent)
             # What goes to all nodes is packed once, and travels to the SuperLink once.
             payload, shapes = whole() if outgoing is downlink else wrapped(outgoing)
-            work = Order(cohort.ids, cohort.byzantine, jnp.asarray(rows[agent], jnp.int32), state.tally)
+            work = Order(byzantine[agent], state.tally)
             fields: dict[str, Field] = {
                 "run": self.dispatcher.run,
                 "round": turn,
@@ -219,18 +221,20 @@ class DistributedRuntime(Runtime):
         messages = _rows(self.message, [usable.get(agent) for agent in ids])
         report = _rows(self.report, [answers[agent].report if agent in answers else None for agent in ids])
         reported = jnp.asarray([agent in answers for agent in ids])
-        cohort = heard(cohort._replace(answers=cohort.answers & reported), report)
-        reference = self.local.reference(state.server, downlink, derive(key, "reference"))
-        server, exchange = self._exchanging(
-            state.server, downlink, cohort, messages, key, state.tally.rounds, reference
+        verbs = ServerVerbs(
+            reference=self.local.reference,
+            exchange=self._exchanging,
+            refine=self.local.refine,
+            finish=self._finishing,
+            output=lambda server, _: () if federation.strategy.personal else federation.strategy.output(server),
+            evaluate=lambda output: self.evaluation_of_round(output, index),
+            close=partial(self._close, index),
         )
-        server, own = self.local.refine(server, derive(key, "server"))
-        server, work = self._finishing(server, derive(key, "finish"))
-        own = with_reference(own, reference)
-        params = () if federation.strategy.personal else federation.strategy.output(server)
-        evaluation = self.evaluation_of_round(params, index)
-        self._tell_of_its_own(index, own, evaluation)
-        return self._closing(state, server, params, cohort, exchange, report, work, own, evaluation, reported)
+        return server_round(verbs, state, downlink, cohort, Sent((), messages, report, reported), key)
+
+    def _close(self, index: int, state: State, outcome: Outcome) -> tuple[State, dict[str, Any]]:
+        self._tell_of_its_own(index, outcome.own, outcome.evaluation)
+        return self._closing(state, outcome)
 
     def _dropped(self, index: int, answers: Mapping[int, Worked]) -> dict[int, str]:
         """Why the agents that say so send nothing, by agent; people are told."""
@@ -256,34 +260,6 @@ class DistributedRuntime(Runtime):
 
     def _opened(self, server: PyTree, key: PRNGKeyArray, round: Array) -> tuple[PyTree, Cohort]:
         return self.federation.broadcast(server, key, round), self.federation.cohort(key)
-
-    def _closed(
-        self,
-        state: State,
-        server: PyTree,
-        output: PyTree,
-        cohort: Cohort,
-        exchange: Exchange,
-        report: dict[str, Any],
-        work: Any,
-        own: dict[str, Array],
-        evaluation: dict[str, Array],
-        reported: Array,
-    ) -> tuple[State, dict[str, Array]]:
-        return close_round(
-            self.federation,
-            state,
-            server,
-            (),
-            output,
-            cohort,
-            exchange,
-            report,
-            work,
-            own,
-            evaluation,
-            reported=reported,
-        )
 
     def _checked(self, agent: int, turn: int, answer: Envelope) -> Worked:
         return self.check(answer, run=self.dispatcher.run, round=turn, agent=agent)

@@ -1,0 +1,76 @@
+"""What a node draws from: a secret of its own, so that nobody who knows the configuration can recompute what it saw."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from fedrax.errors import FedraxError
+
+BYTES = 32
+"""Of a node's secret."""
+SHARED = "runtime.shared_seeds: nodes draw from the run's seed, so whoever knows it can recompute their trajectories"
+"""What people are told, at the server and at a node."""
+
+
+class Randomness(NamedTuple):
+    """The root of an agent's draws in one run."""
+
+    key: PRNGKeyArray
+    """Of acting, learning, and native environments."""
+    seed: int
+    """Of environments that Python steps."""
+
+
+def shared_randomness(seed: int) -> Randomness:
+    """The simulation's, which whoever knows the configuration knows."""
+    return Randomness(jax.random.key(seed), seed)
+
+
+def secret_randomness(secret: bytes, run: str, seed: int) -> Randomness:
+    """A node's own in a run: HMAC-SHA256 of the run's name and seed under its secret.
+
+    The key has as many of its bits as JAX's default keys hold, which are 64.
+    """
+    digest = hmac.digest(secret, f"{run} {seed}".encode(), hashlib.sha256)
+    shape = jax.random.key_data(jax.random.key(0)).shape
+    data = np.frombuffer(digest, "<u4")[: shape[0]].astype(np.uint32)
+    return Randomness(jax.random.wrap_key_data(jnp.asarray(data)), int.from_bytes(digest[16:], "little"))
+
+
+def node_secret(folder: Path) -> bytes:
+    """The secret in a node's folder, made on first use; no one but its owner may read the file.
+
+    Raises:
+        FedraxError: the file is not a secret's.
+    """
+    path = folder / "secret"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"secret.{os.getpid()}.tmp"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        # Two processes of one node that start together end with the same secret, that of the first.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+        temporary.unlink()
+    secret = path.read_bytes()
+    if len(secret) != BYTES:
+        raise FedraxError(
+            f"{path} has {len(secret)} bytes, and a node's secret has {BYTES}: restore it, or remove it and the node "
+            "draws from a new one"
+        )
+    return secret

@@ -1,0 +1,79 @@
+"""A round's verbs for agents whose environments Python steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from fedrax.environments.base import Experience
+from fedrax.environments.faults import Fault, earliest, masked, stacked
+from fedrax.learners.base import Agent
+from fedrax.runtime.programs import Decider, Group, Programs, UpdateKeys, joined, stack
+from fedrax.runtime.rounds import Update, summed_reports
+from fedrax.strategies.base import Downlink
+
+
+class GroupVerbs:
+    """The verbs of agents whose experience is collected outside of compiled programs, side by side in groups.
+
+    ``key`` is the round's, ``collect(decide) -> (experience, faults)`` what their environments yield, of agents without
+    faults, ``progress(update)`` how much of the budget is used, and ``before()`` the agents as they were, ``[m, ...]``.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        groups: list[Group],
+        downlink: Downlink,
+        key: PRNGKeyArray,
+        *,
+        collect: Callable[[Decider], tuple[Experience, Fault]],
+        progress: Callable[[int], Array],
+        before: Callable[[], Agent],
+    ) -> None:
+        self.programs, self.groups, self.downlink, self.key = programs, groups, downlink, key
+        self._collected, self._progress, self._before = collect, progress, before
+        self.fresh = not programs.begins
+
+    def begin(self) -> list[Group]:
+        """Agents that do not learn before their local updates absorb the broadcast in the first of them."""
+        return self.programs.begin(self.groups, self.downlink, self.key) if self.programs.begins else self.groups
+
+    def collect(self, agents: list[Group], key: UpdateKeys) -> tuple[list[Group], Experience, Fault]:
+        """From the environments, step by step."""
+        decide = self.programs.decider_of_agents(agents, self.downlink, key.act, fresh=self.fresh)
+        return agents, *self._collected(decide)
+
+    def learn(
+        self, agents: list[Group], experience: Experience, number: int, key: UpdateKeys
+    ) -> tuple[list[Group], Any]:
+        """A report by group: they are joined when the round is over."""
+        fresh, self.fresh = self.fresh, False
+        return self.programs.work(agents, self.downlink, experience, key.learn, self._progress(number), fresh=fresh)
+
+    def repeat(self, update: Update[list[Group]], agents: list[Group]) -> tuple[list[Group], dict[str, Any], Fault]:
+        """One after the other."""
+        keys = self.programs.update_keys(self.key, joined([group.ids for group in agents]))
+        reports, faults = [], []
+        for number in range(self.programs.federation.local_updates):
+            agents, report, fault = update(agents, number, UpdateKeys(keys.act[number], keys.learn[number]))
+            reports.append(report)
+            faults.append(fault)
+        whole = joined([summed_reports(stack(list(each))) for each in zip(*reports, strict=True)])
+        return agents, whole, earliest(stacked(faults))
+
+    def emit(self, agents: list[Group]) -> PyTree:
+        """All groups'."""
+        return self.programs.messages(agents, self.key)
+
+    def unless(self, void: np.ndarray, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree]:
+        """Leaves ``[m, ...]``; environments start anew when a fault is found."""
+        after = joined([group.agents for group in agents])
+        if not void.any():
+            return after, message
+        return masked(void, after, self._before()), masked(void, message, jax.tree.map(jnp.zeros_like, message))

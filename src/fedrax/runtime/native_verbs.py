@@ -1,0 +1,103 @@
+"""A round's verbs for one agent inside a compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from fedrax.environments.base import Experience
+from fedrax.environments.faults import Fault, earliest, first_fault
+from fedrax.environments.native_steps import CollectorState, restarted
+from fedrax.federation import Federation
+from fedrax.learners.base import Agent, UpdateContext
+from fedrax.message import Message
+from fedrax.runtime.rounds import Update, agent_report, summed_reports, update_keys
+from fedrax.seeds import derive
+from fedrax.strategies.base import Downlink, select
+
+Decide = Callable[[Array, PRNGKeyArray], tuple[Array, PyTree]]
+"""``decide(observation[B, *o], key) -> (action[B, *a], extras)``."""
+Learning = tuple[Agent, CollectorState]
+"""An agent and its running episodes; () where it collects whole ones."""
+
+
+class NativeVerbs:
+    """One agent's verbs inside a compiled program; it and its running episodes go through the round together.
+
+    ``key`` is the agent's own of the round; ``collect(decide, key, running) -> (experience, running)`` is what its
+    environments yield, and ``progress(update)`` how much of the budget is used.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        before: Learning,
+        index: Array,
+        byzantine: Array,
+        downlink: Downlink,
+        key: PRNGKeyArray,
+        *,
+        collect: Callable[[Decide, PRNGKeyArray, CollectorState], tuple[Experience, CollectorState]],
+        progress: Callable[[Array], Array],
+    ) -> None:
+        self.federation, self.before = federation, before
+        self.index, self.byzantine = index, byzantine
+        self.downlink, self.key = downlink, key
+        self._collected, self._progress = collect, progress
+
+    def begin(self) -> Learning:
+        """With its episodes as the last round left them."""
+        strategy, learner = self.federation.strategy, self.federation.learner
+        agent, running = self.before
+        agent = strategy.absorb(agent, self.downlink, self.index)
+        return strategy.begin(learner, agent, derive(self.key, "begin")), running
+
+    def collect(self, agents: Learning, key: PRNGKeyArray) -> tuple[Learning, Experience, Fault]:
+        """Acting as it would now, or as its attack says."""
+        agent, running = agents
+        acting = self.federation.learner.acting(agent.params)
+
+        def decide(observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
+            return self.federation.decide(acting, observation, key, self.byzantine)
+
+        experience, running = self._collected(decide, derive(key, "collect"), running)
+        return (agent, running), experience, first_fault(experience)
+
+    def learn(
+        self, agents: Learning, experience: Experience, number: Array, key: PRNGKeyArray
+    ) -> tuple[Learning, dict[str, Any]]:
+        """From fresh experience."""
+        agent, running = agents
+        update_context = UpdateContext(derive(key, "learn"), self._progress(number))
+        agent, learning = self.federation.work(agent, experience, update_context, self.byzantine)
+        return (agent, running), agent_report(experience, learning)
+
+    def repeat(self, update: Update[Learning], agents: Learning) -> tuple[Learning, dict[str, Any], Fault]:
+        """As a scan."""
+        updates = self.federation.local_updates
+        keys = update_keys(self.key, updates)
+        if updates == 1:
+            return update(agents, jnp.asarray(0), keys[0])
+
+        def step(agents: Learning, inputs: tuple[Array, PRNGKeyArray]) -> tuple[Learning, tuple[dict[str, Any], Fault]]:
+            agents, report, fault = update(agents, *inputs)
+            return agents, (report, fault)
+
+        agents, (reports, faults) = jax.lax.scan(step, agents, (jnp.arange(updates), keys))
+        return agents, summed_reports(reports), earliest(faults)
+
+    def emit(self, agents: Learning) -> Message:
+        """With a key of the round's."""
+        return self.federation.strategy.emit(self.federation.learner, agents[0], derive(self.key, "emit"))
+
+    def unless(self, void: Array, agents: Learning, message: Message) -> tuple[Learning, Message]:
+        """The episodes of a void round start anew."""
+        agent, running = agents
+        if self.federation.learner.steps is not None:
+            running = select(void, restarted(running), running)
+        message = select(void, jax.tree.map(jnp.zeros_like, message), message)
+        return (select(void, self.before[0], agent), running), message

@@ -1,0 +1,244 @@
+"""The round, written once: what an agent does in it, what the server does, and in which order.
+
+A runtime says how the verbs are run (in one compiled program, around a Python loop that steps environments, or on
+nodes); nothing else knows their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from fedrax.environments.base import Episodes, Experience
+from fedrax.environments.faults import NOTHING, Fault, first_fault
+from fedrax.federation import Cohort, Exchange, Federation, State, Tally, round_metrics
+from fedrax.message import Message
+from fedrax.seeds import derive
+from fedrax.strategies.base import Downlink, ServerWork, select
+
+Agents = TypeVar("Agents")
+"""What a runtime holds of the agents that it computes together: one, or several in groups."""
+Update = Callable[[Agents, Any, Any], tuple[Agents, dict[str, Any], Fault]]
+"""A local update: ``update(agents, number, key) -> (agents, report, fault)``."""
+
+
+class AgentVerbs(Protocol[Agents]):
+    """An agent's verbs in one round, as a runtime runs them; of several agents, leaves have a leading axis ``[m]``."""
+
+    def begin(self) -> Agents:
+        """The agents after the broadcast, and after whatever learning they do once a round."""
+
+    def collect(self, agents: Agents, key: Any) -> tuple[Agents, Experience, Fault]:
+        """Experience of one local update, and its first number that is not finite."""
+
+    def learn(self, agents: Agents, experience: Experience, number: Any, key: Any) -> tuple[Agents, dict[str, Any]]:
+        """The agents after local update ``number``, and its report (:func:`agent_report`)."""
+
+    def repeat(self, update: Update[Agents], agents: Agents) -> tuple[Agents, dict[str, Any], Fault]:
+        """All local updates of the round, their reports as one and their first fault.
+
+        It hands every update the keys of :func:`update_keys`.
+        """
+
+    def emit(self, agents: Agents) -> Message:
+        """What the agents send."""
+
+    def unless(self, void: Any, agents: Agents, message: Message) -> tuple[Any, Message]:
+        """The agents after the round and their messages; where it is ``void``, as before it, and zeros."""
+
+
+def agent_round(verbs: AgentVerbs[Agents]) -> tuple[Any, Message, dict[str, Any]]:
+    """An agent's part of a round: absorb and begin, collect and learn, emit; also its report.
+
+    A round in which something collected is not finite is void: its agent is as before, and its message is not used.
+    """
+
+    def update(agents: Agents, number: Any, key: Any) -> tuple[Agents, dict[str, Any], Fault]:
+        agents, experience, fault = verbs.collect(agents, key)
+        agents, report = verbs.learn(agents, experience, number, key)
+        return agents, report, fault
+
+    agents, report, fault = verbs.repeat(update, verbs.begin())
+    void = fault.kind != NOTHING
+    after, message = verbs.unless(void, agents, verbs.emit(agents))
+    return after, message, report | {"fault": fault.row}
+
+
+def agent_key(key: PRNGKeyArray, index: Array | int) -> PRNGKeyArray:
+    """An agent's key in the round whose key is ``key``: by its number, whoever else takes part."""
+    return derive(key, "work", index)
+
+
+def update_keys(key: PRNGKeyArray, updates: int) -> PRNGKeyArray:
+    """The keys ``[updates]`` of an agent's local updates, of its key in the round."""
+    return key[None] if updates == 1 else jax.random.split(key, updates)
+
+
+class Sent(NamedTuple):
+    """What the agents' part of a round comes to; ``m`` participants."""
+
+    agents: PyTree
+    """All agents after the round, ``[agents, ...]``; () where they are elsewhere."""
+    messages: Message
+    """Leaves ``[m, ...]``."""
+    report: dict[str, Any]
+    """``[m]`` episodes, steps, return sums and learning metrics, and faults ``[m, 4]`` (rows of :class:`Fault`)."""
+    reported: Array | None = None
+    """Who has reported, ``bool[m]``; the others' rows are zeros. None: everyone has."""
+
+
+class ServerVerbs(NamedTuple):
+    """The server's verbs, as a runtime runs them."""
+
+    reference: Callable[[PyTree, Any, PRNGKeyArray], Episodes | None]
+    """Its own trajectories at the broadcast policy, for rules that need its gradient."""
+    exchange: Callable[..., tuple[PyTree, Exchange]]
+    """:meth:`Federation.exchange`."""
+    refine: Callable[[PyTree, PRNGKeyArray], tuple[PyTree, dict[str, Any]]]
+    """The server after its own steps, and their episodes, environment steps and fault."""
+    finish: Callable[[PyTree, PRNGKeyArray], tuple[PyTree, ServerWork]]
+    """:meth:`Strategy.finish`."""
+    output: Callable[[PyTree, PyTree], PyTree]
+    """:meth:`Federation.output`."""
+    evaluate: Callable[[PyTree], dict[str, Any]]
+    """The round's evaluation by name of the metric, NaN in rounds without one."""
+    close: Callable[[State, Outcome], tuple[State, dict[str, Any]]]
+    """:func:`close_round`."""
+
+
+class Outcome(NamedTuple):
+    """What a round came to."""
+
+    server: PyTree
+    output: PyTree
+    """What is handed out."""
+    cohort: Cohort
+    sent: Sent
+    exchange: Exchange
+    work: ServerWork
+    own: dict[str, Any]
+    """The server's episodes, steps and fault, and how many episodes were for the rule."""
+    evaluation: dict[str, Any]
+
+
+def server_round(
+    verbs: ServerVerbs, state: State, downlink: Downlink, cohort: Cohort, sent: Sent, key: PRNGKeyArray
+) -> tuple[State, dict[str, Any]]:
+    """The server's part of a round: exchange, refine, finish; then the evaluation. Also the round's metrics."""
+    # Those whose round is void count as absent, and so do those who have not reported.
+    answers = cohort.answers & (Fault.of_row(sent.report["fault"]).kind == NOTHING)
+    cohort = cohort._replace(answers=answers if sent.reported is None else answers & sent.reported)
+    reference = verbs.reference(state.server, downlink, derive(key, "reference"))
+    server, exchange = verbs.exchange(state.server, downlink, cohort, sent.messages, key, state.tally.rounds, reference)
+    server, own = verbs.refine(server, derive(key, "server"))
+    server, work = verbs.finish(server, derive(key, "finish"))
+    output = verbs.output(server, sent.agents)
+    outcome = Outcome(
+        server, output, cohort, sent, exchange, work, with_reference(own, reference), verbs.evaluate(output)
+    )
+    return verbs.close(state, outcome)
+
+
+def close_round(federation: Federation, state: State, outcome: Outcome) -> tuple[State, dict[str, Array]]:
+    """The state after a round and the round's metrics."""
+    cohort, exchange, own, evaluation = outcome.cohort, outcome.exchange, outcome.own, outcome.evaluation
+    report, work = outcome.sent.report, outcome.work
+    tally = tally_round(
+        federation,
+        state.tally,
+        agent_episodes=report["episodes"].sum(),
+        counted=work.counted + own["reference"],
+        steps=report["steps"].sum() + own["steps"],
+        agent_steps=report["steps"].sum(),
+    )
+    faults = Fault.of_row(report["fault"])
+    sound = faults.kind == NOTHING
+    honest = ~cohort.byzantine & sound
+    if outcome.sent.reported is not None:
+        honest &= outcome.sent.reported
+    better = jnp.isfinite(evaluation["return"]) & (evaluation["return"] > state.best_return)
+    updated = State(
+        server=outcome.server,
+        agents=outcome.sent.agents,
+        tally=tally,
+        best=select(better, outcome.output, state.best),
+        best_return=jnp.where(better, evaluation["return"], state.best_return),
+        environments=state.environments,
+    )
+    learning = jax.tree.map(lambda x: jnp.where(honest, x, 0).sum() / honest.sum(), report["learning"])
+    strategy = federation.strategy
+    local_steps = federation.local_updates * strategy.local_gradient_steps(federation.learner)
+    local_steps += strategy.round_gradient_steps(federation.learner)
+    metrics = {
+        "active": jnp.asarray(True),
+        **evaluation,
+        "train_return": jnp.where(honest, report["return_sum"], 0).sum()
+        / jnp.where(honest, report["episodes"], 0).sum(),
+        "trajectories": tally.trajectories - state.tally.trajectories,
+        "agent_trajectories": report["episodes"].sum(),
+        "server_trajectories": own["episodes"],
+        "agent_steps": report["steps"].sum(),
+        "server_steps": own["steps"],
+        "gradient_steps": work.gradient_steps + local_steps,
+        "excluded": jnp.zeros(federation.agents, bool).at[cohort.ids].set(exchange.excluded),
+        "dropped": jnp.zeros((federation.agents, len(Fault._fields)), jnp.int32).at[cohort.ids].set(report["fault"]),
+        "server_dropped": own["fault"],
+        **learning,
+        **round_metrics(cohort, exchange, rejects=federation.aggregator.rejects),
+    }
+    if federation.personal:
+        returns = jnp.where(sound, report["return_sum"] / report["episodes"], jnp.nan)
+        metrics["agent_train_returns"] = jnp.full(federation.agents, jnp.nan).at[cohort.ids].set(returns)
+    return updated, metrics
+
+
+def agent_report(experience: Experience, learning: dict[str, Array]) -> dict[str, Any]:
+    """One agent's local update in numbers: its experience, and its learner's own metrics."""
+    return {
+        "episodes": experience.count,
+        "steps": experience.steps,
+        "return_sum": experience.returns.sum(),
+        "learning": learning,
+    }
+
+
+def summed_reports(reports: dict[str, Any]) -> dict[str, Any]:
+    """Reports of several updates, leaves ``[updates, ...]``, as one: experience adds up, metrics are averaged."""
+    learning = jax.tree.map(lambda x: x.mean(0), reports["learning"])
+    return {name: x.sum(0) for name, x in reports.items() if name != "learning"} | {"learning": learning}
+
+
+def with_reference(own: dict[str, Any], reference: Episodes | None) -> dict[str, Any]:
+    """The server's own sampling in a round, ``reference`` (its episodes for the rule) included."""
+    if reference is None:
+        return own | {"reference": 0}
+    fault = first_fault(reference)
+    return {
+        "episodes": own["episodes"] + reference.count,
+        "steps": own["steps"] + reference.steps,
+        "fault": jnp.where(fault.kind != NOTHING, fault.row, own["fault"]),
+        "reference": reference.count,
+    }
+
+
+def tally_round(
+    federation: Federation, tally: Tally, *, agent_episodes: Array, counted: Array, steps: Array, agent_steps: Array
+) -> Tally:
+    """The tally after a round.
+
+    Trajectories per agent are those of all agents, divided by their number. Where agents send gradients they follow the
+    reference: everything sampled in the round, divided by the number of nodes (the participants, and the server where
+    there is more than one), rounded.
+    """
+    total = tally.agent_trajectories + agent_episodes
+    if federation.strategy.counts_server:
+        nodes = federation.participants + 1 if federation.participants > 1 else 1
+        trajectories = tally.trajectories + jnp.round((agent_episodes + counted) / nodes).astype(jnp.int32)
+    else:
+        # In whole numbers: a float32 holds no more than 2^24 of them.
+        trajectories = (total + federation.sites // 2) // federation.sites
+    return Tally(tally.rounds + 1, trajectories, tally.steps + steps, tally.agent_steps + agent_steps, total)
