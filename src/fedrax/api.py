@@ -61,7 +61,7 @@ class Run:
     def policies(self, which: Literal["last", "best"] = "last") -> dict[int, PyTree]:
         """The policy of every seed, by seed: the last one, or that of the best evaluation."""
         runtime = make_runtime(self.config)
-        if self.config.runtime.kind == "flower" and runtime.federation.strategy.personal:
+        if self.config.runtime.kind == "flower" and runtime.federation.personal:
             raise FedraxError(f"the policies of {self.path} are their agents' own, and are on the nodes")
         try:
             state = jax.eval_shape(runtime.init)

@@ -131,7 +131,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         for seed, result in run.evaluate_across(**settings, unseen=options.unseen).items():
             _print(across_lines(seed, result, episodes=options.episodes, unseen=options.unseen > 0))
         return
-    personal = run.config.component("strategy").hands_out_own()
+    personal = run.config.hands_out_own()
     for seed, result in run.evaluate(**settings, environments=options.environments).items():
         _print(evaluation_lines(seed, result, personal=personal))
 

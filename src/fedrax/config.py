@@ -99,6 +99,11 @@ class Config(Model):
         settings = dict(getattr(self, component_kind))
         return COMPONENT_KINDS[component_kind].build(settings.pop("kind"), settings)
 
+    def hands_out_own(self) -> bool:
+        """Whether the run hands out a policy of every agent."""
+        strategy: Strategy = self.component("strategy")
+        return strategy.hands_out_own(self.component("learner"))
+
     @property
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds of the run."""
@@ -221,16 +226,17 @@ def resolve(
         raise renamed(said["per_agent"])
 
     strategy = _choose("strategy", layers, {}, 0)
-    strategy_class = strategies[strategy["kind"]]
-    _check_keys("strategy", strategy)
-    implied = strategy_class.implies(strategy)
+    _built("strategy", strategy)
+    implied = strategies[strategy["kind"]].implies(strategy)
     # Whoever says `mode` means what it stands for, whatever an earlier layer said of that.
     rank = max((i for i, layer in enumerate(layers) if "mode" in layer.get("strategy", {})), default=0)
     chosen = {
         component_kind: _choose(component_kind, layers, implied.get(component_kind, {}), rank)
         for component_kind in COMPONENT_KINDS
     }
-    plain["evaluation"] = resolved_evaluation(plain, personal=strategy_class.hands_out_own())
+    built = _built("strategy", chosen["strategy"])
+    personal = built.hands_out_own(COMPONENT_KINDS["learner"][chosen["learner"]["kind"]])
+    plain["evaluation"] = resolved_evaluation(plain, personal=personal)
     config = _validate(
         {**plain, **{component_kind: _complete(component_kind, table) for component_kind, table in chosen.items()}}
     )
@@ -270,15 +276,15 @@ def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[
     return {"kind": kind, **settings}
 
 
-def _check_keys(component_kind: str, table: Mapping[str, Any]) -> None:
+def _built(component_kind: str, table: Mapping[str, Any]) -> Any:
+    """The component, its options checked."""
     settings = {key: value for key, value in table.items() if key != "kind"}
-    COMPONENT_KINDS[component_kind].build(table["kind"], settings)
+    return COMPONENT_KINDS[component_kind].build(table["kind"], settings)
 
 
 def _complete(component_kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
     """The component's table with every option written out, checked by building it."""
-    settings = {key: value for key, value in table.items() if key != "kind"}
-    component = COMPONENT_KINDS[component_kind].build(table["kind"], settings)
+    component = _built(component_kind, table)
     return {"kind": table["kind"], **{name: getattr(component, name) for name in options_of(type(component))}}
 
 

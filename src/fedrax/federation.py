@@ -121,14 +121,14 @@ class Federation(eqx.Module):
 
     def output(self, server: PyTree, agents: Agent) -> PyTree:
         """The parameters handed out: the server's, or every agent's own, ``[agents, ...]``."""
-        if not self.strategy.personal:
+        if not self.strategy.personal_with(self.learner):
             return self.strategy.output(server)
         return agents.params if self.personal else jax.tree.map(lambda x: x[0], agents.params)
 
     @property
     def personal(self) -> bool:
         """Whether every agent hands out a policy of its own; a pooled learner's is that of all sites."""
-        return self.strategy.personal and self.agents == self.sites
+        return self.strategy.personal_with(self.learner) and self.agents == self.sites
 
     def cohort(self, key: PRNGKeyArray) -> Cohort:
         """Draws who takes part, who is Byzantine and who will not answer."""

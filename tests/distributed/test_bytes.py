@@ -12,6 +12,7 @@ from federations import configured, distributed, rounds_of
 
 TD3 = {
     "fedavg": ("strategy.actor_every=2", 'strategy.average=["head", "actor"]', "strategy.return_temperature=1.0"),
+    "fedper": ('strategy.average=["features"]',),
     "fedprox": (),
     "moon": (),
     "scaffold": ("strategy.actor_every=2",),

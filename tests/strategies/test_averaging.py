@@ -232,7 +232,12 @@ def test_the_worst_count_most_whatever_the_returns_zero_is():
 @pytest.mark.parametrize(
     ("strategy", "settings", "learner", "message"),
     [
-        ("fedavg", {"average": ("head",)}, "td3", "leaves out actor"),
+        (
+            "fedavg",
+            {"average": ("head",), "actor_every": 2},
+            "td3",
+            "has no actor; add it, or set strategy.",
+        ),
         ("fedavg", {"actor_every": 2}, "policy-gradient", "needs a learner with a part 'actor'"),
         ("moon", {}, "policy-gradient", "needs a learner with representations"),
         ("moon", {"average": ("actor",)}, "td3", "compares whole networks"),

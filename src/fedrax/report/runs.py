@@ -144,7 +144,7 @@ def _hands_out_own(run: Run) -> bool:
     from fedrax.strategies.base import strategies
 
     kind = run.kind("strategy") or ""
-    return kind in strategies and strategies[kind].hands_out_own()
+    return kind in strategies and strategies[kind].personal and not strategies[kind].needs.pooled
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

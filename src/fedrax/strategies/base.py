@@ -77,10 +77,13 @@ class Strategy(eqx.Module):
         """
         return {}
 
-    @classmethod
-    def hands_out_own(cls) -> bool:
+    def personal_with(self, learner: Learner | type[Learner]) -> bool:
+        """Whether every agent that learns by this keeps a policy of its own; by default :attr:`personal`."""
+        return self.personal
+
+    def hands_out_own(self, learner: Learner | type[Learner]) -> bool:
         """Whether a run hands out a policy of every agent: a pooled learner's is that of all."""
-        return cls.personal and not cls.needs.pooled
+        return self.personal_with(learner) and not self.needs.pooled
 
     @property
     def requires(self) -> frozenset[str]:

@@ -16,7 +16,7 @@ from fedrax.message import Message
 from fedrax.registry import option
 from fedrax.strategies.base import Strategy, Tools, select, strategies
 from fedrax.strategies.return_weights import WEIGHTED, Returns, count_returns, poor_first
-from fedrax.strategies.sharing import Broadcast, Kept, Server, check_shared, put_shared, replaced, take_shared
+from fedrax.strategies.sharing import Broadcast, Kept, Server, check_actor, put_shared, replaced, take_shared
 from fedrax.trees import ravel_rows, unravel_like
 
 
@@ -51,9 +51,13 @@ class FedAvg(Strategy):
         return self.batch
 
     def check(self, learner: Learner) -> None:
-        """Raises :class:`FedraxError` where the policy that is handed out would not be averaged."""
+        """Raises :class:`FedraxError` for an actor that is averaged now and then, and is no part or not averaged."""
         super().check(learner)
-        check_shared(self.average, self.actor_every, learner)
+        check_actor(self.average, self.actor_every, learner)
+
+    def personal_with(self, learner: Learner | type[Learner]) -> bool:
+        """Where a part of the policy stays with each agent."""
+        return bool(self.average) and not set(learner.policy_parts) <= set(self.average)
 
     def period(self, path: tuple[str, ...]) -> int:
         """The actor travels in every :attr:`actor_every`-th round."""

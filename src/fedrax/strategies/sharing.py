@@ -41,13 +41,12 @@ class Kept(eqx.Module):
     returns: Returns
 
 
-def check_shared(average: Names, actor_every: int, learner: Learner) -> None:
-    """Raises :class:`FedraxError` where the policy that is handed out would not be averaged."""
-    missing = [part for part in learner.policy_parts if part not in average]
-    if average and missing:
+def check_actor(average: Names, actor_every: int, learner: Learner) -> None:
+    """Raises :class:`FedraxError` for an actor that is averaged now and then, and is no part or not averaged."""
+    if actor_every > 1 and average and "actor" not in average:
         raise FedraxError(
-            f"strategy.average = {list(average)} leaves out {' and '.join(missing)}, without which there "
-            "is no shared policy; add it, or set strategy=gossip, where agents keep their own"
+            f"strategy.actor_every = {actor_every}, but strategy.average = {list(average)} has no actor; add it, or "
+            "set strategy.actor_every=1"
         )
     if actor_every > 1 and "actor" not in learner.policy_parts:
         raise FedraxError(f"strategy.actor_every needs a learner with a part 'actor', not {learner.name!r}")

@@ -138,7 +138,7 @@ class DistributedRuntime(Runtime):
 
     def init(self) -> State:
         """The server before the first round."""
-        personal = self.federation.strategy.personal
+        personal = self.federation.personal
 
         def server(key: PRNGKeyArray) -> State:
             state = self.federation.init(key)
@@ -152,7 +152,7 @@ class DistributedRuntime(Runtime):
 
     def outputs(self, state: State) -> PyTree:
         """The server's policy; personal ones stay on their nodes."""
-        return () if self.federation.strategy.personal else jax.vmap(self.federation.strategy.output)(state.server)
+        return () if self.federation.personal else jax.vmap(self.federation.strategy.output)(state.server)
 
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """One round."""
@@ -226,7 +226,7 @@ class DistributedRuntime(Runtime):
             exchange=self._exchanging,
             refine=self.local.refine,
             finish=self._finishing,
-            output=lambda server, _: () if federation.strategy.personal else federation.strategy.output(server),
+            output=lambda server, _: () if federation.personal else federation.strategy.output(server),
             evaluate=lambda output: self.evaluation_of_round(output, index),
             close=partial(self._close, index),
         )
@@ -301,7 +301,7 @@ class DistributedRuntime(Runtime):
         if self.environments != "own":
             return self.local.evaluate_pairs(params, pairs, seed=seed, draws=draws)
         episodes = pairs.episodes
-        payload = b"" if self.federation.strategy.personal else packed(params)
+        payload = b"" if self.federation.personal else packed(params)
         if not self.dispatcher.membership.present:
             self.dispatcher.gather(self.federation.agents, self.quorum, self.config.runtime.gather)
         run = self.dispatcher.run
@@ -364,7 +364,7 @@ def check_distributed(config: Config, federation: Federation) -> None:
             f"strategy {federation.strategy.name!r} collects what all agents see in one place, which "
             "runtime=flower is there to avoid; choose another strategy, or runtime=simulation"
         )
-    if config.video.every is not None and federation.strategy.personal:
+    if config.video.every is not None and federation.personal:
         raise FedraxError(
             "video.every records a policy, and with this strategy these are on the nodes; unset video.every"
         )
