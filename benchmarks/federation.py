@@ -132,7 +132,7 @@ def federation(
     certificates, address = folder / "certificates", f"{host}:{free_port()}"
     make_certificates(certificates, [host], NODES)
     where = ["--superlink", address, "--certificates", str(certificates)]
-    settings = [*settings, "runtime.gather=600", f"runtime.fast={str(fast).lower()}"]
+    settings = [*settings, "runtime.flower.gather=600", f"runtime.flower.fast={str(fast).lower()}"]
     commands = [["server", *settings, "--out", str(folder / "run"), *where]]
     for node in range(NODES):
         key = ["--key", str(certificates / "nodes" / f"node-{node}")]

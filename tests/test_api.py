@@ -130,7 +130,9 @@ def test_commands(run, capsys, tmp_path):
         assert name in listed
 
 
-@pytest.mark.parametrize("name", ["fedpg-br", "fedpg-filter", "alie", "federation", "attack", "fedpg-br/cartpole"])
+@pytest.mark.parametrize(
+    "name", ["fedpg-br", "fedpg-filter", "alie", "federation", "runtime", "attack", "fedpg-br/cartpole"]
+)
 def test_describe_names_every_option(name, capsys):
     assert main(["describe", name]) == 0
     assert len(capsys.readouterr().out.splitlines()) > 1

@@ -117,7 +117,7 @@ def test_mode_sets_defaults_below_everything_said():
         ["strategy.mode=paper", "attack=alie", "attack.agents=2", "seeds=3"],
         ["strategy.ratio_band=none", "aggregator=krum"],
         ["environment.heterogeneity.length={distribution='uniform', low=0.3, high=0.7}"],
-        ["environment.native=false", "environment.kwargs.limit=inf", "runtime.deadline=inf"],
+        ["environment.native=false", "environment.kwargs.limit=inf", "runtime.flower.deadline=inf"],
     ],
 )
 def test_resolved_toml_reads_back_equal(overrides, tmp_path):

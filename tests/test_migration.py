@@ -30,6 +30,7 @@ SMALL = (
     [
         ("environment.copies=4", "environment.num_envs = 4"),
         ("environment.heterogeneity.law=fedtd3", "environment.heterogeneity.distribution = 'fedtd3'"),
+        ("runtime.save_every=4", "runtime.flower.save_every = 4"),
     ],
 )
 def test_a_former_key_is_refused_with_the_present_one(override: str, present: str, tmp_path: Path) -> None:
@@ -45,10 +46,15 @@ def test_a_former_key_is_refused_with_the_present_one(override: str, present: st
 
 
 def test_every_former_key_is_read_under_its_present_name_in_its_place() -> None:
-    former = {"environment": {"copies": 3, "id": "x", "heterogeneity": {"law": "fedtd3", "l": [1.0]}}, "copies": 1}
+    former = {
+        "environment": {"copies": 3, "id": "x", "heterogeneity": {"law": "fedtd3", "l": [1.0]}},
+        "copies": 1,
+        "runtime": {"kind": "flower", "quorum": 0.5, "fast": True},
+    }
     assert present_keys(former) == {
         "environment": {"num_envs": 3, "id": "x", "heterogeneity": {"distribution": "fedtd3", "l": [1.0]}},
         "copies": 1,
+        "runtime": {"kind": "flower", "flower": {"quorum": 0.5, "fast": True}},
     }
     assert list(present_keys(former)["environment"]) == ["num_envs", "id", "heterogeneity"]
 
@@ -57,6 +63,9 @@ def _former(value: object) -> object:
     """Recorded tables as an earlier version wrote them."""
     names = {"num_envs": "copies", "distribution": "law"}
     if isinstance(value, dict):
+        if "runtime" in value:
+            runtime = {key: item for key, item in value["runtime"].items() if key != "shared_seeds"}
+            value = {**value, "runtime": {**runtime, **runtime.pop("flower")}}
         return {names.get(key, key): _former(item) for key, item in value.items()}
     return value
 
@@ -65,7 +74,8 @@ def _as_earlier(path: Path) -> None:
     """Makes a run's directory one of an earlier version."""
     config = path / "config.toml"
     text = config.read_text()
-    assert all(f"{present} = " in text for present in KEYS.values())
+    assert all(f"{present.split('.')[-1]} = " in text for present in KEYS.values())
+    text = text.replace("\n[runtime.flower]\n", "").replace("shared_seeds = false\n", "")
     config.write_text(text.replace("num_envs = ", "copies = ").replace('distribution = "fedtd3"', 'law = "fedtd3"'))
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, "config": _former(manifest["config"])}))
@@ -97,6 +107,7 @@ def test_a_run_of_an_earlier_version_loads_resumes_evaluates_and_reports(tmp_pat
     fedrax.resume(run.path, ["budget.rounds=3"], progress=False)
     assert load_run(run.path).summary["rounds"] == 3
     assert "copies" not in (run.path / "config.toml").read_text()
+    assert "[runtime.flower]" in (run.path / "config.toml").read_text()
 
 
 class Snapshot(eqx.Module):

@@ -178,6 +178,36 @@ class VideoConfig(Model):
     agent: int = pydantic.Field(0, ge=0, description="whose environment, and policy where agents keep their own")
 
 
+class FlowerConfig(Model):
+    """How a federation of processes waits, checks and saves."""
+
+    quorum: float = pydantic.Field(
+        0.5, gt=0, le=1, description="share of a round's participants without whose answers it does not end"
+    )
+    deadline: float = pydantic.Field(
+        600.0, gt=0, description="seconds after which a round ends without those who have not answered"
+    )
+    gather: float = pydantic.Field(
+        120.0, ge=0, description="seconds that the first round waits for all agents before a quorum suffices"
+    )
+    max_norm: float | None = pydantic.Field(
+        None, gt=0, description="messages longer than this (Euclidean norm) are excluded; unset, any finite one"
+    )
+    save_every: int = pydantic.Field(
+        1,
+        gt=0,
+        description="rounds between saves of an agent on its node; more where replays are large",
+    )
+    staleness: int = pydantic.Field(
+        0,
+        ge=0,
+        description="rounds overlap, and an answer may be of a model so many rounds old; 0: they do not",
+    )
+    fast: bool = pydantic.Field(
+        False, description="nodes and server look for messages more often, by means internal to Flower"
+    )
+
+
 class RuntimeConfig(Model):
     """Where and how it runs."""
 
@@ -187,33 +217,11 @@ class RuntimeConfig(Model):
     agents_per_batch: int | None = pydantic.Field(
         None, gt=0, description="agents computed side by side (the rest follow); unset, chosen from the sizes"
     )
-    quorum: float = pydantic.Field(
-        0.5, gt=0, le=1, description="flower: share of a round's participants without whose answers it does not end"
-    )
-    deadline: float = pydantic.Field(
-        600.0, gt=0, description="flower: seconds after which a round ends without those who have not answered"
-    )
-    gather: float = pydantic.Field(
-        120.0, ge=0, description="flower: seconds that the first round waits for all agents before a quorum suffices"
-    )
-    max_norm: float | None = pydantic.Field(
-        None, gt=0, description="flower: messages longer than this (Euclidean norm) are excluded; unset, any finite one"
-    )
-    save_every: int = pydantic.Field(
-        1,
-        gt=0,
-        description="flower: rounds between saves of an agent on its node; more where replays are large",
-    )
-    staleness: int = pydantic.Field(
-        0,
-        ge=0,
-        description="flower: rounds overlap, and an answer may be of a model so many rounds old; 0: they do not",
-    )
     shared_seeds: bool = pydantic.Field(
         False,
         description="flower: nodes draw from the run's seed, as the simulation does, so that whoever knows the "
         "configuration can recompute their trajectories; false: each from a secret of its own",
     )
-    fast: bool = pydantic.Field(
-        False, description="flower: nodes and server look for messages more often, by means internal to Flower"
+    flower: FlowerConfig = pydantic.Field(
+        default_factory=FlowerConfig, description="how a federation of processes waits, checks and saves"
     )

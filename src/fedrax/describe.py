@@ -153,8 +153,16 @@ def _joint_distribution(joint: type[JointDistribution]) -> str:
 
 def _plain_table(name: str) -> str:
     model = plain_tables()[name]
-    lines = [name, "", inspect.cleandoc(model.__doc__ or ""), ""]
+    return "\n".join([name, "", inspect.cleandoc(model.__doc__ or ""), "", *_settings(name, model)]).rstrip()
+
+
+def _settings(name: str, model: type[Model]) -> list[str]:
+    """A table's options, those of tables in it too."""
+    lines = []
     for key, field in model.model_fields.items():
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, Model):
+            lines += _settings(f"{name}.{key}", field.annotation)
+            continue
         default = field.get_default(call_default_factory=True)
         limits = [
             f"{sign} {getattr(bound, attribute):g}"
@@ -163,7 +171,7 @@ def _plain_table(name: str) -> str:
             if hasattr(bound, attribute)
         ]
         lines += _option(f"{name}.{key}", field.description or "", field.annotation, default, limits)
-    return "\n".join(lines).rstrip()
+    return lines
 
 
 def _option(

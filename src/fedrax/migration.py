@@ -15,8 +15,13 @@ import numpy as np
 
 from fedrax.errors import FedraxError
 
-KEYS = {"environment.copies": "num_envs", "environment.heterogeneity.law": "distribution"}
-"""Former keys of a configuration, and what each is called now in the same table."""
+FLOWER = ("quorum", "deadline", "gather", "max_norm", "save_every", "staleness", "fast")
+KEYS = {
+    "environment.copies": "num_envs",
+    "environment.heterogeneity.law": "distribution",
+    **{f"runtime.{name}": f"flower.{name}" for name in FLOWER},
+}
+"""Former keys of a configuration, and what each is called now in the same table, or in a table of it."""
 
 
 def present_keys(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -24,7 +29,12 @@ def present_keys(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for key, value in tables.items():
         below = present_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        renamed[KEYS.get(f"{prefix}{key}", key)] = below
+        former = KEYS.get(f"{prefix}{key}")
+        *within, name = [key] if former is None else former.split(".")
+        table = renamed
+        for each in within:
+            table = table.setdefault(each, {})
+        table[name] = below
     return renamed
 
 

@@ -96,7 +96,7 @@ def test_an_answer_that_is_too_old_is_left_out_and_named(dispatcher, transport):
         records += noted
     old = [record for record in records if record.agent == 1]
     assert [record.outcome for record in old] == ["excluded"]
-    assert "runtime.staleness = 1" in old[0].reason
+    assert "runtime.flower.staleness = 1" in old[0].reason
 
 
 def test_a_node_that_starts_anew_takes_up_its_own_count(dispatcher, transport):
@@ -121,7 +121,7 @@ def test_evaluations_go_between_the_orders(dispatcher, transport):
 
 
 def test_a_federation_with_overlapping_rounds_trains(tmp_path):
-    config = configured("fedavg-td3", "runtime.staleness=2", "runtime.quorum=1.0")
+    config = configured("fedavg-td3", "runtime.flower.staleness=2", "runtime.flower.quorum=1.0")
     federation, services, _ = distributed(config, tmp_path)
     before = federation.init()
     state, rows = rounds_of(federation, 4, before)
@@ -134,6 +134,6 @@ def test_a_federation_with_overlapping_rounds_trains(tmp_path):
 
 @pytest.mark.parametrize("case", ["fedpg-br", "neighbours-ppo", "distillation"])
 def test_strategies_whose_messages_go_stale_are_refused(case, tmp_path):
-    config = configured(case, "runtime.staleness=2")
+    config = configured(case, "runtime.flower.staleness=2")
     with pytest.raises(FedraxError, match=r"set runtime\.staleness=0"):
         DistributedRuntime(config, InProcessTransport({}), RunDirectory(made(tmp_path)), note=lambda text: None)

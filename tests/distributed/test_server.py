@@ -61,7 +61,7 @@ def test_a_server_that_stopped_goes_on_with_the_federation_intact(tmp_path):
 
 
 def test_a_liar_changes_nothing_and_is_named(tmp_path):
-    config = configured(CASE, "runtime.quorum=0.5")
+    config = configured(CASE, "runtime.flower.quorum=0.5")
     federation, services, notes = distributed(config, tmp_path)
     honest = services[2].answer
 
@@ -87,7 +87,7 @@ def test_a_liar_changes_nothing_and_is_named(tmp_path):
 
 
 def test_the_log_says_what_became_of_every_envelope(tmp_path):
-    config = configured(CASE, "runtime.gather=0")
+    config = configured(CASE, "runtime.flower.gather=0")
     federation, _, _ = distributed(config, tmp_path)
     del federation.dispatcher.transport.nodes[101]
     rounds_of(federation, 1)

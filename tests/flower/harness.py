@@ -17,7 +17,7 @@ from fedrax.runtime.flower.processes import free_port
 
 SMALL = [
     *("fedpg-br/cartpole", "budget.trajectories=none", "strategy.batch_min=2", "strategy.batch_max=4"),
-    *("environment.horizon=40", "evaluation.episodes=2", "runtime.gather=300"),
+    *("environment.horizon=40", "evaluation.episodes=2", "runtime.flower.gather=300"),
 ]
 
 
@@ -29,7 +29,7 @@ class Federation:
     ):
         self.folder, self.run = folder, folder / "run"
         self.count, self.fast = nodes, fast
-        self.settings = [*SMALL, f"federation.agents={nodes}", f"runtime.fast={str(fast).lower()}", *settings]
+        self.settings = [*SMALL, f"federation.agents={nodes}", f"runtime.flower.fast={str(fast).lower()}", *settings]
         self.address = f"{host}:{free_port()}"
         self.certificates = folder / "certificates" if secure else None
         if secure:

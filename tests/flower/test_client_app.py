@@ -17,7 +17,7 @@ from fedrax.runtime.flower.agent_client import ask
 
 SETTINGS = [
     *("federation.agents=1", "budget.trajectories=none", "budget.rounds=3", "strategy.batch_min=2"),
-    *("strategy.batch_max=4", "environment.horizon=20", "evaluation.episodes=2", "runtime.gather=0"),
+    *("strategy.batch_max=4", "environment.horizon=20", "evaluation.episodes=2", "runtime.flower.gather=0"),
 ]
 
 

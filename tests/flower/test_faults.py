@@ -57,7 +57,7 @@ def test_a_node_killed_in_a_round_and_restarted_with_its_key(tmp_path, account):
 
 
 def test_a_straggler_past_the_deadline_is_left_out_and_comes_back(tmp_path, account):
-    with Federation(tmp_path, "budget.rounds=12", "runtime.deadline=8") as federation:
+    with Federation(tmp_path, "budget.rounds=12", "runtime.flower.deadline=8") as federation:
         federation.start_all()
         federation.until_round(2)
         agent_server = federation.part_of("node-1", "runtime.flower.agent_server")
@@ -156,7 +156,7 @@ def test_an_unknown_node_is_refused(tmp_path):
 
 
 def test_a_node_that_comes_late_takes_its_place(tmp_path, account):
-    with Federation(tmp_path, "budget.rounds=40", "runtime.gather=2") as federation:
+    with Federation(tmp_path, "budget.rounds=40", "runtime.flower.gather=2") as federation:
         federation.start_server()
         federation.start_node(0)
         federation.until_round(3)
@@ -199,7 +199,7 @@ def cable():
 @NEEDS_NAMESPACES
 def test_a_cut_network_heals(tmp_path, cable, account):
     namespace, set_cable = cable
-    with Federation(tmp_path, "budget.rounds=6000", "runtime.deadline=10", host="10.213.77.1") as federation:
+    with Federation(tmp_path, "budget.rounds=6000", "runtime.flower.deadline=10", host="10.213.77.1") as federation:
         federation.start_server()
         federation.start_node(0)
         arguments = ["node", "--data", str(tmp_path / "node-1"), "--agent", "1", *federation.where(), "--fast"]

@@ -26,7 +26,7 @@ def test_two_nodes_train_to_the_simulations_result(tmp_path):
 
 
 def test_a_killed_agent_comes_back_and_nothing_is_lost(tmp_path):
-    with Federation(tmp_path, "budget.rounds=12", "runtime.quorum=1.0", secure=False) as federation:
+    with Federation(tmp_path, "budget.rounds=12", "runtime.flower.quorum=1.0", secure=False) as federation:
         federation.start_all()
         federation.until_round(2)
         os.kill(federation.part_of("node-1", "runtime.flower.agent_server"), signal.SIGKILL)

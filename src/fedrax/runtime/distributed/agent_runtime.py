@@ -265,7 +265,7 @@ def make_agent_runtime(config: Config, index: int, randomness: Randomness) -> Ag
 
 def travel_period(config: Config, strategy: Strategy) -> Period:
     """How often each array of messages and broadcasts travels: always, where rounds overlap."""
-    return every_time if config.runtime.staleness else strategy.period
+    return every_time if config.runtime.flower.staleness else strategy.period
 
 
 def report_shapes(federation: Federation, num_envs: int) -> dict[str, Any]:

@@ -286,8 +286,8 @@ class AgentSession:
         self.reply = packed((self._sent(message, number), report))
         self.took = time.perf_counter() - started
         self.snapshot, self.done = snapshot, number + 1
-        self.unsaved = self.done % self.config.runtime.save_every == 0
-        if not self.config.runtime.fast:
+        self.unsaved = self.done % self.config.runtime.flower.save_every == 0
+        if not self.config.runtime.flower.fast:
             self.save()
 
     def _sent(self, message: PyTree, number: int) -> PyTree:

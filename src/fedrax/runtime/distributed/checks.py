@@ -129,7 +129,7 @@ class WorkCheck:
             raise Rejected(f"message{wrong} is not finite")
         length = norm(part.update)
         if self.max_norm is not None and length > self.max_norm:
-            raise Rejected(f"an update of norm {length:.3g}, and runtime.max_norm = {self.max_norm:g}")
+            raise Rejected(f"an update of norm {length:.3g}, and runtime.flower.max_norm = {self.max_norm:g}")
         steps, episodes = int(report["steps"]), int(report["episodes"])
         if not 0 <= steps <= self.max_steps:
             raise Rejected(f"{steps} environment steps, and a round has at most {self.max_steps}")

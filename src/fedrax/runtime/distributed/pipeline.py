@@ -134,6 +134,6 @@ class Pipeline:
         for waiting in self.arrived.values():
             while waiting and version - waiting[0].version > self.staleness:
                 old = waiting.popleft()
-                reason = f"{version - old.version} rounds old, and runtime.staleness = {self.staleness}"
+                reason = f"{version - old.version} rounds old, and runtime.flower.staleness = {self.staleness}"
                 self.failed.append(old.record._replace(outcome=EXCLUDED, reason=reason))
                 self.dispatcher.note(f"agent {old.record.agent} {EXCLUDED}: {reason}")

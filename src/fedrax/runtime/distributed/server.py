@@ -91,16 +91,16 @@ class DistributedRuntime(Runtime):
             self.message,
             self.report,
             self.period,
-            max_norm=config.runtime.max_norm,
+            max_norm=config.runtime.flower.max_norm,
             max_steps=self._most_steps(),
         )
         self.pipeline: Pipeline | None = None
-        if config.runtime.staleness:
+        if config.runtime.flower.staleness:
             self.pipeline = Pipeline(
                 self.dispatcher,
                 lambda answer, agent, turn: self._checked(agent, turn, answer),
-                staleness=config.runtime.staleness,
-                seconds=config.runtime.deadline,
+                staleness=config.runtime.flower.staleness,
+                seconds=config.runtime.flower.deadline,
             )
         self._opening = jax.jit(self._opened)
         self._exchanging = jax.jit(federation.exchange)
@@ -134,7 +134,7 @@ class DistributedRuntime(Runtime):
     @property
     def quorum(self) -> int:
         """Answers without which a round does not end."""
-        return max(1, math.ceil(self.config.runtime.quorum * self.federation.participants))
+        return max(1, math.ceil(self.config.runtime.flower.quorum * self.federation.participants))
 
     def init(self) -> State:
         """The server before the first round."""
@@ -159,7 +159,7 @@ class DistributedRuntime(Runtime):
         started, compiled = time.perf_counter(), compile_seconds()
         one = jax.tree.map(lambda x: x[0], state)
         if first == 0 or not self.dispatcher.membership.present:
-            self.dispatcher.gather(self.federation.agents, self.quorum, self.config.runtime.gather)
+            self.dispatcher.gather(self.federation.agents, self.quorum, self.config.runtime.flower.gather)
         block = first - first % self.config.checkpoint.every
         if block != self.seeded:
             self.local.reseed(block)
@@ -201,7 +201,9 @@ class DistributedRuntime(Runtime):
             answers, records = self.pipeline.gather(index, order, agents=ids, enough=self.quorum)
         else:
             questions = {agent: Question(order(agent, index), partial(self._checked, agent, index)) for agent in ids}
-            answers, records = self.dispatcher.ask(questions, enough=self.quorum, seconds=self.config.runtime.deadline)
+            answers, records = self.dispatcher.ask(
+                questions, enough=self.quorum, seconds=self.config.runtime.flower.deadline
+            )
         dropped = self._dropped(index, answers)
         self._record(
             index,
@@ -214,8 +216,9 @@ class DistributedRuntime(Runtime):
         )
         if len(answers) < self.quorum:
             raise FedraxError(
-                f"round {index + 1}: {len(answers)} usable answers where runtime.quorum asks for {self.quorum}; see "
-                f"{self.exchanges}, mend the nodes and resume the run, or lower runtime.quorum"
+                f"round {index + 1}: {len(answers)} usable answers where runtime.flower.quorum asks for "
+                f"{self.quorum}; see {self.exchanges}, mend the nodes and resume the run, or lower "
+                "runtime.flower.quorum"
             )
         usable = {agent: answer.message for agent, answer in answers.items() if agent not in dropped}
         messages = _rows(self.message, [usable.get(agent) for agent in ids])
@@ -303,7 +306,7 @@ class DistributedRuntime(Runtime):
         episodes = pairs.episodes
         payload = b"" if self.federation.personal else packed(params)
         if not self.dispatcher.membership.present:
-            self.dispatcher.gather(self.federation.agents, self.quorum, self.config.runtime.gather)
+            self.dispatcher.gather(self.federation.agents, self.quorum, self.config.runtime.flower.gather)
         run = self.dispatcher.run
 
         def question(agent: int) -> Question:
@@ -316,7 +319,7 @@ class DistributedRuntime(Runtime):
 
         agents = self.federation.agents
         answers, _ = self.dispatcher.ask(
-            {agent: question(agent) for agent in range(agents)}, enough=1, seconds=self.config.runtime.deadline
+            {agent: question(agent) for agent in range(agents)}, enough=1, seconds=self.config.runtime.flower.deadline
         )
         # A name that only some nodes know is not comparable; an agent that is not there has nothing.
         known = (*MEASURED, SUCCESS, LAST, SHARE) if answers else MEASURED
@@ -374,13 +377,14 @@ def check_distributed(config: Config, federation: Federation) -> None:
             f"strategy {federation.strategy.name!r}, whose policies never leave their nodes; set "
             "evaluation.environments=own"
         )
-    if config.runtime.staleness and not federation.strategy.supports_staleness:
+    if config.runtime.flower.staleness and not federation.strategy.supports_staleness:
         raise FedraxError(
-            f"runtime.staleness = {config.runtime.staleness} is not allowed with strategy "
-            f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set runtime.staleness=0"
+            f"runtime.flower.staleness = {config.runtime.flower.staleness} is not allowed with strategy "
+            f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set "
+            "runtime.flower.staleness=0"
         )
-    if config.runtime.staleness and federation.participants < federation.agents:
-        raise FedraxError("runtime.staleness keeps all agents busy; set federation.participation=1")
+    if config.runtime.flower.staleness and federation.participants < federation.agents:
+        raise FedraxError("runtime.flower.staleness keeps all agents busy; set federation.participation=1")
 
 
 def _rows(shapes: PyTree, trees: list[PyTree | None]) -> PyTree:

@@ -40,4 +40,4 @@ def node_command(config: Config, endpoint: Endpoint, folder: Path, agent: int) -
     command += ["--data", str(folder / f"node-{agent}")]
     for plugin in config.plugins:
         command += ["--plugins", plugin]
-    return [*command, "--fast"] if config.runtime.fast else command
+    return [*command, "--fast"] if config.runtime.flower.fast else command

@@ -49,7 +49,7 @@ def main(grid: Grid, context: Context) -> None:
 def serve(grid: Grid, directory: RunDirectory) -> None:
     """Trains the run in ``directory`` on the nodes that the grid reaches."""
     config = resolve(directory.config)
-    if config.runtime.fast:
+    if config.runtime.flower.fast:
         shorten_pull_waits()
 
     def note(text: str) -> None:
@@ -57,7 +57,7 @@ def serve(grid: Grid, directory: RunDirectory) -> None:
             log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
     federation = DistributedRuntime(
-        config, FlowerTransport(grid), directory, note=note, poll=POLL_SECONDS[config.runtime.fast]
+        config, FlowerTransport(grid), directory, note=note, poll=POLL_SECONDS[config.runtime.flower.fast]
     )
     try:
         train_run(config, federation, directory, progress=False)

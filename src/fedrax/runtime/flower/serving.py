@@ -173,10 +173,10 @@ def rounds_done(folder: Path) -> int:
 def superlink_command(endpoint: Endpoint, folder: Path, config: Config) -> list[str]:
     """Flower's SuperLink. Its state is kept in a file, so that nodes and the run outlive it, unless the run is fast."""
     host, port = split_address(endpoint.address)
-    command = patched_command("superlink") if config.runtime.fast else guarded_command("superlink")
+    command = patched_command("superlink") if config.runtime.flower.fast else guarded_command("superlink")
     command += ["--host", host, "--port", str(port), "--isolation", "process"]
     command += ["--disable-runtime-dependency-installation"]
-    if not config.runtime.fast:
+    if not config.runtime.flower.fast:
         command += ["--database", str(folder / "superlink.db")]
     if endpoint.certificates is None:
         return [*command, "--insecure"]

@@ -1,8 +1,8 @@
 """Flower's commands with shorter waits and cheaper requests, by internals of the versions named here.
 
 A SuperNode polls every three seconds, every pull of an array waits for one second or more, and a request costs a
-server several milliseconds. Where a round is seconds of work that hardly matters; ``runtime.fast`` is for when it
-does.
+server several milliseconds. Where a round is seconds of work that hardly matters; ``runtime.flower.fast`` is
+for when it does.
 """
 
 from __future__ import annotations
