@@ -16,6 +16,8 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parent / "results"
+WIDTH = 160
+"""Characters of a line of results."""
 
 
 def machine() -> dict[str, Any]:
@@ -43,8 +45,22 @@ def save(name: str, results: Any, note: str = "") -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {"machine": machine(), **({"note": note} if note else {}), "results": results}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(laid_out(content) + "\n")
     return path
+
+
+def laid_out(value: Any, depth: int = 0) -> str:
+    """JSON of few lines: a list of numbers has one, and so has a table that fits in it."""
+    line = json.dumps(value)
+    whole = isinstance(value, list) and not any(isinstance(item, (dict, list)) for item in value)
+    if whole or not isinstance(value, (dict, list)) or len(line) + depth <= WIDTH:
+        return line
+    pairs = [f"{json.dumps(key)}: " for key in value] if isinstance(value, dict) else [""] * len(value)
+    items = value.values() if isinstance(value, dict) else value
+    indent = "\n" + " " * (depth + 1)
+    body = f",{indent}".join(name + laid_out(item, depth + 1) for name, item in zip(pairs, items, strict=True))
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}{indent}{body}\n{' ' * depth}{closing}"
 
 
 def read_runs(name: str) -> dict[str, dict[str, Any]]:
