@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,16 +57,20 @@ def node_secret(folder: Path) -> bytes:
     path = folder / "secret"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"secret.{os.getpid()}.tmp"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor, temporary = tempfile.mkstemp(prefix="secret.", dir=folder)
         with open(descriptor, "wb") as file:
             file.write(secrets.token_bytes(BYTES))
             file.flush()
             os.fsync(file.fileno())
-        # Two processes of one node that start together end with the same secret, that of the first.
-        with contextlib.suppress(FileExistsError):
+        try:
+            # Two processes of one node that start together end with the same secret, that of the first.
             os.link(temporary, path)
-        temporary.unlink()
+        except FileExistsError:
+            pass
+        except OSError:
+            # Not every file system has links.
+            os.replace(temporary, path)
+        Path(temporary).unlink(missing_ok=True)
     secret = path.read_bytes()
     if len(secret) != BYTES:
         raise FedraxError(
