@@ -2,13 +2,14 @@
 
 import pytest
 
+from fedrax.config import resolve
 from fedrax.runtime.distributed.envelopes import WORK, WORKED, from_bytes
 from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import strategies
 from fedrax.trees import tree_bytes
 from shipped import shipped
 
-from federations import configured, distributed, rounds_of
+from federations import SMALL, configured, distributed, rounds_of
 
 TD3 = {
     "fedavg": ("strategy.actor_every=2", 'strategy.average=["head", "actor"]', "strategy.return_temperature=1.0"),
@@ -26,15 +27,20 @@ GRADIENTS = {"fedpg-br": (), "svrpg": ("strategy.batch=2",), "gpomdp": ("strateg
 FAST = ("distillation", "neighbours")
 
 
-def settings(name):
+def configuration(name):
     kind = name.split()[0]
+    common = ["evaluation.every=100", "evaluation.environments=own"]
     if kind in TD3:
         case = ["fedavg-td3", f"strategy={kind}", "federation.agents=2", "federation.local_updates=1", *TD3[name]]
     elif kind in NEIGHBOURS:
         case = ["neighbours-ppo", f"strategy={kind}", "federation.local_updates=1", *NEIGHBOURS[name]]
+    elif kind == "fedpg-br":
+        case = ["fedpg-br", "federation.agents=2"]
     else:
-        case = ["fedpg-br", f"strategy={kind}", "federation.agents=2", *GRADIENTS[name]]
-    return [*case, "evaluation.every=100", "evaluation.environments=own"]
+        # Other estimators have other options than the preset's.
+        gradients = [f"strategy={kind}", *GRADIENTS[name], "environment.horizon=40", "attack=none", "attack.agents=0"]
+        return resolve("fedpg-br/cartpole", [*SMALL, *gradients, *common])
+    return configured(*case, *common)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +48,7 @@ def settings(name):
     [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in [*TD3, *NEIGHBOURS, *GRADIENTS]],
 )
 def test_what_is_counted_is_what_travels(name, tmp_path):
-    config = configured(*settings(name))
+    config = configuration(name)
     seen = []
     federation, _, _ = distributed(config, tmp_path, observe=lambda data: seen.append(from_bytes(data)))
     rounds_of(federation, 3)
