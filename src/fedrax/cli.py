@@ -296,10 +296,6 @@ def _load(plugins: list[str]) -> None:
     load_plugins(located(plugin, Path.cwd()) for plugin in plugins)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 COMMANDS = {
     "train": _train,
     "resume": _resume,
@@ -316,3 +312,7 @@ COMMANDS = {
     "list": _list,
     "describe": _describe,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
