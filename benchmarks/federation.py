@@ -137,6 +137,7 @@ def federation(
     for node in range(NODES):
         key = ["--key", str(certificates / "nodes" / f"node-{node}")]
         more = ["--fast"] if fast else []
+        more += ["--shared-seeds"] if "runtime.shared_seeds=true" in settings else []
         commands.append(["node", "--data", str(folder / f"node-{node}"), "--agent", str(node), *where, *key, *more])
     processes = [
         subprocess.Popen(

@@ -238,6 +238,7 @@ def _node(options: argparse.Namespace) -> None:
             agent=options.agent,
             overrides=[*own, *options.overrides],
             plugins=[located(plugin, Path.cwd()) for plugin in options.plugins],
+            shared_seeds=options.shared_seeds,
             fast=options.fast,
             say=lambda text: print(text, flush=True),
         )

@@ -93,6 +93,9 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     )
     node.add_argument("--data", type=Path, metavar="DIR", default=Path("node"), help="its state (default: ./node)")
     _takes_plugins(node, "this site's copy of a plugin that the run needs; no other is imported")
+    node.add_argument(
+        "--shared-seeds", action="store_true", help="agree to draw from the run's seed, which the server knows"
+    )
     node.add_argument("--fast", action="store_true", help="poll more often and answer at once, by internals of Flower")
 
     certificates = command("certificates", "make a trial's certificates and keys")

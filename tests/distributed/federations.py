@@ -69,12 +69,17 @@ def simulated(config: Config, rounds: int):
 
 def distributed(config: Config, folder: Path, transport=None, **settings):
     """A distributed federation, and its nodes."""
-    services = [AgentService(folder / f"node-{k}", agent=k) for k in range(config.federation.agents)]
+    services = [agent_service(folder / f"node-{k}", agent=k) for k in range(config.federation.agents)]
     transport = transport or InProcessTransport(
         {100 + k: service.answer for k, service in enumerate(services)}, **settings
     )
     notes: list[str] = []
     return DistributedRuntime(config, transport, RunDirectory(made(folder / "run")), note=notes.append), services, notes
+
+
+def agent_service(folder: Path, **settings) -> AgentService:
+    """A node's, which agrees to draw from the run's seed."""
+    return AgentService(folder, shared_seeds=True, **settings)
 
 
 def made(folder: Path) -> Path:

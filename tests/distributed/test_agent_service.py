@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from fedrax.errors import FedraxError
-from fedrax.runtime.distributed.agent_service import AgentService
 from fedrax.runtime.distributed.envelopes import EVALUATE, JOIN, JOINED, REFUSED, UNKNOWN_RUN, WORK, WORKED, Envelope
 from fedrax.runtime.distributed.transport import InProcessTransport
 
-from federations import configured, distributed, made, rounds_of, same
+from federations import agent_service, configured, distributed, made, rounds_of, same
 
 CASE = ("fedavg-td3", "federation.agents=1", "strategy.actor_every=1")
 
@@ -32,7 +31,7 @@ def history(tmp_path_factory):
     """Two rounds of a federation of one, the envelopes it took, and its node's folder."""
     folder = tmp_path_factory.mktemp("history")
     config = configured(*CASE)
-    service = AgentService(folder / "node", agent=0)
+    service = agent_service(folder / "node", agent=0)
     node = Recorder(service)
     federation, _, _ = distributed(config, folder, InProcessTransport({7: node}))
     rounds_of(federation, 2)
@@ -54,8 +53,8 @@ def test_an_envelope_that_comes_twice_is_answered_twice_alike(history):
 
 def test_a_restarted_agent_goes_on_where_it_was(history, tmp_path):
     envelopes, service, folder = history
-    assert AgentService(folder / "node").answer(worked(envelopes)[-1]) == service.answer(worked(envelopes)[-1])
-    again = AgentService(folder / "node")
+    assert agent_service(folder / "node").answer(worked(envelopes)[-1]) == service.answer(worked(envelopes)[-1])
+    again = agent_service(folder / "node")
     join = next(envelope for envelope in envelopes if envelope.kind == JOIN)
     assert again.answer(join) == Envelope(
         JOINED, {"run": join.fields["run"], "node": service.name, "agent": 0, "done": 2}
@@ -67,13 +66,13 @@ def test_a_restarted_agent_goes_on_where_it_was(history, tmp_path):
 def test_an_extended_budget_reaches_the_node(history, tmp_path):
     """What it anneals over is the budget, and its agent is as it was."""
     envelopes, service, folder = history
-    node = AgentService(shutil.copytree(folder / "node", tmp_path / "node"))
+    node = agent_service(shutil.copytree(folder / "node", tmp_path / "node"))
     join = next(envelope for envelope in envelopes if envelope.kind == JOIN)
     longer = str(join.fields["config"]).replace("[budget]\nrounds = 4", "[budget]\nrounds = 9")
     assert node.answer(Envelope(JOIN, {**join.fields, "config": longer})).fields["done"] == 2
     assert node.session.config.budget.rounds == 9
     same(node.session.snapshot, service.session.snapshot, 0)
-    assert AgentService(tmp_path / "node").answer(worked(envelopes)[-1]).kind == WORKED
+    assert agent_service(tmp_path / "node").answer(worked(envelopes)[-1]).kind == WORKED
 
 
 def test_a_killed_agent_does_the_round_again_as_it_would_have(history, tmp_path):
@@ -81,7 +80,7 @@ def test_a_killed_agent_does_the_round_again_as_it_would_have(history, tmp_path)
     whole = service.answer(worked(envelopes)[-1])
     # As if the process had died over the second round, before it saved it.
     (folder / "node" / "runs" / service.session.run / "checkpoints" / "checkpoint-2.safetensors").unlink()
-    again = AgentService(folder / "node")
+    again = agent_service(folder / "node")
     assert again.answer(envelopes[0]).fields["done"] == 1
     assert again.answer(worked(envelopes)[-1]).payload == whole.payload
 
@@ -107,7 +106,7 @@ def test_it_cannot_go_back(history):
     ],
 )
 def test_what_it_cannot_do_is_refused_in_words(tmp_path, envelope, why):
-    answer = AgentService(tmp_path).answer(envelope)
+    answer = agent_service(tmp_path).answer(envelope)
     assert answer.kind == REFUSED
     assert why in answer.fields["reason"]
 
@@ -121,16 +120,17 @@ def test_a_node_imports_its_own_copy_of_a_plugin_and_no_other(tmp_path):
     own = str(tmp_path / "node" / "node_plugin.py")
     budget = "budget.rounds = 1\n"
     asked = f'{budget}plugins = ["{tmp_path / "server" / "node_plugin.py"}"]'
-    refused = AgentService(tmp_path / "a").answer(Envelope(JOIN, {"run": "x", "config": asked}))
+    refused = agent_service(tmp_path / "a").answer(Envelope(JOIN, {"run": "x", "config": asked}))
     assert refused.kind == REFUSED
     assert str(tmp_path / "server" / "node_plugin.py") in refused.fields["reason"]
     assert (
-        AgentService(tmp_path / "a", plugins=[own]).answer(Envelope(JOIN, {"run": "x", "config": asked})).kind == JOINED
+        agent_service(tmp_path / "a", plugins=[own]).answer(Envelope(JOIN, {"run": "x", "config": asked})).kind
+        == JOINED
     )
     more = f'{budget}plugins = ["{own}", "antigravity"]'
     assert (
         "antigravity"
-        in AgentService(tmp_path / "b", plugins=[own])
+        in agent_service(tmp_path / "b", plugins=[own])
         .answer(Envelope(JOIN, {"run": "y", "config": more}))
         .fields["reason"]
     )
@@ -173,9 +173,9 @@ def test_an_agent_whose_work_failed_goes_on_from_what_it_saved(history, monkeypa
 
 def test_a_site_says_only_what_its_environment_is(tmp_path):
     with pytest.raises(FedraxError, match="it may set environment"):
-        AgentService(tmp_path, overrides=["learner.tau=0.5"])
+        agent_service(tmp_path, overrides=["learner.tau=0.5"])
     config = configured(*CASE)
-    service = AgentService(tmp_path / "node", overrides=["environment.heterogeneity.observation_noise_std=0.25"])
+    service = agent_service(tmp_path / "node", overrides=["environment.heterogeneity.observation_noise_std=0.25"])
     federation, _, _ = distributed(config, tmp_path, InProcessTransport({7: service.answer}))
     federation.dispatcher.gather(1, 1, 0)
     assert service.session.config.environment.heterogeneity["observation_noise_std"] == 0.25
@@ -184,9 +184,9 @@ def test_a_site_says_only_what_its_environment_is(tmp_path):
 
 def test_a_site_with_other_spaces_is_refused(tmp_path):
     config = configured("fedpg-br", "federation.agents=1")
-    service = AgentService(tmp_path / "node", agent=0, overrides=["environment.id=Acrobot-v1"])
+    service = agent_service(tmp_path / "node", agent=0, overrides=["environment.id=Acrobot-v1"])
     federation, _, notes = distributed(config, made(tmp_path), InProcessTransport({7: service.answer}))
-    with pytest.raises(FedraxError, match=r"0 usable answers where runtime\.quorum asks for 1"):
+    with pytest.raises(FedraxError, match=r"0 usable answers where runtime\.flower\.quorum asks for 1"):
         rounds_of(federation, 1)
     assert any("its environment's spaces must be the server's" in note for note in notes)
 
@@ -194,11 +194,11 @@ def test_a_site_with_other_spaces_is_refused(tmp_path):
 def test_it_says_that_it_does_not_know_a_run(history, tmp_path):
     _, service, _ = history
     for kind in (WORK, EVALUATE):
-        assert AgentService(tmp_path).answer(Envelope(kind, {"run": "other"})) == Envelope(UNKNOWN_RUN)
+        assert agent_service(tmp_path).answer(Envelope(kind, {"run": "other"})) == Envelope(UNKNOWN_RUN)
         assert service.answer(Envelope(kind, {"run": "other"})) == Envelope(UNKNOWN_RUN)
 
 
 def test_nodes_have_names_of_their_own_that_last(tmp_path):
-    names = {AgentService(tmp_path / str(k % 2)).name for k in range(4)}
+    names = {agent_service(tmp_path / str(k % 2)).name for k in range(4)}
     assert len(names) == 2
     np.testing.assert_array_equal([len(name) for name in names], [32, 32])

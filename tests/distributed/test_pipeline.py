@@ -135,5 +135,5 @@ def test_a_federation_with_overlapping_rounds_trains(tmp_path):
 @pytest.mark.parametrize("case", ["fedpg-br", "neighbours-ppo", "distillation"])
 def test_strategies_whose_messages_go_stale_are_refused(case, tmp_path):
     config = configured(case, "runtime.flower.staleness=2")
-    with pytest.raises(FedraxError, match=r"set runtime\.staleness=0"):
+    with pytest.raises(FedraxError, match=r"set runtime\.flower\.staleness=0"):
         DistributedRuntime(config, InProcessTransport({}), RunDirectory(made(tmp_path)), note=lambda text: None)

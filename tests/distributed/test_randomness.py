@@ -7,6 +7,7 @@ import pytest
 from fedrax.errors import FedraxError
 from fedrax.runtime.distributed.agent_runtime import Order, order_shapes
 from fedrax.runtime.distributed.agent_service import AgentService
+from fedrax.runtime.distributed.envelopes import JOIN, JOINED, REFUSED, Envelope
 from fedrax.runtime.distributed.randomness import node_secret, secret_randomness, shared_randomness
 
 from federations import configured, distributed, rounds_of, simulated
@@ -33,12 +34,19 @@ def test_the_configuration_does_not_yield_a_nodes_trajectories(case, tmp_path):
     assert not any("shared_seeds" in note for note in notes)
 
 
-def test_shared_seeds_are_said(tmp_path, caplog):
-    federation, _, notes = distributed(configured("fedpg-br"), tmp_path)
-    rounds_of(federation, 1)
-    said = "runtime.shared_seeds: nodes draw from the run's seed, so whoever knows it can recompute their trajectories"
-    assert said in notes
-    assert said in caplog.messages
+def test_shared_seeds_are_said(tmp_path):
+    _, _, notes = distributed(configured("fedpg-br"), tmp_path)
+    assert notes == [
+        "runtime.shared_seeds: nodes draw from the run's seed, so whoever knows it can recompute their trajectories"
+    ]
+
+
+def test_a_node_shares_its_seeds_only_where_its_owner_agreed(tmp_path):
+    join = Envelope(JOIN, {"run": "x", "config": configured("fedpg-br").to_toml()})
+    refused = AgentService(tmp_path / "node").answer(join)
+    assert refused.kind == REFUSED
+    assert "start the node with --shared-seeds to agree, or the run without" in refused.fields["reason"]
+    assert AgentService(tmp_path / "node", shared_seeds=True).answer(join).kind == JOINED
 
 
 def test_a_secret_is_its_owners_and_lasts(tmp_path):

@@ -60,7 +60,8 @@ class Federation:
         command = ["node", "--data", str(self.folder / name), "--agent", str(node), *self.where(), *more]
         if self.certificates is not None:
             command += ["--key", str(key or self.certificates / "nodes" / f"node-{node}")]
-        self.start(name, [*command, *(["--fast"] if self.fast else [])])
+        shared = ["--shared-seeds"] if "runtime.shared_seeds=true" in self.settings else []
+        self.start(name, [*command, *shared, *(["--fast"] if self.fast else [])])
 
     def where(self) -> list[str]:
         secure = [] if self.certificates is None else ["--certificates", str(self.certificates)]

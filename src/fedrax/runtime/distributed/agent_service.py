@@ -53,7 +53,7 @@ from fedrax.runtime.distributed.envelopes import (
     WORKED,
     Envelope,
 )
-from fedrax.runtime.distributed.randomness import SHARED, Randomness, node_secret, secret_randomness, shared_randomness
+from fedrax.runtime.distributed.randomness import Randomness, node_secret, secret_randomness, shared_randomness
 from fedrax.trees import tree_bytes
 
 logger = logging.getLogger(__name__)
@@ -66,18 +66,26 @@ class AgentService:
     """The agent of one node, in every run it takes part in, one at a time."""
 
     def __init__(
-        self, folder: Path, *, overrides: Sequence[str] = (), agent: int | None = None, plugins: Sequence[str] = ()
+        self,
+        folder: Path,
+        *,
+        overrides: Sequence[str] = (),
+        agent: int | None = None,
+        plugins: Sequence[str] = (),
+        shared_seeds: bool = False,
     ) -> None:
         """Args:
         folder: where the node's name, its secret and its agent's state are kept.
         overrides: ``environment...=value``, what differs at this site from what the server says.
         agent: the agent that it asks to be; unset, the server chooses.
         plugins: the only plugins that this node imports, in place of the server's of the same name.
+        shared_seeds: a run may ask it to draw from the run's seed (``runtime.shared_seeds``); others are refused.
 
         Raises:
             FedraxError: overrides of anything but the environment; a secret that is none.
         """
         self.folder, self.overrides, self.wanted, self.plugins = folder, list(overrides), agent, list(plugins)
+        self.shared_seeds = shared_seeds
         check_overrides(overrides)
         self.name, self.secret = self._name(), node_secret(folder)
         self.session: AgentSession | None = None
@@ -153,16 +161,21 @@ class AgentService:
                 "this site's own copy, for each that you trust"
             )
         config = resolve(table, self.overrides, plugins=self.plugins)
+        randomness = self._randomness(run, config)
         if self.session is not None:
             self.session.close()
         folder = self.folder / "runs" / run
         write_atomic(folder / "config.toml", text)
-        self.session = AgentSession(run, config, folder, self._randomness(run, config))
+        self.session = AgentSession(run, config, folder, randomness)
         return self.session
 
     def _randomness(self, run: str, config: Config) -> Randomness:
         if config.runtime.shared_seeds:
-            logger.warning(SHARED)
+            if not self.shared_seeds:
+                raise FedraxError(
+                    "the run asks for runtime.shared_seeds, with which its server can recompute what this node sees: "
+                    "start the node with --shared-seeds to agree, or the run without"
+                )
             return shared_randomness(config.seed)
         return secret_randomness(self.secret, run, config.seed)
 

@@ -20,7 +20,7 @@ from fedrax.errors import FedraxError
 BYTES = 32
 """Of a node's secret."""
 SHARED = "runtime.shared_seeds: nodes draw from the run's seed, so whoever knows it can recompute their trajectories"
-"""What people are told, at the server and at a node."""
+"""What people are told at the server."""
 
 
 class Randomness(NamedTuple):

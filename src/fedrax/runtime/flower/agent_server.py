@@ -41,11 +41,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--agent", type=int)
     parser.add_argument("--plugins", action="append", default=[])
+    parser.add_argument("--shared-seeds", action="store_true")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     enable_compilation_cache()
-    service = AgentService(options.data, overrides=options.overrides, agent=options.agent, plugins=options.plugins)
+    service = AgentService(
+        options.data,
+        overrides=options.overrides,
+        agent=options.agent,
+        plugins=options.plugins,
+        shared_seeds=options.shared_seeds,
+    )
     serve(service, options.socket)
 
 

@@ -40,4 +40,6 @@ def node_command(config: Config, endpoint: Endpoint, folder: Path, agent: int) -
     command += ["--data", str(folder / f"node-{agent}")]
     for plugin in config.plugins:
         command += ["--plugins", plugin]
+    if config.runtime.shared_seeds:
+        command.append("--shared-seeds")
     return [*command, "--fast"] if config.runtime.flower.fast else command

@@ -29,6 +29,7 @@ def run_node(
     agent: int | None = None,
     overrides: Sequence[str] = (),
     plugins: Sequence[str] = (),
+    shared_seeds: bool = False,
     fast: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -41,6 +42,7 @@ def run_node(
         agent: the agent that it asks to be; unset, the server chooses.
         overrides: ``environment.KEY=VALUE``, what is different at this site.
         plugins: files and modules in place of those of the same name in the server's configuration.
+        shared_seeds: agree to draw from the run's seed, where the run asks for it.
         fast: poll more often and answer in the SuperNode's process, by internals of Flower.
         say: told what people should know.
 
@@ -72,7 +74,9 @@ def run_node(
     try:
         with contextlib.ExitStack() as stack:
             commands = {
-                "agent": agent_server_command(socket, data, agent, overrides, plugins=plugins),
+                "agent": agent_server_command(
+                    socket, data, agent, overrides, plugins=plugins, shared_seeds=shared_seeds
+                ),
                 "supernode": supernode_command(endpoint, socket, port, key, fast=fast),
             }
             watched = [
@@ -91,7 +95,7 @@ def run_node(
 
 
 def agent_server_command(
-    socket: Path, data: Path, agent: int | None, overrides: Sequence[str], *, plugins: Sequence[str]
+    socket: Path, data: Path, agent: int | None, overrides: Sequence[str], *, plugins: Sequence[str], shared_seeds: bool
 ) -> list[str]:
     """The agent's process."""
     command = [sys.executable, "-m", "fedrax.runtime.flower.agent_server", "--socket", str(socket), "--data", str(data)]
@@ -99,6 +103,8 @@ def agent_server_command(
         command += ["--agent", str(agent)]
     for plugin in plugins:
         command += ["--plugins", plugin]
+    if shared_seeds:
+        command.append("--shared-seeds")
     return [*command, *overrides]
 
 
