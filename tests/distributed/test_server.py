@@ -209,7 +209,7 @@ def test_a_crash_of_one_nodes_environment_is_its_line_and_the_others_go_on(tmp_p
     federation, services, notes = distributed(config, tmp_path)
     state, _ = rounds_of(federation, 1)
     environments = services[1].session.runtime.environments
-    copy = environments.inner._environments.envs[1]
+    copy = environments.groups[0].inner._environments.envs[1]
 
     def raises(action):
         raise ZeroDivisionError("the pump ran dry")

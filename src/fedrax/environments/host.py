@@ -172,7 +172,7 @@ def narrowed(array: np.ndarray, type: np.dtype[Any]) -> np.ndarray:
 
 
 class EnvPoolEnvironments(HostEnvironments):
-    """Copies in one EnvPool, which exists from the first :meth:`reseed` on.
+    """Copies in one EnvPool, which exists from the first :meth:`reset` on: agents may wait long for their turn.
 
     An episode that reaches a terminal state in the very step of EnvPool's time limit is reported as truncated only,
     where Gymnasium reports both: EnvPool does not tell the two apart.
@@ -197,6 +197,7 @@ class EnvPoolEnvironments(HostEnvironments):
             self._settings["max_episode_steps"] = time_limit
         self._id = id
         self._pool: Any = None
+        self._seeds = np.zeros(count, np.int64)
         self._success: np.ndarray | None = None
 
     @property
@@ -205,12 +206,15 @@ class EnvPoolEnvironments(HostEnvironments):
         return self._success
 
     def reseed(self, seeds: np.ndarray) -> None:
-        """Makes the pool anew, since EnvPool takes seeds only then (some milliseconds per MuJoCo copy)."""
+        """The next reset makes the pool anew: EnvPool takes seeds only then (some milliseconds per MuJoCo copy)."""
+        self.close()
+        self._seeds = seeds
+
+    def _make_pool(self) -> None:
         import envpool
 
-        self.close()
         self._pool = envpool.make_gymnasium(
-            self._id, num_envs=self.count, seed=[int(seed) for seed in seeds], **self._settings
+            self._id, num_envs=self.count, seed=[int(seed) for seed in self._seeds], **self._settings
         )
         with warnings.catch_warnings():
             # EnvPool makes its spaces when they are first looked at, in a precision that Gymnasium warns of.
@@ -222,6 +226,8 @@ class EnvPoolEnvironments(HostEnvironments):
     def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
         """Starts a fresh episode in every copy, or the chosen ones."""
         seen = self.spaces.observation.seen
+        if self._pool is None:
+            self._make_pool()
         with crashes(self._id, "reset", self):
             if chosen is None:
                 return narrowed(self._pool.reset()[0], seen)

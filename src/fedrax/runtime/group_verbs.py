@@ -71,7 +71,7 @@ class GroupVerbs:
         """All groups'."""
         return self.programs.messages(agents, self.key)
 
-    def unless(self, void: np.ndarray, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree]:
+    def undo(self, void: np.ndarray, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree]:
         """Leaves ``[m, ...]``; environments start anew when a fault is found."""
         after = joined([group.agents for group in agents])
         if not void.any():

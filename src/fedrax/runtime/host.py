@@ -32,7 +32,7 @@ from fedrax.runtime.mapping import agents_side_by_side
 from fedrax.runtime.memory import check_memory
 from fedrax.runtime.pairs import Pairs
 from fedrax.runtime.programs import Decider, Programs, stack, unstack
-from fedrax.runtime.rounds import Sent, ServerVerbs, agent_round, server_round
+from fedrax.runtime.rounds import AgentResults, ServerVerbs, agent_round, server_round
 from fedrax.seeds import derive, host_seeds
 from fedrax.strategies.base import Downlink
 
@@ -64,8 +64,13 @@ class HostRuntime(Runtime):
         self.draws = draws
         self.training_horizon = described.horizon(config.environment.horizon)
         self.evaluation_horizon = described.horizon(config.evaluation.horizon, self.training_horizon)
+        everyone = range(federation.agents)
+        # Who sits a round out must find its environments as it left them.
+        together = federation.participants == federation.agents
+        groups = [everyone] if together else [range(agent, agent + 1) for agent in everyone]
         self.seed_environments = [
-            SeedEnvironments(self, position, seed, agents=agents) for position, seed in enumerate(config.all_seeds)
+            SeedEnvironments(self, position, seed, groups if agents else [])
+            for position, seed in enumerate(config.all_seeds)
         ]
         num_envs = self.num_envs if federation.learner.steps is not None else federation.strategy.max_episodes
         steps = num_envs * (federation.learner.steps or self.training_horizon)
@@ -207,7 +212,7 @@ class HostRuntime(Runtime):
             before=lambda: jax.tree.map(lambda x: x[cohort.ids], state.agents),
         )
         agents, messages, report = agent_round(verbs)
-        sent = Sent(programs.put(state.agents, cohort.ids, agents), messages, report)
+        results = AgentResults(programs.put(state.agents, cohort.ids, agents), messages, report)
         server = ServerVerbs(
             reference=partial(self._reference, environments),
             exchange=programs.exchange,
@@ -217,7 +222,7 @@ class HostRuntime(Runtime):
             evaluate=lambda output: self.evaluation_of_round(output, index, environments.position),
             close=programs.close,
         )
-        return server_round(server, state, downlink, cohort, sent, key)
+        return server_round(server, state, downlink, cohort, results, key)
 
     def reseed(self, index: int) -> None:
         """Every seed's."""
@@ -273,9 +278,11 @@ class HostRuntime(Runtime):
 
 
 class SeedEnvironments:
-    """One seed's environments: the agents' and the server's."""
+    """One seed's environments: the agents', by the groups that act together, and the server's."""
 
-    def __init__(self, runtime: HostRuntime, position: int, seed: int, *, agents: bool = True) -> None:
+    def __init__(
+        self, runtime: HostRuntime, position: int, seed: int, members: Sequence[range], *, server: bool = True
+    ) -> None:
         federation = runtime.federation
         self.position, self.seed = position, seed
         self.strategy, self.steps = federation.strategy, federation.learner.steps
@@ -283,26 +290,17 @@ class SeedEnvironments:
         self.num_envs = runtime.num_envs
         if self.steps is None:
             self.num_envs = min(self.num_envs, self.strategy.max_episodes)
-        groups: list[range]
-        if not agents:
-            groups = []
-        elif federation.participants == federation.agents:
-            groups = [range(federation.agents)]
-        else:
-            groups = [range(agent, agent + 1) for agent in range(federation.agents)]
-        self.members = groups
+        self.members = members
+        """The numbers of each group's agents."""
         self.groups = [
-            runtime._make(
-                len(members) * self.num_envs, self.horizon, runtime.parameters(members, self.num_envs, position)
-            )
-            for members in groups
+            runtime._make(len(group) * self.num_envs, self.horizon, runtime.parameters(group, self.num_envs, position))
+            for group in members
         ]
-        """The agents' environments: those of all that act in a round, or each agent's where it matters whose."""
-        self.agents = None if self.steps is None or not agents else HostStepCollector(self.groups, self.num_envs)
-        server = self.strategy.server_episodes
-        if federation.aggregator.needs_server_gradient:
-            server = max(server, self.strategy.reference_episodes)
-        self.server = HostCollector(runtime._make(server, self.horizon), 1, server) if server else None
+        self.agents = HostStepCollector(self.groups, self.num_envs) if self.steps is not None and members else None
+        episodes = self.strategy.server_episodes if server else 0
+        if server and federation.aggregator.needs_server_gradient:
+            episodes = max(episodes, self.strategy.reference_episodes)
+        self.server = HostCollector(runtime._make(episodes, self.horizon), 1, episodes) if episodes else None
 
     def collect(self, decide: Decider, cohort: Cohort, downlink: Downlink) -> tuple[Experience, Fault]:
         """The participants' experience of one local update, leaves ``[m, ...]``, and their faults, ``[m]``.
@@ -347,7 +345,8 @@ class SeedEnvironments:
     def reseed(self, index: int) -> None:
         """Starts every environment anew, as it will be at round ``index`` whoever gets there."""
         for members, environments in zip(self.members, self.groups, strict=True):
-            each = [agent_seeds(self.num_envs, self.seed, index, agent) for agent in members]
+            # By the agent's number, whoever else takes part.
+            each = [host_seeds((self.num_envs,), self.seed, "agents", index, agent) for agent in members]
             environments.reseed(np.concatenate(each))
         if self.server is not None:
             seeds = host_seeds((self.server.environments.count,), self.seed, "server", index)
@@ -361,11 +360,6 @@ class SeedEnvironments:
             environments.close()
         if self.server is not None:
             self.server.environments.close()
-
-
-def agent_seeds(num_envs: int, seed: int, index: int, agent: int) -> np.ndarray:
-    """Seeds of an agent's environments at round ``index``, by its number, whoever else takes part."""
-    return host_seeds((num_envs,), seed, "agents", index, agent)
 
 
 def _repeated(draws: Sequence[Parameters], times: int) -> list[Parameters]:

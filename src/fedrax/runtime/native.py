@@ -29,7 +29,7 @@ from fedrax.runtime.native_verbs import Decide, NativeVerbs
 from fedrax.runtime.pairs import Pairs, scores
 from fedrax.runtime.programs import put_rows, take_rows
 from fedrax.runtime.rounds import (
-    Sent,
+    AgentResults,
     ServerVerbs,
     agent_key,
     agent_round,
@@ -205,7 +205,7 @@ class NativeRuntime(Runtime):
             ),
             self.batch,
         )
-        sent = Sent(put_rows(federation, state.agents, cohort.ids, agents), messages, report)
+        results = AgentResults(put_rows(federation, state.agents, cohort.ids, agents), messages, report)
         collector_states = put_rows(federation, state.environments, cohort.ids, collector_states)
         verbs = ServerVerbs(
             reference=self._reference,
@@ -217,7 +217,7 @@ class NativeRuntime(Runtime):
             close=partial(close_round, federation),
         )
         before, state = state, dataclasses.replace(state, environments=collector_states)
-        updated, metrics = server_round(verbs, state, downlink, cohort, sent, key)
+        updated, metrics = server_round(verbs, state, downlink, cohort, results, key)
         return select(active, updated, before), {**metrics, "active": active}
 
     def _agent_round(

@@ -21,7 +21,7 @@ from fedrax.strategies.base import Downlink, select
 
 Decide = Callable[[Array, PRNGKeyArray], tuple[Array, PyTree]]
 """``decide(observation[B, *o], key) -> (action[B, *a], extras)``."""
-Learning = tuple[Agent, CollectorState]
+AgentInRound = tuple[Agent, CollectorState]
 """An agent and its running episodes; () where it collects whole ones."""
 
 
@@ -35,7 +35,7 @@ class NativeVerbs:
     def __init__(
         self,
         federation: Federation,
-        before: Learning,
+        before: AgentInRound,
         index: Array,
         byzantine: Array,
         downlink: Downlink,
@@ -49,14 +49,14 @@ class NativeVerbs:
         self.downlink, self.key = downlink, key
         self._collected, self._progress = collect, progress
 
-    def begin(self) -> Learning:
+    def begin(self) -> AgentInRound:
         """With its episodes as the last round left them."""
         strategy, learner = self.federation.strategy, self.federation.learner
         agent, running = self.before
         agent = strategy.absorb(agent, self.downlink, self.index)
         return strategy.begin(learner, agent, derive(self.key, "begin")), running
 
-    def collect(self, agents: Learning, key: PRNGKeyArray) -> tuple[Learning, Experience, Fault]:
+    def collect(self, agents: AgentInRound, key: PRNGKeyArray) -> tuple[AgentInRound, Experience, Fault]:
         """Acting as it would now, or as its attack says."""
         agent, running = agents
         acting = self.federation.learner.acting(agent.params)
@@ -68,33 +68,35 @@ class NativeVerbs:
         return (agent, running), experience, first_fault(experience)
 
     def learn(
-        self, agents: Learning, experience: Experience, number: Array, key: PRNGKeyArray
-    ) -> tuple[Learning, dict[str, Any]]:
+        self, agents: AgentInRound, experience: Experience, number: Array, key: PRNGKeyArray
+    ) -> tuple[AgentInRound, dict[str, Any]]:
         """From fresh experience."""
         agent, running = agents
         update_context = UpdateContext(derive(key, "learn"), self._progress(number))
         agent, learning = self.federation.work(agent, experience, update_context, self.byzantine)
         return (agent, running), agent_report(experience, learning)
 
-    def repeat(self, update: Update[Learning], agents: Learning) -> tuple[Learning, dict[str, Any], Fault]:
+    def repeat(self, update: Update[AgentInRound], agents: AgentInRound) -> tuple[AgentInRound, dict[str, Any], Fault]:
         """As a scan."""
         updates = self.federation.local_updates
         keys = update_keys(self.key, updates)
         if updates == 1:
             return update(agents, jnp.asarray(0), keys[0])
 
-        def step(agents: Learning, inputs: tuple[Array, PRNGKeyArray]) -> tuple[Learning, tuple[dict[str, Any], Fault]]:
+        def step(
+            agents: AgentInRound, inputs: tuple[Array, PRNGKeyArray]
+        ) -> tuple[AgentInRound, tuple[dict[str, Any], Fault]]:
             agents, report, fault = update(agents, *inputs)
             return agents, (report, fault)
 
         agents, (reports, faults) = jax.lax.scan(step, agents, (jnp.arange(updates), keys))
         return agents, summed_reports(reports), earliest(faults)
 
-    def emit(self, agents: Learning) -> Message:
+    def emit(self, agents: AgentInRound) -> Message:
         """With a key of the round's."""
         return self.federation.strategy.emit(self.federation.learner, agents[0], derive(self.key, "emit"))
 
-    def unless(self, void: Array, agents: Learning, message: Message) -> tuple[Learning, Message]:
+    def undo(self, void: Array, agents: AgentInRound, message: Message) -> tuple[AgentInRound, Message]:
         """The episodes of a void round start anew."""
         agent, running = agents
         if self.federation.learner.steps is not None:

@@ -55,7 +55,7 @@ class Group(NamedTuple):
 class UpdateKeys(NamedTuple):
     """The participants' keys of local updates, ``[m, ...]``, or ``[updates, m, ...]`` for all of a round."""
 
-    act: np.ndarray
+    act: np.ndarray | Array
     """Bare integers of the keys to act with."""
     learn: Array
 
@@ -117,7 +117,7 @@ class Programs:
         return [group._replace(agents=self._begin_group(group.agents, group.ids, downlink, key)) for group in groups]
 
     def decider_of_agents(
-        self, groups: list[Group], downlink: Downlink, key_data: np.ndarray, *, fresh: bool
+        self, groups: list[Group], downlink: Downlink, key_data: np.ndarray | Array, *, fresh: bool
     ) -> Decider:
         """``decide(observation[m, num_envs, *o], step) -> (action[m, num_envs, *a], extras)`` of the groups' agents.
 
@@ -222,7 +222,7 @@ class Programs:
 
         keys = jax.vmap(of_agent, out_axes=1)(ids)
         act = each_derived(keys, "collect", "act")
-        return UpdateKeys(jax.random.key_data(act), each_derived(keys, "learn"))  # type: ignore[arg-type]
+        return UpdateKeys(jax.random.key_data(act), each_derived(keys, "learn"))
 
     def _work(
         self,

@@ -47,7 +47,7 @@ class AgentVerbs(Protocol[Agents]):
     def emit(self, agents: Agents) -> Message:
         """What the agents send."""
 
-    def unless(self, void: Any, agents: Agents, message: Message) -> tuple[Any, Message]:
+    def undo(self, void: Any, agents: Agents, message: Message) -> tuple[Any, Message]:
         """The agents after the round and their messages; where it is ``void``, as before it, and zeros."""
 
 
@@ -64,7 +64,7 @@ def agent_round(verbs: AgentVerbs[Agents]) -> tuple[Any, Message, dict[str, Any]
 
     agents, report, fault = verbs.repeat(update, verbs.begin())
     void = fault.kind != NOTHING
-    after, message = verbs.unless(void, agents, verbs.emit(agents))
+    after, message = verbs.undo(void, agents, verbs.emit(agents))
     return after, message, report | {"fault": fault.row}
 
 
@@ -78,7 +78,7 @@ def update_keys(key: PRNGKeyArray, updates: int) -> PRNGKeyArray:
     return key[None] if updates == 1 else jax.random.split(key, updates)
 
 
-class Sent(NamedTuple):
+class AgentResults(NamedTuple):
     """What the agents' part of a round comes to; ``m`` participants."""
 
     agents: PyTree
@@ -106,18 +106,18 @@ class ServerVerbs(NamedTuple):
     """:meth:`Federation.output`."""
     evaluate: Callable[[PyTree], dict[str, Any]]
     """The round's evaluation by name of the metric, NaN in rounds without one."""
-    close: Callable[[State, Outcome], tuple[State, dict[str, Any]]]
+    close: Callable[[State, RoundResult], tuple[State, dict[str, Any]]]
     """:func:`close_round`."""
 
 
-class Outcome(NamedTuple):
+class RoundResult(NamedTuple):
     """What a round came to."""
 
     server: PyTree
     output: PyTree
     """What is handed out."""
     cohort: Cohort
-    sent: Sent
+    by_agents: AgentResults
     exchange: Exchange
     work: ServerWork
     own: dict[str, Any]
@@ -126,27 +126,29 @@ class Outcome(NamedTuple):
 
 
 def server_round(
-    verbs: ServerVerbs, state: State, downlink: Downlink, cohort: Cohort, sent: Sent, key: PRNGKeyArray
+    verbs: ServerVerbs, state: State, downlink: Downlink, cohort: Cohort, results: AgentResults, key: PRNGKeyArray
 ) -> tuple[State, dict[str, Any]]:
     """The server's part of a round: exchange, refine, finish; then the evaluation. Also the round's metrics."""
     # Those whose round is void count as absent, and so do those who have not reported.
-    answers = cohort.answers & (Fault.of_row(sent.report["fault"]).kind == NOTHING)
-    cohort = cohort._replace(answers=answers if sent.reported is None else answers & sent.reported)
+    answers = cohort.answers & (Fault.of_row(results.report["fault"]).kind == NOTHING)
+    cohort = cohort._replace(answers=answers if results.reported is None else answers & results.reported)
     reference = verbs.reference(state.server, downlink, derive(key, "reference"))
-    server, exchange = verbs.exchange(state.server, downlink, cohort, sent.messages, key, state.tally.rounds, reference)
+    server, exchange = verbs.exchange(
+        state.server, downlink, cohort, results.messages, key, state.tally.rounds, reference
+    )
     server, own = verbs.refine(server, derive(key, "server"))
     server, work = verbs.finish(server, derive(key, "finish"))
-    output = verbs.output(server, sent.agents)
-    outcome = Outcome(
-        server, output, cohort, sent, exchange, work, with_reference(own, reference), verbs.evaluate(output)
+    output = verbs.output(server, results.agents)
+    result = RoundResult(
+        server, output, cohort, results, exchange, work, with_reference(own, reference), verbs.evaluate(output)
     )
-    return verbs.close(state, outcome)
+    return verbs.close(state, result)
 
 
-def close_round(federation: Federation, state: State, outcome: Outcome) -> tuple[State, dict[str, Array]]:
+def close_round(federation: Federation, state: State, result: RoundResult) -> tuple[State, dict[str, Array]]:
     """The state after a round and the round's metrics."""
-    cohort, exchange, own, evaluation = outcome.cohort, outcome.exchange, outcome.own, outcome.evaluation
-    report, work = outcome.sent.report, outcome.work
+    cohort, exchange, own, evaluation = result.cohort, result.exchange, result.own, result.evaluation
+    report, work = result.by_agents.report, result.work
     tally = tally_round(
         federation,
         state.tally,
@@ -158,14 +160,14 @@ def close_round(federation: Federation, state: State, outcome: Outcome) -> tuple
     faults = Fault.of_row(report["fault"])
     sound = faults.kind == NOTHING
     honest = ~cohort.byzantine & sound
-    if outcome.sent.reported is not None:
-        honest &= outcome.sent.reported
+    if result.by_agents.reported is not None:
+        honest &= result.by_agents.reported
     better = jnp.isfinite(evaluation["return"]) & (evaluation["return"] > state.best_return)
     updated = State(
-        server=outcome.server,
-        agents=outcome.sent.agents,
+        server=result.server,
+        agents=result.by_agents.agents,
         tally=tally,
-        best=select(better, outcome.output, state.best),
+        best=select(better, result.output, state.best),
         best_return=jnp.where(better, evaluation["return"], state.best_return),
         environments=state.environments,
     )

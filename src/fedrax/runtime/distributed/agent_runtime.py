@@ -7,7 +7,6 @@ derived from is the node's own secret, or the run's seed, which makes the number
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,16 +19,15 @@ from jaxtyping import Array, PyTree
 from fedrax.config import Config
 from fedrax.environments.base import Episodes, Experience, Steps
 from fedrax.environments.crash import placed
-from fedrax.environments.faults import NOTHING, Fault, host_faults, without
-from fedrax.environments.host_collector import HostCollector, evaluate_host
-from fedrax.environments.host_steps import HostStepCollector
+from fedrax.environments.faults import Fault
+from fedrax.environments.host_collector import evaluate_host
 from fedrax.environments.native_steps import start_steps
-from fedrax.federation import Federation, Tally
+from fedrax.federation import Cohort, Federation, Tally
 from fedrax.learners.base import Agent, UpdateContext
 from fedrax.message import Period, every_time
 from fedrax.runtime.distributed.randomness import Randomness
 from fedrax.runtime.group_verbs import GroupVerbs
-from fedrax.runtime.host import HostRuntime, agent_seeds
+from fedrax.runtime.host import HostRuntime, SeedEnvironments
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.native import NativeRuntime
 from fedrax.runtime.rounds import agent_report, agent_round
@@ -48,8 +46,8 @@ class Order(NamedTuple):
 
 def order_shapes() -> Order:
     """An order as bare shapes."""
-    number = jax.ShapeDtypeStruct((), np.int32)
-    return Order(jax.ShapeDtypeStruct((), np.bool_), Tally(number, number, number, number, number))  # type: ignore[arg-type]
+    number = jnp.asarray(0)
+    return jax.eval_shape(lambda: Order(jnp.asarray(False), Tally(number, number, number, number, number)))
 
 
 class AgentSnapshot(eqx.Module):
@@ -159,13 +157,7 @@ class HostAgentRuntime(AgentRuntime):
     def __init__(self, config: Config, runtime: HostRuntime, index: int, randomness: Randomness) -> None:
         super().__init__(config, runtime.federation, index, randomness)
         self.runtime, self.programs = runtime, runtime.programs
-        self.episodic = self.federation.learner.steps is None
-        self.num_envs = runtime.num_envs
-        if self.episodic:
-            self.num_envs = min(self.num_envs, self.federation.strategy.max_episodes)
-        parameters = runtime.parameters([index], self.num_envs)
-        self.environments = runtime._make(self.num_envs, runtime.training_horizon, parameters)
-        self.stepping = None if self.episodic else HostStepCollector([self.environments], self.num_envs)
+        self.environments = SeedEnvironments(runtime, 0, self.seed, [range(index, index + 1)], server=False)
         self.seeded: int | None = None
         """The round that the environments' seeds are of."""
 
@@ -175,59 +167,26 @@ class HostAgentRuntime(AgentRuntime):
 
     def work(self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: int) -> Done:
         """As :meth:`HostRuntime._round` for one agent."""
-        self._reseed(round)
+        first = round - round % self.config.checkpoint.every
+        if self.seeded != first:
+            self.environments.reseed(first)
+            self.seeded = first
 
         def before() -> Agent:
             return jax.tree.map(lambda x: x[None], snapshot.agent)
 
-        ids, byzantine = jnp.asarray([self.index]), jnp.asarray(order.byzantine)[None]
+        alone = Cohort(jnp.asarray([self.index]), jnp.asarray(order.byzantine)[None], jnp.ones(1, bool))
         verbs = GroupVerbs(
             self.programs,
-            self.programs.groups(before(), ids, byzantine),
+            self.programs.groups(before(), alone.ids, alone.byzantine),
             downlink,
             derive(self.key, "round", round),
-            collect=lambda decide: self._collect(decide, int(downlink.episodes)),
+            collect=lambda decide: self.environments.collect(decide, alone, downlink),
             progress=partial(self.runtime.progress, order.tally),
             before=before,
         )
         agents, message, report = jax.tree.map(lambda x: x[0], agent_round(verbs))
         return Done(AgentSnapshot(agents, ()), message, report)
-
-    def _collect(
-        self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], episodes: int
-    ) -> tuple[Experience, Fault]:
-        """As :meth:`fedrax.runtime.host.SeedEnvironments.collect` for one agent."""
-        with placed(lambda crash: crash.of(f"agent {self.index}")):
-            experience = self._collected(decide, episodes)
-            faults = host_faults(experience)
-            faulty = faults.kind != NOTHING
-            if not faulty.any():
-                return experience, faults
-            if self.stepping is not None:
-                self.stepping.restart_agents(faulty)
-            return without(experience, faulty), faults
-
-    def _collected(self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], episodes: int) -> Experience:
-        if self.stepping is not None:
-            assert self.federation.learner.steps is not None
-            return self.stepping.collect(decide, self.federation.learner.steps)
-        collector = HostCollector(self.environments, 1, self.num_envs)
-        return collector.collect(
-            lambda observation, step: decide(observation, step)[0],
-            np.array([episodes]),
-            self.federation.strategy.max_episodes,
-            self.runtime.training_horizon,
-        )
-
-    def _reseed(self, round: int) -> None:
-        """As :meth:`fedrax.runtime.host.SeedEnvironments.reseed` for one agent."""
-        first = round - round % self.config.checkpoint.every
-        if self.seeded == first:
-            return
-        self.environments.reseed(agent_seeds(self.num_envs, self.seed, first, self.index))
-        if self.stepping is not None:
-            self.stepping.restart()
-        self.seeded = first
 
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> dict[str, np.ndarray]:
         """In fresh instances of the agent's environment."""

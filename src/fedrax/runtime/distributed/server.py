@@ -40,7 +40,7 @@ from fedrax.runtime.distributed.transport import Transport
 from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.pairs import Evaluation, Pairs, scores
-from fedrax.runtime.rounds import Outcome, Sent, ServerVerbs, close_round, server_round
+from fedrax.runtime.rounds import AgentResults, RoundResult, ServerVerbs, close_round, server_round
 from fedrax.seeds import derive
 
 
@@ -233,11 +233,11 @@ class DistributedRuntime(Runtime):
             evaluate=lambda output: self.evaluation_of_round(output, index),
             close=partial(self._close, index),
         )
-        return server_round(verbs, state, downlink, cohort, Sent((), messages, report, reported), key)
+        return server_round(verbs, state, downlink, cohort, AgentResults((), messages, report, reported), key)
 
-    def _close(self, index: int, state: State, outcome: Outcome) -> tuple[State, dict[str, Any]]:
-        self._tell_of_its_own(index, outcome.own, outcome.evaluation)
-        return self._closing(state, outcome)
+    def _close(self, index: int, state: State, result: RoundResult) -> tuple[State, dict[str, Any]]:
+        self._tell_of_its_own(index, result.own, result.evaluation)
+        return self._closing(state, result)
 
     def _dropped(self, index: int, answers: Mapping[int, Worked]) -> dict[int, str]:
         """Why the agents that say so send nothing, by agent; people are told."""
