@@ -71,7 +71,7 @@ class EnvironmentConfig(Model):
         description="who steps a host environment; auto: EnvPool when it is installed and knows the id",
     )
     mission: bool = pydantic.Field(
-        False, description="MiniGrid: append the words of the mission to the view, for tasks that need them"
+        False, description="MiniGrid: the words of the mission are part of the observation, for tasks that need them"
     )
     num_envs: int = pydantic.Field(
         8,

@@ -13,7 +13,7 @@ import gymnasium
 
 from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, Config, presets, read_source
 from fedrax.config_tables import Model
-from fedrax.environments.base import Box, Discrete
+from fedrax.environments.base import Box, Dict, Discrete, Tokens
 from fedrax.environments.constructor import REQUIRED, constructor_of
 from fedrax.environments.distributions import TABLE, JointDistribution, joint_distributions
 from fedrax.environments.native import native_environments
@@ -46,7 +46,9 @@ def overview(environments: Iterable[str] = ()) -> str:
     lines = []
     for title, names in sections.items():
         lines += [title, *(f"  {name:32}{_first_line(title, name)}".rstrip() for name in names), ""]
-    lines.append("Any Gymnasium id with a Box observation and a Discrete or Box action is an environment too.")
+    lines.append(
+        "Any Gymnasium id with observations of a Box (or Dict of Boxes) and Discrete or Box actions is one too."
+    )
     lines.append(
         "fedrax describe NAME explains a name; component kinds and tables: "
         + ", ".join([*COMPONENT_KINDS, *plain_tables()])
@@ -135,9 +137,13 @@ def _host_environment(name: str) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _space(space: Box | Discrete) -> str:
+def _space(space: Box | Dict | Discrete | Tokens) -> str:
     if isinstance(space, Discrete):
         return f"0 to {space.n - 1}"
+    if isinstance(space, Tokens):
+        return f"{space.length} words of {space.vocabulary}"
+    if isinstance(space, Dict):
+        return "; ".join(f"{name}: {_space(part)}" for name, part in space.parts)
     numbers = " x ".join(map(str, space.shape))
     low, high = (f"{bound[0]:g}" if len(set(bound)) == 1 else "" for bound in (space.low, space.high))
     return f"{numbers} number{'s' if numbers != '1' else ''}" + (f", {low} to {high}" if low and high else "")

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from fedrax.aggregators.base import Aggregate, Aggregator, PreAggregator, check_verdict
 from fedrax.attacks.base import Attack, Knowledge
 from fedrax.environments.actions import Actions
-from fedrax.environments.base import Episodes, Experience, Spaces
+from fedrax.environments.base import Episodes, Experience, Observation, Spaces
 from fedrax.learners.base import Agent, Learner, UpdateContext
 from fedrax.message import Message, arrived, finite_rows, keep_rows
 from fedrax.seeds import derive
@@ -143,8 +143,10 @@ class Federation(eqx.Module):
 
     # One agent's part. `byzantine` is the agent's own flag.
 
-    def decide(self, params: PyTree, observation: Array, key: PRNGKeyArray, byzantine: Array) -> tuple[Array, PyTree]:
-        """Actions for a batch of observations ``[B, *o]``, a Byzantine agent's replaced by its attack's, and extras."""
+    def decide(
+        self, params: PyTree, observation: Observation, key: PRNGKeyArray, byzantine: Array
+    ) -> tuple[Array, PyTree]:
+        """Actions for observations, leaves ``[B, *o]``, a Byzantine agent's replaced by its attack's; and extras."""
         action, extras = self.learner.decide(params, observation, key)
         if type(self.attack).act is Attack.act:
             return action, extras

@@ -189,7 +189,7 @@ register("FedraxManyHanded-v0", 10, action_space=gymnasium.spaces.MultiDiscrete(
         ("CartPole-v9", "unknown environment 'CartPole-v9' (did you mean 'CartPole-v"),
         ("HalfCheeta-v5", "(did you mean 'HalfCheetah-v5'?)"),
         ("FedraxEndless-v0", "no time limit: set environment.horizon"),
-        ("FedraxTabular-v0", "observations Discrete(3); only Box observations"),
+        ("FedraxTabular-v0", "observations Discrete(3); only a Box or a Dict of Boxes"),
         ("FedraxManyHanded-v0", "actions MultiDiscrete([2 2]); only Discrete and Box actions"),
         ("FedraxBare-v0", "declares no spaces"),
         ("FedraxBlind-v0", "observations Box([], [], (0,), float32), without a number"),

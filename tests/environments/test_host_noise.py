@@ -111,7 +111,7 @@ def test_noise_that_cannot_be_added_is_refused():
         Mirror(), lambda seen: seen.astype(np.uint8), gymnasium.spaces.Box(0, 255, (5,), np.uint8)
     )
     with pytest.raises(
-        FedraxError, match=r"observation_noise_\* need observations that are real numbers, and those of"
+        FedraxError, match=r"observation_noise_\* need observations that are real numbers in one array, and those of"
     ):
         Noise(whole, observation_noise_std=0.1)
     with pytest.raises(FedraxError, match=r"'envpool' cannot vary 'CartPole-v1'.*set environment.backend=gymnasium"):

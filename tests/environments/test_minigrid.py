@@ -5,12 +5,13 @@ import io
 import sys
 
 import gymnasium
+import jax
 import minigrid
 import numpy as np
 import pytest
 
 from fedrax.environments import registry
-from fedrax.environments.base import Discrete
+from fedrax.environments.base import Discrete, Tokens, shapes
 from fedrax.environments.host import EnvPoolEnvironments, GymnasiumEnvironments, make_host
 from fedrax.environments.minigrid import (
     MISSION_LENGTHS,
@@ -66,7 +67,7 @@ def make():
 def roll(environments, actions):
     """A step of every copy for each row of ``actions[steps, num_envs]``: columns ``[steps, num_envs, ...]``."""
     rows = [environments.step(action) for action in actions]
-    return [np.stack(column) for column in zip(*rows, strict=True)]
+    return [jax.tree.map(lambda *each: np.stack(each), *column) for column in zip(*rows, strict=True)]
 
 
 def sentence(tokens):
@@ -132,7 +133,6 @@ def test_shapes_actions_and_limits(make, backend, id):
     described = describe_environment(id, native=False, backend=backend)
     assert described.time_limit == limit
     assert described.spaces.observation.shape == (7, 7, 3)
-    assert described.spaces.mission == described.spaces.vocabulary == 0
     assert described.spaces.action == Discrete(3 if "Dynamic" in id else 7)
     environments = make(id, 2, backend=backend)
     assert environments.time_limit == limit
@@ -227,35 +227,35 @@ def test_seeds_decide_everything(make, backend):
         return [environments.reset(), *roll(environments, actions)]
 
     once, again, other = run(SEEDS), run(SEEDS), run(SEEDS + 100)
-    for column, repeated in zip(once, again, strict=True):
-        np.testing.assert_array_equal(column, repeated)
-    assert not np.array_equal(once[0], other[0])
+    jax.tree.map(np.testing.assert_array_equal, once, again)
+    assert not np.array_equal(once[0]["image"], other[0]["image"])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("id", "verb"), [("MiniGrid-GoToDoor-8x8-v0", "go to"), ("MiniGrid-PutNear-8x8-N3-v0", "put")])
-def test_missions_follow_the_image(make, backend, id, verb):
+def test_missions_are_observed_beside_the_image(make, backend, id, verb):
     environments = make(id, 16, backend=backend, mission=True, max_episode_steps=20)
     length = MISSION_LENGTHS["MiniGrid-"]
-    assert environments.spaces.observation.shape == (147 + length,)
-    assert environments.spaces.mission == length
-    assert environments.spaces.vocabulary == len(VOCABULARY)
+    assert shapes(environments.spaces.observation) == {"image": (7, 7, 3), "mission": (length,)}
+    assert environments.spaces.observation.tree["mission"] == Tokens(length, len(VOCABULARY))
     environments.reseed(np.arange(16))
     first = environments.reset()
-    assert first.dtype == np.float32
-    assert first.shape == (16, 147 + length)
-    missions = [sentence(row[147:]) for row in first]
+    assert first["image"].dtype == np.float32
+    assert first["mission"].dtype == np.int32
+    assert first["mission"].shape == (16, length)
+    missions = [sentence(row) for row in first["mission"]]
     assert len(set(missions)) > 2
     assert all(mission.startswith(f"{verb} the ") for mission in missions)
     observation, _, terminated, truncated = roll(environments, np.zeros((21, 16), np.int32))
     assert not terminated.any()
     assert truncated[19].all()
-    np.testing.assert_array_equal(observation[:20, :, 147:], np.broadcast_to(first[:, 147:], (20, 16, length)))
-    assert len({row.tobytes() for row in observation[20, :, 147:]}) > 2
-    assert not np.array_equal(observation[20, :, 147:], first[:, 147:])
+    words = observation["mission"]
+    np.testing.assert_array_equal(words[:20], np.broadcast_to(first["mission"], (20, 16, length)))
+    assert len({row.tobytes() for row in words[20]}) > 2
+    assert not np.array_equal(words[20], first["mission"])
     image = make(id, 16, backend=backend)
     image.reseed(np.arange(16))
-    np.testing.assert_array_equal(image.reset().reshape(16, -1), first[:, :147])
+    np.testing.assert_array_equal(image.reset(), first["image"])
 
 
 def test_every_mission_fits_the_vocabulary():

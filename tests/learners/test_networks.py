@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedrax.environments.base import Box, Discrete, Spaces
+from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
 from fedrax.learners.actor_critic import TILES, make_actor_critic
 from fedrax.learners.networks import by_input, make_dense, orthogonal
 
@@ -109,11 +109,12 @@ def test_leading_axes_are_free():
 
 
 def test_a_missions_words_and_their_order_count():
-    spaces = Spaces(Box((149,), (0.0,) * 149, (255.0,) * 149), Discrete(7), mission=2, vocabulary=5)
+    view = Box((7, 7, 3), (0.0,) * 147, (255.0,) * 147)
+    spaces = Spaces(Dict.of({"image": view, "mission": Tokens(2, 5)}), Discrete(7))
     network = grid_network("one-hot", spaces)
 
     def seen(*words):
-        return network(jnp.concatenate([views(1).reshape(1, -1), jnp.array([words], jnp.float32)], -1)).logits
+        return network({"image": views(1), "mission": jnp.array([words], jnp.int32)}).logits
 
     assert not np.allclose(seen(2, 3), seen(3, 2))
     assert not np.allclose(seen(2, 0), seen(3, 0))

@@ -40,6 +40,7 @@ from fedrax.environments.base import (
     Discrete,
     HostEnvironments,
     NativeEnvironment,
+    Observation,
     Physics,
     Spaces,
     Transition,
@@ -251,7 +252,7 @@ class TransformActions(NativeEnvironment):
         """Those of ``inner``."""
         return self.inner.physics()
 
-    def reset(self, key: PRNGKeyArray, physics: Physics) -> tuple[PyTree, Array]:
+    def reset(self, key: PRNGKeyArray, physics: Physics) -> tuple[PyTree, Observation]:
         """As ``inner``."""
         return self.inner.reset(key, physics)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
@@ -42,17 +43,71 @@ class Box:
         """Type in which observations of this space are collected, kept and given to networks."""
         return np.dtype(np.uint8 if self.dtype == "uint8" else np.float32)
 
+    @property
+    def tree(self) -> Box:
+        """As a pytree of one leaf."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """A sentence of at most ``length`` words as their places in a vocabulary, int32; 0 pads."""
+
+    length: int
+    vocabulary: int
+    """Words there are, the padding included."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sentence."""
+        return (self.length,)
+
+    @property
+    def seen(self) -> np.dtype[Any]:
+        """As :attr:`Box.seen`."""
+        return np.dtype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dict:
+    """Several arrays by name: an observation is a dictionary of them, and a pytree."""
+
+    parts: tuple[tuple[str, Box | Tokens], ...]
+    """Sorted by name, as the leaves of the pytree are."""
+
+    @staticmethod
+    def of(parts: Mapping[str, Box | Tokens]) -> Dict:
+        """The space of these parts."""
+        return Dict(tuple(sorted(parts.items())))
+
+    @property
+    def tree(self) -> dict[str, Box | Tokens]:
+        """As a pytree, whose leaves are the parts."""
+        return dict(self.parts)
+
+
+Observation = Array | dict[str, Array]
+"""What networks are given: an array, or a dictionary of them where the space is a :class:`Dict`."""
+HostObservation = Any
+"""The same in NumPy arrays."""
+
+
+def shapes(space: Box | Dict) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """The shape of one observation; by name where it has parts."""
+    return space.shape if isinstance(space, Box) else {name: part.shape for name, part in space.parts}
+
+
+def zero_observations(space: Box | Dict, batch: tuple[int, ...]) -> HostObservation:
+    """Observations of zeros, leaves ``[*batch, *o]``, in NumPy arrays."""
+    return jax.tree.map(lambda part: np.zeros((*batch, *part.shape), part.seen), space.tree)
+
 
 @dataclasses.dataclass(frozen=True)
 class Spaces:
     """What an agent sees and does."""
 
-    observation: Box
+    observation: Box | Dict
     action: Discrete | Box
-    mission: int = 0
-    """How many of the observation's last numbers are the words of a mission (MiniGrid), as indices; 0 pads."""
-    vocabulary: int = 0
-    """Words there are, the padding included."""
 
 
 Physics = Mapping[str, Any]
@@ -63,7 +118,7 @@ class Transition(NamedTuple):
     """One step of a native environment. Time limits are the collector's business, not the environment's."""
 
     state: PyTree
-    observation: Array
+    observation: Observation
     """Observation of ``state``, also when it is terminal (never that of a reset)."""
     reward: Float[Array, ""]
     terminated: Bool[Array, ""]
@@ -94,7 +149,7 @@ class NativeEnvironment(eqx.Module):
         """The default physical parameters by name; heterogeneity replaces their values per agent."""
 
     @abc.abstractmethod
-    def reset(self, key: PRNGKeyArray, physics: Physics) -> tuple[PyTree, Array]:
+    def reset(self, key: PRNGKeyArray, physics: Physics) -> tuple[PyTree, Observation]:
         """A fresh state and its observation."""
 
     @abc.abstractmethod
@@ -126,8 +181,8 @@ class HostEnvironments(abc.ABC):
         """Starts every copy's random stream anew from its seed, ``int64[count]``; call before the first reset."""
 
     @abc.abstractmethod
-    def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
-        """Starts a fresh episode in every copy, whatever state it was in; ``[count, *obs]``, float32 or uint8.
+    def reset(self, chosen: np.ndarray | None = None) -> HostObservation:
+        """Starts a fresh episode in every copy, whatever state it was in; leaves ``[count, *o]``, typed as seen.
 
         With ``chosen``, ``bool[count]``, in those copies alone: the others stay where they are, and their rows mean
         nothing.
@@ -136,7 +191,7 @@ class HostEnvironments(abc.ABC):
     @abc.abstractmethod
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray]:
         """Observations, rewards (float32), terminated, truncated, each ``[count, ...]``.
 
         ``actions`` are shaped and typed as the space says.
@@ -153,8 +208,8 @@ class HostEnvironments(abc.ABC):
 class Episodes(eqx.Module):
     """Whole episodes of one agent, padded to a common length; ``T`` steps, ``B`` episodes."""
 
-    observation: Array
-    """``[T, B, *o]``, float32 or uint8."""
+    observation: Observation
+    """Leaves ``[T, B, *o]``, float32 or uint8, int32 for words."""
     action: Array
     """``[T, B]``, or flat vectors ``[T, B, a]`` as the learner emits them (:mod:`fedrax.environments.actions`).
 
@@ -190,8 +245,8 @@ class Steps(eqx.Module):
     is always that of ``observation[t + 1]``, also at a time limit.
     """
 
-    observation: Array
-    """``[T+1, B, *o]``, float32 or uint8."""
+    observation: Observation
+    """Leaves ``[T+1, B, *o]``, float32 or uint8, int32 for words."""
     extras: PyTree
     """What the learner computed beside each action, leaves ``[T+1, B, ...]``."""
     action: Array
@@ -207,6 +262,16 @@ class Steps(eqx.Module):
     """The step reached the time limit, and no terminal state."""
     returns: Float[Array, "T B"]
     """Undiscounted return of the episode that ended with this step, 0 where none did."""
+
+    @property
+    def acted_on(self) -> Observation:
+        """What each action was taken on, leaves ``[T, B, *o]``."""
+        return jax.tree.map(lambda x: x[:-1], self.observation)
+
+    @property
+    def following(self) -> Observation:
+        """What each step led to, leaves ``[T, B, *o]``."""
+        return jax.tree.map(lambda x: x[1:], self.observation)
 
     @property
     def over(self) -> Bool[Array, "T B"]:

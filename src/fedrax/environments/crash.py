@@ -111,9 +111,22 @@ class CrashReporting(gymnasium.Wrapper):
             raise EnvironmentCrash(self._id, "step", error, self._copy) from error
 
     def _check_shape(self, observation: Any) -> None:
-        shape, declared = np.shape(observation), self.observation_space.shape
-        if shape != declared:
-            raise ValueError(f"it returned an observation of shape {shape}, and its observation space has {declared}")
+        declared = self.observation_space
+        if isinstance(declared, gymnasium.spaces.Dict):
+            if not isinstance(observation, dict) or observation.keys() != declared.spaces.keys():
+                said = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
+                raise ValueError(
+                    f"it returned an observation of {said}, and its observation space has {list(declared)}"
+                )
+            pairs = [(f" {name!r}", observation[name], part) for name, part in declared.spaces.items()]
+        else:
+            pairs = [("", observation, declared)]
+        for name, value, space in pairs:
+            if np.shape(value) != space.shape:
+                raise ValueError(
+                    f"it returned an observation{name} of shape {np.shape(value)}, and its observation space has "
+                    f"{space.shape}"
+                )
 
 
 def _number(reward: Any) -> float:

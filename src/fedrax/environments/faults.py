@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from fedrax.environments.base import Episodes, Experience
+from fedrax.environments.base import Episodes, Experience, HostObservation
 
 NOTHING, OBSERVATION, REWARD = 0, 1, 2
 """What was not finite."""
@@ -54,7 +56,9 @@ def first_fault(experience: Experience) -> Fault:
     """
     xp: Any = np if isinstance(experience.reward, np.ndarray) else jnp
     reward, observation = experience.reward, experience.observation
-    seen = xp.isfinite(observation).all(tuple(range(2, observation.ndim)))
+    seen = functools.reduce(
+        operator.and_, (xp.isfinite(x).all(tuple(range(2, x.ndim))) for x in jax.tree.leaves(observation))
+    )
     if isinstance(experience, Episodes):
         seen |= ~experience.valid
     paid = xp.isfinite(reward) | ~experience.valid
@@ -74,7 +78,7 @@ def first_fault(experience: Experience) -> Fault:
 def host_faults(experience: Experience) -> Fault:
     """Every agent's first fault in NumPy arrays with leading axis ``[agents]``, fields ``int32[agents]``."""
     agents = experience.reward.shape[0]
-    if np.isfinite(experience.reward).all() and np.isfinite(experience.observation).all():
+    if all(np.isfinite(x).all() for x in jax.tree.leaves((experience.reward, experience.observation))):
         return Fault(*[np.zeros(agents, np.int32)] * len(Fault._fields))
     return stacked([first_fault(jax.tree.map(lambda x, k=k: x[k], experience)) for k in range(agents)])
 
@@ -110,10 +114,14 @@ def without(experience: Experience, faulty: np.ndarray) -> Experience:
     return jax.tree.map(zeroed, experience)
 
 
-def finite(observation: np.ndarray) -> np.ndarray:
+def finite(observation: HostObservation) -> HostObservation:
     """What to act on, zeros for what is not finite; see :func:`without`."""
-    known = np.isfinite(observation)
-    return observation if known.all() else np.where(known, observation, np.zeros((), observation.dtype))
+
+    def one(x: np.ndarray) -> np.ndarray:
+        known = np.isfinite(x)
+        return x if known.all() else np.where(known, x, np.zeros((), x.dtype))
+
+    return jax.tree.map(one, observation)
 
 
 def recorded(owner: int | str, fault: Fault, *, episodic: bool, updates: int) -> dict[str, int | str]:

@@ -18,10 +18,11 @@ from functools import partial
 from typing import Any
 
 import gymnasium
+import jax
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from fedrax.environments.base import Discrete, HostEnvironments, Spaces
+from fedrax.environments.base import Box, Dict, Discrete, HostEnvironments, HostObservation, Spaces, shapes
 from fedrax.environments.constructor import cannot_make, envpool_options, given
 from fedrax.environments.crash import CrashReporting, crashes
 from fedrax.environments.host_joined import JoinedEnvironments
@@ -153,16 +154,28 @@ def _check_alike(id: str, environment: gymnasium.Env, spaces: Spaces, own: Mappi
     Raises:
         FedraxError: names the agent's arguments.
     """
-    observation, action = environment.observation_space.shape, environment.action_space
+    observation, action = _form(environment.observation_space), environment.action_space
     count = int(action.n) if isinstance(action, gymnasium.spaces.Discrete) else None
     expected = spaces.action.n if isinstance(spaces.action, Discrete) else None
-    if (observation, action.shape, count) != (spaces.observation.shape, spaces.action.shape, expected):
+    if (observation, action.shape, count) != (shapes(spaces.observation), spaces.action.shape, expected):
         environment.close()
         shown = ", ".join(f"{name} = {value!r}" for name, value in own.items())
         raise FedraxError(
             f"environment.heterogeneity makes environments of different forms: with {shown}, {id!r} has observations "
             f"of shape {observation} and actions {action}, and all agents share one policy's; vary other arguments"
         )
+
+
+def _form(space: gymnasium.Space[Any]) -> Any:
+    """The shape of a space, by name where it has parts."""
+    return (
+        {name: part.shape for name, part in space.items()} if isinstance(space, gymnasium.spaces.Dict) else space.shape
+    )
+
+
+def seen_as(space: Box | Dict, observation: HostObservation) -> HostObservation:
+    """The observation in the types of its space."""
+    return jax.tree.map(lambda part, x: narrowed(x, part.seen), space.tree, observation)
 
 
 def narrowed(array: np.ndarray, type: np.dtype[Any]) -> np.ndarray:
@@ -223,20 +236,19 @@ class EnvPoolEnvironments(HostEnvironments):
         if self._minigrid:
             self._pool = MiniGridPool(self._pool, self.count, self.spaces, self.time_limit)
 
-    def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
+    def reset(self, chosen: np.ndarray | None = None) -> HostObservation:
         """Starts a fresh episode in every copy, or the chosen ones."""
-        seen = self.spaces.observation.seen
         if self._pool is None:
             self._make_pool()
         with crashes(self._id, "reset", self):
             if chosen is None:
-                return narrowed(self._pool.reset()[0], seen)
+                return seen_as(self.spaces.observation, self._pool.reset()[0])
             ids = np.flatnonzero(chosen).astype(np.int32)
-            return self._spread(narrowed(self._pool.reset(ids)[0], seen), ids)
+            return self._spread(seen_as(self.spaces.observation, self._pool.reset(ids)[0]), ids)
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray]:
         """One step of every active copy, or its reset; the others stand still."""
         if active is None or active.all():
             with crashes(self._id, "step", self):
@@ -253,18 +265,22 @@ class EnvPoolEnvironments(HostEnvironments):
             self._spread(truncated, ids),
         )
 
-    def _spread(self, part: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    def _spread(self, rows: Any, ids: np.ndarray) -> Any:
         """Rows of some copies as rows of all, zero for the others."""
-        whole = np.zeros((self.count, *part.shape[1:]), part.dtype)
-        whole[ids] = part
-        return whole
 
-    def _results(self, returned: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        def one(part: np.ndarray) -> np.ndarray:
+            whole = np.zeros((self.count, *part.shape[1:]), part.dtype)
+            whole[ids] = part
+            return whole
+
+        return jax.tree.map(one, rows)
+
+    def _results(self, returned: Any) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray]:
         observation, reward, terminated, truncated, info = returned
         success = terminated & (reward > 0) if self._minigrid else told(info)
         self._success = None if success is None else np.asarray(success) > 0
         return (
-            narrowed(observation, self.spaces.observation.seen),
+            seen_as(self.spaces.observation, observation),
             narrowed(reward, np.dtype(np.float32)),
             terminated,
             truncated,
@@ -317,14 +333,14 @@ class GymnasiumEnvironments(HostEnvironments):
         made = _make(self._id, self.spaces, self.time_limit, parameters, self._kwargs)
         return CrashReporting(made, self._id, copy, reward_is_success=is_minigrid(self._id))
 
-    def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
+    def reset(self, chosen: np.ndarray | None = None) -> HostObservation:
         """Starts a fresh episode in every copy, or the chosen ones."""
         with crashes(self._id, "reset", self):
             if chosen is None:
                 observation, _ = self._environments.reset(seed=self._fresh_seeds())
             else:
                 observation, _ = self._environments.reset(options={"reset_mask": chosen})
-        return narrowed(observation, self.spaces.observation.seen)
+        return seen_as(self.spaces.observation, observation)
 
     def _fresh_seeds(self) -> list[int | None]:
         """One for every copy, of its own seed and the number of resets alone.
@@ -339,13 +355,13 @@ class GymnasiumEnvironments(HostEnvironments):
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray]:
         """One step of every copy, or its reset; Gymnasium cannot leave some out."""
         actions = actions + self._offset if self._offset else actions
         with crashes(self._id, "step", self):
             observation, reward, terminated, truncated, info = self._environments.step(actions)
         self._success = info.get(SUCCESS)
-        observation = narrowed(observation, self.spaces.observation.seen)
+        observation = seen_as(self.spaces.observation, observation)
         return observation, narrowed(reward, np.dtype(np.float32)), terminated, truncated
 
     def close(self) -> None:

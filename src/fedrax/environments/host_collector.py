@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
-from fedrax.environments.base import Episodes, HostEnvironments
+from fedrax.environments.base import Episodes, HostEnvironments, HostObservation
 from fedrax.environments.faults import finite
 from fedrax.environments.success import SuccessCount
 
@@ -31,7 +32,7 @@ class HostCollector:
 
     def collect(
         self,
-        act: Callable[[np.ndarray, int], np.ndarray],
+        act: Callable[[HostObservation, int], np.ndarray],
         counts: np.ndarray,
         max_count: int,
         horizon: int,
@@ -61,8 +62,7 @@ class HostCollector:
         observation = self.environments.reset()
         step = 0
         while queue.running:
-            grouped = finite(observation).reshape(self.agents, self.num_envs, *observation.shape[1:])
-            action = act(grouped, step)
+            action = act(self._grouped(observation), step)
             action = action.reshape(-1, *action.shape[2:])
             observations.append(observation)
             actions.append(action)
@@ -75,18 +75,23 @@ class HostCollector:
         longest = int(queue.length.max())
         index, valid = queue.locate(min(-(-longest // LENGTH_STEP) * LENGTH_STEP, horizon))
 
-        def gather(rows: list[np.ndarray]) -> Any:
+        def gather(*rows: np.ndarray) -> np.ndarray:
             stream = np.concatenate(rows)
             episodes = stream[index]
             episodes[~valid] = 0
             return episodes
 
         ended: Any = (valid, queue.terminated)
-        return Episodes(gather(observations), gather(actions), gather(rewards), *ended)
+        columns = (jax.tree.map(gather, *rows) for rows in (observations, actions, rewards))
+        return Episodes(*columns, *ended)
+
+    def _grouped(self, observation: HostObservation) -> HostObservation:
+        """Leaves ``[agents * num_envs, ...]`` as ``[agents, num_envs, ...]``, to act on."""
+        return jax.tree.map(lambda x: x.reshape(self.agents, self.num_envs, *x.shape[1:]), finite(observation))
 
 
 def evaluate_host(
-    environments: HostEnvironments, act: Callable[[np.ndarray, int], np.ndarray]
+    environments: HostEnvironments, act: Callable[[HostObservation, int], np.ndarray]
 ) -> dict[str, np.ndarray]:
     """One episode in each copy, from a reset of all, as named arrays ``[num_envs]``.
 

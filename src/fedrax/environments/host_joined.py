@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
-from fedrax.environments.base import HostEnvironments
+from fedrax.environments.base import HostEnvironments, HostObservation, zero_observations
+
+
+def joined(parts: Sequence[HostObservation]) -> HostObservation:
+    """Observations, leaves ``[n, *o]``, one part's after the other."""
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *each: np.concatenate(each), *parts)
 
 
 class JoinedEnvironments(HostEnvironments):
@@ -36,22 +42,22 @@ class JoinedEnvironments(HostEnvironments):
         for part, own in zip(self.parts, np.split(seeds, self._ends), strict=True):
             part.reseed(own)
 
-    def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
+    def reset(self, chosen: np.ndarray | None = None) -> HostObservation:
         """Starts a fresh episode in every copy, or the chosen ones."""
         if chosen is None:
-            return np.concatenate([part.reset() for part in self.parts])
+            return joined([part.reset() for part in self.parts])
         shares = zip(self.parts, np.split(chosen, self._ends), strict=True)
-        return np.concatenate([part.reset(own) if own.any() else self._nothing(part) for part, own in shares])
+        return joined([part.reset(own) if own.any() else self._nothing(part) for part, own in shares])
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray]:
         """One step of every part in which a copy is active."""
         wanted = np.ones(self.count, bool) if active is None else active
         shares = zip(self.parts, np.split(actions, self._ends), np.split(wanted, self._ends), strict=True)
         observation, reward, terminated, truncated = zip(*(self._part(*share) for share in shares), strict=True)
         return (
-            np.concatenate(observation),
+            joined(observation),
             np.concatenate(reward),
             np.concatenate(terminated),
             np.concatenate(truncated),
@@ -59,16 +65,16 @@ class JoinedEnvironments(HostEnvironments):
 
     def _part(
         self, part: HostEnvironments, actions: np.ndarray, active: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray]:
         if active.any():
             return part.step(actions, active)
         nothing = np.zeros(part.count, bool)
         return self._nothing(part), np.zeros(part.count, np.float32), nothing, nothing
 
     @staticmethod
-    def _nothing(part: HostEnvironments) -> np.ndarray:
+    def _nothing(part: HostEnvironments) -> HostObservation:
         """The observations of a part that stands still."""
-        return np.zeros((part.count, *part.spaces.observation.shape), part.spaces.observation.seen)
+        return zero_observations(part.spaces.observation, (part.count,))
 
     def close(self) -> None:
         """Frees every part."""

@@ -7,8 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from fedrax.environments.noise import no_action_noise
-from fedrax.errors import FedraxError
+from fedrax.environments.noise import no_action_noise, no_observation_noise
 from fedrax.seeds import host_seeds
 
 
@@ -43,10 +42,7 @@ class Noise(gymnasium.Wrapper):
         if self._noisy_observations and not (
             isinstance(observations, gymnasium.spaces.Box) and np.issubdtype(observations.dtype, np.floating)
         ):
-            raise FedraxError(
-                f"environment.heterogeneity.observation_noise_* need observations that are real numbers, and those of "
-                f"{name!r} are not; remove them"
-            )
+            raise no_observation_noise(repr(name))
         if not action_noise_std:
             return
         if not isinstance(actions, gymnasium.spaces.Box) or not actions.is_bounded():

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fedrax.environments.base import HostEnvironments, Steps
+from fedrax.environments.base import HostEnvironments, HostObservation, Steps
 from fedrax.environments.faults import finite
+from fedrax.environments.host_joined import joined
 
 
 class HostStepCollector:
@@ -41,7 +42,10 @@ class HostStepCollector:
                 group.restart(own)
 
     def collect(
-        self, decide: Callable[[np.ndarray, int], tuple[np.ndarray, PyTree]], steps: int, ids: np.ndarray | None = None
+        self,
+        decide: Callable[[HostObservation, int], tuple[np.ndarray, PyTree]],
+        steps: int,
+        ids: np.ndarray | None = None,
     ) -> Steps:
         """``steps`` steps of every copy, from where the last ones stopped.
 
@@ -55,7 +59,7 @@ class HostStepCollector:
             Steps of numpy arrays with leading axis ``[agents]``, those of the groups that act.
         """
         chosen = self.groups if ids is None else [self.groups[index] for index in ids]
-        observations, rows = [_joined([group.seen() for group in chosen])], []
+        observations, rows = [joined([group.seen() for group in chosen])], []
         extras = []
         ends = np.cumsum([group.environments.count for group in chosen])[:-1]
         for step in range(steps):
@@ -63,7 +67,7 @@ class HostStepCollector:
             extras.append(extra)
             action = action.reshape(-1, *action.shape[2:])
             parts = [group.step(part) for group, part in zip(chosen, np.split(action, ends), strict=True)]
-            observation, *results = (_joined(list(part)) for part in zip(*parts, strict=True))
+            observation, *results = (joined(part) for part in zip(*parts, strict=True))
             observations.append(observation)
             rows.append((action, *results))
         extras.append(decide(self._grouped(observations[-1]), steps)[1])
@@ -71,14 +75,18 @@ class HostStepCollector:
         leaves: Any = (observation, jax.tree.map(lambda *each: np.stack(each, 1), *extras), *others)
         return Steps(*leaves)
 
-    def _grouped(self, rows: np.ndarray) -> np.ndarray:
-        """Rows ``[agents * num_envs, ...]`` as ``[agents, num_envs, ...]``, to act on."""
-        return finite(rows).reshape(-1, self.num_envs, *rows.shape[1:])
+    def _grouped(self, rows: HostObservation) -> HostObservation:
+        """Leaves ``[agents * num_envs, ...]`` as ``[agents, num_envs, ...]``, to act on."""
+        return jax.tree.map(lambda x: x.reshape(-1, self.num_envs, *x.shape[1:]), finite(rows))
 
-    def _by_agent(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Rows ``[T][agents * num_envs, ...]`` as ``[agents, T, num_envs, ...]``."""
-        whole = np.stack(rows)
-        return whole.reshape(len(rows), -1, self.num_envs, *whole.shape[2:]).swapaxes(0, 1)
+    def _by_agent(self, rows: Sequence[Any]) -> Any:
+        """Leaves ``[T][agents * num_envs, ...]`` as ``[agents, T, num_envs, ...]``."""
+
+        def one(*each: np.ndarray) -> np.ndarray:
+            whole = np.stack(each)
+            return whole.reshape(len(each), -1, self.num_envs, *whole.shape[2:]).swapaxes(0, 1)
+
+        return jax.tree.map(one, *rows)
 
 
 class _Group:
@@ -86,9 +94,9 @@ class _Group:
 
     def __init__(self, environments: HostEnvironments) -> None:
         self.environments = environments
-        self.observation: np.ndarray | None = None
+        self.observation: HostObservation | None = None
 
-    def seen(self) -> np.ndarray:
+    def seen(self) -> HostObservation:
         """The current observations, of fresh episodes after a restart."""
         if self.observation is None:
             self.observation = self.environments.reset()
@@ -99,12 +107,15 @@ class _Group:
     def restart(self, chosen: np.ndarray) -> None:
         """Fresh episodes in the chosen environments, ``bool[count]``."""
         fresh = self.environments.reset(chosen)
-        self.observation = self.seen().copy()
-        self.observation[chosen] = fresh[chosen]
+
+        def put(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+            return np.where(chosen.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+        self.observation = jax.tree.map(put, self.seen(), fresh)
         self.over[chosen] = False
         self.returned[chosen] = 0
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
+    def step(self, action: np.ndarray) -> tuple[HostObservation, ...]:
         """The next observations, and the rows of :class:`Steps` from ``reward`` on."""
         self.observation, reward, terminated, truncated = self.environments.step(action)
         valid = ~self.over
@@ -114,7 +125,3 @@ class _Group:
         self.over = terminated | truncated
         returned = np.where(self.over, self.returned, np.float32(0))
         return self.observation, reward, valid, terminated, truncated, returned
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,8 +1,8 @@
-"""MiniGrid and BabyAI: dictionaries of an image and a sentence as one array, and time limits of their own.
+"""MiniGrid and BabyAI: an image and a sentence, and time limits of their own.
 
 What the agent sees is the image alone, ``[7, 7, 3]``: object, colour and state of every cell in front of it. With
-``mission`` it is one vector: the flat image, and then the mission as token ids. The direction is left out, as in
-MiniGrid's own ImgObsWrapper.
+``mission`` it is a dictionary of ``image`` and ``mission``, the sentence as token ids. The direction is left out, as
+in MiniGrid's own ImgObsWrapper.
 
 A token is a word's place in ``VOCABULARY``, which begins with the padding and the unknown word. Punctuation is
 dropped: no two missions differ by it alone.
@@ -18,13 +18,17 @@ import re
 from typing import Any
 
 import gymnasium
+import jax
 import numpy as np
 
-from fedrax.environments.base import Box, Discrete, Spaces
+from fedrax.environments.base import Box, Dict, Discrete, HostObservation, Spaces, Tokens
 from fedrax.errors import FedraxError
 
 PREFIXES = ("MiniGrid-", "BabyAI-")
 """What the ids begin with."""
+
+IMAGE, MISSION = "image", "mission"
+"""The parts of an observation, in MiniGrid's words."""
 
 PADDING, UNKNOWN = 0, 1
 """Tokens that stand for no word, and for a word outside of the vocabulary."""
@@ -77,11 +81,18 @@ def minigrid_spaces(
             "of MiniGrid, only a Dict with an image and Discrete actions are supported"
         )
     low, high = (np.asarray(bound, float).ravel().tolist() for bound in (image.low, image.high))
+    view = Box(image.shape, tuple(low), tuple(high))
     if not mission:
-        return Spaces(Box(image.shape, tuple(low), tuple(high)), Discrete(int(action.n)))
+        return Spaces(view, Discrete(int(action.n)))
     length = next(length for prefix, length in MISSION_LENGTHS.items() if id.startswith(prefix))
-    vector = Box((len(low) + length,), (*low, *[0.0] * length), (*high, *[len(VOCABULARY) - 1.0] * length))
-    return Spaces(vector, Discrete(int(action.n)), mission=length, vocabulary=len(VOCABULARY))
+    sentence = Tokens(length, len(VOCABULARY))
+    return Spaces(Dict.of({IMAGE: view, MISSION: sentence}), Discrete(int(action.n)))
+
+
+def mission_of(space: Box | Dict) -> Tokens | None:
+    """The space of missions; None where none is told."""
+    mission = space.tree.get(MISSION) if isinstance(space, Dict) else None
+    return mission if isinstance(mission, Tokens) else None
 
 
 def minigrid_time_limit(environment: gymnasium.Env) -> int:
@@ -102,30 +113,36 @@ def minigrid_time_limit(environment: gymnasium.Env) -> int:
 
 @functools.lru_cache(maxsize=65536)
 def mission_tokens(mission: str, length: int) -> np.ndarray:
-    """The words of ``mission`` as ``float32[length]``, not to be written to; whatever is longer is cut off."""
+    """The words of ``mission`` as ``int32[length]``, not to be written to; whatever is longer is cut off."""
     words = re.findall(r"[a-z]+", mission.lower())[:length]
-    tokens = np.full(length, PADDING, np.float32)
+    tokens = np.full(length, PADDING, np.int32)
     tokens[: len(words)] = [_TOKENS.get(word, UNKNOWN) for word in words]
     tokens.flags.writeable = False
     return tokens
 
 
 class MiniGridObservation(gymnasium.ObservationWrapper):
-    """One of MiniGrid's Gymnasium environments, observed as ``spaces`` say: ``float32[*spaces.observation.shape]``."""
+    """One of MiniGrid's Gymnasium environments, observed as ``spaces`` say."""
 
     def __init__(self, environment: gymnasium.Env, spaces: Spaces) -> None:
         super().__init__(environment)
-        self._mission = spaces.mission
-        box = spaces.observation
+        self._mission = mission_of(spaces.observation)
+        box = spaces.observation.tree[IMAGE] if isinstance(spaces.observation, Dict) else spaces.observation
+        assert isinstance(box, Box)
         low, high = (np.reshape(np.asarray(bound, np.float32), box.shape) for bound in (box.low, box.high))
-        self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        image = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        if self._mission is None:
+            self.observation_space = image
+        else:
+            words = gymnasium.spaces.Box(0, self._mission.vocabulary - 1, self._mission.shape, np.int32)
+            self.observation_space = gymnasium.spaces.Dict({IMAGE: image, MISSION: words})
 
-    def observation(self, observation: dict[str, Any]) -> np.ndarray:
-        """The image, or the vector of image and mission."""
-        image = observation["image"].astype(np.float32)
-        if not self._mission:
+    def observation(self, observation: dict[str, Any]) -> HostObservation:
+        """The image, or image and mission."""
+        image = observation[IMAGE].astype(np.float32)
+        if self._mission is None:
             return image
-        return np.concatenate([image.ravel(), mission_tokens(observation["mission"], self._mission)])
+        return {IMAGE: image, MISSION: mission_tokens(observation[MISSION], self._mission.length)}
 
 
 def make_minigrid(id: str, spaces: Spaces, time_limit: int, **settings: Any) -> gymnasium.Env:
@@ -147,14 +164,14 @@ class MiniGridPool:
 
     def __init__(self, pool: Any, count: int, spaces: Spaces, time_limit: int) -> None:
         self._pool = pool
-        self._mission = spaces.mission
+        self._mission = mission_of(spaces.observation)
         self._time_limit = time_limit
         self._everyone = np.arange(count, dtype=np.int32)
         self._cut = np.zeros(count, bool)
         """Copies whose episode was ended here, of which the pool knows nothing."""
 
-    def reset(self, ids: np.ndarray | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts a fresh episode in the copies ``int32[n]``, in all by default; observations ``[n, ...]``."""
+    def reset(self, ids: np.ndarray | None = None) -> tuple[HostObservation, dict[str, Any]]:
+        """Starts a fresh episode in the copies ``int32[n]``, in all by default; observations, leaves ``[n, ...]``."""
         ids = self._everyone if ids is None else ids
         observation, _ = self._pool.reset(ids)
         self._cut[ids] = False
@@ -162,7 +179,7 @@ class MiniGridPool:
 
     def step(
         self, actions: np.ndarray, ids: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    ) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One step, or reset, of the copies ``int32[n]``, of all by default; observations and the rest ``[n, ...]``."""
         ids = self._everyone if ids is None else ids
         due = self._cut[ids]
@@ -170,12 +187,20 @@ class MiniGridPool:
             return self._advance(actions, ids)
         fresh = self._observe(self._pool.reset(ids[due])[0])
         n = len(ids)
-        observation = np.zeros((n, *fresh.shape[1:]), np.float32)
-        observation[due] = fresh
-        columns = observation, np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool)
+        columns = (
+            jax.tree.map(lambda part: np.zeros((n, *part.shape[1:]), part.dtype), fresh),
+            np.zeros(n, np.float32),
+            np.zeros(n, bool),
+            np.zeros(n, bool),
+        )
+
+        def put(chosen: np.ndarray, whole: Any, rows: Any) -> None:
+            for each, part in zip(jax.tree.leaves(whole), jax.tree.leaves(rows), strict=True):
+                each[chosen] = part
+
+        put(due, columns[0], fresh)
         if not due.all():
-            for whole, part in zip(columns, self._advance(actions[~due], ids[~due]), strict=False):
-                whole[~due] = part
+            put(~due, columns, self._advance(actions[~due], ids[~due])[:4])
         self._cut[ids[due]] = False
         return (*columns, {})
 
@@ -185,18 +210,18 @@ class MiniGridPool:
 
     def _advance(
         self, actions: np.ndarray, ids: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    ) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self._pool.step(actions, ids)
         late = info["elapsed_step"] >= self._time_limit
         self._cut[ids] = late & ~(terminated | truncated)
         return self._observe(observation), reward, terminated, truncated | late, {}
 
-    def _observe(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        image = observation["image"].astype(np.float32)
-        if not self._mission:
+    def _observe(self, observation: dict[str, np.ndarray]) -> HostObservation:
+        image = observation[IMAGE].astype(np.float32)
+        if self._mission is None:
             return image
-        tokens = [_decoded(sentence.tobytes(), self._mission) for sentence in observation["mission"]]
-        return np.concatenate([image.reshape(len(image), -1), np.stack(tokens)], axis=1)
+        tokens = [_decoded(sentence.tobytes(), self._mission.length) for sentence in observation[MISSION]]
+        return {IMAGE: image, MISSION: np.stack(tokens)}
 
 
 @functools.lru_cache(maxsize=65536)

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Episodes, NativeEnvironment
+from fedrax.environments.base import Episodes, NativeEnvironment, Observation
 from fedrax.environments.success import LAST, SHARE, SUCCESS
 
-Act = Callable[[Array, PRNGKeyArray], Array]
+Act = Callable[[Observation, PRNGKeyArray], Array]
 """``act(observation[B, *o], key) -> action[B, *a]``, closed over the parameters.
 
 Parameters that are not mapped stay so: a policy that all agents share is evaluated by one large product.
@@ -33,8 +33,8 @@ class _RolloutState(NamedTuple):
     running: Bool[Array, ""]
     """Whether any episode of any mapped copy goes on; the same in all of them."""
     state: PyTree
-    observation: Array
-    """``[B, *o]``."""
+    observation: Observation
+    """Leaves ``[B, *o]``."""
     alive: Bool[Array, " B"]
     terminated: Bool[Array, " B"]
     length: Int[Array, " B"]

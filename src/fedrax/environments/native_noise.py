@@ -17,7 +17,14 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Box, NativeEnvironment, Physics, Spaces, Transition
-from fedrax.environments.noise import ACTION_NOISE, NOISE, OBSERVATION_NOISE, check_noise, no_action_noise
+from fedrax.environments.noise import (
+    ACTION_NOISE,
+    NOISE,
+    OBSERVATION_NOISE,
+    check_noise,
+    no_action_noise,
+    no_observation_noise,
+)
 from fedrax.seeds import derive
 
 
@@ -25,12 +32,14 @@ def with_noise(environment: NativeEnvironment, names: Collection[str]) -> Native
     """``environment`` with the noise whose parameters are among ``names``; itself where none are.
 
     Raises:
-        FedraxError: noise on actions that are discrete, or not bounded.
+        FedraxError: noise on observations that are no Box, or on actions that are discrete or not bounded.
     """
     observations = any(name in names for name in OBSERVATION_NOISE)
     actions = any(name in names for name in ACTION_NOISE)
     if not observations and not actions:
         return environment
+    if observations and not isinstance(environment.spaces.observation, Box):
+        raise no_observation_noise(type(environment).__name__)
     if actions:
         space = environment.spaces.action
         if not isinstance(space, Box) or not np.isfinite([space.low, space.high]).all():
@@ -97,7 +106,7 @@ class Noisy(NativeEnvironment):
     def _names(self) -> tuple[str, ...]:
         return OBSERVATION_NOISE * self.observations + ACTION_NOISE * self.actions
 
-    def _seen(self, observation: Array, key: PRNGKeyArray, physics: Physics) -> Array:
+    def _seen(self, observation: Any, key: PRNGKeyArray, physics: Physics) -> Any:
         if not self.observations:
             return observation
         draw = jax.random.normal(derive(key, "observation noise"), observation.shape)

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import NativeEnvironment, Steps
+from fedrax.environments.base import NativeEnvironment, Observation, Steps
 from fedrax.environments.native_collector import where_rows
 
-Decide = Callable[[Array, PRNGKeyArray], tuple[Array, PyTree]]
+Decide = Callable[[Observation, PRNGKeyArray], tuple[Array, PyTree]]
 """Actions for a batch of observations, and extras."""
 
 
@@ -25,8 +25,8 @@ class CollectorState(eqx.Module):
     """The state of one agent's ``B`` environments between two steps."""
 
     state: PyTree
-    observation: Array
-    """``[B, *o]``."""
+    observation: Observation
+    """Leaves ``[B, *o]``."""
     over: Bool[Array, " B"]
     """The episode has ended: the next step starts a new one."""
     length: Int[Array, " B"]
@@ -80,7 +80,7 @@ def collect_steps(
     table = dict(physics)
     num_envs = collector_state.over.shape[0]
 
-    def step(collector_state: CollectorState, key: PRNGKeyArray) -> tuple[CollectorState, tuple[Array, ...]]:
+    def step(collector_state: CollectorState, key: PRNGKeyArray) -> tuple[CollectorState, tuple[Any, ...]]:
         act_key, step_key, reset_key = jax.random.split(key, 3)
         action, extras = decide(collector_state.observation, act_key)
         after = jax.vmap(environment.step, (0, 0, 0, axes))(

@@ -26,6 +26,14 @@ def check_noise(parameters: Mapping[str, float]) -> None:
             )
 
 
+def no_observation_noise(environment: str) -> FedraxError:
+    """The error for noise on observations other than one array of real numbers."""
+    return FedraxError(
+        "environment.heterogeneity.observation_noise_* need observations that are real numbers in one array, and "
+        f"those of {environment} are not; remove them"
+    )
+
+
 def no_action_noise(environment: str, actions: object) -> FedraxError:
     """The error for noise on actions other than real ones within bounds."""
     return FedraxError(

@@ -12,9 +12,15 @@ from typing import Any, Literal
 
 import gymnasium
 
-from fedrax.environments.base import Box, Discrete, Spaces
+from fedrax.environments.base import Box, Dict, Discrete, Spaces
 from fedrax.environments.constructor import cannot_make, check_kwargs, envpool_options, given
-from fedrax.environments.minigrid import is_minigrid, load_minigrid, minigrid_spaces, minigrid_time_limit
+from fedrax.environments.minigrid import (
+    is_minigrid,
+    load_minigrid,
+    minigrid_spaces,
+    minigrid_time_limit,
+    mission_of,
+)
 from fedrax.environments.native import native_environments
 from fedrax.errors import FedraxError, nearest
 
@@ -62,18 +68,18 @@ def describe_environment(
 ) -> Description:
     """Spaces and time limit of the environment ``id``, native where ``native`` is set and it exists in JAX.
 
-    A host environment is made once, in a fraction of a second, and freed. With ``mission``, the tokens of MiniGrid's
-    mission follow its image in the observation. ``kwargs`` are arguments of its constructor.
+    A host environment is made once, in a fraction of a second, and freed. With ``mission``, MiniGrid's mission is part
+    of the observation. ``kwargs`` are arguments of its constructor.
 
     Raises:
-        FedraxError: an id nobody registered, spaces other than Box observations with Discrete or Box actions,
+        FedraxError: an id nobody registered, spaces other than observations of Boxes with Discrete or Box actions,
             arguments that it does not take or lacks, a package that is not installed, or ``mission`` where there is
             none.
     """
     kwargs = kwargs or {}
     if native and id in native_environments:
         known = native_environments[id]
-        if mission and not known.spaces.mission:
+        if mission and mission_of(known.spaces.observation) is None:
             if not is_minigrid(id):
                 raise _no_mission(id)
             raise FedraxError(
@@ -211,15 +217,21 @@ def _cannot_make(id: str, kwargs: Mapping[str, Any], error: Exception) -> Fedrax
 
 def _spaces(id: str, observation: object, action: object) -> Spaces:
     """Gymnasium's spaces as ours."""
-    if not isinstance(observation, gymnasium.spaces.Box):
-        raise FedraxError(f"environment {id!r} has observations {observation}; only Box observations are supported")
-    for what, space in (("observations", observation), ("actions", action)):
+    parts = observation.spaces if isinstance(observation, gymnasium.spaces.Dict) else {"": observation}
+    boxes = {name: _box(part) for name, part in parts.items() if isinstance(part, gymnasium.spaces.Box)}
+    if not parts or len(boxes) < len(parts):
+        raise FedraxError(
+            f"environment {id!r} has observations {observation}; only a Box or a Dict of Boxes is supported: "
+            "gymnasium.wrappers.FlattenObservation makes a Box of many others"
+        )
+    for what, space in (*(("observations", part) for part in parts.values()), ("actions", action)):
         if isinstance(space, gymnasium.spaces.Box) and 0 in space.shape:
             raise FedraxError(f"environment {id!r} has {what} {space}, without a number; give it at least one")
+    seen = Dict.of(boxes) if isinstance(observation, gymnasium.spaces.Dict) else boxes[""]
     if isinstance(action, gymnasium.spaces.Discrete):
-        return Spaces(_box(observation), Discrete(int(action.n)))
+        return Spaces(seen, Discrete(int(action.n)))
     if isinstance(action, gymnasium.spaces.Box):
-        return Spaces(_box(observation), _box(action))
+        return Spaces(seen, _box(action))
     raise FedraxError(f"environment {id!r} has actions {action}; only Discrete and Box actions are supported")
 
 

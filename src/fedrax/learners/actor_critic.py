@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fedrax.environments.base import Discrete, Spaces
+from fedrax.environments.base import Box, Dict, Discrete, Observation, Spaces, Tokens
 from fedrax.learners.distributions import Categorical, Distribution, Gaussian
-from fedrax.learners.encoders import GRID, Encoder, make_encoder
+from fedrax.learners.encoders import GRID, Encoder, make_encoder, make_words, sum_of_words
 from fedrax.learners.networks import Activation, Dense, Policy, activate, flat_size, make_dense
 
 TILES = (11, 6, 4)
@@ -27,7 +27,7 @@ Encoding = Literal["one-hot", "raw"]
 class Torso(eqx.Module):
     """From observations ``[..., *o]`` to features ``[..., f]``, whatever axes lead."""
 
-    def __call__(self, observation: Array) -> Float[Array, "... f"]:
+    def __call__(self, observation: Observation) -> Float[Array, "... f"]:
         """The features."""
         raise NotImplementedError
 
@@ -39,7 +39,7 @@ class MLPTorso(Torso):
     layers: tuple[Dense, ...]
     activation: Activation = eqx.field(static=True)
 
-    def __call__(self, observation: Array) -> Float[Array, "... f"]:
+    def __call__(self, observation: Observation) -> Float[Array, "... f"]:
         """The features."""
         features = self.encoder(observation)
         for layer in self.layers:
@@ -64,16 +64,13 @@ class GridTorso(Torso):
     activation: Activation = eqx.field(static=True)
     encoding: Encoding = eqx.field(static=True)
     pooling: bool = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True, default=())
+    """Of the view and of the mission in the observation; () where it is the view itself."""
 
-    def __call__(self, observation: Array) -> Float[Array, "... f"]:
+    def __call__(self, observation: Observation) -> Float[Array, "... f"]:
         """The features."""
-        cells = math.prod(GRID)
-        if self.words is None:
-            batch = observation.shape[:-3]
-            image, tokens = observation, None
-        else:
-            batch = observation.shape[:-1]
-            image, tokens = observation[..., :cells], observation[..., cells:]
+        image = observation[self.names[0]] if isinstance(observation, dict) else observation
+        batch = image.shape[:-3]
         grid = image.reshape(-1, *GRID).astype(jnp.float32)
         for place, convolution in enumerate(self.convolutions):
             patches = _patches(grid) if place else self._encoded(_patches(grid))
@@ -83,11 +80,9 @@ class GridTorso(Torso):
                 grid = grid.reshape(n, side // 2, 2, side // 2, 2, channels).max((2, 4))
             grid = activate(self.activation, grid)
         flat = self.dense(grid.reshape(grid.shape[0], -1)).reshape(*batch, -1)
-        if tokens is not None:
-            assert self.words is not None
-            places, vocabulary, width = self.words.shape
-            chosen = jax.nn.one_hot(tokens.astype(jnp.int32), vocabulary).at[..., 0].set(0.0)
-            flat = flat + chosen.reshape(*batch, places * vocabulary) @ self.words.reshape(-1, width)
+        if self.words is not None:
+            assert isinstance(observation, dict)
+            flat = flat + sum_of_words(self.words, observation[self.names[1]])
         return activate(self.activation, flat)
 
     def _encoded(self, patches: Float[Array, "n h w 4 3"]) -> Float[Array, "n h w 4 c"]:
@@ -110,11 +105,11 @@ class ActorCritic(Policy):
     actor: Dense | GaussianHead
     critic: Dense
 
-    def __call__(self, observation: Array) -> Distribution:
+    def __call__(self, observation: Observation) -> Distribution:
         """The action distribution."""
         return self._acted(self.torso(observation))
 
-    def both(self, observation: Array) -> tuple[Distribution, Float[Array, ...]]:
+    def both(self, observation: Observation) -> tuple[Distribution, Float[Array, ...]]:
         """The action distribution and the state's value."""
         features = self.torso(observation)
         return self._acted(features), self.critic(features)[..., 0]
@@ -170,7 +165,16 @@ def make_actor_critic(
 
 def uses_grid(torso: TorsoKind, spaces: Spaces) -> bool:
     """Whether the torso is the one for MiniGrid's views."""
-    return torso == "grid" or (torso == "auto" and (spaces.observation.shape == GRID or spaces.mission > 0))
+    return torso == "grid" or (torso == "auto" and grid_parts(spaces.observation) is not None)
+
+
+def grid_parts(space: Box | Dict) -> tuple[str, ...] | None:
+    """The names of a view of MiniGrid and of the words that come with it; () for the view alone, None for neither."""
+    if isinstance(space, Box):
+        return () if space.shape == GRID else None
+    views = [name for name, part in space.parts if part.shape == GRID]
+    words = [name for name, part in space.parts if isinstance(part, Tokens)]
+    return (*views, *words) if len(views) == len(words) == 1 and len(space.parts) == 2 else None
 
 
 def _grid_torso(
@@ -184,5 +188,9 @@ def _grid_torso(
     )
     side = (GRID[0] - 1) // 2 - 2 if pooling else GRID[0] - len(CHANNELS)
     dense = make_dense(dense_key, side * side * CHANNELS[-1], width, "orthogonal", by_output=True)
-    words = 0.1 * jax.random.normal(words_key, (spaces.mission, spaces.vocabulary, width)) if spaces.mission else None
-    return GridTorso(convolutions, dense, words, activation, encoding, pooling)
+    names = grid_parts(spaces.observation)
+    assert names is not None
+    words = None
+    if isinstance(spaces.observation, Dict):
+        words = make_words(words_key, spaces.observation.tree[names[1]], width)
+    return GridTorso(convolutions, dense, words, activation, encoding, pooling, names)

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.environments.actions import Actions
-from fedrax.environments.base import Episodes, Experience, Spaces
+from fedrax.environments.base import Episodes, Experience, Observation, Spaces
 from fedrax.learners.distributions import Distribution
 from fedrax.learners.networks import Policy
 from fedrax.registry import Registry, option
@@ -34,8 +34,8 @@ class Agent(eqx.Module):
 class Batch(NamedTuple):
     """What a loss term may look at: ``N`` steps of one agent, of one minibatch where the learner has them."""
 
-    observation: Array
-    """``[N, *o]``."""
+    observation: Observation
+    """Leaves ``[N, *o]``."""
     action: Array
     """``[N]``, or vectors ``[N, a]`` as the learner emits them."""
     valid: Array
@@ -152,13 +152,13 @@ class Learner(eqx.Module):
         return params
 
     @abc.abstractmethod
-    def act(self, params: Any, observation: Array, key: PRNGKeyArray | None) -> Array:
+    def act(self, params: Any, observation: Observation, key: PRNGKeyArray | None) -> Array:
         """Actions for a batch of observations ``[B, *o]``: sampled with ``key``, greedy without.
 
         ``int32[B]``, or vectors ``[B, a]`` of real numbers that :meth:`actions` makes the environment's.
         """
 
-    def decide(self, params: Any, observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
+    def decide(self, params: Any, observation: Observation, key: PRNGKeyArray) -> tuple[Array, PyTree]:
         """Actions as of :meth:`act`, and extras, ``[B, ...]``, which come back as :attr:`Steps.extras`."""
         return self.act(params, observation, key), ()
 
@@ -196,7 +196,7 @@ class EpisodeLearner(Learner):
 
     def outputs(self, params: Policy, experience: Episodes) -> Distribution:
         """The policy at every step, ``[T * B, ...]``."""
-        return jax.tree.map(flatten_steps, self.distribution(params, experience))
+        return flatten_steps(self.distribution(params, experience))
 
     def log_prob(self, params: Policy, episodes: Episodes) -> Float[Array, "T B"]:
         """Log-probability of each action taken, 0 on padding."""
@@ -243,9 +243,9 @@ class EpisodeLearner(Learner):
         return Agent(params, optimizer, agent.memory, objective.keep(agent.private, notes)), {"loss": loss}
 
 
-def flatten_steps(x: Array) -> Array:
-    """``[T, B, ...]`` as ``[T * B, ...]``."""
-    return x.reshape(-1, *x.shape[2:])
+def flatten_steps(tree: PyTree) -> Any:
+    """Leaves ``[T, B, ...]`` as ``[T * B, ...]``."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
 learners: Registry[Learner] = Registry("learner", "fedrax.learners")

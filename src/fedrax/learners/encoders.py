@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from fedrax.environments.base import Box
+from fedrax.environments.base import Box, Dict, Tokens, shapes
 from fedrax.errors import FedraxError
 from fedrax.learners.networks import Dense, Initialisation, make_dense
 
@@ -33,21 +33,27 @@ TORSO = "what sees observations: dense layers alone (mlp) or convolutions before
 
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Channels, width of the kernel and stride of each convolution; the stride divides the width."""
+WORDS = 32
+"""Numbers that a sentence becomes."""
 SMALLEST = (36, 8)
 """Pixels of a side that all of them need, and the last two."""
 
 
 class Encoder(eqx.Module):
-    """From observations ``[..., *o]`` to vectors ``[..., f]``."""
+    """From observations, leaves ``[..., *o]``, to vectors ``[..., f]``."""
+
+    @abc.abstractmethod
+    def __call__(self, observation: Any) -> Float[Array, "... f"]:
+        """The vectors."""
+
+
+class ArrayEncoder(Encoder):
+    """Of observations that are one array of numbers."""
 
     shape: tuple[int, ...] = eqx.field(static=True)
     """Of one observation."""
     highest: float = eqx.field(static=True)
     """What observations are divided by."""
-
-    @abc.abstractmethod
-    def __call__(self, observation: Array) -> Float[Array, "... f"]:
-        """The vectors."""
 
     def real(self, observation: Array) -> Float[Array, ...]:
         """Observations as real numbers, scaled."""
@@ -60,7 +66,7 @@ class Encoder(eqx.Module):
         return observation.shape[: observation.ndim - len(self.shape)]
 
 
-class Flatten(Encoder):
+class Flatten(ArrayEncoder):
     """The numbers as they come."""
 
     def __call__(self, observation: Array) -> Float[Array, "... f"]:
@@ -68,7 +74,7 @@ class Flatten(Encoder):
         return self.real(observation).reshape(*self.batch(observation), -1)
 
 
-class Convolutions(Encoder):
+class Convolutions(ArrayEncoder):
     """Convolutions, a ReLU after each.
 
     A convolution is blocks side by side and one matrix product: on a CPU that is several times faster than a grouped
@@ -87,6 +93,39 @@ class Convolutions(Encoder):
         for layer, (_, kernel, stride) in zip(self.layers, self.plan, strict=True):
             image = jax.nn.relu(layer(patches(image, kernel, stride)))
         return image.reshape(*self.batch(observation), -1)
+
+
+class Words(Encoder):
+    """Sentences as sums of a vector for each word in each place: words mean different things in different orders."""
+
+    table: Float[Array, "words vocabulary f"]
+
+    def __call__(self, observation: Int[Array, "... words"]) -> Float[Array, "... f"]:
+        """The vectors."""
+        return sum_of_words(self.table, observation)
+
+
+class Named(Encoder):
+    """Observations of several parts: the parts' vectors, one after the other in the order of their names."""
+
+    parts: dict[str, Encoder]
+
+    def __call__(self, observation: dict[str, Array]) -> Float[Array, "... f"]:
+        """The vectors."""
+        return jnp.concatenate([self.parts[name](observation[name]) for name in sorted(self.parts)], -1)
+
+
+def make_words(key: PRNGKeyArray, space: Box | Tokens, width: int) -> Float[Array, "words vocabulary f"]:
+    """A fresh vector for every word in every place."""
+    assert isinstance(space, Tokens)
+    return 0.1 * jax.random.normal(key, (space.length, space.vocabulary, width))
+
+
+def sum_of_words(table: Float[Array, "words vocabulary f"], tokens: Int[Array, "... words"]) -> Float[Array, "... f"]:
+    """The sum of the words' vectors, without the padding's: one product with the words as rows of 0 and 1."""
+    places, vocabulary, width = table.shape
+    chosen = jax.nn.one_hot(tokens, vocabulary).at[..., 0].set(0.0)
+    return chosen.reshape(*tokens.shape[:-1], places * vocabulary) @ table.reshape(-1, width)
 
 
 def patches(image: Float[Array, "n h w c"], kernel: int, stride: int) -> Float[Array, "n h2 w2 p"]:
@@ -110,9 +149,9 @@ def steps(side: int, kernel: int, stride: int) -> int:
     return (side - kernel) // stride + 1
 
 
-def is_image(box: Box) -> bool:
+def is_image(box: Box | Tokens) -> bool:
     """Whether observations are pictures."""
-    return len(box.shape) == 3 and box.dtype == "uint8" and box.shape != GRID
+    return isinstance(box, Box) and len(box.shape) == 3 and box.dtype == "uint8" and box.shape != GRID
 
 
 def channels_first(shape: tuple[int, ...]) -> bool:
@@ -125,24 +164,44 @@ def sides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[1:] if channels_first(shape) else shape[:2]
 
 
-def convolves(torso: str, box: Box) -> bool:
-    """Whether the torso begins with convolutions."""
-    return torso == "cnn" or (torso == "auto" and is_image(box) and min(sides_of(box.shape)) >= SMALLEST[1])
+def fits_convolutions(box: Box | Tokens) -> bool:
+    """Whether observations are images, and large enough."""
+    return len(box.shape) == 3 and min(sides_of(box.shape)) >= SMALLEST[1]
 
 
-def check_torso(torso: str, box: Box) -> None:
-    """Raises :class:`FedraxError` for convolutions on what is no image, or too small a one."""
-    if torso == "cnn" and (len(box.shape) != 3 or min(sides_of(box.shape)) < SMALLEST[1]):
+def check_torso(torso: str, space: Box | Dict) -> None:
+    """Raises :class:`FedraxError` for convolutions where nothing is an image, or too small a one."""
+    if torso == "cnn" and not any(fits_convolutions(part) for part in jax.tree.leaves(space.tree)):
         raise FedraxError(
             f"learner.torso = 'cnn' needs images (height, width, channels) of at least {SMALLEST[1]} x {SMALLEST[1]} "
-            f"pixels, and observations have the shape {box.shape}; set learner.torso=mlp"
+            f"pixels, and observations have the shape {shapes(space)}; set learner.torso=mlp"
         )
 
 
-def make_encoder(key: PRNGKeyArray, torso: str, box: Box, initialisation: Initialisation) -> tuple[Encoder, int]:
-    """A fresh encoder, and how many numbers it makes of an observation."""
+def make_encoder(
+    key: PRNGKeyArray, torso: str, space: Box | Dict, initialisation: Initialisation
+) -> tuple[Encoder, int]:
+    """A fresh encoder, and how many numbers it makes of an observation.
+
+    Each part of an observation gets one of its own: convolutions where the torso has them and the part is an image.
+    """
+    if isinstance(space, Box):
+        return _make_encoder(key, torso, space, initialisation)
+    keys = jax.random.split(key, len(space.parts))
+    made = {
+        name: _make_encoder(each, torso, part, initialisation)
+        for each, (name, part) in zip(keys, space.parts, strict=True)
+    }
+    return Named({name: encoder for name, (encoder, _) in made.items()}), sum(size for _, size in made.values())
+
+
+def _make_encoder(
+    key: PRNGKeyArray, torso: str, box: Box | Tokens, initialisation: Initialisation
+) -> tuple[Encoder, int]:
+    if isinstance(box, Tokens):
+        return Words(make_words(key, box, WORDS)), WORDS
     highest = float(max(*box.high, 1)) if is_image(box) else 1.0
-    if not convolves(torso, box):
+    if not (fits_convolutions(box) and (torso == "cnn" or (torso == "auto" and is_image(box)))):
         return Flatten(box.shape, highest), math.prod(box.shape)
     sides = sides_of(box.shape)
     plan = NATURE if min(sides) >= SMALLEST[0] else NATURE[1:]

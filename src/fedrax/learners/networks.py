@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Box
+from fedrax.environments.base import Box, Observation
 from fedrax.learners.distributions import Distribution
 
 Activation = Literal["relu", "tanh", "linear"]
@@ -110,8 +110,8 @@ def gram_schmidt(matrix: Float[Array, "n k"]) -> Float[Array, "n k"]:
 class Policy(eqx.Module):
     """What a learner's ``act`` and ``loss`` need of a policy network."""
 
-    def __call__(self, observation: Array) -> Distribution:
-        """The action distribution for observations ``[..., *o]``."""
+    def __call__(self, observation: Observation) -> Distribution:
+        """The action distribution for observations, leaves ``[..., *o]``."""
         raise NotImplementedError
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fedrax.environments.base import Discrete, Spaces
+from fedrax.environments.base import Discrete, Observation, Spaces
 from fedrax.learners.distributions import Categorical, Gaussian
 from fedrax.learners.encoders import Encoder, TorsoKind, make_encoder
 from fedrax.learners.networks import Activation, Dense, Initialisation, Policy, activate, flat_size, make_dense
@@ -23,7 +23,7 @@ class CategoricalPolicy(Policy):
     activation: Activation = eqx.field(static=True)
     squash: Activation = eqx.field(static=True)
 
-    def __call__(self, observation: Array) -> Categorical:
+    def __call__(self, observation: Observation) -> Categorical:
         """The distribution over actions."""
         hidden = self.encoder(observation)
         for layer in self.layers[:-1]:
@@ -39,7 +39,7 @@ class GaussianPolicy(Policy):
     log_deviation: Float[Array, " a"]
     activation: Activation = eqx.field(static=True)
 
-    def __call__(self, observation: Array) -> Gaussian:
+    def __call__(self, observation: Observation) -> Gaussian:
         """The distribution over actions."""
         hidden = self.encoder(observation)
         for layer in self.layers[:-1]:
@@ -61,7 +61,7 @@ class BoundedGaussianPolicy(Policy):
     deviation: Dense
     activation: Activation = eqx.field(static=True)
 
-    def __call__(self, observation: Array) -> Gaussian:
+    def __call__(self, observation: Observation) -> Gaussian:
         """The distribution over actions."""
         hidden = self.encoder(observation)
         for layer in self.trunk[:-1]:

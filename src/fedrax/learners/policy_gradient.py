@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.environments.actions import MEANING, Actions, Bounds
-from fedrax.environments.base import Episodes, Spaces
+from fedrax.environments.base import Episodes, Observation, Spaces
 from fedrax.learners.base import EpisodeLearner, learners
 from fedrax.learners.distributions import Distribution
 from fedrax.learners.encoders import TORSO, TorsoKind, check_torso
@@ -81,7 +81,7 @@ class PolicyGradient(EpisodeLearner):
             initialisation=self.initialisation,
         )
 
-    def act(self, params: Policy, observation: Array, key: PRNGKeyArray | None) -> Array:
+    def act(self, params: Policy, observation: Observation, key: PRNGKeyArray | None) -> Array:
         """Actions ``[B]`` or ``[B, a]`` for observations ``[B, *o]``."""
         distribution = params(observation)
         return distribution.mode() if key is None else distribution.sample(key)

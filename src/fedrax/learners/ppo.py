@@ -14,9 +14,9 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.environments.actions import MEANING, Actions, Bounds
-from fedrax.environments.base import Spaces, Steps
+from fedrax.environments.base import Observation, Spaces, Steps, shapes
 from fedrax.errors import FedraxError
-from fedrax.learners.actor_critic import ActorCritic, Encoding, TorsoKind, make_actor_critic, uses_grid
+from fedrax.learners.actor_critic import ActorCritic, Encoding, TorsoKind, grid_parts, make_actor_critic
 from fedrax.learners.advantages import generalised_advantages
 from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext, flatten_steps, learners
 from fedrax.learners.distributions import Distribution, kl_divergence
@@ -28,7 +28,7 @@ from fedrax.registry import option
 class Rollout(NamedTuple):
     """A collection as the minibatches are cut from it; ``N`` steps, leaves ``[N, ...]``."""
 
-    observation: Array
+    observation: Observation
     action: Array
     valid: Array
     log_prob: Array
@@ -138,9 +138,12 @@ class PPO(Learner):
         """Raises :class:`FedraxError` for a grid torso without a grid, or an unusable width."""
         if not self.hidden:
             raise FedraxError("learner.hidden = [] is not allowed: give at least one width")
-        shape = spaces.observation.shape
-        if uses_grid(self.torso, spaces) and shape != GRID and not spaces.mission:
-            raise FedraxError(f"learner.torso = 'grid' needs observations of shape {GRID}, not {shape}; set torso=mlp")
+        seen = spaces.observation
+        if self.torso == "grid" and grid_parts(seen) is None:
+            raise FedraxError(
+                f"learner.torso = 'grid' needs observations of shape {GRID}, with or without a mission, not "
+                f"{shapes(seen)}; set learner.torso=mlp"
+            )
         check_torso(self.torso, spaces.observation)
 
     def actions(self, spaces: Spaces) -> Actions:
@@ -178,19 +181,19 @@ class PPO(Learner):
         """The networks, stored for few rows at a time."""
         return by_input(params)
 
-    def act(self, params: ActorCritic, observation: Array, key: PRNGKeyArray | None) -> Array:
+    def act(self, params: ActorCritic, observation: Observation, key: PRNGKeyArray | None) -> Array:
         """Actions ``[B, *a]`` for observations ``[B, *o]``."""
         distribution = params(observation)
         return distribution.mode() if key is None else distribution.sample(key)
 
-    def decide(self, params: ActorCritic, observation: Array, key: PRNGKeyArray) -> tuple[Array, Extras]:
+    def decide(self, params: ActorCritic, observation: Observation, key: PRNGKeyArray) -> tuple[Array, Extras]:
         """Actions ``[B, *a]``, with the policy they are drawn from and the values."""
         distribution, value = params.both(observation)
         return distribution.sample(key), Extras(distribution, value)
 
     def outputs(self, params: ActorCritic, experience: Steps) -> Distribution:
         """The policy at every step, ``[T * B, ...]``."""
-        return params(flatten_steps(experience.observation[:-1]))
+        return params(flatten_steps(experience.acted_on))
 
     def representations(self, params: ActorCritic, batch: Batch) -> tuple[Float[Array, "N f"], ...]:
         """The torso's features."""
@@ -245,9 +248,9 @@ class PPO(Learner):
         distribution, values = experience.extras
         advantage = generalised_advantages(experience, values, discount=self.discount, gae_lambda=self.gae_lambda)
         taken_by = jax.tree.map(lambda x: x[:-1], distribution)
-        own = jax.tree.map(flatten_steps, taken_by)
+        own = flatten_steps(taken_by)
         return Rollout(
-            observation=flatten_steps(experience.observation[:-1]),
+            observation=flatten_steps(experience.acted_on),
             action=flatten_steps(experience.action),
             valid=flatten_steps(experience.valid),
             log_prob=flatten_steps(taken_by.log_prob(experience.action)),

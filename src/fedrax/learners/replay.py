@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -11,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from fedrax.environments.base import Box, Spaces, Steps
+from fedrax.environments.base import Box, Dict, Observation, Spaces, Steps, Tokens
 from fedrax.learners.base import flatten_steps
 
 
 class Transitions(NamedTuple):
     """``N`` steps of one agent, actions flat."""
 
-    observation: Array
-    """``[N, *o]``, float32 or uint8."""
+    observation: Observation
+    """Leaves ``[N, *o]``, float32 or uint8, int32 for words."""
     action: Float[Array, "N a"]
     reward: Float[Array, " N"]
-    next_observation: Array
+    next_observation: Observation
     terminated: Float[Array, " N"]
     """1 where the step led to a terminal state (not at a time limit)."""
 
@@ -42,34 +43,32 @@ class Replay(eqx.Module):
     """Where the next row goes."""
     size: Int[Array, ""]
     """Rows filled so far."""
-    shape: tuple[int, ...] = eqx.field(static=True)
-    """Of one observation."""
+    space: Box | Dict = eqx.field(static=True)
+    """Of observations."""
 
     def add(self, transitions: Transitions, valid: Array) -> Replay:
         """The replay with those of the ``N`` transitions that are ``valid``, bool ``[N]``; N at most the capacity."""
         capacity = self.rows.shape[0]
         count = valid.shape[0]
-        seen = (transitions.observation, transitions.next_observation)
-        kept = (
-            tuple(transitions)
-            if self.images is None
-            else (transitions.action, transitions.reward, transitions.terminated)
+        numbers, seen = zip(
+            *(split(self.space, each) for each in (transitions.observation, transitions.next_observation)), strict=True
         )
+        kept = (*numbers[0], transitions.action, transitions.reward, *numbers[1], transitions.terminated)
         place = (self.cursor + jnp.cumsum(valid) - 1) % capacity
         # An index past the end is dropped.
         place = jnp.where(valid, place, capacity)
 
         def put(rows: Array, parts: tuple[Array, ...]) -> Array:
-            new = jnp.concatenate([part.reshape(count, -1) for part in parts], 1)
+            new = jnp.concatenate([part.reshape(count, -1).astype(rows.dtype) for part in parts], 1)
             return rows.at[place].set(new, mode="drop", unique_indices=False)
 
         added = valid.sum(dtype=jnp.int32)
         return Replay(
             put(self.rows, kept),
-            None if self.images is None else put(self.images, seen),
+            None if self.images is None else put(self.images, (*seen[0], *seen[1])),
             (self.cursor + added) % capacity,
             jnp.minimum(self.size + added, capacity),
-            self.shape,
+            self.space,
         )
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Transitions:
@@ -77,15 +76,38 @@ class Replay(eqx.Module):
         index = jax.random.randint(key, shape, 0, jnp.maximum(self.size, 1))
         # Within bounds by construction: clipping is cheaper than filling.
         rows = self.rows.at[index].get(mode="clip")
-        width = math.prod(self.shape)
-        if self.images is None:
-            ends = (width, rows.shape[-1] - width - 2, rows.shape[-1] - width - 1, rows.shape[-1] - 1)
-            observation, action, reward, following, terminated = jnp.split(rows, ends, -1)
-        else:
-            observation, following = jnp.split(self.images.at[index].get(mode="clip"), 2, -1)
-            action, reward, terminated = jnp.split(rows, (rows.shape[-1] - 2, rows.shape[-1] - 1), -1)
-        observation, following = (part.reshape(*shape, *self.shape) for part in (observation, following))
+        width = sum(math.prod(part.shape) for part in jax.tree.leaves(self.space.tree) if part.seen != np.uint8)
+        ends = (width, rows.shape[-1] - width - 2, rows.shape[-1] - width - 1, rows.shape[-1] - 1)
+        first, action, reward, second, terminated = jnp.split(rows, ends, -1)
+        images: Sequence[Array | None] = (None, None)
+        if self.images is not None:
+            images = jnp.split(self.images.at[index].get(mode="clip"), 2, -1)
+        observation, following = (
+            whole(self.space, shape, numbers, seen) for numbers, seen in zip((first, second), images, strict=True)
+        )
         return Transitions(observation, action, reward[..., 0], following, terminated[..., 0])
+
+
+def split(space: Box | Dict, observation: Observation) -> tuple[list[Array], list[Array]]:
+    """The arrays of an observation: those of numbers, and those of bytes."""
+    parts = list(zip(jax.tree.leaves(space.tree), jax.tree.leaves(observation), strict=True))
+    numbers = [leaf for part, leaf in parts if part.seen != np.uint8]
+    return numbers, [leaf for part, leaf in parts if part.seen == np.uint8]
+
+
+def whole(space: Box | Dict, batch: tuple[int, ...], numbers: Array, images: Array | None) -> Observation:
+    """The observation, leaves ``[*batch, *o]``, of its numbers and its bytes, each side by side, ``[*batch, n]``."""
+    places = [0, 0]
+
+    def one(part: Box | Tokens) -> Array:
+        bytewise = part.seen == np.uint8
+        rows = images if bytewise else numbers
+        assert rows is not None
+        begin = places[bytewise]
+        places[bytewise] = end = begin + math.prod(part.shape)
+        return rows[..., begin:end].astype(part.seen).reshape(*batch, *part.shape)
+
+    return jax.tree.map(one, space.tree)
 
 
 def empty_replay(spaces: Spaces, capacity: int) -> Replay:
@@ -93,14 +115,16 @@ def empty_replay(spaces: Spaces, capacity: int) -> Replay:
     numbers, count = row_widths(spaces)
     zero = jnp.asarray(0, jnp.int32)
     images = jnp.zeros((capacity, count), jnp.uint8) if count else None
-    return Replay(jnp.zeros((capacity, numbers)), images, zero, zero, spaces.observation.shape)
+    return Replay(jnp.zeros((capacity, numbers)), images, zero, zero, spaces.observation)
 
 
 def row_widths(spaces: Spaces) -> tuple[int, int]:
     """Real numbers of one transition, and bytes of its observations where they are bytes."""
     assert isinstance(spaces.action, Box)
-    seen, action = 2 * math.prod(spaces.observation.shape), math.prod(spaces.action.shape)
-    return (action + 2, seen) if spaces.observation.seen == np.uint8 else (seen + action + 2, 0)
+    parts = jax.tree.leaves(spaces.observation.tree)
+    images = 2 * sum(math.prod(part.shape) for part in parts if part.seen == np.uint8)
+    numbers = 2 * sum(math.prod(part.shape) for part in parts if part.seen != np.uint8)
+    return numbers + math.prod(spaces.action.shape) + 2, images
 
 
 def replay_bytes(spaces: Spaces, capacity: int) -> int:
@@ -112,7 +136,7 @@ def replay_bytes(spaces: Spaces, capacity: int) -> int:
 def transitions_of(steps: Steps) -> tuple[Transitions, Array]:
     """A collection's transitions in the order of time, leaves ``[T * B, ...]``, and which of them are experience."""
     count = steps.reward.size
-    observation, following = (flatten_steps(part) for part in (steps.observation[:-1], steps.observation[1:]))
+    observation, following = flatten_steps(steps.acted_on), flatten_steps(steps.following)
     action = flatten_steps(steps.action).reshape(count, -1)
     transitions = Transitions(
         observation, action, steps.reward.ravel(), following, steps.terminated.ravel().astype(jnp.float32)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Box, Spaces, Steps
+from fedrax.environments.base import Box, Observation, Spaces, Steps
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext, learners
 from fedrax.learners.encoders import TORSO, TorsoKind, check_torso
@@ -160,7 +160,7 @@ class TD3(Learner):
         """The actor alone: few steps are taken with the same one, too few to store it in another way for them."""
         return only(params, ACTOR)
 
-    def act(self, params: TwinCritic, observation: Array, key: PRNGKeyArray | None) -> Array:
+    def act(self, params: TwinCritic, observation: Observation, key: PRNGKeyArray | None) -> Array:
         """Actions ``[B, a]`` for observations ``[B, *o]``; with exploration noise where there is a key."""
         action = params.act(observation)
         if key is None:

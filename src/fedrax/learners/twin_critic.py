@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.environments.actions import middle_and_reach
-from fedrax.environments.base import Box, Spaces
+from fedrax.environments.base import Box, Observation, Spaces
 from fedrax.learners.encoders import Encoder, Flatten, TorsoKind, make_encoder
 from fedrax.learners.networks import Activation, Dense, Initialisation, activate, flat_size, make_dense
 
@@ -22,11 +22,13 @@ class MLP(eqx.Module):
     activation: Activation = eqx.field(static=True)
     activate_last: bool = eqx.field(static=True)
 
-    def __call__(self, x: Array, *others: Float[Array, "... i"]) -> Float[Array, "... o"]:
+    def __call__(self, x: Observation, *others: Float[Array, "... i"]) -> Float[Array, "... o"]:
         """The last layer's output."""
         return self.both(x, *others)[1]
 
-    def both(self, x: Array, *others: Float[Array, "... i"]) -> tuple[Float[Array, "... h"], Float[Array, "... o"]]:
+    def both(
+        self, x: Observation, *others: Float[Array, "... i"]
+    ) -> tuple[Float[Array, "... h"], Float[Array, "... o"]]:
         """The output of the last layer but one (the input itself where there is one layer), and the last layer's."""
         hidden = jnp.concatenate([self.encoder(x), *others], -1)
         for layer in self.layers[:-1]:
@@ -50,7 +52,7 @@ class TwinCritic(eqx.Module):
     scaled: bool = eqx.field(static=True)
     """Whether critics see an action as a share of its range, -1 to 1, rather than in the environment's units."""
 
-    def act(self, observation: Array) -> Float[Array, "... a"]:
+    def act(self, observation: Observation) -> Float[Array, "... a"]:
         """The actor's actions, within bounds."""
         return jnp.asarray(self.centre) + jnp.asarray(self.reach) * jnp.tanh(self.actor(observation))
 
@@ -60,14 +62,16 @@ class TwinCritic(eqx.Module):
         return jnp.clip(action, centre - reach, centre + reach)
 
     def represent(
-        self, observation: Array, action: Float[Array, "... a"]
+        self, observation: Observation, action: Float[Array, "... a"]
     ) -> tuple[Float[Array, "... f"], Float[Array, "... f"]]:
         """Each critic's features."""
         first, second = self.features
         seen = self._seen(action)
         return first(observation, seen), second(observation, seen)
 
-    def values(self, observation: Array, action: Float[Array, "... a"]) -> tuple[Float[Array, ...], Float[Array, ...]]:
+    def values(
+        self, observation: Observation, action: Float[Array, "... a"]
+    ) -> tuple[Float[Array, ...], Float[Array, ...]]:
         """Both critics' values."""
         return self.judge(*self.represent(observation, action))
 
@@ -77,7 +81,7 @@ class TwinCritic(eqx.Module):
         """The heads' values of each critic's features."""
         return self.head[0](first)[..., 0], self.head[1](second)[..., 0]
 
-    def value(self, observation: Array, action: Float[Array, "... a"]) -> Float[Array, ...]:
+    def value(self, observation: Observation, action: Float[Array, "... a"]) -> Float[Array, ...]:
         """The first critic's value."""
         return self.head[0](self.features[0](observation, self._seen(action)))[..., 0]
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Experience
+from fedrax.environments.base import Experience, Observation
 from fedrax.environments.faults import Fault, earliest, first_fault
 from fedrax.environments.native_steps import CollectorState, restarted
 from fedrax.federation import Federation
@@ -19,7 +19,7 @@ from fedrax.runtime.rounds import Update, agent_report, summed_reports, update_k
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, select
 
-Decide = Callable[[Array, PRNGKeyArray], tuple[Array, PyTree]]
+Decide = Callable[[Observation, PRNGKeyArray], tuple[Array, PyTree]]
 """``decide(observation[B, *o], key) -> (action[B, *a], extras)``."""
 AgentInRound = tuple[Agent, CollectorState]
 """An agent and its running episodes; () where it collects whole ones."""
@@ -61,7 +61,7 @@ class NativeVerbs:
         agent, running = agents
         acting = self.federation.learner.acting(agent.params)
 
-        def decide(observation: Array, key: PRNGKeyArray) -> tuple[Array, PyTree]:
+        def decide(observation: Observation, key: PRNGKeyArray) -> tuple[Array, PyTree]:
             return self.federation.decide(acting, observation, key, self.byzantine)
 
         experience, running = self._collected(decide, derive(key, "collect"), running)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Experience
+from fedrax.environments.base import Experience, Observation
 from fedrax.federation import Cohort, Federation, State
 from fedrax.learners.base import Agent, UpdateContext
 from fedrax.runtime.mapping import map_in_batches
@@ -190,23 +190,25 @@ class Programs:
         return ravel_rows(jax.vmap(self.federation.learner.acting)(params))
 
     def _agents(
-        self, vectors: Array, byzantine: Array, key_data: Array, observation: Array, step: Array
+        self, vectors: Array, byzantine: Array, key_data: Array, observation: Observation, step: Array
     ) -> tuple[Array, PyTree]:
-        def one(vector: Array, byzantine: Array, key: PRNGKeyArray, observation: Array) -> tuple[Array, PyTree]:
+        def one(vector: Array, byzantine: Array, key: PRNGKeyArray, observation: Observation) -> tuple[Array, PyTree]:
             params = unravel_like(self._acting, vector)
             return self.federation.decide(params, observation, jax.random.fold_in(key, step), byzantine)
 
         return jax.vmap(one)(vectors, byzantine, jax.random.wrap_key_data(key_data), observation)
 
-    def _server(self, vector: Array, key_data: Array, observation: Array, step: Array) -> Array:
+    def _server(self, vector: Array, key_data: Array, observation: Observation, step: Array) -> Array:
+        alone = jax.tree.map(lambda x: x[0], observation)
         key = derive(jax.random.wrap_key_data(key_data), "act", step)
-        return self.federation.learner.act(unravel_like(self._acting, vector), observation[0], key)[None]
+        return self.federation.learner.act(unravel_like(self._acting, vector), alone, key)[None]
 
-    def _evaluated(self, vectors: Array, observation: Array, key_data: Array | None, step: Array) -> Array:
+    def _evaluated(self, vectors: Array, observation: Observation, key_data: Array | None, step: Array) -> Array:
         count = vectors.shape[0]
-        grouped = observation.reshape(count, -1, *observation.shape[1:])
+        rows = jax.tree.leaves(observation)[0].shape[0]
+        grouped = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), observation)
 
-        def one(vector: Array, observation: Array, key: PRNGKeyArray | None) -> Array:
+        def one(vector: Array, observation: Observation, key: PRNGKeyArray | None) -> Array:
             return self.federation.learner.act(unravel_like(self._acting, vector), observation, key)
 
         if key_data is None:
@@ -214,7 +216,7 @@ class Programs:
         else:
             keys = jax.random.split(derive(jax.random.wrap_key_data(key_data), "act", step), count)
             action = jax.vmap(one)(vectors, grouped, keys)
-        return action.reshape(observation.shape[0], *action.shape[2:])
+        return action.reshape(rows, *action.shape[2:])
 
     def _keys(self, key: PRNGKeyArray, ids: Array) -> UpdateKeys:
         def of_agent(index: Array) -> PRNGKeyArray:

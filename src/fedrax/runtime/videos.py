@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import Discrete, NativeEnvironment
+from fedrax.environments.base import Discrete, NativeEnvironment, Observation
 from fedrax.environments.host import make_single
 from fedrax.environments.native import native_environments
 from fedrax.environments.registry import describe_environment
@@ -30,7 +30,7 @@ FRAMES_PER_SECOND = 50
 MODE = "rgb_array"
 """Gymnasium's render mode whose pictures are arrays."""
 
-Act = Callable[[Array, PRNGKeyArray], Array]
+Act = Callable[[Observation, PRNGKeyArray], Array]
 
 
 def record_videos(
@@ -109,8 +109,9 @@ def _without_display() -> Iterator[None]:
 def _actor(config: Config, runtime: Runtime, params: PyTree) -> Act:
     greedy = config.evaluation.greedy
 
-    def act(observation: Array, key: PRNGKeyArray) -> Array:
-        return runtime.federation.learner.act(params, observation[None], None if greedy else key)[0]
+    def act(observation: Observation, key: PRNGKeyArray) -> Array:
+        batch = jax.tree.map(lambda x: x[None], observation)
+        return runtime.federation.learner.act(params, batch, None if greedy else key)[0]
 
     return act
 
@@ -136,7 +137,7 @@ def _native_frames(config: Config, runtime: Runtime, act: Act, agent: int, episo
 
 def _host_frames(config: Config, runtime: Runtime, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
     settings, federation = config.environment, runtime.federation
-    seen = federation.spaces.observation.seen
+    space = federation.spaces.observation
     draws = physics_draws(config)
     environment = make_single(
         settings.id,
@@ -153,7 +154,8 @@ def _host_frames(config: Config, runtime: Runtime, act: Act, agent: int, episode
             over, t = False, 0
             while not over:
                 yield np.asarray(environment.render())
-                emitted = act(jnp.asarray(observation, seen), jax.random.fold_in(key, t))
+                seen = jax.tree.map(lambda part, x: jnp.asarray(x, part.seen), space.tree, observation)
+                emitted = act(seen, jax.random.fold_in(key, t))
                 action = federation.actions.host(np.asarray(emitted))
                 whole = isinstance(federation.spaces.action, Discrete)
                 observation, _, terminated, truncated, _ = environment.step(int(action) if whole else action)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import Episodes, Experience, Steps
+from fedrax.environments.base import Episodes, Experience, Steps, zero_observations
 from fedrax.environments.crash import placed
 from fedrax.environments.faults import Fault
 from fedrax.environments.host_collector import evaluate_host
@@ -250,12 +250,13 @@ def _empty_experience(federation: Federation, agent: Agent, num_envs: int) -> Ex
     key = jax.random.key(0)
     if steps is None:
         count = federation.strategy.max_episodes
-        observation = jnp.zeros((1, count, *space.observation.shape), space.observation.seen)
-        action = learner.act(learner.acting(agent.params), observation[0], key)[None]
+        observation = zero_observations(space.observation, (1, count))
+        action = learner.act(learner.acting(agent.params), jax.tree.map(lambda x: x[0], observation), key)[None]
         no = jnp.zeros((1, count), bool)
         return Episodes(observation, action, jnp.zeros((1, count)), no, no[0])
-    observation = jnp.zeros((steps + 1, num_envs, *space.observation.shape), space.observation.seen)
-    action, extras = learner.decide(learner.acting(agent.params), observation[0], key)
+    observation = zero_observations(space.observation, (steps + 1, num_envs))
+    first = jax.tree.map(lambda x: x[0], observation)
+    action, extras = learner.decide(learner.acting(agent.params), first, key)
     actions = jnp.broadcast_to(action, (steps, *action.shape))
     extra = jax.tree.map(lambda x: jnp.broadcast_to(x, (steps + 1, *x.shape)), extras)
     no, zero = jnp.zeros((steps, num_envs), bool), jnp.zeros((steps, num_envs))
