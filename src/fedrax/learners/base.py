@@ -123,6 +123,11 @@ class Learner(eqx.Module):
         """Steps of each copy that one update uses (:class:`Steps`); None for whole episodes (:class:`Episodes`)."""
         return None
 
+    @property
+    def episodic(self) -> bool:
+        """Whether one update uses whole episodes."""
+        return self.steps is None
+
     def check_num_envs(self, num_envs: int) -> None:
         """Raises :class:`FedraxError` where the learner cannot work with so many copies of an environment."""
 

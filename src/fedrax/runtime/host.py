@@ -19,12 +19,11 @@ from fedrax.environments.crash import EnvironmentCrash, placed
 from fedrax.environments.faults import NOTHING, Fault, first_fault, host_faults, without
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
-from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.environments.host_parameters import Parameters
-from fedrax.environments.host_steps import HostStepCollector
 from fedrax.environments.registry import Description
 from fedrax.federation import Cohort, Federation, State
 from fedrax.runtime.base import Runtime
+from fedrax.runtime.collectors import collected_steps, host_copies, make_host_collector
 from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.draws import default_parameters
 from fedrax.runtime.group_verbs import GroupVerbs
@@ -72,8 +71,7 @@ class HostRuntime(Runtime):
             SeedEnvironments(self, position, seed, groups if agents else [])
             for position, seed in enumerate(config.all_seeds)
         ]
-        num_envs = self.num_envs if federation.learner.steps is not None else federation.strategy.max_episodes
-        steps = num_envs * (federation.learner.steps or self.training_horizon)
+        steps = collected_steps(federation, self.num_envs, self.training_horizon)
         self.programs = Programs(federation, config.runtime.agents_per_batch or agents_side_by_side(federation, steps))
 
     def init(self) -> State:
@@ -285,21 +283,18 @@ class SeedEnvironments:
     ) -> None:
         federation = runtime.federation
         self.position, self.seed = position, seed
-        self.strategy, self.steps = federation.strategy, federation.learner.steps
         self.horizon = runtime.training_horizon
-        self.num_envs = runtime.num_envs
-        if self.steps is None:
-            self.num_envs = min(self.num_envs, self.strategy.max_episodes)
+        self.num_envs = host_copies(federation, runtime.num_envs)
         self.members = members
         """The numbers of each group's agents."""
         self.groups = [
             runtime._make(len(group) * self.num_envs, self.horizon, runtime.parameters(group, self.num_envs, position))
             for group in members
         ]
-        self.agents = HostStepCollector(self.groups, self.num_envs) if self.steps is not None and members else None
-        episodes = self.strategy.server_episodes if server else 0
+        self.agents = make_host_collector(federation, self.groups, num_envs=self.num_envs, horizon=self.horizon)
+        episodes = federation.strategy.server_episodes if server else 0
         if server and federation.aggregator.needs_server_gradient:
-            episodes = max(episodes, self.strategy.reference_episodes)
+            episodes = max(episodes, federation.strategy.reference_episodes)
         self.server = HostCollector(runtime._make(episodes, self.horizon), 1, episodes) if episodes else None
 
     def collect(self, decide: Decider, cohort: Cohort, downlink: Downlink) -> tuple[Experience, Fault]:
@@ -309,13 +304,12 @@ class SeedEnvironments:
         """
         with placed(lambda crash: self._place(crash, cohort)):
             ids = None if len(self.groups) == 1 else np.asarray(cohort.ids)
-            experience = self._collected(decide, cohort, downlink, ids)
+            experience = self.agents.collect(decide, ids, int(downlink.episodes))
             faults = host_faults(experience)
             faulty = faults.kind != NOTHING
             if not faulty.any():
                 return experience, faults
-            if self.agents is not None:
-                self.agents.restart_agents(faulty, ids)
+            self.agents.restart_agents(faulty, ids)
             return without(experience, faulty), faults
 
     def _place(self, crash: EnvironmentCrash, cohort: Cohort) -> str:
@@ -328,20 +322,6 @@ class SeedEnvironments:
             number = int(cohort.ids[crash.copy // self.num_envs])
         return crash.of(f"agent {number}", self.num_envs)
 
-    def _collected(self, decide: Decider, cohort: Cohort, downlink: Downlink, ids: np.ndarray | None) -> Experience:
-        """All of it, whatever it holds."""
-        if self.agents is not None:
-            assert self.steps is not None
-            return self.agents.collect(decide, self.steps, ids)
-        acting = self.groups[0] if ids is None else JoinedEnvironments([self.groups[index] for index in ids])
-        counts = np.full(len(cohort.ids), int(downlink.episodes))
-
-        def act(observation: np.ndarray, step: int) -> np.ndarray:
-            return decide(observation, step)[0]
-
-        collector = HostCollector(acting, len(counts), self.num_envs)
-        return collector.collect(act, counts, self.strategy.max_episodes, self.horizon)
-
     def reseed(self, index: int) -> None:
         """Starts every environment anew, as it will be at round ``index`` whoever gets there."""
         for members, environments in zip(self.members, self.groups, strict=True):
@@ -351,8 +331,7 @@ class SeedEnvironments:
         if self.server is not None:
             seeds = host_seeds((self.server.environments.count,), self.seed, "server", index)
             self.server.environments.reseed(seeds)
-        if self.agents is not None:
-            self.agents.restart()
+        self.agents.restart()
 
     def close(self) -> None:
         """Frees the environments."""

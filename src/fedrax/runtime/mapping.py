@@ -26,7 +26,7 @@ def agents_side_by_side(federation: Federation, steps_per_agent: int) -> int:
     than one after the other.
     """
     learner = federation.learner
-    if learner.steps is not None and jax.default_backend() == "cpu":
+    if not learner.episodic and jax.default_backend() == "cpu":
         network = jax.eval_shape(lambda key: learner.init_params(key, federation.spaces), jax.random.key(0))
         if sum(leaf.size for leaf in jax.tree.leaves(network)) > WIDE:
             return 1

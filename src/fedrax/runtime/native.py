@@ -15,17 +15,17 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.actions import TransformActions
-from fedrax.environments.base import Episodes, Experience, NativeEnvironment, stack_physics
+from fedrax.environments.base import Episodes, Experience, NativeEnvironment, Observation, stack_physics
 from fedrax.environments.faults import NOTHING, Fault, first_fault
-from fedrax.environments.native_collector import Act, collect_episodes
-from fedrax.environments.native_steps import CollectorState, collect_steps, start_steps
+from fedrax.environments.native_steps import Decide
 from fedrax.federation import Federation, State, Tally
 from fedrax.learners.base import Agent
 from fedrax.runtime.base import Runtime
+from fedrax.runtime.collectors import EpisodeCollector, collected_copies, collected_steps, make_collector
 from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
 from fedrax.runtime.memory import check_memory
 from fedrax.runtime.native_evaluation import NativeEvaluation
-from fedrax.runtime.native_verbs import Decide, NativeVerbs
+from fedrax.runtime.native_verbs import NativeVerbs
 from fedrax.runtime.pairs import Pairs, scores
 from fedrax.runtime.programs import put_rows, take_rows
 from fedrax.runtime.rounds import (
@@ -41,8 +41,8 @@ from fedrax.strategies.base import Downlink, select
 
 SEEDS = "seeds"
 """Name of the axis that several seeds are mapped over."""
-AgentInputs = tuple[Agent, Array, Array, dict[str, Array] | None, CollectorState]
-"""An agent before its round, its number, whether an attack governs it, its physics, and its running episodes."""
+AgentInputs = tuple[Agent, Array, Array, dict[str, Array] | None, PyTree]
+"""An agent before its round, its number, whether an attack governs it, its physics, and its collector's state."""
 
 
 class NativeRuntime(Runtime):
@@ -66,12 +66,20 @@ class NativeRuntime(Runtime):
         limit = environment.time_limit
         self.training_horizon = min(config.environment.horizon or limit, limit)
         self.evaluation_horizon = min(config.evaluation.horizon or self.training_horizon, limit)
-        steps = self._steps_per_agent() * config.seeds
+        steps = collected_steps(federation, self.num_envs, self.training_horizon) * config.seeds
         self.batch = config.runtime.agents_per_batch or agents_side_by_side(federation, steps)
         # Agents that follow one another leave nothing to gain from seeds side by side.
         self.seeds_together = 1 if self.batch == 1 else config.seeds
         mapped = {SEEDS: self.seeds_together, AGENTS: min(self.batch, federation.participants)}
         self.axes = tuple(name for name, together in mapped.items() if together > 1)
+        self.collector = make_collector(
+            federation,
+            self.environment,
+            num_envs=self.num_envs,
+            horizon=self.training_horizon,
+            per_copy=self._per_copy,
+            axis_names=self.axes,
+        )
         self.rounds: Callable[[State, Array], tuple[State, dict[str, Array]]]
         self.rounds = self._jitted = jax.jit(self._rounds, donate_argnums=0)
         self.evaluation = NativeEvaluation(
@@ -91,12 +99,9 @@ class NativeRuntime(Runtime):
 
     def _init(self, key: PRNGKeyArray, position: Array) -> State:
         state = self.federation.init(key)
-        if self.federation.learner.steps is None:
-            return state
         keys = jax.vmap(lambda index: derive(key, "environment", index))(jnp.arange(self.federation.agents))
         axes = None if self.draws is None else 0
-        start = partial(start_steps, self.environment, num_envs=self.num_envs, per_copy=self._per_copy)
-        collector_states = jax.vmap(start, (axes, 0))(self._physics(self.drawn(self.agents_draws, position)), keys)
+        collector_states = jax.vmap(self.collector.start, (0, axes))(keys, self.drawn(self.agents_draws, position))
         return dataclasses.replace(state, environments=collector_states)
 
     @property
@@ -116,8 +121,7 @@ class NativeRuntime(Runtime):
         """
         if physics is None or self.federation.sites == self.federation.agents:
             return physics
-        steps = self.federation.learner.steps is not None
-        sites = self.sites_of_envs(self.num_envs if steps else self.federation.strategy.max_episodes)
+        sites = self.sites_of_envs(collected_copies(self.federation, self.num_envs))
         return jax.tree.map(lambda x: x[:, None, sites], physics)
 
     def drawn(self, draws: dict[str, Array] | None, position: Array | int) -> dict[str, Array] | None:
@@ -125,14 +129,6 @@ class NativeRuntime(Runtime):
         # A single draw is a constant, the same for all seeds and not mapped over them.
         number = 0 if self.config.environment.draws == 1 else position % self.config.environment.draws
         return jax.tree.map(lambda x: x[number], draws)
-
-    def _physics(self, physics: dict[str, Array] | None) -> dict[str, Any]:
-        return self.environment.physics() if physics is None else physics
-
-    def _steps_per_agent(self) -> int:
-        """Steps of experience that one agent holds at once."""
-        steps = self.federation.learner.steps
-        return self.federation.strategy.max_episodes * self.training_horizon if steps is None else steps * self.num_envs
 
     def compile(self, state: State) -> None:
         """Compiles the program of ``checkpoint.every`` rounds."""
@@ -222,12 +218,12 @@ class NativeRuntime(Runtime):
 
     def _agent_round(
         self, inputs: AgentInputs, *, downlink: Downlink, key: PRNGKeyArray, tally: Tally
-    ) -> tuple[Agent, CollectorState, PyTree, dict[str, Any]]:
+    ) -> tuple[Agent, PyTree, PyTree, dict[str, Any]]:
         """One agent's part of a round, of the round's key; :func:`agent_round`."""
         before, index, byzantine, physics, collector_state = inputs
 
-        def collect(decide: Decide, key: PRNGKeyArray, running: CollectorState) -> tuple[Experience, CollectorState]:
-            return self._experience(decide, key, running, physics, downlink)
+        def collect(decide: Decide, key: PRNGKeyArray, running: PyTree) -> tuple[Experience, PyTree]:
+            return self.collector.collect(running, decide, key, physics, downlink.episodes)
 
         verbs = NativeVerbs(
             self.federation,
@@ -237,40 +233,11 @@ class NativeRuntime(Runtime):
             downlink,
             agent_key(key, index),
             collect=collect,
+            restarted=self.collector.restarted,
             progress=partial(self.progress, tally),
         )
         (agent, collector_state), message, report = agent_round(verbs)
         return agent, collector_state, message, report
-
-    def _experience(
-        self,
-        decide: Decide,
-        key: PRNGKeyArray,
-        running: CollectorState,
-        physics: dict[str, Array] | None,
-        downlink: Downlink,
-    ) -> tuple[Experience, CollectorState]:
-        """Whole episodes, or steps from where the last ones stopped."""
-        steps = self.federation.learner.steps
-        if steps is None:
-            return self._collect(
-                lambda observation, k: decide(observation, k)[0],
-                key,
-                physics,
-                count=downlink.episodes,
-                most=self.federation.strategy.max_episodes,
-                per_copy=self._per_copy,
-            ), running
-        return collect_steps(
-            self.environment,
-            self._physics(physics),
-            decide,
-            key,
-            running,
-            steps=steps,
-            horizon=self.training_horizon,
-            per_copy=self._per_copy,
-        )
 
     def reference(self, server: PyTree, downlink: Downlink, key: PRNGKeyArray) -> Episodes | None:
         """One seed's server's own trajectories at the broadcast policy."""
@@ -281,14 +248,7 @@ class NativeRuntime(Runtime):
         if not self.federation.aggregator.needs_server_gradient:
             return None
         params = learner.acting(strategy.policy(server))
-        return self._collect(
-            lambda observation, k: learner.act(params, observation, k),
-            key,
-            None,
-            count=strategy.reference_count(downlink),
-            most=strategy.reference_episodes,
-            axis_names=self._axes_of_seeds,
-        )
+        return self._collect_server(params, key, strategy.reference_count(downlink), strategy.reference_episodes)
 
     def refine(self, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
         """One seed's server after its own steps."""
@@ -303,14 +263,11 @@ class NativeRuntime(Runtime):
 
         def body(carry: tuple[PyTree, Array, Array, Fault]) -> tuple[PyTree, Array, Array, Fault]:
             server, episodes_so_far, steps_so_far, _ = carry
-            params = strategy.policy(server)
-            episodes = self._collect(
-                lambda observation, k: federation.learner.act(params, observation, k),
+            episodes = self._collect_server(
+                strategy.policy(server),
                 derive(key, "collect", episodes_so_far),
-                None,
-                count=jnp.asarray(strategy.server_episodes),
-                most=strategy.server_episodes,
-                axis_names=self._axes_of_seeds,
+                jnp.asarray(strategy.server_episodes),
+                strategy.server_episodes,
             )
             fault = first_fault(episodes)
             refined = strategy.refine(federation.learner, server, episodes)
@@ -324,28 +281,14 @@ class NativeRuntime(Runtime):
         server, episodes, steps, fault = jax.lax.while_loop(wanted, body, (server, zero, zero, sound))
         return server, {"episodes": episodes, "steps": steps, "fault": fault.row}
 
-    def _collect(
-        self,
-        act: Act,
-        key: PRNGKeyArray,
-        physics: dict[str, Array] | None,
-        *,
-        count: Array,
-        most: int,
-        per_copy: bool = False,
-        axis_names: tuple[str, ...] | None = None,
-    ) -> Episodes:
-        return collect_episodes(
-            self.environment,
-            self._physics(physics),
-            act,
-            key,
-            count=count,
-            max_count=most,
-            horizon=self.training_horizon,
-            per_copy=per_copy,
-            axis_names=self.axes if axis_names is None else axis_names,
-        )
+    def _collect_server(self, params: PyTree, key: PRNGKeyArray, count: Array, most: int) -> Episodes:
+        """``count`` of the server's own episodes, of at most ``most``, with a policy of these parameters."""
+
+        def decide(observation: Observation, key: PRNGKeyArray) -> tuple[Array, tuple[()]]:
+            return self.federation.learner.act(params, observation, key), ()
+
+        collector = EpisodeCollector(self.environment, self.training_horizon, most, axis_names=self._axes_of_seeds)
+        return collector.collect((), decide, key, None, count)[0]
 
     def _evaluate_round(self, params: PyTree, position: Array, index: Array) -> dict[str, Array]:
         """Evaluation in the rounds that have one, NaN in the others."""

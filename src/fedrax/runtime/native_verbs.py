@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Experience, Observation
 from fedrax.environments.faults import Fault, earliest, first_fault
-from fedrax.environments.native_steps import CollectorState, restarted
+from fedrax.environments.native_steps import Decide
 from fedrax.federation import Federation
 from fedrax.learners.base import Agent, UpdateContext
 from fedrax.message import Message
@@ -19,17 +19,16 @@ from fedrax.runtime.rounds import Update, agent_report, summed_reports, update_k
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, select
 
-Decide = Callable[[Observation, PRNGKeyArray], tuple[Array, PyTree]]
-"""``decide(observation[B, *o], key) -> (action[B, *a], extras)``."""
-AgentInRound = tuple[Agent, CollectorState]
-"""An agent and its running episodes; () where it collects whole ones."""
+AgentInRound = tuple[Agent, PyTree]
+"""An agent, and its collector's state."""
 
 
 class NativeVerbs:
     """One agent's verbs inside a compiled program; it and its running episodes go through the round together.
 
     ``key`` is the agent's own of the round; ``collect(decide, key, running) -> (experience, running)`` is what its
-    environments yield, and ``progress(update)`` how much of the budget is used.
+    environments yield, ``restarted(running)`` gives the running episodes up, and ``progress(update)`` is how much of
+    the budget is used.
     """
 
     def __init__(
@@ -41,13 +40,14 @@ class NativeVerbs:
         downlink: Downlink,
         key: PRNGKeyArray,
         *,
-        collect: Callable[[Decide, PRNGKeyArray, CollectorState], tuple[Experience, CollectorState]],
+        collect: Callable[[Decide, PRNGKeyArray, PyTree], tuple[Experience, PyTree]],
+        restarted: Callable[[PyTree], PyTree],
         progress: Callable[[Array], Array],
     ) -> None:
         self.federation, self.before = federation, before
         self.index, self.byzantine = index, byzantine
         self.downlink, self.key = downlink, key
-        self._collected, self._progress = collect, progress
+        self._collected, self._restarted, self._progress = collect, restarted, progress
 
     def begin(self) -> AgentInRound:
         """With its episodes as the last round left them."""
@@ -99,7 +99,6 @@ class NativeVerbs:
     def undo(self, void: Array, agents: AgentInRound, message: Message) -> tuple[AgentInRound, Message]:
         """The episodes of a void round start anew."""
         agent, running = agents
-        if self.federation.learner.steps is not None:
-            running = select(void, restarted(running), running)
+        running = select(void, self._restarted(running), running)
         message = select(void, jax.tree.map(jnp.zeros_like, message), message)
         return (select(void, self.before[0], agent), running), message

@@ -237,7 +237,7 @@ def _rows(
                     agents=federation.agents,
                     participants=federation.participants,
                     message_bytes=runtime.message_bytes(counter.rounds),
-                    episodic=federation.learner.steps is None,
+                    episodic=federation.learner.episodic,
                     updates=federation.local_updates,
                 )
                 rows.append(row)

@@ -17,14 +17,13 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from fedrax.config import Config
-from fedrax.environments.base import Episodes, Experience, Steps, zero_observations
 from fedrax.environments.crash import placed
 from fedrax.environments.faults import Fault
 from fedrax.environments.host_collector import evaluate_host
-from fedrax.environments.native_steps import start_steps
 from fedrax.federation import Cohort, Federation, Tally
 from fedrax.learners.base import Agent, UpdateContext
 from fedrax.message import Period, every_time
+from fedrax.runtime.collectors import empty_experience
 from fedrax.runtime.distributed.randomness import Randomness
 from fedrax.runtime.group_verbs import GroupVerbs
 from fedrax.runtime.host import HostRuntime, SeedEnvironments
@@ -116,13 +115,8 @@ class NativeAgentRuntime(AgentRuntime):
 
     def _start(self) -> AgentSnapshot:
         agent = self.fresh()
-        if self.federation.learner.steps is None:
-            return AgentSnapshot(agent, ())
-        runtime = self.runtime
         key = derive(self.key, "environment", self.index)
-        physics = runtime._physics(self.physics)
-        collector_state = start_steps(runtime.environment, physics, key, num_envs=runtime.num_envs, per_copy=False)
-        return AgentSnapshot(agent, collector_state)
+        return AgentSnapshot(agent, self.runtime.collector.start(key, self.physics))
 
     def work(self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: int) -> Done:
         """One compiled call."""
@@ -236,28 +230,8 @@ def report_shapes(federation: Federation, num_envs: int) -> dict[str, Any]:
         agent = federation.fresh(key, jnp.asarray(0))
         downlink = strategy.broadcast(federation.init(key).server, key)
         agent = strategy.begin(learner, strategy.absorb(agent, downlink, jnp.asarray(0)), key)
-        experience = _empty_experience(federation, agent, num_envs)
+        experience = empty_experience(federation, agent, num_envs)
         _, learning = strategy.work(learner, agent, experience, UpdateContext(key, jnp.asarray(0.0)))
         return agent_report(experience, learning) | {"fault": Fault.none().row}
 
     return jax.eval_shape(report)
-
-
-def _empty_experience(federation: Federation, agent: Agent, num_envs: int) -> Experience:
-    """Experience of the right shapes, and no content."""
-    learner, space = federation.learner, federation.spaces
-    steps = learner.steps
-    key = jax.random.key(0)
-    if steps is None:
-        count = federation.strategy.max_episodes
-        observation = zero_observations(space.observation, (1, count))
-        action = learner.act(learner.acting(agent.params), jax.tree.map(lambda x: x[0], observation), key)[None]
-        no = jnp.zeros((1, count), bool)
-        return Episodes(observation, action, jnp.zeros((1, count)), no, no[0])
-    observation = zero_observations(space.observation, (steps + 1, num_envs))
-    first = jax.tree.map(lambda x: x[0], observation)
-    action, extras = learner.decide(learner.acting(agent.params), first, key)
-    actions = jnp.broadcast_to(action, (steps, *action.shape))
-    extra = jax.tree.map(lambda x: jnp.broadcast_to(x, (steps + 1, *x.shape)), extras)
-    no, zero = jnp.zeros((steps, num_envs), bool), jnp.zeros((steps, num_envs))
-    return Steps(observation, extra, actions, zero, no, no, no, zero)

@@ -294,7 +294,7 @@ class AgentSession:
         fault = Fault.of_row(np.asarray(report["fault"]))
         if fault.kind != NOTHING:
             learner, updates = runtime.federation.learner, runtime.federation.local_updates
-            entry = recorded(self.index, fault, episodic=learner.steps is None, updates=updates)
+            entry = recorded(self.index, fault, episodic=learner.episodic, updates=updates)
             logger.warning("round %d: %s", number + 1, described(entry))
         self.reply = packed((self._sent(message, number), report))
         self.took = time.perf_counter() - started

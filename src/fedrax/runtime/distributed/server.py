@@ -28,6 +28,7 @@ from fedrax.message import Period, travelling
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Runtime
+from fedrax.runtime.collectors import collected_steps
 from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.distributed.agent_runtime import Order, order_shapes, report_shapes, travel_period
 from fedrax.runtime.distributed.checks import WorkCheck, Worked, check_evaluation
@@ -116,10 +117,8 @@ class DistributedRuntime(Runtime):
 
     def _most_steps(self) -> int:
         """The most environment steps an agent can take in a round."""
-        federation = self.federation
-        steps = federation.learner.steps
-        each = federation.strategy.max_episodes * self.training_horizon if steps is None else steps * self.num_envs
-        return each * federation.local_updates
+        each = collected_steps(self.federation, self.num_envs, self.training_horizon)
+        return each * self.federation.local_updates
 
     @property
     def period(self) -> Period:
@@ -246,7 +245,7 @@ class DistributedRuntime(Runtime):
         for agent, answer in answers.items():
             fault = Fault.of_row(answer.report["fault"])
             if fault.kind != NOTHING:
-                episodic, updates = federation.learner.steps is None, federation.local_updates
+                episodic, updates = federation.learner.episodic, federation.local_updates
                 reasons[agent] = described(recorded(agent, fault, episodic=episodic, updates=updates))
                 self.note(f"round {index + 1}, seed {self.config.seed}: {reasons[agent]}")
         return reasons
