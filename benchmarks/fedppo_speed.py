@@ -185,9 +185,15 @@ def learning_parts(
     """An update without a penalty, and what the neighbours add."""
     learner, strategy = runtime.federation.learner, runtime.federation.strategy
     alone = best(mapped(lambda x: learner.learn(*x, Objective(), update_context)), (agents, experience))
-    linked = best(
-        mapped(lambda x: learner.learn(*x, strategy.objective(learner, x[0]), update_context)), (agents, experience)
-    )
+    state = jax.tree.map(lambda x: x[0], runtime.init())
+    downlink = strategy.broadcast(state.server, jax.random.key(0))
+
+    def linked_update(inputs: tuple[Agent, Steps, Array]) -> Any:
+        agent, experience, index = inputs
+        context = strategy.context(agent, downlink, index)
+        return strategy.work(learner, agent, experience, update_context._replace(context=context))
+
+    linked = best(mapped(linked_update), (agents, experience, jnp.arange(runtime.federation.agents)))
     return {"learning": alone, "neighbours": linked - alone}
 
 

@@ -4,15 +4,19 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fedrax
 from fedrax.aggregators.base import Aggregator, PreAggregator
 from fedrax.attacks.base import Attack
+from fedrax.config import resolve
 from fedrax.environments.base import NativeEnvironment
 from fedrax.learners.base import EpisodeLearner, Learner
 from fedrax.registry import options_of
+from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import Strategy
+from fedrax.trees import ravel_rows
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -21,7 +25,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 def plugin(tmp_path_factory):
     """The page's code blocks as one file, as a user would write them."""
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     path = tmp_path_factory.mktemp("plugin") / "mine.py"
     path.write_text("\n".join(blocks))
     return path
@@ -72,6 +76,21 @@ def test_the_pages_learner_learns(plugin, tmp_path):
         progress=False,
     )
     assert run.summary()["final_return"] > 50, "a random policy lasts 22 steps"
+
+
+def test_the_pages_reference_policy_holds_agents_near_it(plugin):
+    def after(weight):
+        settings = ["strategy=fedavg-kl", f"strategy.divergence_weight={weight}", "learner=policy-gradient"]
+        settings += ["learner.optimizer=sgd", "learner.learning_rate=0.1", "environment=CartPole-v1"]
+        settings += ["environment.horizon=20", "federation.agents=2", "federation.local_updates=4", "budget.rounds=1"]
+        settings += ["strategy.batch=4", "checkpoint.every=1", "evaluation.episodes=2", f'plugins=["{plugin}"]']
+        runtime = make_runtime(resolve({}, settings))
+        before = runtime.init()
+        start = ravel_rows(before.server.params)[0]
+        ((state, _),) = runtime.advance(before, 0)
+        return np.linalg.norm(ravel_rows(state.server.params)[0] - start)
+
+    assert 0 < after(3.0) < after(0.0)
 
 
 def public(cls):

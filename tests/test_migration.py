@@ -5,13 +5,16 @@ import shutil
 from pathlib import Path
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 import fedrax
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
+from fedrax.learners.base import Agent
 from fedrax.migration import KEYS, present_keys, present_leaf
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint
 from fedrax.report.runs import load_run
@@ -110,6 +113,10 @@ def test_a_run_of_an_earlier_version_loads_resumes_evaluates_and_reports(tmp_pat
     assert "[runtime.flower]" in (run.path / "config.toml").read_text()
 
 
+class AgentOnly(eqx.Module):
+    agent: Agent
+
+
 class Snapshot(eqx.Module):
     agent: dict[str, object]
     collector_state: object
@@ -131,6 +138,35 @@ def test_an_agent_that_an_earlier_version_saved_on_its_node_loads(tmp_path: Path
 
 EARLIER = Path(__file__).parent / "earlier"
 """Runs of two rounds, and the rows of the two that followed, from before messages had parts."""
+
+
+def test_neighbours_networks_that_an_earlier_version_stored_are_left_out(tmp_path: Path) -> None:
+    former = EARLIER / "neighbours" / "checkpoints"
+    with safe_open(former / "checkpoint-2.safetensors", framework="numpy") as file:
+        assert ".agents.private.peers.actor.weight" in set(file.keys())
+        assert ".agents.private.weights" in set(file.keys())
+    runtime = make_runtime(resolve(EARLIER / "neighbours" / "config.toml"))
+    saved = load_checkpoint(former, runtime.init())
+    runtime.close()
+    assert saved is not None
+    private = saved[0].agents.private
+    assert len(jax.tree.leaves(private)) == len(jax.tree.leaves(private.sent)) + 2
+
+    class Kept(eqx.Module):
+        peers: jnp.ndarray
+        weights: jnp.ndarray
+
+    # Another strategy's leaves of these names are its own.
+    own = {"snapshot": AgentOnly(Agent((), (), (), Kept(jnp.arange(2.0), jnp.ones(1))))}
+    save_checkpoint(tmp_path, 1, own, {})
+    saved = load_checkpoint(tmp_path, jax.tree.map(jnp.zeros_like, own))
+    assert saved is not None
+    assert saved[0]["snapshot"].agent.private.peers.tolist() == [0, 1]
+    saved = load_checkpoint(tmp_path, {"snapshot": AgentOnly(Agent((), ()))})
+    assert saved is not None, "a node's neighbours are left out too"
+    save_checkpoint(tmp_path, 2, {"snapshot": AgentOnly(Agent(jnp.ones(1), ()))}, {})
+    with pytest.raises(FedraxError, match="has no place here"):
+        load_checkpoint(tmp_path, {"snapshot": AgentOnly(Agent((), ()))})
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "neighbours"])

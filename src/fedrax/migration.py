@@ -64,6 +64,16 @@ LEAVES = {
 """Former paths of a checkpoint's leaves, and what each is now; applied in this order."""
 
 
+NO_LONGER_STORED = re.compile(r"(\.agents|\['snapshot'\]\.agent)\.private\.(peers\b.*|weights)")
+"""Paths of leaves that earlier versions stored and this one makes anew in every round: neighbours' networks and their
+weights, now the strategy's context."""
+
+
+def is_no_longer_stored(name: str) -> bool:
+    """Whether a checkpoint's leaf, by its present path, may be left out where a state has no place for it."""
+    return NO_LONGER_STORED.fullmatch(name) is not None
+
+
 def present_leaf(name: str) -> str:
     """A checkpoint's leaf under its present path."""
     for former, present in LEAVES.items():

@@ -126,7 +126,7 @@ def test_fedprox_moves_less_and_pulls_towards_what_was_received():
     assert moved[0.0] > moved[1.0] > moved[100.0] > 0
     strategy = strategies.build("fedprox", {"proximal": 3.0})
     _, agents = federation(strategy, learner)
-    objective = strategy.objective(learner, agents[0])
+    objective = strategy.objective(learner, agents[0], ())
     batch = Batch(jnp.zeros((1, 2)), jnp.zeros((1, 1)), jnp.ones(1, bool), None, None, ())
     gradient = jax.grad(lambda x: objective.penalty(x, batch))(jnp.array([1.0, -2.0]))
     np.testing.assert_allclose(gradient, [3.0, -6.0])

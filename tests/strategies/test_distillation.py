@@ -214,12 +214,13 @@ def test_agents_move_towards_the_teacher_before_they_collect():
     def distance(params):
         return float(jnp.abs(jnp.stack(params.values(batch.observation, batch.action)) - wanted).mean())
 
-    after = strategy.begin(LEARNER, agent, jax.random.key(1))
+    after = strategy.begin(LEARNER, agent, (), jax.random.key(1))
     assert distance(after.params) < 0.6 * distance(agent.params)
     jax.tree.map(np.testing.assert_array_equal, after.params.actor, agent.params.actor)
     empty = dataclasses.replace(agent.memory.replay, size=jnp.asarray(3, jnp.int32))
     idle = dataclasses.replace(agent, memory=dataclasses.replace(agent.memory, replay=empty))
-    jax.tree.map(np.testing.assert_array_equal, strategy.begin(LEARNER, idle, jax.random.key(1)).params, agent.params)
+    unchanged = strategy.begin(LEARNER, idle, (), jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, unchanged.params, agent.params)
 
 
 def test_statistics_are_fewer_bytes_and_no_sample():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from fedrax.aggregators.base import Aggregate
 from fedrax.config import resolve
@@ -17,6 +18,7 @@ from fedrax.learners.base import Agent, UpdateContext, learners
 from fedrax.learners.distributions import Categorical, Gaussian, kl_divergence
 from fedrax.learners.ppo import Extras
 from fedrax.message import Message
+from fedrax.records.checkpoint import save_checkpoint
 from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import Tools, strategies
 from fedrax.strategies.pooling import closeness, divergence, pooled
@@ -157,16 +159,56 @@ def tools(ids, aggregate=None):
     return Tools(aggregate or mean, lambda v, w: v.mean(0), jax.random.key(0), jnp.asarray(ids))
 
 
+def received_by(strategy, agent, inbox, index):
+    """The agent after the broadcast, and what its updates may look at."""
+    agent = strategy.absorb(agent, inbox, jnp.asarray(index))
+    context = strategy.context(agent, inbox, jnp.asarray(index))
+    return agent, UpdateContext(jax.random.key(0), jnp.asarray(0.0), context)
+
+
+def test_the_context_is_the_neighbours_networks_and_their_weights(tmp_path):
+    file = tmp_path / "graph.toml"
+    file.write_text(
+        "[[edge]]\nfrom = 1\nto = 0\nweight = 2.0\n[[edge]]\nfrom = 2\nto = 0\n[[edge]]\nfrom = 0\nto = 1\n"
+    )
+    strategy, agents, server = make(topology=str(file))
+    inbox = strategy.broadcast(server, jax.random.key(0))
+    wanted = {0: ([1, 2], [0, 2 / 3, 1 / 3]), 1: ([0], [0, 1, 0]), 2: ([], [0, 0, 0])}
+    for index, (peers, weights) in wanted.items():
+        _, update_context = received_by(strategy, row(agents, index), inbox, index)
+        context = update_context.context
+        np.testing.assert_allclose(context.weights, weights, rtol=1e-6)
+        for place, peer in enumerate(peers):
+            np.testing.assert_array_equal(flat(row(context.policies, place)), flat(row(server.policies, peer)))
+    gossip, agents, server = make("gossip")
+    assert received_by(gossip, row(agents, 0), gossip.broadcast(server, jax.random.key(0)), 0)[1].context == ()
+
+
+@pytest.mark.parametrize("name", ["neighbours", "gossip"])
+def test_an_agent_keeps_no_networks_of_its_neighbours(name, tmp_path):
+    strategy, agents, server = make(name)
+    agent, _ = received_by(strategy, row(agents, 0), strategy.broadcast(server, jax.random.key(0)), 0)
+    for each in (row(agents, 0), agent):
+        # Its own networks as the others have them, a return and a count.
+        assert tree_bytes(each.private) == tree_bytes(each.params) + 8
+    save_checkpoint(tmp_path, 1, agents, {})
+    with safe_open(tmp_path / "checkpoint-1.safetensors", framework="numpy") as file:
+        stored = [name for name in file.keys() if ".private." in name]  # noqa: SIM118
+    kept = len(jax.tree.leaves(agents.params)) + 2
+    assert len(stored) == kept
+    assert {name.split(".")[2] for name in stored} == {"sent", "returns"}
+
+
 def test_a_listener_hears_its_neighbours_and_no_one_else(tmp_path):
     file = tmp_path / "graph.toml"
     file.write_text("[[edge]]\nfrom = 1\nto = 0\nweight = 2.0\n")
     strategy, agents, server = make(topology=str(file), self_weight=1.0)
     inbox = strategy.broadcast(server, jax.random.key(0))
     steps = steps_of(row(agents, 0))
-    update_context = UpdateContext(jax.random.key(0), jnp.asarray(0.0))
 
     def after(policies, index):
-        agent = strategy.absorb(row(agents, index), dataclasses.replace(inbox, policies=policies), jnp.asarray(index))
+        received = dataclasses.replace(inbox, policies=policies)
+        agent, update_context = received_by(strategy, row(agents, index), received, index)
         return flat(strategy.work(LEARNER, agent, steps, update_context)[0].params)
 
     def changed(who):
@@ -196,8 +238,8 @@ def test_what_is_not_sent_leaves_the_neighbours_with_the_last_copy():
 
 def test_a_message_is_the_change_since_the_neighbours_copy_and_the_mean_return():
     strategy, agents, server = make()
-    agent = strategy.absorb(row(agents, 1), strategy.broadcast(server, jax.random.key(0)), jnp.asarray(1))
-    update_context = UpdateContext(jax.random.key(0), jnp.asarray(0.0))
+    inbox = strategy.broadcast(server, jax.random.key(0))
+    agent, update_context = received_by(strategy, row(agents, 1), inbox, 1)
     worked, _ = strategy.work(LEARNER, agent, steps_of(agent), update_context)
     worked, _ = strategy.work(LEARNER, worked, steps_of(agent, seed=1), update_context)
     message = strategy.emit(LEARNER, worked, jax.random.key(0))

@@ -28,7 +28,7 @@ class Agent(eqx.Module):
     memory: PyTree = ()
     """Experience kept between rounds (a replay buffer); on-policy learners keep none."""
     private: PyTree = ()
-    """What the strategy keeps on the agent: gradients, control variates, earlier models, peers' encoders."""
+    """What the strategy keeps on the agent from round to round: gradients, control variates, earlier models."""
 
 
 class Batch(NamedTuple):
@@ -76,11 +76,14 @@ class Objective(eqx.Module):
 
 
 class UpdateContext(NamedTuple):
-    """One local update's randomness, and how far the run is."""
+    """One local update's randomness, how far the run is, and what it may look at beside the agent's own networks."""
 
     key: PRNGKeyArray
     progress: Float[Array, ""]
     """How much of the budget is used, 0 to 1."""
+    context: PyTree = ()
+    """What the strategy lets networks and losses look at (:meth:`Strategy.context`), the same in all updates of a
+    round: frozen arrays, which no update changes or keeps."""
 
 
 class Learner(eqx.Module):

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fedrax.errors import FedraxError
-from fedrax.migration import present_arrays, present_leaf
+from fedrax.migration import is_no_longer_stored, present_arrays, present_leaf
 from fedrax.records.encoding import decoded, encoded
 from fedrax.records.files import replacing
 
@@ -191,7 +191,7 @@ def _restore(
     for name in [*wanted, *arrays]:
         if name not in arrays:
             raise _mismatch(path, f"it has no leaf {name}")
-        if name not in wanted:
+        if name not in wanted and not is_no_longer_stored(name):
             raise _mismatch(path, f"its leaf {name} has no place here")
 
     def one(keys: tuple[Any, ...], leaf: Any) -> Any:

@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from fedrax.environments.base import Experience
 from fedrax.environments.faults import Fault, earliest, masked, stacked
 from fedrax.learners.base import Agent
-from fedrax.runtime.programs import Decider, Group, Programs, UpdateKeys, joined, stack
+from fedrax.runtime.programs import Decider, Group, GroupContext, Programs, UpdateKeys, joined, stack
 from fedrax.runtime.rounds import Update, summed_reports
 from fedrax.strategies.base import Downlink
 
@@ -40,9 +40,12 @@ class GroupVerbs:
         self._collected, self._progress, self._before = collect, progress, before
         self.fresh = not programs.begins
 
-    def begin(self) -> list[Group]:
+    def begin(self) -> tuple[list[Group], list[GroupContext]]:
         """Agents that do not learn before their local updates absorb the broadcast in the first of them."""
-        return self.programs.begin(self.groups, self.downlink, self.key) if self.programs.begins else self.groups
+        contexts = self.programs.contexts(self.groups, self.downlink)
+        if not self.programs.begins:
+            return self.groups, contexts
+        return self.programs.begin(self.groups, contexts, self.downlink, self.key), contexts
 
     def collect(self, agents: list[Group], key: UpdateKeys) -> tuple[list[Group], Experience, Fault]:
         """From the environments, step by step."""
@@ -50,11 +53,12 @@ class GroupVerbs:
         return agents, *self._collected(decide)
 
     def learn(
-        self, agents: list[Group], experience: Experience, number: int, key: UpdateKeys
+        self, agents: list[Group], context: list[GroupContext], experience: Experience, number: int, key: UpdateKeys
     ) -> tuple[list[Group], Any]:
         """A report by group: they are joined when the round is over."""
         fresh, self.fresh = self.fresh, False
-        return self.programs.work(agents, self.downlink, experience, key.learn, self._progress(number), fresh=fresh)
+        progress = self._progress(number)
+        return self.programs.work(agents, context, self.downlink, experience, key.learn, progress, fresh=fresh)
 
     def repeat(self, update: Update[list[Group]], agents: list[Group]) -> tuple[list[Group], dict[str, Any], Fault]:
         """One after the other."""

@@ -49,12 +49,13 @@ class NativeVerbs:
         self.downlink, self.key = downlink, key
         self._collected, self._restarted, self._progress = collect, restarted, progress
 
-    def begin(self) -> AgentInRound:
+    def begin(self) -> tuple[AgentInRound, PyTree]:
         """With its episodes as the last round left them."""
         strategy, learner = self.federation.strategy, self.federation.learner
         agent, running = self.before
         agent = strategy.absorb(agent, self.downlink, self.index)
-        return strategy.begin(learner, agent, derive(self.key, "begin")), running
+        context = strategy.context(agent, self.downlink, self.index)
+        return (strategy.begin(learner, agent, context, derive(self.key, "begin")), running), context
 
     def collect(self, agents: AgentInRound, key: PRNGKeyArray) -> tuple[AgentInRound, Experience, Fault]:
         """Acting as it would now, or as its attack says."""
@@ -68,11 +69,11 @@ class NativeVerbs:
         return (agent, running), experience, first_fault(experience)
 
     def learn(
-        self, agents: AgentInRound, experience: Experience, number: Array, key: PRNGKeyArray
+        self, agents: AgentInRound, context: PyTree, experience: Experience, number: Array, key: PRNGKeyArray
     ) -> tuple[AgentInRound, dict[str, Any]]:
         """From fresh experience."""
         agent, running = agents
-        update_context = UpdateContext(derive(key, "learn"), self._progress(number))
+        update_context = UpdateContext(derive(key, "learn"), self._progress(number), context)
         agent, learning = self.federation.work(agent, experience, update_context, self.byzantine)
         return (agent, running), agent_report(experience, learning)
 

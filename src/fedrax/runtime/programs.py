@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +53,19 @@ class Group(NamedTuple):
         return jax.tree.map(lambda x: x[self.rows], tree)
 
 
+class GroupContext(NamedTuple):
+    """What the strategy lets a group's networks and losses look at (:meth:`Strategy.context`), in one round."""
+
+    own: PyTree
+    """Arrays that differ between agents, ``[g, ...]``; None in the place of others."""
+    shared: PyTree
+    """Arrays that are the same for all of them, once; None in the place of others."""
+
+    def of_agent(self, own: PyTree) -> PyTree:
+        """One agent's, of its row of :attr:`own`."""
+        return eqx.combine(own, self.shared)
+
+
 class UpdateKeys(NamedTuple):
     """The participants' keys of local updates, ``[m, ...]``, or ``[updates, m, ...]`` for all of a round."""
 
@@ -78,6 +92,7 @@ class Programs:
         self.open = jax.jit(self._open)
         self.begins = type(federation.strategy).begin is not Strategy.begin
         """Whether agents learn before their local updates, from :meth:`begin`."""
+        self._context_group = jax.jit(self._context)
         self._work_group = jax.jit(self._work, static_argnames="fresh", donate_argnums=0)
         self._begin_group = jax.jit(self._begin, donate_argnums=0)
         self._emit_group = jax.jit(self._emit)
@@ -112,9 +127,20 @@ class Programs:
         keys = self._update_keys(key, ids)
         return UpdateKeys(np.asarray(keys.act), keys.learn)
 
-    def begin(self, groups: list[Group], downlink: Downlink, key: PRNGKeyArray) -> list[Group]:
-        """What agents do before their local updates; they absorb the broadcast."""
-        return [group._replace(agents=self._begin_group(group.agents, group.ids, downlink, key)) for group in groups]
+    def contexts(self, groups: list[Group], downlink: Downlink) -> list[GroupContext]:
+        """What each group may look at in this round, of agents that have not absorbed the broadcast yet."""
+        if type(self.federation.strategy).context is Strategy.context:
+            return [GroupContext((), ())] * len(groups)
+        return [self._context_group(group.agents, group.ids, downlink) for group in groups]
+
+    def begin(
+        self, groups: list[Group], contexts: list[GroupContext], downlink: Downlink, key: PRNGKeyArray
+    ) -> list[Group]:
+        """What agents do before their local updates; they absorb the broadcast. The groups given are used up."""
+        return [
+            group._replace(agents=self._begin_group(group.agents, group.ids, context, downlink, key))
+            for group, context in zip(groups, contexts, strict=True)
+        ]
 
     def decider_of_agents(
         self, groups: list[Group], downlink: Downlink, key_data: np.ndarray | Array, *, fresh: bool
@@ -132,6 +158,7 @@ class Programs:
     def work(
         self,
         groups: list[Group],
+        contexts: list[GroupContext],
         downlink: Downlink,
         experience: Experience,
         keys: Array,
@@ -144,9 +171,9 @@ class Programs:
         ``keys[m]`` are those of the update to learn with. The groups given are used up.
         """
         after, reports = [], []
-        for group in groups:
+        for group, context in zip(groups, contexts, strict=True):
             own = (group.agents, group.ids, group.byzantine, group.of(experience), group.of(keys))
-            agents, report = self._work_group(*own, downlink, progress, fresh=fresh)
+            agents, report = self._work_group(*own, context, downlink, progress, fresh=fresh)
             after.append(group._replace(agents=agents))
             reports.append(report)
         return after, reports
@@ -233,35 +260,61 @@ class Programs:
         byzantine: Array,
         experience: Experience,
         keys: Array,
+        context: GroupContext,
         downlink: Downlink,
         progress: Array,
         *,
         fresh: bool,
     ) -> tuple[Agent, dict[str, Any]]:
         def one(
-            inputs: tuple[Agent, Experience, Array, Array, PRNGKeyArray],
+            inputs: tuple[Agent, Experience, Array, Array, PRNGKeyArray, PyTree],
         ) -> tuple[Agent, dict[str, Any]]:
-            agent, experience, index, byzantine, key = inputs
+            agent, experience, index, byzantine, key, own = inputs
             if fresh:
                 agent = self.federation.strategy.absorb(agent, downlink, index)
-            agent, learning = self.federation.work(agent, experience, UpdateContext(key, progress), byzantine)
+            update_context = UpdateContext(key, progress, context.of_agent(own))
+            agent, learning = self.federation.work(agent, experience, update_context, byzantine)
             return agent, agent_report(experience, learning)
 
-        return map_in_batches(one, (agents, experience, ids, byzantine, keys), self.batch)
+        return map_in_batches(one, (agents, experience, ids, byzantine, keys, context.own), self.batch)
 
-    def _begin(self, agents: Agent, ids: Array, downlink: Downlink, key: PRNGKeyArray) -> Agent:
+    def _context(self, agents: Agent, ids: Array, downlink: Downlink) -> GroupContext:
+        strategy, inputs = self.federation.strategy, (agents, ids)
+
+        def one(inputs: tuple[Agent, Array]) -> PyTree:
+            agent, index = inputs
+            return strategy.context(strategy.absorb(agent, downlink, index), downlink, index)
+
+        first = one(jax.tree.map(lambda x: x[0], inputs))
+        places = jax.tree.unflatten(jax.tree.structure(first), range(len(jax.tree.leaves(first))))
+        shared = jax.tree.map(lambda place: is_shared(lambda x: jax.tree.leaves(one(x))[place], inputs), places)
+        return GroupContext(eqx.filter(jax.vmap(one)(inputs), shared, inverse=True), eqx.filter(first, shared))
+
+    def _begin(self, agents: Agent, ids: Array, context: GroupContext, downlink: Downlink, key: PRNGKeyArray) -> Agent:
         strategy, learner = self.federation.strategy, self.federation.learner
 
-        def one(inputs: tuple[Agent, Array]) -> Agent:
-            agent, index = inputs
+        def one(inputs: tuple[Agent, Array, PyTree]) -> Agent:
+            agent, index, own = inputs
             agent = strategy.absorb(agent, downlink, index)
-            return strategy.begin(learner, agent, derive(agent_key(key, index), "begin"))
+            return strategy.begin(learner, agent, context.of_agent(own), derive(agent_key(key, index), "begin"))
 
-        return map_in_batches(one, (agents, ids), self.batch)
+        return map_in_batches(one, (agents, ids, context.own), self.batch)
 
     def _emit(self, agents: Agent, ids: Array, key: PRNGKeyArray) -> PyTree:
         keys = jax.vmap(lambda index: derive(agent_key(key, index), "emit"))(ids)
         return jax.vmap(partial(self.federation.strategy.emit, self.federation.learner))(agents, keys)
+
+
+def is_shared(function: Callable[[PyTree], Array], inputs: PyTree) -> bool:
+    """Whether a function of one agent returns an array that does not depend on which agent's ``inputs`` it is given.
+
+    Of inputs with leaves ``[g, ...]``; JAX refuses to return a mapped array as one that is not.
+    """
+    try:
+        jax.eval_shape(jax.vmap(function, out_axes=None), inputs)
+    except ValueError:
+        return False
+    return True
 
 
 def take_rows(federation: Federation, tree: PyTree, ids: Array) -> PyTree:

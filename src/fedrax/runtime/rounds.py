@@ -29,13 +29,15 @@ Update = Callable[[Agents, Any, Any], tuple[Agents, dict[str, Any], Fault]]
 class AgentVerbs(Protocol[Agents]):
     """An agent's verbs in one round, as a runtime runs them; of several agents, leaves have a leading axis ``[m]``."""
 
-    def begin(self) -> Agents:
-        """The agents after the broadcast, and after whatever learning they do once a round."""
+    def begin(self) -> tuple[Agents, Any]:
+        """The agents after the broadcast and whatever learning they do once a round, and their context of the round."""
 
     def collect(self, agents: Agents, key: Any) -> tuple[Agents, Experience, Fault]:
         """Experience of one local update, and its first number that is not finite."""
 
-    def learn(self, agents: Agents, experience: Experience, number: Any, key: Any) -> tuple[Agents, dict[str, Any]]:
+    def learn(
+        self, agents: Agents, context: Any, experience: Experience, number: Any, key: Any
+    ) -> tuple[Agents, dict[str, Any]]:
         """The agents after local update ``number``, and its report (:func:`agent_report`)."""
 
     def repeat(self, update: Update[Agents], agents: Agents) -> tuple[Agents, dict[str, Any], Fault]:
@@ -52,17 +54,19 @@ class AgentVerbs(Protocol[Agents]):
 
 
 def agent_round(verbs: AgentVerbs[Agents]) -> tuple[Any, Message, dict[str, Any]]:
-    """An agent's part of a round: absorb and begin, collect and learn, emit; also its report.
+    """An agent's part of a round: absorb, take the context and begin, collect and learn, emit; also its report.
 
+    The context (:meth:`Strategy.context`) is read by every update of the round, and gone after it.
     A round in which something collected is not finite is void: its agent is as before, and its message is not used.
     """
+    agents, context = verbs.begin()
 
     def update(agents: Agents, number: Any, key: Any) -> tuple[Agents, dict[str, Any], Fault]:
         agents, experience, fault = verbs.collect(agents, key)
-        agents, report = verbs.learn(agents, experience, number, key)
+        agents, report = verbs.learn(agents, context, experience, number, key)
         return agents, report, fault
 
-    agents, report, fault = verbs.repeat(update, verbs.begin())
+    agents, report, fault = verbs.repeat(update, agents)
     void = fault.kind != NOTHING
     after, message = verbs.undo(void, agents, verbs.emit(agents))
     return after, message, report | {"fault": fault.row}

@@ -199,19 +199,32 @@ class Strategy(eqx.Module):
         """The broadcast as that agent's :meth:`absorb` reads it, made again from what was received."""
         return received
 
-    def begin(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Agent:
+    def context(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> PyTree:
+        """Frozen arrays that networks and losses may look at in this round: peers' encoders, a reference policy.
+
+        Of the agent as :meth:`absorb` left it, its number, and the broadcast that it absorbed. Computed once a round;
+        no part of the agent's state or of a checkpoint. An array that is the same for all agents (one of the broadcast
+        as it is, or made of it alone) is held once for all of them.
+        """
+        return ()
+
+    def begin(self, learner: Learner, agent: Agent, context: PyTree, key: PRNGKeyArray) -> Agent:
         """The agent after whatever learning it does once a round, before its local updates."""
         return agent
 
-    def objective(self, learner: Learner, agent: Agent) -> Objective:
-        """What the strategy adds to local learning."""
+    def objective(self, learner: Learner, agent: Agent, context: PyTree) -> Objective:
+        """What the strategy adds to local learning; ``context`` is what :meth:`context` returned in this round."""
         return Objective()
 
     def work(
         self, learner: Learner, agent: Agent, experience: Any, update_context: UpdateContext
     ) -> tuple[Agent, dict[str, Array]]:
-        """One local update; by default the learner's own, under :meth:`objective`."""
-        return learner.learn(agent, experience, self.objective(learner, agent), update_context)
+        """One local update; by default the learner's own, under :meth:`objective`.
+
+        Both may read what :meth:`context` returned, which is :attr:`UpdateContext.context`.
+        """
+        objective = self.objective(learner, agent, update_context.context)
+        return learner.learn(agent, experience, objective, update_context)
 
     @abc.abstractmethod
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:

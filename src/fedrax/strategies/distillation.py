@@ -145,7 +145,7 @@ class Distillation(FedAvg):
         after = super().absorb(agent, downlink.networks, index)
         return dataclasses.replace(after, private=dataclasses.replace(after.private, teacher=downlink.teacher))
 
-    def begin(self, learner: Any, agent: Agent, key: PRNGKeyArray) -> Agent:
+    def begin(self, learner: Any, agent: Agent, context: PyTree, key: PRNGKeyArray) -> Agent:
         """The agent's critics learn from the teacher over their own representation, and from rewards a little."""
         if not self.agents_distil:
             return agent

@@ -23,7 +23,7 @@ class FedProx(FedAvg):
 
     proximal: float = option(0.02, "mu, weight of half the squared distance from the received networks", minimum=0)
 
-    def objective(self, learner: Learner, agent: Agent) -> Objective:
+    def objective(self, learner: Learner, agent: Agent, context: PyTree) -> Objective:
         """The distance from what was received."""
         return Proximal(self, agent.private.received)
 

@@ -65,7 +65,7 @@ class MOON(FedAvg):
         after = super().absorb(agent, downlink, index)
         return dataclasses.replace(after, private=dataclasses.replace(after.private, previous=agent.params))
 
-    def objective(self, learner: Learner, agent: Agent) -> Objective:
+    def objective(self, learner: Learner, agent: Agent, context: PyTree) -> Objective:
         """The contrast between what was received and what was before."""
         return Contrast(self, learner, agent.private.received, agent.private.previous)
 

@@ -58,16 +58,21 @@ class Relay(eqx.Module):
 
 
 class Known(eqx.Module):
-    """What an agent keeps of its inbox; ``k`` neighbours at most."""
+    """What an agent keeps from its inbox to its message."""
 
-    peers: PyTree
-    """Their networks, ``[k, ...]``."""
-    weights: Float[Array, " k+1"]
-    """Of itself, then of its neighbours."""
     sent: PyTree
     """Its own networks as its neighbours have them."""
     returns: Returns
     """Of the episodes that ended since its last message."""
+
+
+class PeerPolicies(eqx.Module):
+    """What an agent's loss looks at in a round, and no longer; ``k`` neighbours at most."""
+
+    policies: PyTree
+    """Their networks, ``[k, ...]``."""
+    weights: Float[Array, " k+1"]
+    """Of itself, then of its neighbours."""
 
 
 @strategies.register("neighbours")
@@ -209,22 +214,12 @@ class Neighbours(Strategy):
     # An agent's verbs.
 
     def private(self, learner: Learner, agent: Agent) -> Known:
-        """An empty inbox, in the shapes of a full one."""
-        most = self.peers.shape[1]
-        peers = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), agent.params)
-        return Known(peers if self.coefficient > 0 else (), jnp.zeros(most + 1), agent.params, Returns.none())
+        """Its fresh networks, which are those that its neighbours have."""
+        return Known(agent.params, Returns.none())
 
     def absorb(self, agent: Agent, downlink: Inbox, index: Int[Array, ""]) -> Agent:
-        """The agent with its neighbours' networks, its own moved by the average."""
-        peers = jnp.asarray(self.peers)[index]
-        row = downlink.weights[index]
-        others = jnp.where(peers == index, 0.0, row[peers])
-        known = Known(
-            jax.tree.map(lambda x: x[peers], downlink.policies) if self.coefficient > 0 else (),
-            jnp.concatenate([row[index][None], others]),
-            jax.tree.map(lambda x: x[index], downlink.policies),
-            Returns.none(),
-        )
+        """The agent, its networks moved by the average."""
+        known = Known(jax.tree.map(lambda x: x[index], downlink.policies), Returns.none())
         params, optimizer = agent.params, agent.optimizer
         if self.average:
             shift = jax.tree.map(lambda x: x[index], downlink.shift)
@@ -234,6 +229,16 @@ class Neighbours(Strategy):
                 averaged = jnp.stack([jnp.any(x != 0) for x in jax.tree.leaves(shift)]).any()
                 optimizer = select(averaged, jax.tree.map(jnp.zeros_like, optimizer), optimizer)
         return Agent(params, optimizer, agent.memory, known)
+
+    def context(self, agent: Agent, downlink: Inbox, index: Int[Array, ""]) -> PeerPolicies | tuple[()]:
+        """The neighbours' networks and their weights; () without a penalty."""
+        if self.coefficient == 0:
+            return ()
+        peers = jnp.asarray(self.peers)[index]
+        row = downlink.weights[index]
+        others = jnp.where(peers == index, 0.0, row[peers])
+        policies = jax.tree.map(lambda x: x[peers], downlink.policies)
+        return PeerPolicies(policies, jnp.concatenate([row[index][None], others]))
 
     def _rows(self, index: int) -> np.ndarray:
         """Whose networks the agent at ``index`` reads: its own, then its neighbours'."""
@@ -258,11 +263,11 @@ class Neighbours(Strategy):
         shift = jax.tree.map(lambda x: spread(x, index), received.shift)
         return Inbox(policies, spread(received.weights, index), shift, received.episodes)
 
-    def objective(self, learner: Learner, agent: Agent) -> Objective:
-        """The penalty, towards the policies in the inbox."""
+    def objective(self, learner: Learner, agent: Agent, context: Any) -> Objective:
+        """The penalty, towards the neighbours' policies."""
         if self.coefficient == 0:
             return Objective()
-        return Penalty(self, agent.private.peers, agent.private.weights)
+        return Penalty(self, context.policies, context.weights)
 
     def work(
         self, learner: Learner, agent: Agent, experience: Experience, update_context: UpdateContext

@@ -106,7 +106,7 @@ class Scaffold(FedAvg):
         )
         return dataclasses.replace(after, private=private)
 
-    def objective(self, learner: Learner, agent: Agent) -> Objective:
+    def objective(self, learner: Learner, agent: Agent, context: PyTree) -> Objective:
         """The correction."""
         kept = agent.private
         return Correction(self, jax.tree.map(jnp.subtract, kept.server, kept.own))

@@ -229,9 +229,11 @@ def report_shapes(federation: Federation, num_envs: int) -> dict[str, Any]:
         key = jax.random.key(0)
         agent = federation.fresh(key, jnp.asarray(0))
         downlink = strategy.broadcast(federation.init(key).server, key)
-        agent = strategy.begin(learner, strategy.absorb(agent, downlink, jnp.asarray(0)), key)
+        agent = strategy.absorb(agent, downlink, jnp.asarray(0))
+        context = strategy.context(agent, downlink, jnp.asarray(0))
+        agent = strategy.begin(learner, agent, context, key)
         experience = empty_experience(federation, agent, num_envs)
-        _, learning = strategy.work(learner, agent, experience, UpdateContext(key, jnp.asarray(0.0)))
+        _, learning = strategy.work(learner, agent, experience, UpdateContext(key, jnp.asarray(0.0), context))
         return agent_report(experience, learning) | {"fault": Fault.none().row}
 
     return jax.eval_shape(report)
