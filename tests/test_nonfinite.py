@@ -137,6 +137,7 @@ def flaky(*overrides, chance=0.0, each=None):
     """A simulation in environments that break now and then, and stay broken until they are reset."""
     runtime = make_runtime(configured(*overrides))
     runtime.environment = Flaky(chance)
+    runtime.collector = dataclasses.replace(runtime.collector, environment=runtime.environment)
     if each is not None:
         runtime.draws = runtime.agents_draws = {"broken": jnp.array([each], jnp.float32)}
     return runtime

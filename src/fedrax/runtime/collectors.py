@@ -241,11 +241,11 @@ def empty_experience(federation: Federation, agent: Agent, num_envs: int) -> Exp
     steps, key = learner.steps, jax.random.key(0)
     if steps is None:
         count = federation.strategy.max_episodes
-        observation = zero_observations(space.observation, (1, count))
+        observation = jax.tree.map(jnp.asarray, zero_observations(space.observation, (1, count)))
         action = learner.act(learner.acting(agent.params), jax.tree.map(lambda x: x[0], observation), key)[None]
         no = jnp.zeros((1, count), bool)
         return Episodes(observation, action, jnp.zeros((1, count)), no, no[0])
-    observation = zero_observations(space.observation, (steps + 1, num_envs))
+    observation = jax.tree.map(jnp.asarray, zero_observations(space.observation, (steps + 1, num_envs)))
     first = jax.tree.map(lambda x: x[0], observation)
     action, extras = learner.decide(learner.acting(agent.params), first, key)
     actions = jnp.broadcast_to(action, (steps, *action.shape))
