@@ -87,7 +87,7 @@ def one_round(*overrides):
     """The common networks before a round, ``[d]``, every agent's after it, ``[agents, d]``, and the row's ``moved``."""
     runtime = make_runtime(resolve({}, [*RUN, *overrides]))
     before = runtime.init()
-    common = np.array(ravel_rows(before.agents.params)[0, 0])
+    common = np.array(ravel_rows(jax.tree.map(lambda x: x[0], before.agents.params))[0])
     ((state, metrics),) = runtime.advance(before, 0)
     runtime.close()
     return common, np.array(ravel_rows(jax.tree.map(lambda x: x[0], state.agents.params))), metrics["moved"].item()
