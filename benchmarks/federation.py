@@ -27,6 +27,8 @@ import collections
 import contextlib
 import itertools
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -44,6 +46,7 @@ import fedrax
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.processes import free_port
 from fedrax.runtime.memory import size_text
+from fedrax.supervision import Process, start, stop_all
 
 from common import save
 
@@ -63,8 +66,6 @@ SETTINGS = [
 """About a million weights, and next to no work."""
 LEFT_OUT = 3
 """First rounds, in which programs are compiled."""
-PARENT_DEATH = (sys.executable, "-m", "fedrax.runtime.flower.parent_death")
-"""Before a command: nothing is left behind where this script is killed."""
 TARGETS = {"default": 5.0, "fast": 0.5}
 CARTPOLE = ("fedpg-br/cartpole", f"federation.agents={NODES}", "runtime.shared_seeds=true")
 SIMULATIONS = {"side by side": (), "in turn": ("runtime.agents_per_batch=1",)}
@@ -125,7 +126,7 @@ def on_cable(end: str) -> int:
 @contextlib.contextmanager
 def federation(
     folder: Path, settings: Iterable[str], ends: tuple[str, str] | None, *, fast: bool
-) -> Iterator[list[subprocess.Popen[bytes]]]:
+) -> Iterator[list[Process]]:
     """The server, which trains in ``folder``/run, and the nodes: processes that end with the context."""
     host = "127.0.0.1" if ends is None else HOST
     inside = () if ends is None else ("ip", "netns", "exec", ends[0])
@@ -139,20 +140,16 @@ def federation(
         more = ["--fast"] if fast else []
         more += ["--shared-seeds"] if "runtime.shared_seeds=true" in settings else []
         commands.append(["node", "--data", str(folder / f"node-{node}"), "--agent", str(node), *where, *key, *more])
-    processes = [
-        subprocess.Popen(
-            [*PARENT_DEATH, *(inside if command[0] == "node" else ()), sys.executable, "-m", "fedrax.cli", *command],
-            stdout=subprocess.DEVNULL,
-        )
-        for command in commands
-    ]
+    processes: list[Process] = []
     try:
+        for name, command in zip(names(), commands, strict=True):
+            line = [*(inside if command[0] == "node" else ()), sys.executable, "-m", "fedrax.cli", *command]
+            processes.append(start(name, line, folder / f"{name}.out", os.environ))
         yield processes
+        if processes[0].returncode:
+            raise SystemExit((folder / "server.out").read_text())
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+        stop_all(processes, [(signal.SIGTERM, 60.0)])
 
 
 def measured(folder: Path, path: str, rounds: int, ends: tuple[str, str] | None) -> dict[str, Any]:

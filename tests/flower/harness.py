@@ -14,11 +14,14 @@ from pathlib import Path
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.processes import free_port
+from fedrax.supervision import Process, start
 
 SMALL = [
     *("fedpg-br/cartpole", "budget.trajectories=none", "strategy.batch_min=2", "strategy.batch_max=4"),
     *("environment.horizon=40", "evaluation.episodes=2", "runtime.flower.gather=300"),
 ]
+
+CLI = (sys.executable, "-m", "fedrax.cli")
 
 
 class Federation:
@@ -34,7 +37,7 @@ class Federation:
         self.certificates = folder / "certificates" if secure else None
         if secure:
             make_certificates(self.certificates, [host], nodes)
-        self.processes: dict[str, subprocess.Popen] = {}
+        self.processes: dict[str, Process] = {}
 
     def __enter__(self):
         return self
@@ -67,15 +70,8 @@ class Federation:
         secure = [] if self.certificates is None else ["--certificates", str(self.certificates)]
         return ["--superlink", self.address, *secure]
 
-    def start(self, name: str, arguments: list[str], prefix: tuple[str, ...] = ()):
-        with open(self.folder / f"{name}.out", "ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "fedrax.cli", *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+    def start(self, name: str, arguments: list[str], command: tuple[str, ...] = CLI):
+        self.processes[name] = start(name, [*command, *arguments], self.folder / f"{name}.out", os.environ)
 
     def kill(self, name: str, number: int = signal.SIGKILL):
         """Kills a command, and all it started with it, as when a machine loses power."""

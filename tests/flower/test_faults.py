@@ -15,7 +15,7 @@ from fedrax.runtime.flower.app import write_app
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.processes import environment, flower_command
 
-from harness import Federation
+from harness import CLI, Federation
 
 pytestmark = pytest.mark.faults
 
@@ -75,13 +75,7 @@ def test_a_liar_is_excluded_and_named_whatever_it_sends(tmp_path, account):
         federation.start_node(0)
         arguments = ["node", "--data", str(tmp_path / "liar"), "--agent", "1", *federation.where(), "--fast"]
         arguments += ["--key", str(federation.certificates / "nodes" / "node-1")]
-        with open(tmp_path / "liar.out", "ab") as log:
-            federation.processes["liar"] = subprocess.Popen(
-                [sys.executable, str(Path(__file__).parent / "liar_node.py"), *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        federation.start("liar", arguments, (sys.executable, str(Path(__file__).parent / "liar_node.py")))
         finished(federation, 11)
         rows = {row["round"]: row for row in federation.exchanges() if row["agent"] == 1}
         assert rows[0]["outcome"] == "answered"
@@ -204,7 +198,7 @@ def test_a_cut_network_heals(tmp_path, cable, account):
         federation.start_node(0)
         arguments = ["node", "--data", str(tmp_path / "node-1"), "--agent", "1", *federation.where(), "--fast"]
         arguments += ["--key", str(federation.certificates / "nodes" / "node-1")]
-        federation.start("node-1", arguments, prefix=("ip", "netns", "exec", namespace))
+        federation.start("node-1", arguments, ("ip", "netns", "exec", namespace, *CLI))
         federation.until(lambda: federation.outcomes(1)[-1:] == ["answered"], what="the far node's answer")
         set_cable(False)
         federation.until(lambda: federation.outcomes(1)[-1] in ("late", "absent"), what="the cut")
@@ -225,7 +219,7 @@ def test_another_machine_brings_envelope_and_orders_nothing(tmp_path, cable, fas
         federation.start_server()
         arguments = ["node", "--data", str(tmp_path / "node-0"), "--agent", "0", *federation.where()]
         arguments += ["--key", str(federation.certificates / "nodes" / "node-0"), *(["--fast"] if fast else [])]
-        federation.start("node-0", arguments, prefix=inside)
+        federation.start("node-0", arguments, (*inside, *CLI))
         federation.until_round(2)
         (tmp_path / "config.toml").write_text(
             f"""[superlink]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
@@ -15,19 +13,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
-from fedrax.records.files import reason, write_json
+from fedrax.records.files import write_json
 from fedrax.records.lock import held
+from fedrax.supervision import POLL_SECONDS, Process, start, stop_all
 from fedrax.sweep.board import Board, failure
 from fedrax.sweep.plan import Plan
 from fedrax.sweep.processes import Stop, environment, placed, stoppable
 from fedrax.sweep.tasks import Task, tasks_of
 
-POLL_SECONDS = 0.1
 GRACE_SECONDS = 30.0
 """How long an interrupted job may take to end."""
 
 LAST_BYTES = 1 << 16
 """Where the last line of a log is looked for."""
+ATTEMPT = "=== attempt"
+"""How the line in a log begins that comes before an attempt's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +53,9 @@ class Outcome:
 @dataclasses.dataclass
 class _Running:
     task: Task
-    process: subprocess.Popen[bytes]
+    process: Process
     slot: int
     began: float
-    log_offset: int
 
 
 def command_of(task: Task) -> list[str]:
@@ -121,7 +120,9 @@ class _Runner:
         while (self._waiting or self._running) and not stop.asked:
             while self._waiting and self._free and not stop.asked:
                 self._start(self._waiting.popleft(), board)
-            self._collect(board, stopping=False)
+            for running in list(self._running):
+                if running.process.poll() is not None:
+                    self._ended(running, board, stopping=False)
             board.update()
             time.sleep(POLL_SECONDS)
 
@@ -129,86 +130,56 @@ class _Runner:
         """Ends what still runs: asks, waits, and then kills. Asked twice, the user does not want to wait."""
         if self._running:
             board.note(f"stopping {len(self._running)} running jobs")
-        for running in self._running:
-            _signal(running, signal.SIGINT)
-        deadline = time.monotonic() + GRACE_SECONDS
-        while self._running:
-            if time.monotonic() > deadline or stop.asked > 1:
-                for running in self._running:
-                    _signal(running, signal.SIGKILL)
-            self._collect(board, stopping=True)
-            time.sleep(POLL_SECONDS)
+        by_process = {running.process: running for running in self._running}
+        stop_all(
+            list(by_process),
+            [(signal.SIGINT, GRACE_SECONDS)],
+            hurry=lambda: stop.asked > 1,
+            ended=lambda process: self._ended(by_process[process], board, stopping=True),
+        )
         for task in self._tasks:
-            if task.state == "waiting":
+            if task.state in ("waiting", "running"):
                 task.state = "interrupted"
 
     def _start(self, task: Task, board: Board) -> None:
         command = list(self._command(task))
-        job, slot = task.job, self._free.pop(0)
-        try:
-            job.log.parent.mkdir(parents=True, exist_ok=True)
-            with job.log.open("ab") as log:
-                header = (
-                    f"=== attempt {task.attempts + 1}, {time.strftime('%Y-%m-%d %H:%M:%S')}: {shlex.join(command)}\n"
-                )
-                log.write(header.encode())
-                log.flush()
-                offset = log.tell()
-                with placed(slot, self._plan.cores_per_job):
-                    # Its own session: a terminal's Ctrl-C reaches only the sweep, which ends its jobs in order.
-                    process = subprocess.Popen(
-                        command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        env=environment(self._plan.cores_per_job),
-                        start_new_session=True,
-                        pass_fds=(self._lock,),
-                    )
-        except OSError as error:
-            raise FedraxError(f"cannot start {job.name}: {reason(error)}") from None
+        header = f"{ATTEMPT} {task.attempts + 1}, {time.strftime('%Y-%m-%d %H:%M:%S')}: {shlex.join(command)}\n"
+        job, slot, cores = task.job, self._free.pop(0), self._plan.cores_per_job
+        with placed(slot, cores):
+            process = start(job.name, command, job.log, environment(cores), header=header, pass_fds=(self._lock,))
         task.attempts, task.state, task.reason, task.exit_code = task.attempts + 1, "running", "", None
-        self._running.append(_Running(task, process, slot, time.monotonic(), offset))
+        self._running.append(_Running(task, process, slot, time.monotonic()))
         board.started(task)
 
-    def _collect(self, board: Board, *, stopping: bool) -> None:
-        """Takes note of the jobs that ended."""
-        for running in list(self._running):
-            code = running.process.poll()
-            if code is None:
-                continue
-            self._running.remove(running)
-            self._free.append(running.slot)
-            self._free.sort()
-            task, seconds = running.task, time.monotonic() - running.began
-            task.seconds += seconds
-            task.exit_code = code
-            if code == 0 and task.finished:
-                task.state = "done"
-            elif stopping:
-                task.state = "interrupted"
+    def _ended(self, running: _Running, board: Board, *, stopping: bool) -> None:
+        """Takes note of a job that ended."""
+        self._running.remove(running)
+        self._free.append(running.slot)
+        self._free.sort()
+        task, seconds = running.task, time.monotonic() - running.began
+        task.seconds += seconds
+        task.exit_code = running.process.returncode
+        if task.exit_code == 0 and task.finished:
+            task.state = "done"
+        elif stopping:
+            task.state = "interrupted"
+        else:
+            task.reason = _last_line(task.job.log)
+            if self._retries[id(task)] > 0:
+                self._retries[id(task)] -= 1
+                task.state = "waiting"
+                self._waiting.append(task)
             else:
-                task.reason = _last_line(task.job.log, running.log_offset)
-                if self._retries[id(task)] > 0:
-                    self._retries[id(task)] -= 1
-                    task.state = "waiting"
-                    self._waiting.append(task)
-                else:
-                    task.state = "failed"
-            board.ended(task, seconds)
+                task.state = "failed"
+        board.ended(task, seconds)
 
 
-def _signal(running: _Running, number: signal.Signals) -> None:
-    # Its session is its group, so this reaches whatever it started.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(running.process.pid, number)
-
-
-def _last_line(log: Path, offset: int) -> str:
+def _last_line(log: Path) -> str:
+    """What the last attempt said last; nothing where it was silent."""
     with log.open("rb") as file:
-        file.seek(max(offset, file.seek(0, os.SEEK_END) - LAST_BYTES))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return lines[-1] if lines and not lines[-1].startswith(ATTEMPT) else ""
 
 
 def _closing(plan: Plan, outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""Flower's processes: started, watched, started again, and never left behind."""
+"""Flower's processes: their commands and environment, and how they are started again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import time
 import urllib.request
@@ -18,6 +17,7 @@ from types import TracebackType
 
 from fedrax.errors import FedraxError
 from fedrax.runtime.flower.guard import MARK
+from fedrax.supervision import start, stop_all
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -26,7 +26,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """Flower sends no telemetry and installs nothing."""
-STOP_SECONDS = 10.0
+STAGES = ((signal.SIGTERM, 10.0),)
+"""How a process is ended before it is killed."""
 AGAIN_SECONDS = 2.0
 """Before a process that died is started again."""
 
@@ -41,8 +42,8 @@ class Watched:
     """A process that is started again whenever it dies; a context manager that stops it."""
 
     def __init__(self, command: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:
-        self.command, self.log, self.variables = list(command), log, dict(variables)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.command, self.log, self.variables = command, log, variables
+        self.name = Path(command[0]).name
         self.died: float | None = None
         self.starts = 0
 
@@ -53,48 +54,28 @@ class Watched:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        stop_all([self.process], STAGES)
 
     def _start(self) -> None:
         self.starts += 1
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fedrax.runtime.flower.parent_death", *self.command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.variables,
-                start_new_session=True,
-            )
+        self.process = start(self.name, self.command, self.log, self.variables)
 
     def watch(self) -> str | None:
-        """Starts the process again if it has been dead for a while; what to tell people, once for every death."""
-        assert self.process is not None
+        """Starts the process again if it has been dead for a while; what to tell people, once for every death.
+
+        Raises:
+            FedraxError: it cannot be started again.
+        """
         status = self.process.poll()
         if status is None:
             return None
         if self.died is None:
             self.died = time.monotonic()
-            return f"{Path(self.command[0]).name} ended ({status}), see {self.log}; it is started again"
+            return f"{self.name} ended ({status}), see {self.log}; it is started again"
         if time.monotonic() - self.died >= AGAIN_SECONDS:
             self.died = None
             self._start()
         return None
-
-    def stop(self) -> None:
-        """Ends it and all that it started."""
-        process = self.process
-        if process is None:
-            return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
-                if number is signal.SIGTERM:
-                    # What it started may be slower than itself.
-                    time.sleep(0.2)
 
 
 def free_port() -> int:
