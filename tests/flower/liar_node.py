@@ -10,7 +10,7 @@ LIAR = str(Path(__file__).parent / "liar.py")
 
 
 def main() -> None:
-    def lying(socket, data, agent, overrides, *, plugins):
+    def lying(socket, data, agent, overrides, *, plugins, shared_seeds):
         return [sys.executable, LIAR, str(socket), str(data)]
 
     node.agent_server_command = lying
