@@ -107,8 +107,8 @@ def public(cls):
         ("pre-aggregator", PreAggregator, set()),
         ("attack", Attack, {"applied", "on_messages", "on_statistics"}),
         ("strategy", Strategy, {"hands_out_own"}),
-        ("learner", Learner, set()),
-        ("learner of whole episodes", EpisodeLearner, set()),
+        ("learner", Learner, {"episodic"}),
+        ("learner of whole episodes", EpisodeLearner, {"episodic"}),
         ("environment", NativeEnvironment, set()),
     ],
 )
