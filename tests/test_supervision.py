@@ -75,7 +75,9 @@ def test_a_process_has_its_session_its_variables_and_the_files_it_is_passed(star
 
 def test_the_first_stage_is_enough_for_most(started):
     order = []
-    processes = [started(READY)[0] for _ in range(2)]
+    # A shell has its background jobs, and what they start, ignore SIGINT.
+    heeding = f"import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); {READY}"
+    processes = [started(heeding)[0] for _ in range(2)]
     stop_all(processes, [(signal.SIGINT, DEADLINE)], ended=lambda process: order.append(process.returncode))
     assert order == [-signal.SIGINT] * 2
 
