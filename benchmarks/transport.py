@@ -58,10 +58,16 @@ HOST = "127.0.0.1"
 COUNTS = (10, 3)
 """Nodes; the first federations become the second ones, as nodes leave."""
 SIZES = {"10 kB": 10_000, "5 MB": 5_000_000}
-TURN = {"flower": 2, "flower with patches": 6, "grpc": 6}
+TURN = {"flower": 1, "flower with patches": 8, "grpc": 8}
 """Rounds of a turn, by transport."""
-ROUNDS = {"flower": 5, "flower with patches": 15, "grpc": 15}
-"""Rounds of a training, after those that are left out."""
+TRAININGS = (
+    ("flower", 4),
+    ("grpc", 10),
+    ("flower with patches", 10),
+    ("flower with patches", 10),
+    ("grpc", 10),
+)
+"""Trainings one after the other, in an order that a steady drift does not favour; their rounds after the first."""
 START_SECONDS = 120.0
 FLOWER = Path(fedrax.runtime.flower.__file__).parent
 REPLACED = ("transport", "records", "client_app", "server_app", "agent_client", "agent_server", "app", "guard")
@@ -82,11 +88,18 @@ class Echoing:
     def turn(self, size: int, rounds: int) -> list[float]:
         """Seconds of rounds with payloads of this size."""
         self.signal(signal.SIGCONT)
-        order = {"nodes": len(self.nodes), "bytes": size, "rounds": 1 + rounds}
-        print(json.dumps(order), file=self.benchmark, flush=True)
-        seconds = [float(self.benchmark.readline()) for _ in range(1 + rounds)]
+        seconds = self.order(size, 1 + rounds)
         self.signal(signal.SIGSTOP)
         return seconds[1:]
+
+    def order(self, size: int, rounds: int) -> list[float]:
+        """Seconds of rounds, once all nodes are there."""
+        order = {"nodes": len(self.nodes), "bytes": size, "rounds": rounds}
+        print(json.dumps(order), file=self.benchmark, flush=True)
+        there, *answers = [self.benchmark.readline() for _ in range(1 + rounds)]
+        if not all((there, *answers)):
+            raise SystemExit("a server ended in the middle of its turn")
+        return [float(each) for each in answers]
 
     def signal(self, number: int) -> None:
         """Sends a signal to nodes that poll; to parents first, so that none starts another process meanwhile."""
@@ -162,6 +175,8 @@ def echoing(name: str, folder: Path, count: int) -> Iterator[Echoing]:
                 submit(echo_app(folder / "app", "fast" if fast else "", path), variables)
             connection, _ = listener.accept()
             with connection, connection.makefile("rw") as made.benchmark:
+                made.order(0, 0)
+                made.signal(signal.SIGSTOP)
                 yield made
         finally:
             made.signal(signal.SIGCONT)
@@ -205,20 +220,21 @@ def echoed(folder: Path, counts: Sequence[int], passes: int) -> dict[str, Any]:
 
 
 def trained(folder: Path) -> dict[str, Any]:
-    """A round's seconds beyond the work, by transport."""
-    result: dict[str, Any] = {}
-    for name, rounds in ROUNDS.items():
-        (folder / name).mkdir()
+    """A round's seconds beyond the work, by transport, over all its trainings."""
+    beyond: dict[str, list[float]] = {}
+    for number, (name, rounds) in enumerate(TRAININGS):
+        place = folder / str(number)
+        place.mkdir()
         settings = [*SETTINGS, f"budget.rounds={LEFT_OUT + rounds}"]
         if name == "grpc":
-            train_over_grpc(folder / name, settings)
+            train_over_grpc(place, settings)
         else:
-            with federation(folder / name, settings, None, fast=name != "flower") as (server, *_):
+            with federation(place, settings, None, fast=name != "flower") as (server, *_):
                 server.wait()
-        beyond = beyond_work(folder / name / "run")
-        result[name] = {"rounds": len(beyond), **spread(beyond)}
-        print("training", name, result[name], flush=True)
-    return result
+        seconds = beyond_work(place / "run")
+        print("training", name, *(f"{each:.3f}" for each in seconds), flush=True)
+        beyond.setdefault(name, []).extend(seconds)
+    return {name: {"rounds": len(each), **spread(each)} for name, each in beyond.items()}
 
 
 def train_over_grpc(folder: Path, settings: Sequence[str]) -> None:

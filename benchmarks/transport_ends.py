@@ -42,7 +42,10 @@ def main_of_flower(grid: Grid, context: Context) -> None:
 
 
 def obey(transport: Transport, path: str, poll: float) -> None:
-    """Does the rounds that the benchmark orders through a Unix socket, a line each, until it hangs up."""
+    """Does the rounds that the benchmark orders through a Unix socket, until it hangs up.
+
+    An order is a line; so is every answer to it: that the nodes are there, and the seconds of each round.
+    """
     random = np.random.default_rng(0)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
@@ -51,6 +54,7 @@ def obey(transport: Transport, path: str, poll: float) -> None:
                 order = json.loads(line)
                 while len(addresses := transport.addresses()) != order["nodes"]:
                     time.sleep(0.1)
+                print("there", file=benchmark, flush=True)
                 for _ in range(order["rounds"]):
                     seconds = timed_round(transport, sorted(addresses), random.bytes(order["bytes"]), poll)
                     print(seconds, file=benchmark, flush=True)
