@@ -1,6 +1,6 @@
 """A federation's round over Flower as it is, over Flower with our patches, and over plain gRPC.
 
-    python benchmarks/transport.py               # five minutes
+    python benchmarks/transport.py               # six minutes where nothing else runs
     python benchmarks/transport.py --passes 1    # fewer rounds
     python benchmarks/transport.py --no-training
 
@@ -68,7 +68,8 @@ TRAININGS = (
     ("grpc", 10),
 )
 """Trainings one after the other, in an order that a steady drift does not favour; their rounds after the first."""
-START_SECONDS = 120.0
+START_SECONDS = 300.0
+"""Until a submitted server is there; on a busy machine that takes minutes."""
 FLOWER = Path(fedrax.runtime.flower.__file__).parent
 REPLACED = ("transport", "records", "client_app", "server_app", "agent_client", "agent_server", "app", "guard")
 """Modules that are there for Flower alone, besides the patches and what watches its processes."""
