@@ -34,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -202,30 +202,39 @@ def names() -> list[str]:
 
 def summarised(run: Path, path: str, memory: dict[str, dict[str, int]]) -> dict[str, Any]:
     """The figures of a finished run."""
-    exchanges = rows_of(run / "exchanges.jsonl")
-    ends = [row["seconds"] for row in rows_of(run / "metrics.jsonl")]
-    seconds = [after - before for before, after in itertools.pairwise(ends)]
-    beyond = []
-    for number, duration in enumerate(seconds, start=1):
-        works = [row["work_seconds"] for row in exchanges if row["round"] == number]
-        beyond.append(duration - max(works))
-    beyond = beyond[LEFT_OUT - 1 :]
+    beyond = beyond_work(run)
     payload = json.loads((run / "summary.json").read_text())
-    rounds = len(ends)
+    rounds = payload["rounds"]
     return {
         "nodes": NODES,
         "rounds_measured": len(beyond),
-        "seconds_beyond_work": {
-            "median": round(statistics.median(beyond), 3),
-            "least": round(min(beyond), 3),
-            "most": round(max(beyond), 3),
-        },
+        "seconds_beyond_work": spread(beyond),
         "target_seconds": TARGETS[path],
         "payload_bytes_up_per_round": round(payload["bytes_up"] / rounds),
         "payload_bytes_down_per_round": round(payload["bytes_down"] / rounds),
         "memory": {
             name: {part: size_text(size) for part, size in each.items() if size} for name, each in memory.items()
         },
+    }
+
+
+def beyond_work(run: Path) -> list[float]:
+    """Of a run's rounds after the first ones, the seconds less those that the slowest node worked."""
+    exchanges = rows_of(run / "exchanges.jsonl")
+    ends = [row["seconds"] for row in rows_of(run / "metrics.jsonl")]
+    beyond = []
+    for number, (before, after) in enumerate(itertools.pairwise(ends), start=1):
+        works = [row["work_seconds"] for row in exchanges if row["round"] == number]
+        beyond.append(after - before - max(works))
+    return beyond[LEFT_OUT - 1 :]
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, least and most, in milliseconds' accuracy."""
+    return {
+        "median": round(statistics.median(seconds), 3),
+        "least": round(min(seconds), 3),
+        "most": round(max(seconds), 3),
     }
 
 
