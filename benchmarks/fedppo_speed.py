@@ -151,8 +151,10 @@ def host_parts(config: Config) -> dict[str, float]:
     opened = programs.open(state, key)
 
     def collect() -> Steps:
-        decide = programs.decider_of_agents(programs.groups(agents), opened.downlink, opened.cohort, key, fresh=False)
-        return seed_environments.collect(decide, opened.cohort, opened.downlink)
+        ids, byzantine = opened.cohort.ids, opened.cohort.byzantine
+        keys = programs.update_keys(key, ids).act[0]
+        decide = programs.decider_of_agents(programs.groups(agents, ids, byzantine), opened.downlink, keys, fresh=False)
+        return seed_environments.collect(decide, opened.cohort, opened.downlink)[0]
 
     experience = jax.tree.map(jnp.asarray, collect())
     environments = seed_environments.groups[0]

@@ -12,3 +12,15 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.par
 # Most programs compile in less than the second from which JAX keeps them: two thirds of the suite's time.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+CHECKED = (
+    *("learners", "aggregators", "attacks", "strategies", "evaluation", "federation", "message"),
+    *("environments.native", "environments.native_collector", "environments.native_noise", "environments.native_steps"),
+    *("arrays", "trees", "parts", "seeds", "topology", "topology_weights"),
+)
+"""What computes with arrays: shapes and types of arguments and results are checked wherever tests call it."""
+# An integer may stand where a real number is annotated, as for every type checker.
+TOWER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook([f"fedrax.{name}" for name in CHECKED], TOWER)

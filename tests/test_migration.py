@@ -137,7 +137,20 @@ def test_an_agent_that_an_earlier_version_saved_on_its_node_loads(tmp_path: Path
 
 
 EARLIER = Path(__file__).parent / "earlier"
-"""Runs of two rounds, and the rows of the two that followed, from before messages had parts."""
+"""Runs of two rounds, and the rows of the two that followed: two from before messages had parts, the others from before
+contexts were the strategy's."""
+
+
+@pytest.mark.parametrize(("strategy", "name"), [("scaffold", "server"), ("distillation", "teacher")])
+def test_the_servers_networks_that_an_earlier_version_stored_are_left_out(strategy: str, name: str) -> None:
+    former = EARLIER / strategy / "checkpoints"
+    with safe_open(former / "checkpoint-2.safetensors", framework="numpy") as file:
+        assert any(key.startswith(f".agents.private.{name}") for key in file.keys())  # noqa: SIM118 - not a dictionary
+    runtime = make_runtime(resolve(EARLIER / strategy / "config.toml"))
+    saved = load_checkpoint(former, runtime.init())
+    runtime.close()
+    assert saved is not None
+    assert not hasattr(saved[0].agents.private, name)
 
 
 def test_neighbours_networks_that_an_earlier_version_stored_are_left_out(tmp_path: Path) -> None:
@@ -169,7 +182,7 @@ def test_neighbours_networks_that_an_earlier_version_stored_are_left_out(tmp_pat
         load_checkpoint(tmp_path, {"snapshot": AgentOnly(Agent((), ()))})
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "neighbours"])
+@pytest.mark.parametrize("strategy", sorted(path.name for path in EARLIER.iterdir()))
 def test_a_run_that_an_earlier_version_began_goes_on_to_the_same_numbers(strategy: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(EARLIER / strategy, run)

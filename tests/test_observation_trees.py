@@ -167,7 +167,7 @@ MIXED = Spaces(Dict.of({"image": PIXELS, "words": Tokens(3, 9), "own": SPEED}), 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**31 - 1))
-def test_a_replay_gives_back_what_it_was_given_in_its_types(seed):
+def test_a_replay_gives_back_what_it_was_transitionsin_its_types(seed):
     generator = np.random.default_rng(seed)
 
     def drawn(part):
@@ -178,11 +178,12 @@ def test_a_replay_gives_back_what_it_was_given_in_its_types(seed):
     before, after = (jax.tree.map(drawn, MIXED.observation.tree) for _ in range(2))
     number = np.arange(5, dtype=np.float32)
     action = np.stack([number, -number], 1)
-    replay = empty_replay(MIXED, 8).add(Transitions(before, action, number, after, number % 2), jnp.ones(5, bool))
+    transitions = Transitions(before, action, number, after, number % 2)
+    replay = empty_replay(MIXED, 8).add(jax.tree.map(jnp.asarray, transitions), jnp.ones(5, bool))
     sample = replay.sample(jax.random.key(seed), (3, 4))
     index = np.asarray(sample.reward).astype(int)
-    for part, given_ in zip(sample, (before, action, number, after, number % 2), strict=True):
-        jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y[index]), part, given_)
+    for part, put in zip(sample, transitions, strict=True):
+        jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y[index]), part, put)
     assert jax.tree.map(lambda x: x.dtype, sample.observation) == jax.tree.map(
         lambda part: part.seen, MIXED.observation.tree
     )

@@ -48,7 +48,7 @@ def test_normalise_properties(graph, present):
     got = jitted_normalise(graph, present)
     assert_weights(got, graph * present)
     np.testing.assert_allclose(jitted_normalise(np.float32(64) * graph, present), got, rtol=1e-6)
-    np.testing.assert_array_equal(jitted_normalise(graph, np.ones(N, bool)), normalise(graph))
+    np.testing.assert_array_equal(jitted_normalise(graph, np.ones(N, bool)), normalise(jnp.asarray(graph)))
 
 
 def test_normalise_at_the_ends_of_float32():
@@ -133,13 +133,15 @@ def test_return_weights_rise_with_the_return(returns, graph, agent, rise):
 @given(some_returns(ordinary), graphs)
 @PROPERTIES
 def test_limits_of_the_temperature(returns, graph):
-    wanted = normalise(graph)
+    wanted = normalise(jnp.asarray(graph))
     np.testing.assert_allclose(jitted_return_weights(returns, graph, 1e9), wanted, atol=1e-5)
     np.testing.assert_allclose(jitted_return_weights(returns, graph, float("inf")), wanted, atol=1e-6)
     clean = np.where(np.isnan(returns), -np.inf, returns)
     best = (graph > 0) & (clean == np.where(graph > 0, clean, -np.inf).max(1, keepdims=True))
     if not np.isnan(returns).any():
-        np.testing.assert_allclose(jitted_return_weights(returns, graph, 0.0), normalise(graph * best), atol=1e-6)
+        np.testing.assert_allclose(
+            jitted_return_weights(returns, graph, 0.0), jitted_normalise(graph * best), atol=1e-6
+        )
 
 
 def test_return_weights_gradient():
@@ -168,7 +170,8 @@ def test_divergence_weights_are_weights(seed, graph, present, top):
             neighbours = [j for j in range(N) if j != i and kept[i, j] > 0]
             for j in sorted(neighbours, key=lambda j: (divergence[i, j], j))[top:]:
                 kept[i, j] = 0
-    assert_weights(divergence_weights(divergence, graph, 0.1, top=top, present=present), kept)
+    got = divergence_weights(*map(jnp.asarray, (divergence, graph)), 0.1, top=top, present=jnp.asarray(present))
+    assert_weights(got, kept)
 
 
 @pytest.mark.parametrize(("top", "row"), [(0, [1, 0, 0, 0]), (1, [1, 1, 0, 0]), (2, [1, 1, 1, 0]), (9, [1, 1, 1, 1])])

@@ -40,8 +40,8 @@ class State(eqx.Module):
     """A federation between two rounds."""
 
     server: PyTree
-    agents: Agent
-    """Every leaf has a leading axis ``[agents]``."""
+    agents: PyTree
+    """An :class:`Agent` whose every leaf has a leading axis ``[agents]``; () where they are in other processes."""
     tally: Tally
     best: PyTree
     """What was handed out at the best evaluation: a policy, or every agent's (``[agents]``)."""

@@ -64,9 +64,9 @@ LEAVES = {
 """Former paths of a checkpoint's leaves, and what each is now; applied in this order."""
 
 
-NO_LONGER_STORED = re.compile(r"(\.agents|\['snapshot'\]\.agent)\.private\.(peers\b.*|weights)")
-"""Paths of leaves that earlier versions stored and this one makes anew in every round: neighbours' networks and their
-weights, now the strategy's context."""
+NO_LONGER_STORED = re.compile(r"(\.agents|\['snapshot'\]\.agent)\.private\.((peers|server|teacher)\b.*|weights)")
+"""Paths of leaves that earlier versions stored and this one has anew in every round, as the strategy's context:
+neighbours' networks and their weights, the server's control variate, the distilled heads."""
 
 
 def is_no_longer_stored(name: str) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+import equinox as eqx
 from jaxtyping import PyTree
 
 from fedrax.errors import FedraxError, unknown
@@ -33,10 +34,16 @@ def take_parts(params: PyTree, parts: Iterable[str]) -> dict[str, PyTree]:
 
 def put_parts(params: Any, parts: dict[str, PyTree]) -> Any:
     """``params`` with these parts replaced."""
-    return dataclasses.replace(params, **parts)
+    # No new module is made: a part may be None, which the module's fields do not allow.
+    return eqx.tree_at(
+        lambda params: [getattr(params, part) for part in parts],
+        params,
+        list(parts.values()),
+        is_leaf=lambda node: node is None,
+    )
 
 
 def only(params: Any, parts: Iterable[str]) -> Any:
     """``params`` with None in place of every other part."""
     chosen = set(parts)
-    return dataclasses.replace(params, **{part: None for part in part_names(params) if part not in chosen})
+    return put_parts(params, {part: None for part in part_names(params) if part not in chosen})

@@ -132,8 +132,8 @@ def _random(agents: int, seed: int, probability: float) -> np.ndarray:
     linked = below | below.T
     reached = _part(linked, 0)
     while not reached.all():
-        one = generator.choice(np.flatnonzero(reached))
-        other = generator.choice(np.flatnonzero(~reached))
+        one = int(generator.choice(np.flatnonzero(reached)))
+        other = int(generator.choice(np.flatnonzero(~reached)))
         linked[one, other] = linked[other, one] = True
         reached |= _part(linked, other)
     return linked.astype(float)

@@ -35,7 +35,8 @@ def test_buckets_are_means_of_their_members(size):
 
 
 def test_buckets_are_drawn():
-    rows = jax.vmap(lambda key: preaggregators.build("bucketing", {})(VECTORS, PRESENT * 1.0, 0, key=key)[2])
+    arrays = jnp.asarray(VECTORS), jnp.asarray(PRESENT * 1.0)
+    rows = jax.vmap(lambda key: preaggregators.build("bucketing", {})(*arrays, 0, key=key)[2])
     drawn = np.asarray(jax.jit(rows)(jax.random.split(KEY, 400)))
     together = (drawn[:, 0] == drawn[:, 1]).mean()
     # One of the seven others, by chance.
@@ -47,7 +48,9 @@ def test_bucketing_keeps_the_weighted_mean():
     mixed, row_weights, _ = mix("bucketing", VECTORS, weights, size=3)
     rule = aggregators.build("weighted-mean", {})
     before = rule(jnp.asarray(VECTORS), jnp.asarray(weights), key=KEY).vector
-    np.testing.assert_allclose(rule(mixed, row_weights, key=KEY).vector, before, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        rule(jnp.asarray(mixed), jnp.asarray(row_weights), key=KEY).vector, before, rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["bucketing", "nearest-neighbour-mixing"])

@@ -10,7 +10,7 @@ import pytest
 from fedrax.aggregators.base import aggregators
 from fedrax.compatibility import check_strategy
 from fedrax.config import resolve
-from fedrax.environments.base import Box, Spaces
+from fedrax.environments.base import Box, Episodes, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Learner, UpdateContext, learners
 from fedrax.message import arrived, travelling
@@ -25,6 +25,10 @@ SPACES = Spaces(Box((2,), (-1.0,) * 2, (1.0,) * 2), Box((1,), (-1.0,), (1.0,)))
 CURVATURE = np.array([[1.0, 0.1], [3.0, 1.0], [0.3, 2.0]])
 CENTRE = np.array([[2.0, -1.0], [-1.0, 3.0], [4.0, 1.0]])
 OPTIMUM = (CURVATURE * CENTRE).sum(0) / CURVATURE.sum(0)
+NOTHING = Episodes(
+    jnp.zeros((1, 1, 2)), jnp.zeros((1, 1, 1)), jnp.zeros((1, 1)), jnp.zeros((1, 1), bool), jnp.zeros(1, bool)
+)
+"""The experience of agents whose objectives are known."""
 
 
 class Quadratic(Learner):
@@ -72,6 +76,14 @@ def federation(strategy, learner):
     return strategy.init(learner, SPACES, stacked, jax.random.key(0)), agents
 
 
+def worked(strategy, learner, agent, downlink, index):
+    """The agent after its local update of a round."""
+    agent = strategy.absorb(agent, downlink, jnp.asarray(index))
+    context = strategy.context(agent, downlink, jnp.asarray(index))
+    update_context = UpdateContext(jax.random.key(0), jnp.asarray(0.0), context=context)
+    return strategy.work(learner, agent, NOTHING, update_context)[0]
+
+
 def rounds(strategy, learner, count, ids=None):
     """The global parameters after so many rounds."""
     server, agents = federation(strategy, learner)
@@ -81,8 +93,7 @@ def rounds(strategy, learner, count, ids=None):
         downlink = strategy.broadcast(server, jax.random.key(0))
         messages = []
         for index in range(AGENTS):
-            agent = strategy.absorb(agents[index], downlink, jnp.asarray(index))
-            agent, _ = strategy.work(learner, agent, None, UpdateContext(jax.random.key(0), jnp.asarray(0.0)))
+            agent = worked(strategy, learner, agents[index], downlink, index)
             messages.append(strategy.emit(learner, agent, jax.random.key(0)))
             agents[index] = agent
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *messages)
@@ -110,10 +121,10 @@ def test_control_variates_are_the_papers_second_option_under_gradient_descent():
     server = dataclasses.replace(server, control=jnp.asarray(rng.normal(size=2), jnp.float32))
     own = jnp.asarray(rng.normal(size=2), jnp.float32)
     agent = dataclasses.replace(agents[0], private=dataclasses.replace(agents[0].private, own=own))
-    agent = strategy.absorb(agent, strategy.broadcast(server, jax.random.key(0)), jnp.asarray(0))
-    worked, _ = strategy.work(learner, agent, None, UpdateContext(jax.random.key(0), jnp.asarray(0.0)))
-    expected = own - server.control + (agent.params - worked.params) / (STEPS * 0.05)
-    report = strategy.emit(learner, worked, jax.random.key(0))
+    downlink = strategy.broadcast(server, jax.random.key(0))
+    after = worked(strategy, learner, agent, downlink, 0)
+    expected = own - server.control + (downlink.networks.params - after.params) / (STEPS * 0.05)
+    report = strategy.emit(learner, after, jax.random.key(0))
     np.testing.assert_allclose(own + report.update["control"], expected, rtol=1e-4, atol=1e-5)
 
 

@@ -205,7 +205,6 @@ def test_agents_move_towards_the_teacher_before_they_collect():
     _, _, agents = started(strategy)
     agent = jax.tree.map(lambda x: x[0], agents)
     teacher = jax.tree.map(lambda x: x + 0.1, agent.params.head)
-    agent = dataclasses.replace(agent, private=dataclasses.replace(agent.private, teacher=teacher))
     batch = agent.memory.replay.sample(jax.random.key(0), (64,))
 
     taught = dataclasses.replace(agent.params, head=teacher)
@@ -214,12 +213,12 @@ def test_agents_move_towards_the_teacher_before_they_collect():
     def distance(params):
         return float(jnp.abs(jnp.stack(params.values(batch.observation, batch.action)) - wanted).mean())
 
-    after = strategy.begin(LEARNER, agent, (), jax.random.key(1))
+    after = strategy.begin(LEARNER, agent, teacher, jax.random.key(1))
     assert distance(after.params) < 0.6 * distance(agent.params)
     jax.tree.map(np.testing.assert_array_equal, after.params.actor, agent.params.actor)
     empty = dataclasses.replace(agent.memory.replay, size=jnp.asarray(3, jnp.int32))
     idle = dataclasses.replace(agent, memory=dataclasses.replace(agent.memory, replay=empty))
-    unchanged = strategy.begin(LEARNER, idle, (), jax.random.key(1))
+    unchanged = strategy.begin(LEARNER, idle, teacher, jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, unchanged.params, agent.params)
 
 

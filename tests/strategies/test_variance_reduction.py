@@ -32,6 +32,10 @@ def episodes_of(params, key, count=5, steps=6):
     )
 
 
+def agents_of(count):
+    return jax.vmap(lambda key: LEARNER.init(key, SPACES))(jax.random.split(jax.random.key(0), count))
+
+
 def mean_tools(key, valid=True):
     def aggregate(vectors, weights, samples):
         vector = jnp.where(valid, vectors.mean(0), 0.0)
@@ -42,7 +46,7 @@ def mean_tools(key, valid=True):
 
 def combined(strategy, key, valid=True, agents=4):
     """A server after its agents' gradients, with the gradients' flat mean."""
-    server = strategy.init(LEARNER, SPACES, None, jax.random.key(0))
+    server = strategy.init(LEARNER, SPACES, agents_of(4), jax.random.key(0))
     downlink = strategy.broadcast(server, key)
     gradients = [LEARNER.gradient(server.params, episodes_of(server.params, k)) for k in jax.random.split(key, agents)]
     messages = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
@@ -144,7 +148,7 @@ def test_batch_is_uniform_on_its_bounds():
 
 def test_uniform_output_keeps_each_round_equally_often():
     strategy = strategies.build("svrpg", {"output_iterate": "uniform"})
-    server = strategy.init(LEARNER, SPACES, None, jax.random.key(0))
+    server = strategy.init(LEARNER, SPACES, agents_of(4), jax.random.key(0))
 
     def final(key):
         def step(state, inputs):

@@ -127,8 +127,8 @@ class MiniGridObservation(gymnasium.ObservationWrapper):
     def __init__(self, environment: gymnasium.Env, spaces: Spaces) -> None:
         super().__init__(environment)
         self._mission = mission_of(spaces.observation)
-        box = spaces.observation.tree[IMAGE] if isinstance(spaces.observation, Dict) else spaces.observation
-        assert isinstance(box, Box)
+        tree: Any = spaces.observation.tree
+        box = tree if self._mission is None else tree[IMAGE]
         low, high = (np.reshape(np.asarray(bound, np.float32), box.shape) for bound in (box.low, box.high))
         image = gymnasium.spaces.Box(low, high, dtype=np.float32)
         if self._mission is None:

@@ -143,7 +143,7 @@ def collect_episodes(
     _, action, reward, _ = jax.eval_shape(rollout.step, start)
     buffers = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), (start.observation, action, reward))
 
-    def body(carry: tuple[_RolloutState, tuple[Array, ...]]) -> tuple[_RolloutState, tuple[Array, ...]]:
+    def body(carry: tuple[_RolloutState, PyTree]) -> tuple[_RolloutState, PyTree]:
         rollout_state, buffers = carry
         after, action, reward, _ = rollout.step(rollout_state)
         row = (rollout_state.observation, action, reward)

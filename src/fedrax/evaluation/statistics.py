@@ -35,7 +35,8 @@ def _as_scores(scores: npt.ArrayLike) -> Scores:
 def mean(scores: npt.ArrayLike) -> Scores:
     """The mean over runs and tasks, ``[..., runs, tasks] -> [...]``, in the scores' unit."""
     with np.errstate(invalid="ignore"):
-        return np.mean(_as_scores(scores), axis=(-2, -1))
+        # NumPy makes a number of an array without axes.
+        return np.asarray(np.mean(_as_scores(scores), axis=(-2, -1)))
 
 
 def iqm(scores: npt.ArrayLike) -> Scores:
@@ -100,7 +101,7 @@ def stratified_bootstrap(
         ]
     ).reshape(-1, 2)
     shape = array.shape[:-2]
-    return bounds[:, 0].reshape(shape)[()], bounds[:, 1].reshape(shape)[()]
+    return bounds[:, 0].reshape(shape), bounds[:, 1].reshape(shape)
 
 
 def _percentiles(values: Scores, tail: float) -> tuple[float, float]:

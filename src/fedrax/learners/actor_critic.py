@@ -80,8 +80,7 @@ class GridTorso(Torso):
                 grid = grid.reshape(n, side // 2, 2, side // 2, 2, channels).max((2, 4))
             grid = activate(self.activation, grid)
         flat = self.dense(grid.reshape(grid.shape[0], -1)).reshape(*batch, -1)
-        if self.words is not None:
-            assert isinstance(observation, dict)
+        if isinstance(observation, dict) and self.words is not None:
             flat = flat + sum_of_words(self.words, observation[self.names[1]])
         return activate(self.activation, flat)
 
@@ -188,9 +187,7 @@ def _grid_torso(
     )
     side = (GRID[0] - 1) // 2 - 2 if pooling else GRID[0] - len(CHANNELS)
     dense = make_dense(dense_key, side * side * CHANNELS[-1], width, "orthogonal", by_output=True)
-    names = grid_parts(spaces.observation)
-    assert names is not None
-    words = None
-    if isinstance(spaces.observation, Dict):
-        words = make_words(words_key, spaces.observation.tree[names[1]], width)
+    sentences = [part for part in jax.tree.leaves(spaces.observation.tree) if isinstance(part, Tokens)]
+    words = make_words(words_key, sentences[0], width) if sentences else None
+    names = grid_parts(spaces.observation) or ()
     return GridTorso(convolutions, dense, words, activation, encoding, pooling, names)

@@ -10,8 +10,8 @@ from fedrax.environments.base import Steps
 
 
 def generalised_advantages(
-    steps: Steps, values: Float[Array, "T+1 B"], *, discount: float, gae_lambda: float
-) -> Float[Array, "T B"]:
+    steps: Steps, values: Float[Array, "states B"], *, discount: float, gae_lambda: float
+) -> Float[Array, "states-1 B"]:
     """``A_t = delta_t + gamma lambda A_{t+1}`` within an episode, ``delta_t = r_t + gamma V(s_{t+1}) - V(s_t)``.
 
     V of a terminal state is 0; at a time limit the value of the episode's own last observation counts, and nothing

@@ -115,9 +115,8 @@ class Named(Encoder):
         return jnp.concatenate([self.parts[name](observation[name]) for name in sorted(self.parts)], -1)
 
 
-def make_words(key: PRNGKeyArray, space: Box | Tokens, width: int) -> Float[Array, "words vocabulary f"]:
-    """A fresh vector for every word in every place."""
-    assert isinstance(space, Tokens)
+def make_words(key: PRNGKeyArray, space: Tokens, width: int) -> Float[Array, "words vocabulary f"]:
+    """A fresh vector ``[width]`` for every word in every place."""
     return 0.1 * jax.random.normal(key, (space.length, space.vocabulary, width))
 
 

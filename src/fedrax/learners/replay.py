@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -101,8 +101,7 @@ def whole(space: Box | Dict, batch: tuple[int, ...], numbers: Array, images: Arr
 
     def one(part: Box | Tokens) -> Array:
         bytewise = part.seen == np.uint8
-        rows = images if bytewise else numbers
-        assert rows is not None
+        rows: Any = images if bytewise else numbers
         begin = places[bytewise]
         places[bytewise] = end = begin + math.prod(part.shape)
         return rows[..., begin:end].astype(part.seen).reshape(*batch, *part.shape)

@@ -19,6 +19,7 @@ from fedrax.environments.base import Episodes, Spaces
 from fedrax.learners.base import Agent, Learner, Objective, UpdateContext
 from fedrax.message import Message
 from fedrax.registry import Registry
+from fedrax.strategies.return_weights import count_returns
 
 
 class Needs(NamedTuple):
@@ -221,10 +222,12 @@ class Strategy(eqx.Module):
     ) -> tuple[Agent, dict[str, Array]]:
         """One local update; by default the learner's own, under :meth:`objective`.
 
-        Both may read what :meth:`context` returned, which is :attr:`UpdateContext.context`.
+        Both may read what :meth:`context` returned, which is :attr:`UpdateContext.context`. Where messages report
+        returns (:attr:`reports`), the episodes that ended are counted in the agent's private ``returns``.
         """
         objective = self.objective(learner, agent, update_context.context)
-        return learner.learn(agent, experience, objective, update_context)
+        agent, metrics = learner.learn(agent, experience, objective, update_context)
+        return (count_returns(agent, experience) if self.reports else agent), metrics
 
     @abc.abstractmethod
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:

@@ -27,7 +27,6 @@ from fedrax.message import Message
 from fedrax.registry import option
 from fedrax.strategies.base import ServerWork, Tools, select, strategies
 from fedrax.strategies.fedavg import FedAvg
-from fedrax.strategies.return_weights import Returns
 from fedrax.strategies.sharing import Broadcast
 
 Heads = tuple[MLP, MLP]
@@ -70,14 +69,6 @@ class DistilledBroadcast(eqx.Module):
     def episodes(self) -> int:
         """As in :class:`~fedrax.strategies.base.Downlink`."""
         return self.networks.episodes
-
-
-class Taught(eqx.Module):
-    """As :class:`~fedrax.strategies.sharing.Kept`, with the distilled heads; () where agents do not distil."""
-
-    received: PyTree
-    returns: Returns
-    teacher: Heads | tuple[()]
 
 
 @strategies.register("distillation")
@@ -135,17 +126,15 @@ class Distillation(FedAvg):
 
     # One agent's verbs.
 
-    def private(self, learner: Learner, agent: Agent) -> Taught:
-        """The common start."""
-        kept = super().private(learner, agent)
-        return Taught(kept.received, kept.returns, agent.params.head if self.agents_distil else ())
-
     def absorb(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> Agent:
-        """The averaged parts, and the teacher."""
-        after = super().absorb(agent, downlink.networks, index)
-        return dataclasses.replace(after, private=dataclasses.replace(after.private, teacher=downlink.teacher))
+        """The averaged parts."""
+        return super().absorb(agent, downlink.networks, index)
 
-    def begin(self, learner: Any, agent: Agent, context: PyTree, key: PRNGKeyArray) -> Agent:
+    def context(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> Heads | tuple[()]:
+        """The teacher: the distilled heads; () where agents do not distil."""
+        return downlink.teacher
+
+    def begin(self, learner: Any, agent: Agent, context: Any, key: PRNGKeyArray) -> Agent:
         """The agent's critics learn from the teacher over their own representation, and from rewards a little."""
         if not self.agents_distil:
             return agent
@@ -154,7 +143,7 @@ class Distillation(FedAvg):
         batches = replay.sample(sample_key, (self.local_steps, learner.batch_size))
         noises = jax.random.normal(noise_key, batches.action.shape)
         before = Training(agent.params, agent.optimizer, agent.memory.target, ())
-        teacher = dataclasses.replace(agent.params, head=agent.private.teacher)
+        teacher = dataclasses.replace(agent.params, head=context)
 
         def step(training: Training, inputs: tuple[Any, Array, Any]) -> tuple[Training, None]:
             batch, wanted, taught = inputs

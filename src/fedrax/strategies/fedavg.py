@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate
-from fedrax.environments.base import Experience, Spaces
-from fedrax.learners.base import Agent, Learner, UpdateContext
+from fedrax.environments.base import Spaces
+from fedrax.learners.base import Agent, Learner
 from fedrax.message import Message
 from fedrax.registry import option
 from fedrax.strategies.base import Strategy, Tools, select, strategies
-from fedrax.strategies.return_weights import WEIGHTED, Returns, count_returns, poor_first
+from fedrax.strategies.return_weights import WEIGHTED, Returns, poor_first
 from fedrax.strategies.sharing import Broadcast, Kept, Server, check_actor, put_shared, replaced, take_shared
 from fedrax.trees import ravel_rows, unravel_like
 
@@ -52,7 +52,6 @@ class FedAvg(Strategy):
 
     def check(self, learner: Learner) -> None:
         """Raises :class:`FedraxError` for an actor that is averaged now and then, and is no part or not averaged."""
-        super().check(learner)
         check_actor(self.average, self.actor_every, learner)
 
     def personal_with(self, learner: Learner | type[Learner]) -> bool:
@@ -65,8 +64,7 @@ class FedAvg(Strategy):
 
     def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> PyTree:
         """The networks that all agents start from."""
-        count = jax.tree.leaves(agents.params)[0].shape[0]
-        return Server(jax.tree.map(lambda x: x[0], agents.params), jnp.asarray(0), jnp.full(count, jnp.nan))
+        return Server.first(agents.params)
 
     def broadcast(self, server: Any, key: PRNGKeyArray) -> PyTree:
         """The averaged parts."""
@@ -78,19 +76,10 @@ class FedAvg(Strategy):
 
     def absorb(self, agent: Agent, downlink: Broadcast, index: Int[Array, ""]) -> Agent:
         """The averaged parts replace the agent's; its optimiser goes on."""
-        received, own = (
-            replaced(before, downlink.params, self.actor_every, downlink.actor_due)
-            for before in (agent.private.received, take_shared(agent.params, self.average))
-        )
+        received = replaced(agent.private.received, downlink, self.actor_every)
+        own = replaced(take_shared(agent.params, self.average), downlink, self.actor_every)
         private = dataclasses.replace(agent.private, received=received, returns=Returns.none())
         return Agent(put_shared(agent.params, own, self.average), agent.optimizer, agent.memory, private)
-
-    def work(
-        self, learner: Learner, agent: Agent, experience: Experience, update_context: UpdateContext
-    ) -> tuple[Agent, dict[str, Array]]:
-        """One local update; counts the episodes that ended where agents are weighted by return."""
-        agent, metrics = super().work(learner, agent, experience, update_context)
-        return (count_returns(agent, experience) if self.weighs else agent), metrics
 
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the averaged parts changed."""

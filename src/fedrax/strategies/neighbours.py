@@ -18,14 +18,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Experience, Spaces
 from fedrax.errors import FedraxError
-from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext
+from fedrax.learners.base import Agent, Batch, Learner, Objective
 from fedrax.learners.distributions import Distribution
 from fedrax.message import Message
 from fedrax.parts import check_parts, put_parts, take_parts
 from fedrax.registry import option
 from fedrax.strategies.base import Strategy, Tools, select, strategies
 from fedrax.strategies.pooling import Direction, Pool, closeness, divergence
-from fedrax.strategies.return_weights import Returns, count_returns
+from fedrax.strategies.return_weights import Returns
 from fedrax.topology import make_graph, neighbours_of
 from fedrax.topology_weights import divergence_weights, normalise, return_weights, stale
 from fedrax.trees import ravel_rows, unravel_like
@@ -34,11 +34,11 @@ ALL_PARTS = ("torso", "actor", "critic")
 
 
 class Inbox(eqx.Module):
-    """What the agents last sent, relayed; ``n`` agents."""
+    """What the agents last sent, relayed; ``n`` agents. One agent gets its own rows and its neighbours' networks."""
 
     policies: PyTree
     """Their networks, ``[n, ...]``."""
-    weights: Float[Array, "n n"]
+    weights: Float[Array, "n n"] | Float[Array, " n"]
     """How much each listens to each; rows sum to 1, or are 0 for the isolated."""
     shift: PyTree
     """What averaging over the graph changes in each agent's networks, ``[n, ...]``; () without averaging."""
@@ -71,7 +71,7 @@ class PeerPolicies(eqx.Module):
 
     policies: PyTree
     """Their networks, ``[k, ...]``."""
-    weights: Float[Array, " k+1"]
+    weights: Float[Array, " members"]
     """Of itself, then of its neighbours."""
 
 
@@ -269,13 +269,6 @@ class Neighbours(Strategy):
             return Objective()
         return Penalty(self, context.policies, context.weights)
 
-    def work(
-        self, learner: Learner, agent: Agent, experience: Experience, update_context: UpdateContext
-    ) -> tuple[Agent, dict[str, Array]]:
-        """One local update; counts the episodes that ended."""
-        agent, metrics = super().work(learner, agent, experience, update_context)
-        return count_returns(agent, experience), metrics
-
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the networks changed since the neighbours' copy, and the training return."""
         change = jax.tree.map(jnp.subtract, agent.params, agent.private.sent)
@@ -297,7 +290,7 @@ class Reference(eqx.Module):
 
     policies: PyTree
     """The own previous policy, then the neighbours', ``[N, k+1, ...]``."""
-    weights: Float[Array, "N k+1"]
+    weights: Float[Array, "N members"]
 
 
 class Penalty(Objective):
@@ -305,7 +298,7 @@ class Penalty(Objective):
 
     strategy: Neighbours = eqx.field(static=True)
     peers: PyTree
-    weights: Float[Array, " k+1"]
+    weights: Float[Array, " members"]
 
     def prepare(self, learner: Learner, experience: Experience, own: Distribution) -> Reference:
         """Everyone's outputs on the agent's own steps."""

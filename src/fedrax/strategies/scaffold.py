@@ -50,8 +50,6 @@ class Controlled(eqx.Module):
     returns: Returns
     own: PyTree
     """The agent's control variate: its mean gradient in the last round it took part in."""
-    server: PyTree
-    """The server's, as received."""
     gradients: Gradients
 
 
@@ -93,23 +91,25 @@ class Scaffold(FedAvg):
         """No correction."""
         kept = super().private(learner, agent)
         zero = jax.tree.map(jnp.zeros_like, kept.received)
-        return Controlled(kept.received, kept.returns, zero, zero, no_gradients(zero))
+        return Controlled(kept.received, kept.returns, zero, no_gradients(zero))
 
     def absorb(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> Agent:
-        """The global networks and the server's control variate; the own one as of the last round's gradients."""
+        """The global networks; the own control variate is of the last round's gradients."""
         after, before = super().absorb(agent, downlink.networks, index), agent.private
         private = dataclasses.replace(
             after.private,
             own=mean_gradient(before.gradients, otherwise=before.own),
-            server=downlink.control,
             gradients=no_gradients(before.gradients.total),
         )
         return dataclasses.replace(after, private=private)
 
+    def context(self, agent: Agent, downlink: Any, index: Int[Array, ""]) -> PyTree:
+        """The server's control variate."""
+        return downlink.control
+
     def objective(self, learner: Learner, agent: Agent, context: PyTree) -> Objective:
-        """The correction."""
-        kept = agent.private
-        return Correction(self, jax.tree.map(jnp.subtract, kept.server, kept.own))
+        """The correction, by the difference from the server's control variate."""
+        return Correction(self, jax.tree.map(jnp.subtract, context, agent.private.own))
 
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the averaged parts and the control variate changed."""

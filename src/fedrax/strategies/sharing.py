@@ -25,6 +25,12 @@ class Server(eqx.Module):
     returns: Float[Array, " agents"]
     """Each agent's last known mean training return; NaN before its first episode ended."""
 
+    @staticmethod
+    def first(params: PyTree) -> Server:
+        """Before the first round; ``params`` of all agents, ``[agents, ...]``, who start alike."""
+        agents = jax.tree.leaves(params)[0].shape[0]
+        return Server(jax.tree.map(lambda x: x[0], params), jnp.asarray(0), jnp.full(agents, jnp.nan))
+
 
 class Broadcast(eqx.Module):
     """What goes out: the averaged parts, and whether the actor is among them this time (bool)."""
@@ -69,12 +75,13 @@ def put_shared(params: PyTree, shared: PyTree, average: Names) -> PyTree:
     return put_parts(params, shared) if average else shared
 
 
-def replaced(before: PyTree, received: PyTree, actor_every: int, actor_due: Array) -> PyTree:
+def replaced(before: PyTree, downlink: Broadcast, actor_every: int) -> PyTree:
     """The averaged parts ``before``, replaced by those received: the actor only where it is due."""
+    received = downlink.params
     if actor_every == 1:
         return received
     old, new = _actor(before), _actor(received)
-    actor = jax.tree.map(lambda x, y: jnp.where(actor_due, x, y), new, old)
+    actor = jax.tree.map(lambda x, y: jnp.where(downlink.actor_due, x, y), new, old)
     return received | {"actor": actor} if isinstance(received, dict) else put_parts(received, {"actor": actor})
 
 

@@ -142,7 +142,7 @@ class DistributedRuntime(Runtime):
         def server(key: PRNGKeyArray) -> State:
             state = self.federation.init(key)
             best = () if personal else state.best
-            return State(state.server, (), state.tally, best, state.best_return)  # type: ignore[arg-type]
+            return State(state.server, (), state.tally, best, state.best_return)
 
         return jax.jit(jax.vmap(server))(jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds)))
 
