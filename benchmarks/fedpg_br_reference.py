@@ -177,8 +177,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     reference = Reference(options.checkout)
-    spaces = describe_environment("LunarLander-v3").spaces
-    federation = make_federation(CONFIG, spaces)
+    described = describe_environment("LunarLander-v3")
+    spaces = described.spaces
+    federation = make_federation(CONFIG, spaces, described.horizon())
     ours = aggregators.build("fedpg-filter", {"sigma": SIGMA, "delta": DELTA, "alpha": ALPHA})
     fresh = federation.learner.init_params(jax.random.key(1), spaces)
     table = []

@@ -24,7 +24,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,7 +39,7 @@ from fedrax.runtime.flower.app import write_app
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.endpoint import AUTHORITY, Endpoint
 from fedrax.runtime.flower.node import LOOKING, supernode_command
-from fedrax.runtime.flower.processes import Watched, await_health, environment, free_port
+from fedrax.runtime.flower.processes import STAGES, Watched, await_health, environment, free_port
 from fedrax.runtime.flower.serving import (
     HEALTH_SECONDS,
     connect,
@@ -49,9 +48,10 @@ from fedrax.runtime.flower.serving import (
     superexec_command,
     superlink_command,
 )
+from fedrax.supervision import start, stop_all
 
 from common import save
-from federation import LEFT_OUT, NODES, PARENT_DEATH, SETTINGS, beyond_work, federation, spread
+from federation import LEFT_OUT, NODES, SETTINGS, beyond_work, federation, spread
 
 ENDS = Path(__file__).with_name("transport_ends.py")
 HOST = "127.0.0.1"
@@ -105,7 +105,6 @@ class Echoing:
     def signal(self, number: int) -> None:
         """Sends a signal to nodes that poll; to parents first, so that none starts another process meanwhile."""
         for process in (process for node in self.nodes for process in node if self.polls):
-            assert process.process is not None
             for pid in descendants(process.process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
@@ -128,11 +127,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 def stop(processes: Sequence[Watched]) -> None:
     """Ends processes, all at once."""
-    for process in processes:
-        assert process.process is not None
-        process.process.terminate()
-    for process in processes:
-        process.stop()
+    stop_all([process.process for process in processes], STAGES)
 
 
 @contextlib.contextmanager
@@ -250,14 +245,14 @@ def train_over_grpc(folder: Path, settings: Sequence[str]) -> None:
         ends("grpc-train", address, str(certificates), str(directory.path)),
         *(ends("grpc-agent", address, authority, str(folder / f"node-{k}"), str(k)) for k in range(NODES)),
     ]
-    processes = [subprocess.Popen([*PARENT_DEATH, *command], stdout=subprocess.DEVNULL) for command in commands]
+    processes = [
+        start(f"process {number}", command, folder / f"{number}.out", os.environ)
+        for number, command in enumerate(commands)
+    ]
     try:
         processes[0].wait()
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+        stop_all(processes, [(signal.SIGTERM, 60.0)])
 
 
 def lines() -> dict[str, int]:

@@ -78,6 +78,9 @@ class EnvironmentConfig(Model):
         gt=0,
         description="environments per agent, stepped together (whole episodes on native ones: one each)",
     )
+    terminate_on_success: bool = pydantic.Field(
+        False, description="a training episode ends in the step in which its goal is reached; evaluations go on"
+    )
     threads: int | None = pydantic.Field(None, gt=0, description="threads of a host environment; unset, all cores")
     heterogeneity: dict[str, Any] = pydantic.Field(
         default_factory=dict,

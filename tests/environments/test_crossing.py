@@ -168,7 +168,9 @@ def test_views_among_random_walls_equal_minigrids():
             place_agent(reference, rng)
             states.append(state_of(reference))
             images.append(reference.gen_obs()["image"])
-    seen = jax.jit(jax.vmap(lambda state: ours.step(state, 6, KEY, ours.physics()).observation))(stacked(states))
+    seen = jax.jit(jax.vmap(lambda state: ours.step(state, jnp.asarray(6), KEY, ours.physics()).observation))(
+        stacked(states)
+    )
     np.testing.assert_array_equal(seen, images)
 
 
@@ -348,6 +350,6 @@ def test_equal_corners_are_harmless(generate):
     state, image = generate(name, [{"start_corner": corner, "goal_corner": corner} for corner in CORNERS], 10)
     assert np.isfinite(image).all()
     ours = native_environments[name]()
-    after = jax.jit(jax.vmap(lambda state: ours.step(state, FORWARD, KEY, ours.physics())))(state)
+    after = jax.jit(jax.vmap(lambda state: ours.step(state, jnp.asarray(FORWARD), KEY, ours.physics())))(state)
     assert np.isfinite(after.observation).all()
     assert np.isfinite(after.reward).all()

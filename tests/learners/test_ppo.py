@@ -185,7 +185,7 @@ def test_a_rewarded_action_becomes_the_likely_one():
 def test_minibatches_must_divide_the_steps():
     learner, _ = make(num_minibatches=3)
     with pytest.raises(FedraxError, match="num_minibatches = 3 does not divide the 32 steps of an update"):
-        learner.check_num_envs(4)
+        learner.bind(DISCRETE, 4, 200)
 
 
 def test_a_grid_torso_needs_a_grid():

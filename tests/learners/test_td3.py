@@ -240,6 +240,6 @@ def test_what_cannot_be_is_refused_in_one_line(changes, spaces, message):
 
 def test_a_replay_smaller_than_one_update_is_refused():
     learner = learners.build("td3", {**SMALL, "buffer_size": 10})
-    learner.check_num_envs(5)
+    learner.bind(SPACES, 5, 200)
     with pytest.raises(FedraxError, match="buffer_size = 10 is less than the 12 transitions"):
-        learner.check_num_envs(6)
+        learner.bind(SPACES, 6, 200)

@@ -25,7 +25,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Literal
 
@@ -39,13 +38,12 @@ from fedrax.environments.base import (
     Box,
     Discrete,
     HostEnvironments,
-    NativeEnvironment,
-    Observation,
+    HostObservation,
     Physics,
-    Spaces,
     Transition,
 )
 from fedrax.environments.crash import crash_of
+from fedrax.environments.wrappers import HostWrapper, NativeWrapper
 from fedrax.errors import FedraxError
 
 Bounds = Literal["clip", "squash", "none"]
@@ -219,76 +217,31 @@ def _check(space: Box, bounds: Bounds) -> None:
         )
 
 
-class TransformActions(NativeEnvironment):
+class TransformActions(NativeWrapper):
     """``inner``, given what a learner emits."""
 
-    inner: NativeEnvironment
     actions: Actions = eqx.field(static=True)
-
-    @property
-    def spaces(self) -> Spaces:  # type: ignore[override]
-        """Those of ``inner``: actions in its units."""
-        return self.inner.spaces
-
-    @property
-    def time_limit(self) -> int:  # type: ignore[override]
-        """That of ``inner``."""
-        return self.inner.time_limit
-
-    @property
-    def frames_per_second(self) -> int:  # type: ignore[override]
-        """That of ``inner``."""
-        return self.inner.frames_per_second
-
-    def check(self, physics: Mapping[str, float]) -> None:
-        """As ``inner``."""
-        self.inner.check(physics)
-
-    def draw(self, state: PyTree, physics: Mapping[str, float]) -> np.ndarray:
-        """As ``inner``."""
-        return self.inner.draw(state, physics)
-
-    def physics(self) -> dict[str, float]:
-        """Those of ``inner``."""
-        return self.inner.physics()
-
-    def reset(self, key: PRNGKeyArray, physics: Physics) -> tuple[PyTree, Observation]:
-        """As ``inner``."""
-        return self.inner.reset(key, physics)
 
     def step(self, state: PyTree, action: Array, key: PRNGKeyArray, physics: Physics) -> Transition:
         """One step of ``inner`` by what the emitted action stands for."""
         return self.inner.step(state, self.actions.native(action), key, physics)
 
 
-class TransformHostActions(HostEnvironments):
+class TransformHostActions(HostWrapper):
     """``inner``, given what a learner emits, ``[count, d]``."""
 
     def __init__(self, inner: HostEnvironments, actions: Actions) -> None:
-        self.inner, self.actions = inner, actions
-        self.spaces, self.count, self.time_limit = inner.spaces, inner.count, inner.time_limit
+        super().__init__(inner)
+        self.actions = actions
 
-    @property
-    def success(self) -> np.ndarray | None:
-        """As ``inner``."""
-        return self.inner.success
-
-    def reseed(self, seeds: np.ndarray) -> None:
-        """As ``inner``."""
-        self.inner.reseed(seeds)
-
-    def reset(self, chosen: np.ndarray | None = None) -> np.ndarray:
+    def reset(self, chosen: np.ndarray | None = None) -> HostObservation:
         """As ``inner``."""
         with crash_of(self):
             return self.inner.reset(chosen)
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray]:
         """One step of ``inner`` by what the emitted actions stand for."""
         with crash_of(self):
             return self.inner.step(self.actions.host(actions), active)
-
-    def close(self) -> None:
-        """As ``inner``."""
-        self.inner.close()

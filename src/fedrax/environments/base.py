@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from fedrax.environments.goals import Goal
 from fedrax.errors import FedraxError
 
 
@@ -108,6 +109,8 @@ class Spaces:
 
     observation: Box | Dict
     action: Discrete | Box
+    goal: Goal | None = None
+    """How a goal environment rewards; None where there are no goals, or no rule of theirs is known."""
 
 
 Physics = Mapping[str, Any]

@@ -47,7 +47,9 @@ def constructor_of(id: str) -> Constructor:
     ``**kwargs`` of a class are looked up in the classes that it inherits from. Of a constructor that cannot be
     imported nothing is known: making the environment says why.
     """
-    spec = gymnasium.registry[id]
+    spec = gymnasium.registry.get(id)
+    if spec is None:  # EnvPool alone has it.
+        return Constructor({}, any_name=False)
     try:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         known = signature_of(creator) if creator is not None else Constructor({}, any_name=True)

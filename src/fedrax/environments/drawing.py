@@ -175,6 +175,29 @@ def draw_grid(kinds: Sequence[Sequence[str]], agent: tuple[int, int], heading: i
     return np.asarray(image.resize((width, height), Image.Resampling.BOX))
 
 
+def draw_point(robot: np.ndarray, puck: np.ndarray, goal: np.ndarray, radius: float, limit: float) -> np.ndarray:
+    """A picture of a table from above, ``uint8[400, 400, 3]``.
+
+    Args:
+        robot: its place, as ``puck`` and ``goal``, ``[2]``.
+        radius: the puck's; 0 where there is none.
+        limit: the table reaches from ``-limit`` to ``limit``.
+    """
+    image = Image.new("RGB", (HEIGHT * SMOOTHING, HEIGHT * SMOOTHING), SKY)
+    canvas = _Canvas(ImageDraw.Draw(image))
+    unit = HEIGHT / (2.2 * limit)
+
+    def at(place: np.ndarray) -> Point:
+        return (HEIGHT / 2 + float(place[0]) * unit, HEIGHT / 2 - float(place[1]) * unit)
+
+    canvas.box((0.1 / 2.2 * HEIGHT,) * 2, (2.1 / 2.2 * HEIGHT,) * 2, GROUND)
+    canvas.disc(at(goal), 9, CELLS["goal"])
+    if radius:
+        canvas.disc(at(puck), radius * unit, POLE)
+    canvas.disc(at(robot), 6, CART)
+    return np.asarray(image.resize((HEIGHT, HEIGHT), Image.Resampling.BOX))
+
+
 class _Canvas:
     """Shapes in the picture's own pixels, y downwards."""
 

@@ -30,6 +30,7 @@ from fedrax.environments.host_parameters import Parameters, arguments_among, hos
 from fedrax.environments.minigrid import MiniGridPool, is_minigrid, make_minigrid
 from fedrax.environments.noise import NOISE
 from fedrax.environments.registry import Backend, Description, describe_environment, uses_envpool
+from fedrax.environments.robotics import envpool_defaults
 from fedrax.environments.success import SUCCESS, told
 from fedrax.errors import FedraxError
 from fedrax.seeds import host_seeds
@@ -201,7 +202,7 @@ class EnvPoolEnvironments(HostEnvironments):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
-        self._settings: dict[str, Any] = {"num_threads": threads or 0}
+        self._settings: dict[str, Any] = {"num_threads": threads or 0} | envpool_defaults(id)
         if options:
             # EnvPool takes a whole number for a real one amiss.
             self._settings |= {name: type(envpool_options(id)[name])(value) for name, value in options.items()}

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Box, NativeEnvironment, Physics, Spaces, Transition
+from fedrax.environments.base import Box, NativeEnvironment, Physics, Transition
 from fedrax.environments.noise import (
     ACTION_NOISE,
     NOISE,
@@ -25,6 +25,7 @@ from fedrax.environments.noise import (
     no_action_noise,
     no_observation_noise,
 )
+from fedrax.environments.wrappers import NativeWrapper
 from fedrax.seeds import derive
 
 
@@ -47,7 +48,7 @@ def with_noise(environment: NativeEnvironment, names: Collection[str]) -> Native
     return Noisy(environment, observations, actions)
 
 
-class Noisy(NativeEnvironment):
+class Noisy(NativeWrapper):
     """``inner`` with noise (Mai et al., 2024, for the observations).
 
     Every observation, a reset's too, gets a draw of N(``observation_noise_mean``, ``observation_noise_std``^2) for each
@@ -56,35 +57,15 @@ class Noisy(NativeEnvironment):
     which the noisy action is the action. Under the same key ``inner`` draws the same numbers as without noise.
     """
 
-    inner: NativeEnvironment
     observations: bool = eqx.field(static=True)
     """Whether observations are noisy."""
     actions: bool = eqx.field(static=True)
     """Whether actions are noisy."""
 
-    @property
-    def spaces(self) -> Spaces:  # type: ignore[override]
-        """Those of ``inner``, though noise may lead observations out of theirs."""
-        return self.inner.spaces
-
-    @property
-    def time_limit(self) -> int:  # type: ignore[override]
-        """That of ``inner``."""
-        return self.inner.time_limit
-
-    @property
-    def frames_per_second(self) -> int:  # type: ignore[override]
-        """That of ``inner``."""
-        return self.inner.frames_per_second
-
     def check(self, physics: Mapping[str, float]) -> None:
         """Raises :class:`FedraxError` for a negative deviation, and what ``inner`` refuses."""
         check_noise(physics)
         self.inner.check(physics)
-
-    def draw(self, state: PyTree, physics: Mapping[str, float]) -> np.ndarray:
-        """The state as it is, not as the agent sees it."""
-        return self.inner.draw(state, physics)
 
     def physics(self) -> dict[str, float]:
         """The parameters of ``inner``, then those of the noise; deviations in the units of what they are added to."""

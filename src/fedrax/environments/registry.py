@@ -22,6 +22,7 @@ from fedrax.environments.minigrid import (
     mission_of,
 )
 from fedrax.environments.native import native_environments
+from fedrax.environments.robotics import FAMILIES, goal_of, load_robotics
 from fedrax.errors import FedraxError, nearest
 
 Backend = Literal["auto", "envpool", "gymnasium"]
@@ -94,11 +95,15 @@ def describe_environment(
         return Description(id, known.spaces, known.time_limit, native=True)
     if is_minigrid(id):
         load_minigrid(id)
-    elif id not in gymnasium.registry and id in native_environments:
+    elif not load_robotics(id) and id in native_environments:
         raise FedraxError(f"environment {id!r} exists in JAX only; set environment.native=true")
     elif mission:
         raise _no_mission(id)
-    if id not in gymnasium.registry:
+    if id not in gymnasium.registry and FAMILIES.fullmatch(id):
+        # EnvPool has some of them on its own.
+        if not uses_envpool(id, backend, kwargs):
+            raise _robotics_missing(id)
+    elif id not in gymnasium.registry:
         known_ids = {*native_environments, *gymnasium.registry}
         raise FedraxError(
             f"unknown environment {id!r}{nearest(id, known_ids)}: give the full id of an "
@@ -168,8 +173,7 @@ def _host_description(id: str, backend: Backend, mission: bool, given_arguments:
     Gymnasium's come first because EnvPool reports false observation bounds for some ids (LunarLander).
     """
     kwargs = given_arguments.arguments
-    limit = gymnasium.registry[id].max_episode_steps
-    modes: tuple[str, ...] = ()
+    limit = gymnasium.registry[id].max_episode_steps if id in gymnasium.registry else None
     try:
         environment = gymnasium.make(id, disable_env_checker=True, **given(kwargs))
     except Exception as error:
@@ -181,16 +185,21 @@ def _host_description(id: str, backend: Backend, mission: bool, given_arguments:
         spec = envpool.make_spec(id, **kwargs)
         spaces = spec.gymnasium_observation_space, spec.gymnasium_action_space
         limit = limit or spec.config.max_episode_steps
-    else:
-        with contextlib.closing(environment):
-            spaces = _declared(id, environment)
-            modes = tuple(environment.metadata.get("render_modes") or ())
-            if limit is None and is_minigrid(id):
-                limit = minigrid_time_limit(environment)
-    if is_minigrid(id):
-        known = minigrid_spaces(id, *spaces, mission=mission)
-    else:
-        known = _spaces(id, *spaces)
+        return _description(id, spaces, limit, mission)
+    with contextlib.closing(environment):
+        spaces = _declared(id, environment)
+        if limit is None and is_minigrid(id):
+            limit = minigrid_time_limit(environment)
+        return _description(id, spaces, limit, mission, environment)
+
+
+def _description(
+    id: str, spaces: tuple[Any, Any], limit: int | None, mission: bool, environment: gymnasium.Env | None = None
+) -> Description:
+    """What Gymnasium's spaces and, where it was made, the environment itself say."""
+    known = minigrid_spaces(id, *spaces, mission=mission) if is_minigrid(id) else _spaces(id, *spaces)
+    known = dataclasses.replace(known, goal=goal_of(id, known, environment))
+    modes = () if environment is None else tuple(environment.metadata.get("render_modes") or ())
     return Description(id, known, limit, native=False, render_modes=modes)
 
 
@@ -199,6 +208,10 @@ def _declared(id: str, environment: gymnasium.Env) -> tuple[object, object]:
         return environment.observation_space, environment.action_space
     except AttributeError as error:
         raise FedraxError(f"environment {id!r} declares no spaces: {error}; set them in its constructor") from None
+
+
+def _robotics_missing(id: str) -> FedraxError:
+    return FedraxError(f'environment {id!r} needs a package that is not installed: pip install "fedrax[robotics]"')
 
 
 def _no_mission(id: str) -> FedraxError:

@@ -131,8 +131,13 @@ class Learner(eqx.Module):
         """Whether one update uses whole episodes."""
         return self.steps is None
 
-    def check_num_envs(self, num_envs: int) -> None:
-        """Raises :class:`FedraxError` where the learner cannot work with so many copies of an environment."""
+    def bind(self, spaces: Spaces, num_envs: int, horizon: int) -> Learner:
+        """The learner for so many copies of each agent's environment, whose episodes are cut after ``horizon`` steps.
+
+        Raises:
+            FedraxError: settings that do not fit them.
+        """
+        return self
 
     def actions(self, spaces: Spaces) -> Actions:
         """How what :meth:`act` returns becomes the environment's action: in its units, and clipped to its range.

@@ -150,7 +150,7 @@ class PPO(Learner):
         """As ``action_bounds`` says."""
         return Actions(spaces.action, self.action_bounds)
 
-    def check_num_envs(self, num_envs: int) -> None:
+    def bind(self, spaces: Spaces, num_envs: int, horizon: int) -> PPO:
         """Raises :class:`FedraxError` where the steps do not split into minibatches."""
         batch = self.num_steps * num_envs
         if batch % self.num_minibatches:
@@ -158,6 +158,7 @@ class PPO(Learner):
                 f"learner.num_minibatches = {self.num_minibatches} does not divide the {batch} steps of an update "
                 f"(learner.num_steps = {self.num_steps} times environment.num_envs = {num_envs}); choose a divisor"
             )
+        return self
 
     def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
         """A fresh agent."""

@@ -46,26 +46,25 @@ class Replay(eqx.Module):
     space: Box | Dict = eqx.field(static=True)
     """Of observations."""
 
+    def remember(self, steps: Steps, minimum_reward: float | None = None) -> Replay:
+        """The replay with the steps that are experience; not more than the capacity.
+
+        Rewards below ``minimum_reward`` are raised to it.
+        """
+        transitions, valid = transitions_of(steps, minimum_reward)
+        return self.add(transitions, valid)
+
     def add(self, transitions: Transitions, valid: Array) -> Replay:
         """The replay with those of the ``N`` transitions that are ``valid``, bool ``[N]``; N at most the capacity."""
         capacity = self.rows.shape[0]
-        count = valid.shape[0]
-        numbers, seen = zip(
-            *(split(self.space, each) for each in (transitions.observation, transitions.next_observation)), strict=True
-        )
-        kept = (*numbers[0], transitions.action, transitions.reward, *numbers[1], transitions.terminated)
+        numbers, seen = packed(self.space, transitions)
         place = (self.cursor + jnp.cumsum(valid) - 1) % capacity
         # An index past the end is dropped.
         place = jnp.where(valid, place, capacity)
-
-        def put(rows: Array, parts: tuple[Array, ...]) -> Array:
-            new = jnp.concatenate([part.reshape(count, -1).astype(rows.dtype) for part in parts], 1)
-            return rows.at[place].set(new, mode="drop", unique_indices=False)
-
         added = valid.sum(dtype=jnp.int32)
         return Replay(
-            put(self.rows, kept),
-            None if self.images is None else put(self.images, (*seen[0], *seen[1])),
+            self.rows.at[place].set(numbers, mode="drop"),
+            None if self.images is None else self.images.at[place].set(seen, mode="drop"),
             (self.cursor + added) % capacity,
             jnp.minimum(self.size + added, capacity),
             self.space,
@@ -75,17 +74,39 @@ class Replay(eqx.Module):
         """Transitions drawn uniformly with replacement, leaves ``[*shape, ...]``; meaningless where there are none."""
         index = jax.random.randint(key, shape, 0, jnp.maximum(self.size, 1))
         # Within bounds by construction: clipping is cheaper than filling.
-        rows = self.rows.at[index].get(mode="clip")
-        width = sum(math.prod(part.shape) for part in jax.tree.leaves(self.space.tree) if part.seen != np.uint8)
-        ends = (width, rows.shape[-1] - width - 2, rows.shape[-1] - width - 1, rows.shape[-1] - 1)
-        first, action, reward, second, terminated = jnp.split(rows, ends, -1)
-        images: Sequence[Array | None] = (None, None)
-        if self.images is not None:
-            images = jnp.split(self.images.at[index].get(mode="clip"), 2, -1)
-        observation, following = (
-            whole(self.space, shape, numbers, seen) for numbers, seen in zip((first, second), images, strict=True)
-        )
-        return Transitions(observation, action, reward[..., 0], following, terminated[..., 0])
+        images = None if self.images is None else self.images.at[index].get(mode="clip")
+        return unpacked(self.space, self.rows.at[index].get(mode="clip"), images)
+
+    @property
+    def sampled(self) -> Int[Array, ""]:
+        """How many transitions are sampled from."""
+        return self.size
+
+
+def packed(space: Box | Dict, transitions: Transitions) -> tuple[Float[Array, "*N width"], UInt8[Array, "*N bytes"]]:
+    """Transitions, leaves ``[*N, ...]``, as rows of numbers and, of observations that are bytes, rows of bytes."""
+    batch = transitions.reward.shape
+    first, second = (split(space, each) for each in (transitions.observation, transitions.next_observation))
+
+    def rows(parts: Sequence[Array], type: Any) -> Array:
+        flat = [part.reshape(*batch, -1).astype(type) for part in parts]
+        return jnp.concatenate(flat, -1) if flat else jnp.zeros((*batch, 0), type)
+
+    numbers = (*first[0], transitions.action, transitions.reward, *second[0], transitions.terminated)
+    return rows(numbers, jnp.float32), rows((*first[1], *second[1]), jnp.uint8)
+
+
+def unpacked(space: Box | Dict, rows: Float[Array, "*N width"], images: UInt8[Array, "*N bytes"] | None) -> Transitions:
+    """The transitions of rows of :func:`packed`; no images where no observation is bytes."""
+    batch = rows.shape[:-1]
+    width = sum(math.prod(part.shape) for part in jax.tree.leaves(space.tree) if part.seen != np.uint8)
+    ends = (width, rows.shape[-1] - width - 2, rows.shape[-1] - width - 1, rows.shape[-1] - 1)
+    first, action, reward, second, terminated = jnp.split(rows, ends, -1)
+    seen: Sequence[Array | None] = (None, None) if images is None else jnp.split(images, 2, -1)
+    observation, following = (
+        whole(space, batch, numbers, each) for numbers, each in zip((first, second), seen, strict=True)
+    )
+    return Transitions(observation, action, reward[..., 0], following, terminated[..., 0])
 
 
 def split(space: Box | Dict, observation: Observation) -> tuple[list[Array], list[Array]]:
@@ -132,12 +153,15 @@ def replay_bytes(spaces: Spaces, capacity: int) -> int:
     return capacity * (4 * numbers + images)
 
 
-def transitions_of(steps: Steps) -> tuple[Transitions, Array]:
+def transitions_of(steps: Steps, minimum_reward: float | None = None) -> tuple[Transitions, Array]:
     """A collection's transitions in the order of time, leaves ``[T * B, ...]``, and which of them are experience."""
-    count = steps.reward.size
-    observation, following = flatten_steps(steps.acted_on), flatten_steps(steps.following)
-    action = flatten_steps(steps.action).reshape(count, -1)
-    transitions = Transitions(
-        observation, action, steps.reward.ravel(), following, steps.terminated.ravel().astype(jnp.float32)
-    )
+    transitions = jax.tree.map(flatten_steps, transitions_by_copy(steps, minimum_reward))
     return transitions, steps.valid.ravel()
+
+
+def transitions_by_copy(steps: Steps, minimum_reward: float | None = None) -> Transitions:
+    """A collection's transitions, leaves ``[T, B, ...]``; rewards below ``minimum_reward`` are raised to it."""
+    action = steps.action.reshape(*steps.reward.shape, -1)
+    reward = steps.reward if minimum_reward is None else jnp.maximum(steps.reward, minimum_reward)
+    terminated = steps.terminated.astype(jnp.float32)
+    return Transitions(steps.acted_on, action, reward, steps.following, terminated)

@@ -6,6 +6,8 @@ bring those of the FedTD3 reference back.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -16,9 +18,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from fedrax.environments.base import Box, Observation, Spaces, Steps
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext, learners
-from fedrax.learners.encoders import TORSO, TorsoKind, check_torso
+from fedrax.learners.encoders import TORSO, TorsoKind, check_torso, is_image
+from fedrax.learners.hindsight import Hindsight, HindsightReplay, empty_hindsight, hindsight_bytes
 from fedrax.learners.networks import Activation, Initialisation
-from fedrax.learners.replay import Replay, Transitions, empty_replay, replay_bytes, transitions_of
+from fedrax.learners.replay import Replay, Transitions, empty_replay, replay_bytes
 from fedrax.learners.twin_critic import TwinCritic, make_twin_critic
 from fedrax.parts import only, put_parts, take_parts
 from fedrax.registry import option
@@ -30,7 +33,7 @@ ACTOR = ("actor",)
 class Memory(eqx.Module):
     """What an agent keeps between updates."""
 
-    replay: Replay
+    replay: Replay | HindsightReplay
     target: TwinCritic
     """The slowly following networks."""
 
@@ -79,6 +82,24 @@ class TD3(Learner):
     minimum_reward: float | None = option(
         None, "rewards below this are raised to it when they are stored (the reference stores the walker's -100 as -1)"
     )
+    hindsight: Hindsight = option(
+        "none",
+        "goals of goal environments exchanged in minibatches for one that the episode achieved: at the same step or a "
+        "later one (future), at its last (final), at any (episode), or as the TD3+HER reference does",
+    )
+    hindsight_ratio: float = option(
+        0.8,
+        "share of a minibatch whose goals are exchanged; k goals for each of its own is k / (k + 1)",
+        minimum=0,
+        maximum=1,
+    )
+    random_actions: float = option(0.0, "share of actions drawn uniformly in training", minimum=0, maximum=1)
+    action_penalty: float = option(
+        0.0, "weight of the mean square of actions, as shares of their range, in the actor's loss", minimum=0
+    )
+    clip_values: bool = option(
+        False, "target values are clipped to what a goal environment's rewards allow: their bounds / (1 - discount)"
+    )
     torso: TorsoKind = option("auto", TORSO)
     actor_layers: tuple[int, ...] = option((256, 256), "widths of the actor's hidden layers", minimum=1)
     feature_layers: tuple[int, ...] = option((256,), "widths of each critic's features, its first layers", minimum=1)
@@ -87,6 +108,12 @@ class TD3(Learner):
     )
     activation: Activation = option("relu", "activation of the hidden layers")
     initialisation: Initialisation = option("fan-in", "distribution of the initial weights (fan-in: PyTorch's default)")
+    num_envs: int = eqx.field(static=True, default=1)
+    """Copies of the environment that each agent has (:meth:`bind`)."""
+    horizon: int = eqx.field(static=True, default=1)
+    """Steps after which their episodes are cut."""
+    value_bounds: tuple[float, float] | None = eqx.field(static=True, default=None)
+    """The lowest and the highest value that rewards allow, where values are clipped."""
 
     @property
     def steps(self) -> int:
@@ -105,7 +132,8 @@ class TD3(Learner):
 
     def memory_bytes(self, spaces: Spaces) -> int:
         """One agent's replay."""
-        return replay_bytes(spaces, self.buffer_size)
+        of_kind = replay_bytes if self.hindsight == "none" else hindsight_bytes
+        return of_kind(spaces, self.buffer_size)
 
     def check(self, spaces: Spaces) -> None:
         """Raises :class:`FedraxError` for actions that are not real, or settings that do not fit together."""
@@ -119,6 +147,7 @@ class TD3(Learner):
                 "learner 'td3' needs bounded actions, and this environment's are unbounded; set learner=ppo"
             )
         check_torso(self.torso, spaces.observation)
+        self._check_goal(spaces)
         if not self.feature_layers:
             raise FedraxError("learner.feature_layers = [] is not allowed: give at least one width")
         if self.critic_updates % self.policy_delay:
@@ -127,20 +156,64 @@ class TD3(Learner):
                 "of an update (learner.num_steps times learner.updates_per_step); choose a divisor"
             )
 
-    def check_num_envs(self, num_envs: int) -> None:
-        """Raises :class:`FedraxError` where one update's steps overflow the replay."""
+    def _check_goal(self, spaces: Spaces) -> None:
+        """Raises :class:`FedraxError` for options of goals where there are none, or where their rule is not known."""
+        asked = [name for name in ("hindsight", "clip_values") if getattr(self, name) not in ("none", False)]
+        if not asked:
+            return
+        if spaces.goal is None:
+            raise FedraxError(
+                f"learner.{asked[0]} needs a goal environment, with observations of observation, achieved_goal and "
+                "desired_goal and a reward by the distance between the goals, which this one is not; set "
+                f"learner.{asked[0]}={'none' if asked[0] == 'hindsight' else 'false'}"
+            )
+        if self.clip_values and (self.discount == 1 or not all(map(math.isfinite, spaces.goal.bounds))):
+            raise FedraxError(
+                f"learner.clip_values needs rewards between two bounds and a discount below 1, and they are between "
+                f"{spaces.goal.bounds[0]:g} and {spaces.goal.bounds[1]:g}, learner.discount = {self.discount:g}; set "
+                "learner.clip_values=false"
+            )
+        if self.hindsight != "none" and any(is_image(part) for part in jax.tree.leaves(spaces.observation.tree)):
+            raise FedraxError("learner.hindsight keeps no images; set learner.hindsight=none")
+
+    def bind(self, spaces: Spaces, num_envs: int, horizon: int) -> TD3:
+        """Raises :class:`FedraxError` where one update's steps, or an episode, overflow the replay."""
         fresh = self.num_steps * num_envs
         if fresh > self.buffer_size:
             raise FedraxError(
                 f"learner.buffer_size = {self.buffer_size} is less than the {fresh} transitions of one update; raise it"
             )
+        least = num_envs * (self.num_steps + horizon)
+        if self.hindsight != "none" and least > self.buffer_size:
+            raise FedraxError(
+                f"learner.buffer_size = {self.buffer_size} is less than the {least} transitions of one update and an "
+                f"episode of {horizon} steps in each of {num_envs} copies of the environment, which learner.hindsight "
+                "needs; raise it"
+            )
+        bounds = None
+        if self.clip_values and spaces.goal is not None:
+            low, high = spaces.goal.bounds
+            bounds = min(low, 0.0) / (1 - self.discount), max(high, 0.0) / (1 - self.discount)
+        return dataclasses.replace(self, num_envs=num_envs, horizon=horizon, value_bounds=bounds)
 
     def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
         """A fresh agent, its targets equal to its networks."""
         params = self.init_params(key, spaces)
         step = self.transformation()
         optimizer = {"critic": step.init(only(params, CRITIC)), "actor": step.init(only(params, ACTOR))}
-        return Agent(params, optimizer, Memory(empty_replay(spaces, self.buffer_size), params))
+        return Agent(params, optimizer, Memory(self._empty_replay(spaces), params))
+
+    def _empty_replay(self, spaces: Spaces) -> Replay | HindsightReplay:
+        if self.hindsight == "none":
+            return empty_replay(spaces, self.buffer_size)
+        return empty_hindsight(
+            spaces,
+            self.buffer_size,
+            copies=self.num_envs,
+            horizon=self.horizon,
+            kind=self.hindsight,
+            ratio=self.hindsight_ratio,
+        )
 
     def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> TwinCritic:
         """Fresh networks."""
@@ -166,7 +239,15 @@ class TD3(Learner):
         if key is None:
             return action
         noise = self.exploration_noise * jnp.asarray(params.reach) * jax.random.normal(key, action.shape)
-        return params.clip(action + noise)
+        action = params.clip(action + noise)
+        if self.random_actions == 0:
+            return action
+        chance_key, uniform_key = jax.random.split(jax.random.fold_in(key, 1))
+        uniform = jnp.asarray(params.centre) + jnp.asarray(params.reach) * jax.random.uniform(
+            uniform_key, action.shape, minval=-1.0, maxval=1.0
+        )
+        random = jax.random.bernoulli(chance_key, self.random_actions, action.shape[:-1])
+        return jnp.where(random[..., None], uniform, action)
 
     def representations(self, params: TwinCritic, batch: Batch) -> tuple[Float[Array, "N f"], ...]:
         """The last hidden layers of the actor and of both critics."""
@@ -178,17 +259,14 @@ class TD3(Learner):
         self, agent: Agent, experience: Steps, objective: Objective, update_context: UpdateContext
     ) -> tuple[Agent, dict[str, Array]]:
         """Remembers the steps, then :attr:`critic_updates` minibatches; none before the replay is filled enough."""
-        transitions, valid = transitions_of(experience)
-        if self.minimum_reward is not None:
-            transitions = transitions._replace(reward=jnp.maximum(transitions.reward, self.minimum_reward))
-        replay = agent.memory.replay.add(transitions, valid)
+        replay = agent.memory.replay.remember(experience, self.minimum_reward)
         training = Training(agent.params, agent.optimizer, agent.memory.target, objective.start(agent.params))
         training, metrics = self.updates(training, replay, objective, update_context.key)
         private = objective.keep(agent.private, training.notes)
         return Agent(training.params, training.optimizer, Memory(replay, training.target), private), metrics
 
     def updates(
-        self, training: Training, replay: Replay, objective: Objective, key: PRNGKeyArray
+        self, training: Training, replay: Replay | HindsightReplay, objective: Objective, key: PRNGKeyArray
     ) -> tuple[Training, dict[str, Array]]:
         """All steps of one update, and their mean metrics: NaN, and nothing changed, while the replay is too empty."""
         groups = self.critic_updates // self.policy_delay
@@ -213,7 +291,7 @@ class TD3(Learner):
             return training, jax.tree.map(jnp.add, carry[1], report)
 
         # A loop without a turn leaves the networks where they lie; a conditional would copy them.
-        count = jnp.where(replay.size >= self.learning_starts, groups, 0)
+        count = jnp.where(replay.sampled >= self.learning_starts, groups, 0)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: group(0, training)[1]))
         training, sums = jax.lax.fori_loop(0, count, body, (training, nothing))
         return training, jax.tree.map(lambda x: x / count, sums)
@@ -227,7 +305,8 @@ class TD3(Learner):
         bounded = jnp.clip(self.target_noise * noise, -self.target_noise_clip, self.target_noise_clip)
         action = target.clip(target.act(batch.next_observation) + scale * bounded)
         first, second = target.values(batch.next_observation, action)
-        return batch.reward + self.discount * (1.0 - batch.terminated) * jnp.minimum(first, second)
+        target_value = batch.reward + self.discount * (1.0 - batch.terminated) * jnp.minimum(first, second)
+        return target_value if self.value_bounds is None else jnp.clip(target_value, *self.value_bounds)
 
     def critic_step(
         self,
@@ -255,7 +334,10 @@ class TD3(Learner):
 
         def loss(actor: dict[str, PyTree]) -> tuple[Array, Array]:
             params = put_parts(training.params, actor)
-            loss = -params.value(batch.observation, params.act(batch.observation)).mean()
+            action = params.act(batch.observation)
+            loss = -params.value(batch.observation, action).mean()
+            if self.action_penalty > 0:
+                loss += self.action_penalty * (params.shares(action) ** 2).mean()
             return loss + objective.penalty(params, as_batch(batch)), loss
 
         gradient, value = jax.grad(loss, has_aux=True)(take_parts(training.params, ACTOR))

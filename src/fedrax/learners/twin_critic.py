@@ -87,8 +87,10 @@ class TwinCritic(eqx.Module):
 
     def _seen(self, action: Float[Array, "... a"]) -> Float[Array, "... a"]:
         """An action as the critics see it."""
-        if not self.scaled:
-            return action
+        return self.shares(action) if self.scaled else action
+
+    def shares(self, action: Float[Array, "... a"]) -> Float[Array, "... a"]:
+        """Actions as shares of their range, -1 to 1."""
         # A component that cannot move is 0.
         return (action - jnp.asarray(self.centre)) / jnp.asarray([reach or 1.0 for reach in self.reach])
 

@@ -21,6 +21,7 @@ from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_parameters import Parameters
 from fedrax.environments.registry import Description
+from fedrax.environments.termination import EndHostAtGoal
 from fedrax.federation import Cohort, Federation, State
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import collected_steps, host_copies, make_host_collector
@@ -177,7 +178,9 @@ class HostRuntime(Runtime):
         sites = self.federation.sites // self.federation.agents
         return [draws[agent * sites + site] for agent in agents for site in self.sites_of_envs(num_envs)]
 
-    def _make(self, count: int, horizon: int, parameters: Sequence[Parameters] | None = None) -> HostEnvironments:
+    def _make(
+        self, count: int, horizon: int, parameters: Sequence[Parameters] | None = None, *, training: bool = False
+    ) -> HostEnvironments:
         settings = self.config.environment
         if self.draws and parameters is None:
             # One engine for all of a run's environments: EnvPool's numbers are not quite Gymnasium's.
@@ -192,6 +195,8 @@ class HostRuntime(Runtime):
             parameters=parameters,
             kwargs=settings.kwargs,
         )
+        if training and settings.terminate_on_success:
+            made = EndHostAtGoal(made)
         return TransformHostActions(made, self.federation.actions)
 
     def _round(self, environments: SeedEnvironments, state: State, index: int) -> tuple[State, dict[str, Any]]:
@@ -288,7 +293,12 @@ class SeedEnvironments:
         self.members = members
         """The numbers of each group's agents."""
         self.groups = [
-            runtime._make(len(group) * self.num_envs, self.horizon, runtime.parameters(group, self.num_envs, position))
+            runtime._make(
+                len(group) * self.num_envs,
+                self.horizon,
+                runtime.parameters(group, self.num_envs, position),
+                training=True,
+            )
             for group in members
         ]
         self.agents = make_host_collector(federation, self.groups, num_envs=self.num_envs, horizon=self.horizon)

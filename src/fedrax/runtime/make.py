@@ -38,7 +38,10 @@ def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
     )
     if config.video.every is not None:
         check_picture(config)
-    federation = make_federation(config, described.spaces)
+    spaces = described.spaces
+    if settings.terminate_on_success and spaces.goal is not None:
+        spaces = dataclasses.replace(spaces, goal=dataclasses.replace(spaces.goal, ends=True))
+    federation = make_federation(config, spaces, described.horizon(settings.horizon))
     draws = all_draws(config)
     if described.native:
         from fedrax.runtime.native import NativeRuntime
@@ -50,8 +53,8 @@ def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
     return HostRuntime(config, federation, described, draws, agents=agents)
 
 
-def make_federation(config: Config, spaces: Spaces) -> Federation:
-    """The federation a configuration describes.
+def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
+    """The federation a configuration describes, whose training episodes are cut after ``horizon`` steps.
 
     Raises:
         FedraxError: an impossible combination, in one line.
@@ -80,9 +83,9 @@ def make_federation(config: Config, spaces: Spaces) -> Federation:
         participants=participants,
         local_updates=config.federation.local_updates,
     )
-    learner.check_num_envs(config.environment.num_envs * (sites // agents))
     actions = learner.actions(spaces)
     learner.check(spaces)
+    learner = learner.bind(spaces, config.environment.num_envs * (sites // agents), horizon)
     if config.video.agent >= sites:
         raise FedraxError(f"video.agent = {config.video.agent} is not allowed: there are agents 0 to {sites - 1}")
     return Federation(

@@ -18,6 +18,7 @@ from fedrax.environments.actions import TransformActions
 from fedrax.environments.base import Episodes, Experience, NativeEnvironment, Observation, stack_physics
 from fedrax.environments.faults import NOTHING, Fault, first_fault
 from fedrax.environments.native_steps import Decide
+from fedrax.environments.termination import EndsAtGoal
 from fedrax.federation import Federation, State, Tally
 from fedrax.learners.base import Agent
 from fedrax.runtime.base import Runtime
@@ -72,9 +73,10 @@ class NativeRuntime(Runtime):
         self.seeds_together = 1 if self.batch == 1 else config.seeds
         mapped = {SEEDS: self.seeds_together, AGENTS: min(self.batch, federation.participants)}
         self.axes = tuple(name for name, together in mapped.items() if together > 1)
+        training = EndsAtGoal(self.environment) if config.environment.terminate_on_success else self.environment
         self.collector = make_collector(
             federation,
-            self.environment,
+            training,
             num_envs=self.num_envs,
             horizon=self.training_horizon,
             per_copy=self._per_copy,

@@ -156,7 +156,7 @@ class Distillation(FedAvg):
             taught = teacher.values(batches.observation, batches.action)
             return jax.lax.scan(step, before, (batches, wanted, taught))[0]
 
-        after = jax.lax.cond(replay.size >= learner.learning_starts, distilled, lambda: before)
+        after = jax.lax.cond(replay.sampled >= learner.learning_starts, distilled, lambda: before)
         return Agent(after.params, after.optimizer, Memory(replay, after.target), agent.private)
 
     def emit(self, learner: Any, agent: Agent, key: PRNGKeyArray) -> Message:
