@@ -232,6 +232,17 @@ def test_goals_come_from_the_same_episode_whatever_was_overwritten_or_given_up(k
             assert goal == lasts[before // 1000]
 
 
+def test_transitions_are_written_in_place():
+    replay = replay_of("future", capacity=400_000, copies=4)
+
+    def step(replay, steps, key):
+        after = replay.remember(steps)
+        return after, after.sample(key, (8,))
+
+    lowered = jax.jit(step, donate_argnums=0).lower(replay, Tape(4).collect(np.zeros((3, 4))), jax.random.key(0))
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < replay.rows.nbytes / 10
+
+
 TD3 = {"actor_layers": (4,), "feature_layers": (4,), "head_layers": (4,), "num_steps": 4}
 
 

@@ -42,6 +42,9 @@ class HindsightReplay(eqx.Module):
     """Rows filled so far."""
     running: Int[Array, " copies"]
     """Of these, the newest, those of the episode that still runs."""
+    last: Float[Array, "copies o"]
+    """What each copy's newest transition led to: read from the rows, it would cost a copy of all of them, as they are
+    written in the same program."""
     space: Dict = eqx.field(static=True)
     goal: Goal = eqx.field(static=True)
     kind: Hindsight = eqx.field(static=True)
@@ -61,10 +64,12 @@ class HindsightReplay(eqx.Module):
         An episode that does not go on where the last collection stopped was given up, and counts as finished.
         """
         new, _ = packed(self.space, transitions_by_copy(steps, minimum_reward))
-        mine = (self.rows, self.step, self.left, self.cursor, self.size, self.running)
+        mine = (self.rows, self.step, self.left, self.cursor, self.size, self.running, self.last)
         add = jax.vmap(self._remembered, in_axes=(0,) * len(mine) + (1, 1, 1))
-        rows, step, left, cursor, size, running = add(*mine, new, steps.valid, steps.over)
-        return dataclasses.replace(self, rows=rows, step=step, left=left, cursor=cursor, size=size, running=running)
+        rows, step, left, cursor, size, running, last = add(*mine, new, steps.valid, steps.over)
+        return dataclasses.replace(
+            self, rows=rows, step=step, left=left, cursor=cursor, size=size, running=running, last=last
+        )
 
     def _remembered(
         self,
@@ -74,13 +79,13 @@ class HindsightReplay(eqx.Module):
         cursor: Array,
         size: Array,
         running: Array,
+        last: Array,
         new: Array,
         valid: Array,
         over: Array,
     ) -> tuple[Array, ...]:
         """One copy's arrays with ``T`` rows more."""
-        capacity, width = rows.shape[0], _observed(self.space)
-        last = rows[(cursor - 1) % capacity, -width - 1 : -1]
+        capacity, width = rows.shape[0], last.shape[0]
         continues = valid[0] & (last == new[0, :width]).all()
         kept = jnp.where(continues, running, 0)
         count = jnp.cumsum(valid, dtype=jnp.int32)
@@ -104,8 +109,10 @@ class HindsightReplay(eqx.Module):
         left = left.at[place].set(back + jnp.where(continues, end[0], 0), mode="drop")
 
         total = count[-1]
+        newest = valid.shape[0] - 1 - jnp.argmax(valid[::-1])
+        last = jnp.where(total > 0, new[newest, -width - 1 : -1], last)
         running = jnp.where(ended[-1] > 0, total - ended[-1], kept + total)
-        return rows, step, left, (cursor + total) % capacity, jnp.minimum(size + total, capacity), running
+        return rows, step, left, (cursor + total) % capacity, jnp.minimum(size + total, capacity), running, last
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Transitions:
         """Transitions drawn uniformly with replacement, leaves ``[*shape, ...]``; meaningless where there are none.
@@ -192,7 +199,10 @@ def empty_hindsight(
     rows = jnp.zeros((copies, each, row_widths(spaces)[0]))
     assert isinstance(spaces.observation, Dict)
     assert spaces.goal is not None
-    return HindsightReplay(rows, zeros, zeros, none, none, none, spaces.observation, spaces.goal, kind, ratio, horizon)
+    last = jnp.zeros((copies, _observed(spaces.observation)))
+    return HindsightReplay(
+        rows, zeros, zeros, none, none, none, last, spaces.observation, spaces.goal, kind, ratio, horizon
+    )
 
 
 def hindsight_bytes(spaces: Spaces, capacity: int) -> int:
