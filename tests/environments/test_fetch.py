@@ -81,8 +81,8 @@ def test_both_backends_start_from_the_same_place_and_draw_the_same_goals(task):
         starts[backend] = environments.reset()
         environments.close()
     gripper = [start[OBSERVATION][:, :3] for start in starts.values()]
-    # Their versions of MuJoCo settle 2.4 mm apart.
-    np.testing.assert_allclose(*gripper, atol=5e-3)
+    # Another version of MuJoCo would settle centimetres apart.
+    np.testing.assert_allclose(*gripper, atol=1e-4)
     for name in (DESIRED, ACHIEVED):
         low, high = (np.stack([edge(start[name], 0) for start in starts.values()]) for edge in (np.min, np.max))
         room = 0.01 + 0.2 * (high - low).max(0)
@@ -98,7 +98,7 @@ def test_the_gripper_moves_alike():
     }
     moved = np.abs(paths["envpool"][1:] - paths["envpool"][:1]).max()
     assert moved > 0.1
-    np.testing.assert_allclose(paths["envpool"], paths["gymnasium"], atol=0.02)
+    np.testing.assert_allclose(paths["envpool"], paths["gymnasium"], atol=1e-3)
 
 
 def test_every_fetch_task_is_told_where_its_robot_stands():
