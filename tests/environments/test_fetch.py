@@ -85,9 +85,9 @@ def test_both_backends_start_from_the_same_place_and_draw_the_same_goals(task):
     np.testing.assert_allclose(*gripper, atol=1e-4)
     for name in (DESIRED, ACHIEVED):
         low, high = (np.stack([edge(start[name], 0) for start in starts.values()]) for edge in (np.min, np.max))
-        room = 0.01 + 0.2 * (high - low).max(0)
-        assert np.all(np.abs(low[0] - low[1]) < room), name
-        assert np.all(np.abs(high[0] - high[1]) < room), name
+        tolerance = 0.01 + 0.2 * (high - low).max(0)
+        assert np.all(np.abs(low[0] - low[1]) < tolerance), name
+        assert np.all(np.abs(high[0] - high[1]) < tolerance), name
 
 
 @needed

@@ -120,6 +120,57 @@ def test_host_episodes_end_in_success_and_the_next_step_starts_another():
     assert [end for end, _ in ends] == [False, False, True, False, False, False]
 
 
+class Starts(gymnasium.Env):
+    """Episodes of two steps, whose every start is a success and whose steps are none."""
+
+    observation_space = gymnasium.spaces.Box(-9, 9, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1, np.float32), {"is_success": True}
+
+    def step(self, action):
+        self.count += 1
+        return np.full(1, self.count, np.float32), 1.0, False, False, {"is_success": False}
+
+
+gymnasium.register("Starts-v0", Starts, max_episode_steps=2)
+
+
+def test_the_success_of_a_start_ends_no_episode():
+    environments = EndHostAtGoal(make_host("Starts-v0", 1))
+    environments.reseed(np.array([1]))
+    environments.reset()
+    rows = [environments.step(np.zeros((1, 1), np.float32)) for _ in range(6)]
+    environments.close()
+    assert [int(seen[0, 0]) for seen, *_ in rows] == [1, 2, 0, 1, 2, 0]
+    assert [bool(terminated[0]) for _, _, terminated, _ in rows] == [False] * 6
+    assert [bool(truncated[0]) for *_, truncated in rows] == [False, True, False, False, True, False]
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_every_copy_may_end_in_success_at_once(copies):
+    environments = EndHostAtGoal(make_host("FetchReach-v4", copies))
+    environments.reseed(np.arange(copies))
+    seen = environments.reset()
+    ends = []
+    for _ in range(60):
+        # Straight to the goal, ten times as fast as needed.
+        action = np.concatenate([10 * (seen[DESIRED] - seen[ACHIEVED]), np.zeros((copies, 1))], 1)
+        before = seen
+        seen, reward, terminated, _ = environments.step(np.clip(action, -1, 1).astype(np.float32))
+        if ends:
+            started = ends[-1]
+            np.testing.assert_array_equal((before[DESIRED] != seen[DESIRED]).any(1), started)
+            assert (reward[started] == 0).all()
+            assert not (terminated & started).any()
+        ends.append(terminated)
+    environments.close()
+    assert np.sum(ends, 0).min() > 2
+
+
 def test_an_environment_that_tells_no_success_cannot_end_in_it():
     environments = EndHostAtGoal(make_host("Ruled-v0", 1, kwargs={"told": False}))
     environments.reseed(np.array([1]))

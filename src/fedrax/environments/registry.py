@@ -99,11 +99,11 @@ def describe_environment(
         raise FedraxError(f"environment {id!r} exists in JAX only; set environment.native=true")
     elif mission:
         raise _no_mission(id)
-    if id not in gymnasium.registry and FAMILIES.fullmatch(id):
-        # EnvPool has some of them on its own.
-        if not uses_envpool(id, backend, kwargs):
+    # EnvPool has some of Gymnasium-Robotics' tasks on its own.
+    alone = bool(FAMILIES.fullmatch(id)) and uses_envpool(id, backend, kwargs)
+    if id not in gymnasium.registry and not alone:
+        if FAMILIES.fullmatch(id) and importlib.util.find_spec("gymnasium_robotics") is None:
             raise _robotics_missing(id)
-    elif id not in gymnasium.registry:
         known_ids = {*native_environments, *gymnasium.registry}
         raise FedraxError(
             f"unknown environment {id!r}{nearest(id, known_ids)}: give the full id of an "
@@ -177,7 +177,8 @@ def _host_description(id: str, backend: Backend, mission: bool, given_arguments:
     try:
         environment = gymnasium.make(id, disable_env_checker=True, **given(kwargs))
     except Exception as error:
-        missing = isinstance(error, (gymnasium.error.Error, ImportError))
+        # Gymnasium-Robotics fails in many ways under versions of MuJoCo that it does not know.
+        missing = isinstance(error, (gymnasium.error.Error, ImportError)) or FAMILIES.fullmatch(id)
         if not missing or not uses_envpool(id, backend, kwargs):
             raise _cannot_make(id, kwargs, error) from error
         import envpool

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
@@ -31,11 +33,15 @@ class EndHostAtGoal(HostWrapper):
 
     def __init__(self, inner: HostEnvironments) -> None:
         super().__init__(inner)
-        self._ended = np.zeros(inner.count, bool)
+        self._succeeded = np.zeros(inner.count, bool)
+        """Which copies' episodes have ended in success: the inner environment would go on."""
+        self._over = np.zeros(inner.count, bool)
+        """Which have ended by themselves: the inner environment starts anew, and tells the success of that start."""
 
     def reset(self, chosen: np.ndarray | None = None) -> HostObservation:
         """Starts a fresh episode in every copy, or the chosen ones."""
-        self._ended = np.zeros(self.count, bool) if chosen is None else self._ended & ~chosen
+        kept = np.zeros(self.count, bool) if chosen is None else ~chosen
+        self._succeeded, self._over = self._succeeded & kept, self._over & kept
         return self.inner.reset(chosen)
 
     def step(
@@ -47,24 +53,28 @@ class EndHostAtGoal(HostWrapper):
             FedraxError: the environment knows no success.
         """
         wanted = np.ones(self.count, bool) if active is None else active
-        starting, going = self._ended & wanted, wanted & ~self._ended
+        starting, going = wanted & self._succeeded, wanted & ~self._succeeded
+        nothing = np.zeros(self.count, bool)
+        if not going.any():  # EnvPool waits for ever for a step of no copy.
+            return self.reset(starting), np.zeros(self.count, np.float32), nothing, nothing
         observation, reward, terminated, truncated = self.inner.step(actions, None if going.all() else going)
-        success = self.inner.success
-        if success is None and going.any():
+        stepped = going & ~self._over
+        if self.inner.success is None and stepped.any():
             raise no_success()
-        if success is not None:
-            terminated = terminated | (success & going)
-            # What ends by itself starts anew by itself.
-            self._ended = (self._ended & ~starting) | (success & going & ~truncated)
+        success = nothing if self.inner.success is None else self.inner.success & stepped
+        over = (terminated | truncated) & going
+        self._over = np.where(going, over, self._over)
+        self._succeeded = np.where(going, success & ~over, self._succeeded)
+        terminated = terminated | success
         if starting.any():
-            fresh = self.inner.reset(starting)
-            observation = jax.tree.map(
-                lambda x, y: np.where(starting.reshape(-1, *[1] * (x.ndim - 1)), y, x), observation, fresh
-            )
-            reward, terminated, truncated = (
-                np.where(starting, np.zeros_like(each), each) for each in (reward, terminated, truncated)
-            )
-        return observation, reward, terminated, truncated
+            observation = jax.tree.map(partial(_chosen, starting), self.reset(starting), observation)
+            reward, terminated, truncated = np.where(starting, 0, reward), terminated & ~starting, truncated & ~starting
+        return observation, reward.astype(np.float32), terminated, truncated
+
+
+def _chosen(rows: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """``new`` in the chosen rows, ``bool[count]``, ``old`` in the others."""
+    return np.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 def no_success() -> FedraxError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -124,8 +124,6 @@ class HindsightReplay(eqx.Module):
         place = self._place(copy, number)
         transitions = unpacked(self.space, self.rows[copy, place], None)
         step, left = self.step[copy, place], self.left[copy, place]
-        if self.kind == "none":
-            return transitions
         achieved = self._achieved(copy, self._place(copy, self._goal_number(goal_key, number, step, left)))
         if self.kind == "reference":
             length = step + left + 1
@@ -165,16 +163,15 @@ class HindsightReplay(eqx.Module):
 
     def _exchanged(self, transitions: Transitions, goal: Array, chosen: Array) -> Transitions:
         """The transitions with these goals where chosen, and what follows from them."""
-        before, after = transitions.observation, transitions.next_observation
-        assert isinstance(before, dict)
-        assert isinstance(after, dict)
+        before: Any = transitions.observation
+        after: Any = transitions.next_observation
         goal = jnp.where(chosen[..., None], goal, before[DESIRED])
         if self.kind == "reference":
             reward, terminated = jnp.full_like(transitions.reward, self.goal.reached), jnp.ones_like(transitions.reward)
         else:
             reward, terminated = self.goal.reward(after[ACHIEVED], goal), transitions.terminated
-        if self.goal.ends and self.kind != "reference":
-            terminated = self.goal.success(after[ACHIEVED], goal).astype(jnp.float32)
+            if self.goal.ends:
+                terminated = self.goal.success(after[ACHIEVED], goal).astype(jnp.float32)
         return Transitions(
             before | {DESIRED: goal},
             transitions.action,
@@ -197,12 +194,10 @@ def empty_hindsight(
     zeros = jnp.zeros((copies, each), jnp.int32)
     none = jnp.zeros(copies, jnp.int32)
     rows = jnp.zeros((copies, each, row_widths(spaces)[0]))
-    assert isinstance(spaces.observation, Dict)
-    assert spaces.goal is not None
     last = jnp.zeros((copies, _observed(spaces.observation)))
-    return HindsightReplay(
-        rows, zeros, zeros, none, none, none, last, spaces.observation, spaces.goal, kind, ratio, horizon
-    )
+    space: Any = spaces.observation
+    goal: Any = spaces.goal
+    return HindsightReplay(rows, zeros, zeros, none, none, none, last, space, goal, kind, ratio, horizon)
 
 
 def hindsight_bytes(spaces: Spaces, capacity: int) -> int:

@@ -23,7 +23,7 @@ from fedrax.errors import FedraxError
 
 LIMIT = 1.0
 """The table reaches so far from its middle, in both directions."""
-THRESHOLD = 0.05
+GOAL = Goal("sparse", 0.05)
 APART = 0.2
 """The robot's distance from the puck at first, at least."""
 
@@ -45,7 +45,7 @@ def spaces_of(size: int) -> Spaces:
         return Box((count,), (-2 * LIMIT,) * count, (2 * LIMIT,) * count)
 
     seen = Dict.of({OBSERVATION: box(size), ACHIEVED: box(2), DESIRED: box(2)})
-    return Spaces(seen, Box((2,), (-1.0,) * 2, (1.0,) * 2), Goal("sparse", THRESHOLD))
+    return Spaces(seen, Box((2,), (-1.0,) * 2, (1.0,) * 2), GOAL)
 
 
 class PointTask(NativeEnvironment):
@@ -114,15 +114,8 @@ class PointTask(NativeEnvironment):
             moved = jnp.where(touched, puck - state.puck, state.slide)
             slide = (1.0 - jnp.asarray(physics["friction"])) * moved if self.slides else jnp.zeros(2)
             after = PointState(robot, puck, slide, state.goal)
-        goal = self.spaces.goal
-        assert goal is not None
-        return Transition(
-            after,
-            self._observe(after),
-            goal.reward(after.puck, after.goal),
-            jnp.zeros((), bool),
-            goal.success(after.puck, after.goal),
-        )
+        reward, success = GOAL.reward(after.puck, after.goal), GOAL.success(after.puck, after.goal)
+        return Transition(after, self._observe(after), reward, jnp.zeros((), bool), success)
 
     def _on_table(self, place: Float[Array, " 2"]) -> Float[Array, " 2"]:
         return jnp.clip(place, -LIMIT, jnp.asarray([self.edge, LIMIT]))
