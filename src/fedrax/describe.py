@@ -16,9 +16,11 @@ from fedrax.config_tables import Model
 from fedrax.environments.base import Box, Dict, Discrete, Tokens
 from fedrax.environments.constructor import REQUIRED, constructor_of
 from fedrax.environments.distributions import TABLE, JointDistribution, joint_distributions
+from fedrax.environments.goals import Goal
 from fedrax.environments.native import native_environments
-from fedrax.environments.noise import NOISE, OBSERVATION_NOISE
+from fedrax.environments.noise import ACTION_NOISE, NOISE, OBSERVATION_NOISE
 from fedrax.environments.registry import describe_environment
+from fedrax.environments.robotics import FAMILIES, load_robotics
 from fedrax.errors import unknown
 from fedrax.registry import options_of
 from fedrax.report.experiments import FIGURES
@@ -75,7 +77,7 @@ def describe(name: str) -> str:
         found.append(_plain_table(name))
     if name in native_environments:
         found.append(_environment(name))
-    elif name in gymnasium.registry:
+    elif load_robotics(name) or FAMILIES.fullmatch(name):
         found.append(_host_environment(name))
     if name in joint_distributions:
         found.append(_joint_distribution(joint_distributions[name]))
@@ -105,8 +107,10 @@ def _component(title: str, component_kind: str, component: type) -> str:
 
 def _environment(name: str) -> str:
     kind = native_environments[name]
-    noise = NOISE if isinstance(kind.spaces.action, Box) else dict.fromkeys(OBSERVATION_NOISE, 0.0)
-    physics = {**kind().physics(), **noise}
+    noisy = OBSERVATION_NOISE * isinstance(kind.spaces.observation, Box) + ACTION_NOISE * isinstance(
+        kind.spaces.action, Box
+    )
+    physics = {**kind().physics(), **{key: NOISE[key] for key in noisy}}
     return "\n".join(
         [
             f"native environment {name}",
@@ -115,6 +119,7 @@ def _environment(name: str) -> str:
             "",
             f"  observations {_space(kind.spaces.observation)}",
             f"  actions      {_space(kind.spaces.action)}",
+            *_goal(kind.spaces.goal),
             f"  time limit   {kind.time_limit} steps",
             "",
             inspect.cleandoc(kind.physics.__doc__ or ""),
@@ -127,14 +132,28 @@ def _environment(name: str) -> str:
 def _host_environment(name: str) -> str:
     arguments = constructor_of(name).arguments
     lines = [f"environment {name}, stepped by Gymnasium", ""]
-    if REQUIRED not in arguments.values():
-        spaces = describe_environment(name).spaces
+    if REQUIRED in arguments.values():
+        limit = gymnasium.registry[name].max_episode_steps
+    else:
+        described = describe_environment(name)
+        spaces, limit = described.spaces, described.time_limit
         lines += [f"  observations {_space(spaces.observation)}", f"  actions      {_space(spaces.action)}"]
-    limit = gymnasium.registry[name].max_episode_steps
+        lines += _goal(spaces.goal)
     lines += [f"  time limit   {f'{limit} steps' if limit else 'none: set environment.horizon'}", ""]
     for key, value in arguments.items():
         lines.append(f"  environment.kwargs.{key}" + (", required" if value is REQUIRED else f" = {value!r}"))
     return "\n".join(lines).rstrip()
+
+
+def _goal(goal: Goal | None) -> list[str]:
+    """How a goal environment rewards, as a line; none for another."""
+    if goal is None:
+        return []
+    if goal.shape != "sparse":
+        return [
+            "  reward       " + {"distance": "-d", "exponential": "exp(-d)"}[goal.shape] + ", d the goals' distance"
+        ]
+    return [f"  reward       {goal.reached:g} within {goal.threshold:g} of the desired goal, else {goal.missed:g}"]
 
 
 def _space(space: Box | Dict | Discrete | Tokens) -> str:

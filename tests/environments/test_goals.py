@@ -8,6 +8,7 @@ import pytest
 
 import fedrax
 from fedrax.config import resolve
+from fedrax.describe import describe
 from fedrax.environments.goals import ACHIEVED, DESIRED, OBSERVATION, Goal, found_goal
 from fedrax.environments.host import make_host
 from fedrax.environments.native import native_environments
@@ -118,6 +119,12 @@ def test_host_episodes_end_in_success_and_the_next_step_starts_another():
     environments.close()
     assert [place for place, _ in places] == [1, 2, 3, 0, 1, 2]
     assert [end for end, _ in ends] == [False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("id", ["PointPush-v0", "FetchReach-v4", "FetchReachDense-v4"])
+def test_a_description_tells_the_reward(id):
+    told = "-d, d the goals' distance" if "Dense" in id else "0 within 0.05 of the desired goal, else -1"
+    assert f"  reward       {told}" in describe(id).splitlines()
 
 
 class Starts(gymnasium.Env):
