@@ -199,6 +199,20 @@ def test_an_agent_keeps_no_networks_of_its_neighbours(name, tmp_path):
     assert {name.split(".")[2] for name in stored} == {"sent", "returns"}
 
 
+@pytest.mark.parametrize("direction", ["ppo", "mdpo"])
+def test_nobody_to_listen_to_is_finite_in_every_program(direction):
+    logits, peers = jnp.array([[0.3, -0.2, 0.1]]), Categorical(jnp.array([[[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]]]))
+    action, nobody = jnp.array([1]), jnp.zeros((1, 2))
+
+    def loss(logits):
+        each = divergence(Categorical(logits), peers, nobody, action, pool="arithmetic", direction=direction)
+        return jnp.where(nobody.sum() > 0, each, 0.0).sum()
+
+    # One operation after the other, nothing is simplified away, and numbers below the least normal one are 0.
+    with jax.disable_jit():
+        assert np.isfinite(jax.grad(loss)(logits)).all()
+
+
 def test_a_listener_hears_its_neighbours_and_no_one_else(tmp_path):
     file = tmp_path / "graph.toml"
     file.write_text("[[edge]]\nfrom = 1\nto = 0\nweight = 2.0\n")

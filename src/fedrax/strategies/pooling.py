@@ -28,8 +28,9 @@ def pooled(
     if isinstance(policies, Categorical):
         log_probs = jax.nn.log_softmax(policies.logits)
         if pool == "arithmetic":
-            # Weights of 0 must not meet a logarithm of 0 in the gradient; the pool has none, but NaN spreads.
-            scaled = jnp.where(weights > 0, weights, 1e-38)[..., None]
+            # Weights of 0 must not meet a logarithm of 0 in the gradient; the pool has none, but NaN spreads. Nothing
+            # smaller will do: numbers below the least normal one are 0 in some programs.
+            scaled = jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)[..., None]
             return Categorical(jax.nn.logsumexp(log_probs + jnp.log(scaled), axis=-2))
         return Categorical((weights[..., None] * log_probs).sum(-2))
     share = weights[..., None]
