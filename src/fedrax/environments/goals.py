@@ -83,7 +83,8 @@ def found_goal(environment: Any, size: int) -> Goal | None:
     own: Any = environment.unwrapped
 
     def reward(achieved: np.ndarray, desired: np.ndarray) -> float:
-        return float(np.asarray(own.compute_reward(achieved, desired, {})))
+        # Gymnasium-Robotics rewards -0.0.
+        return float(np.asarray(own.compute_reward(achieved, desired, {}))) + 0.0
 
     try:
         ends = ends_at_goal(own, size)
