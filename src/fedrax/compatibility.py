@@ -35,7 +35,7 @@ def check_components(
 ) -> None:
     """Raises :class:`FedraxError` for components that do not work together; ``agents`` are those configured."""
     check_strategy(learner, strategy, local_updates=local_updates)
-    check_attack(strategy, attack, agents=agents)
+    check_attack(learner, strategy, attack, agents=agents)
     if strategy.sends:
         check_rule(strategy, aggregator)
         aggregator.check(preaggregator.rows(participants))
@@ -59,7 +59,7 @@ def check_strategy(learner: Learner, strategy: Strategy, *, local_updates: int) 
         )
 
 
-def check_attack(strategy: Strategy, attack: Attack, *, agents: int) -> None:
+def check_attack(learner: Learner, strategy: Strategy, attack: Attack, *, agents: int) -> None:
     """Raises :class:`FedraxError` for an attack by nobody or by too many, or on what is never sent."""
     if attack.name != "none" and attack.agents == 0:
         raise FedraxError(
@@ -77,10 +77,11 @@ def check_attack(strategy: Strategy, attack: Attack, *, agents: int) -> None:
             f"attack {attack.name!r} changes messages, and agents of strategy {strategy.name!r} send none; set "
             "attack=none, or an attack on the environment (fedrax list)"
         )
-    if attack.on_statistics and not strategy.reports:
+    if attack.on_statistics and not (strategy.reports or (strategy.sends and learner.normalises)):
         raise FedraxError(
             f"attack {attack.name!r} changes statistics, and agents of strategy {strategy.name!r} report none; set "
-            "another attack, or weight agents by return (strategy=fedavg strategy.return_temperature=1)"
+            "another attack, or weight agents by return (strategy=fedavg strategy.return_temperature=1), or let them "
+            "send sums of observations (learner.normalise=true)"
         )
 
 

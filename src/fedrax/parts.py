@@ -11,6 +11,9 @@ from jaxtyping import PyTree
 
 from fedrax.errors import FedraxError, unknown
 
+NORMALISER = "normaliser"
+"""The part that holds moments of observations: merged exactly over agents, never averaged or trained."""
+
 
 def part_names(params: PyTree) -> tuple[str, ...]:
     """The parts of a learner's networks: the module's fields that hold arrays."""
@@ -19,7 +22,7 @@ def part_names(params: PyTree) -> tuple[str, ...]:
 
 def check_parts(option: str, parts: Iterable[str], params: PyTree) -> None:
     """Raises :class:`FedraxError` for a part that the networks do not have; ``params`` may be bare shapes."""
-    known = part_names(params)
+    known = tuple(part for part in part_names(params) if part != NORMALISER)
     for part in parts:
         if part not in known:
             raise unknown(option, part, known)

@@ -43,7 +43,7 @@ CASES = {
     ),
     "host-td3": (
         *("fedtd3/lunarlander", *SMALL, *TD3, "strategy=fedavg", "learner.num_steps=2", "learner.policy_delay=2"),
-        *("environment.horizon=20",),
+        *("environment.horizon=20", "learner.normalise=true"),
     ),
 }
 

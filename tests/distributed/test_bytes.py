@@ -17,7 +17,7 @@ TD3 = {
     "fedprox": (),
     "moon": (),
     "scaffold": ("strategy.actor_every=2",),
-    "distillation": ("strategy.version=sccd",),
+    "distillation": ("strategy.version=sccd", "learner.normalise=true"),
     "distillation statistics": ("strategy.version=statistics", "strategy.rank=2"),
     "distillation representations": ("strategy.version=representations",),
     "local": (),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from fedrax.environments.goals import Goal
+from fedrax.environments.goals import ACHIEVED, DESIRED, Goal
 from fedrax.errors import FedraxError
 
 
@@ -111,6 +111,13 @@ class Spaces:
     action: Discrete | Box
     goal: Goal | None = None
     """How a goal environment rewards; None where there are no goals, or no rule of theirs is known."""
+
+
+def has_goals(observation: Box | Dict) -> bool:
+    """Whether observations are a goal environment's: dictionaries with an achieved and a desired goal, two vectors."""
+    parts: dict[str, Any] = dict(observation.parts) if isinstance(observation, Dict) else {}
+    goals = [part.shape for name in (ACHIEVED, DESIRED) if isinstance(part := parts.get(name), Box)]
+    return len(goals) == 2 and goals[0] == goals[1] and len(goals[0]) == 1
 
 
 Physics = Mapping[str, Any]

@@ -10,12 +10,11 @@ import contextlib
 import importlib.util
 import io
 import re
-from typing import Any
 
 import gymnasium
 
-from fedrax.environments.base import Box, Dict, Spaces
-from fedrax.environments.goals import ACHIEVED, DESIRED, Goal, found_goal
+from fedrax.environments.base import Dict, Spaces, has_goals
+from fedrax.environments.goals import DESIRED, Goal, found_goal
 
 FAMILIES = re.compile(r"(Fetch|HandReach|HandManipulate|PointMaze|AntMaze|AdroitHand|FrankaKitchen)\w*-v\d+")
 """Ids of the package."""
@@ -43,13 +42,6 @@ def envpool_defaults(id: str) -> dict[str, float]:
     """Options by which EnvPool's ``id`` becomes Gymnasium-Robotics' task."""
     matched = FETCH.fullmatch(id)
     return {"initial_slide0": SLIDE_JOINT[matched[1]]} if matched else {}
-
-
-def has_goals(observation: Box | Dict) -> bool:
-    """Whether observations are a goal environment's: dictionaries with an achieved and a desired goal, two vectors."""
-    parts: dict[str, Any] = dict(observation.parts) if isinstance(observation, Dict) else {}
-    goals = [part.shape for name in (ACHIEVED, DESIRED) if isinstance(part := parts.get(name), Box)]
-    return len(goals) == 2 and goals[0] == goals[1] and len(goals[0]) == 1
 
 
 def goal_of(id: str, spaces: Spaces, environment: gymnasium.Env | None) -> Goal | None:

@@ -118,6 +118,11 @@ class Learner(eqx.Module):
         """Optimiser steps of one update."""
         return 1
 
+    @property
+    def normalises(self) -> bool:
+        """Whether networks see observations by their running moments, whose sums agents send."""
+        return False
+
     def check(self, spaces: Spaces) -> None:
         """Raises :class:`FedraxError` where the learner does not fit the environment's spaces."""
 

@@ -20,10 +20,11 @@ from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext, learners
 from fedrax.learners.encoders import TORSO, TorsoKind, check_torso, is_image
 from fedrax.learners.hindsight import Hindsight, HindsightReplay, empty_hindsight, hindsight_bytes
+from fedrax.learners.moments import Normaliser
 from fedrax.learners.networks import Activation, Initialisation
 from fedrax.learners.replay import Replay, Transitions, empty_replay, replay_bytes
 from fedrax.learners.twin_critic import TwinCritic, make_twin_critic
-from fedrax.parts import only, put_parts, take_parts
+from fedrax.parts import NORMALISER, only, put_parts, take_parts
 from fedrax.registry import option
 
 CRITIC = ("features", "head")
@@ -100,6 +101,11 @@ class TD3(Learner):
     clip_values: bool = option(
         False, "target values are clipped to what a goal environment's rewards allow: their bounds / (1 - discount)"
     )
+    normalise: bool = option(
+        False,
+        "networks see observations less their running mean, divided by their running standard deviation, and clipped; "
+        "strategies that average merge the moments of all agents exactly",
+    )
     torso: TorsoKind = option("auto", TORSO)
     actor_layers: tuple[int, ...] = option((256, 256), "widths of the actor's hidden layers", minimum=1)
     feature_layers: tuple[int, ...] = option((256,), "widths of each critic's features, its first layers", minimum=1)
@@ -129,6 +135,11 @@ class TD3(Learner):
     def gradient_steps(self) -> int:
         """Steps of both critics together, and of the actor."""
         return self.critic_updates + self.critic_updates // self.policy_delay
+
+    @property
+    def normalises(self) -> bool:
+        """``normalise``."""
+        return self.normalise
 
     def memory_bytes(self, spaces: Spaces) -> int:
         """One agent's replay."""
@@ -227,11 +238,12 @@ class TD3(Learner):
             activation=self.activation,
             initialisation=self.initialisation,
             scaled=self.scale_actions,
+            normalised=self.normalise,
         )
 
     def acting(self, params: TwinCritic) -> TwinCritic:
         """The actor alone: few steps are taken with the same one, too few to store it in another way for them."""
-        return only(params, ACTOR)
+        return only(params, (*ACTOR, NORMALISER))
 
     def act(self, params: TwinCritic, observation: Observation, key: PRNGKeyArray | None) -> Array:
         """Actions ``[B, a]`` for observations ``[B, *o]``; with exploration noise where there is a key."""
@@ -253,14 +265,16 @@ class TD3(Learner):
         """The last hidden layers of the actor and of both critics."""
         first, second = params.represent(batch.observation, batch.action)
         heads = params.head[0].both(first)[0], params.head[1].both(second)[0]
-        return params.actor.both(batch.observation)[0], *heads
+        return params.actor.both(params.seen(batch.observation))[0], *heads
 
     def learn(
         self, agent: Agent, experience: Steps, objective: Objective, update_context: UpdateContext
     ) -> tuple[Agent, dict[str, Array]]:
         """Remembers the steps, then :attr:`critic_updates` minibatches; none before the replay is filled enough."""
         replay = agent.memory.replay.remember(experience, self.minimum_reward)
-        training = Training(agent.params, agent.optimizer, agent.memory.target, objective.start(agent.params))
+        params = observed(agent.params, experience)
+        target = put_parts(agent.memory.target, take_parts(params, [NORMALISER]))
+        training = Training(params, agent.optimizer, target, objective.start(params))
         training, metrics = self.updates(training, replay, objective, update_context.key)
         private = objective.keep(agent.private, training.notes)
         return Agent(training.params, training.optimizer, Memory(replay, training.target), private), metrics
@@ -352,6 +366,13 @@ class TD3(Learner):
         moved, optimizer = self.apply(only(training.params, gradient), training.optimizer[which], masked)
         params = put_parts(training.params, take_parts(moved, gradient))
         return Training(params, training.optimizer | {which: optimizer}, training.target, notes)
+
+
+def observed(params: TwinCritic, experience: Steps) -> TwinCritic:
+    """The networks with a collection's observations among those that they are normalised by."""
+    if not isinstance(params.normaliser, Normaliser):
+        return params
+    return put_parts(params, {NORMALISER: params.normaliser.observe(experience.acted_on, experience.valid)})
 
 
 def as_batch(batch: Transitions) -> Batch:

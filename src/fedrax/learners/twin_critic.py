@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from fedrax.environments.actions import middle_and_reach
 from fedrax.environments.base import Box, Observation, Spaces
 from fedrax.learners.encoders import Encoder, Flatten, TorsoKind, make_encoder
+from fedrax.learners.moments import Normaliser
 from fedrax.learners.networks import Activation, Dense, Initialisation, activate, flat_size, make_dense
 
 
@@ -51,10 +52,16 @@ class TwinCritic(eqx.Module):
     """Half the range."""
     scaled: bool = eqx.field(static=True)
     """Whether critics see an action as a share of its range, -1 to 1, rather than in the environment's units."""
+    normaliser: Normaliser | tuple[()] = ()
+    """By which all networks see observations; () where they see them as they are."""
+
+    def seen(self, observation: Observation) -> Observation:
+        """Observations, leaves ``[..., *o]``, as the networks see them."""
+        return self.normaliser(observation) if isinstance(self.normaliser, Normaliser) else observation
 
     def act(self, observation: Observation) -> Float[Array, "... a"]:
         """The actor's actions, within bounds."""
-        return jnp.asarray(self.centre) + jnp.asarray(self.reach) * jnp.tanh(self.actor(observation))
+        return jnp.asarray(self.centre) + jnp.asarray(self.reach) * jnp.tanh(self.actor(self.seen(observation)))
 
     def clip(self, action: Float[Array, "... a"]) -> Float[Array, "... a"]:
         """The action moved into its bounds."""
@@ -66,8 +73,8 @@ class TwinCritic(eqx.Module):
     ) -> tuple[Float[Array, "... f"], Float[Array, "... f"]]:
         """Each critic's features."""
         first, second = self.features
-        seen = self._seen(action)
-        return first(observation, seen), second(observation, seen)
+        observation, action = self.seen(observation), self._seen(action)
+        return first(observation, action), second(observation, action)
 
     def values(
         self, observation: Observation, action: Float[Array, "... a"]
@@ -83,7 +90,7 @@ class TwinCritic(eqx.Module):
 
     def value(self, observation: Observation, action: Float[Array, "... a"]) -> Float[Array, ...]:
         """The first critic's value."""
-        return self.head[0](self.features[0](observation, self._seen(action)))[..., 0]
+        return self.head[0](self.features[0](self.seen(observation), self._seen(action)))[..., 0]
 
     def _seen(self, action: Float[Array, "... a"]) -> Float[Array, "... a"]:
         """An action as the critics see it."""
@@ -106,6 +113,7 @@ def make_twin_critic(
     activation: Activation,
     initialisation: Initialisation,
     scaled: bool,
+    normalised: bool,
 ) -> TwinCritic:
     """Fresh networks with hidden layers of these widths; ``features`` has at least one."""
     assert isinstance(spaces.action, Box)
@@ -139,4 +147,5 @@ def make_twin_critic(
         centre=tuple(centre.tolist()),
         reach=tuple(reach.tolist()),
         scaled=scaled,
+        normaliser=Normaliser.fresh(spaces.observation) if normalised else (),
     )

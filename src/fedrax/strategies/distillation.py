@@ -24,6 +24,7 @@ from fedrax.learners.networks import gram_schmidt
 from fedrax.learners.td3 import Memory, Training
 from fedrax.learners.twin_critic import MLP, TwinCritic
 from fedrax.message import Message
+from fedrax.parts import NORMALISER, put_parts, take_parts
 from fedrax.registry import option
 from fedrax.strategies.base import ServerWork, Tools, select, strategies
 from fedrax.strategies.fedavg import FedAvg
@@ -142,7 +143,8 @@ class Distillation(FedAvg):
         sample_key, noise_key = jax.random.split(key)
         batches = replay.sample(sample_key, (self.local_steps, learner.batch_size))
         noises = jax.random.normal(noise_key, batches.action.shape)
-        before = Training(agent.params, agent.optimizer, agent.memory.target, ())
+        target = put_parts(agent.memory.target, take_parts(agent.params, [NORMALISER]))
+        before = Training(agent.params, agent.optimizer, target, ())
         teacher = dataclasses.replace(agent.params, head=context)
 
         def step(training: Training, inputs: tuple[Any, Array, Any]) -> tuple[Training, None]:

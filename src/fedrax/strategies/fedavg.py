@@ -17,6 +17,7 @@ from fedrax.registry import option
 from fedrax.strategies.base import Strategy, Tools, select, strategies
 from fedrax.strategies.return_weights import WEIGHTED, Returns, poor_first
 from fedrax.strategies.sharing import Broadcast, Kept, Server, check_actor, put_shared, replaced, take_shared
+from fedrax.strategies.statistics import Statistics, own_sums, pool_moments, put_moments, shared_moments
 from fedrax.trees import ravel_rows, unravel_like
 
 
@@ -68,7 +69,8 @@ class FedAvg(Strategy):
 
     def broadcast(self, server: Any, key: PRNGKeyArray) -> PyTree:
         """The averaged parts."""
-        return Broadcast(take_shared(server.params, self.average), server.round % self.actor_every == 0, self.batch)
+        shared, due = take_shared(server.params, self.average), server.round % self.actor_every == 0
+        return Broadcast(shared, due, self.batch, shared_moments(server.params))
 
     def private(self, learner: Learner, agent: Agent) -> PyTree:
         """The common start."""
@@ -79,12 +81,14 @@ class FedAvg(Strategy):
         received = replaced(agent.private.received, downlink, self.actor_every)
         own = replaced(take_shared(agent.params, self.average), downlink, self.actor_every)
         private = dataclasses.replace(agent.private, received=received, returns=Returns.none())
-        return Agent(put_shared(agent.params, own, self.average), agent.optimizer, agent.memory, private)
+        params = put_moments(put_shared(agent.params, own, self.average), downlink.moments)
+        return Agent(params, agent.optimizer, agent.memory, private)
 
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the averaged parts changed."""
         change = jax.tree.map(jnp.subtract, take_shared(agent.params, self.average), agent.private.received)
-        return Message(change, agent.private.returns if self.weighs else ())
+        returns = agent.private.returns if self.weighs else ()
+        return Message(change, Statistics(returns, own_sums(agent.params)))
 
     def combine(
         self, learner: Learner, server: Any, downlink: Any, messages: Message, weights: Array, tools: Tools
@@ -92,11 +96,12 @@ class FedAvg(Strategy):
         """One step along the aggregate; none when the rule accepts nobody."""
         returns = server.returns
         if self.return_temperature is not None:
-            returns = messages.statistics.latest(returns, tools.ids, weights > 0)
+            returns = messages.statistics.returns.latest(returns, tools.ids, weights > 0)
             weights = weights * poor_first(returns[tools.ids], self.return_temperature)
         verdict = tools.aggregate(ravel_rows(messages.update), weights, 1.0)
         shared = take_shared(server.params, self.average)
         change = unravel_like(shared, self.server_learning_rate * verdict.vector)
         moved = put_shared(server.params, jax.tree.map(jnp.add, shared, change), self.average)
         params = select(verdict.valid, moved, server.params)
+        params = pool_moments(params, messages.statistics.observations, weights > 0)
         return dataclasses.replace(server, params=params, round=server.round + 1, returns=returns), verdict

@@ -16,7 +16,7 @@ from fedrax.registry import option
 from fedrax.strategies.base import strategies
 from fedrax.strategies.fedavg import FedAvg
 from fedrax.strategies.return_weights import Returns
-from fedrax.strategies.sharing import Broadcast
+from fedrax.strategies.sharing import Broadcast, put_shared, take_shared
 
 
 class Remembered(eqx.Module):
@@ -58,16 +58,21 @@ class MOON(FedAvg):
     def private(self, learner: Learner, agent: Agent) -> Remembered:
         """The networks as received and before."""
         kept = super().private(learner, agent)
-        return Remembered(kept.received, kept.returns, agent.params)
+        return Remembered(kept.received, kept.returns, take_shared(agent.params, ()))
 
     def absorb(self, agent: Agent, downlink: Broadcast, index: Int[Array, ""]) -> Agent:
         """The global networks replace the agent's, which it remembers."""
         after = super().absorb(agent, downlink, index)
-        return dataclasses.replace(after, private=dataclasses.replace(after.private, previous=agent.params))
+        return dataclasses.replace(
+            after, private=dataclasses.replace(after.private, previous=take_shared(agent.params, ()))
+        )
 
     def objective(self, learner: Learner, agent: Agent, context: PyTree) -> Objective:
         """The contrast between what was received and what was before."""
-        return Contrast(self, learner, agent.private.received, agent.private.previous)
+        received, previous = (
+            put_shared(agent.params, each, ()) for each in (agent.private.received, agent.private.previous)
+        )
+        return Contrast(self, learner, received, previous)
 
 
 class Contrast(Objective):

@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Learner
-from fedrax.parts import check_parts, put_parts, take_parts
+from fedrax.parts import NORMALISER, check_parts, put_parts, take_parts
 from fedrax.strategies.return_weights import Returns
+from fedrax.strategies.statistics import normaliser_of
 
 Names = tuple[str, ...]
 
@@ -38,6 +39,8 @@ class Broadcast(eqx.Module):
     params: PyTree
     actor_due: Array
     episodes: int = eqx.field(static=True)
+    moments: PyTree = ()
+    """Of all agents' observations; () where networks see them as they are."""
 
 
 class Kept(eqx.Module):
@@ -61,18 +64,22 @@ def check_actor(average: Names, actor_every: int, learner: Learner) -> None:
 def take_shared(params: PyTree, average: Names) -> PyTree:
     """The averaged parts: a table of them, or the networks whole where ``average`` is empty.
 
+    What observations are normalised by is merged, not averaged (:mod:`fedrax.strategies.statistics`).
+
     Raises:
         FedraxError: a part that the networks do not have.
     """
     if not average:
-        return params
+        return params if normaliser_of(params) is None else put_parts(params, {NORMALISER: None})
     check_parts("strategy.average", average, params)
     return take_parts(params, average)
 
 
 def put_shared(params: PyTree, shared: PyTree, average: Names) -> PyTree:
     """The networks with these averaged parts."""
-    return put_parts(params, shared) if average else shared
+    if average:
+        return put_parts(params, shared)
+    return shared if normaliser_of(params) is None else put_parts(shared, take_parts(params, [NORMALISER]))
 
 
 def replaced(before: PyTree, downlink: Broadcast, actor_every: int) -> PyTree:
