@@ -78,6 +78,12 @@ class EnvironmentConfig(Model):
         gt=0,
         description="environments per agent, stepped together (whole episodes on native ones: one each)",
     )
+    tasks: list[str] = pydantic.Field(
+        default_factory=list,
+        description="environments that the agents take in turn in place of id, which is the server's: shorter "
+        "observations are padded, and masked",
+    )
+    task_identity: bool = pydantic.Field(False, description="which task it is, is a part of the observation")
     terminate_on_success: bool = pydantic.Field(
         False, description="a training episode ends in the step in which its goal is reached; evaluations go on"
     )

@@ -26,7 +26,7 @@ def check(moments, rows, rtol=1e-5):
     """The moments are those of the rows, as NumPy finds them in double precision."""
     rows = np.asarray(rows, np.float64)
     size = max(np.abs(rows).max(), 1e-6)
-    assert float(moments.count) == len(rows)
+    np.testing.assert_array_equal(moments.count, len(rows))
     np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=rtol, atol=rtol * size)
     spread = ((rows - rows.mean(0)) ** 2).sum(0)
     np.testing.assert_allclose(moments.spread, spread, rtol=10 * rtol, atol=10 * rtol * len(rows) * np.ptp(rows) ** 2)
@@ -77,7 +77,7 @@ def test_what_is_no_experience_is_not_counted():
 
 
 def test_normalised_numbers():
-    moments = Moments(jnp.asarray(4.0), jnp.asarray([1.0, 2.0]), jnp.asarray([16.0, 0.0]))
+    moments = Moments(jnp.asarray([4.0, 4.0]), jnp.asarray([1.0, 2.0]), jnp.asarray([16.0, 0.0]))
     seen = moments.normalised(jnp.asarray([[5.0, 2.0], [1000.0, 2.005], [1.0, 1.0]]))
     np.testing.assert_allclose(seen, [[2.0, 0.0], [CLIP, 0.005 / LEAST_DEVIATION], [0.0, -CLIP]], rtol=1e-4)
     x = jnp.asarray([[100.0, -3.0]])

@@ -28,8 +28,9 @@ Item = TypeVar("Item")
 def resolved_evaluation(config: Mapping[str, Any], *, personal: bool) -> Mapping[str, Any]:
     """The table ``evaluation`` of a configuration with ``environments`` said, by the user or by default.
 
-    The default is ``all`` where the agents' environments are set apart (``environment.heterogeneity``), else
-    ``registered``. Over Flower, personal policies never leave their nodes, so the default is ``own``.
+    The default is ``all`` where the agents' environments are set apart (``environment.heterogeneity``,
+    ``environment.tasks``), else ``registered``. Over Flower, personal policies never leave their nodes, so the
+    default is ``own``.
 
     ``per_agent``, which runs of earlier versions have in its place, is read as what it did: a shared policy in every
     agent's environment or in the registered one, and personal policies each in its agent's own.
@@ -48,7 +49,7 @@ def resolved_evaluation(config: Mapping[str, Any], *, personal: bool) -> Mapping
     former = evaluation.pop("per_agent", None)
     if evaluation.get("environments", "none") not in (None, "none"):
         return evaluation
-    differ = bool(_table(config, "environment").get("heterogeneity"))
+    differ = _differ(_table(config, "environment"))
     flower = _table(config, "runtime").get("kind") == "flower"
     if former not in (None, True, False):
         raise renamed(former)
@@ -74,7 +75,7 @@ def measure(config: Mapping[str, Any], *, personal: bool) -> dict[str, str]:
     evaluation = resolved_evaluation(config, personal=personal)
     environment = _table(config, "environment")
     where = str(evaluation["environments"])
-    differ = bool(environment.get("heterogeneity"))
+    differ = _differ(environment)
     if not differ and _table(config, "runtime").get("kind") != "flower":
         where = "registered"
     horizon = _said(evaluation.get("horizon")) or _said(environment.get("horizon"))
@@ -89,11 +90,18 @@ def measure(config: Mapping[str, Any], *, personal: bool) -> dict[str, str]:
     }
     if where != "registered" and differ:
         measured |= {
-            "environment.heterogeneity": environment["heterogeneity"],
+            "environment.heterogeneity": environment.get("heterogeneity") or None,
             "environment.draws": environment.get("draws"),
             "federation.agents": _table(config, "federation").get("agents"),
         }
+        if environment.get("tasks"):
+            measured |= {"environment.tasks": environment["tasks"]}
     return {key: _text(value) for key, value in measured.items()}
+
+
+def _differ(environment: Mapping[str, Any]) -> bool:
+    """Whether agents' environments are set apart."""
+    return bool(environment.get("heterogeneity") or environment.get("tasks"))
 
 
 def apart(items: Iterable[tuple[Item, Mapping[str, str]]]) -> list[tuple[dict[str, str], list[Item]]]:

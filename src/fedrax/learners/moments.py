@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from fedrax.environments.base import Box, Dict, Observation, Tokens, has_goals
 from fedrax.environments.goals import ACHIEVED, DESIRED
+from fedrax.environments.tasks import IDENTITY, MASK
 
 CLIP = 5.0
 """Normalised numbers lie within this of 0 (Andrychowicz et al., 2017)."""
@@ -27,8 +28,8 @@ LEAST_DEVIATION = 1e-2
 class Moments(eqx.Module):
     """Of observations of one array."""
 
-    count: Float[Array, ""]
-    """Exact up to 2 ** 24."""
+    count: Float[Array, "*o"]
+    """Of each number, as masks may leave some out; exact up to 2 ** 24."""
     mean: Float[Array, "*o"]
     spread: Float[Array, "*o"]
     """Sum of squared distances from the mean."""
@@ -36,14 +37,15 @@ class Moments(eqx.Module):
     @staticmethod
     def none(shape: tuple[int, ...]) -> Moments:
         """Of no observation."""
-        return Moments(jnp.asarray(0.0), jnp.zeros(shape), jnp.zeros(shape))
+        return Moments(jnp.zeros(shape), jnp.zeros(shape), jnp.zeros(shape))
 
     @staticmethod
-    def of(x: Float[Array, "*b"], valid: Bool[Array, "*n"]) -> Moments:
-        """Of the observations ``[*n, *o]`` that are valid."""
+    def of(x: Float[Array, "*b"], valid: Bool[Array, "*n"], mask: Float[Array, "*b"] | None = None) -> Moments:
+        """Of the observations ``[*n, *o]`` that are valid, without numbers whose ``mask`` is 0."""
         axes = tuple(range(valid.ndim))
         weight = jnp.expand_dims(valid, tuple(range(valid.ndim, x.ndim))).astype(x.dtype)
-        count = valid.sum().astype(jnp.float32)
+        weight = jnp.broadcast_to(weight, x.shape) if mask is None else weight * mask
+        count = weight.sum(axes)
         mean = (weight * x).sum(axes) / jnp.maximum(count, 1.0)
         return Moments(count, mean, (weight * (x - mean) ** 2).sum(axes))
 
@@ -70,7 +72,7 @@ class Moments(eqx.Module):
 class Sums(eqx.Module):
     """What adds up over agents: of observations of one array, about a point."""
 
-    count: Int[Array, "*n"]
+    count: Int[Array, ...]
     first: Float[Array, ...]
     second: Float[Array, ...]
 
@@ -84,7 +86,8 @@ class Sums(eqx.Module):
 class Normaliser(eqx.Module):
     """What an agent's networks see observations by: :class:`Moments` of each array of real numbers, None of others.
 
-    Of a goal environment's two goals there is one, as hindsight puts achieved goals in place of desired ones.
+    Of a goal environment's two goals there is one, as hindsight puts achieved goals in place of desired ones. Padding
+    does not count, and stays 0.
     """
 
     shared: PyTree
@@ -101,7 +104,8 @@ class Normaliser(eqx.Module):
 
         if isinstance(space, Box):
             return Normaliser(none(space), none(space))
-        names = [name for name, _ in space.parts if name != DESIRED or not has_goals(space)]
+        skipped = {DESIRED} if has_goals(space) else set()
+        names = [name for name, _ in space.parts if name not in skipped and not _is_sign(name)]
         return Normaliser(*({name: none(space.tree[name]) for name in names} for _ in range(2)))
 
     def __call__(self, observation: Observation) -> Observation:
@@ -109,7 +113,10 @@ class Normaliser(eqx.Module):
         moments = _each(Moments.merged, self.shared, self.own)
         if not isinstance(observation, dict):
             return _normalised(moments, observation)
-        return {name: _normalised(moments[_of(name, moments)], x) for name, x in observation.items()}
+        return {
+            name: x if _is_sign(name) else _normalised(moments[_of(name, moments)], x, observation.get(name + MASK))
+            for name, x in observation.items()
+        }
 
     def observe(self, observation: Observation, valid: Bool[Array, "*n"]) -> Normaliser:
         """With observations, leaves ``[*n, *o]``, where they are valid."""
@@ -117,7 +124,8 @@ class Normaliser(eqx.Module):
             return Normaliser(self.shared, _merged(self.own, observation, valid))
         own = dict(self.own)
         for name, x in observation.items():
-            own[_of(name, own)] = _merged(own[_of(name, own)], x, valid)
+            if not _is_sign(name):
+                own[_of(name, own)] = _merged(own[_of(name, own)], x, valid, observation.get(name + MASK))
         return Normaliser(self.shared, own)
 
     def sums(self) -> PyTree:
@@ -143,9 +151,17 @@ def _each(function: Any, *trees: PyTree) -> PyTree:
     return jax.tree.map(function, *trees, is_leaf=lambda x: isinstance(x, Moments | Sums))
 
 
-def _merged(moments: Moments | None, x: Array, valid: Array) -> Moments | None:
-    return None if moments is None else moments.merged(Moments.of(x, valid))
+def _is_sign(name: str) -> bool:
+    """Whether a part says what others are (:mod:`fedrax.environments.tasks`), which networks see as it is."""
+    return name == IDENTITY or name.endswith(MASK)
 
 
-def _normalised(moments: Moments | None, x: Array) -> Array:
-    return x if moments is None else moments.normalised(x)
+def _merged(moments: Moments | None, x: Array, valid: Array, mask: Array | None = None) -> Moments | None:
+    return None if moments is None else moments.merged(Moments.of(x, valid, mask))
+
+
+def _normalised(moments: Moments | None, x: Array, mask: Array | None = None) -> Array:
+    if moments is None:
+        return x
+    seen = moments.normalised(x)
+    return seen if mask is None else seen * mask

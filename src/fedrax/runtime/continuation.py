@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from fedrax.config import Config, read_source, resolve
-from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
 from fedrax.migration import present_keys
 from fedrax.plugins import short_name
@@ -19,6 +18,7 @@ from fedrax.records.files import write_json
 from fedrax.records.manifest import read_manifest
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
+from fedrax.runtime.draws import runs_native
 
 logger = logging.getLogger(__name__)
 
@@ -61,15 +61,7 @@ def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
 
 def changeable(config: Config) -> tuple[str, ...]:
     """The keys that may change while this run goes on."""
-    settings = config.environment
-    native = describe_environment(
-        settings.id,
-        native=settings.native,
-        backend=settings.backend,
-        mission=settings.mission,
-        kwargs=settings.kwargs,
-    ).native
-    return tuple(key for key in CHANGEABLE if native or key != RESTARTS)
+    return tuple(key for key in CHANGEABLE if key != RESTARTS or runs_native(config))
 
 
 def configuration(directory: RunDirectory, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()) -> Config:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import gymnasium
+
 from fedrax.config import Config
 from fedrax.environments.base import NativeEnvironment
 from fedrax.environments.distributions import joint_draws, joint_keys
@@ -13,13 +15,63 @@ from fedrax.environments.heterogeneity import draw, drawn_names
 from fedrax.environments.host_parameters import check_host_parameters, host_defaults, host_physics
 from fedrax.environments.native import native_environments
 from fedrax.environments.native_noise import with_noise
+from fedrax.environments.native_tasks import MixedTasks
 from fedrax.environments.noise import NOISE
+from fedrax.environments.registry import Description, describe_environment
+from fedrax.environments.tasks import TASK, Mixture, mix, task_of
 from fedrax.errors import FedraxError
+
+
+def task_ids(config: Config) -> tuple[str, ...]:
+    """The environments that agents have, in turn: one, unless ``environment.tasks`` names several."""
+    return tuple(config.environment.tasks) or (config.environment.id,)
+
+
+def describe_run(config: Config) -> tuple[Description, Mixture | None]:
+    """What the agents' environments look like, made alike where agents have different tasks.
+
+    Raises:
+        FedraxError: as :func:`describe_environment`, or tasks that cannot be made alike.
+    """
+    settings, ids = config.environment, task_ids(config)
+    if settings.id not in ids:
+        raise FedraxError(
+            f"environment.id = {settings.id!r} is none of environment.tasks = {list(ids)}: the server acts in it; set "
+            "environment.tasks=[] for an environment that all agents have"
+        )
+    if settings.native and not runs_native(config):
+        for id in ids:
+            if id in native_environments and id not in gymnasium.registry and len(ids) > 1:
+                others = ", ".join(repr(other) for other in ids if other not in native_environments)
+                raise FedraxError(
+                    f"environment.tasks = {list(ids)} is not allowed: {id!r} exists in JAX only, and {others} not in "
+                    "JAX; give tasks of one kind"
+                )
+    each = [
+        describe_environment(
+            id,
+            native=runs_native(config),
+            backend=settings.backend,
+            mission=settings.mission,
+            kwargs=settings.kwargs,
+        )
+        for id in ids
+    ]
+    if not settings.tasks:
+        if settings.task_identity:
+            raise FedraxError("environment.task_identity needs environment.tasks, a list of environments")
+        return each[0], None
+    mixture = mix(ids, [described.spaces for described in each], identity=settings.task_identity)
+    limits = [described.time_limit for described in each if described.time_limit is not None]
+    modes = [mode for mode in each[0].render_modes if all(mode in described.render_modes for described in each)]
+    limit = min(limits) if len(limits) == len(each) else None
+    known = Description(" and ".join(ids), mixture.spaces, limit, each[0].native, tuple(modes))
+    return known, mixture
 
 
 def runs_native(config: Config) -> bool:
     """Whether the run's environment is one in JAX."""
-    return config.environment.native and config.environment.id in native_environments
+    return config.environment.native and all(id in native_environments for id in task_ids(config))
 
 
 def make_environment(config: Config) -> NativeEnvironment:
@@ -29,7 +81,10 @@ def make_environment(config: Config) -> NativeEnvironment:
         FedraxError: noise that the environment cannot have, or a joint distribution it does not have.
     """
     settings = config.environment
-    return with_noise(native_environments[settings.id](), drawn_names(settings.heterogeneity, settings.id))
+    made = tuple(native_environments[id]() for id in task_ids(config))
+    _, mixture = describe_run(config)
+    environment = made[0] if mixture is None else MixedTasks(made, mixture)
+    return with_noise(environment, drawn_names(settings.heterogeneity, settings.id))
 
 
 def physics_draws(config: Config, position: int = 0) -> list[dict[str, float]]:
@@ -41,7 +96,8 @@ def physics_draws(config: Config, position: int = 0) -> list[dict[str, float]]:
     Raises:
         FedraxError: parameters that the environment does not have, or that make no environment.
     """
-    return _draws(config, config.federation.agents, position) if config.environment.heterogeneity else []
+    settings = config.environment
+    return _draws(config, config.federation.agents, position) if settings.heterogeneity or settings.tasks else []
 
 
 def all_draws(config: Config) -> list[list[dict[str, float]]]:
@@ -61,6 +117,7 @@ def divergence(config: Config) -> dict[str, float]:
         return {}
     defaults, _ = default_parameters(config)
     known = None if runs_native(config) else host_physics.get(config.environment.id)
+    draws = [[{name: x for name, x in site.items() if name != TASK} for site in sites] for sites in draws]
     each = [environment_divergence(sites, defaults, known.mixtures if known else {}) for sites in draws]
     names = dict.fromkeys(name for one in each for name in one)
     return {name: sum(one.get(name, 0.0) for one in each) / len(each) for name in names}
@@ -75,6 +132,10 @@ def unseen_draws(config: Config, count: int, position: int = 0) -> list[dict[str
         FedraxError: the table draws nothing, or lists the agents' values.
     """
     settings = config.environment
+    if not settings.heterogeneity and settings.tasks:
+        raise FedraxError(
+            "environment.tasks names all tasks, so no environment is unseen: set environment.heterogeneity to draw some"
+        )
     if not settings.heterogeneity:
         raise same_environments(config)
     _, parameters = joint_draws(settings.heterogeneity, settings.id, 0)
@@ -94,9 +155,21 @@ def _draws(config: Config, agents: int, position: int) -> list[dict[str, float]]
     settings = config.environment
     number = position % settings.draws
     own, check = default_parameters(config)
+    given = drawn_names(settings.heterogeneity, settings.id)
+    if settings.tasks and TASK in given:
+        raise FedraxError(
+            f"environment.heterogeneity.{TASK} is not allowed with environment.tasks, which the agents take in turn: "
+            "list the tasks in the order of the agents"
+        )
     # Noise may be named for every environment, but a native one whose table does not name it has no such parameter.
     draws = draw(settings.heterogeneity, {**own, **NOISE}, agents, config.seed, settings.id, number)
     draws = [{name: values[name] for name in own} for values in draws]
+    if settings.tasks:
+        each = [own_parameters(config, id) for id in settings.tasks]
+        for agent, parameters in enumerate(draws):
+            task = agent % len(each)
+            # What nobody sets is as in the agent's own task, whatever it is in others.
+            parameters |= {name: x for name, x in each[task].items() if name not in given} | {TASK: task}
     for parameters in draws:
         check(parameters)
     return draws
@@ -111,11 +184,32 @@ def default_parameters(config: Config) -> tuple[dict[str, float], Callable[[Mapp
     if runs_native(config):
         environment = make_environment(config)
         return environment.physics(), environment.check
+    ids = task_ids(config)
+    if not config.environment.tasks:
+        return own_parameters(config, ids[0]), partial(check_host_parameters, ids[0])
+    together: dict[str, float] = {}
+    for id in reversed(ids):
+        together |= own_parameters(config, id)
+
+    def check(parameters: Mapping[str, float]) -> None:
+        id = ids[task_of(parameters)]
+        check_host_parameters(id, {name: parameters[name] for name in own_parameters(config, id)})
+
+    return together | {TASK: 0}, check
+
+
+def own_parameters(config: Config, id: str) -> dict[str, float]:
+    """The parameters of one of the run's environments, with their defaults.
+
+    Raises:
+        FedraxError: as :func:`default_parameters`.
+    """
     settings = config.environment
+    if runs_native(config):
+        return native_environments[id]().physics()
     table = settings.heterogeneity
     names, keys = drawn_names(table, settings.id), joint_keys(table, settings.id)
-    defaults = host_defaults(settings.id, names, settings.kwargs, keys)
-    return defaults, partial(check_host_parameters, settings.id)
+    return host_defaults(id, names, settings.kwargs, keys)
 
 
 def same_environments(config: Config) -> FedraxError:

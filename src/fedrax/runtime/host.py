@@ -20,13 +20,15 @@ from fedrax.environments.faults import NOTHING, Fault, first_fault, host_faults,
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_parameters import Parameters
+from fedrax.environments.host_tasks import MixedEnvironments
 from fedrax.environments.registry import Description
+from fedrax.environments.tasks import Mixture, task_of
 from fedrax.environments.termination import EndHostAtGoal
 from fedrax.federation import Cohort, Federation, State
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import collected_steps, host_copies, make_host_collector
 from fedrax.runtime.compiling import compile_seconds
-from fedrax.runtime.draws import default_parameters
+from fedrax.runtime.draws import default_parameters, own_parameters, task_ids
 from fedrax.runtime.group_verbs import GroupVerbs
 from fedrax.runtime.mapping import agents_side_by_side
 from fedrax.runtime.memory import check_memory
@@ -48,7 +50,8 @@ class HostRuntime(Runtime):
 
     ``draws`` are every site's parameters ``[draws][sites]``, which the seeds take in turn, or empty where all
     environments are the registered one. Where they differ, Gymnasium steps all of them, those of the server and of
-    evaluations included. Without ``agents`` only the server's environments are made: the agents are elsewhere.
+    evaluations included, or EnvPool where all that differs are options that it has, or tasks. ``mixture`` is that of
+    agents on different tasks. Without ``agents`` only the server's environments are made: the agents are elsewhere.
     """
 
     def __init__(
@@ -57,11 +60,12 @@ class HostRuntime(Runtime):
         federation: Federation,
         described: Description,
         draws: Sequence[Sequence[Parameters]] = (),
+        mixture: Mixture | None = None,
         *,
         agents: bool = True,
     ) -> None:
         super().__init__(config, federation)
-        self.draws = draws
+        self.draws, self.mixture = draws, mixture
         self.training_horizon = described.horizon(config.environment.horizon)
         self.evaluation_horizon = described.horizon(config.evaluation.horizon, self.training_horizon)
         everyone = range(federation.agents)
@@ -181,12 +185,30 @@ class HostRuntime(Runtime):
     def _make(
         self, count: int, horizon: int, parameters: Sequence[Parameters] | None = None, *, training: bool = False
     ) -> HostEnvironments:
-        settings = self.config.environment
         if self.draws and parameters is None:
             # One engine for all of a run's environments: EnvPool's numbers are not quite Gymnasium's.
             parameters = [default_parameters(self.config)[0]] * count
-        made = make_host(
-            settings.id,
+        if self.mixture is None:
+            made = self._copies(self.config.environment.id, count, horizon, parameters)
+        else:
+            sites = parameters or [{}] * count
+
+            def of_task(task: int, places: np.ndarray) -> HostEnvironments:
+                return self._copies(task_ids(self.config)[task], len(places), horizon, [sites[i] for i in places])
+
+            made = MixedEnvironments(self.mixture, [task_of(site) for site in sites], of_task)
+        if training and self.config.environment.terminate_on_success:
+            made = EndHostAtGoal(made)
+        return TransformHostActions(made, self.federation.actions)
+
+    def _copies(self, id: str, count: int, horizon: int, parameters: Sequence[Parameters] | None) -> HostEnvironments:
+        """Of one environment."""
+        settings = self.config.environment
+        if parameters is not None:
+            own = own_parameters(self.config, id)
+            parameters = [{name: site[name] for name in own} for site in parameters] if settings.heterogeneity else None
+        return make_host(
+            id,
             count,
             backend=settings.backend,
             threads=settings.threads,
@@ -195,9 +217,6 @@ class HostRuntime(Runtime):
             parameters=parameters,
             kwargs=settings.kwargs,
         )
-        if training and settings.terminate_on_success:
-            made = EndHostAtGoal(made)
-        return TransformHostActions(made, self.federation.actions)
 
     def _round(self, environments: SeedEnvironments, state: State, index: int) -> tuple[State, dict[str, Any]]:
         """One round of one seed."""

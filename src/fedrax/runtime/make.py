@@ -9,12 +9,11 @@ from fedrax.attacks.base import Attack
 from fedrax.compatibility import check_components
 from fedrax.config import Config
 from fedrax.environments.base import Spaces, stack_physics
-from fedrax.environments.registry import describe_environment
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.runtime.base import Runtime
-from fedrax.runtime.draws import all_draws, make_environment
+from fedrax.runtime.draws import all_draws, describe_run, make_environment
 from fedrax.runtime.videos import check_picture
 from fedrax.strategies.base import Strategy
 
@@ -29,13 +28,7 @@ def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
         FedraxError: a configuration that cannot run, in one line.
     """
     settings = config.environment
-    described = describe_environment(
-        settings.id,
-        native=settings.native,
-        backend=settings.backend,
-        mission=settings.mission,
-        kwargs=settings.kwargs,
-    )
+    described, mixture = describe_run(config)
     if config.video.every is not None:
         check_picture(config)
     spaces = described.spaces
@@ -50,7 +43,7 @@ def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
         return NativeRuntime(config, federation, environment, stack_physics(draws) if draws else None)
     from fedrax.runtime.host import HostRuntime
 
-    return HostRuntime(config, federation, described, draws, agents=agents)
+    return HostRuntime(config, federation, described, draws, mixture, agents=agents)
 
 
 def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:

@@ -18,10 +18,11 @@ from fedrax.environments.base import Discrete, NativeEnvironment, Observation
 from fedrax.environments.host import make_single
 from fedrax.environments.native import native_environments
 from fedrax.environments.registry import describe_environment
+from fedrax.environments.tasks import task_of
 from fedrax.errors import FedraxError
 from fedrax.records.video import write_video
 from fedrax.runtime.base import Runtime
-from fedrax.runtime.draws import make_environment, physics_draws, runs_native
+from fedrax.runtime.draws import describe_run, make_environment, own_parameters, physics_draws, runs_native, task_ids
 from fedrax.seeds import derive, host_seeds
 
 FRAMES_PER_SECOND = 50
@@ -57,7 +58,7 @@ def record_videos(
     check_picture(config)
     act = jax.jit(_actor(config, runtime, params))
     if runs_native(config):
-        rate = native_environments[config.environment.id].frames_per_second
+        rate = make_environment(config).frames_per_second
         frames = list(_native_frames(config, runtime, act, agent, episodes))
     else:
         rate = int(gymnasium.spec(config.environment.id).kwargs.get("render_fps", FRAMES_PER_SECOND))
@@ -81,17 +82,18 @@ def check_picture(config: Config) -> None:
         FedraxError: names the environment, and what it lacks.
     """
     settings = config.environment
-    if runs_native(config):
-        if native_environments[settings.id].draw is NativeEnvironment.draw:
-            raise FedraxError(f"environment {settings.id!r} in JAX has no picture: its class has no method draw")
-        return
-    described = describe_environment(settings.id, native=False, mission=settings.mission, kwargs=settings.kwargs)
-    if MODE not in described.render_modes:
-        modes = ", ".join(map(repr, described.render_modes)) or "none"
-        raise FedraxError(
-            f"environment {settings.id!r} has no picture: a video needs the render mode {MODE!r} among its "
-            f"metadata's render_modes, which are {modes}"
-        )
+    for id in task_ids(config):
+        if runs_native(config):
+            if native_environments[id].draw is NativeEnvironment.draw:
+                raise FedraxError(f"environment {id!r} in JAX has no picture: its class has no method draw")
+            continue
+        described = describe_environment(id, native=False, mission=settings.mission, kwargs=settings.kwargs)
+        if MODE not in described.render_modes:
+            modes = ", ".join(map(repr, described.render_modes)) or "none"
+            raise FedraxError(
+                f"environment {id!r} has no picture: a video needs the render mode {MODE!r} among its "
+                f"metadata's render_modes, which are {modes}"
+            )
 
 
 @contextlib.contextmanager
@@ -139,12 +141,14 @@ def _host_frames(config: Config, runtime: Runtime, act: Act, agent: int, episode
     settings, federation = config.environment, runtime.federation
     space = federation.spaces.observation
     draws = physics_draws(config)
+    own = draws[agent] if draws else {}
+    id, mixture = task_ids(config)[task_of(own)], describe_run(config)[1]
     environment = make_single(
-        settings.id,
+        id,
         runtime.evaluation_horizon,
         mission=settings.mission,
         render_mode=MODE,
-        parameters=draws[agent] if draws else None,
+        parameters={name: own[name] for name in own_parameters(config, id)} if settings.heterogeneity else None,
         kwargs=settings.kwargs,
     )
     try:
@@ -154,7 +158,8 @@ def _host_frames(config: Config, runtime: Runtime, act: Act, agent: int, episode
             over, t = False, 0
             while not over:
                 yield np.asarray(environment.render())
-                seen = jax.tree.map(lambda part, x: jnp.asarray(x, part.seen), space.tree, observation)
+                alike = observation if mixture is None else mixture.seen(task_of(own), observation)
+                seen = jax.tree.map(lambda part, x: jnp.asarray(x, part.seen), space.tree, alike)
                 emitted = act(seen, jax.random.fold_in(key, t))
                 action = federation.actions.host(np.asarray(emitted))
                 whole = isinstance(federation.spaces.action, Discrete)
