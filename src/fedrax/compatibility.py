@@ -17,6 +17,7 @@ CAPABILITIES = {
     "gradient": "a gradient at any given policy",
     "distribution": "a stochastic policy",
     "representations": "representations to compare",
+    "targets": "target networks",
     "critics": "critics of features and head that learn from a replay",
 }
 """What learners may provide, in words."""

@@ -27,6 +27,7 @@ from fedrax.message import Message
 from fedrax.parts import NORMALISER, put_parts, take_parts
 from fedrax.registry import option
 from fedrax.strategies.base import ServerWork, Tools, select, strategies
+from fedrax.strategies.carried import apart
 from fedrax.strategies.fedavg import FedAvg
 from fedrax.strategies.sharing import Broadcast
 
@@ -58,6 +59,7 @@ class DistilledServer(eqx.Module):
     returns: Float[Array, " agents"]
     teacher: Heads
     optimizer: PyTree
+    carried: PyTree = ()
 
 
 class DistilledBroadcast(eqx.Module):
@@ -190,7 +192,8 @@ class Distillation(FedAvg):
         """The networks that all agents start from."""
         start = super().init(learner, spaces, agents, key)
         head = start.params.head
-        return DistilledServer(start.params, start.round, start.returns, head, self.transformation().init(head))
+        optimizer = self.transformation().init(head)
+        return DistilledServer(start.params, start.round, start.returns, head, optimizer, start.carried)
 
     def broadcast(self, server: Any, key: PRNGKeyArray) -> DistilledBroadcast:
         """The averaged parts, and the teacher where agents distil."""
@@ -204,7 +207,7 @@ class Distillation(FedAvg):
         draw_key, order_key = jax.random.split(tools.key)
         data = messages.individual
         if isinstance(data, Moments):
-            heads = jax.tree.map(jnp.add, downlink.networks.params["head"], messages.update["head"])
+            heads = jax.tree.map(jnp.add, downlink.networks.params["head"], apart(messages.update)[0]["head"])
             keys = jax.random.split(draw_key, weights.shape[0])
             data = jax.vmap(lambda one, head, key: drawn(one, head, learner.batch_size, key))(data, heads, keys)
         averaged = after.params.head

@@ -14,22 +14,22 @@ from fedrax.environments.base import Spaces
 from fedrax.learners.base import Agent, Learner
 from fedrax.message import Message
 from fedrax.registry import option
-from fedrax.strategies.base import Strategy, Tools, select, strategies
-from fedrax.strategies.return_weights import WEIGHTED, Returns, poor_first
+from fedrax.strategies.base import Tools, select, strategies
+from fedrax.strategies.carried import Carrying, apart, averaged, joined
+from fedrax.strategies.return_weights import WEIGHTED, Returns, weighed
 from fedrax.strategies.sharing import Broadcast, Kept, Server, check_actor, put_shared, replaced, take_shared
 from fedrax.strategies.statistics import Statistics, own_sums, pool_moments, put_moments, shared_moments
 from fedrax.trees import ravel_rows, unravel_like
 
 
 @strategies.register("fedavg")
-class FedAvg(Strategy):
+class FedAvg(Carrying):
     """``x <- x + server_learning_rate * aggregate_i(y_i - x)``, y_i the networks that agent i makes of x locally."""
 
     common_start: ClassVar[bool] = True
     supports_staleness: ClassVar[bool] = True
 
     server_learning_rate: float = option(1.0, "step of the server along the aggregate of the changes", minimum=0)
-    average: tuple[str, ...] = option((), "parts of the networks to average (the others stay with each agent); []: all")
     actor_every: int = option(1, "rounds from one average of the part 'actor' to the next", unit="rounds", minimum=1)
     return_temperature: float | None = option(
         None, "weigh agents by softmax(-return / temperature), so that the worst count most; none: equally", minimum=0
@@ -52,8 +52,9 @@ class FedAvg(Strategy):
         return self.batch
 
     def check(self, learner: Learner) -> None:
-        """Raises :class:`FedraxError` for an actor that is averaged now and then, and is no part or not averaged."""
-        check_actor(self.average, self.actor_every, learner)
+        """Raises :class:`FedraxError` for an actor that cannot be averaged now and then, and as :class:`Carrying`."""
+        super().check(learner)
+        check_actor(self.average, self.actor_every, learner, carries=self.carries)
 
     def personal_with(self, learner: Learner | type[Learner]) -> bool:
         """Where a part of the policy stays with each agent."""
@@ -65,43 +66,43 @@ class FedAvg(Strategy):
 
     def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> PyTree:
         """The networks that all agents start from."""
-        return Server.first(agents.params)
+        return Server.first(agents.params, self.carried_first(jax.tree.map(lambda x: x[0], agents)))
 
     def broadcast(self, server: Any, key: PRNGKeyArray) -> PyTree:
         """The averaged parts."""
         shared, due = take_shared(server.params, self.average), server.round % self.actor_every == 0
-        return Broadcast(shared, due, self.batch, shared_moments(server.params))
+        return Broadcast(shared, due, self.batch, shared_moments(server.params), server.carried)
 
     def private(self, learner: Learner, agent: Agent) -> PyTree:
         """The common start."""
         return Kept(take_shared(agent.params, self.average), Returns.none())
 
     def absorb(self, agent: Agent, downlink: Broadcast, index: Int[Array, ""]) -> Agent:
-        """The averaged parts replace the agent's; its optimiser goes on."""
+        """The averaged parts replace the agent's."""
         received = replaced(agent.private.received, downlink, self.actor_every)
         own = replaced(take_shared(agent.params, self.average), downlink, self.actor_every)
         private = dataclasses.replace(agent.private, received=received, returns=Returns.none())
         params = put_moments(put_shared(agent.params, own, self.average), downlink.moments)
-        return Agent(params, agent.optimizer, agent.memory, private)
+        return self.carried_absorbed(Agent(params, agent.optimizer, agent.memory, private), downlink.carried)
 
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the averaged parts changed."""
         change = jax.tree.map(jnp.subtract, take_shared(agent.params, self.average), agent.private.received)
-        returns = agent.private.returns if self.weighs else ()
-        return Message(change, Statistics(returns, own_sums(agent.params)))
+        statistics = Statistics(agent.private.returns if self.weighs else (), own_sums(agent.params))
+        return Message(joined(change, self.carried_sent(agent, agent.private.received)), statistics)
 
     def combine(
         self, learner: Learner, server: Any, downlink: Any, messages: Message, weights: Array, tools: Tools
     ) -> tuple[Any, Aggregate]:
         """One step along the aggregate; none when the rule accepts nobody."""
-        returns = server.returns
-        if self.return_temperature is not None:
-            returns = messages.statistics.returns.latest(returns, tools.ids, weights > 0)
-            weights = weights * poor_first(returns[tools.ids], self.return_temperature)
+        reported = messages.statistics.returns
+        returns, weights = weighed(self.return_temperature, server.returns, reported, tools.ids, weights)
         verdict = tools.aggregate(ravel_rows(messages.update), weights, 1.0)
         shared = take_shared(server.params, self.average)
-        change = unravel_like(shared, self.server_learning_rate * verdict.vector)
-        moved = put_shared(server.params, jax.tree.map(jnp.add, shared, change), self.average)
-        params = select(verdict.valid, moved, server.params)
+        change, carried = apart(unravel_like(joined(shared, server.carried), verdict.vector))
+        moved = jax.tree.map(lambda x, y: x + self.server_learning_rate * y, shared, change)
+        params = select(verdict.valid, put_shared(server.params, moved, self.average), server.params)
+        carried = select(verdict.valid, averaged(shared, carried), server.carried)
         params = pool_moments(params, messages.statistics.observations, weights > 0)
-        return dataclasses.replace(server, params=params, round=server.round + 1, returns=returns), verdict
+        after = dataclasses.replace(server, params=params, round=server.round + 1, returns=returns, carried=carried)
+        return after, verdict

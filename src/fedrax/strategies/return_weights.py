@@ -46,6 +46,20 @@ def count_returns(agent: Agent, experience: Experience) -> Agent:
     return dataclasses.replace(agent, private=private)
 
 
+def weighed(
+    temperature: float | None,
+    known: Float[Array, " agents"],
+    reported: Returns | tuple[()],
+    ids: Int[Array, " n"],
+    weights: Float[Array, " n"],
+) -> tuple[Float[Array, " agents"], Float[Array, " n"]]:
+    """Every agent's last mean return, and the weights of messages by them; both as they were without a temperature."""
+    if temperature is None or not isinstance(reported, Returns):
+        return known, weights
+    returns = reported.latest(known, ids, weights > 0)
+    return returns, weights * poor_first(returns[ids], temperature)
+
+
 def poor_first(returns: Float[Array, " n"], temperature: float) -> Float[Array, " n"]:
     """Positive weights that fall with the return: ``softmax(-z / temperature)``, z the standardised returns.
 

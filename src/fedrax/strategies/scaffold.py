@@ -29,6 +29,7 @@ class ControlServer(eqx.Module):
     round: Int[Array, ""]
     returns: Float[Array, " agents"]
     control: PyTree
+    carried: PyTree = ()
 
 
 class ControlBroadcast(eqx.Module):
@@ -81,7 +82,7 @@ class Scaffold(FedAvg):
         """The common networks, and no correction."""
         start = super().init(learner, spaces, agents, key)
         zero = jax.tree.map(jnp.zeros_like, take_shared(start.params, self.average))
-        return ControlServer(start.params, start.round, start.returns, zero)
+        return ControlServer(start.params, start.round, start.returns, zero, start.carried)
 
     def broadcast(self, server: Any, key: PRNGKeyArray) -> ControlBroadcast:
         """The averaged parts and their control variate."""

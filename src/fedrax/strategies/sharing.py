@@ -25,12 +25,14 @@ class Server(eqx.Module):
     round: Int[Array, ""]
     returns: Float[Array, " agents"]
     """Each agent's last known mean training return; NaN before its first episode ended."""
+    carried: PyTree = ()
+    """What belongs to the averaged networks (:mod:`fedrax.strategies.carried`), as it is broadcast."""
 
     @staticmethod
-    def first(params: PyTree) -> Server:
+    def first(params: PyTree, carried: PyTree = ()) -> Server:
         """Before the first round; ``params`` of all agents, ``[agents, ...]``, who start alike."""
         agents = jax.tree.leaves(params)[0].shape[0]
-        return Server(jax.tree.map(lambda x: x[0], params), jnp.asarray(0), jnp.full(agents, jnp.nan))
+        return Server(jax.tree.map(lambda x: x[0], params), jnp.asarray(0), jnp.full(agents, jnp.nan), carried)
 
 
 class Broadcast(eqx.Module):
@@ -41,6 +43,8 @@ class Broadcast(eqx.Module):
     episodes: int = eqx.field(static=True)
     moments: PyTree = ()
     """Of all agents' observations; () where networks see them as they are."""
+    carried: PyTree = ()
+    """What belongs to the networks, as averaged; () where nothing is."""
 
 
 class Kept(eqx.Module):
@@ -50,12 +54,17 @@ class Kept(eqx.Module):
     returns: Returns
 
 
-def check_actor(average: Names, actor_every: int, learner: Learner) -> None:
+def check_actor(average: Names, actor_every: int, learner: Learner, *, carries: bool = False) -> None:
     """Raises :class:`FedraxError` for an actor that is averaged now and then, and is no part or not averaged."""
     if actor_every > 1 and average and "actor" not in average:
         raise FedraxError(
             f"strategy.actor_every = {actor_every}, but strategy.average = {list(average)} has no actor; add it, or "
             "set strategy.actor_every=1"
+        )
+    if actor_every > 1 and carries:
+        raise FedraxError(
+            f"strategy.actor_every = {actor_every} is not allowed where targets or moments are averaged, which belong "
+            "to all parts; set strategy.actor_every=1"
         )
     if actor_every > 1 and "actor" not in learner.policy_parts:
         raise FedraxError(f"strategy.actor_every needs a learner with a part 'actor', not {learner.name!r}")
