@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := attack=random-noise attack.agents=3 budget.trajectories=1500 seeds=3
 DEMO_TITLE := CartPole, ten agents, three of them send noise
 
-.PHONY: demo test test-slow test-faults lint format clean
+.PHONY: demo test test-training test-slow test-faults lint format clean
 
 # --no-cache-dir would slow every retry; pip's cache is the user's own.
 $(VENV)/.installed: pyproject.toml
@@ -27,6 +27,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-all
 	$(BIN)/python -m pytest
+
+test-training: $(VENV)/.installed-all
+	$(BIN)/python -m pytest -m "training and not slow and not faults"
 
 test-slow: $(VENV)/.installed-all
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -m slow --dist load

@@ -38,6 +38,7 @@ def test_run_directory_holds_everything(run):
     assert len(list((run.path / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.training
 def test_overrides_alone_train_the_defaults(tmp_path, capsys):
     settings = ["budget.rounds=1", "environment.horizon=20", "evaluation.episodes=1", "federation.agents=2"]
     assert main(["train", *settings, "--out", str(tmp_path / "run"), "--quiet"]) == 0
@@ -82,6 +83,7 @@ def test_trajectories_follow_the_references_count(run):
         before = row
 
 
+@pytest.mark.training
 def test_seeds_trained_together_equal_seeds_trained_alone(run, tmp_path):
     alone = fedrax.train("fedpg-br/cartpole", [*SHORT, "seed=1"], out=tmp_path / "alone", progress=False)
     together = [row for row in run.metrics() if row["seed"] == 1]

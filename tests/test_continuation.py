@@ -89,6 +89,7 @@ def copied(four, tmp_path):
     return shutil.copytree(four, tmp_path / "run")
 
 
+@pytest.mark.training
 def test_a_run_killed_before_its_first_evaluation_resumes(tmp_path, monkeypatch, eight):
     killed_at(monkeypatch, "save_checkpoint", 2)
     with pytest.raises(Killed):
@@ -99,6 +100,7 @@ def test_a_run_killed_before_its_first_evaluation_resumes(tmp_path, monkeypatch,
     assert_same_runs(tmp_path / "run", eight)
 
 
+@pytest.mark.training
 def test_a_checkpoint_before_an_evaluation_by_an_earlier_version_resumes(tmp_path, monkeypatch, eight):
     """It wrote NaN as null, and not whose the checkpoint is."""
     real = training.save_checkpoint
@@ -120,6 +122,7 @@ def test_a_checkpoint_before_an_evaluation_by_an_earlier_version_resumes(tmp_pat
     assert_same_runs(tmp_path / "run", eight)
 
 
+@pytest.mark.training
 def test_an_extended_run_equals_a_longer_one(copied, eight):
     """Four rounds end between two checkpoints, with an evaluation that eight rounds do not have there."""
     assert fedrax.load(copied).summary()["rounds"] == 4
@@ -151,6 +154,7 @@ def test_an_extended_run_on_a_host_environment_equals_a_longer_one(tmp_path, sho
     assert_same_runs(run.path, whole.path)
 
 
+@pytest.mark.training
 def test_seeds_that_ended_in_different_rounds_are_extended_alike(tmp_path):
     settings = ["seeds=3", "federation.agents=3", "strategy.batch_max=9"]
     whole = trained(tmp_path / "whole", "budget.trajectories=60", *settings)
@@ -160,6 +164,7 @@ def test_seeds_that_ended_in_different_rounds_are_extended_alike(tmp_path):
     assert_same_runs(run.path, whole.path)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "interrupted",
     ["write_config", *(pytest.param(name, marks=pytest.mark.faults) for name in ("unlink", "save_checkpoint"))],
@@ -236,6 +241,7 @@ def test_a_recorded_configuration_that_is_none_is_one_line(copied, capsys):
     assert "the recorded configuration is damaged: it is 3" in line
 
 
+@pytest.mark.training
 def test_a_run_without_checkpoints_says_that_it_begins_anew(copied, four, caplog):
     shutil.rmtree(copied / "checkpoints")
     (copied / "summary.json").unlink()
@@ -268,6 +274,7 @@ def test_a_lost_policy_is_taken_from_the_last_checkpoint(copied, which, kind, da
         fedrax.load(copied).policies(kind)
 
 
+@pytest.mark.training
 def test_a_budget_edited_in_the_file_extends_too_and_is_said(copied, eight, capsys):
     text = (copied / "config.toml").read_text()
     (copied / "config.toml").write_text(text.replace("rounds = 4", "rounds = 8"))
@@ -282,6 +289,7 @@ def test_rounds_that_were_done_are_not_taken_back(copied):
     assert fedrax.load(copied).summary()["rounds"] == 4
 
 
+@pytest.mark.training
 def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path):
     """Its arrays are of the same shapes."""
     other = trained(tmp_path / "other", "budget.rounds=7", "seed=1").path
@@ -319,6 +327,7 @@ def test_a_checkpoint_says_whose_it_is(four):
     assert fedrax.resolve(meta["config"]) == fedrax.load(four).config
 
 
+@pytest.mark.training
 def test_lost_metrics_are_said(copied):
     metrics = copied / "metrics.jsonl"
     metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])

@@ -78,6 +78,7 @@ def test_the_pages_learner_learns(plugin, tmp_path):
     assert run.summary()["final_return"] > 50, "a random policy lasts 22 steps"
 
 
+@pytest.mark.training
 def test_the_pages_reference_policy_holds_agents_near_it(plugin):
     def after(weight):
         settings = ["strategy=fedavg-kl", f"strategy.divergence_weight={weight}", "learner=policy-gradient"]

@@ -46,6 +46,7 @@ def returns_of(run, seed):
     return [row["agent_returns"] for row in run.metrics() if row["seed"] == seed]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("environment", "own"),
     [

@@ -68,6 +68,7 @@ def table_by_hand(run, policy):
     return np.array([[by_hand(run, one, gravity) for gravity in GRAVITIES] for one in each])
 
 
+@pytest.mark.training
 def test_every_policy_is_evaluated_in_every_agents_environment(run):
     """One yardstick: FedAvg's policy and agents' own are measured on the same three pendulums, six episodes each."""
     assert run.config.evaluation.environments == "all"
@@ -113,6 +114,7 @@ def test_a_summary_names_seeds_and_the_worst_agent(run, capsys):
     assert printed["evaluated"].endswith("every agent's environment")
 
 
+@pytest.mark.training
 def test_own_and_registered_are_there_on_request(run, capsys):
     policy = run.policies()[1]
     expected = table_by_hand(run, policy)
@@ -254,6 +256,7 @@ def test_all_pairs_by_policy_and_environment():
     np.testing.assert_allclose(found["agent_own_returns"], [1.0, 8.0])
 
 
+@pytest.mark.training
 def test_what_was_evaluated_before_goes_on_alike(tmp_path):
     """A run whose config.toml an earlier version wrote still loads, and is evaluated as it was."""
     run = fedrax.train({}, [*SMALL, "strategy=local", "budget.rounds=1"], out=tmp_path / "run", progress=False)

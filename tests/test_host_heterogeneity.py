@@ -113,6 +113,7 @@ def by_hand(runtime, policy, parameters, seed):
     return returns
 
 
+@pytest.mark.training
 def test_every_policy_in_every_environment(landers):
     across = landers.evaluate_across(episodes=2, evaluation_seed=5)[0]
     own = landers.evaluate(episodes=2, evaluation_seed=5, environments="own")[0]
@@ -152,6 +153,7 @@ def test_a_shared_policy_is_evaluated_where_it_is_asked_for():
         runtime.close()
 
 
+@pytest.mark.training
 def test_videos_show_the_agents_own_environment(landers, tmp_path):
     (path,) = (landers.path / "videos").iterdir()
     ends = [imageio.v2.mimread(path, memtest=False)[-1]]

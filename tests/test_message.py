@@ -113,6 +113,7 @@ def test_what_does_not_travel_arrives_as_zeros(turn):
     assert received.update["actor"].any() == (turn % 3 == 0)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("attack", ["large-noise", "random-noise", "fedscspg"])
 @pytest.mark.parametrize("strategy", ["fedavg", "distillation", "neighbours"])
 def test_every_message_can_be_attacked(strategy, attack):

@@ -91,6 +91,7 @@ def _as_earlier(path: Path) -> None:
     save_checkpoint(path / "checkpoints", meta["round"], state, {**meta, "config": _former(meta["config"])})
 
 
+@pytest.mark.training
 def test_a_run_of_an_earlier_version_loads_resumes_evaluates_and_reports(tmp_path: Path) -> None:
     run = fedrax.train("fedtd3/pendulum", SMALL, out=tmp_path / "run", progress=False)
     expected = run.config
@@ -182,6 +183,7 @@ def test_neighbours_networks_that_an_earlier_version_stored_are_left_out(tmp_pat
         load_checkpoint(tmp_path, {"snapshot": AgentOnly(Agent((), ()))})
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("strategy", sorted(path.name for path in EARLIER.iterdir()))
 def test_a_run_that_an_earlier_version_began_goes_on_to_the_same_numbers(strategy: str, tmp_path: Path) -> None:
     run = tmp_path / "run"

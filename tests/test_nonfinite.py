@@ -86,6 +86,7 @@ def finite(tree):
     return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if np.issubdtype(leaf.dtype, np.floating))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -143,6 +144,7 @@ def flaky(*overrides, chance=0.0, each=None):
     return runtime
 
 
+@pytest.mark.training
 def test_native_environments_that_broke_start_anew():
     """The episodes never end by themselves within the run, so an agent dropped once would be dropped ever after."""
     states, rows = advanced(flaky(each=[0.0, 0.3, 0.0]), 8)
@@ -195,6 +197,7 @@ def host(id, *overrides):
     return make_runtime(configured(f"environment.id=Test{id}-v0", *HOST, *overrides))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "overrides", [[], pytest.param(["federation.local_updates=2"], marks=pytest.mark.slow), EPISODES]
 )
@@ -262,6 +265,7 @@ def test_a_run_that_learns_nothing_at_all_fails_and_says_why(tmp_path, capsys):
 LOST = ["environment.heterogeneity.length=[1e-38, 1e-38, 1e-38]", "environment.native=true", "evaluation.every=20"]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("every", "stops"),
     [
@@ -296,6 +300,7 @@ def test_a_stopped_run_goes_on_as_the_one_that_never_stops(tmp_path):
     assert records(tmp_path / "run") == records(tmp_path / "whole" / "run")
 
 
+@pytest.mark.training
 def test_a_seed_that_is_stuck_stops_the_others_with_all_saved(tmp_path, capsys):
     draws = "environment.heterogeneity.length={distribution='uniform', low=0.4, high=0.6}"
     config = configured(draws, "environment.draws=2", "seeds=2", "budget.rounds=9", "federation.max_lost_rounds=3")
@@ -352,6 +357,7 @@ def test_an_evaluation_that_is_not_finite_is_named(tmp_path, capsys, id):
     assert state.best_return.tolist() == [-np.inf]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("overrides", [[], pytest.param(EPISODES, marks=pytest.mark.slow)], ids=["steps", "episodes"])
 def test_a_run_with_faults_that_was_killed_equals_the_one_that_was_not(tmp_path, monkeypatch, overrides):
     settings = ["budget.rounds=6", "checkpoint.every=2", "evaluation.every=2", *overrides]
@@ -404,6 +410,7 @@ def test_a_crash_in_an_environment_is_one_line_and_costs_nothing(tmp_path, capsy
     assert records(tmp_path / "run") == records(tmp_path / "whole" / "run")
 
 
+@pytest.mark.training
 def test_a_crash_in_an_evaluation_says_so(tmp_path, capsys, monkeypatch, fresh_counts):
     monkeypatch.setattr(faulty.Crash, "fatal", 66 + 1)
     assert run(tmp_path, "TestCrash-v0", "evaluation.every=1", "checkpoint.every=4", "budget.rounds=4") == 1

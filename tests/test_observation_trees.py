@@ -124,6 +124,7 @@ def trained(*overrides):
     return simulated(resolve({}, [*SETTINGS, *overrides]), 2)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("learner", LEARNERS)
 @pytest.mark.parametrize(
     ("whole", "parts"),
@@ -145,6 +146,7 @@ def test_parts_are_learned_as_the_whole_is(learner, whole, parts):
     np.testing.assert_allclose(others["return"], rows["return"], rtol=1e-4)
 
 
+@pytest.mark.training
 def test_a_federation_of_nodes_computes_what_the_simulation_does(tmp_path):
     settings = [*SETTINGS, *LEARNERS["td3"], "environment=HostParts-v1", "runtime.shared_seeds=true", "seeds=1"]
     expected, _ = simulated(resolve({}, settings), 2)
@@ -153,6 +155,7 @@ def test_a_federation_of_nodes_computes_what_the_simulation_does(tmp_path):
     same(state.server, expected.server)
 
 
+@pytest.mark.training
 def test_an_image_and_a_number_are_learned_from_evaluated_and_rendered(tmp_path):
     overrides = [*SETTINGS, *LEARNERS["td3"], "environment=OddParts-v1", "environment.backend=gymnasium"]
     run = fedrax.train(None, [*overrides, "learner.torso=cnn"], out=tmp_path / "run", progress=False)
@@ -219,6 +222,7 @@ def test_a_number_that_is_not_finite_in_any_part_is_found():
     assert (int(fault.kind), int(fault.step), int(fault.copy)) == (1, 2, 1)
 
 
+@pytest.mark.training
 def test_a_round_with_such_a_number_is_dropped_and_the_next_goes_on():
     overrides = [*LEARNERS["td3"], "environment=OddParts-v1", "environment.kwargs.fault='not finite'"]
     _, rows = trained(*overrides, "environment.horizon=2")

@@ -28,6 +28,7 @@ def trained(path, *overrides):
     return fedrax.train("fedtd3/pendulum", [*SMALL, *overrides], out=path, progress=False)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -45,6 +46,7 @@ def test_strategies_train_with_td3(overrides, tmp_path):
     assert rows[0]["critic_loss"] != rows[-1]["critic_loss"]
 
 
+@pytest.mark.training
 def test_what_is_sent_is_counted(tmp_path):
     bytes_up = {}
     for version in ("sccd", "statistics"):
@@ -66,6 +68,7 @@ def test_sizes_are_readable(count, text):
     assert size_text(count) == text
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("native", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_however_many_agents_are_computed_together_they_learn_the_same(native, tmp_path):
     """Distillation begins, works and emits per agent; 3 agents are one call, a call of 2 and one of 1, or 3 calls."""

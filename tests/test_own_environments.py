@@ -47,6 +47,7 @@ def attributes(environments, name):
     return [getattr(copy.unwrapped, name) for copy in environments.inner._environments.envs]
 
 
+@pytest.mark.training
 def test_arguments_reach_every_copy(project):
     arguments = ["environment.kwargs={level=3}", "environment.kwargs.size=2", "environment.kwargs.hint=none"]
     runtime = simulate("OwnArgs-v0", *arguments)
@@ -108,6 +109,7 @@ def test_arguments_become_the_defaults_of_physics():
     runtime.close()
 
 
+@pytest.mark.training
 def test_every_agent_has_its_own_mass(project):
     four = ["federation.agents=4", MASSES, "environment.id=OwnPointMass-v0"]
     run = fedrax.train(None, [*TINY, OWN, *four], out="run", progress=False)
@@ -310,6 +312,7 @@ def test_tables_of_heterogeneity_in_layers(tables, merged):
     assert merge_heterogeneity(tables) == expected
 
 
+@pytest.mark.training
 def test_an_environment_without_a_picture_is_refused_before_anything_is_stepped(project, monkeypatch, capsys):
     words = (
         "has no picture: a video needs the render mode 'rgb_array' among its metadata's render_modes, which are none"
@@ -328,6 +331,7 @@ def test_an_environment_without_a_picture_is_refused_before_anything_is_stepped(
     assert error.count("\n") == 1
 
 
+@pytest.mark.training
 def test_rendering_says_nothing_of_displays(project, monkeypatch, capfd):
     for name in ("XDG_RUNTIME_DIR", "DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)

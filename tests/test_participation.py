@@ -40,6 +40,7 @@ def trained_with(other, settings, monkeypatch):
     return before, jax.tree.map(lambda x: np.array(x[0, 0]), state.agents.params)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("case", CASES)
 def test_an_agents_numbers_are_its_own(case, monkeypatch):
     before, after = trained_with(1, CASES[case], monkeypatch)

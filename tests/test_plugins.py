@@ -67,6 +67,7 @@ def test_a_plugin_whose_entry_point_names_it_runs_from_any_folder(project, monke
     make_runtime(resolve(stored)).close()
 
 
+@pytest.mark.training
 def test_a_run_goes_on_when_it_is_moved_and_when_its_plugin_is(project, monkeypatch, tmp_path, capsys):
     project.copy("corridor.py")
     run = fedrax.train(None, [*TINY, "plugins=['corridor.py']", CORRIDOR], out="run", progress=False)
@@ -297,6 +298,7 @@ def test_given_plugins_take_the_place_of_those_of_their_name(stored, given):
     assert len(found) == len(kept)
 
 
+@pytest.mark.training
 def test_the_command_line_finds_a_module_in_the_current_folder(project):
     """Also the installed script, whose own folder is first on Python's path."""
     project.copy("corridor.py")

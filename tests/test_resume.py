@@ -77,6 +77,7 @@ def uninterrupted(request, tmp_path_factory):
     return run, request.param
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("function", "call"),
     [

@@ -46,6 +46,7 @@ def finite(tree):
     return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("aggregator", ["mean", "krum", "fedpg-filter"])
 def test_an_agent_that_sends_nan_is_excluded_and_named(aggregator):
     state, metrics = advance(["attack=test-nan", "attack.agents=1", f"aggregator={aggregator}"])
@@ -61,12 +62,14 @@ def test_all_agents_broken_leaves_the_server_to_itself():
     assert (metrics["gradient_steps"] >= 1).all(), "the fallback steps along the server's own gradient"
 
 
+@pytest.mark.training
 def test_partial_participation_asks_only_a_share():
     _, metrics = advance(["federation.participation=0.4"])
     assert (metrics["present"] == 2).all()
     assert (metrics["agent_trajectories"] <= 2 * 4).all()
 
 
+@pytest.mark.training
 def test_dropped_out_agents_do_not_count():
     state, metrics = advance(["federation.dropout=0.6", "strategy=gpomdp", "strategy.batch=2"])
     assert metrics["present"].min() < 5
@@ -74,6 +77,7 @@ def test_dropped_out_agents_do_not_count():
     assert finite(state.server.params)
 
 
+@pytest.mark.training
 def test_nobody_answers():
     before = make_runtime(resolve("fedpg-br/cartpole", [*SMALL, "strategy=gpomdp"])).init()
     state, metrics = advance(["federation.dropout=0.999", "strategy=gpomdp", "strategy.batch=2"])
@@ -82,12 +86,14 @@ def test_nobody_answers():
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.training
 def test_one_agent_alone():
     state, metrics = advance(["federation.agents=1"])
     assert (metrics["accepted"] == 1).all()
     assert finite(state.server.params)
 
 
+@pytest.mark.training
 def test_the_budget_freezes_a_seed_within_a_call():
     config = resolve("fedpg-br/cartpole", [*SMALL, *FEW, "budget.rounds=2"])
     runtime = make_runtime(config)
@@ -96,6 +102,7 @@ def test_the_budget_freezes_a_seed_within_a_call():
     assert state.tally.rounds.tolist() == [2]
 
 
+@pytest.mark.training
 def test_batches_of_agents_compute_the_same():
     whole, _ = advance([])
     split, _ = advance(["runtime.agents_per_batch=2"])
@@ -129,6 +136,7 @@ def test_heterogeneous_agents_live_in_different_worlds():
     assert (same["agent_steps"] < 5 * 4 * 30).all()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("strategy", "agents"), [("svrpg", 4), ("svrpg", 1), ("gpomdp", 1)])
 def test_every_strategy_runs(strategy, agents):
     sizes = FEW if strategy == "fedpg-br" else ["strategy.batch=2"]

@@ -91,6 +91,7 @@ def test_an_environment_that_does_not_tell_has_no_success():
     environments.close()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("native", [True, False])
 def test_minigrid_succeeds_by_a_reward_at_the_end(native):
     name = "MiniGrid-Empty-5x5-v0" if not native else "MiniGrid-SimpleCrossingS9N1-v0"

@@ -101,6 +101,7 @@ def test_second_rule_takes_over_when_the_first_accepts_too_few():
     assert got.accepted.all()
 
 
+@pytest.mark.training
 def test_half_is_not_a_majority():
     pairs = [[0.0], [0.1], [9.0], [9.1]]
     got = run(build(sigma=1.0), pairs)

@@ -132,6 +132,7 @@ def advanced(*overrides):
         runtime.close()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("native", ["true", pytest.param("false", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["fltrust", pytest.param("zeno", marks=pytest.mark.slow)])
 def test_the_servers_trajectories_are_sampled_and_counted(name, native):
@@ -147,6 +148,7 @@ def test_the_servers_trajectories_are_sampled_and_counted(name, native):
     assert judged["trajectories"].ravel()[0] == round((4 * 3 + 4 + 11) / 5)
 
 
+@pytest.mark.training
 def test_unset_the_server_samples_as_many_as_an_agent():
     _, metrics = advanced("strategy=fedpg-br", "aggregator=fltrust", "strategy.batch_min=2", "strategy.batch_max=6")
     agents, server = metrics["agent_trajectories"].ravel(), metrics["server_trajectories"].ravel()
@@ -154,6 +156,7 @@ def test_unset_the_server_samples_as_many_as_an_agent():
     assert ((server - agents / 4) % 4 == 0).all()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", [pytest.param("fltrust", marks=pytest.mark.slow), "zeno"])
 def test_flipped_gradients_of_a_majority_are_rejected_in_a_federation(name):
     _, metrics = advanced(
@@ -168,6 +171,7 @@ def test_flipped_gradients_of_a_majority_are_rejected_in_a_federation(name):
     assert metrics["filter_recall"].mean() > 0.8
 
 
+@pytest.mark.training
 def test_the_surrogate_has_the_policy_gradient():
     runtime = make_runtime(resolve("fedpg-br/cartpole", [*SMALL, "aggregator=zeno"]))
     federation = runtime.federation

@@ -42,6 +42,7 @@ def worked(envelopes):
     return [envelope for envelope in envelopes if envelope.kind == WORK]
 
 
+@pytest.mark.training
 def test_an_envelope_that_comes_twice_is_answered_twice_alike(history):
     envelopes, service, _ = history
     before = jax.device_get(service.session.snapshot)
@@ -63,6 +64,7 @@ def test_a_restarted_agent_goes_on_where_it_was(history, tmp_path):
     same(again.session.snapshot, service.session.snapshot, 0)
 
 
+@pytest.mark.training
 def test_an_extended_budget_reaches_the_node(history, tmp_path):
     """What it anneals over is the budget, and its agent is as it was."""
     envelopes, service, folder = history
@@ -75,6 +77,7 @@ def test_an_extended_budget_reaches_the_node(history, tmp_path):
     assert agent_service(tmp_path / "node").answer(worked(envelopes)[-1]).kind == WORKED
 
 
+@pytest.mark.training
 def test_a_killed_agent_does_the_round_again_as_it_would_have(history, tmp_path):
     envelopes, service, folder = history
     whole = service.answer(worked(envelopes)[-1])

@@ -43,6 +43,7 @@ def configuration(name):
     return configured(*case, *common)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "name",
     [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in [*TD3, *NEIGHBOURS, *GRADIENTS]],

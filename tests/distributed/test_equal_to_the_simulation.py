@@ -12,6 +12,7 @@ SAME = ("return", "train_return", "agent_steps", "trajectories", "server_steps",
 FAST = ("fedpg-br", "fedavg-td3", "neighbours-ppo")
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "case", [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 )

@@ -120,6 +120,7 @@ def test_evaluations_go_between_the_orders(dispatcher, transport):
     assert pipe.gather(1, order, agents=[0], enough=1)[0] == {0: (0, 1)}
 
 
+@pytest.mark.training
 def test_a_federation_with_overlapping_rounds_trains(tmp_path):
     config = configured("fedavg-td3", "runtime.flower.staleness=2", "runtime.flower.quorum=1.0")
     federation, services, _ = distributed(config, tmp_path)

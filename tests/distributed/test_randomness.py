@@ -19,6 +19,7 @@ def parameters(service):
     return np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("case", ["fedavg-td3", "host-ppo"])
 def test_the_configuration_does_not_yield_a_nodes_trajectories(case, tmp_path):
     config = configured(case, "runtime.shared_seeds=false", "strategy=local", "evaluation.environments=own")

@@ -31,6 +31,7 @@ def records(folder):
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
+@pytest.mark.training
 def test_a_server_that_stopped_goes_on_with_the_federation_intact(tmp_path):
     config = configured(CASE)
     _, services, _ = distributed(config, tmp_path / "whole")
@@ -60,6 +61,7 @@ def test_a_server_that_stopped_goes_on_with_the_federation_intact(tmp_path):
     assert records(tmp_path / "stopped" / "run") == records(tmp_path / "whole" / "run")
 
 
+@pytest.mark.training
 def test_a_liar_changes_nothing_and_is_named(tmp_path):
     config = configured(CASE, "runtime.flower.quorum=0.5")
     federation, services, notes = distributed(config, tmp_path)
@@ -86,6 +88,7 @@ def test_a_liar_changes_nothing_and_is_named(tmp_path):
     same(state.server, expected.server, 1e-6)
 
 
+@pytest.mark.training
 def test_the_log_says_what_became_of_every_envelope(tmp_path):
     config = configured(CASE, "runtime.flower.gather=0")
     federation, _, _ = distributed(config, tmp_path)
@@ -110,6 +113,7 @@ def test_what_cannot_run_on_nodes_is_refused(settings, why, tmp_path):
 SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("fedpg-br", "distillation")]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("case", ["fedavg-td3", "neighbours-ppo", *SLOW])
 def test_no_trajectory_leaves_a_node(case, tmp_path, monkeypatch):
     """Every byte that travels is searched for the numbers that an agent observed, did and was rewarded with."""
@@ -185,6 +189,7 @@ PENDULUM = (CASE, "environment.heterogeneity.g=[10, 1e38, 10]", "environment.het
 """Agent 1's squared speed, and with it the reward, overflows."""
 
 
+@pytest.mark.training
 def test_a_collection_that_is_not_finite_is_dropped_as_in_the_simulation(tmp_path):
     config = configured(*PENDULUM)
     expected, measured = simulated(config, 2)
@@ -204,6 +209,7 @@ def test_a_collection_that_is_not_finite_is_dropped_as_in_the_simulation(tmp_pat
     assert records[1]["reason"].startswith(why)
 
 
+@pytest.mark.training
 def test_a_crash_of_one_nodes_environment_is_its_line_and_the_others_go_on(tmp_path, monkeypatch, caplog):
     config = configured("host")
     federation, services, notes = distributed(config, tmp_path)

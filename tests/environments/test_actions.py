@@ -176,6 +176,7 @@ LEARNERS = {
 }
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("id", [VALVE, MATRIX, WHOLE])
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_every_learner_gives_every_environment_what_its_space_holds(id, learner, tmp_path):
@@ -277,6 +278,7 @@ def test_a_valve_is_learned_with_the_default_settings(learner, tmp_path):
     assert run.metrics()[-1]["return"] > -4
 
 
+@pytest.mark.training
 def test_ppo_learns_the_valve(tmp_path):
     """Two agents in thirty rounds: -15.7 by actions from -1 to 1, -6 by the middle of the range."""
     settings = [f"environment={VALVE}", "learner=ppo", "strategy=fedavg", "federation.agents=2", "budget.rounds=30"]

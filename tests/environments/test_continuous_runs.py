@@ -30,6 +30,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.training
 def test_a_joint_distribution_with_noise_trains_and_is_recorded(tmp_path, capsys):
     table = ["distribution=fedtd3", "observation_noise=true", "action_noise_std=0.1"]
     settings = ["environment=ContinuousCartPole-v0", *(f"environment.heterogeneity.{text}" for text in table)]

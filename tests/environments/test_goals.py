@@ -178,6 +178,7 @@ def test_every_copy_may_end_in_success_at_once(copies):
     assert np.sum(ends, 0).min() > 2
 
 
+@pytest.mark.training
 def test_an_environment_that_tells_no_success_cannot_end_in_it():
     environments = EndHostAtGoal(make_host("Ruled-v0", 1, kwargs={"told": False}))
     environments.reseed(np.array([1]))
@@ -198,6 +199,7 @@ SMALL = (
 )
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("environment", ["PointReach-v0", "Ruled-v0"])
 def test_only_training_episodes_end_in_success(environment, tmp_path):
     overrides = [*SMALL, f"environment={environment}", "environment.terminate_on_success=true"]

@@ -32,12 +32,14 @@ def crossing(tmp_path_factory):
     return fedrax.train({}, [*SMALL, *settings, *corners], out=out, progress=False)
 
 
+@pytest.mark.training
 def test_a_run_videos_itself_every_so_many_rounds(crossing):
     (path,) = (crossing.path / "videos").iterdir()
     assert path.name == "round-4.mp4"
     assert imageio.v2.get_reader(path).count_frames() == 13
 
 
+@pytest.mark.training
 def test_render_videos_the_agent_asked_for(crossing, tmp_path):
     first = [render(crossing.path, agent=agent, formats=("gif",), out=tmp_path / str(agent))[0] for agent in (0, 1)]
     frames = [imageio.v2.mimread(path)[0] for path in first]
@@ -45,6 +47,7 @@ def test_render_videos_the_agent_asked_for(crossing, tmp_path):
     assert not np.array_equal(*frames), "they start in different corners"
 
 
+@pytest.mark.training
 def test_every_policy_in_every_environment(crossing, capsys):
     results = crossing.evaluate_across(episodes=3)[0]
     assert results.returns.shape == results.lengths.shape == (2, 2, 3)
@@ -54,6 +57,7 @@ def test_every_policy_in_every_environment(crossing, capsys):
     assert "policy by environment" in capsys.readouterr().out
 
 
+@pytest.mark.training
 def test_unseen_environments_need_distributions(crossing, tmp_path, capsys):
     assert main(["evaluate", str(crossing.path), "--unseen", "2"]) == 1
     assert "unseen environments need distributions" in capsys.readouterr().err

@@ -21,6 +21,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.training
 def test_any_process_may_load_the_agent(tmp_path, monkeypatch):
     context = SimpleNamespace(node_config={"partition-id": 0}, run_config={"nodes": str(tmp_path / "nodes")})
     processes = [{}, {}]

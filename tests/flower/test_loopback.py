@@ -4,12 +4,14 @@ import os
 import signal
 
 import numpy as np
+import pytest
 
 import fedrax
 
 from harness import SMALL, Federation
 
 
+@pytest.mark.training
 def test_two_nodes_train_to_the_simulations_result(tmp_path):
     with Federation(tmp_path, "budget.rounds=2", "runtime.shared_seeds=true", fast=False) as federation:
         federation.start_all()
@@ -25,6 +27,7 @@ def test_two_nodes_train_to_the_simulations_result(tmp_path):
         assert "final_return" in federation.said()
 
 
+@pytest.mark.training
 def test_a_killed_agent_comes_back_and_nothing_is_lost(tmp_path):
     with Federation(tmp_path, "budget.rounds=12", "runtime.flower.quorum=1.0", secure=False) as federation:
         federation.start_all()

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +41,7 @@ def by_definition(steps, values, discount, gae_lambda):
     return result
 
 
+@pytest.mark.training
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(

@@ -163,6 +163,7 @@ def test_images_are_collected_as_bytes():
         runtime.close()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "settings",
     [
@@ -185,6 +186,7 @@ def test_every_learner_learns_from_images(settings, tmp_path):
     assert np.isfinite(run.metrics()[-1]["return"])
 
 
+@pytest.mark.training
 def test_ppo_learns_which_side_is_bright(tmp_path):
     """Chance is 10 of 20."""
     settings = [*SMALL, f"environment={PICTURE}", "learner=ppo", "federation.agents=1", "environment.num_envs=4"]

@@ -293,6 +293,7 @@ def test_random_actions_are_uniform_and_as_many_as_asked_for():
     assert np.quantile(np.abs(other), [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
 
 
+@pytest.mark.training
 def test_the_penalty_pulls_actions_towards_the_middle_of_their_range():
     def moved(weight):
         learner = learners.build("td3", {**TD3, "action_penalty": weight, "learning_rate": 0.05})

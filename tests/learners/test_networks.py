@@ -38,6 +38,7 @@ def test_dense_is_affine(by_output):
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.training
 def test_a_network_by_input_is_the_same_network():
     network = grid_network("one-hot", pooling=False)
     turned = by_input(network)

@@ -58,6 +58,7 @@ def vector(tree):
     return ravel_rows(jax.tree.map(lambda x: x[None], tree))[0]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("objective", ["none", "clip", "kl", "mdpo"])
 @pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS])
 def test_the_first_step_of_every_objective_is_the_policy_gradient(objective, spaces):
@@ -134,6 +135,7 @@ def test_the_coefficient_adapts_to_its_target():
         assert float(metrics["kl_coefficient"]) == 0.5 * factor
 
 
+@pytest.mark.training
 def test_target_kl_ends_an_update_after_the_epoch_that_exceeds_it():
     common = {"update_epochs": 3, "learning_rate": 0.5}
     one, agent = make(**{**common, "update_epochs": 2})

@@ -59,6 +59,7 @@ def goodness(learner, agent, observation):
     return float(learner.act(agent.params, observation, None)[0, 0])
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("probe", ["action", "late", "limit"])
 @pytest.mark.parametrize("name", LEARNERS)
 def test_the_rewarded_action_is_learnt(name, probe):

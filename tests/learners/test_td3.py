@@ -112,6 +112,7 @@ def test_critics_see_actions_as_shares_of_their_range():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.training
 def test_a_critic_step_descends_the_error_of_both_critics():
     learner, agent = make(optimizer="sgd", learning_rate=0.1)
     batch, noise = batch_of(), jnp.zeros((8, 2))
@@ -174,6 +175,7 @@ def test_actions_keep_to_their_bounds_and_explore_in_units_of_their_range():
     np.testing.assert_allclose(learner.act(acting, observation, None), greedy, rtol=1e-6)
 
 
+@pytest.mark.training
 def test_nothing_is_learned_before_the_replay_is_filled():
     learner, agent = make(num_steps=2, learning_starts=4)
     first, report = learner.learn(agent, steps_of([1.0, 2.0]), Objective(), update_context())
@@ -185,6 +187,7 @@ def test_nothing_is_learned_before_the_replay_is_filled():
     assert np.isfinite(report["critic_loss"])
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("num_steps", "per_step", "delay"), [(2, 1, 2), (1, 4, 2), (4, 1, 1)])
 def test_an_update_makes_so_many_steps(num_steps, per_step, delay):
     learner, agent = make(num_steps=num_steps, updates_per_step=per_step, policy_delay=delay, learning_starts=1)
@@ -194,6 +197,7 @@ def test_an_update_makes_so_many_steps(num_steps, per_step, delay):
     assert learner.gradient_steps == sum(counts.values())
 
 
+@pytest.mark.training
 def test_low_rewards_are_raised_where_they_are_stored():
     learner, agent = make(minimum_reward=-1.0, num_steps=3, policy_delay=1)
     after, _ = learner.learn(agent, steps_of([-100.0, -0.5, 2.0]), Objective(), update_context())
@@ -201,6 +205,7 @@ def test_low_rewards_are_raised_where_they_are_stored():
     assert after.memory.replay.rows[:3, 5].tolist() == [-1.0, -0.5, 2.0]
 
 
+@pytest.mark.training
 def test_it_learns_the_best_action_of_a_bandit():
     """Every episode is one step, and the reward is highest at action (1, 0.25), measured in half ranges."""
     wide = {"actor_layers": (32,), "feature_layers": (32,), "head_layers": (32,)}

@@ -88,6 +88,7 @@ def test_the_report_is_one_file_that_loads_nothing(write_run, tmp_path):
     assert 'name="viewport"' in page
 
 
+@pytest.mark.training
 def test_everything_quoted_is_escaped(write_run, tmp_path):
     write_run(tmp_path / "<b>&", name='<script>alert("x")</script>')
     page = write_report([tmp_path / "<b>&"], tmp_path / "report.html").read_text()

@@ -44,6 +44,7 @@ SENTENCE = (
 )
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "evaluations",
     [

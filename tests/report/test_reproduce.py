@@ -42,6 +42,7 @@ def quiet():
     return Console(width=80, record=True, quiet=False, file=open("/dev/null", "w"))
 
 
+@pytest.mark.training
 def test_ours_beside_the_published_numbers(trainer, tmp_path):
     console = quiet()
     report = reproduce("fedpg-br/cartpole", tmp_path, train=trainer, seeds=2, console=console)

@@ -145,6 +145,7 @@ def test_the_teacher_is_distilled_from_all_heads():
     np.testing.assert_allclose((one[0](probe) - head[0](probe)).mean(), 3.5, atol=0.6)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("version", ["representations", "gaussian", "sccd", "statistics"])
 def test_a_round_averages_heads_and_actors_and_keeps_representations(version):
     strategy = strategies.build("distillation", {"version": version, "rank": 4, "epochs": 2, "actor_every": 1})
@@ -176,6 +177,7 @@ def test_a_round_averages_heads_and_actors_and_keeps_representations(version):
         assert strategy.round_gradient_steps(LEARNER) == 0
 
 
+@pytest.mark.training
 def test_what_the_rule_rejects_is_not_distilled():
     strategy = strategies.build("distillation", {"version": "gaussian", "actor_every": 1})
     server, downlink, agents = started(strategy)
@@ -200,6 +202,7 @@ def test_the_local_step_is_the_papers():
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)
 
 
+@pytest.mark.training
 def test_agents_move_towards_the_teacher_before_they_collect():
     strategy = strategies.build("distillation", {"local_share": 0.0, "local_steps": 200})
     _, _, agents = started(strategy)

@@ -166,6 +166,7 @@ def received_by(strategy, agent, inbox, index):
     return agent, UpdateContext(jax.random.key(0), jnp.asarray(0.0), context)
 
 
+@pytest.mark.training
 def test_the_context_is_the_neighbours_networks_and_their_weights(tmp_path):
     file = tmp_path / "graph.toml"
     file.write_text(
@@ -213,6 +214,7 @@ def test_nobody_to_listen_to_is_finite_in_every_program(direction):
         assert np.isfinite(jax.grad(loss)(logits)).all()
 
 
+@pytest.mark.training
 def test_a_listener_hears_its_neighbours_and_no_one_else(tmp_path):
     file = tmp_path / "graph.toml"
     file.write_text("[[edge]]\nfrom = 1\nto = 0\nweight = 2.0\n")
@@ -337,6 +339,7 @@ def run(*overrides):
     return state, {name: value[0] for name, value in metrics.items()}
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -353,6 +356,7 @@ def test_whole_rounds_stay_finite(overrides):
     assert np.isfinite(metrics["return"]).all()
 
 
+@pytest.mark.training
 def test_agents_without_links_learn_as_if_alone():
     """With no neighbour and no weight of itself a penalty has nothing to say."""
     state, _ = run("strategy=neighbours", "strategy.topology=none", "strategy.self_weight=0")
@@ -362,6 +366,7 @@ def test_agents_without_links_learn_as_if_alone():
     )
 
 
+@pytest.mark.training
 def test_a_centralised_learner_takes_as_many_steps_as_all_agents():
     _, central = run("strategy=central")
     _, local = run("strategy=local")

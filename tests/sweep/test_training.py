@@ -36,6 +36,7 @@ def trained(tmp_path_factory):
     return folder, path, api.sweep(path, retry=1)
 
 
+@pytest.mark.training
 def test_a_sweep_trains_its_setups(trained, capsys):
     folder, path, outcome = trained
     assert outcome.status == 1
