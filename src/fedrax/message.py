@@ -22,8 +22,8 @@ class Message(eqx.Module):
     """Real changes that a server averages: a gradient, or weights minus those received. An attack, a norm or a distance
     therefore means the same for every strategy."""
     statistics: PyTree = ()
-    """Sums that add up exactly over agents: counts and sums of returns. No rule averages them, and no attack on updates
-    touches them: a lie about them is an attack of its own."""
+    """What adds up or merges exactly over agents: sums and counts of returns, moments of observations. No rule averages
+    them, and no attack on updates touches them: a lie about them is an attack of its own."""
     individual: PyTree = ()
     """What the server keeps by sender, or relays: representations, policies. Attacked as updates are, never summed."""
 

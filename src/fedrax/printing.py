@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from fedrax.api import Run
+from fedrax.environments.success import LAST, SHARE, SUCCESS
+from fedrax.evaluation.statistics import wilson
 from fedrax.runtime.pairs import Evaluation
 
 WHERE = {
@@ -49,12 +53,15 @@ def evaluation_lines(seed: int, result: Evaluation, *, personal: bool) -> Iterat
         f"max {returns.max():.2f}), length {lengths.mean():.1f} steps, {returns.size} episodes"
     )
     if result.success is not None:
-        yield f"  success in {100 * result.success.mean():.1f} % of the episodes"
+        yield f"  success in any step {_share(result.table[SUCCESS])}, in the last {_share(result.table[LAST])}"
+        yield f"  at the goal in {100 * result.table[SHARE].mean():.1f} % of the steps"
+        if result.success.ndim > 1:
+            each = ", ".join(_share(agent) for agent in result.table[LAST].reshape(len(result.success), -1))
+            yield f"  success in the last step, {_whose(personal=personal)}: {each}"
     means = result.agents
     if means is not None:
         each = ", ".join(f"{mean:.2f}" for mean in means)
-        what = "each agent's policy" if personal else "in each agent's environment"
-        yield f"  {what}: {each}; worst {means.min():.2f}, deviation of agents {means.std():.2f}"
+        yield f"  {_whose(personal=personal)}: {each}; worst {means.min():.2f}, deviation of agents {means.std():.2f}"
     if result.own is not None:
         yield f"  each in its agent's environment: {', '.join(f'{mean:.2f}' for mean in result.own.mean(1))}"
 
@@ -67,6 +74,16 @@ def across_lines(seed: int, result: Evaluation, *, episodes: int, unseen: bool) 
     yield "policy  " + " ".join(f"{column:>8}" for column in range(means.shape[1])) + "     mean"
     for policy, row in enumerate(means):
         yield f"{policy:<6}  " + " ".join(f"{value:8.2f}" for value in row) + f" {row.mean():8.2f}"
+
+
+def _whose(*, personal: bool) -> str:
+    return "each agent's policy" if personal else "in each agent's environment"
+
+
+def _share(reached: np.ndarray) -> str:
+    """The share of episodes that reached the goal, with its 95 % interval."""
+    low, high = wilson(float(reached.sum()), reached.size)
+    return f"{100 * reached.mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _values(value: Any) -> str:

@@ -223,7 +223,7 @@ def test_absent_is_removed(rule, vectors, junk):
     assert masked.valid == removed.valid
     np.testing.assert_allclose(masked.vector, removed.vector, rtol=1e-4, atol=1e-4)
     for name, value in masked.metrics.items():
-        np.testing.assert_allclose(value, removed.metrics[name], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(value, removed.metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 # A draw is not tied to an agent; and with f = 1 Bulyan's last Krum compares two mutual nearest neighbours.

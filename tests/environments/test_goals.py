@@ -1,5 +1,7 @@
 """Rules of goal environments, found by asking them; training episodes that end in success; the point tasks."""
 
+import sys
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -23,15 +25,15 @@ TASKS = ("PointReach-v0", "PointPush-v0", "PointSlide-v0")
 class Ruled(gymnasium.Env):
     """A walk along a line of whole numbers, towards a goal 3 steps away, with any rule for rewards."""
 
-    def __init__(self, reward=None, threshold=None, terminated=None, told=True):
+    def __init__(self, reward=None, threshold=None, terminated=None, told=True, bonus=0.0):
         line = gymnasium.spaces.Box(-100, 100, (2,), np.float64)
         self.observation_space = gymnasium.spaces.Dict({OBSERVATION: line, ACHIEVED: line, DESIRED: line})
         self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-        self._reward, self._told = reward, told
+        self._reward, self._told, self._bonus = reward, told, bonus
         if threshold is not None:
             self.distance_threshold = threshold
         if terminated is not None:
-            self.compute_terminated = lambda achieved, desired, info: terminated
+            self.compute_terminated = lambda achieved, desired, info: terminated(np.linalg.norm(achieved - desired))
 
     def compute_reward(self, achieved, desired, info):
         return self._reward(np.linalg.norm(achieved - desired, axis=-1))
@@ -48,7 +50,8 @@ class Ruled(gymnasium.Env):
     def step(self, action):
         self.place += 1
         info = {"is_success": self.place == 3} if self._told else {}
-        return self._seen(), -float(self.place != 3), False, False, info
+        seen = self._seen()
+        return seen, self.compute_reward(seen[ACHIEVED], seen[DESIRED], {}) + self._bonus, False, False, info
 
 
 RULES = [
@@ -66,7 +69,14 @@ def test_a_rule_is_found_by_asking(rule, goal):
 
 
 @pytest.mark.parametrize(
-    "rule", [lambda d: -(d**2), lambda d: 5.0, lambda d: float(d < 0.1) + float(d < 0.2), lambda d: 1 / 0]
+    "rule",
+    [
+        lambda d: -(d**2),
+        lambda d: 5.0,
+        lambda d: float(d < 0.1) + float(d < 0.2),
+        lambda d: 1 / 0,
+        lambda d: sys.exit(7),
+    ],
 )
 def test_another_reward_has_no_rule(rule):
     assert found_goal(Ruled(rule), 2) is None
@@ -74,10 +84,20 @@ def test_another_reward_has_no_rule(rule):
 
 def test_whether_episodes_end_at_the_goal_is_asked_too():
     rule, goal = RULES[0]
-    assert found_goal(Ruled(rule, terminated=True), 2) == Goal(goal.shape, 0.05, True, ends=True)
-    assert found_goal(Ruled(rule, terminated=False), 2) == goal
-    assert found_goal(Ruled(lambda d: -d, threshold=0.1, terminated=True), 2) == Goal("distance", 0.1, ends=True)
-    assert found_goal(Ruled(lambda d: -d, terminated=True), 2) is None, "nobody knows where they end"
+    assert found_goal(Ruled(rule, terminated=lambda d: d <= 0.05), 2) == Goal(goal.shape, 0.05, True, ends=True)
+    assert found_goal(Ruled(rule, terminated=lambda d: False), 2) == goal
+    near = Ruled(lambda d: -d, threshold=0.1, terminated=lambda d: d < 0.1)
+    assert found_goal(near, 2) == Goal("distance", 0.1, ends=True)
+    assert found_goal(Ruled(lambda d: -d, terminated=lambda d: d < 0.1), 2) is None, "nobody knows where they end"
+
+
+@pytest.mark.parametrize("terminated", [lambda d: True, lambda d: d < 1.0, lambda d: d > 3.0])
+def test_episodes_that_end_elsewhere_than_at_the_goal_have_no_rule(terminated):
+    assert found_goal(Ruled(RULES[0][0], terminated=terminated), 2) is None
+
+
+def test_steps_must_be_rewarded_by_the_rule_too():
+    assert found_goal(Ruled(RULES[0][0], bonus=0.5), 2) is None
 
 
 @pytest.mark.parametrize(("rule", "goal"), RULES)

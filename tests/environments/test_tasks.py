@@ -81,6 +81,10 @@ def test_a_goals_rule_is_that_of_all_tasks_or_none():
     assert mix(["A", "B"], [goal_spaces(2), other], identity=False).spaces.goal is None
 
 
+def taken(size):
+    return Spaces(Dict.of({OBSERVATION: vector(size), OBSERVATION + "_mask": vector(2)}), ACTION)
+
+
 IMAGE = Box((8, 8, 3), (0.0,) * 192, (255.0,) * 192, "uint8")
 
 
@@ -89,6 +93,7 @@ IMAGE = Box((8, 8, 3), (0.0,) * 192, (255.0,) * 192, "uint8")
     [
         ([Spaces(vector(2), ACTION), Spaces(vector(2), Discrete(3))], "actions of 'B' are others than those of 'A'"),
         ([goal_spaces(2), Spaces(vector(2), ACTION)], "all tasks need the same"),
+        ([taken(2), taken(3)], "have a part 'observation_mask', which is the name of what Fedrax adds; rename it"),
         ([Spaces(IMAGE, ACTION), Spaces(vector(2), ACTION)], "only vectors of real numbers are padded"),
     ],
 )

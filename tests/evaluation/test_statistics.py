@@ -139,3 +139,12 @@ def test_bad_input_is_one_clear_line(call, message):
     with pytest.raises(FedraxError, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("successes", "count", "low", "high"),
+    [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662), (0, 0, 0.0, 1.0)],
+)
+def test_wilsons_interval(successes, count, low, high):
+    """81 of 263 is the example of Newcombe (1998), "Two-sided confidence intervals for the single proportion"."""
+    np.testing.assert_allclose(statistics.wilson(successes, count), (low, high), atol=6e-5)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedrax.environments.base import Box, Dict, Spaces, Tokens
 from fedrax.environments.goals import ACHIEVED, DESIRED, OBSERVATION
 from fedrax.learners.base import learners
-from fedrax.learners.moments import CLIP, LEAST_DEVIATION, Moments, Normaliser, Sums
+from fedrax.learners.moments import CLIP, LEAST_DEVIATION, Moments, Normaliser
 
 WIDE = Box((2,), (-1e6,) * 2, (1e6,) * 2)
 ONE = Box((1,), (-1e6,), (1e6,))
@@ -44,30 +44,30 @@ def test_merged_moments_are_those_of_all_data(sizes, centre, seed):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.floats(-100, 100), st.integers(0, 2**31))
-def test_sums_about_a_point_add_up_to_the_moments_of_all_data(sizes, centre, seed):
-    """What agents send: counts, sums and sums of squares alone."""
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.floats(-300, 300), st.integers(0, 2**31))
+def test_moments_of_agents_together_are_those_of_all_data(sizes, centre, seed):
+    """Wherever observations lie, and whoever is missing."""
     generator = np.random.default_rng(seed)
-    parts = [generator.normal(centre, 3.0, (size, 2)).astype(np.float32) for size in [*sizes, 2]]
-    point = jnp.asarray([centre + 1, centre - 2], jnp.float32)
-    sums = [(of(part) if len(part) else Moments.none((2,))).about(point) for part in parts]
-    total = jax.tree.map(lambda *each: sum(each), *sums)
-    assert isinstance(total, Sums)
-    assert total.count.dtype == jnp.int32
-    check(total.moments(point), np.concatenate(parts))
+    parts = [generator.normal(centre, 3.0, (size, 2)).astype(np.float32) for size in [*sizes, 2, 5]]
+    each = [of(part) if len(part) else Moments.none((2,)) for part in parts]
+    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *each)
+    present = jnp.arange(len(parts)) < len(parts) - 1
+    check(stacked.together(present), np.concatenate(parts[:-1]))
+    normaliser = Normaliser(Moments.none((2,)), Moments.none((2,)))
+    check(normaliser.pooled(stacked, present), np.concatenate(parts[:-1]))
 
 
-def test_a_far_centre_costs_no_precision():
-    """Sums about 0 would leave nothing of a deviation of 0.01 around 1,000."""
-    rows = np.random.default_rng(0).normal(1000.0, 0.01, (4000, 1)).astype(np.float32)
-    moments = Moments.none((1,))
-    for part in np.split(rows, 40):
-        moments = moments.merged(of(part))
-    point = moments.mean
-    again = of(rows[:2000]).about(point).moments(point).merged(of(rows[2000:]).about(point).moments(point))
-    for each in (moments, again):
-        deviation = np.sqrt(np.asarray(each.spread) / 4000)
-        np.testing.assert_allclose(deviation, rows.astype(np.float64).std(0), rtol=1e-2)
+@pytest.mark.parametrize(("centre", "deviation"), [(1e3, 0.01), (1e4, 0.1), (1e5, 10.0), (300.0, 0.1)])
+def test_a_far_centre_costs_no_precision(centre, deviation):
+    """From the first round on, in which nobody knows where observations lie."""
+    rows = np.random.default_rng(0).normal(centre, deviation, (4000, 1)).astype(np.float32)
+    normaliser = Normaliser(Moments.none((1,)), Moments.none((1,)))
+    for round in np.split(rows, 20):
+        each = [of(part) for part in np.split(round, 4)]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+        normaliser = normaliser.received(normaliser.pooled(stacked, jnp.ones(4, bool)))
+    found = np.sqrt(np.asarray(normaliser.shared.spread) / 4000)
+    np.testing.assert_allclose(found, rows.astype(np.float64).std(0), rtol=1e-2)
 
 
 def test_what_is_no_experience_is_not_counted():
@@ -97,6 +97,23 @@ def test_both_goals_are_seen_by_the_achieved_ones_moments():
     np.testing.assert_allclose(seen[ACHIEVED], [[-3.0 / deviation]], rtol=1e-6)
     np.testing.assert_allclose(seen[DESIRED], [[1.0 / deviation]], rtol=1e-6)
     np.testing.assert_allclose(seen[OBSERVATION], [[-1.0, -1.0]], rtol=1e-6)
+
+
+def test_what_is_0_or_1_is_seen_as_it_is_and_masks_only_what_it_fits():
+    """An environment's own parts, whatever they are called."""
+    flags = Box((2,), (0.0,) * 2, (1.0,) * 2, "bool")
+    space = Dict.of({"place": ONE, "place_mask": flags, "speed": WIDE, "speed_mask": WIDE, "task_identity": ONE})
+    observation = {
+        "place": jnp.asarray([[1.0], [3.0]]),
+        "place_mask": jnp.asarray([[0.0, 1.0], [0.0, 1.0]]),
+        "speed": jnp.asarray([[1.0, 2.0], [3.0, 6.0]]),
+        "speed_mask": jnp.asarray([[1.0, 2.0], [3.0, 6.0]]),
+        "task_identity": jnp.asarray([[1.0], [3.0]]),
+    }
+    seen = Normaliser.fresh(space).observe(observation, jnp.ones(2, bool))(observation)
+    np.testing.assert_array_equal(seen["place_mask"], observation["place_mask"])
+    for name in ("place", "speed", "speed_mask", "task_identity"):
+        np.testing.assert_allclose(seen[name], np.broadcast_to([[-1.0], [1.0]], seen[name].shape), rtol=1e-6)
 
 
 def test_images_and_words_are_seen_as_they_are():

@@ -15,7 +15,6 @@ from fedrax.errors import FedraxError
 from fedrax.federation import Cohort
 from fedrax.learners.base import Objective, UpdateContext
 from fedrax.learners.td3 import observed as observed_by
-from fedrax.runtime.distributed.server import check_distributed
 from fedrax.runtime.make import make_runtime
 
 AGENTS, STEPS, COPIES = 3, 4, 2
@@ -128,7 +127,7 @@ def test_moments_are_no_update_and_no_part_to_average():
     assert not jax.tree.leaves(message.update.normaliser)
     assert not jax.tree.leaves(downlink.params.normaliser)
     sums = jax.tree.leaves(message.statistics)
-    # Count, sum and sum of squares of each number of the observation and of one goal.
+    # Count, mean and squared distance of each number of the observation and of one goal.
     assert sum(leaf.size for leaf in sums) == 3 * (together.spaces.observation.tree["observation"].shape[0] + 2)
     with pytest.raises(FedraxError, match="allowed: actor, features, head"):
         make_runtime(resolve({}, [*TD3, "strategy=fedavg", 'strategy.average=["normaliser"]'])).init()
@@ -149,8 +148,8 @@ def test_a_lie_about_sums_is_an_attack_of_its_own():
     )
     for before, after in zip(jax.tree.leaves(together.statistics), jax.tree.leaves(sent.statistics), strict=True):
         np.testing.assert_array_equal(before[1:], after[1:])
-    first = sent.statistics.observations["observation"].first
-    np.testing.assert_allclose(first[0], 3.0 * together.statistics.observations["observation"].first[0], rtol=1e-6)
+    first = sent.statistics.observations["observation"].mean
+    np.testing.assert_allclose(first[0], 3.0 * together.statistics.observations["observation"].mean[0], rtol=1e-6)
     honest = ["strategy=fedavg", "attack=false-statistics", "attack.agents=1", "learner.normalise=false"]
     with pytest.raises(FedraxError, match=r"learner\.normalise=true"):
         federation(*honest)
@@ -167,12 +166,6 @@ def test_networks_and_targets_see_by_the_moments_of_what_was_just_collected():
     np.testing.assert_allclose(own["observation"].mean, rows["observation"].mean(0), rtol=1e-5)
     np.testing.assert_array_equal(own["achieved_goal"].count, 2 * len(rows["observation"]))
     jax.tree.map(np.testing.assert_array_equal, agent.memory.target.normaliser, agent.params.normaliser)
-
-
-def test_rounds_that_overlap_are_refused():
-    config = resolve({}, [*TD3, "strategy=fedavg", "runtime=flower", "runtime.flower.staleness=2"])
-    with pytest.raises(FedraxError, match=r"learner\.normalise is not allowed with rounds that overlap"):
-        check_distributed(config, federation())
 
 
 def test_without_the_option_nothing_is_added():

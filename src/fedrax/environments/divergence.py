@@ -54,7 +54,9 @@ def environment_divergence(
         if (weights.sum(1) > 0).all():
             spread = {name: value for name, value in spread.items() if name not in kinds}
             spread[f"{thing} (bits)"] = jensen_shannon(weights)
-    return {name: value for name, value in spread.items() if value > 0}
+    # A mean of equal numbers may differ from them by rounding.
+    same = {name for name, value in draws[0].items() if all(draw[name] == value for draw in draws)}
+    return {name: value for name, value in spread.items() if value > 0 and name not in same}
 
 
 def jensen_shannon(distributions: Float[np.ndarray, "n k"]) -> float:

@@ -25,6 +25,8 @@ FAR = 1e6
 """A distance at which no goal is reached."""
 PROBES = 64
 """Pairs of goals on which a rule must agree with the environment's own."""
+STEPS = 3
+"""Steps whose rewards must follow from it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,23 +84,21 @@ def found_goal(environment: Any, size: int) -> Goal | None:
     """
     own: Any = environment.unwrapped
 
+    def terminated(achieved: np.ndarray, desired: np.ndarray) -> bool:
+        return hasattr(own, "compute_terminated") and bool(own.compute_terminated(achieved, desired, {}))
+
     def reward(achieved: np.ndarray, desired: np.ndarray) -> float:
         # Gymnasium-Robotics rewards -0.0.
         return float(np.asarray(own.compute_reward(achieved, desired, {}))) + 0.0
 
     try:
-        ends = ends_at_goal(own, size)
-        return next((goal for goal in _candidates(reward, own, size, ends) if _agrees(goal, reward, size)), None)
+        ends = terminated(np.zeros(size), np.zeros(size))
+        candidates = _candidates(reward, own, size, ends)
+        found = next((goal for goal in candidates if _agrees(goal, reward, terminated, size)), None)
+        return found if found is not None and _holds(found, environment) else None
     # Whatever an environment's own code raises says that its goals are not of this form.
-    except Exception:
+    except (Exception, SystemExit):
         return None
-
-
-def ends_at_goal(environment: Any, size: int) -> bool:
-    """Whether the environment terminates where its goal is reached."""
-    if not hasattr(environment, "compute_terminated"):
-        return False
-    return bool(environment.compute_terminated(np.zeros(size), np.zeros(size), {}))
 
 
 def _candidates(reward: Callable[[np.ndarray, np.ndarray], float], own: Any, size: int, ends: bool) -> list[Goal]:
@@ -121,7 +121,12 @@ def _candidates(reward: Callable[[np.ndarray, np.ndarray], float], own: Any, siz
     return [Goal("sparse", rounded, at(rounded) == reached, reached, missed, ends), *dense]
 
 
-def _agrees(goal: Goal, reward: Callable[[np.ndarray, np.ndarray], float], size: int) -> bool:
+def _agrees(
+    goal: Goal,
+    reward: Callable[[np.ndarray, np.ndarray], float],
+    terminated: Callable[[np.ndarray, np.ndarray], bool],
+    size: int,
+) -> bool:
     generator = np.random.default_rng(0)
     scale = goal.threshold if goal.shape == "sparse" else 1.0
     if scale == 0:  # Reached at the goal alone, which no number of goals can confirm.
@@ -131,7 +136,24 @@ def _agrees(goal: Goal, reward: Callable[[np.ndarray, np.ndarray], float], size:
     # Not nearer to the threshold than float32 tells apart.
     apart = scale * np.concatenate([[0.999, 1.001], np.geomspace(0.01, 100, PROBES - 2)])
     away *= apart[:, None] / np.linalg.norm(away, axis=1, keepdims=True)
-    wanted = np.array([reward(*pair) for pair in zip(desired + away, desired, strict=True)])
+    pairs = list(zip(desired + away, desired, strict=True))
     with jax.ensure_compile_time_eval():
         ours = np.asarray(goal.reward(jnp.asarray(desired + away), jnp.asarray(desired)))
-    return np.allclose(ours, wanted, rtol=1e-4, atol=1e-5)
+        over = np.asarray(goal.success(jnp.asarray(desired + away), jnp.asarray(desired))) & goal.ends
+    wanted, ended = np.array([reward(*pair) for pair in pairs]), np.array([terminated(*pair) for pair in pairs])
+    return bool(np.allclose(ours, wanted, rtol=1e-4, atol=1e-5) and (ended == over).all())
+
+
+def _holds(goal: Goal, environment: Any) -> bool:
+    """Whether steps are rewarded by the rule: an environment may add to what its ``compute_reward`` says."""
+    environment.action_space.seed(0)
+    environment.reset(seed=0)
+    for _ in range(STEPS):
+        seen, reward, terminated, truncated, _ = environment.step(environment.action_space.sample())
+        with jax.ensure_compile_time_eval():
+            ours = goal.reward(jnp.asarray(seen[ACHIEVED]), jnp.asarray(seen[DESIRED]))
+        if not np.allclose(float(ours), float(reward), rtol=1e-4, atol=1e-5):
+            return False
+        if terminated or truncated:
+            break
+    return True

@@ -93,9 +93,9 @@ def mix(ids: Sequence[str], tasks: Sequence[Spaces], *, identity: bool) -> Mixtu
         parts[name] = _longest(boxes)
         if len(alike) > 1:
             size = parts[name].shape[0]
-            parts[name + MASK] = Box((size,), (0.0,) * size, (1.0,) * size)
+            _add(parts, name + MASK, size, first)
     if identity:
-        parts[IDENTITY] = Box((len(ids),), (0.0,) * len(ids), (1.0,) * len(ids))
+        _add(parts, IDENTITY, len(ids), first)
     alone = parts.get(OBSERVATION)
     whole = len(parts) == 1 and isinstance(alone, Box) and not isinstance(first.observation, Dict)
     seen = alone if whole and isinstance(alone, Box) else Dict.of(parts)
@@ -103,6 +103,20 @@ def mix(ids: Sequence[str], tasks: Sequence[Spaces], *, identity: bool) -> Mixtu
     # Goals of different rules cannot be exchanged by one.
     goal = goals.pop() if len(goals) == 1 else None
     return Mixture(tuple(ids), tuple(tasks), identity, Spaces(seen, first.action, goal))
+
+
+def is_mask(mask: Box | Tokens | None, part: Box | Tokens) -> bool:
+    """Whether a part of an observation says which numbers of another are an observation's own."""
+    return isinstance(mask, Box) and mask.dtype == "bool" and mask.shape == part.shape
+
+
+def _add(parts: dict[str, Box | Tokens], name: str, size: int, own: Spaces) -> None:
+    """A part of so many numbers that are 0 or 1."""
+    if name in names_of(own):
+        raise FedraxError(
+            f"environment.tasks: observations have a part {name!r}, which is the name of what Fedrax adds; rename it"
+        )
+    parts[name] = Box((size,), (0.0,) * size, (1.0,) * size, "bool")
 
 
 def names_of(spaces: Spaces) -> list[str]:

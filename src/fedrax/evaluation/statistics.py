@@ -10,7 +10,9 @@ Source: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statisti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +104,21 @@ def stratified_bootstrap(
     ).reshape(-1, 2)
     shape = array.shape[:-2]
     return bounds[:, 0].reshape(shape), bounds[:, 1].reshape(shape)
+
+
+def wilson(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The score interval of a probability of which ``count`` independent trials had so many successes (Wilson, 1927).
+
+    Unlike the mean plus or minus its deviations, it is right at 0 and 1 too. No trial says nothing: (0, 1).
+    """
+    if count == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / count
+    centre = share + z**2 / (2 * count)
+    reach = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    scale = 1 + z**2 / count
+    return max((centre - reach) / scale, 0.0), min((centre + reach) / scale, 1.0)
 
 
 def _percentiles(values: Scores, tail: float) -> tuple[float, float]:

@@ -1,23 +1,25 @@
 """Observations normalised by their running moments, which merge exactly over agents.
 
-Counts, sums and sums of squares about a point that everyone knows add up over agents; an agent sends those and nothing
-else of its observations. The server merges their totals (Chan, Golub and LeVeque, 1983), so that its moments are those
-of all agents' observations together.
+An agent sends the count, the mean and the sum of squared distances from the mean of what it observed, and nothing else
+of its observations. The server merges them (Chan, Golub and LeVeque, 1983), so that its moments are those of all
+agents' observations together. Sums about 0 would add up as they are, but lose what is left of them where observations
+lie far from 0.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from fedrax.environments.base import Box, Dict, Observation, Tokens, has_goals
 from fedrax.environments.goals import ACHIEVED, DESIRED
-from fedrax.environments.tasks import IDENTITY, MASK
+from fedrax.environments.tasks import MASK, is_mask
 
 CLIP = 5.0
 """Normalised numbers lie within this of 0 (Andrychowicz et al., 2017)."""
@@ -57,10 +59,15 @@ class Moments(eqx.Module):
         spread = self.spread + other.spread + apart**2 * self.count * share
         return Moments(count, self.mean + apart * share, spread)
 
-    def about(self, point: Float[Array, "*o"]) -> Sums:
-        """As sums about a point."""
-        apart = self.mean - point
-        return Sums(self.count.astype(jnp.int32), self.count * apart, self.spread + self.count * apart**2)
+    def together(self, present: Bool[Array, " n"]) -> Moments:
+        """Of ``n`` agents, leaves ``[n, *o]``: the moments of the observations of all who are present."""
+        count = jnp.where(jnp.expand_dims(present, range(1, self.count.ndim)), self.count, 0.0)
+        total = jnp.maximum(count.sum(0), 1.0)
+        # Twice: where observations lie far from 0, the first mean is not exact enough to measure distances from.
+        rough = (count * self.mean).sum(0) / total
+        mean = rough + (count * (self.mean - rough)).sum(0) / total
+        spread = jnp.where(count > 0, self.spread, 0.0) + count * (self.mean - mean) ** 2
+        return Moments(count.sum(0), mean, spread.sum(0))
 
     def normalised(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         """Less the mean, divided by the standard deviation, and clipped; as it is before anything was observed."""
@@ -69,22 +76,9 @@ class Moments(eqx.Module):
         return jnp.where(self.count > 0, jnp.clip((x - self.mean) / deviation, -CLIP, CLIP), x)
 
 
-class Sums(eqx.Module):
-    """What adds up over agents: of observations of one array, about a point."""
-
-    count: Int[Array, ...]
-    first: Float[Array, ...]
-    second: Float[Array, ...]
-
-    def moments(self, point: Float[Array, "*o"]) -> Moments:
-        """The moments of what was summed about the point."""
-        count = self.count.astype(jnp.float32)
-        mean = self.first / jnp.maximum(count, 1.0)
-        return Moments(count, point + mean, jnp.maximum(self.second - self.first * mean, 0.0))
-
-
 class Normaliser(eqx.Module):
-    """What an agent's networks see observations by: :class:`Moments` of each array of real numbers, None of others.
+    """What an agent's networks see observations by: :class:`Moments` of each array of real numbers, None of others: of
+    images, of words, and of what is 0 or 1.
 
     Of a goal environment's two goals there is one, as hindsight puts achieved goals in place of desired ones. Padding
     does not count, and stays 0.
@@ -94,19 +88,23 @@ class Normaliser(eqx.Module):
     """Of all agents' observations, as last received; of none where nothing is received."""
     own: PyTree
     """Of what the agent observed since."""
+    masked: tuple[str, ...] = eqx.field(static=True, default=())
+    """Parts of an observation beside which a mask stands."""
 
     @staticmethod
     def fresh(space: Box | Dict) -> Normaliser:
         """Of observations of this space, before the first."""
 
         def none(part: Box | Tokens) -> Moments | None:
-            return Moments.none(part.shape) if isinstance(part, Box) and part.seen == np.float32 else None
+            normal = isinstance(part, Box) and part.seen == np.float32 and part.dtype != "bool"
+            return Moments.none(part.shape) if normal else None
 
         if isinstance(space, Box):
             return Normaliser(none(space), none(space))
+        parts = space.tree
         skipped = {DESIRED} if has_goals(space) else set()
-        names = [name for name, _ in space.parts if name not in skipped and not _is_sign(name)]
-        return Normaliser(*({name: none(space.tree[name]) for name in names} for _ in range(2)))
+        shared, own = ({name: none(part) for name, part in parts.items() if name not in skipped} for _ in range(2))
+        return Normaliser(shared, own, tuple(name for name in parts if is_mask(parts.get(name + MASK), parts[name])))
 
     def __call__(self, observation: Observation) -> Observation:
         """Observations, leaves ``[..., *o]``, normalised."""
@@ -114,32 +112,29 @@ class Normaliser(eqx.Module):
         if not isinstance(observation, dict):
             return _normalised(moments, observation)
         return {
-            name: x if _is_sign(name) else _normalised(moments[_of(name, moments)], x, observation.get(name + MASK))
+            name: _normalised(moments[_of(name, moments)], x, self._mask(observation, name))
             for name, x in observation.items()
         }
 
     def observe(self, observation: Observation, valid: Bool[Array, "*n"]) -> Normaliser:
         """With observations, leaves ``[*n, *o]``, where they are valid."""
         if not isinstance(observation, dict):
-            return Normaliser(self.shared, _merged(self.own, observation, valid))
+            return dataclasses.replace(self, own=_merged(self.own, observation, valid))
         own = dict(self.own)
         for name, x in observation.items():
-            if not _is_sign(name):
-                own[_of(name, own)] = _merged(own[_of(name, own)], x, valid, observation.get(name + MASK))
-        return Normaliser(self.shared, own)
+            own[_of(name, own)] = _merged(own[_of(name, own)], x, valid, self._mask(observation, name))
+        return dataclasses.replace(self, own=own)
 
-    def sums(self) -> PyTree:
-        """What an agent sends of its own observations: :class:`Sums` about the shared means."""
-        return _each(lambda own, shared: own.about(shared.mean), self.own, self.shared)
-
-    def pooled(self, sums: PyTree, present: Bool[Array, " n"]) -> PyTree:
-        """The shared moments with the agents' sums, leaves ``[n, ...]``, of those who are present."""
-        total = jax.tree.map(lambda x: jnp.where(jnp.expand_dims(present, range(1, x.ndim)), x, 0).sum(0), sums)
-        return _each(lambda shared, sums: shared.merged(sums.moments(shared.mean)), self.shared, total)
+    def pooled(self, moments: PyTree, present: Bool[Array, " n"]) -> PyTree:
+        """The shared moments with those of the agents, leaves ``[n, ...]``, who are present."""
+        return _each(lambda shared, each: shared.merged(each.together(present)), self.shared, moments)
 
     def received(self, shared: PyTree) -> Normaliser:
         """As a server's broadcast says; what the agent observed before is in it, as far as it arrived."""
-        return Normaliser(shared, jax.tree.map(jnp.zeros_like, self.own))
+        return dataclasses.replace(self, shared=shared, own=jax.tree.map(jnp.zeros_like, self.own))
+
+    def _mask(self, observation: dict[str, Array], name: str) -> Array | None:
+        return observation[name + MASK] if name in self.masked else None
 
 
 def _of(name: str, moments: dict[str, Any]) -> str:
@@ -148,12 +143,7 @@ def _of(name: str, moments: dict[str, Any]) -> str:
 
 
 def _each(function: Any, *trees: PyTree) -> PyTree:
-    return jax.tree.map(function, *trees, is_leaf=lambda x: isinstance(x, Moments | Sums))
-
-
-def _is_sign(name: str) -> bool:
-    """Whether a part says what others are (:mod:`fedrax.environments.tasks`), which networks see as it is."""
-    return name == IDENTITY or name.endswith(MASK)
+    return jax.tree.map(function, *trees, is_leaf=lambda x: isinstance(x, Moments))
 
 
 def _merged(moments: Moments | None, x: Array, valid: Array, mask: Array | None = None) -> Moments | None:

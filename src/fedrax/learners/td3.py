@@ -175,8 +175,8 @@ class TD3(Learner):
         if spaces.goal is None:
             raise FedraxError(
                 f"learner.{asked[0]} needs a goal environment: observations of observation, achieved_goal and "
-                "desired_goal, and a reward known to follow from the distance between the goals; set "
-                f"learner.{asked[0]}={'none' if asked[0] == 'hindsight' else 'false'}"
+                "desired_goal, and a reward known to follow from the distance between the goals, by one rule in all "
+                f"tasks; set learner.{asked[0]}={'none' if asked[0] == 'hindsight' else 'false'}"
             )
         if self.clip_values and (self.discount == 1 or not all(map(math.isfinite, spaces.goal.bounds))):
             raise FedraxError(

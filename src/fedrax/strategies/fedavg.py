@@ -18,7 +18,7 @@ from fedrax.strategies.base import Tools, select, strategies
 from fedrax.strategies.carried import Carrying, apart, averaged, joined
 from fedrax.strategies.return_weights import WEIGHTED, Returns, weighed
 from fedrax.strategies.sharing import Broadcast, Kept, Server, check_actor, put_shared, replaced, take_shared
-from fedrax.strategies.statistics import Statistics, own_sums, pool_moments, put_moments, shared_moments
+from fedrax.strategies.statistics import Statistics, own_moments, pool_moments, put_moments, shared_moments
 from fedrax.trees import ravel_rows, unravel_like
 
 
@@ -88,7 +88,7 @@ class FedAvg(Carrying):
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the averaged parts changed."""
         change = jax.tree.map(jnp.subtract, take_shared(agent.params, self.average), agent.private.received)
-        statistics = Statistics(agent.private.returns if self.weighs else (), own_sums(agent.params))
+        statistics = Statistics(agent.private.returns if self.weighs else (), own_moments(agent.params))
         return Message(joined(change, self.carried_sent(agent, agent.private.received)), statistics)
 
     def combine(

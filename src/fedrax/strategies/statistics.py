@@ -11,7 +11,7 @@ from fedrax.strategies.return_weights import Returns
 
 
 class Statistics(eqx.Module):
-    """What agents count: returns where they are weighted by them, sums of observations where these are normalised."""
+    """What agents count: returns where they are weighted by them, moments of observations that are normalised."""
 
     returns: Returns | tuple[()]
     observations: PyTree
@@ -35,15 +35,15 @@ def put_moments(params: PyTree, moments: PyTree) -> PyTree:
     return params if normaliser is None else put_parts(params, {NORMALISER: normaliser.received(moments)})
 
 
-def own_sums(params: PyTree) -> PyTree:
-    """Of what an agent observed since the broadcast, as it sends them; () where observations are not normalised."""
+def own_moments(params: PyTree) -> PyTree:
+    """Of what an agent observed since the broadcast, which it sends; () where observations are not normalised."""
     normaliser = normaliser_of(params)
-    return () if normaliser is None else normaliser.sums()
+    return () if normaliser is None else normaliser.own
 
 
-def pool_moments(params: PyTree, sums: PyTree, present: Bool[Array, " n"]) -> PyTree:
-    """A server's networks after the agents' sums, leaves ``[n, ...]``, of those whose messages arrived."""
+def pool_moments(params: PyTree, moments: PyTree, present: Bool[Array, " n"]) -> PyTree:
+    """A server's networks with the agents' moments, leaves ``[n, ...]``, of those whose messages arrived."""
     normaliser = normaliser_of(params)
     if normaliser is None:
         return params
-    return put_parts(params, {NORMALISER: normaliser.received(normaliser.pooled(sums, present))})
+    return put_parts(params, {NORMALISER: normaliser.received(normaliser.pooled(moments, present))})

@@ -382,11 +382,6 @@ def check_distributed(config: Config, federation: Federation) -> None:
             f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set "
             "runtime.flower.staleness=0"
         )
-    if config.runtime.flower.staleness and federation.learner.normalises:
-        raise FedraxError(
-            "learner.normalise is not allowed with rounds that overlap: sums of observations are about the means that "
-            "agents received; set learner.normalise=false, or runtime.flower.staleness=0"
-        )
     if config.runtime.flower.staleness and federation.participants < federation.agents:
         raise FedraxError("runtime.flower.staleness keeps all agents busy; set federation.participation=1")
 
