@@ -21,6 +21,7 @@ SMALL = ["budget.rounds=1", "learner.hidden=[8]", "learner.num_steps=8", "learne
 SMALL += ["learner.update_epochs=1", "environment.num_envs=1", "environment.horizon=8", "evaluation.episodes=1"]
 
 
+@pytest.mark.training
 def test_one_file_compares_three_methods_in_four_masses(project, monkeypatch):
     shutil.copytree(EXAMPLE, project.path / "example")
     monkeypatch.chdir(project.path.parent)

@@ -387,6 +387,7 @@ def test_a_run_with_faults_that_was_killed_equals_the_one_that_was_not(tmp_path,
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+@pytest.mark.training
 def test_a_crash_in_an_environment_is_one_line_and_costs_nothing(tmp_path, capsys, monkeypatch, fresh_counts):
     settings = ["budget.rounds=4", "evaluation.every=4"]
     (tmp_path / "whole").mkdir()

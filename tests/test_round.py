@@ -55,6 +55,7 @@ def test_an_agent_that_sends_nan_is_excluded_and_named(aggregator):
     assert finite(state.server.params)
 
 
+@pytest.mark.training
 def test_all_agents_broken_leaves_the_server_to_itself():
     state, metrics = advance(["attack=test-nan", "attack.agents=5", "aggregator=mean"])
     assert metrics["accepted"].tolist() == [0] * 4
@@ -121,6 +122,7 @@ def test_evaluation_every_other_round_only():
     assert np.isnan(metrics["return"]).tolist() == [True, False, True, False]
 
 
+@pytest.mark.training
 def test_heterogeneous_agents_live_in_different_worlds():
     """With a pole that hardly falls and one that falls at once, agents' episodes differ as drawn."""
     _, same = advance(["strategy=gpomdp", "strategy.batch=4"])

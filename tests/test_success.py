@@ -151,6 +151,7 @@ def test_what_counts_as_success(info, expected):
     assert is_true(told(info)) is expected
 
 
+@pytest.mark.training
 def test_success_reaches_rows_summary_evaluation_and_report(tmp_path):
     run = fedrax.train(
         {},

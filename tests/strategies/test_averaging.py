@@ -155,6 +155,7 @@ def close(x, y):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), x, y)
 
 
+@pytest.mark.training
 def test_averaging_some_parts_leaves_the_others_with_their_agents():
     learner = learners.build("td3", {"actor_layers": (4,), "feature_layers": (4,), "head_layers": (4,)})
     strategy = strategies.build("fedavg", {"average": ("head", "actor"), "actor_every": 2})

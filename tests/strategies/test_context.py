@@ -93,6 +93,7 @@ def one_round(*overrides):
     return common, np.array(ravel_rows(jax.tree.map(lambda x: x[0], state.agents.params))), metrics["moved"].item()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("strategy", ["test-reference", "test-reference-begun"])
 def test_losses_and_learners_read_what_stays_as_it_was_when_the_round_began(strategy, runtime):
@@ -107,6 +108,7 @@ def test_losses_and_learners_read_what_stays_as_it_was_when_the_round_began(stra
     np.testing.assert_allclose(moved, np.mean(distances), rtol=1e-4)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_an_agents_own_networks_of_before_outlive_its_updates(runtime):
     """What learning changes in place is not what the context holds."""

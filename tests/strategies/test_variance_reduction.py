@@ -58,6 +58,7 @@ def flat(tree):
     return ravel_rows(jax.tree.map(lambda x: x[None], tree))[0]
 
 
+@pytest.mark.training
 def test_first_step_is_along_mu():
     strategy = strategies.build("svrpg", {})
     before, after, messages = combined(strategy, jax.random.key(1))
