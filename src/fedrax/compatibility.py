@@ -82,7 +82,7 @@ def check_attack(learner: Learner, strategy: Strategy, attack: Attack, *, agents
         raise FedraxError(
             f"attack {attack.name!r} changes statistics, and agents of strategy {strategy.name!r} report none; set "
             "another attack, or weight agents by return (strategy=fedavg strategy.return_temperature=1), or let them "
-            "send sums of observations (learner.normalise=true)"
+            "send moments of observations (learner.normalise=true)"
         )
 
 

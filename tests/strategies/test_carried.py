@@ -87,8 +87,9 @@ def test_by_default_both_stay_with_the_agent():
     same(after.optimizer, before.optimizer)
 
 
-def test_targets_are_averaged_as_networks_are():
-    state, _, after = one_round("strategy.average_targets=true")
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "moon"])
+def test_targets_are_averaged_as_networks_are(strategy):
+    state, _, after = one_round(f"strategy={strategy}", "strategy.average_targets=true")
     same(after.params, everywhere(state.agents.params, 1.0))
     same(after.memory.target, everywhere(state.agents.params, 4.0))
 

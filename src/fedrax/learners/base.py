@@ -120,7 +120,7 @@ class Learner(eqx.Module):
 
     @property
     def normalises(self) -> bool:
-        """Whether networks see observations by their running moments, whose sums agents send."""
+        """Whether networks see observations by their running moments, which agents send."""
         return False
 
     def check(self, spaces: Spaces) -> None:
