@@ -1,6 +1,6 @@
 """A federation's round over Flower as it is, over Flower with our patches, and over plain gRPC.
 
-    python benchmarks/transport.py               # six minutes where nothing else runs
+    python benchmarks/transport.py               # eleven minutes where nothing else runs
     python benchmarks/transport.py --passes 1    # fewer rounds
     python benchmarks/transport.py --no-training
 
