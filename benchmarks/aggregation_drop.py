@@ -45,6 +45,7 @@ COMMON = [
     "evaluation.environments=own",
 ]
 IDENTITY = "environment.task_identity=true"
+HEADS = "strategy.head_updates=12"
 TARGETS = "strategy.average_targets=true"
 MOMENTS = "strategy.moments=average"
 SETUPS = {
@@ -63,7 +64,10 @@ SETUPS = {
     ],
     "fedprox, task seen, targets averaged": ["strategy=fedprox", "strategy.proximal=0.1", IDENTITY, TARGETS],
     "scaffold, task seen, targets averaged": ["strategy=scaffold", IDENTITY, TARGETS],
-    "fedper (critics' features), task seen": ["strategy=fedper", 'strategy.average=["features"]', IDENTITY, TARGETS],
+    "fedper (critics' features)": ["strategy=fedper", 'strategy.average=["features"]', TARGETS],
+    "fedrep (critics' features)": ["strategy=fedrep", 'strategy.average=["features"]', HEADS, TARGETS],
+    "clustered": ["strategy=clustered", "strategy.clusters=3", "strategy.threshold=-1", TARGETS],
+    "similarity": ["strategy=similarity", TARGETS],
 }
 
 

@@ -58,6 +58,11 @@ def check_strategy(learner: Learner, strategy: Strategy, *, local_updates: int) 
             f"federation.local_updates = {local_updates} is not allowed: strategy {strategy.name!r} "
             "sends one gradient a round; set federation.local_updates=1"
         )
+    if local_updates < strategy.least_local_updates:
+        raise FedraxError(
+            f"federation.local_updates = {local_updates} is not allowed: strategy {strategy.name!r} needs at least "
+            f"{strategy.least_local_updates} in a round; raise it"
+        )
 
 
 def check_attack(learner: Learner, strategy: Strategy, attack: Attack, *, agents: int) -> None:
@@ -91,9 +96,9 @@ def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
     if strategy.weighs and not aggregator.uses_weights:
         able = ", ".join(name for name in aggregators if aggregators[name].uses_weights)
         raise FedraxError(
-            f"strategy {strategy.name!r} weighs agents (strategy.return_temperature), and aggregator "
-            f"{aggregator.name!r} heeds no weights; set aggregator to one of {able}, or "
-            "strategy.return_temperature=none"
+            f"strategy {strategy.name!r} weighs agents, and aggregator {aggregator.name!r} heeds no weights; set "
+            f"aggregator to one of {able}, or let agents count alike (strategy=fedavg, without "
+            "strategy.return_temperature)"
         )
     if aggregator.needs_server_gradient and strategy.reference_episodes == 0:
         able = ", ".join(name for name in strategies if strategies[name].needs.server_environment)

@@ -14,6 +14,9 @@ from federations import SMALL, configured, distributed, rounds_of
 TD3 = {
     "fedavg": ("strategy.actor_every=2", 'strategy.average=["head", "actor"]', "strategy.return_temperature=1.0"),
     "fedper": ('strategy.average=["features"]',),
+    "fedrep": ('strategy.average=["features"]', "federation.local_updates=2"),
+    "clustered": ("strategy.average_targets=true", "learner.normalise=true"),
+    "similarity": (),
     "fedprox": (),
     "moon": (),
     "scaffold": ("strategy.actor_every=2",),

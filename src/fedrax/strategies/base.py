@@ -108,6 +108,11 @@ class Strategy(eqx.Module):
         return self
 
     @property
+    def least_local_updates(self) -> int:
+        """Local updates that a round must have."""
+        return 1
+
+    @property
     def weighs(self) -> bool:
         """Whether it gives agents unequal weights, which the rule must heed."""
         return False

@@ -88,7 +88,7 @@ class FedAvg(Carrying):
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
         """How the averaged parts changed."""
         change = jax.tree.map(jnp.subtract, take_shared(agent.params, self.average), agent.private.received)
-        statistics = Statistics(agent.private.returns if self.weighs else (), own_moments(agent.params))
+        statistics = Statistics(agent.private.returns if self.reports else (), own_moments(agent.params))
         return Message(joined(change, self.carried_sent(agent, agent.private.received)), statistics)
 
     def combine(
