@@ -45,6 +45,12 @@ CASES = {
         *("fedtd3/lunarlander", *SMALL, *TD3, "strategy=fedavg", "learner.num_steps=2", "learner.policy_delay=2"),
         *("environment.horizon=20", "learner.normalise=true"),
     ),
+    "tasks": (
+        *("td3-her/federated", *SMALL, *TD3, "learner.num_steps=4", "learner.buffer_size=256"),
+        *("environment.id=PointReach-v0", 'environment.tasks=["PointReach-v0", "PointPush-v0", "PointSlide-v0"]'),
+        *("environment.num_envs=2", "environment.horizon=20", "strategy=clustered", "strategy.warmup=1"),
+        "evaluation.environments=own",
+    ),
 }
 
 
