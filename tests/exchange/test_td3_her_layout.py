@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_networks import act, made, values
 
 from fedrax.environments.base import Box, Dict, Spaces, Tokens
 from fedrax.environments.goals import ACHIEVED, DESIRED, OBSERVATION
 from fedrax.errors import FedraxError
 from fedrax.exchange.td3_her import from_params, networks_in, places, to_params
 from fedrax.learners.base import learners
+
+from reference_networks import act, made, values
 
 
 def box(count, reach=1.0):

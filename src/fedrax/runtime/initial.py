@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from fedrax.config import Config
 from fedrax.errors import FedraxError
@@ -42,11 +43,13 @@ def initial_networks(config: Config, federation: Federation) -> PyTree:
     (path,) = initial_files(config)
     network = jax.eval_shape(lambda: federation.learner.init_params(jax.random.key(0), federation.spaces))
     params, axes = load_networks(path, network)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise FedraxError(f"learner.initial: {path} holds numbers that are not finite; give another policy")
     seeds, agents = (*axes, 1, 1)[:2]
     if seeds not in (1, config.seeds):
         raise FedraxError(
             f"learner.initial: {path} holds policies of {seeds} seeds, and this run has {config.seeds}; set "
-            f"seeds={seeds}, or export one of them"
+            f"seeds={seeds}, or give a run of one seed"
         )
     own = federation.strategy.personal_with(federation.learner) and not federation.strategy.common_start
     if agents > 1 and not (own and agents == federation.agents):
@@ -61,9 +64,9 @@ def initial_networks(config: Config, federation: Federation) -> PyTree:
         )
     first = len(axes)
 
-    def placed(x: np.ndarray) -> np.ndarray:
+    def placed(x: np.ndarray) -> Array:
         alone = x.reshape(seeds, agents, *x.shape[first:])
-        return np.broadcast_to(alone, (config.seeds, federation.agents, *x.shape[first:]))
+        return jnp.broadcast_to(alone, (config.seeds, federation.agents, *x.shape[first:]))
 
     params = jax.tree.map(placed, params)
     normaliser = normaliser_of(params)
