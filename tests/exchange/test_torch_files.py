@@ -127,6 +127,7 @@ WRONG = {
     "list": lambda path: torch.save([torch.zeros(2)], path),
     "halves": lambda path: torch.save({"fc1.weight": torch.zeros(2, dtype=torch.float16)}, path),
     "sparse": lambda path: torch.save({"fc1.weight": torch.zeros(2, 2).to_sparse()}, path),
+    "nested": lambda path: torch.save({"actor": {"fc1": {"weight": torch.zeros(2)}}}, path),
     "module": lambda path: torch.save(torch.nn.Linear(1, 1), path),
 }
 

@@ -13,6 +13,9 @@ import numpy as np
 from fedrax.errors import FedraxError
 from fedrax.records.files import reason, replacing
 
+LEVELS = 2
+"""Of dictionaries in a file, at most: networks by name, and in each its arrays by name."""
+
 
 def pytorch() -> ModuleType:
     """The package.
@@ -47,19 +50,17 @@ def read_torch(path: Path) -> Any:
     except OSError as error:
         raise FedraxError(f"cannot read {path}: {reason(error)}; give the path of a .pth file") from None
     except Exception as error:
-        # A damaged file may claim anything, so reading it can fail in any way.
-        said = (str(error).splitlines() or [""])[0].rstrip(" .:")
-        shown = said if len(said) <= 100 else f"{said[:100]} ..."
+        # A damaged file can fail in any way, and what PyTorch says then is advice to programmers.
         raise FedraxError(
             f"{path} holds no weights that PyTorch loads without running code: it is damaged, or another kind of file "
-            f"({type(error).__name__}: {shown}); give a .pth file of state dictionaries"
+            f"({type(error).__name__}); give a .pth file of state dictionaries"
         ) from None
     return _arrays(path, content, torch)
 
 
-def _arrays(path: Path, content: Any, torch: ModuleType) -> Any:
-    if isinstance(content, Mapping):
-        return {str(name): _arrays(path, value, torch) for name, value in content.items()}
+def _arrays(path: Path, content: Any, torch: ModuleType, levels: int = LEVELS) -> Any:
+    if isinstance(content, Mapping) and levels:
+        return {str(name): _arrays(path, value, torch, levels - 1) for name, value in content.items()}
     if not isinstance(content, torch.Tensor):
         raise FedraxError(
             f"{path} holds {type(content).__name__} where arrays are expected; give a .pth file of state dictionaries"
