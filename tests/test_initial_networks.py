@@ -10,6 +10,7 @@ import pytest
 import fedrax
 from fedrax.cli import main
 from fedrax.errors import FedraxError
+from fedrax.learners.base import Learner
 from fedrax.learners.moments import Moments, Normaliser
 from fedrax.records.checkpoint import save_policy
 from fedrax.runtime.initial import initial_networks, start_from
@@ -150,6 +151,14 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     network = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), network_of(config_of(*SETUPS["td3 local"])))
     path = saved(tmp_path / "p.safetensors", network, 1)
     with pytest.raises(FedraxError, match="numbers that are not finite"):
+        started(config_of(*SETUPS["td3 local"], f"learner.initial={path}"))
+
+
+def test_a_learner_that_draws_its_own_networks_is_refused(tmp_path, monkeypatch):
+    """As a plugin may that does not know of ``first_params``."""
+    path = saved(tmp_path / "p.safetensors", network_of(config_of(*SETUPS["td3 local"])), 1)
+    monkeypatch.setattr(Learner, "first_params", lambda self, key, spaces: self.init_params(key, spaces))
+    with pytest.raises(FedraxError, match=r"learner\.initial is not allowed with learner 'td3' and strategy 'local'"):
         started(config_of(*SETUPS["td3 local"], f"learner.initial={path}"))
 
 

@@ -54,7 +54,6 @@ def export(
         params = jax.tree.map(lambda x: x[agent], params)
     spaces = describe_run(config)[0].spaces
     format = FORMATS[to]
-
     path = Path(out) if out is not None else loaded.path / f"exported{format.suffix}"
     if path.resolve().is_relative_to(loaded.path.resolve()) and path.name in ("policy.safetensors", "best.safetensors"):
         raise FedraxError(f"{path} is the run's own; choose another file")
