@@ -108,8 +108,8 @@ def public(cls):
         ("pre-aggregator", PreAggregator, set()),
         ("attack", Attack, {"applied", "on_messages", "on_statistics"}),
         ("strategy", Strategy, {"hands_out_own"}),
-        ("learner", Learner, {"episodic"}),
-        ("learner of whole episodes", EpisodeLearner, {"episodic"}),
+        ("learner", Learner, {"episodic", "first_params", "networks"}),
+        ("learner of whole episodes", EpisodeLearner, {"episodic", "first_params", "networks"}),
         ("environment", NativeEnvironment, set()),
     ],
 )

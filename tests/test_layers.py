@@ -8,7 +8,7 @@ import pytest
 import fedrax
 
 ROOT = Path(fedrax.__file__).parent
-OUTER = {"api", "cli", "render", "describe"}
+OUTER = {"api", "cli", "render", "describe", "exchange"}
 """What a user calls; all else is below it."""
 COMPONENTS = ("learners", "strategies", "aggregators", "attacks", "environments")
 FORBIDDEN = {

@@ -20,6 +20,7 @@ from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.records.checkpoint import load_checkpoint, load_policy
 from fedrax.records.lock import held
+from fedrax.records.manifest import read_manifest
 from fedrax.records.rows import read_metrics
 from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.records.summary import read_summary
@@ -35,6 +36,9 @@ from fedrax.sweep.runner import Outcome, run_plan
 from fedrax.sweep.tasks import tasks_of
 
 logger = logging.getLogger(__name__)
+
+Which = Literal["last", "best"] | int
+"""Which policy of a run: the last one, that of the best evaluation, or that after so many rounds, where it was kept."""
 
 
 class Run:
@@ -58,18 +62,24 @@ class Run:
         """One row per seed and round."""
         return read_metrics(self.directory.metrics_jsonl)
 
-    def policies(self, which: Literal["last", "best"] = "last") -> dict[int, PyTree]:
-        """The policy of every seed, by seed: the last one, or that of the best evaluation."""
+    def policies(self, which: Which = "last") -> dict[int, PyTree]:
+        """The policy of every seed, by seed.
+
+        Raises:
+            FedraxError: there is none, or it was not kept.
+        """
         runtime = make_runtime(self.config)
         if self.config.runtime.kind == "flower" and runtime.federation.personal:
             raise FedraxError(f"the policies of {self.path} are their agents' own, and are on the nodes")
         try:
             state = jax.eval_shape(runtime.init)
             template = state.best
-            path = self.directory.policy if which == "last" else self.directory.best_policy
+            path = self._policy_file(which)
             try:
                 stacked = load_policy(path, template)
             except FedraxError as error:
+                if isinstance(which, int):
+                    raise
                 # A policy is part of every checkpoint too.
                 restored = load_checkpoint(self.directory.checkpoints, state, accepting(self.config))
                 if restored is None:
@@ -82,11 +92,24 @@ class Run:
             seed: jax.tree.map(lambda x, i=index: x[i], stacked) for index, seed in enumerate(self.config.all_seeds)
         }
 
+    def _policy_file(self, which: Which) -> Path:
+        """Where a policy is."""
+        if not isinstance(which, int):
+            return self.directory.policy if which == "last" else self.directory.best_policy
+        path, kept = self.directory.kept_policy(which), self.directory.kept_rounds()
+        if not path.is_file():
+            raise FedraxError(
+                f"{self.path} holds no policy after {which} rounds"
+                + (f"; kept are those after {', '.join(map(str, kept))}" if kept else "")
+                + "; train with checkpoint.keep_policies=true, which keeps that of every checkpoint"
+            )
+        return path
+
     def evaluate(
         self,
         *,
         episodes: int = 100,
-        policy: Literal["last", "best"] = "last",
+        policy: Which = "last",
         evaluation_seed: int | None = None,
         environments: Environments | None = None,
     ) -> dict[int, Evaluation]:
@@ -116,7 +139,7 @@ class Run:
         self,
         *,
         episodes: int = 100,
-        policy: Literal["last", "best"] = "last",
+        policy: Which = "last",
         evaluation_seed: int | None = None,
         unseen: int = 0,
     ) -> dict[int, Evaluation]:
@@ -214,6 +237,11 @@ def resume(
     """
     directory = RunDirectory.open(Path(run))
     overrides, plugins = list(overrides), list(plugins)
+    if directory.manifest.exists() and read_manifest(directory).get("imported"):
+        raise FedraxError(
+            f"{directory.path} holds imported networks, and no training that could go on; train from them: "
+            f"fedrax train {directory.config} learner.initial={directory.path}"
+        )
     if directory.summary.exists() and not overrides and not plugins and not changed(directory):
         if progress:
             print(f"{directory.path} has finished; to go on, give a larger budget (key=value)", flush=True)

@@ -164,6 +164,35 @@ def _render(options: argparse.Namespace) -> None:
         print(path)
 
 
+def _import(options: argparse.Namespace) -> None:
+    from fedrax.exchange.imports import import_networks
+
+    changes = [word for word in options.files if "=" in word and not Path(word).exists()]
+    run = import_networks(
+        options.source,
+        [Path(word) for word in options.files if word not in changes],
+        [*changes, *options.overrides],
+        out=options.out,
+        plugins=options.plugins,
+    )
+    print(run.path)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from fedrax.exchange.exports import export
+
+    path = export(
+        options.run,
+        options.to,
+        policy=options.policy,
+        seed=options.seed,
+        agent=options.agent,
+        out=options.out,
+        plugins=options.plugins,
+    )
+    print(path)
+
+
 def _report(options: argparse.Namespace) -> None:
     from fedrax.report.curves import natural_axis
     from fedrax.report.figures import curves_figure
@@ -302,6 +331,8 @@ COMMANDS = {
     "resume": _resume,
     "evaluate": _evaluate,
     "render": _render,
+    "import": _import,
+    "export": _export,
     "report": _report,
     "reproduce": _reproduce,
     "sweep": _sweep,

@@ -39,7 +39,7 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     evaluate = command("evaluate", "evaluate a run's policy greedily")
     evaluate.add_argument("run", type=Path, metavar="RUN")
     evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="of each policy (default: 100)")
-    evaluate.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
+    _takes_policy(evaluate)
     evaluate.add_argument("--across", action="store_true", help="every agent's policy in every agent's environment")
     evaluate.add_argument("--unseen", type=int, default=0, metavar="N", help="in N environments that no agent has")
     where = "in which environments (default: as the run was evaluated)"
@@ -51,10 +51,29 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     render.add_argument("run", type=Path, metavar="RUN")
     render.add_argument("--episodes", type=int, default=1, metavar="N", help="episodes (default: 1)")
     render.add_argument("--agent", type=int, default=0, metavar="K", help="whose policy and environment (default: 0)")
-    render.add_argument("--policy", choices=("last", "best"), default="last", help="which policy (default: last)")
+    _takes_policy(render)
     render.add_argument("--format", choices=("mp4", "gif", "both"), default="both", help="(default: both)")
     render.add_argument("--out", type=Path, metavar="STEM", help="path without suffix (default: RUN/video)")
     _takes_plugins(render, MOVED)
+
+    text = "make a run of a TD3+HER reference's networks, to evaluate, render or train from"
+    imported = command("import", text)
+    imported.add_argument("source", metavar="PRESET", help="of the environment: a preset or a TOML file")
+    files = "an actor's and a critic's .pth, or one of both; key=value as in train"
+    imported.add_argument("files", nargs="+", metavar="FILE", help=files)
+    imported.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME-TIME)")
+    imported.set_defaults(overrides=[])
+    _takes_plugins(imported, "load this too")
+
+    export = command("export", "write a run's policy as a file for other programs")
+    export.add_argument("run", type=Path, metavar="RUN")
+    formats = "safetensors, or pth as the TD3+HER reference has it"
+    export.add_argument("--to", required=True, metavar="FORMAT", help=formats)
+    _takes_policy(export)
+    export.add_argument("--seed", type=int, metavar="S", help="which of the run's seeds (default: the first)")
+    export.add_argument("--agent", type=int, default=0, metavar="K", help="whose, where each has one (default: 0)")
+    export.add_argument("--out", type=Path, metavar="FILE", help="(default: exported.SUFFIX in the run)")
+    _takes_plugins(export, MOVED)
 
     report = command("report", "write one HTML report, and a figure, of several runs")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
@@ -122,6 +141,20 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     describe.add_argument("name", metavar="NAME", help="for example fedpg-br, krum, federation, fedpg-br/cartpole")
     _takes_plugins(describe, "what registers the name")
     return top
+
+
+def _policy(text: str) -> str | int:
+    """``last``, ``best``, or a number of rounds."""
+    if text in ("last", "best"):
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is none of last, best and a number of rounds")
+
+
+def _takes_policy(command: argparse.ArgumentParser) -> None:
+    text = "last, best, or that after so many rounds, where it was kept (default: last)"
+    command.add_argument("--policy", type=_policy, default="last", metavar="WHICH", help=text)
 
 
 def _takes_plugins(command: argparse.ArgumentParser, text: str) -> None:

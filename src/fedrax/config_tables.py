@@ -176,6 +176,9 @@ class CheckpointConfig(Model):
         gt=0,
         description="rounds between checkpoints; a native environment compiles so many into one call",
     )
+    keep_policies: bool = pydantic.Field(
+        False, description="keep the policy of every checkpoint, in policies/round-N.safetensors"
+    )
 
 
 class VideoConfig(Model):

@@ -5,6 +5,7 @@ A runtime composes these verbs: it decides where experience comes from and how a
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -91,10 +92,17 @@ class Federation(eqx.Module):
     dropout: float = eqx.field(static=True)
     local_updates: int = eqx.field(static=True)
 
-    def init(self, key: PRNGKeyArray) -> State:
-        """The state before the first round."""
-        agents = jax.vmap(lambda index: self.fresh(key, index))(jnp.arange(self.agents))
-        server = self.strategy.init(self.learner, self.spaces, agents, derive(key, "server"))
+    def init(self, key: PRNGKeyArray, initial: PyTree = ()) -> State:
+        """The state before the first round.
+
+        Args:
+            key: the run's.
+            initial: networks that the agents start from, leaves ``[agents, ...]``; () for fresh ones. Where a server
+                has networks of its own, they are the first agent's.
+        """
+        agents = jax.vmap(lambda index, networks: self.fresh(key, index, networks))(jnp.arange(self.agents), initial)
+        learner = dataclasses.replace(self.learner, networks=jax.tree.map(lambda x: x[0], initial))
+        server = self.strategy.init(learner, self.spaces, agents, derive(key, "server"))
         zero = jnp.asarray(0)
         return State(
             server=server,
@@ -104,10 +112,10 @@ class Federation(eqx.Module):
             best_return=jnp.asarray(-jnp.inf),
         )
 
-    def fresh(self, key: PRNGKeyArray, index: Int[Array, ""]) -> Agent:
-        """One agent before its first round; ``key`` is the run's."""
+    def fresh(self, key: PRNGKeyArray, index: Int[Array, ""], networks: PyTree = ()) -> Agent:
+        """One agent before its first round; ``key`` is the run's. It starts from ``networks``, where there are some."""
         own = derive(key, "agent", 0 if self.strategy.common_start else index)
-        agent = self.learner.init(own, self.spaces)
+        agent = dataclasses.replace(self.learner, networks=networks).init(own, self.spaces)
         private = self.strategy.private(self.learner, agent)
         return Agent(agent.params, agent.optimizer, agent.memory, private)
 

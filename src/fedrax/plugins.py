@@ -61,7 +61,8 @@ def located(plugin: str, folder: Path) -> str:
 
 
 def located_in(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A configuration's table with its plugins, and the module before its environment's id, :func:`located`.
+    """A configuration's table with its plugins, the module before its environment's id, and the path of the networks
+    that it starts from, :func:`located`.
 
     Raises:
         FedraxError: ``plugins`` is no list of texts.
@@ -74,6 +75,19 @@ def located_in(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         module, id = split_id(environment["id"])
         if module:
             changed["environment"] = {**environment, "id": f"{located(module, folder)}:{id}"}
+    if isinstance(table.get("learner"), Mapping):
+        changed["learner"] = _initial_located(table["learner"], folder)
+    return changed
+
+
+def _initial_located(learner: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A learner's table, and the tables in it of learners by name, with an absolute path in ``initial``."""
+    changed = {
+        key: _initial_located(value, folder) if isinstance(value, Mapping) else value for key, value in learner.items()
+    }
+    path = changed.get("initial")
+    if isinstance(path, str) and path not in ("", "none"):
+        changed["initial"] = os.path.abspath(folder / Path(path).expanduser())
     return changed
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import jax
 
-from fedrax.api import Run
+from fedrax.api import Run, Which
 from fedrax.errors import FedraxError
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.videos import check_picture, record_videos
@@ -18,7 +17,7 @@ def render(
     run: Path | str,
     *,
     episodes: int = 1,
-    policy: Literal["last", "best"] = "last",
+    policy: Which = "last",
     agent: int = 0,
     formats: Sequence[str] = ("mp4", "gif"),
     out: Path | None = None,

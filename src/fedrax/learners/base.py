@@ -105,6 +105,11 @@ class Learner(eqx.Module):
         unit="Euclidean norm",
         minimum=0,
     )
+    initial: str | None = option(
+        None, "networks to start from: a run's directory (its last policy) or a policy's file; none: fresh ones"
+    )
+    networks: PyTree = ()
+    """The networks that :attr:`initial` stands for, where one agent starts from them; () where they are drawn."""
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser, as agents and servers use it."""
@@ -158,8 +163,12 @@ class Learner(eqx.Module):
 
     def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
         """A fresh agent."""
-        params = self.init_params(key, spaces)
+        params = self.first_params(key, spaces)
         return Agent(params, self.transformation().init(params))
+
+    def first_params(self, key: PRNGKeyArray, spaces: Spaces) -> Any:
+        """What an agent starts with: :attr:`networks`, or fresh parameters."""
+        return self.networks if jax.tree.leaves(self.networks) else self.init_params(key, spaces)
 
     @abc.abstractmethod
     def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> Any:

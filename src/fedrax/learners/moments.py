@@ -129,6 +129,11 @@ class Normaliser(eqx.Module):
         """The shared moments with those of the agents, leaves ``[n, ...]``, who are present."""
         return _each(lambda shared, each: shared.merged(each.together(present)), self.shared, moments)
 
+    def settled(self) -> Normaliser:
+        """All that was observed as if received: networks that others start from see observations as they did."""
+        own = jax.tree.map(jnp.zeros_like, self.own)
+        return dataclasses.replace(self, shared=_each(Moments.merged, self.shared, self.own), own=own)
+
     def received(self, shared: PyTree) -> Normaliser:
         """As a server's broadcast says; what the agent observed before is in it, as far as it arrived."""
         return dataclasses.replace(self, shared=shared, own=jax.tree.map(jnp.zeros_like, self.own))

@@ -209,7 +209,7 @@ class TD3(Learner):
 
     def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
         """A fresh agent, its targets equal to its networks."""
-        params = self.init_params(key, spaces)
+        params = self.first_params(key, spaces)
         step = self.transformation()
         optimizer = {"critic": step.init(only(params, CRITIC)), "actor": step.init(only(params, ACTOR))}
         return Agent(params, optimizer, Memory(self._empty_replay(spaces), params))

@@ -119,6 +119,42 @@ def load_policy(path: Path, template: PyTree) -> PyTree:
     return _restore(path, template, arrays, implementations)
 
 
+def load_networks(path: Path, network: PyTree) -> tuple[PyTree, tuple[int, ...]]:
+    """The parameters in a policy's file, whoever they are of.
+
+    Args:
+        path: what :func:`save_policy` wrote.
+        network: one network as bare shapes.
+
+    Returns:
+        The parameters as NumPy arrays, leaves ``[*n, ...]``, and ``n``: nothing, seeds, or seeds and agents.
+
+    Raises:
+        FedraxError: there is no such file, it is damaged, or it is not a policy of such a network.
+    """
+    if not path.is_file():
+        raise FedraxError(f"there is no policy at {path}; give a run, or the file of a policy")
+    arrays, _, _ = _read(path)
+    wanted = dict(_named(network))
+    for name in [*wanted, *arrays]:
+        if name not in arrays or name not in wanted:
+            raise _another_network(path, f"{name} is in {'one' if name in arrays else 'the other'} alone")
+    first = next(iter(wanted))
+    axes = arrays[first].shape[: arrays[first].ndim - len(wanted[first].shape)]
+    for name, leaf in wanted.items():
+        if arrays[name].shape != (*axes, *leaf.shape) or arrays[name].dtype != leaf.dtype:
+            found = f"{arrays[name].dtype}{list(arrays[name].shape[len(axes) :])}"
+            raise _another_network(path, f"{name} is {found} there and {leaf.dtype}{list(leaf.shape)} here")
+    return jax.tree_util.tree_map_with_path(lambda keys, _: arrays[jax.tree_util.keystr(keys)], network), axes
+
+
+def _another_network(path: Path, difference: str) -> FedraxError:
+    return FedraxError(
+        f"the networks in {path} are others than those of this learner in this environment: {difference}; set the "
+        "learner's options as in the config.toml of the run that they are of"
+    )
+
+
 def _rounds(folder: Path) -> list[int]:
     """Rounds that have a checkpoint, newest first."""
     matches = [re.fullmatch(r"checkpoint-(\d+)\.safetensors", path.name) for path in folder.glob("checkpoint-*")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -15,7 +16,8 @@ from typing import Any
 
 import jax
 
-from fedrax.records.files import read_json, write_json
+from fedrax.errors import FedraxError
+from fedrax.records.files import read_json, reason, write_json
 from fedrax.records.rundir import RunDirectory
 
 PACKAGES = ("fedrax", "jax", "jaxlib", "equinox", "optax", "gymnasium", "numpy", "envpool")
@@ -29,6 +31,8 @@ def write_manifest(
     seeds: Sequence[int],
     draws: Any,
     divergence: Mapping[str, float],
+    files: Sequence[Path] = (),
+    imported: bool = False,
     command: str | Sequence[str] | None = None,
 ) -> None:
     """Writes ``manifest.json`` at the start of a run.
@@ -40,6 +44,8 @@ def write_manifest(
         seeds: every seed trained.
         draws: from heterogeneity, for each draw one entry per agent; NumPy and JAX numbers are allowed.
         divergence: how much the agents' environments differ, by parameter.
+        files: what networks were read from, which are recorded with their digests.
+        imported: whether these are all there is, and nothing was trained.
         command: what was run; unset, this process's own command line.
 
     Raises:
@@ -56,6 +62,8 @@ def write_manifest(
             "seeds": seeds,
             "draws": draws,
             "divergence": dict(divergence),
+            **({"networks_from": {str(path): _digest(path) for path in files}} if files else {}),
+            **({"imported": True} if imported else {}),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
             "commit": commit_of(Path(__file__).resolve().parent.parent),
             "platform": platform.platform(),
@@ -115,6 +123,15 @@ def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env=environment)
     return result.stdout.strip()
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FedraxError(f"cannot read {path}: {reason(error)}; mend that, or give another file") from None
 
 
 def _version(package: str) -> str | None:

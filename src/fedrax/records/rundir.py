@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import shutil
 import time
 from pathlib import Path
@@ -140,6 +141,20 @@ class RunDirectory:
     def best_policy(self) -> Path:
         """The policy of the best evaluation."""
         return self.path / "best.safetensors"
+
+    @property
+    def policies(self) -> Path:
+        """The folder of the policies that are kept."""
+        return self.path / "policies"
+
+    def kept_policy(self, rounds: int) -> Path:
+        """The policy after so many rounds, where it is kept."""
+        return self.policies / f"round-{rounds}.safetensors"
+
+    def kept_rounds(self) -> list[int]:
+        """After which rounds a policy is kept, in order."""
+        matches = [re.fullmatch(r"round-(\d+)\.safetensors", path.name) for path in self.policies.glob("round-*")]
+        return sorted(int(match[1]) for match in matches if match)
 
     @property
     def summary(self) -> Path:

@@ -42,8 +42,11 @@ class Runtime(abc.ABC):
         self.evaluation_horizon: int
 
     @abc.abstractmethod
-    def init(self) -> State:
-        """The states before the first round."""
+    def init(self, initial: PyTree = ()) -> State:
+        """The states before the first round.
+
+        ``initial`` are networks that agents start from, leaves ``[seeds, agents, ...]``; () for fresh ones.
+        """
 
     @abc.abstractmethod
     def compile(self, state: State) -> None:

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 
 CHANGEABLE = (
     *("name", "plugins", "budget.rounds", "budget.trajectories", "budget.steps", "budget.steps_per_agent"),
-    *("evaluation.every", "checkpoint.every", "video.every", "video.agent", "environment.threads"),
-    *("runtime.agents_per_batch", "runtime.flower.quorum", "runtime.flower.deadline", "runtime.flower.gather"),
+    *("evaluation.every", "checkpoint.every", "checkpoint.keep_policies", "video.every", "video.agent"),
+    *("environment.threads", "runtime.agents_per_batch"),
+    *("runtime.flower.quorum", "runtime.flower.deadline", "runtime.flower.gather"),
     *("runtime.flower.save_every", "runtime.flower.fast"),
 )
 """What may differ from one part of a run to the next: when it ends, how often it is looked at, and what carries it out.

@@ -79,11 +79,12 @@ class HostRuntime(Runtime):
         steps = collected_steps(federation, self.num_envs, self.training_horizon)
         self.programs = Programs(federation, config.runtime.agents_per_batch or agents_side_by_side(federation, steps))
 
-    def init(self) -> State:
+    def init(self, initial: PyTree = ()) -> State:
         """The states before the first round."""
         start = jax.jit(self.federation.init)
         check_memory(self.config, [jax.eval_shape(start, jax.random.key(0))] * self.config.seeds)
-        return stack([start(jax.random.key(seed)) for seed in self.config.all_seeds])
+        seeds = enumerate(self.config.all_seeds)
+        return stack([start(jax.random.key(seed), jax.tree.map(lambda x, i=i: x[i], initial)) for i, seed in seeds])
 
     def compile(self, state: State) -> None:
         """Nothing ahead of time: array lengths follow the episodes, so programs compile when first met."""

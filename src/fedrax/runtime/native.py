@@ -91,16 +91,16 @@ class NativeRuntime(Runtime):
         self._refined = jax.jit(self._refine)
         self._referenced = jax.jit(self._reference)
 
-    def init(self) -> State:
+    def init(self, initial: PyTree = ()) -> State:
         """The states before the first round."""
         start = jax.jit(jax.vmap(self._init))
         positions = jnp.arange(self.config.seeds)
         keys = jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds))
-        check_memory(self.config, jax.eval_shape(start, keys, positions))
-        return start(keys, positions)
+        check_memory(self.config, jax.eval_shape(start, keys, positions, initial))
+        return start(keys, positions, initial)
 
-    def _init(self, key: PRNGKeyArray, position: Array) -> State:
-        state = self.federation.init(key)
+    def _init(self, key: PRNGKeyArray, position: Array, initial: PyTree) -> State:
+        state = self.federation.init(key, initial)
         keys = jax.vmap(lambda index: derive(key, "environment", index))(jnp.arange(self.federation.agents))
         axes = None if self.draws is None else 0
         collector_states = jax.vmap(self.collector.start, (0, axes))(keys, self.drawn(self.agents_draws, position))

@@ -28,6 +28,7 @@ from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.continuation import accepting, table
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import all_draws, divergence
+from fedrax.runtime.initial import initial_files, initial_networks, start_from
 from fedrax.runtime.lost_rounds import LostRounds, resume_text, troubles
 from fedrax.runtime.memory import size_text
 from fedrax.runtime.videos import record_videos
@@ -66,6 +67,7 @@ def _train_run(config: Config, runtime: Runtime, directory: RunDirectory, *, pro
             seeds=list(config.all_seeds),
             draws=all_draws(config),
             divergence=divergence(config),
+            files=initial_files(config),
         )
     missing = missing_rounds(directory, _rounds_done(config, counters))
     if missing:
@@ -120,6 +122,9 @@ def _where_it_stands(
         )
     if directory.metrics_jsonl.exists() and directory.metrics_jsonl.stat().st_size:
         logger.warning("%s has no checkpoint that can be used; the run starts at its beginning", directory.path)
+    if config.learner["initial"] is not None:
+        del fresh  # A replay may take half of the memory.
+        fresh = start_from(runtime, initial_networks(config, runtime.federation))
     return fresh, [Counters() for _ in config.all_seeds], {"seconds_compile": 0.0, "finished": False, "round": 0}
 
 
@@ -190,6 +195,8 @@ def _train(
             outputs = runtime.outputs(state)
             if jax.tree.leaves(outputs):
                 save_policy(directory.policy, outputs)
+                if config.checkpoint.keep_policies:
+                    save_policy(directory.kept_policy(max(counter.rounds for counter in counters)), outputs)
                 if best is None or not np.array_equal(best, state.best_return):
                     save_policy(directory.best_policy, state.best)
                     best = np.asarray(state.best_return)

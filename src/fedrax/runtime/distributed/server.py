@@ -135,16 +135,16 @@ class DistributedRuntime(Runtime):
         """Answers without which a round does not end."""
         return max(1, math.ceil(self.config.runtime.flower.quorum * self.federation.participants))
 
-    def init(self) -> State:
+    def init(self, initial: PyTree = ()) -> State:
         """The server before the first round."""
         personal = self.federation.personal
 
-        def server(key: PRNGKeyArray) -> State:
-            state = self.federation.init(key)
+        def server(key: PRNGKeyArray, initial: PyTree) -> State:
+            state = self.federation.init(key, initial)
             best = () if personal else state.best
             return State(state.server, (), state.tally, best, state.best_return)
 
-        return jax.jit(jax.vmap(server))(jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds)))
+        return jax.jit(jax.vmap(server))(jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds)), initial)
 
     def compile(self, state: State) -> None:
         """Nothing ahead of time: what takes long is compiled on the nodes."""
@@ -360,6 +360,11 @@ def check_distributed(config: Config, federation: Federation) -> None:
     if config.seeds > 1:
         raise FedraxError(
             f"seeds = {config.seeds} is not allowed with runtime=flower: a real federation is one run; set seeds=1"
+        )
+    if federation.learner.initial is not None:
+        raise FedraxError(
+            "learner.initial is not allowed with runtime=flower: nodes draw their first networks themselves; set "
+            "runtime=simulation, or learner.initial=none"
         )
     if federation.sites > federation.agents:
         raise FedraxError(

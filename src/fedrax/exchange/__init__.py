@@ -1,0 +1,1 @@
+"""Networks in and out of Fedrax: checkpoints of other programs become runs, and runs' policies files for others."""

@@ -1,0 +1,61 @@
+"""From a run to a file that other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+
+from fedrax.api import Run, Which
+from fedrax.errors import FedraxError, unknown
+from fedrax.exchange.formats import FORMATS, Exported
+from fedrax.runtime.draws import describe_run
+
+
+def export(
+    run: Path | str,
+    to: str,
+    *,
+    policy: Which = "last",
+    seed: int | None = None,
+    agent: int = 0,
+    out: Path | None = None,
+    plugins: Iterable[str] = (),
+) -> Path:
+    """Writes one policy of a run as a file of another program; returns its path.
+
+    Args:
+        run: its directory.
+        to: the format, one of :data:`~fedrax.exchange.formats.FORMATS`.
+        policy: the last one, that of the best evaluation, or that after so many rounds, where it was kept.
+        seed: which of the run's seeds; unset, the first.
+        agent: whose policy, where agents have their own.
+        out: the file; unset, ``policy`` in the run's directory, with the format's suffix.
+        plugins: as in :func:`fedrax.load`.
+
+    Raises:
+        FedraxError: one line: there is no such policy, or the format has no networks of its form.
+    """
+    if to not in FORMATS:
+        raise unknown("format", to, FORMATS)
+    loaded = Run(run, plugins=plugins)
+    config = loaded.config
+    seed = config.seed if seed is None else seed
+    if seed not in config.all_seeds:
+        raise FedraxError(
+            f"seed = {seed} is not allowed: the run has seeds {config.all_seeds[0]} to {config.all_seeds[-1]}"
+        )
+    personal, agents = config.hands_out_own(), config.federation.agents
+    if not 0 <= agent < agents:
+        raise FedraxError(f"agent = {agent} is not allowed: the run has agents 0 to {agents - 1}")
+    params = loaded.policies(policy)[seed]
+    if personal:
+        params = jax.tree.map(lambda x: x[agent], params)
+    spaces = describe_run(config)[0].spaces
+    format = FORMATS[to]
+    path = Path(out) if out is not None else loaded.path / f"exported{format.suffix}"
+    if path.resolve().is_relative_to(loaded.path.resolve()) and path.name in ("policy.safetensors", "best.safetensors"):
+        raise FedraxError(f"{path} is the run's own; choose another file")
+    format.write(Exported(params, spaces, config, seed, agent if personal else None, str(policy)), path)
+    return path

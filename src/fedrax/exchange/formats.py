@@ -1,0 +1,134 @@
+"""The formats that a policy can be exported to: one function each, registered by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+import fedrax
+from fedrax.config import Config
+from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
+from fedrax.exchange.achieved import achieved_at
+from fedrax.exchange.td3_her import from_params
+from fedrax.exchange.torch_files import write_torch
+from fedrax.learners.networks import Dense
+from fedrax.records.files import replacing
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """One policy, and where it is from."""
+
+    params: PyTree
+    """All of the learner's networks, without axes of seeds and agents."""
+    spaces: Spaces
+    config: Config
+    seed: int
+    agent: int | None
+    """Whose it is; None where all agents share it."""
+    policy: str
+    """``last``, ``best``, or after how many rounds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a policy is written."""
+
+    suffix: str
+    meaning: str
+    write: Callable[[Exported, Path], None]
+
+
+FORMATS: dict[str, Format] = {}
+
+
+def export_format(name: str, suffix: str, meaning: str) -> Callable[..., Callable[[Exported, Path], None]]:
+    """Decorator of the function that writes the format ``name``."""
+
+    def add(write: Callable[[Exported, Path], None]) -> Callable[[Exported, Path], None]:
+        FORMATS[name] = Format(suffix, meaning, write)
+        return write
+
+    return add
+
+
+@export_format("pth", ".pth", "PyTorch, as the TD3+HER reference's server saves a model: {'actor': ..., 'critic': ...}")
+def write_pth(exported: Exported, path: Path) -> None:
+    """Raises :class:`~fedrax.errors.FedraxError` for networks that the reference does not have."""
+    config = exported.config
+    networks = from_params(exported.params, exported.spaces, config.environment.id, lambda: achieved_at(config))
+    write_torch(path, {"actor": networks.actor, "critic": networks.critic})
+
+
+@export_format("safetensors", ".safetensors", "every array of the networks by name, and metadata as JSON")
+def write_safetensors(exported: Exported, path: Path) -> None:
+    """A layer's weights are ``[out, in]``, as in PyTorch, however they are stored here.
+
+    A name is the path to an array, ``actor.layers.0.weight``; metadata are texts (:func:`described`).
+    """
+    with replacing(path) as temporary:
+        try:
+            save_file(dict(named_arrays(exported.params)), temporary, described(exported))
+        except SafetensorError as error:
+            # The library turns the operating system's refusals into its own type.
+            raise OSError(str(error)) from error
+
+
+def named_arrays(params: PyTree) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of networks by name, weights ``[out, in]``."""
+
+    def by_output(layer: Any) -> Any:
+        if not isinstance(layer, Dense) or layer.by_output:
+            return layer
+        return eqx.tree_at(lambda layer: layer.weight, layer, layer.weight.T)
+
+    turned = jax.tree.map(by_output, params, is_leaf=lambda part: isinstance(part, Dense))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(turned):
+        yield ".".join(map(_key, path)), np.asarray(leaf, order="C")
+
+
+def _key(key: Any) -> str:
+    """One step of a path: a field, a place, or a name."""
+    return str(next(getattr(key, kind) for kind in ("name", "idx", "key") if hasattr(key, kind)))
+
+
+def described(exported: Exported) -> dict[str, str]:
+    """What a reader needs to use the arrays, each as JSON.
+
+    ``observation``: the parts in the order in which the first layer sees them, with shape and type; a Box alone is the
+    part ``observation``. ``action``: lowest and highest numbers, or how many there are. ``learner``: its options.
+    """
+    config = exported.config
+    learner = {key: value for key, value in config.learner.items() if key != "initial"}
+    facts = {
+        "fedrax": fedrax.__version__,
+        "environment": config.environment.id,
+        "seed": exported.seed,
+        "agent": exported.agent,
+        "policy": exported.policy,
+        "learner": learner,
+        "observation": _parts(exported.spaces.observation),
+        "action": _action(exported.spaces.action),
+    }
+    return {"format": "fedrax-policy-1", **{name: json.dumps(fact) for name, fact in facts.items()}}
+
+
+def _parts(space: Box | Dict) -> list[dict[str, Any]]:
+    parts: list[tuple[str, Box | Tokens]] = sorted(space.parts) if isinstance(space, Dict) else [("observation", space)]
+    return [{"name": name, "shape": list(part.shape), "type": np.dtype(part.seen).name} for name, part in parts]
+
+
+def _action(space: Box | Discrete) -> dict[str, Any]:
+    if isinstance(space, Discrete):
+        return {"count": space.n}
+    return {"shape": list(space.shape), "low": [float(x) for x in space.low], "high": [float(x) for x in space.high]}
