@@ -10,8 +10,8 @@ actions and clipped values; the preset as it is (``fedrax preset``) is a third c
 before ``learner.learning_starts`` transitions, which ours does not.
 
 Curves are success by environment steps, in the last step and in any, of greedy policies from the same seeds, seed by
-seed. Speed is environment steps per second once learning has begun, evaluations aside, in pairs: ours, then theirs, each
-in a process of its own; on an idle machine. Ours counts rounds, and neither checkpoints nor compiling; theirs has
+seed. Speed is environment steps per second once learning has begun, without evaluations, in pairs: ours, then theirs,
+each in a process of its own, on an idle machine. Ours counts rounds, and neither checkpoints nor compiling; theirs has
 neither. Every run is recorded in benchmarks/results/td3_her_peers.json as soon as it ends, and not made again.
 """
 
@@ -83,7 +83,7 @@ def check_peer(python: str) -> None:
     try:
         subprocess.run([python, "-c", "import stable_baselines3, gymnasium_robotics"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        sys.exit(f"{python} does not run Stable-Baselines3 and gymnasium-robotics; install them as the script's head says")
+        sys.exit(f"{python} has no Stable-Baselines3 or no gymnasium-robotics; install them as --help says")
 
 
 def record(setup: str, number: int, run: dict[str, Any]) -> None:

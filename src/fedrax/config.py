@@ -116,7 +116,7 @@ class Config(Model):
         return tomli_w.dumps(_written(self.model_dump(mode="json")))
 
     def digest(self) -> str:
-        """A short hash of everything but the seeds, the name and what is recorded: runs that share it are one experiment.
+        """A short hash of all but the seeds, the name and what is recorded: runs that share it are one experiment.
 
         Of plugins it holds what they are called, and not where they lie.
         """

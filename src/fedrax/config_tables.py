@@ -11,7 +11,6 @@ import pydantic
 from fedrax.evaluation.measure import Environments
 from fedrax.registry import LARGEST
 
-
 TD3_HER = "td3-her"
 """The layout of records that is the TD3+HER reference's."""
 

@@ -139,7 +139,7 @@ def test_a_run_writes_what_its_rows_say_and_goes_on_with_the_same_files(tmp_path
         assert np.dot(shares, episodes) == pytest.approx(touched)
     total = sum(row["train_return"] * len(np.hstack(row["agent_episode_returns"])) for row in rows)
     assert total == pytest.approx(np.sum(returns), rel=1e-5)
-    # Learning starts in the second collection of 40 steps; the mean over agents is the row's.
+    # Before learning starts there is no loss; then the mean over agents is the row's.
     known = [row["critic_loss"] for row in rows if row["critic_loss"] is not None]
     assert known == pytest.approx(np.mean(losses, 0), rel=1e-5)
     assert len(known) == len(numbers(columns(tmp_path / "whole/td3-her/metrics_PointReach-v0_0.csv")["q2_values"])) > 0

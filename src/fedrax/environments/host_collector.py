@@ -83,13 +83,13 @@ class HostCollector:
             episodes[~valid] = 0
             return episodes
 
-        ended: Any = (valid, queue.terminated)
-        columns = (jax.tree.map(gather, *rows) for rows in (observations, actions, rewards))
-        success: Any = None
+        success = None
         if any(each is not None for each in successes):
             nothing = np.zeros(self.environments.count, bool)
             success = gather(*(nothing if each is None else each for each in successes)).any(1)
-        return Episodes(*columns, *ended, success)
+        columns = (jax.tree.map(gather, *rows) for rows in (observations, actions, rewards))
+        leaves: Any = (*columns, valid, queue.terminated, success)
+        return Episodes(*leaves)
 
     def _grouped(self, observation: HostObservation) -> HostObservation:
         """Leaves ``[agents * num_envs, ...]`` as ``[agents, num_envs, ...]``, to act on."""
