@@ -10,9 +10,10 @@ actions and clipped values; the preset as it is (``fedrax preset``) is a third c
 before ``learner.learning_starts`` transitions, which ours does not.
 
 Curves are success by environment steps, in the last step and in any, of greedy policies from the same seeds, seed by
-seed. Speed is environment steps per second once learning has begun, without evaluations, in pairs: ours, then theirs,
-each in a process of its own, on an idle machine. Ours counts rounds, and neither checkpoints nor compiling; theirs has
-neither. Every run is recorded in benchmarks/results/td3_her_peers.json as soon as it ends, and not made again.
+seed. Speed is environment steps per second once learning has begun, without evaluations, in pairs, of which ours is
+first in every second; each is in a process of its own, on an idle machine. Ours counts rounds, and neither checkpoints
+nor compiling; theirs has neither. Every run is recorded in benchmarks/results/td3_her_peers.json as soon as it ends,
+and not made again.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def main() -> None:
         if str(pair) in read_runs(NAME).get(setup, {}):
             continue
         source, own = f"td3-her/{options.task}", [*COMMON, *settings, f"seed={pair}"]
-        record(setup, pair, speeds(options.peer, source, own))
+        record(setup, pair, speeds(options.peer, source, own, ours_first=pair % 2 == 1))
 
 
 def check_peer(python: str) -> None:
@@ -140,15 +141,21 @@ def their_curve(peer: str, source: str, settings: list[str]) -> dict[str, Any]:
     return theirs(peer, config, request)
 
 
-def speeds(peer: str, source: str, settings: list[str]) -> dict[str, Any]:
+def speeds(peer: str, source: str, settings: list[str], *, ours_first: bool) -> dict[str, Any]:
     """Steps per second of both over the same steps, and ours over theirs."""
     config = resolve(source, settings)
     each = round_steps(config)
     # Two rounds with updates, in which programs are compiled and caches filled.
     warm = (config.learner["learning_starts"] // each + 2) * each
     measured = TIMED_ROUNDS * each
-    ours = apart(our_speed, source, settings, warm, measured)
-    other = theirs(peer, config, {"warm": warm, "measured": measured})
+    each_in_turn = [
+        lambda: apart(our_speed, source, settings, warm, measured),
+        lambda: theirs(peer, config, {"warm": warm, "measured": measured}),
+    ]
+    if ours_first:
+        ours, other = (measure() for measure in each_in_turn)
+    else:
+        other, ours = (measure() for measure in reversed(each_in_turn))
     peers = other["steps_per_second"]
     return {
         "fedrax": round(ours, 1),
@@ -160,6 +167,7 @@ def speeds(peer: str, source: str, settings: list[str]) -> dict[str, Any]:
 
 
 def our_speed(source: str, settings: list[str], warm: int, measured: int) -> float:
+    """Environment steps per second of the last :data:`TIMED_ROUNDS` rounds."""
     rounds = (warm + measured) // round_steps(resolve(source, settings))
     budget = ["budget.steps_per_agent=none", f"budget.rounds={rounds}"]
     never = [f"evaluation.every={rounds + 1}", f"checkpoint.every={rounds}"]
