@@ -15,7 +15,7 @@ import fedrax
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent
-from fedrax.migration import KEYS, present_keys, present_leaf
+from fedrax.migration import KEYS, present_arrays, present_keys, present_leaf
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint
 from fedrax.report.runs import load_run
 from fedrax.runtime.make import make_runtime
@@ -135,6 +135,16 @@ def test_an_agent_that_an_earlier_version_saved_on_its_node_loads(tmp_path: Path
     assert saved[0]["snapshot"].agent["w"].tolist() == [0, 1, 2]
     assert saved[0]["snapshot"].collector_state.tolist() == [1, 1]
     assert present_leaf(".agents.private['standing']") == ".agents.private['standing']"
+
+
+@pytest.mark.parametrize("place", [".environments", "['standing'].front"])
+def test_episodes_that_an_earlier_version_left_running_have_reached_no_goal(place: str) -> None:
+    present = present_arrays({f"{place}.over": np.array([[True, False]])}, {})
+    (name,) = (name for name in present if name.endswith(".reached"))
+    assert name.removesuffix(".reached") in (".environments", "['snapshot'].collector_state")
+    assert present[name].tolist() == [[False, False]]
+    present[name][:] = True
+    assert present_arrays(present, {})[name].all(), "what this version stored stays"
 
 
 EARLIER = Path(__file__).parent / "earlier"

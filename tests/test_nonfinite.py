@@ -320,6 +320,7 @@ def test_rounds_without_answers_are_not_lost():
     """Simulated dropout is no fault; nor does it end a row of faults."""
     silent = dict.fromkeys((*fedrax.runtime.counters.SUMMED, "present", "train_return", "seconds"), 0)
     silent |= {"return": np.nan, "episode_length": np.nan, "excluded": np.zeros(2, bool)}
+    silent |= {"train_success": np.nan, "agent_train_success": np.full(2, np.nan)}
     silent |= {"dropped": np.zeros((2, 4), int), "server_dropped": np.zeros(4, int)}
     faulty_round = silent | {"dropped": np.array([[2, 0, 1, 0], [0] * 4])}
     excluded = silent | {"excluded": np.array([False, True])}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
+from fedrax.config_tables import TD3_HER
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Learner, learners
 from fedrax.strategies.base import Strategy, strategies
@@ -105,4 +106,14 @@ def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
         raise FedraxError(
             f"aggregator {aggregator.name!r} compares agents with a gradient that the server samples itself, and the "
             f"server of strategy {strategy.name!r} samples nothing; set another aggregator, or a strategy of {able}"
+        )
+
+
+def check_records(learner: Learner, csv_layout: str) -> None:
+    """Raises :class:`FedraxError` for a layout of records whose columns the learner has nothing for."""
+    if csv_layout == TD3_HER and "critics" not in learner.provides:
+        able = ", ".join(name for name in learners if "critics" in learners[name].provides)
+        raise FedraxError(
+            f"records.csv_layout = {csv_layout!r} has columns for losses and values of twin critics, which learner "
+            f"{learner.name!r} has not; set learner to one of: {able}, or records.csv_layout=fedrax"
         )

@@ -29,6 +29,7 @@ from fedrax.config_tables import (
     EvaluationConfig,
     FederationConfig,
     Model,
+    RecordsConfig,
     RuntimeConfig,
     VideoConfig,
 )
@@ -79,6 +80,7 @@ class Config(Model):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     video: VideoConfig = VideoConfig()
+    records: RecordsConfig = RecordsConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     learner: dict[str, Any] = {}
     strategy: dict[str, Any] = {}
@@ -114,11 +116,11 @@ class Config(Model):
         return tomli_w.dumps(_written(self.model_dump(mode="json")))
 
     def digest(self) -> str:
-        """A short hash of everything but the seeds and the name: runs that share it are one experiment.
+        """A short hash of all but the seeds, the name and what is recorded: runs that share it are one experiment.
 
         Of plugins it holds what they are called, and not where they lie.
         """
-        content = self.model_dump(mode="json", exclude={"seed", "seeds", "name"})
+        content = self.model_dump(mode="json", exclude={"seed", "seeds", "name", "records"})
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

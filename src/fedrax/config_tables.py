@@ -11,6 +11,9 @@ import pydantic
 from fedrax.evaluation.measure import Environments
 from fedrax.registry import LARGEST
 
+TD3_HER = "td3-her"
+"""The layout of records that is the TD3+HER reference's."""
+
 
 def _is_plain(value: Any) -> bool:
     """Whether a value is one of TOML's, and equal to itself."""
@@ -188,6 +191,16 @@ class VideoConfig(Model):
         None, gt=0, description="rounds between videos, each made at the next checkpoint; unset, none"
     )
     agent: int = pydantic.Field(0, ge=0, description="whose environment, and policy where agents keep their own")
+
+
+class RecordsConfig(Model):
+    """What a run writes beside its own records."""
+
+    csv_layout: typing.Literal["fedrax", "td3-her"] = pydantic.Field(
+        "fedrax",
+        description="td3-her: also the CSV files of the TD3+HER reference, agent by agent, in the folder td3-her; "
+        "fedrax: metrics.csv alone",
+    )
 
 
 class FlowerConfig(Model):

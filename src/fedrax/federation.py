@@ -91,6 +91,8 @@ class Federation(eqx.Module):
     participants: int = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
     local_updates: int = eqx.field(static=True)
+    detailed: bool = eqx.field(static=True, default=False)
+    """Whether every agent's episodes and learning metrics are recorded one by one (``records.csv_layout``)."""
 
     def init(self, key: PRNGKeyArray, initial: PyTree = ()) -> State:
         """The state before the first round.

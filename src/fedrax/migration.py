@@ -64,6 +64,9 @@ LEAVES = {
 """Former paths of a checkpoint's leaves, and what each is now; applied in this order."""
 
 
+COLLECTOR_STATES = (".environments", "['snapshot'].collector_state")
+"""Where native environments stand between collections of steps, in a run's checkpoint and in a node's."""
+
 NO_LONGER_STORED = re.compile(r"(\.agents|\['snapshot'\]\.agent)\.private\.((peers|server|teacher)\b.*|weights)")
 """Paths of leaves that earlier versions stored and this one has anew in every round, as the strategy's context:
 neighbours' networks and their weights, the server's control variate, the distilled heads."""
@@ -84,10 +87,14 @@ def present_leaf(name: str) -> str:
 def present_arrays(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """A checkpoint's arrays under present paths, with those that earlier versions did not store.
 
-    Neighbours once counted episodes as real numbers, and all agents' trajectories, ``int32[seeds]``, were in the
-    totals of ``meta`` alone.
+    Neighbours once counted episodes as real numbers, all agents' trajectories, ``int32[seeds]``, were in the totals of
+    ``meta`` alone, and whether a running episode had reached its goal was not known.
     """
     present = {present_leaf(name): array for name, array in arrays.items()}
+    for collector_state in COLLECTOR_STATES:
+        over = f"{collector_state}.over"
+        if over in present:
+            present.setdefault(f"{collector_state}.reached", np.zeros_like(present[over]))
     for name, array in present.items():
         if name.endswith(".private.returns.count"):
             present[name] = array.astype(np.int32)

@@ -17,6 +17,7 @@ def message(change):
 
 MESSAGE = message(range(4))
 REPORT = {"steps": np.int32(20), "episodes": np.int32(2), "return_sum": np.float32(5), "learning": {}}
+REPORT["successes"], REPORT["episode_returns"] = np.float32(1), np.array([2, np.nan, 3], np.float32)
 REPORT["fault"] = np.zeros(4, np.int32)
 EXPECTED = {"run": "r1", "round": 3, "agent": 1}
 CHECK = WorkCheck(MESSAGE, REPORT, every_time, max_norm=10.0, max_steps=20)
@@ -40,6 +41,8 @@ def test_an_honest_answer_is_used_as_it_is():
     np.testing.assert_array_equal(worked.message.update["change"], MESSAGE.update["change"])
     assert worked.report["steps"] == 20
     assert worked.seconds == 0.5
+    silent = CHECK(sent(successes=np.float32(np.nan)), **EXPECTED)
+    assert np.isnan(silent.report["successes"]), "its environment does not say"
 
 
 LIES = {
@@ -64,6 +67,9 @@ LIES = {
     "negative steps": (sent(steps=np.int32(-1)), "-1 environment steps"),
     "negative episodes": (sent(episodes=np.int32(-1)), "-1 episodes"),
     "a return that is none": (sent(return_sum=np.float32(np.nan)), "return that is not finite"),
+    "an episode without end": (sent(episode_returns=np.full(3, np.inf, np.float32)), "return that is not finite"),
+    "more successes than episodes": (sent(successes=np.float32(3)), "3.0 successes in 2 episodes"),
+    "negative successes": (sent(successes=np.float32(-1)), "-1.0 successes"),
     "an unknown fault": (sent(fault=np.array([3, 0, 1, 0], np.int32)), "a fault of its collection that cannot be"),
     "a fault after the end": (sent(fault=np.array([2, 0, 21, 0], np.int32)), "a fault of its collection"),
     "a refusal": (Envelope(REFUSED, {"reason": "no space"}), "refused: no space"),

@@ -119,7 +119,7 @@ def test_a_fault_in_words(owner, fault, episodic, updates, text):
 def test_native_episodes_start_anew_from_whatever_state():
     nan = jnp.full(2, jnp.nan)
     collector_state = restarted(
-        CollectorState({"x": nan}, nan[:, None], jnp.array([False, True]), jnp.array([4, 0]), nan)
+        CollectorState({"x": nan}, nan[:, None], jnp.array([False, True]), jnp.array([4, 0]), nan, nan > 0)
     )
     assert collector_state.over.all()
     assert numbers((*collector_state.length, *collector_state.returned)) == (0, 0, 0, 0)

@@ -230,6 +230,8 @@ class Episodes(eqx.Module):
     """True for steps of episodes that were asked for; everything else is padding."""
     terminated: Bool[Array, " B"]
     """True where the episode ended in a terminal state rather than at the time limit."""
+    success: Bool[Array, " B"] | None = None
+    """True where the goal was reached in any step; None where the environment does not say."""
 
     @property
     def steps(self) -> Array:
@@ -272,6 +274,9 @@ class Steps(eqx.Module):
     """The step reached the time limit, and no terminal state."""
     returns: Float[Array, "T B"]
     """Undiscounted return of the episode that ended with this step, 0 where none did."""
+    success: Bool[Array, "T B"] | None = None
+    """An episode ended with this step, and its goal was reached in any of its steps; None where the environment does
+    not say."""
 
     @property
     def acted_on(self) -> Observation:

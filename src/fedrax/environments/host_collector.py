@@ -59,6 +59,7 @@ class HostCollector:
             raise ValueError(f"the environments end episodes after {limit} steps, not {horizon}")
         queue = _Queue(np.asarray(counts), self.num_envs, max_count)
         observations, actions, rewards = [], [], []
+        successes: list[np.ndarray | None] = []
         observation = self.environments.reset()
         step = 0
         while queue.running:
@@ -68,6 +69,7 @@ class HostCollector:
             actions.append(action)
             observation, reward, terminated, truncated = self.environments.step(action, queue.busy)
             rewards.append(reward)
+            successes.append(self.environments.success)
             step += 1
             over = terminated | truncated
             if over.any():
@@ -81,9 +83,13 @@ class HostCollector:
             episodes[~valid] = 0
             return episodes
 
-        ended: Any = (valid, queue.terminated)
+        success = None
+        if any(each is not None for each in successes):
+            nothing = np.zeros(self.environments.count, bool)
+            success = gather(*(nothing if each is None else each for each in successes)).any(1)
         columns = (jax.tree.map(gather, *rows) for rows in (observations, actions, rewards))
-        return Episodes(*columns, *ended)
+        leaves: Any = (*columns, valid, queue.terminated, success)
+        return Episodes(*leaves)
 
     def _grouped(self, observation: HostObservation) -> HostObservation:
         """Leaves ``[agents * num_envs, ...]`` as ``[agents, num_envs, ...]``, to act on."""

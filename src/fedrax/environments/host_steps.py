@@ -72,7 +72,10 @@ class HostStepCollector:
             rows.append((action, *results))
         extras.append(decide(self._grouped(observations[-1]), steps)[1])
         observation, *others = (self._by_agent(part) for part in (observations, *zip(*rows, strict=True)))
-        leaves: Any = (observation, jax.tree.map(lambda *each: np.stack(each, 1), *extras), *others)
+        *others, success = others
+        if not any(group.tells for group in chosen):
+            success = None
+        leaves: Any = (observation, jax.tree.map(lambda *each: np.stack(each, 1), *extras), *others, success)
         return Steps(*leaves)
 
     def _grouped(self, rows: HostObservation) -> HostObservation:
@@ -95,6 +98,8 @@ class _Group:
     def __init__(self, environments: HostEnvironments) -> None:
         self.environments = environments
         self.observation: HostObservation | None = None
+        self.tells = False
+        """Whether the environments have ever said if a goal was reached."""
 
     def seen(self) -> HostObservation:
         """The current observations, of fresh episodes after a restart."""
@@ -102,6 +107,7 @@ class _Group:
             self.observation = self.environments.reset()
             self.over = np.zeros(self.environments.count, bool)
             self.returned = np.zeros(self.environments.count, np.float32)
+            self.reached = np.zeros(self.environments.count, bool)
         return self.observation
 
     def restart(self, chosen: np.ndarray) -> None:
@@ -114,14 +120,18 @@ class _Group:
         self.observation = jax.tree.map(put, self.seen(), fresh)
         self.over[chosen] = False
         self.returned[chosen] = 0
+        self.reached[chosen] = False
 
     def step(self, action: np.ndarray) -> tuple[HostObservation, ...]:
         """The next observations, and the rows of :class:`Steps` from ``reward`` on."""
         self.observation, reward, terminated, truncated = self.environments.step(action)
+        success = self.environments.success
+        self.tells |= success is not None
         valid = ~self.over
         terminated, truncated = terminated & valid, truncated & valid & ~terminated
         reward = np.where(valid, reward, np.float32(0))
         self.returned = np.where(valid, self.returned + reward, np.float32(0))
+        self.reached = valid & (self.reached if success is None else self.reached | success)
         self.over = terminated | truncated
         returned = np.where(self.over, self.returned, np.float32(0))
-        return self.observation, reward, valid, terminated, truncated, returned
+        return self.observation, reward, valid, terminated, truncated, returned, self.over & self.reached

@@ -140,18 +140,21 @@ def collect_episodes(
     """
     rollout = _rollout(environment, physics, act, key, horizon, axis_names, per_copy)
     start = rollout.start(jnp.arange(max_count) < count)
-    _, action, reward, _ = jax.eval_shape(rollout.step, start)
+    _, action, reward, success = jax.eval_shape(rollout.step, start)
     buffers = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), (start.observation, action, reward))
+    none = None if success is None else jnp.zeros(max_count, bool)
 
-    def body(carry: tuple[_RolloutState, PyTree]) -> tuple[_RolloutState, PyTree]:
-        rollout_state, buffers = carry
-        after, action, reward, _ = rollout.step(rollout_state)
+    def body(carry: tuple[_RolloutState, PyTree, Array | None]) -> tuple[_RolloutState, PyTree, Array | None]:
+        rollout_state, buffers, reached = carry
+        after, action, reward, success = rollout.step(rollout_state)
         row = (rollout_state.observation, action, reward)
-        return after, jax.tree.map(lambda b, x: b.at[rollout_state.step].set(x), buffers, row)
+        buffers = jax.tree.map(lambda b, x: b.at[rollout_state.step].set(x), buffers, row)
+        return after, buffers, None if reached is None or success is None else reached | success
 
-    end, (observation, action, reward) = jax.lax.while_loop(lambda carry: carry[0].running, body, (start, buffers))
+    end, buffers, reached = jax.lax.while_loop(lambda carry: carry[0].running, body, (start, buffers, none))
+    observation, action, reward = buffers
     valid = jnp.arange(horizon)[:, None] < end.length
-    return Episodes(observation, action, reward, valid, end.terminated)
+    return Episodes(observation, action, reward, valid, end.terminated, reached)
 
 
 def episode_returns(

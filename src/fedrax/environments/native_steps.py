@@ -33,6 +33,8 @@ class CollectorState(eqx.Module):
     """Steps of the episode so far."""
     returned: Float[Array, " B"]
     """Undiscounted return of the episode so far."""
+    reached: Bool[Array, " B"]
+    """The episode has reached its goal so far; False in environments that do not say."""
 
 
 def start_steps(
@@ -42,15 +44,17 @@ def start_steps(
     keys = jax.random.split(key, num_envs)
     state, observation = jax.vmap(environment.reset, (0, 0 if per_copy else None))(keys, dict(physics))
     zero = jnp.zeros(num_envs)
-    return CollectorState(state, observation, zero > 0, zero.astype(jnp.int32), zero)
+    return CollectorState(state, observation, zero > 0, zero.astype(jnp.int32), zero, zero > 0)
 
 
 def restarted(collector_state: CollectorState) -> CollectorState:
     """Every episode is over, whatever came of it: the next step starts a new one, from a finite observation."""
-    zeros = jax.tree.map(
-        jnp.zeros_like, (collector_state.observation, collector_state.length, collector_state.returned)
+    observation, length, returned, reached = jax.tree.map(
+        jnp.zeros_like,
+        (collector_state.observation, collector_state.length, collector_state.returned, collector_state.reached),
     )
-    return CollectorState(collector_state.state, zeros[0], jnp.ones_like(collector_state.over), zeros[1], zeros[2])
+    over = jnp.ones_like(collector_state.over)
+    return CollectorState(collector_state.state, observation, over, length, returned, reached)
 
 
 def collect_steps(
@@ -95,6 +99,8 @@ def collect_steps(
         terminated = valid & after.terminated
         truncated = valid & ~terminated & (length >= horizon)
         over = terminated | truncated
+        success = jnp.zeros_like(over) if after.success is None else after.success
+        reached = valid & (collector_state.reached | success)
         row = (
             collector_state.observation,
             extras,
@@ -104,8 +110,9 @@ def collect_steps(
             terminated,
             truncated,
             jnp.where(over, returned, 0.0),
+            None if after.success is None else over & reached,
         )
-        return CollectorState(state, observation, over, length, returned), row
+        return CollectorState(state, observation, over, length, returned, reached), row
 
     key, last_key = jax.random.split(key)
     collector_state, (observation, extras, *rest) = jax.lax.scan(step, collector_state, jax.random.split(key, steps))

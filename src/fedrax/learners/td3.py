@@ -338,7 +338,8 @@ class TD3(Learner):
             first, second = params.values(batch.observation, batch.action)
             error = jnp.mean((first - wanted) ** 2) + jnp.mean((second - wanted) ** 2)
             penalty = jnp.asarray(objective.penalty(params, as_batch(batch)))
-            return share * error + penalty, {"critic_loss": error, "value": first.mean(), "critic_penalty": penalty}
+            values = {"value": first.mean(), "second_value": second.mean()}
+            return share * error + penalty, {"critic_loss": error, **values, "critic_penalty": penalty}
 
         gradient, report = jax.grad(loss, has_aux=True)(take_parts(training.params, CRITIC))
         return self._stepped(training, gradient, "critic", objective), report

@@ -39,10 +39,10 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         # What the block uses may have made a file of its own there, which only its owner may read.
         os.chmod(temporary, mode)
-        _flush_to_disk(temporary)
+        flush_to_disk(temporary)
         os.replace(temporary, path)
         # The rename itself is durable only once the folder is.
-        _flush_to_disk(path.parent)
+        flush_to_disk(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -105,7 +105,8 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Makes a file's content, or a folder's names, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

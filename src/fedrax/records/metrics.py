@@ -1,7 +1,7 @@
 """The rows of a run, in three forms: ``metrics.jsonl`` is the truth, the table and TensorBoard follow it.
 
-A resumed run cuts the rows back to its checkpoint and makes the other two anew from those left, so a run that
-was killed and resumed has the same records as one that was not.
+So do files in another layout, where one is asked for. A resumed run cuts the rows back to its checkpoint and makes the
+others anew from those left, so a run that was killed and resumed has the same records as one that was not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
@@ -32,6 +32,19 @@ TENSORBOARD_SECONDS = 5.0
 """How far TensorBoard may lag: flushing its file to the disk every round would cost milliseconds each."""
 
 
+class RowFiles(Protocol):
+    """Files that follow a run's rows."""
+
+    def rewrite(self, rows: Iterable[Row]) -> None:
+        """Makes all of them anew, of these rows."""
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Adds what these rows tell."""
+
+    def sync(self) -> None:
+        """Makes what was written survive a power cut."""
+
+
 class MetricsWriter:
     """Appends rows to ``metrics.jsonl``, ``metrics.csv`` and the one event file under ``tensorboard/``.
 
@@ -45,6 +58,7 @@ class MetricsWriter:
         resume_round: int | Mapping[int, int] = 0,
         *,
         seeds: Sequence[int] | None = None,
+        further: RowFiles | None = None,
     ) -> None:
         """Opens the files of ``rundir``.
 
@@ -54,11 +68,12 @@ class MetricsWriter:
                 later are dropped. 0: the run starts anew.
             seeds: the seeds trained; unset, those of the manifest. With several, TensorBoard's tags end in
                 ``/seed_<s>``.
+            further: files in another layout that follow the rows too.
 
         Raises:
             FedraxError: the files cannot be written, or the rows to keep are damaged.
         """
-        self._rundir = rundir
+        self._rundir, self._further = rundir, further
         self._several = len(read_manifest(rundir)["seeds"] if seeds is None else seeds) > 1
         self._keep(resume_round)
         rows = read_metrics(rundir.metrics_jsonl)
@@ -67,6 +82,8 @@ class MetricsWriter:
             self._jsonl: BinaryIO = rundir.metrics_jsonl.open("ab", buffering=0)
             self._columns = _columns(rows)
             self._csv = self._rewritten_table(rows, self._columns)
+            if further is not None:
+                further.rewrite(rows)
             self._restart_tensorboard()
             self._log(rows)
             self._events.flush()
@@ -81,16 +98,18 @@ class MetricsWriter:
         if not new:
             return
         with self._refusals():
-            _append(self._jsonl, _jsonl(new).encode())
+            append(self._jsonl, _jsonl(new).encode())
             self._kept = f"rows up to round {new[-1].get('round')}"
             columns = _columns(new, self._columns)
             if columns == self._columns:
-                _append(self._csv, _table(new, columns).encode())
+                append(self._csv, _table(new, columns).encode())
             else:
                 everything = read_metrics(self._rundir.metrics_jsonl)
                 old, self._csv = self._csv, self._rewritten_table(everything, columns)
                 old.close()
                 self._columns = columns
+            if self._further is not None:
+                self._further.append(new)
             self._log(new)
             if time.monotonic() - self._flushed > TENSORBOARD_SECONDS:
                 self._flush_tensorboard()
@@ -104,6 +123,8 @@ class MetricsWriter:
         with self._refusals():
             os.fsync(self._jsonl.fileno())
             os.fsync(self._csv.fileno())
+            if self._further is not None:
+                self._further.sync()
             self._flush_tensorboard()
 
     def close(self) -> None:
@@ -145,7 +166,7 @@ class MetricsWriter:
 
     def _rewritten_table(self, rows: list[Row], columns: list[str]) -> BinaryIO:
         """``metrics.csv`` with these rows and columns, open for appending."""
-        header = _line(columns) if columns else ""
+        header = line(columns) if columns else ""
         write_atomic(self._rundir.metrics_csv, header + _table(rows, columns))
         return self._rundir.metrics_csv.open("ab", buffering=0)
 
@@ -216,23 +237,24 @@ def _columns(rows: Iterable[Row], known: Sequence[str] = ()) -> list[str]:
 
 
 def _table(rows: Iterable[Row], columns: Sequence[str]) -> str:
-    return "".join(_line([_cell(row.get(name)) for name in columns]) for row in rows)
+    return "".join(line([cell(row.get(name)) for name in columns]) for row in rows)
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """One line of a table."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     """Empty for absent and ``null``; JSON for everything but text, so lists and numbers read back exactly."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _append(file: BinaryIO, data: bytes) -> None:
+def append(file: BinaryIO, data: bytes) -> None:
     """Appends all of ``data`` or, when refused halfway, nothing."""
     end = file.seek(0, os.SEEK_END)
     try:

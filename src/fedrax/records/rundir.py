@@ -128,6 +128,11 @@ class RunDirectory:
         return self.path / "tensorboard"
 
     @property
+    def td3_her(self) -> Path:
+        """The folder of the TD3+HER reference's files, where they are asked for."""
+        return self.path / "td3-her"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the last checkpoints."""
         return self.path / "checkpoints"

@@ -32,6 +32,10 @@ EVALUATED = (
 )
 """Metrics of an evaluation, where there are agents to tell apart and others' environments beside their own."""
 
+TRAINING_SUCCESS = ("train_success", "agent_train_success")
+"""Metrics that are in a row where the environment tells of success and an episode has ended."""
+EPISODE_RETURNS = "agent_episode_returns"
+
 
 @dataclasses.dataclass
 class Counters:
@@ -103,10 +107,14 @@ class Counters:
         row: dict[str, Any] = {"seed": seed, "round": self.rounds}
         self.rounds += 1
         row |= self.note(metrics)
-        row |= {"train_return": float(metrics["train_return"]), **self.totals(agents)}
-        row["seconds"] = self.seconds
-        known = {*row, *SUMMED, *EVALUATED, "active", "excluded", "dropped", "server_dropped"}
+        row["train_return"] = float(metrics["train_return"])
+        row |= {name: _number(metrics[name]) for name in TRAINING_SUCCESS if np.isfinite(metrics[name]).any()}
+        row |= {**self.totals(agents), "seconds": self.seconds}
+        known = {*row, *SUMMED, *EVALUATED, *TRAINING_SUCCESS, "active", "excluded", "dropped", "server_dropped"}
+        known.add(EPISODE_RETURNS)
         row |= {name: _number(value) for name, value in metrics.items() if name not in known}
+        if EPISODE_RETURNS in metrics:
+            row[EPISODE_RETURNS] = [each[~np.isnan(each)].tolist() for each in metrics[EPISODE_RETURNS]]
         excluded = np.flatnonzero(metrics["excluded"]).tolist()
         if excluded:
             row["excluded"] = excluded

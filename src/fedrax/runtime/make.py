@@ -6,8 +6,9 @@ import dataclasses
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
-from fedrax.compatibility import check_components
+from fedrax.compatibility import check_components, check_records
 from fedrax.config import Config
+from fedrax.config_tables import TD3_HER
 from fedrax.environments.base import Spaces, stack_physics
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation
@@ -76,6 +77,7 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         participants=participants,
         local_updates=config.federation.local_updates,
     )
+    check_records(learner, config.records.csv_layout)
     actions = learner.actions(spaces)
     learner.check(spaces)
     learner = learner.bind(spaces, config.environment.num_envs * (sites // agents), horizon)
@@ -95,4 +97,5 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         participants=participants,
         dropout=config.federation.dropout,
         local_updates=config.federation.local_updates,
+        detailed=config.records.csv_layout == TD3_HER,
     )

@@ -75,7 +75,7 @@ class NativeVerbs:
         agent, running = agents
         update_context = UpdateContext(derive(key, "learn"), self._progress(number), context)
         agent, learning = self.federation.work(agent, experience, update_context, self.byzantine)
-        return (agent, running), agent_report(experience, learning)
+        return (agent, running), agent_report(experience, learning, detailed=self.federation.detailed)
 
     def repeat(self, update: Update[AgentInRound], agents: AgentInRound) -> tuple[AgentInRound, dict[str, Any], Fault]:
         """As a scan."""

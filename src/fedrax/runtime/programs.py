@@ -274,7 +274,7 @@ class Programs:
                 agent = self.federation.strategy.absorb(agent, downlink, index)
             update_context = UpdateContext(key, progress, context.of_agent(own))
             agent, learning = self.federation.work(agent, experience, update_context, byzantine)
-            return agent, agent_report(experience, learning)
+            return agent, agent_report(experience, learning, detailed=self.federation.detailed)
 
         return map_in_batches(one, (agents, experience, ids, byzantine, keys, context.own), self.batch)
 

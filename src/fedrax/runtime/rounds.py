@@ -184,6 +184,8 @@ def close_round(federation: Federation, state: State, result: RoundResult) -> tu
         **evaluation,
         "train_return": jnp.where(honest, report["return_sum"], 0).sum()
         / jnp.where(honest, report["episodes"], 0).sum(),
+        "train_success": jnp.where(honest, report["successes"], 0).sum()
+        / jnp.where(honest, report["episodes"], 0).sum(),
         "trajectories": tally.trajectories - state.tally.trajectories,
         "agent_trajectories": report["episodes"].sum(),
         "server_trajectories": own["episodes"],
@@ -196,26 +198,67 @@ def close_round(federation: Federation, state: State, result: RoundResult) -> tu
         **learning,
         **round_metrics(cohort, exchange, rejects=federation.aggregator.rejects),
     }
+    return updated, metrics | agent_metrics(federation, cohort, result.by_agents)
+
+
+def agent_metrics(federation: Federation, cohort: Cohort, results: AgentResults) -> dict[str, Array]:
+    """What the records tell of training agent by agent, ``[agents]``; NaN for those who did not report or were void.
+
+    Where it is :attr:`Federation.detailed`, also ``agent_episode_returns`` ``[agents, n]``, in the order in which
+    episodes ended, with NaN between them, and each learning metric as ``agent_train_<name>``.
+    """
+    report = results.report
+    known = Fault.of_row(report["fault"]).kind == NOTHING
+    if results.reported is not None:
+        known &= results.reported
+
+    def by_agent(x: Array) -> Array:
+        rows = jnp.where(known.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.nan)
+        return jnp.full((federation.agents, *x.shape[1:]), jnp.nan).at[cohort.ids].set(rows)
+
+    metrics = {"agent_train_success": by_agent(report["successes"] / report["episodes"])}
     if federation.personal:
-        returns = jnp.where(sound, report["return_sum"] / report["episodes"], jnp.nan)
-        metrics["agent_train_returns"] = jnp.full(federation.agents, jnp.nan).at[cohort.ids].set(returns)
-    return updated, metrics
+        metrics["agent_train_returns"] = by_agent(report["return_sum"] / report["episodes"])
+    if federation.detailed:
+        metrics["agent_episode_returns"] = by_agent(report["episode_returns"])
+        metrics |= {f"agent_train_{name}": by_agent(x) for name, x in report["learning"].items()}
+    return metrics
 
 
-def agent_report(experience: Experience, learning: dict[str, Array]) -> dict[str, Any]:
-    """One agent's local update in numbers: its experience, and its learner's own metrics."""
-    return {
+def agent_report(experience: Experience, learning: dict[str, Array], *, detailed: bool = False) -> dict[str, Any]:
+    """One agent's local update in numbers: its experience, and its learner's own metrics.
+
+    ``successes`` is NaN where the environment does not say. Where ``detailed``, ``episode_returns`` ``[n]`` are those
+    of the episodes that ended, in this order, with NaN between them.
+    """
+    success = experience.success
+    report = {
         "episodes": experience.count,
         "steps": experience.steps,
         "return_sum": experience.returns.sum(),
+        "successes": jnp.asarray(jnp.nan) if success is None else success.sum(dtype=jnp.float32),
         "learning": learning,
     }
+    if detailed:
+        ended = experience.valid[0] if isinstance(experience, Episodes) else experience.over
+        report["episode_returns"] = jnp.where(ended, experience.returns, jnp.nan).ravel()
+    return report
 
 
 def summed_reports(reports: dict[str, Any]) -> dict[str, Any]:
-    """Reports of several updates, leaves ``[updates, ...]``, as one: experience adds up, metrics are averaged."""
-    learning = jax.tree.map(lambda x: x.mean(0), reports["learning"])
-    return {name: x.sum(0) for name, x in reports.items() if name != "learning"} | {"learning": learning}
+    """Reports of several updates, leaves ``[updates, ...]``, as one: experience adds up, metrics are averaged.
+
+    Returns of episodes, ``[updates, ..., n]``, follow one another.
+    """
+
+    def one(name: str, x: Any) -> Any:
+        if name == "learning":
+            return jax.tree.map(lambda each: each.mean(0), x)
+        if name == "episode_returns":
+            return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
+        return x.sum(0)
+
+    return {name: one(name, x) for name, x in reports.items()}
 
 
 def with_reference(own: dict[str, Any], reference: Episodes | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from fedrax.config import Config
+from fedrax.config_tables import TD3_HER
 from fedrax.environments.crash import EnvironmentCrash
 from fedrax.errors import FedraxError
 from fedrax.federation import State
@@ -23,11 +24,12 @@ from fedrax.records.metrics import MetricsWriter, missing_rounds
 from fedrax.records.progress import Progress
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import write_summary
+from fedrax.records.td3_her import TD3HERFiles
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.continuation import accepting, table
 from fedrax.runtime.counters import Counters
-from fedrax.runtime.draws import all_draws, divergence
+from fedrax.runtime.draws import all_draws, divergence, task_ids
 from fedrax.runtime.initial import initial_files, initial_networks, start_from
 from fedrax.runtime.lost_rounds import LostRounds, resume_text, troubles
 from fedrax.runtime.memory import size_text
@@ -152,7 +154,9 @@ def _train(
     compiled = compile_seconds() - meta["seconds_compile"]
     runtime.compile(state)
     with (
-        MetricsWriter(directory, resume_round=_rounds_done(config, counters)) as writer,
+        MetricsWriter(
+            directory, resume_round=_rounds_done(config, counters), further=_layout(config, runtime, directory)
+        ) as writer,
         Progress(*_goal(config), enabled=progress) as display,
     ):
         if begun:
@@ -211,6 +215,17 @@ def _record_video(config: Config, runtime: Runtime, state: State, directory: Run
     if runtime.federation.personal:
         params = jax.tree.map(lambda x: x[agent], params)
     record_videos(config, runtime, params, directory.path / "videos" / f"round-{rounds}", agent=agent)
+
+
+def _layout(config: Config, runtime: Runtime, directory: RunDirectory) -> TD3HERFiles | None:
+    """The files in another layout that the run is to write."""
+    if config.records.csv_layout != TD3_HER:
+        return None
+    federation, tasks = runtime.federation, task_ids(config)
+    pooled = federation.agents < federation.sites
+    each = [config.environment.id if pooled else tasks[agent % len(tasks)] for agent in range(federation.agents)]
+    settings = {**config.learner, "rounds": config.budget.rounds, "horizon": runtime.training_horizon}
+    return TD3HERFiles(directory.td3_her, config.all_seeds, tuple(each), settings)
 
 
 def _goal(config: Config) -> tuple[float | None, str]:

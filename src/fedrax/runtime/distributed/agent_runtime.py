@@ -29,7 +29,7 @@ from fedrax.runtime.group_verbs import GroupVerbs
 from fedrax.runtime.host import HostRuntime, SeedEnvironments
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.native import NativeRuntime
-from fedrax.runtime.rounds import agent_report, agent_round
+from fedrax.runtime.rounds import agent_report, agent_round, summed_reports
 from fedrax.seeds import derive, host_seeds
 from fedrax.strategies.base import Strategy
 
@@ -234,6 +234,9 @@ def report_shapes(federation: Federation, num_envs: int) -> dict[str, Any]:
         agent = strategy.begin(learner, agent, context, key)
         experience = empty_experience(federation, agent, num_envs)
         _, learning = strategy.work(learner, agent, experience, UpdateContext(key, jnp.asarray(0.0), context))
-        return agent_report(experience, learning) | {"fault": Fault.none().row}
+        report = agent_report(experience, learning, detailed=federation.detailed)
+        updates = federation.local_updates
+        reports = jax.tree.map(lambda x: jnp.broadcast_to(x, (updates, *jnp.shape(x))), report)
+        return summed_reports(reports) | {"fault": Fault.none().row}
 
     return jax.eval_shape(report)

@@ -138,8 +138,11 @@ class WorkCheck:
         kind, *where = (int(number) for number in report["fault"])
         if kind not in (NOTHING, *NAMES) or not all(0 <= number <= self.max_steps for number in where):
             raise Rejected("a fault of its collection that cannot be")
-        if not np.isfinite(report["return_sum"]):
+        if not np.isfinite(report["return_sum"]) or np.isinf(report.get("episode_returns", 0.0)).any():
             raise Rejected("a training return that is not finite")
+        successes = float(report["successes"])
+        if not (math.isnan(successes) or 0 <= successes <= episodes):
+            raise Rejected(f"{successes} successes in {episodes} episodes")
         return Worked(filled(self.message, part), report, float(envelope.fields["seconds"]))
 
 
