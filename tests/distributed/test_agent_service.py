@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from fedrax.errors import FedraxError
+from fedrax.runtime.distributed.agent_service import AgentSession
 from fedrax.runtime.distributed.envelopes import EVALUATE, JOIN, JOINED, REFUSED, UNKNOWN_RUN, WORK, WORKED, Envelope
+from fedrax.runtime.distributed.randomness import shared_randomness
 from fedrax.runtime.distributed.transport import InProcessTransport
 
 from federations import agent_service, configured, distributed, made, rounds_of, same
@@ -192,6 +194,17 @@ def test_a_site_with_other_spaces_is_refused(tmp_path):
     with pytest.raises(FedraxError, match=r"0 usable answers where runtime\.flower\.quorum asks for 1"):
         rounds_of(federation, 1)
     assert any("its environment's spaces must be the server's" in note for note in notes)
+
+
+def test_a_sites_environment_must_be_its_agents_task(tmp_path):
+    """Agents 0, 1 and 2 reach, push and slide."""
+    config = configured("tasks")
+    session = AgentSession("run", config, tmp_path, shared_randomness(0), environment="PointSlide-v0")
+    with pytest.raises(FedraxError, match=r"has PointReach-v0, and this site has PointSlide-v0; .* with --agent 2$"):
+        session.work(Envelope(WORK, {"agent": 0, "round": 0}))
+    session = AgentSession("run", config, tmp_path, shared_randomness(0), environment="PointPark-v0")
+    with pytest.raises(FedraxError, match=r"no agent of the run has that$"):
+        session.work(Envelope(WORK, {"agent": 0, "round": 0}))
 
 
 def test_it_says_that_it_does_not_know_a_run(history, tmp_path):

@@ -166,7 +166,8 @@ class AgentService:
             self.session.close()
         folder = self.folder / "runs" / run
         write_atomic(folder / "config.toml", text)
-        self.session = AgentSession(run, config, folder, randomness)
+        site = merge_settings([parse_override(override) for override in self.overrides]).get("environment", {})
+        self.session = AgentSession(run, config, folder, randomness, environment=site.get("id"))
         return self.session
 
     def _randomness(self, run: str, config: Config) -> Randomness:
@@ -198,8 +199,12 @@ class AgentService:
 class AgentSession:
     """An agent in one run."""
 
-    def __init__(self, run: str, config: Config, folder: Path, randomness: Randomness) -> None:
+    def __init__(
+        self, run: str, config: Config, folder: Path, randomness: Randomness, *, environment: str | None = None
+    ) -> None:
+        """``environment`` is the one that the site says it has; unset, it has the server's."""
         self.run, self.config, self.folder, self.randomness = run, config, folder, randomness
+        self.environment = environment
         self.runtime: AgentRuntime | None = None
         self.snapshot: AgentSnapshot | None = None
         self.done = 0
@@ -217,6 +222,7 @@ class AgentSession:
         """Becomes the agent at ``index``: as it was saved, or fresh."""
         if not 0 <= index < self.config.federation.agents:
             raise FedraxError(f"there is no agent {index}; there are agents 0 to {self.config.federation.agents - 1}")
+        self._check_task(index)
         if self.runtime is not None:
             # What crashed may not close in order either.
             with contextlib.suppress(Exception):
@@ -238,6 +244,17 @@ class AgentSession:
             self.took = float(meta["seconds"])
         write_json(self.folder / "agent.json", {"agent": index})
         self.index = index
+
+    def _check_task(self, index: int) -> None:
+        """Raises :class:`FedraxError` where agents have tasks, and this one's is not the site's environment."""
+        tasks = self.config.environment.tasks
+        if not tasks or self.environment is None or tasks[index % len(tasks)] == self.environment:
+            return
+        able = [str(k) for k in range(self.config.federation.agents) if tasks[k % len(tasks)] == self.environment]
+        advice = f"start the node with --agent {' or '.join(able)}" if able else "no agent of the run has that"
+        raise FedraxError(
+            f"agent {index} of the run has {tasks[index % len(tasks)]}, and this site has {self.environment}; {advice}"
+        )
 
     def _kept(self, reply: bytes) -> dict[str, Any]:
         # In some rounds a message is shorter; what is saved has one shape.
