@@ -66,6 +66,9 @@ def test_whether_there_is_a_shared_policy_follows_from_the_parts():
 
 
 def test_a_body_that_the_networks_do_not_have_is_one_line():
-    runtime = make_runtime(resolve("fedtd3/pendulum", ["strategy=fedper", "learner.buffer_size=1000"]))
+    with pytest.raises(FedraxError, match=r"averages PPO's torso .* set strategy\.average='\[\"features\"\]'"):
+        make_runtime(resolve("fedtd3/pendulum", ["strategy=fedper", "learner.buffer_size=1000"]))
+    settings = ["strategy=fedper", 'strategy.average=["torso", "actor"]', "learner.buffer_size=1000"]
+    runtime = make_runtime(resolve("fedtd3/pendulum", settings))
     with pytest.raises(FedraxError, match=r"unknown strategy\.average 'torso' .*allowed: actor, features, head"):
         runtime.init()

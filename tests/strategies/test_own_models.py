@@ -173,6 +173,7 @@ def test_every_agents_policy_is_evaluated_and_its_cluster_recorded(strategy, tmp
         (["strategy=clustered", "strategy.actor_every=2"], "set strategy.actor_every=1"),
         (["strategy=similarity", "aggregator=median"], "heeds no weights; set aggregator to one of"),
         (["strategy=clustered", "strategy.threshold=2"], "threshold"),
+        (["strategy=clustered", "strategy.clusters=5"], "strategy.clusters = 5 is more than federation.agents = 4"),
         (["strategy=similarity", "strategy.top=0"], "top"),
     ],
 )

@@ -92,6 +92,8 @@ class Learner(eqx.Module):
     name: ClassVar[str]
     provides: ClassVar[frozenset[str]] = frozenset()
     """What strategies may ask of it (:data:`fedrax.compatibility.CAPABILITIES`)."""
+    body: ClassVar[tuple[str, ...]] = ()
+    """The named parts that see observations first, and that agents with heads of their own have in common."""
     policy_parts: ClassVar[tuple[str, ...]] = ()
     """The named parts of the networks that act; empty where the networks have no named parts."""
 

@@ -58,6 +58,7 @@ class PPO(Learner):
     """Actor and critic learn from fixed numbers of steps, several epochs of minibatches each."""
 
     provides: ClassVar[frozenset[str]] = frozenset({"distribution", "representations"})
+    body: ClassVar[tuple[str, ...]] = ("torso",)
     policy_parts: ClassVar[tuple[str, ...]] = ("torso", "actor")
 
     learning_rate: float = option(2.5e-4, "step size, before annealing", minimum=0)

@@ -53,6 +53,7 @@ class TD3(Learner):
     """Actor and twin critics learn from a replay, the actor and all targets less often than the critics."""
 
     provides: ClassVar[frozenset[str]] = frozenset({"critics", "representations", "targets"})
+    body: ClassVar[tuple[str, ...]] = ("features",)
     policy_parts: ClassVar[tuple[str, ...]] = ACTOR
 
     learning_rate: float = option(3e-4, "step size, of actor and critics", minimum=0)

@@ -190,6 +190,15 @@ class Clustered(OwnModels):
     )
     clusters: int = option(1, "the fewest clusters: no more are joined", minimum=1)
 
+    def bind(self, agents: int, seed: int) -> Clustered:
+        """Raises :class:`FedraxError` for more clusters than agents."""
+        if self.clusters > agents:
+            raise FedraxError(
+                f"strategy.clusters = {self.clusters} is more than federation.agents = {agents}; lower the one or "
+                "raise the other"
+            )
+        return self
+
     def listens(self, similarity: Float[Array, "n n"], present: Bool[Array, " n"]) -> Float[Array, "n n"]:
         """Equally, to the agents of the own cluster."""
         group = average_linkage(similarity, threshold=self.threshold, clusters=self.clusters)

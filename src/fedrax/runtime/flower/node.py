@@ -53,6 +53,8 @@ def run_node(
     if fast and not is_tested():
         say(f"this Flower is not one of {', '.join(TESTED)}, whose internals --fast needs: going on without")
         fast = False
+    if key is not None and not key.exists() and endpoint.certificates is not None:
+        key = endpoint.certificates / "nodes" / key
     if key is not None and not key.is_file():
         raise FedraxError(f"there is no key {key}; `fedrax certificates DIR --nodes N` makes keys")
     if endpoint.certificates is not None and key is None:
