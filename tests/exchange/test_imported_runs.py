@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 import fedrax
 from fedrax.cli import main
@@ -90,6 +91,13 @@ def test_networks_of_another_environment_leave_nothing(source, changes, why, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_there_is_nothing_to_report_of_imported_networks(imported, capsys):
+    assert main(["report", str(imported.path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "holds imported networks, of which there is nothing to report; train from them" in error
+
+
 def test_a_run_is_not_overwritten(imported):
     with pytest.raises(FedraxError, match="already holds a run"):
         import_arrays(NETWORKS, "td3-her/point-push", out=imported.path)
@@ -109,7 +117,7 @@ def test_safetensors_hold_what_another_program_needs(imported, capsys):
     assert capsys.readouterr().out == f"{path}\n"
     with safe_open(path, framework="numpy") as file:
         about = {name: text if name == "format" else json.loads(text) for name, text in file.metadata().items()}
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    arrays = load_file(path)
     assert (about["format"], about["environment"], about["seed"], about["agent"], about["policy"]) == (
         *("fedrax-policy-1", "PointPush-v0", 1, 0, "last"),
     )

@@ -31,7 +31,7 @@ def export(
         policy: the last one, that of the best evaluation, or that after so many rounds, where it was kept.
         seed: which of the run's seeds; unset, the first.
         agent: whose policy, where agents have their own.
-        out: the file; unset, ``policy`` in the run's directory, with the format's suffix.
+        out: the file; unset, ``exported`` in the run's directory, with the format's suffix.
         plugins: as in :func:`fedrax.load`.
 
     Raises:

@@ -18,10 +18,9 @@ from fedrax.federation import Federation
 from fedrax.learners.td3 import TD3
 from fedrax.records.checkpoint import save_policy
 from fedrax.records.lock import held
-from fedrax.records.manifest import write_manifest
 from fedrax.records.rundir import RunDirectory, default_directory
-from fedrax.runtime.continuation import table
-from fedrax.runtime.draws import all_draws, describe_run, divergence
+from fedrax.runtime.continuation import begin_manifest
+from fedrax.runtime.draws import describe_run
 from fedrax.runtime.make import make_federation
 
 
@@ -74,16 +73,7 @@ def import_arrays(
         directory.check_new()
         save_policy(directory.policy, params)
         save_policy(directory.best_policy, params)
-        write_manifest(
-            directory,
-            config=table(config),
-            config_hash=config.digest(),
-            seeds=list(config.all_seeds),
-            draws=all_draws(config),
-            divergence=divergence(config),
-            files=files,
-            imported=True,
-        )
+        begin_manifest(directory, config, files=files, imported=True)
         # Last: with it the directory is a run.
         directory.write_config(config.to_toml())
     return Run(directory.path, plugins=plugins)

@@ -164,7 +164,8 @@ def load_run(path: Path | str) -> Run:
     """Reads one run directory.
 
     Raises:
-        FedraxError: the path is no run, or one of its files is damaged other than by a torn last line.
+        FedraxError: the path is no run, nothing was trained in it, or one of its files is damaged other than by a torn
+            last line.
     """
     path = Path(path)
     if not path.is_dir():
@@ -175,6 +176,12 @@ def load_run(path: Path | str) -> Run:
         config = present_keys(tomllib.loads((path / "config.toml").read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FedraxError(f"{path / 'config.toml'} cannot be read: {error}; restore the file or train anew") from None
+    manifest = _json_object(path / "manifest.json")
+    if manifest.get("imported"):
+        raise FedraxError(
+            f"{path} holds imported networks, of which there is nothing to report; train from them "
+            f"(fedrax train {path / 'config.toml'} learner.initial={path}), or evaluate them (fedrax evaluate {path})"
+        )
     agents = config.get("federation", {}).get("agents")
     summary = _json_object(path / "summary.json")
     histories = {
@@ -184,7 +191,7 @@ def load_run(path: Path | str) -> Run:
     return Run(
         path=path,
         config=config,
-        manifest=_json_object(path / "manifest.json"),
+        manifest=manifest,
         summary=summary,
         histories=tuple(histories[seed] for seed in sorted(histories)),
     )

@@ -15,10 +15,10 @@ from fedrax.migration import present_keys
 from fedrax.plugins import short_name
 from fedrax.records.checkpoint import latest_round
 from fedrax.records.files import write_json
-from fedrax.records.manifest import read_manifest
+from fedrax.records.manifest import read_manifest, write_manifest
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
-from fedrax.runtime.draws import runs_native
+from fedrax.runtime.draws import all_draws, divergence, runs_native
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +193,20 @@ def _another_experiment(
     return FedraxError(
         f"{key} = {after} would make {directory.path} another experiment (it has {before}): train a new run; "
         f"what may change is {', '.join(allowed)}"
+    )
+
+
+def begin_manifest(directory: RunDirectory, config: Config, *, files: Sequence[Path], imported: bool = False) -> None:
+    """Writes a run's manifest; ``files`` and ``imported`` as in :func:`write_manifest`."""
+    write_manifest(
+        directory,
+        config=table(config),
+        config_hash=config.digest(),
+        seeds=list(config.all_seeds),
+        draws=all_draws(config),
+        divergence=divergence(config),
+        files=files,
+        imported=imported,
     )
 
 

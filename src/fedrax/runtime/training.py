@@ -19,7 +19,7 @@ from fedrax.errors import FedraxError
 from fedrax.federation import State
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.files import append_traceback
-from fedrax.records.manifest import finish_manifest, write_manifest
+from fedrax.records.manifest import finish_manifest
 from fedrax.records.metrics import MetricsWriter, missing_rounds
 from fedrax.records.progress import Progress
 from fedrax.records.rundir import RunDirectory
@@ -27,9 +27,9 @@ from fedrax.records.summary import write_summary
 from fedrax.records.td3_her import TD3HERFiles
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.compiling import compile_seconds
-from fedrax.runtime.continuation import accepting, table
+from fedrax.runtime.continuation import accepting, begin_manifest, table
 from fedrax.runtime.counters import Counters
-from fedrax.runtime.draws import all_draws, divergence, task_ids
+from fedrax.runtime.draws import divergence, task_ids
 from fedrax.runtime.initial import initial_files, initial_networks, start_from
 from fedrax.runtime.lost_rounds import LostRounds, resume_text, troubles
 from fedrax.runtime.memory import size_text
@@ -62,15 +62,7 @@ def _train_run(config: Config, runtime: Runtime, directory: RunDirectory, *, pro
     begun = directory.manifest.exists()
     if not begun:
         directory.write_config(config.to_toml())
-        write_manifest(
-            directory,
-            config=table(config),
-            config_hash=config.digest(),
-            seeds=list(config.all_seeds),
-            draws=all_draws(config),
-            divergence=divergence(config),
-            files=initial_files(config),
-        )
+        begin_manifest(directory, config, files=initial_files(config))
     missing = missing_rounds(directory, _rounds_done(config, counters))
     if missing:
         logger.warning("%s lacks %s; the run goes on without", directory.metrics_jsonl, ", ".join(missing))
