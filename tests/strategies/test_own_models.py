@@ -10,6 +10,7 @@ from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.federation import Cohort
 from fedrax.runtime.make import make_runtime
+from fedrax.strategies.clustered import by_first
 from fedrax.trees import ravel_rows, tree_bytes
 
 AGENTS = 4
@@ -144,6 +145,35 @@ def test_a_robust_rule_is_applied_in_each_cluster():
     state, _, after, _ = one_round(together, directions)
     expected = axes(together, 5, 5, 5, 9) * np.array([[2.0], [2.0], [2.0], [1.0]])
     np.testing.assert_allclose(changes(state, after), expected, atol=1e-5)
+
+
+def test_agents_that_join_keep_what_sets_their_models_apart():
+    """By half steps: two clusters at 1 and 3 after a round of changes by 2 and 6; together in the next, each moves half
+    of its own way to the mean of all."""
+    together = federation(
+        "strategy=clustered",
+        "strategy.warmup=0",
+        "strategy.threshold=0.5",
+        "strategy.memory=0",
+        "strategy.server_learning_rate=0.5",
+    )
+    directions = axes(together, 5, 9, 5, 9) * np.array([[2.0], [6.0], [2.0], [6.0]])
+    state, server, after, _ = one_round(together, directions)
+    np.testing.assert_allclose(changes(state, after), directions / 2, atol=1e-5)
+    assert server.model.tolist() == [0, 1, 0, 1]
+    again = axes(together, 7, 7, 7, 7)
+    _, server, after, exchange = one_round(together, again, start=(server, state.agents))
+    assert exchange.metrics["cluster"].tolist() == [0, 0, 0, 0]
+    assert server.model.tolist() == [0, 1, 0, 1]
+    mean = (directions / 2 + again).mean(0)
+    np.testing.assert_allclose(changes(state, after), (directions / 2 + mean) / 2, atol=1e-5)
+
+
+def test_a_function_of_agents_alike_is_computed_for_one():
+    first = jnp.array([0, 1, 0, 3, 1])
+    values, (doubled,) = by_first(lambda agent: (agent.astype(float), (2 * agent,)), first)
+    assert values.tolist() == [0, 1, 0, 3, 1]
+    assert doubled.tolist() == [0, 2, 0, 6, 2]
 
 
 def test_nobody_receives_the_models_of_others():

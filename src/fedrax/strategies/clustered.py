@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -51,6 +52,8 @@ class ModelsServer(eqx.Module):
     """Leaves ``[agents, ...]``."""
     similarity: Float[Array, "agents agents"]
     """The running mean of the cosines of each pair's updates; NaN before the first round of both."""
+    model: Int[Array, " agents"]
+    """Which of the models each agent has, by the lowest number of an agent whose model is the same."""
 
 
 class Models(eqx.Module):
@@ -107,7 +110,8 @@ class OwnModels(FedAvg):
         count = start.returns.shape[0]
         first = Model(take_shared(start.params, self.average), start.carried)
         models = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), first)
-        return ModelsServer(start.params, start.round, start.returns, models, jnp.full((count, count), jnp.nan))
+        unknown, same = jnp.full((count, count), jnp.nan), jnp.zeros(count, jnp.int32)
+        return ModelsServer(start.params, start.round, start.returns, models, unknown, same)
 
     def broadcast(self, server: ModelsServer, key: PRNGKeyArray) -> Models:
         """All models."""
@@ -129,19 +133,27 @@ class OwnModels(FedAvg):
         returns, weights = weighed(
             self.return_temperature, server.returns, messages.statistics.returns, tools.ids, weights
         )
-        alike = cosines(ravel_rows(apart(messages.update)[0]))
-        similarity = running_mean(server.similarity, alike, tools.ids, present, self.memory)
+        new = cosines(ravel_rows(apart(messages.update)[0]))
+        similarity = running_mean(server.similarity, new, tools.ids, present, self.memory)
         listened = self._listened(similarity, server.round, tools.ids, present)
         made = jax.vmap(after_update)(jax.tree.map(lambda x: x[tools.ids], server.models), messages.update)
-        models, verdict = self._moved(server.models, ravel_rows(made), listened[:, tools.ids] * weights, tools)
+        # Of agents that had one model and listen alike, one step is that of all.
+        alike = (server.model[:, None] == server.model) & self.together(listened)
+        first = jnp.argmax(alike, axis=1).astype(jnp.int32)
+        models, verdict = self._moved(server.models, first, ravel_rows(made), listened[:, tools.ids] * weights, tools)
         after = ModelsServer(
             pool_moments(server.params, messages.statistics.observations, present),
             server.round + 1,
             returns,
             models,
             similarity,
+            first,
         )
         return after, verdict._replace(metrics=verdict.metrics | self.reported(listened))
+
+    def together(self, listened: Float[Array, "agents agents"]) -> Bool[Array, "agents agents"]:
+        """Pairs known to listen to the same agents as much as each other; everyone to itself."""
+        return jnp.eye(len(listened), dtype=bool)
 
     def reported(self, listened: Float[Array, "agents agents"]) -> dict[str, Array]:
         """Metrics of how much every agent listens to each."""
@@ -161,15 +173,23 @@ class OwnModels(FedAvg):
         return jnp.where(rounds < self.warmup, 1.0, self.listens(known, everyone))
 
     def _moved(
-        self, models: Model, vectors: Float[Array, "n d"], listened: Float[Array, "agents n"], tools: Tools
+        self,
+        models: Model,
+        first: Int[Array, " agents"],
+        vectors: Float[Array, "n d"],
+        listened: Float[Array, "agents n"],
+        tools: Tools,
     ) -> tuple[Model, Aggregate]:
-        """The models after a step towards the aggregates; a sender counts as accepted where its own model takes it."""
+        """The models after a step towards the aggregates; a sender counts as accepted where its own model takes it.
 
-        def one(own: Array, row: Array) -> Aggregate:
-            return tools.aggregate(vectors - own, row, 1.0)
-
+        The agent called ``first[i]`` has the step of agent i.
+        """
         own = ravel_rows(models)
-        verdicts = jax.lax.map(lambda inputs: one(*inputs), (own, listened))
+
+        def aggregate(agent: Array) -> Aggregate:
+            return tools.aggregate(vectors - own[agent], listened[agent], 1.0)
+
+        verdicts = by_first(aggregate, first)
         step = jnp.where(verdicts.valid[:, None], verdicts.vector, 0.0)
         moved = unravel_like(jax.tree.map(lambda x: x[0], models), own + self.server_learning_rate * step)
         accepted = verdicts.accepted[tools.ids, jnp.arange(len(tools.ids))]
@@ -204,6 +224,11 @@ class Clustered(OwnModels):
         group = average_linkage(similarity, threshold=self.threshold, clusters=self.clusters)
         return jnp.where(group[:, None] == group, 1.0, 0.0)
 
+    def together(self, listened: Float[Array, "agents agents"]) -> Bool[Array, "agents agents"]:
+        """Those of one cluster."""
+        cluster = jnp.argmax(listened > 0, axis=1)
+        return cluster[:, None] == cluster
+
     def reported(self, listened: Float[Array, "agents agents"]) -> dict[str, Array]:
         """Each agent's cluster, by the lowest number in it, and how many clusters there are."""
         cluster = jnp.argmax(listened > 0, axis=1)
@@ -231,6 +256,22 @@ class Similarity(OwnModels):
         """The more, the more similar; most to itself."""
         everyone = jnp.ones_like(similarity)
         return divergence_weights(1 - similarity, everyone, self.temperature, top=self.top, present=present)
+
+
+def by_first(function: Callable[[Array], Any], first: Int[Array, " n"]) -> Any:
+    """``function`` of every ``first[i]``, leaves ``[n, ...]``, computed once for each that is different."""
+    count = len(first)
+    distinct = first == jnp.arange(count)
+    order = jnp.argsort(~distinct)
+    nothing = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), jax.eval_shape(function, first[0]))
+
+    def compute(state: tuple[Array, Any]) -> tuple[Array, Any]:
+        number, results = state
+        result = function(order[number])
+        return number + 1, jax.tree.map(lambda all, x: all.at[order[number]].set(x), results, result)
+
+    _, results = jax.lax.while_loop(lambda state: state[0] < distinct.sum(), compute, (jnp.asarray(0), nothing))
+    return jax.tree.map(lambda x: x[first], results)
 
 
 def after_update(model: Model, update: PyTree) -> Model:
