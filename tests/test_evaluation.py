@@ -250,10 +250,13 @@ def test_scores_leave_out_an_own_environment_that_was_not_drawn():
 
 def test_all_pairs_by_policy_and_environment():
     truth = jnp.array([[1.0, 2.0], [3.0, 8.0]])[..., None]
-    found = scores({"return": truth, "length": truth}, full_pairs(2, 2, 1), personal=True, mean=jnp.mean, least=jnp.min)
+    table = {"return": truth, "length": truth, "success": truth > 2}
+    found = scores(table, full_pairs(2, 2, 1), personal=True, mean=jnp.mean, least=jnp.min)
     assert float(found["return"]) == 3.5
     np.testing.assert_allclose(found["agent_returns"], [1.5, 5.5])
     np.testing.assert_allclose(found["agent_own_returns"], [1.0, 8.0])
+    np.testing.assert_allclose(found["agent_success"], [0.0, 1.0])
+    np.testing.assert_allclose(found["agent_own_success"], [0.0, 1.0])
 
 
 @pytest.mark.training

@@ -1,5 +1,6 @@
 """Imported networks as runs: evaluated, drawn, trained from, exported; PyTorch only where files of it are read."""
 
+import dataclasses
 import json
 import sys
 
@@ -19,6 +20,7 @@ from fedrax.exchange.exports import export
 from fedrax.exchange.formats import FORMATS, named_arrays
 from fedrax.exchange.imports import import_arrays
 from fedrax.exchange.td3_her import from_params
+from fedrax.records.checkpoint import load_networks
 from fedrax.runtime.draws import describe_run
 
 from reference_networks import act, made
@@ -121,6 +123,9 @@ def test_safetensors_hold_what_another_program_needs(imported, capsys):
     assert (about["format"], about["environment"], about["seed"], about["agent"], about["policy"]) == (
         *("fedrax-policy-1", "PointPush-v0", 1, 0, "last"),
     )
+    assert about["tasks"] == []
+    with pytest.raises(FedraxError, match="was exported for other programs; give the run that it is of"):
+        load_networks(path, {})
     generator = np.random.default_rng(0)
     seen = {
         part["name"]: generator.normal(size=(5, *part["shape"])).astype(part["type"]) for part in about["observation"]
@@ -133,6 +138,31 @@ def test_safetensors_hold_what_another_program_needs(imported, capsys):
     np.testing.assert_allclose(x, act(NETWORKS, seen[OBSERVATION], seen[DESIRED]), atol=1e-5)
     assert ACHIEVED in seen
     assert about["action"] == {"shape": [2], "low": [-1.0, -1.0], "high": [1.0, 1.0]}
+
+
+def test_what_observations_are_normalised_by_is_exported():
+    """Of parts received and parts seen since, the moments of both, by which NumPy sees what the networks see."""
+    config = fedrax.resolve("td3-her/point-push", ["learner.normalise=true"])
+    spaces = describe_run(config)[0].spaces
+    params = config.component("learner").init_params(jax.random.key(0), spaces)
+    generator = np.random.default_rng(0)
+    seen = {
+        name: generator.normal(size=(40, *part.shape), loc=3, scale=2).astype(np.float32)
+        for name, part in spaces.observation.parts
+    }
+    normaliser, one = params.normaliser, jnp.asarray([True])
+    for first in (0, 20):
+        steps = {name: jnp.asarray(x[first : first + 20]) for name, x in seen.items()}
+        normaliser = normaliser.observe(steps, jnp.ones(20, bool))
+        if not first:
+            sent = jax.tree.map(lambda x: x[None], normaliser.own)
+            normaliser = normaliser.received(normaliser.pooled(sent, one))
+    arrays = dict(named_arrays(dataclasses.replace(params, normaliser=normaliser)))
+    goals = np.concatenate([seen[ACHIEVED], seen[DESIRED]])
+    for name, x in ((OBSERVATION, seen[OBSERVATION]), (ACHIEVED, goals)):
+        np.testing.assert_allclose(arrays[f"normaliser.{name}.mean"], x.mean(0), rtol=1e-4)
+        np.testing.assert_allclose(arrays[f"normaliser.{name}.deviation"], x.std(0), rtol=1e-4)
+    assert sum(name.startswith("normaliser") for name in arrays) == 4
 
 
 def test_exported_weights_are_by_output_whatever_the_learner():

@@ -71,6 +71,13 @@ def test_the_body_stands_still_while_the_head_is_learned():
     assert moved(before.agents.params, after.agents.params, BODY) > 1e-4
 
 
+def test_a_network_that_is_averaged_whole_by_its_parts_has_no_head():
+    parts = 'strategy.average=["torso", "actor", "critic"]'
+    runtime = make_runtime(resolve({}, [*RUN, "federation.local_updates=2", parts]))
+    with pytest.raises(FedraxError, match="no head is left to learn"):
+        runtime.init()
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -205,6 +205,7 @@ def test_every_agents_policy_is_evaluated_and_its_cluster_recorded(strategy, tmp
         (["strategy=clustered", "strategy.threshold=2"], "threshold"),
         (["strategy=clustered", "strategy.clusters=5"], "strategy.clusters = 5 is more than federation.agents = 4"),
         (["strategy=similarity", "strategy.top=0"], "top"),
+        (["strategy=similarity", "strategy.top=4"], "an agent has 3 others"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(overrides, words):

@@ -22,7 +22,11 @@ from fedrax.exchange.achieved import achieved_at
 from fedrax.exchange.td3_her import from_params
 from fedrax.exchange.torch_files import write_torch
 from fedrax.learners.networks import Dense
+from fedrax.parts import NORMALISER, put_parts
+from fedrax.records.checkpoint import EXPORTED
 from fedrax.records.files import replacing
+from fedrax.runtime.draws import task_ids
+from fedrax.strategies.statistics import normaliser_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,10 @@ def write_safetensors(exported: Exported, path: Path) -> None:
 
 
 def named_arrays(params: PyTree) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of networks by name, weights ``[out, in]``."""
+    """The arrays of networks by name: weights ``[out, in]``, and by what observations are normalised."""
+    normaliser = normaliser_of(params)
+    if normaliser is not None:
+        params = put_parts(params, {NORMALISER: normaliser.scales()})
 
     def by_output(layer: Any) -> Any:
         if not isinstance(layer, Dense) or layer.by_output:
@@ -108,11 +115,12 @@ def described(exported: Exported) -> dict[str, str]:
     ``observation``: the parts in the order in which the first layer sees them, with shape and type; a Box alone is the
     part ``observation``. ``action``: lowest and highest numbers, or how many there are. ``learner``: its options.
     """
-    config = exported.config
+    config, tasks = exported.config, task_ids(exported.config)
     learner = {key: value for key, value in config.learner.items() if key != "initial"}
     facts = {
         "fedrax": fedrax.__version__,
-        "environment": config.environment.id,
+        "environment": config.environment.id if exported.agent is None else tasks[exported.agent % len(tasks)],
+        "tasks": list(config.environment.tasks),
         "seed": exported.seed,
         "agent": exported.agent,
         "policy": exported.policy,
@@ -120,7 +128,7 @@ def described(exported: Exported) -> dict[str, str]:
         "observation": _parts(exported.spaces.observation),
         "action": _action(exported.spaces.action),
     }
-    return {"format": "fedrax-policy-1", **{name: json.dumps(fact) for name, fact in facts.items()}}
+    return {"format": EXPORTED, **{name: json.dumps(fact) for name, fact in facts.items()}}
 
 
 def _parts(space: Box | Dict) -> list[dict[str, Any]]:

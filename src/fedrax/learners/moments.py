@@ -71,9 +71,13 @@ class Moments(eqx.Module):
 
     def normalised(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         """Less the mean, divided by the standard deviation, and clipped; as it is before anything was observed."""
+        return jnp.where(self.count > 0, jnp.clip((x - self.mean) / self.deviation, -CLIP, CLIP), x)
+
+    @property
+    def deviation(self) -> Array:
+        """What observations are divided by, ``[*o]``: their standard deviation, or 1 before anything was observed."""
         variance = self.spread / jnp.maximum(self.count, 1.0)
-        deviation = jnp.where(self.count > 0, jnp.maximum(jnp.sqrt(variance), LEAST_DEVIATION), 1.0)
-        return jnp.where(self.count > 0, jnp.clip((x - self.mean) / deviation, -CLIP, CLIP), x)
+        return jnp.where(self.count > 0, jnp.maximum(jnp.sqrt(variance), LEAST_DEVIATION), 1.0)
 
 
 class Normaliser(eqx.Module):
@@ -133,6 +137,14 @@ class Normaliser(eqx.Module):
         """All that was observed as if received: networks that others start from see observations as they did."""
         own = jax.tree.map(jnp.zeros_like, self.own)
         return dataclasses.replace(self, shared=_each(Moments.merged, self.shared, self.own), own=own)
+
+    def scales(self) -> PyTree:
+        """What observations are normalised by: ``mean`` and ``deviation`` of each array, ``[*o]``, None of others."""
+
+        def of(moments: Moments | None) -> dict[str, Array] | None:
+            return None if moments is None else {"mean": moments.mean, "deviation": moments.deviation}
+
+        return jax.tree.map(of, self.settled().shared, is_leaf=lambda x: isinstance(x, Moments))
 
     def received(self, shared: PyTree) -> Normaliser:
         """As a server's broadcast says; what the agent observed before is in it, as far as it arrived."""

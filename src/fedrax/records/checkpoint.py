@@ -27,6 +27,8 @@ from fedrax.migration import is_no_longer_stored, present_arrays, present_leaf
 from fedrax.records.encoding import decoded, encoded
 from fedrax.records.files import replacing
 
+EXPORTED = "fedrax-policy-1"
+"""The format, in the header of networks that are exported for other programs."""
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back on should the newest prove damaged."""
 
@@ -134,6 +136,11 @@ def load_networks(path: Path, network: PyTree) -> tuple[PyTree, tuple[int, ...]]
     """
     if not path.is_file():
         raise FedraxError(f"there is no policy at {path}; give a run, or the file of a policy")
+    with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="numpy") as file:
+        if (file.metadata() or {}).get("format") == EXPORTED:
+            raise FedraxError(
+                f"{path} was exported for other programs; give the run that it is of, or its policy.safetensors"
+            )
     arrays, _, _ = _read(path)
     wanted = dict(_named(network))
     for name in [*wanted, *arrays]:

@@ -29,6 +29,7 @@ EVALUATED = (
     "agent_returns",
     "agent_own_returns",
     "agent_success",
+    "agent_own_success",
 )
 """Metrics of an evaluation, where there are agents to tell apart and others' environments beside their own."""
 
@@ -163,5 +164,5 @@ class Counters:
 def _number(value: Any) -> int | float | list[float]:
     array = np.asarray(value)
     if array.ndim:
-        return [float(number) for number in array]
+        return [int(number) if array.dtype.kind in "iub" else float(number) for number in array]
     return int(array) if array.dtype.kind in "iub" else float(array)

@@ -39,13 +39,22 @@ def describe_run(config: Config) -> tuple[Description, Mixture | None]:
             f"environment.id = {settings.id!r} is none of environment.tasks = {list(ids)}: the server acts in it; set "
             "environment.tasks=[] for an environment that all agents have"
         )
+    if len(ids) > config.federation.agents:
+        raise FedraxError(
+            f"environment.tasks names {len(ids)} environments for federation.agents = {config.federation.agents}, who "
+            "have them in turn: raise the number of agents, or leave tasks out"
+        )
     if settings.native and not runs_native(config):
         for id in ids:
             if id in native_environments and id not in gymnasium.registry and len(ids) > 1:
-                others = ", ".join(repr(other) for other in ids if other not in native_environments)
+                others = [other for other in ids if other not in native_environments]
+                for other in others:  # An id that nobody knows is said to be that.
+                    describe_environment(
+                        other, native=False, backend=settings.backend, mission=settings.mission, kwargs=settings.kwargs
+                    )
                 raise FedraxError(
-                    f"environment.tasks = {list(ids)} is not allowed: {id!r} exists in JAX only, and {others} not in "
-                    "JAX; give tasks of one kind"
+                    f"environment.tasks = {list(ids)} is not allowed: {id!r} exists in JAX only, and "
+                    f"{', '.join(map(repr, others))} not in JAX; give tasks of one kind"
                 )
     each = [
         describe_environment(

@@ -127,7 +127,8 @@ def scores(
     ``return``, ``episode_length`` and the kinds of ``success`` are means over agents' environments, and policies;
     ``return_worst`` is the lowest of ``agent_returns``: a shared policy's mean return in each agent's environment, or
     each agent's policy's mean return over environments. ``agent_own_returns`` are those of agents' policies in their
-    own environments, where ``agent_returns`` are over others too; ``agent_success`` is as ``agent_returns``.
+    own environments, where ``agent_returns`` are over others too; ``agent_success`` and ``agent_own_success``, in any
+    step, are as these.
 
     Args:
         table: as in :class:`Evaluation`, numpy or JAX.
@@ -151,6 +152,8 @@ def scores(
         if SUCCESS in known:
             measured["agent_success"] = by_agent(known[SUCCESS])
     if personal and pairs.own is not None:
-        rows: Array | np.ndarray = table["return"][np.arange(len(pairs.own)), pairs.own]
-        measured["agent_own_returns"] = mean(rows, axis=1)
+        for name, metric in (("return", "agent_own_returns"), (SUCCESS, "agent_own_success")):
+            if name in table:
+                rows: Array | np.ndarray = table[name][np.arange(len(pairs.own)), pairs.own]
+                measured[metric] = mean(rows, axis=1)
     return measured

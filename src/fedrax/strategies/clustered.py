@@ -247,6 +247,15 @@ class Similarity(OwnModels):
         """An average that heeds weights."""
         return WEIGHTED
 
+    def bind(self, agents: int, seed: int) -> Similarity:
+        """Raises :class:`FedraxError` for more agents to listen to than there are others."""
+        if self.top is not None and self.top >= agents:
+            raise FedraxError(
+                f"strategy.top = {self.top} is not allowed: an agent has {agents - 1} others; lower it, or set "
+                "strategy.top=none to listen to all"
+            )
+        return self
+
     @property
     def weighs(self) -> bool:
         """By similarity."""

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Learner, Objective, UpdateContext
+from fedrax.parts import NORMALISER, part_names
 from fedrax.registry import option
 from fedrax.strategies.base import select, strategies
 from fedrax.strategies.fedper import FedPer
@@ -52,13 +53,22 @@ class FedRep(FedPer):
         """Raises :class:`FedraxError` where nothing stays with an agent, and as :class:`Carrying`."""
         super().check(learner)
         if not self.average:
-            raise FedraxError(
-                "strategy 'fedrep' with strategy.average = [] averages the networks whole, and no head is left to "
-                "learn; name the body's parts, or set strategy=fedavg"
-            )
+            raise self._no_head()
+
+    def _no_head(self) -> FedraxError:
+        return FedraxError(
+            f"strategy 'fedrep' with strategy.average = {list(self.average)} averages the networks whole, and no head "
+            "is left to learn; name the body's parts, or set strategy=fedavg"
+        )
 
     def private(self, learner: Learner, agent: Agent) -> Alternating:
-        """The common start, and an optimiser that has done nothing."""
+        """The common start, and an optimiser that has done nothing.
+
+        Raises:
+            FedraxError: nothing stays with the agent.
+        """
+        if set(part_names(agent.params)) - {NORMALISER} <= set(self.average):
+            raise self._no_head()
         kept = super().private(learner, agent)
         return Alternating(kept.received, kept.returns, jnp.asarray(0), agent.optimizer)
 
