@@ -13,6 +13,9 @@ from fedrax.errors import FedraxError
 from fedrax.learners.base import Learner
 from fedrax.learners.moments import Moments, Normaliser
 from fedrax.records.checkpoint import save_policy
+from fedrax.records.manifest import check_unchanged
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.continuation import begin_manifest
 from fedrax.runtime.initial import initial_networks, start_from
 from fedrax.runtime.make import make_runtime
 
@@ -152,6 +155,17 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     path = saved(tmp_path / "p.safetensors", network, 1)
     with pytest.raises(FedraxError, match="numbers that are not finite"):
         started(config_of(*SETUPS["td3 local"], f"learner.initial={path}"))
+
+
+def test_a_run_that_begins_again_starts_from_the_same_networks(tmp_path):
+    network = network_of(config_of(*SETUPS["td3 local"]))
+    path = saved(tmp_path / "p.safetensors", network, 1)
+    directory = RunDirectory.create(tmp_path / "run")
+    begin_manifest(directory, config_of(*SETUPS["td3 local"]), files=[path])
+    check_unchanged(directory, [path])
+    saved(path, jax.tree.map(lambda x: x + 1, network), 1)
+    with pytest.raises(FedraxError, match=r"has changed since, .*; restore it, or start a new run"):
+        check_unchanged(directory, [path])
 
 
 def test_a_learner_that_draws_its_own_networks_is_refused(tmp_path, monkeypatch):

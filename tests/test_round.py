@@ -12,6 +12,7 @@ from fedrax.errors import FedraxError
 from fedrax.federation import Cohort, Exchange, round_metrics
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.mapping import map_in_batches
+from fedrax.runtime.rounds import success_share, summed_reports
 
 SMALL = [
     "federation.agents=5",
@@ -193,3 +194,14 @@ def test_metrics_of_a_mean_under_attack_name_no_recall():
 def test_what_a_rule_returns_amiss_is_one_line(verdict, words):
     with pytest.raises(FedraxError, match=f"aggregator 'mine' returned .*{words}"):
         check_verdict("mine", verdict, (4, 3))
+
+
+def test_training_success_is_of_those_who_say():
+    """Over one agent's updates, of which the first said nothing; then over agents, of whom one never says."""
+    nan = float("nan")
+    reports = {"successes": jnp.array([nan, 2.0]), "episodes": jnp.array([1, 4]), "learning": {}}
+    assert summed_reports(reports)["successes"] == 2
+    assert jnp.isnan(summed_reports(reports | {"successes": jnp.array([nan, nan])})["successes"])
+    report = {"successes": jnp.array([2.0, nan, 1.0]), "episodes": jnp.array([5, 7, 5])}
+    assert success_share(report, jnp.array([True, True, True])) == pytest.approx(0.3)
+    assert success_share(report, jnp.array([True, True, False])) == pytest.approx(0.4)

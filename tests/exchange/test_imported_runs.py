@@ -180,7 +180,10 @@ def test_exported_weights_are_by_output_whatever_the_learner():
         (["--to", "safetensors", "--seed", "5"], "seed = 5 is not allowed: the run has seeds 0 to 1"),
         (["--to", "safetensors", "--agent", "4"], "agent = 4 is not allowed: the run has agents 0 to 0"),
         (["--to", "safetensors", "--policy", "7"], "holds no policy after 7 rounds"),
-        (["--to", "safetensors", "--out", "RUN/policy.safetensors"], "is the run's own"),
+        (["--to", "safetensors", "--out", "RUN/policy.safetensors"], "is there already, in a run's directory"),
+        (["--to", "safetensors", "--out", "RUN/config.toml"], "is there already, in a run's directory"),
+        (["--to", "safetensors", "--out", "RUN/config.toml/x"], "is a file, and no folder to write in"),
+        (["--to", "safetensors", "--out", "RUN"], "is a directory; give a file in it"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(imported, words, why, capsys):

@@ -113,7 +113,18 @@ def empty_archive(path):
         archive.writestr("readme.txt", "nothing")
 
 
+def changed(path):
+    """A number of an array is another than was saved; PyTorch loads it."""
+    torch.save({"a": torch.arange(100, dtype=torch.float32)}, path)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(np.float32(50).tobytes() + np.float32(51).tobytes())] ^= 64
+    path.write_bytes(bytes(whole))
+
+
 WRONG = {
+    "changed": changed,
+    "claiming": lambda path: torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, path),
+    "on no device": lambda path: torch.save({"a": torch.zeros(2, device="meta")}, path),
     "text": lambda path: path.write_text("weights\n"),
     "empty": lambda path: path.touch(),
     "bytes": lambda path: path.write_bytes(bytes(range(256))),

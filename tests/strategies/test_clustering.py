@@ -50,6 +50,29 @@ def test_groups_are_those_of_scipy(seed, clusters):
     assert ((group[:, None] == group) == (expected[:, None] == expected)).all()
 
 
+def test_pairs_that_are_not_known_join_nobody():
+    """Ten agents of two tasks whose updates point opposite ways, three of them in a round."""
+    generator = np.random.default_rng(0)
+    task, known = np.arange(10) % 2, jnp.full((10, 10), jnp.nan)
+    direction = np.array([np.ones(50), -np.ones(50)])
+    for _ in range(40):
+        ids = jnp.asarray(generator.choice(10, 3, replace=False))
+        updates = direction[task[ids]] + generator.normal(size=(3, 50))
+        known = running_mean(known, cosines(jnp.asarray(updates, jnp.float32)), ids, jnp.ones(3, bool), 0.9)
+        group = np.asarray(linked(known, threshold=0.0))
+        assert all(len(set(task[group == one])) == 1 for one in set(group))
+    assert jnp.isnan(known).any()
+    assert len(set(group)) == 2
+
+
+def test_means_of_groups_are_over_known_pairs():
+    """0 and 1 join at 0.9; 2 is known to 1 alone, at 0.5, and not below it on average."""
+    nan = np.nan
+    similarity = jnp.asarray([[nan, 0.9, nan], [0.9, nan, 0.5], [nan, 0.5, nan]])
+    assert linked(similarity, threshold=0.45).tolist() == [0, 0, 0]
+    assert linked(similarity, threshold=0.55).tolist() == [0, 0, 2]
+
+
 def test_means_run_over_the_rounds_of_both():
     known = jnp.full((3, 3), jnp.nan)
     ids = jnp.array([2, 0])

@@ -118,10 +118,11 @@ def test_top_leaves_the_others_out():
     assert np.abs(changes(state, after)[0, 9]) < 1e-6
 
 
+@pytest.mark.parametrize("rate", [1.0, 0.5])
 @pytest.mark.parametrize("strategy", ["clustered", "similarity"])
-def test_targets_and_moments_are_averaged_as_networks_are(strategy):
-    """In the first rounds all are averaged alike, as by fedavg."""
-    options = ["strategy.average_targets=true", "strategy.moments=average"]
+def test_targets_and_moments_are_averaged_as_networks_are(strategy, rate):
+    """In the first rounds all are averaged alike, as by fedavg, whose rate is that of networks alone."""
+    options = ["strategy.average_targets=true", "strategy.moments=average", f"strategy.server_learning_rate={rate}"]
     ours = federation(f"strategy={strategy}", *options, run=TD3)
     theirs = federation("strategy=fedavg", *options, run=TD3)
     directions = np.random.default_rng(1).normal(size=(AGENTS, size(ours)))
@@ -135,6 +136,13 @@ def test_targets_and_moments_are_averaged_as_networks_are(strategy):
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), one.memory.target, other.memory.target
     )
+
+
+def test_who_never_sent_listens_to_all():
+    together = federation("strategy=similarity", "strategy.warmup=0", "strategy.temperature=0.1")
+    directions = axes(together, 5, 9, 7, 11)
+    state, _, after, _ = one_round(together, directions, answers=(True, True, True, False))
+    np.testing.assert_allclose(changes(state, after)[3], directions[:3].mean(0), atol=1e-5)
 
 
 def test_a_robust_rule_is_applied_in_each_cluster():

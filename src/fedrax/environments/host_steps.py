@@ -28,9 +28,12 @@ class HostStepCollector:
         self.num_envs = num_envs
 
     def restart(self) -> None:
-        """Forgets the running episodes; call it after the environments were reseeded."""
+        """Forgets the running episodes; call it after the environments were reseeded.
+
+        And whether they tell of success, which a process that goes on from a checkpoint does not know either.
+        """
         for group in self.groups:
-            group.observation = None
+            group.observation, group.tells = None, False
 
     def restart_agents(self, rows: np.ndarray, ids: np.ndarray | None = None) -> None:
         """Starts fresh episodes for those of the agents that act, ``bool[m]``; ``ids`` as in :meth:`collect`."""
@@ -99,7 +102,7 @@ class _Group:
         self.environments = environments
         self.observation: HostObservation | None = None
         self.tells = False
-        """Whether the environments have ever said if a goal was reached."""
+        """Whether the environments have said since the restart if a goal was reached."""
 
     def seen(self) -> HostObservation:
         """The current observations, of fresh episodes after a restart."""

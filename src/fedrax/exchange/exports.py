@@ -54,8 +54,20 @@ def export(
         params = jax.tree.map(lambda x: x[agent], params)
     spaces = describe_run(config)[0].spaces
     format = FORMATS[to]
-    path = Path(out) if out is not None else loaded.path / f"exported{format.suffix}"
-    if path.resolve().is_relative_to(loaded.path.resolve()) and path.name in ("policy.safetensors", "best.safetensors"):
-        raise FedraxError(f"{path} is the run's own; choose another file")
+    usual = f"exported{format.suffix}"
+    path = Path(out) if out is not None else loaded.path / usual
+    _check_free(path, usual)
     format.write(Exported(params, spaces, config, seed, agent if personal else None, str(policy)), path)
     return path
+
+
+def _check_free(path: Path, usual: str) -> None:
+    """Raises :class:`FedraxError` where ``path`` is no file's, or one that a run needs."""
+    if path.is_dir():
+        raise FedraxError(f"{path} is a directory; give a file in it")
+    whole = path.resolve()
+    blocked = next((parent for parent in whole.parents if parent.is_file()), None)
+    if blocked is not None:
+        raise FedraxError(f"{blocked} is a file, and no folder to write in; choose another file")
+    if whole.exists() and whole.name != usual and any((parent / "config.toml").is_file() for parent in whole.parents):
+        raise FedraxError(f"{path} is there already, in a run's directory; choose another file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +45,8 @@ def read_torch(path: Path) -> Any:
     torch = pytorch()
     if path.is_dir():
         raise FedraxError(f"{path} is a directory; give the .pth files in it")
+    if zipfile.is_zipfile(path):
+        _check_sums(path)
     try:
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -67,7 +70,25 @@ def _arrays(path: Path, content: Any, torch: ModuleType, levels: int = LEVELS) -
         )
     if content.dtype != torch.float32 or content.layout != torch.strided:
         raise FedraxError(f"{path} holds arrays of {content.dtype}; give networks of float32")
-    return content.detach().numpy()
+    if content.untyped_storage().nbytes() < content.numel() * content.element_size():
+        raise FedraxError(f"{path} says that it holds more numbers than it does; give another checkpoint")
+    try:
+        return content.detach().resolve_neg().numpy()
+    except (TypeError, RuntimeError) as error:
+        raise FedraxError(
+            f"{path} holds arrays without numbers ({type(error).__name__}); give another checkpoint"
+        ) from None
+
+
+def _check_sums(path: Path) -> None:
+    """Raises :class:`FedraxError` where the archive's own sums say that its content changed; PyTorch does not ask."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise FedraxError(f"{path} is damaged: {' '.join(str(error).split())}; give another checkpoint") from None
+    if damaged is not None:
+        raise FedraxError(f"{path} is damaged: {damaged} is not what was written; give another checkpoint")
 
 
 def write_torch(path: Path, content: Mapping[str, Mapping[str, np.ndarray]]) -> None:

@@ -125,6 +125,17 @@ def _git(folder: Path, *arguments: str) -> str:
     return result.stdout.strip()
 
 
+def check_unchanged(rundir: RunDirectory, files: Sequence[Path]) -> None:
+    """Raises :class:`FedraxError` where networks that a run was begun with are others by now."""
+    recorded = read_manifest(rundir).get("networks_from", {}) if rundir.manifest.exists() else {}
+    for path in files:
+        if recorded.get(str(path), digest := _digest(path)) != digest:
+            raise FedraxError(
+                f"{path}, which {rundir.path} started from, has changed since, and there is no checkpoint to "
+                "go on from; restore it, or start a new run"
+            )
+
+
 def _digest(path: Path) -> str:
     """SHA-256 of a file."""
     try:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Episodes, Experience
 from fedrax.environments.faults import NOTHING, Fault, first_fault
@@ -184,8 +184,7 @@ def close_round(federation: Federation, state: State, result: RoundResult) -> tu
         **evaluation,
         "train_return": jnp.where(honest, report["return_sum"], 0).sum()
         / jnp.where(honest, report["episodes"], 0).sum(),
-        "train_success": jnp.where(honest, report["successes"], 0).sum()
-        / jnp.where(honest, report["episodes"], 0).sum(),
+        "train_success": success_share(report, honest),
         "trajectories": tally.trajectories - state.tally.trajectories,
         "agent_trajectories": report["episodes"].sum(),
         "server_trajectories": own["episodes"],
@@ -199,6 +198,12 @@ def close_round(federation: Federation, state: State, result: RoundResult) -> tu
         **round_metrics(cohort, exchange, rejects=federation.aggregator.rejects),
     }
     return updated, metrics | agent_metrics(federation, cohort, result.by_agents)
+
+
+def success_share(report: dict[str, Any], honest: Bool[Array, " m"]) -> Float[Array, ""]:
+    """The share of these agents' training episodes that reached their goal, of the agents whose environments say."""
+    counted = honest & ~jnp.isnan(report["successes"])
+    return jnp.where(counted, report["successes"], 0).sum() / jnp.where(counted, report["episodes"], 0).sum()
 
 
 def agent_metrics(federation: Federation, cohort: Cohort, results: AgentResults) -> dict[str, Array]:
@@ -254,6 +259,9 @@ def summed_reports(reports: dict[str, Any]) -> dict[str, Any]:
     def one(name: str, x: Any) -> Any:
         if name == "learning":
             return jax.tree.map(lambda each: each.mean(0), x)
+        if name == "successes":
+            # An environment may say for the first time in a later update.
+            return jnp.where(jnp.isnan(x).all(0), jnp.nan, jnp.nansum(x, 0))
         if name == "episode_returns":
             return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
         return x.sum(0)

@@ -19,7 +19,7 @@ from fedrax.errors import FedraxError
 from fedrax.federation import State
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.files import append_traceback
-from fedrax.records.manifest import finish_manifest
+from fedrax.records.manifest import check_unchanged, finish_manifest
 from fedrax.records.metrics import MetricsWriter, missing_rounds
 from fedrax.records.progress import Progress
 from fedrax.records.rundir import RunDirectory
@@ -117,6 +117,7 @@ def _where_it_stands(
     if directory.metrics_jsonl.exists() and directory.metrics_jsonl.stat().st_size:
         logger.warning("%s has no checkpoint that can be used; the run starts at its beginning", directory.path)
     if config.learner["initial"] is not None:
+        check_unchanged(directory, initial_files(config))
         del fresh  # A replay may take half of the memory.
         fresh = start_from(runtime, initial_networks(config, runtime.federation))
     return fresh, [Counters() for _ in config.all_seeds], {"seconds_compile": 0.0, "finished": False, "round": 0}

@@ -85,7 +85,10 @@ class OwnModels(FedAvg):
 
     @abc.abstractmethod
     def listens(self, similarity: Float[Array, "n n"], present: Bool[Array, " n"]) -> Float[Array, "n n"]:
-        """How much of each agent's model is made of each one's; columns of absent agents do not count."""
+        """How much of each agent's model is made of each one's; columns of absent agents do not count.
+
+        The similarity is NaN between agents that never sent in the same round.
+        """
 
     def personal_with(self, learner: Learner | type[Learner]) -> bool:
         """Every agent has a model of its own."""
@@ -166,11 +169,10 @@ class OwnModels(FedAvg):
         ids: Int[Array, " n"],
         present: Bool[Array, " n"],
     ) -> Float[Array, "agents agents"]:
-        """How much every agent listens to each after so many rounds; agents of whom nothing is known are alike."""
-        agents = similarity.shape[0]
-        known = jnp.where(jnp.isnan(similarity), 1.0, similarity)
-        everyone = jnp.zeros(agents, bool).at[ids].set(present)
-        return jnp.where(rounds < self.warmup, 1.0, self.listens(known, everyone))
+        """How much every agent listens to each after so many rounds; one that has never sent listens to all alike."""
+        everyone = jnp.zeros(similarity.shape[0], bool).at[ids].set(present)
+        unknown = jnp.isnan(similarity).all(1, keepdims=True)
+        return jnp.where((rounds < self.warmup) | unknown, 1.0, self.listens(similarity, everyone))
 
     def _moved(
         self,
@@ -190,8 +192,12 @@ class OwnModels(FedAvg):
             return tools.aggregate(vectors - own[agent], listened[agent], 1.0)
 
         verdicts = by_first(aggregate, first)
-        step = jnp.where(verdicts.valid[:, None], verdicts.vector, 0.0)
-        moved = unravel_like(jax.tree.map(lambda x: x[0], models), own + self.server_learning_rate * step)
+        steps = unravel_like(
+            jax.tree.map(lambda x: x[0], models), jnp.where(verdicts.valid[:, None], verdicts.vector, 0.0)
+        )
+        # What belongs to networks is averaged whole, however far these go.
+        networks = jax.tree.map(lambda x, y: x + self.server_learning_rate * y, models.networks, steps.networks)
+        moved = Model(networks, jax.tree.map(jnp.add, models.carried, steps.carried))
         accepted = verdicts.accepted[tools.ids, jnp.arange(len(tools.ids))]
         metrics = jax.tree.map(lambda x: x.mean(0), verdicts.metrics)
         return moved, Aggregate(jnp.zeros(0), accepted, verdicts.valid.any(), metrics)
@@ -264,6 +270,7 @@ class Similarity(OwnModels):
     def listens(self, similarity: Float[Array, "n n"], present: Bool[Array, " n"]) -> Float[Array, "n n"]:
         """The more, the more similar; most to itself."""
         everyone = jnp.ones_like(similarity)
+        similarity = jnp.where(jnp.isnan(similarity), -jnp.inf, similarity)
         return divergence_weights(1 - similarity, everyone, self.temperature, top=self.top, present=present)
 
 

@@ -36,12 +36,18 @@ class Merging(NamedTuple):
 
     group: Int[Array, " n"]
     """Each agent's group."""
-    size: Float[Array, " n"]
-    """Each group's size."""
-    between: Float[Array, "n n"]
-    """The mean similarity of the pairs between two groups; -inf where one of them is no more, and on the diagonal."""
+    total: Float[Array, "n n"]
+    """The summed similarity of the known pairs between two groups; 0 where one of them is no more, and on the
+    diagonal."""
+    pairs: Float[Array, "n n"]
+    """How many these are."""
     left: Int[Array, ""]
     """How many groups there are."""
+
+    @property
+    def between(self) -> Float[Array, "n n"]:
+        """The mean similarity of the known pairs; -inf where there are none."""
+        return jnp.where(self.pairs > 0, self.total / jnp.maximum(self.pairs, 1), -jnp.inf)
 
 
 def average_linkage(
@@ -50,20 +56,16 @@ def average_linkage(
     """Hierarchical clustering (UPGMA): joins the two groups that are most alike on average, again and again.
 
     Args:
-        similarity: symmetric and finite; its diagonal does not count.
-        threshold: groups less alike than this are not joined.
+        similarity: symmetric; NaN where it is not known, which counts in no mean. Its diagonal does not count.
+        threshold: groups less alike than this are not joined, nor are groups of which no pair is known.
         clusters: nor are any once so few are left.
 
     Returns:
         Each agent's group, by the lowest number in it.
     """
     n = similarity.shape[0]
-    start = Merging(
-        jnp.arange(n),
-        jnp.ones(n, similarity.dtype),
-        jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, similarity),
-        jnp.asarray(n),
-    )
+    known = ~jnp.isnan(similarity) & ~jnp.eye(n, dtype=bool)
+    start = Merging(jnp.arange(n), jnp.where(known, similarity, 0.0), known.astype(similarity.dtype), jnp.asarray(n))
 
     def goes_on(state: Merging) -> Array:
         closest = state.between.max()
@@ -72,12 +74,13 @@ def average_linkage(
     def join(state: Merging) -> Merging:
         # The first of equals, which lies above the diagonal: the group keeps its lower number.
         kept, gone = jnp.divmod(jnp.argmax(state.between), n)
-        size, between = state.size, state.between
-        row = (size[kept] * between[kept] + size[gone] * between[gone]) / (size[kept] + size[gone])
-        row = row.at[kept].set(-jnp.inf)
-        between = between.at[kept].set(row).at[:, kept].set(row)
-        between = between.at[gone].set(-jnp.inf).at[:, gone].set(-jnp.inf)
+
+        def joined(sums: Array) -> Array:
+            row = (sums[kept] + sums[gone]).at[kept].set(0.0)
+            sums = sums.at[kept].set(row).at[:, kept].set(row)
+            return sums.at[gone].set(0.0).at[:, gone].set(0.0)
+
         group = jnp.where(state.group == gone, kept, state.group)
-        return Merging(group, size.at[kept].add(size[gone]), between, state.left - 1)
+        return Merging(group, joined(state.total), joined(state.pairs), state.left - 1)
 
     return jax.lax.while_loop(goes_on, join, start).group
