@@ -29,7 +29,8 @@ import numpy as np
 from fedrax.config import resolve
 from fedrax.environments.base import Box, Spaces
 from fedrax.learners.base import Agent, Objective
-from fedrax.learners.td3 import TD3, Training
+from fedrax.learners.off_policy import Training
+from fedrax.learners.td3 import TD3
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.mapping import map_in_batches

@@ -31,7 +31,8 @@ from fedrax.environments.base import Box
 from fedrax.environments.host import make_host
 from fedrax.learners.base import Objective
 from fedrax.learners.hindsight import HindsightReplay
-from fedrax.learners.td3 import TD3, Training
+from fedrax.learners.off_policy import Training
+from fedrax.learners.td3 import TD3
 from fedrax.runtime.make import make_runtime
 
 from common import best, save

@@ -22,13 +22,16 @@ from fedrax.strategies.base import strategies
 from shipped import shipped
 
 AGENTS = 12
+OFF_POLICY = [
+    *("learner.actor_layers=[2]", "learner.feature_layers=[3]", "learner.head_layers=[2]"),
+    *("learner.batch_size=4", "learner.buffer_size=64", "learner.num_steps=2"),
+]
 SMALL = {
     "policy-gradient": ["learner.hidden=[2]", "environment=CartPole-v1"],
     "ppo": ["learner.hidden=[2]", "learner.num_steps=4", "environment=CartPole-v1"],
-    "td3": [
-        *("learner.actor_layers=[2]", "learner.feature_layers=[3]", "learner.head_layers=[2]"),
-        *("learner.batch_size=4", "learner.buffer_size=64", "learner.num_steps=2", "environment=Pendulum-v1"),
-    ],
+    "td3": [*OFF_POLICY, "environment=Pendulum-v1"],
+    "sac": [*OFF_POLICY, "environment=Pendulum-v1"],
+    "sac-discrete": [*OFF_POLICY, "environment=CartPole-v1"],
 }
 SETTINGS = {
     "distillation": ["strategy.epochs=1", "strategy.local_steps=1"],
@@ -37,9 +40,10 @@ SETTINGS = {
     "fedrep": ["federation.local_updates=2"],
 }
 EVERYWHERE = [f"federation.agents={AGENTS}", "environment.num_envs=2", "environment.horizon=4", "budget.rounds=1"]
-TRACED, COMPUTED = 20, 30
+TRACED, COMPUTED = 32, 20
 """One combination in so many is traced whole, and of what is traced one in so many is computed."""
-PARTS = {"ppo": '["torso", "actor", "critic"]', "td3": '["features", "head", "actor"]'}
+PARTS = {"ppo": '["torso", "actor", "critic"]'}
+PARTS |= dict.fromkeys(("td3", "sac", "sac-discrete"), '["features", "head", "actor"]')
 
 
 def pair(learner, strategy):
@@ -47,7 +51,7 @@ def pair(learner, strategy):
     own = list(SETTINGS.get(strategy, []))
     if strategy == "gossip":
         own = [f"strategy.average={PARTS[learner]}"] if learner in PARTS else []
-    if learner == "td3" and strategy in ("fedper", "fedrep"):
+    if SMALL[learner][0] == OFF_POLICY[0] and strategy in ("fedper", "fedrep"):
         own.append('strategy.average=["features"]')
     if learner == "policy-gradient" and "batch" in options_of(strategies[strategy]):
         own.append("strategy.batch=2")

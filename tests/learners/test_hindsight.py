@@ -16,7 +16,7 @@ from fedrax.environments.goals import ACHIEVED, DESIRED, OBSERVATION, Goal
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Objective, learners
 from fedrax.learners.hindsight import empty_hindsight, hindsight_bytes
-from fedrax.learners.td3 import Training
+from fedrax.learners.off_policy import Training
 
 WIDE = (-1e6,)
 GOAL = Goal("sparse", 0.5)
@@ -277,7 +277,8 @@ def test_values_are_clipped_to_what_rewards_allow():
     agent = learner.init(jax.random.key(0), spaces())
     far = jax.tree.map(lambda x: x - 100.0, agent.params.head)
     batch = two_episodes("final").sample(jax.random.key(0), (16,))
-    low = learner.targets(dataclasses.replace(agent.params, head=far), batch, jnp.zeros((16, 1)))
+    training = Training(agent.params, agent.optimizer, dataclasses.replace(agent.params, head=far), ())
+    low = learner.targets(training, batch, jnp.zeros((16, 1)))
     np.testing.assert_allclose(low, -10.0, rtol=1e-5)
 
 
@@ -301,7 +302,7 @@ def test_the_penalty_pulls_actions_towards_the_middle_of_their_range():
         batch = jax.tree.map(lambda x: x / 1000, two_episodes("final").sample(jax.random.key(0), (64,)))
         training = Training(agent.params, agent.optimizer, agent.memory.target, ())
         for _ in range(60):
-            training, _ = learner.actor_step(training, batch, Objective())
+            training, _ = learner.actor_step(training, batch, (), Objective(), training.params)
         return float((training.params.act(batch.observation) ** 2).mean())
 
     assert moved(100.0) < 0.05 < moved(0.0)

@@ -18,6 +18,7 @@ TD3 = (
     ("tau", 0.05),
     ("exploration_noise", 0.5),
 )
+SOFT = (*TD3[:-1], ("temperature", 1e-3), ("learn_temperature", False), ("random_actions", 0.3))
 GRADIENTS = {
     "default": (),
     "gpomdp": (("estimator", "gpomdp"), ("baseline", "none")),
@@ -43,19 +44,30 @@ def td3():
     return learnt("td3", TD3, continuous=True, updates=300, num_envs=4)
 
 
+def sac():
+    return learnt("sac", SOFT, continuous=True, updates=300, num_envs=4)
+
+
+def discrete_sac():
+    return learnt("sac-discrete", SOFT, continuous=False, updates=300, num_envs=4)
+
+
 LEARNERS = {
     **{f"policy-gradient {name}": (gradient, name) for name in GRADIENTS},
     **{f"ppo {name}": (ppo, name) for name in PPOS},
     "policy-gradient continuous": (gradient, "default", True),
     "ppo continuous": (ppo, "clip", True),
     "td3 continuous": (td3,),
+    "sac continuous": (sac,),
+    "sac-discrete": (discrete_sac,),
 }
 
 
 def goodness(learner, agent, observation):
     """The probability of the good action; of continuous ones the greedy action, -1 to 1."""
-    if callable(agent.params) and hasattr(policy := agent.params(observation), "logits"):
-        return float(jax.nn.softmax(policy.logits)[0, 1])
+    policy = getattr(agent.params, "policy", agent.params)
+    if callable(policy) and hasattr(policy(observation), "logits"):
+        return float(jax.nn.softmax(policy(observation).logits)[0, 1])
     return float(learner.act(agent.params, observation, None)[0, 0])
 
 
@@ -81,6 +93,8 @@ def test_the_action_follows_the_observation(name):
 def value(learner, agent, observation):
     if hasattr(agent.params, "both"):
         return float(agent.params.both(observation)[1][0])
+    if hasattr(agent.params, "all_values"):
+        return float(agent.params.all_values(observation)[0].max())
     return float(agent.params.value(observation, agent.params.act(observation))[0])
 
 

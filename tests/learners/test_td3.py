@@ -10,8 +10,8 @@ import pytest
 from fedrax.environments.base import Box, Discrete, Spaces, Steps
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Objective, UpdateContext, learners
+from fedrax.learners.off_policy import Training
 from fedrax.learners.replay import Transitions
-from fedrax.learners.td3 import Training
 from fedrax.trees import ravel_rows
 
 SPACES = Spaces(Box((3,), (-1.0,) * 3, (1.0,) * 3), Box((2,), (-2.0, 0.0), (2.0, 1.0)))
@@ -96,7 +96,9 @@ def test_targets_are_the_papers(scaled):
     action = np.clip(action, [-2, 0], [2, 1])
     least = np.minimum(*(plain_value(target, which, following, action) for which in (0, 1)))
     expected = np.asarray(batch.reward) + 0.9 * (1 - np.asarray(batch.terminated)) * least
-    np.testing.assert_allclose(learner.targets(target, batch, noise), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        learner.targets(training_of(learner, agent), batch, noise), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_critics_see_actions_as_shares_of_their_range():
@@ -116,7 +118,7 @@ def test_critics_see_actions_as_shares_of_their_range():
 def test_a_critic_step_descends_the_error_of_both_critics():
     learner, agent = make(optimizer="sgd", learning_rate=0.1)
     batch, noise = batch_of(), jnp.zeros((8, 2))
-    wanted = learner.targets(agent.memory.target, batch, noise)
+    wanted = learner.targets(training_of(learner, agent), batch, noise)
     after, report = learner.critic_step(training_of(learner, agent), batch, wanted, Objective())
 
     def error(which):
@@ -149,12 +151,13 @@ def test_an_actor_step_climbs_the_first_critic_and_all_targets_follow():
         params = dataclasses.replace(agent.params, actor=actor)
         return params.values(batch.observation, params.act(batch.observation))[0].mean()
 
-    after, loss = learner.actor_step(training_of(learner, agent), batch, Objective())
+    before = training_of(learner, agent)
+    after, report = learner.actor_step(before, batch, (), Objective(), before.params)
     gradient = jax.grad(value)(agent.params.actor)
     np.testing.assert_allclose(
         vector(after.params.actor) - vector(agent.params.actor), 0.1 * vector(gradient), rtol=1e-4, atol=1e-6
     )
-    np.testing.assert_allclose(loss, -value(agent.params.actor), rtol=1e-5)
+    np.testing.assert_allclose(report["actor_loss"], -value(agent.params.actor), rtol=1e-5)
     for part in ("features", "head"):
         np.testing.assert_array_equal(vector(getattr(after.params, part)), vector(getattr(agent.params, part)))
     expected = 0.75 * vector(agent.memory.target) + 0.25 * vector(after.params)

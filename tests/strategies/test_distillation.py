@@ -12,8 +12,8 @@ from fedrax.compatibility import check_strategy
 from fedrax.environments.base import Box, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import learners
+from fedrax.learners.off_policy import as_batch
 from fedrax.learners.replay import Transitions
-from fedrax.learners.td3 import as_batch
 from fedrax.strategies.base import Tools, strategies
 from fedrax.strategies.distillation import FromTeacher, Moments, Samples, drawn, moments, pseudo
 from fedrax.trees import tree_bytes

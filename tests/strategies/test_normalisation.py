@@ -14,7 +14,7 @@ from fedrax.environments.base import Steps
 from fedrax.errors import FedraxError
 from fedrax.federation import Cohort
 from fedrax.learners.base import Objective, UpdateContext
-from fedrax.learners.td3 import observed as observed_by
+from fedrax.learners.off_policy import observed as observed_by
 from fedrax.runtime.make import make_runtime
 
 AGENTS, STEPS, COPIES = 3, 4, 2

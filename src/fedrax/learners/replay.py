@@ -22,6 +22,7 @@ class Transitions(NamedTuple):
     observation: Observation
     """Leaves ``[N, *o]``, float32 or uint8, int32 for words."""
     action: Float[Array, "N a"]
+    """Of discrete actions the number, ``[N, 1]``."""
     reward: Float[Array, " N"]
     next_observation: Observation
     terminated: Float[Array, " N"]
@@ -140,11 +141,11 @@ def empty_replay(spaces: Spaces, capacity: int) -> Replay:
 
 def row_widths(spaces: Spaces) -> tuple[int, int]:
     """Real numbers of one transition, and bytes of its observations where they are bytes."""
-    assert isinstance(spaces.action, Box)
+    actions = math.prod(spaces.action.shape) if isinstance(spaces.action, Box) else 1
     parts = jax.tree.leaves(spaces.observation.tree)
     images = 2 * sum(math.prod(part.shape) for part in parts if part.seen == np.uint8)
     numbers = 2 * sum(math.prod(part.shape) for part in parts if part.seen != np.uint8)
-    return numbers + math.prod(spaces.action.shape) + 2, images
+    return numbers + actions + 2, images
 
 
 def replay_bytes(spaces: Spaces, capacity: int) -> int:

@@ -8,63 +8,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fedrax.environments.base import Box, Observation, Spaces, Steps
+from fedrax.environments.base import Observation, Spaces
 from fedrax.errors import FedraxError
-from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext, learners
-from fedrax.learners.encoders import TORSO, TorsoKind, check_torso, is_image
-from fedrax.learners.hindsight import Hindsight, HindsightReplay, empty_hindsight, hindsight_bytes
-from fedrax.learners.moments import Normaliser
-from fedrax.learners.networks import Activation, Initialisation
-from fedrax.learners.replay import Replay, Transitions, empty_replay, replay_bytes
+from fedrax.learners.base import Objective, learners
+from fedrax.learners.off_policy import ACTOR, OffPolicy, Training, as_batch
+from fedrax.learners.replay import Transitions
 from fedrax.learners.twin_critic import TwinCritic, make_twin_critic
-from fedrax.parts import NORMALISER, only, put_parts, take_parts
+from fedrax.parts import put_parts, take_parts
 from fedrax.registry import option
-
-CRITIC = ("features", "head")
-ACTOR = ("actor",)
-
-
-class Memory(eqx.Module):
-    """What an agent keeps between updates."""
-
-    replay: Replay | HindsightReplay
-    target: TwinCritic
-    """The slowly following networks."""
-
-
-class Training(NamedTuple):
-    """What an update changes."""
-
-    params: TwinCritic
-    optimizer: dict[str, PyTree]
-    target: TwinCritic
-    notes: PyTree
 
 
 @learners.register("td3")
-class TD3(Learner):
+class TD3(OffPolicy):
     """Actor and twin critics learn from a replay, the actor and all targets less often than the critics."""
 
-    provides: ClassVar[frozenset[str]] = frozenset({"critics", "representations", "targets"})
-    body: ClassVar[tuple[str, ...]] = ("features",)
-    policy_parts: ClassVar[tuple[str, ...]] = ACTOR
-
-    learning_rate: float = option(3e-4, "step size, of actor and critics", minimum=0)
-    num_steps: int = option(16, "steps of each copy of the environment per update", unit="steps", minimum=1)
-    updates_per_step: int = option(1, "critic updates for each of these steps", minimum=1)
     policy_delay: int = option(2, "critic updates between updates of the actor and of all targets", minimum=1)
-    batch_size: int = option(256, "transitions of a minibatch", unit="transitions", minimum=1)
-    buffer_size: int = option(100_000, "capacity of the replay", unit="transitions", minimum=1)
-    learning_starts: int = option(256, "no update before the replay holds so many", unit="transitions", minimum=1)
-    discount: float = option(0.99, "gamma", minimum=0, maximum=1)
-    tau: float = option(0.005, "how far the targets move towards the networks", minimum=0, maximum=1)
     exploration_noise: float = option(
         0.1, "standard deviation of the noise on actions taken", unit="half an action's range", minimum=0
     )
@@ -77,155 +41,39 @@ class TD3(Learner):
     scale_target_noise: bool = option(
         True, "false: target_noise and its clip are in units of the action itself (the FedTD3 reference)"
     )
-    scale_actions: bool = option(
-        True,
-        "critics see actions as shares of their range, -1 to 1; false: in units of the action itself (the reference)",
-    )
-    minimum_reward: float | None = option(
-        None, "rewards below this are raised to it when they are stored (the reference stores the walker's -100 as -1)"
-    )
-    hindsight: Hindsight = option(
-        "none",
-        "goals of goal environments exchanged in minibatches for one that the episode achieved: at the same step or a "
-        "later one (future), at its last (final), at any (episode), or as the TD3+HER reference does",
-    )
-    hindsight_ratio: float = option(
-        0.8,
-        "share of a minibatch whose goals are exchanged; k goals for each of its own is k / (k + 1)",
-        minimum=0,
-        maximum=1,
-    )
-    random_actions: float = option(0.0, "share of actions drawn uniformly in training", minimum=0, maximum=1)
     action_penalty: float = option(
         0.0, "weight of the mean square of actions, as shares of their range, in the actor's loss", minimum=0
     )
     clip_values: bool = option(
         False, "target values are clipped to what a goal environment's rewards allow: their bounds / (1 - discount)"
     )
-    normalise: bool = option(
-        False,
-        "networks see observations less their running mean, divided by their running standard deviation, and clipped; "
-        "strategies that average merge the moments of all agents exactly",
-    )
-    torso: TorsoKind = option("auto", TORSO)
-    actor_layers: tuple[int, ...] = option((256, 256), "widths of the actor's hidden layers", minimum=1)
-    feature_layers: tuple[int, ...] = option((256,), "widths of each critic's features, its first layers", minimum=1)
-    head_layers: tuple[int, ...] = option(
-        (256,), "widths of the hidden layers of each critic's head, which follow", minimum=1
-    )
-    activation: Activation = option("relu", "activation of the hidden layers")
-    initialisation: Initialisation = option("fan-in", "distribution of the initial weights (fan-in: PyTorch's default)")
-    num_envs: int = eqx.field(static=True, default=1)
-    """Copies of the environment that each agent has (:meth:`bind`)."""
-    horizon: int = eqx.field(static=True, default=1)
-    """Steps after which their episodes are cut."""
     value_bounds: tuple[float, float] | None = eqx.field(static=True, default=None)
     """The lowest and the highest value that rewards allow, where values are clipped."""
 
-    @property
-    def steps(self) -> int:
-        """``num_steps``."""
-        return self.num_steps
-
-    @property
-    def critic_updates(self) -> int:
-        """Critic updates of one update."""
-        return self.num_steps * self.updates_per_step
-
-    @property
-    def gradient_steps(self) -> int:
-        """Steps of both critics together, and of the actor."""
-        return self.critic_updates + self.critic_updates // self.policy_delay
-
-    @property
-    def normalises(self) -> bool:
-        """``normalise``."""
-        return self.normalise
-
-    def memory_bytes(self, spaces: Spaces) -> int:
-        """One agent's replay."""
-        of_kind = replay_bytes if self.hindsight == "none" else hindsight_bytes
-        return of_kind(spaces, self.buffer_size)
-
     def check(self, spaces: Spaces) -> None:
         """Raises :class:`FedraxError` for actions that are not real, or settings that do not fit together."""
-        if not isinstance(spaces.action, Box):
-            raise FedraxError(
-                "learner 'td3' needs real actions (a Box); for discrete ones set learner=ppo or learner=policy-gradient"
-            )
-        widths = [high - low for low, high in zip(spaces.action.low, spaces.action.high, strict=True)]
-        if not all(length < float(jnp.finfo(jnp.float32).max) for length in widths):
-            raise FedraxError(
-                "learner 'td3' needs bounded actions, and this environment's are unbounded; set learner=ppo"
-            )
-        check_torso(self.torso, spaces.observation)
-        self._check_goal(spaces)
-        if not self.feature_layers:
-            raise FedraxError("learner.feature_layers = [] is not allowed: give at least one width")
-        if self.critic_updates % self.policy_delay:
-            raise FedraxError(
-                f"learner.policy_delay = {self.policy_delay} does not divide the {self.critic_updates} critic updates "
-                "of an update (learner.num_steps times learner.updates_per_step); choose a divisor"
-            )
-
-    def _check_goal(self, spaces: Spaces) -> None:
-        """Raises :class:`FedraxError` for options of goals where there are none, or where their rule is not known."""
-        asked = [name for name in ("hindsight", "clip_values") if getattr(self, name) not in ("none", False)]
-        if not asked:
+        self.check_real_actions(spaces, "learner=ppo or learner=policy-gradient")
+        super().check(spaces)
+        if not self.clip_values:
             return
-        if spaces.goal is None:
-            raise FedraxError(
-                f"learner.{asked[0]} needs a goal environment: observations of observation, achieved_goal and "
-                "desired_goal, and a reward known to follow from the distance between the goals, by one rule in all "
-                f"tasks; set learner.{asked[0]}={'none' if asked[0] == 'hindsight' else 'false'}"
-            )
-        if self.clip_values and (self.discount == 1 or not all(map(math.isfinite, spaces.goal.bounds))):
+        self.check_goal(spaces, "clip_values", "false")
+        assert spaces.goal is not None
+        if self.discount == 1 or not all(map(math.isfinite, spaces.goal.bounds)):
             raise FedraxError(
                 f"learner.clip_values needs rewards between two bounds and a discount below 1, and they are between "
                 f"{spaces.goal.bounds[0]:g} and {spaces.goal.bounds[1]:g}, learner.discount = {self.discount:g}; set "
                 "learner.clip_values=false"
             )
-        if self.hindsight != "none" and any(is_image(part) for part in jax.tree.leaves(spaces.observation.tree)):
-            raise FedraxError("learner.hindsight keeps no images; set learner.hindsight=none")
 
     def bind(self, spaces: Spaces, num_envs: int, horizon: int) -> TD3:
-        """Raises :class:`FedraxError` where one update's steps, or an episode, overflow the replay."""
-        fresh = self.num_steps * num_envs
-        if fresh > self.buffer_size:
-            raise FedraxError(
-                f"learner.buffer_size = {self.buffer_size} is less than the {fresh} transitions of one update; raise it"
-            )
-        least = num_envs * (self.num_steps + horizon)
-        if self.hindsight != "none" and least > self.buffer_size:
-            raise FedraxError(
-                f"learner.buffer_size = {self.buffer_size} is less than the {least} transitions of one update and an "
-                f"episode of {horizon} steps in each of {num_envs} copies of the environment, which learner.hindsight "
-                "needs; raise it"
-            )
-        bounds = None
-        if self.clip_values and spaces.goal is not None:
-            low, high = spaces.goal.bounds
-            bounds = min(low, 0.0) / (1 - self.discount), max(high, 0.0) / (1 - self.discount)
-        return dataclasses.replace(self, num_envs=num_envs, horizon=horizon, value_bounds=bounds)
-
-    def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
-        """A fresh agent, its targets equal to its networks."""
-        params = self.first_params(key, spaces)
-        step = self.transformation()
-        optimizer = {"critic": step.init(only(params, CRITIC)), "actor": step.init(only(params, ACTOR))}
-        return Agent(params, optimizer, Memory(self._empty_replay(spaces), params))
-
-    def _empty_replay(self, spaces: Spaces) -> Replay | HindsightReplay:
-        if self.hindsight == "none":
-            return empty_replay(spaces, self.buffer_size)
-        return empty_hindsight(
-            spaces,
-            self.buffer_size,
-            copies=self.num_envs,
-            horizon=self.horizon,
-            kind=self.hindsight,
-            ratio=self.hindsight_ratio,
-        )
+        """With the bounds of values too."""
+        bound = super().bind(spaces, num_envs, horizon)
+        assert isinstance(bound, TD3)
+        if not self.clip_values or spaces.goal is None:
+            return bound
+        low, high = spaces.goal.bounds
+        bounds = min(low, 0.0) / (1 - self.discount), max(high, 0.0) / (1 - self.discount)
+        return dataclasses.replace(bound, value_bounds=bounds)
 
     def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> TwinCritic:
         """Fresh networks."""
@@ -242,80 +90,21 @@ class TD3(Learner):
             normalised=self.normalise,
         )
 
-    def acting(self, params: TwinCritic) -> TwinCritic:
-        """The actor alone: few steps are taken with the same one, too few to store it in another way for them."""
-        return only(params, (*ACTOR, NORMALISER))
-
     def act(self, params: TwinCritic, observation: Observation, key: PRNGKeyArray | None) -> Array:
         """Actions ``[B, a]`` for observations ``[B, *o]``; with exploration noise where there is a key."""
         action = params.act(observation)
         if key is None:
             return action
         noise = self.exploration_noise * jnp.asarray(params.reach) * jax.random.normal(key, action.shape)
-        action = params.clip(action + noise)
-        if self.random_actions == 0:
-            return action
-        chance_key, uniform_key = jax.random.split(jax.random.fold_in(key, 1))
-        uniform = jnp.asarray(params.centre) + jnp.asarray(params.reach) * jax.random.uniform(
-            uniform_key, action.shape, minval=-1.0, maxval=1.0
-        )
-        random = jax.random.bernoulli(chance_key, self.random_actions, action.shape[:-1])
-        return jnp.where(random[..., None], uniform, action)
+        return self.explored(params, params.clip(action + noise), key)
 
-    def representations(self, params: TwinCritic, batch: Batch) -> tuple[Float[Array, "N f"], ...]:
-        """The last hidden layers of the actor and of both critics."""
-        first, second = params.represent(batch.observation, batch.action)
-        heads = params.head[0].both(first)[0], params.head[1].both(second)[0]
-        return params.actor.both(params.seen(batch.observation))[0], *heads
+    def noise(self, key: PRNGKeyArray, batches: Transitions) -> Float[Array, "*N a"]:
+        """Standard normal, for target actions."""
+        return jax.random.normal(key, batches.action.shape)
 
-    def learn(
-        self, agent: Agent, experience: Steps, objective: Objective, update_context: UpdateContext
-    ) -> tuple[Agent, dict[str, Array]]:
-        """Remembers the steps, then :attr:`critic_updates` minibatches; none before the replay is filled enough."""
-        replay = agent.memory.replay.remember(experience, self.minimum_reward)
-        params = observed(agent.params, experience)
-        target = put_parts(agent.memory.target, take_parts(params, [NORMALISER]))
-        training = Training(params, agent.optimizer, target, objective.start(params))
-        training, metrics = self.updates(training, replay, objective, update_context.key)
-        private = objective.keep(agent.private, training.notes)
-        return Agent(training.params, training.optimizer, Memory(replay, training.target), private), metrics
-
-    def updates(
-        self, training: Training, replay: Replay | HindsightReplay, objective: Objective, key: PRNGKeyArray
-    ) -> tuple[Training, dict[str, Array]]:
-        """All steps of one update, and their mean metrics: NaN, and nothing changed, while the replay is too empty."""
-        groups = self.critic_updates // self.policy_delay
-        sample_key, noise_key = jax.random.split(key)
-        batches = replay.sample(sample_key, (groups, self.policy_delay, self.batch_size))
-        noises = jax.random.normal(noise_key, batches.action.shape)
-
-        def group(number: Array | int, training: Training) -> tuple[Training, dict[str, Array]]:
-            reports = []
-            # The targets stand still until the actor's step, so those of all minibatches before it are one product.
-            minibatches, noise = jax.tree.map(lambda x: x[number], (batches, noises))
-            wanted = self.targets(training.target, minibatches, noise)
-            for place in range(self.policy_delay):
-                batch = jax.tree.map(lambda x, i=place: x[i], minibatches)
-                training, report = self.critic_step(training, batch, wanted[place], objective)
-                reports.append(report)
-            training, actor_loss = self.actor_step(training, batch, objective)
-            return training, jax.tree.map(lambda *each: jnp.stack(each).mean(), *reports) | {"actor_loss": actor_loss}
-
-        def body(number: Array, carry: tuple[Training, dict[str, Array]]) -> tuple[Training, dict[str, Array]]:
-            training, report = group(number, carry[0])
-            return training, jax.tree.map(jnp.add, carry[1], report)
-
-        # A loop without a turn leaves the networks where they lie; a conditional would copy them.
-        count = jnp.where(replay.sampled >= self.learning_starts, groups, 0)
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: group(0, training)[1]))
-        training, sums = jax.lax.fori_loop(0, count, body, (training, nothing))
-        return training, jax.tree.map(lambda x: x / count, sums)
-
-    def targets(self, target: TwinCritic, batch: Transitions, noise: Array) -> Float[Array, "*N"]:
-        """``r + gamma min_i Q_i'(s', a')`` with a' the target actor's action, plus standard normal ``noise`` scaled.
-
-        Leaves of the batch are ``[*N, ...]``, the noise ``[*N, a]``.
-        """
+    def targets(self, training: Training, batch: Transitions, noise: Float[Array, "*N a"]) -> Float[Array, "*N"]:
+        """``r + gamma min_i Q_i'(s', a')`` with a' the target actor's action, plus the noise scaled."""
+        target = training.target
         scale = jnp.asarray(target.reach) if self.scale_target_noise else 1.0
         bounded = jnp.clip(self.target_noise * noise, -self.target_noise_clip, self.target_noise_clip)
         action = target.clip(target.act(batch.next_observation) + scale * bounded)
@@ -323,30 +112,10 @@ class TD3(Learner):
         target_value = batch.reward + self.discount * (1.0 - batch.terminated) * jnp.minimum(first, second)
         return target_value if self.value_bounds is None else jnp.clip(target_value, *self.value_bounds)
 
-    def critic_step(
-        self,
-        training: Training,
-        batch: Transitions,
-        wanted: Float[Array, " N"],
-        objective: Objective,
-        *,
-        share: float = 1.0,
+    def actor_step(
+        self, training: Training, batch: Transitions, noise: PyTree, objective: Objective, before: TwinCritic
     ) -> tuple[Training, dict[str, Array]]:
-        """One step of both critics: ``share`` times their mean squared distance from ``wanted``, and the penalty."""
-
-        def loss(critic: dict[str, PyTree]) -> tuple[Array, dict[str, Array]]:
-            params = put_parts(training.params, critic)
-            first, second = params.values(batch.observation, batch.action)
-            error = jnp.mean((first - wanted) ** 2) + jnp.mean((second - wanted) ** 2)
-            penalty = jnp.asarray(objective.penalty(params, as_batch(batch)))
-            values = {"value": first.mean(), "second_value": second.mean()}
-            return share * error + penalty, {"critic_loss": error, **values, "critic_penalty": penalty}
-
-        gradient, report = jax.grad(loss, has_aux=True)(take_parts(training.params, CRITIC))
-        return self._stepped(training, gradient, "critic", objective), report
-
-    def actor_step(self, training: Training, batch: Transitions, objective: Objective) -> tuple[Training, Array]:
-        """One step of the actor, then all targets follow."""
+        """One step of the actor up the first critic's value, then all targets follow."""
 
         def loss(actor: dict[str, PyTree]) -> tuple[Array, Array]:
             params = put_parts(training.params, actor)
@@ -357,26 +126,4 @@ class TD3(Learner):
             return loss + objective.penalty(params, as_batch(batch)), loss
 
         gradient, value = jax.grad(loss, has_aux=True)(take_parts(training.params, ACTOR))
-        training = self._stepped(training, gradient, "actor", objective)
-        target = jax.tree.map(lambda x, y: x + self.tau * (y - x), training.target, training.params)
-        return training._replace(target=target), value
-
-    def _stepped(self, training: Training, gradient: dict[str, PyTree], which: str, objective: Objective) -> Training:
-        """One optimiser step of the parts that the gradient is of."""
-        masked = put_parts(only(training.params, ()), gradient)
-        masked, notes = objective.correct(masked, training.params, training.notes)
-        moved, optimizer = self.apply(only(training.params, gradient), training.optimizer[which], masked)
-        params = put_parts(training.params, take_parts(moved, gradient))
-        return Training(params, training.optimizer | {which: optimizer}, training.target, notes)
-
-
-def observed(params: TwinCritic, experience: Steps) -> TwinCritic:
-    """The networks with a collection's observations among those that they are normalised by."""
-    if not isinstance(params.normaliser, Normaliser):
-        return params
-    return put_parts(params, {NORMALISER: params.normaliser.observe(experience.acted_on, experience.valid)})
-
-
-def as_batch(batch: Transitions) -> Batch:
-    """A minibatch as an objective sees it."""
-    return Batch(batch.observation, batch.action, jnp.ones(batch.reward.shape, bool), None, None, ())
+        return self.followed(self.stepped(training, gradient, "actor", objective)), {"actor_loss": value}

@@ -1,10 +1,11 @@
-"""The networks of deterministic actor-critic learners: an actor, and two critics in named parts."""
+"""The networks of off-policy actor-critic learners: an actor, and two critics in named parts."""
 
 from __future__ import annotations
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.environments.actions import middle_and_reach
@@ -39,7 +40,7 @@ class MLP(eqx.Module):
 
 
 class TwinCritic(eqx.Module):
-    """Networks of TD3, by part as strategies share them: features and heads of both critics, and the actor."""
+    """Networks by part as strategies share them: features and heads of both critics, and the actor, deterministic."""
 
     features: tuple[MLP, MLP]
     """From observation and action to what each critic makes of them."""
@@ -114,11 +115,15 @@ def make_twin_critic(
     initialisation: Initialisation,
     scaled: bool,
     normalised: bool,
+    outputs: int | None = None,
 ) -> TwinCritic:
-    """Fresh networks with hidden layers of these widths; ``features`` has at least one."""
-    assert isinstance(spaces.action, Box)
-    actions = flat_size(spaces.action)
-    centre, reach = middle_and_reach(spaces.action)
+    """Fresh networks with hidden layers of these widths; ``features`` has at least one.
+
+    ``outputs`` are the actor's, unset one for each component of an action. Critics of discrete actions see observations
+    alone, and have a value for each action.
+    """
+    seen, values = (flat_size(spaces.action), 1) if isinstance(spaces.action, Box) else (0, spaces.action.n)
+    centre, reach = middle_and_reach(spaces.action) if isinstance(spaces.action, Box) else (np.zeros(0), np.zeros(0))
 
     def seeing(key: PRNGKeyArray, others: int, sizes: tuple[int, ...], *, activate_last: bool) -> MLP:
         """On an observation and so many other numbers."""
@@ -136,14 +141,14 @@ def make_twin_critic(
     first, second, third, fourth, actor_key = jax.random.split(key, 5)
     return TwinCritic(
         features=(
-            seeing(first, actions, features, activate_last=True),
-            seeing(second, actions, features, activate_last=True),
+            seeing(first, seen, features, activate_last=True),
+            seeing(second, seen, features, activate_last=True),
         ),
         head=(
-            mlp(third, (features[-1], *head, 1), activate_last=False),
-            mlp(fourth, (features[-1], *head, 1), activate_last=False),
+            mlp(third, (features[-1], *head, values), activate_last=False),
+            mlp(fourth, (features[-1], *head, values), activate_last=False),
         ),
-        actor=seeing(actor_key, 0, (*actor, actions), activate_last=False),
+        actor=seeing(actor_key, 0, (*actor, outputs or seen), activate_last=False),
         centre=tuple(centre.tolist()),
         reach=tuple(reach.tolist()),
         scaled=scaled,

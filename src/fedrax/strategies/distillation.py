@@ -21,7 +21,7 @@ from fedrax.environments.base import Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Learner, Objective
 from fedrax.learners.networks import gram_schmidt
-from fedrax.learners.td3 import Memory, Training
+from fedrax.learners.off_policy import Memory, Training
 from fedrax.learners.twin_critic import MLP, TwinCritic
 from fedrax.message import Message
 from fedrax.parts import NORMALISER, put_parts, take_parts
@@ -144,7 +144,7 @@ class Distillation(FedAvg):
         replay = agent.memory.replay
         sample_key, noise_key = jax.random.split(key)
         batches = replay.sample(sample_key, (self.local_steps, learner.batch_size))
-        noises = jax.random.normal(noise_key, batches.action.shape)
+        noises = learner.noise(noise_key, batches)
         target = put_parts(agent.memory.target, take_parts(agent.params, [NORMALISER]))
         before = Training(agent.params, agent.optimizer, target, ())
         teacher = dataclasses.replace(agent.params, head=context)
@@ -156,7 +156,7 @@ class Distillation(FedAvg):
 
         def distilled() -> Training:
             # Neither the targets nor the teacher move meanwhile: what they say of all minibatches is one product.
-            wanted = learner.targets(before.target, batches, noises)
+            wanted = learner.targets(before, batches, noises)
             taught = teacher.values(batches.observation, batches.action)
             return jax.lax.scan(step, before, (batches, wanted, taught))[0]
 
