@@ -37,6 +37,10 @@ SETTINGS = {
     "distillation": ["strategy.epochs=1", "strategy.local_steps=1"],
     "fedpg-br": ["strategy.batch_min=2", "strategy.batch_max=2"],
     "gossip": ["strategy.average=[]"],
+    "fedformer": [
+        *("critic.dim=2", "critic.heads=1", "critic.encoder_layers=[2]", "critic.decoder_layers=[2]"),
+        "critic.feedforward=2",
+    ],
     "fedrep": ["federation.local_updates=2"],
 }
 EVERYWHERE = [f"federation.agents={AGENTS}", "environment.num_envs=2", "environment.horizon=4", "budget.rounds=1"]

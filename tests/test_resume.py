@@ -84,7 +84,7 @@ def uninterrupted(request, tmp_path_factory):
         pytest.param("save_checkpoint", 2, id="rows written, checkpoint not"),
         pytest.param("save_checkpoint", 1, id="before the first checkpoint", marks=pytest.mark.faults),
         pytest.param("write_summary", 1, id="all but the summary", marks=pytest.mark.faults),
-        pytest.param("write_manifest", 1, id="before the manifest", marks=pytest.mark.faults),
+        pytest.param("begin_manifest", 1, id="before the manifest", marks=pytest.mark.faults),
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, function, call):

@@ -12,6 +12,7 @@ from fedrax.attacks.base import Attack
 from fedrax.config_tables import TD3_HER
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Learner, learners
+from fedrax.learners.critics.base import Critic, critics
 from fedrax.strategies.base import Strategy, strategies
 
 CAPABILITIES = {
@@ -20,6 +21,7 @@ CAPABILITIES = {
     "representations": "representations to compare",
     "targets": "target networks",
     "critics": "critics of features and head that learn from a replay",
+    "peers": "twin critics that may attend over peers",
 }
 """What learners may provide, in words."""
 
@@ -63,6 +65,22 @@ def check_strategy(learner: Learner, strategy: Strategy, *, local_updates: int) 
         raise FedraxError(
             f"federation.local_updates = {local_updates} is not allowed: strategy {strategy.name!r} needs at least "
             f"{strategy.least_local_updates} in a round; raise it"
+        )
+
+
+def check_critic(learner: Learner, critic: Critic, strategy: Strategy) -> None:
+    """Raises :class:`FedraxError` for a critic that the learner has no use for, or that a strategy has no use of."""
+    if strategy.shows_peers and not critic.attends:
+        able = ", ".join(name for name in critics if critics[name].attends)
+        raise FedraxError(
+            f"strategy {strategy.name!r} exchanges encoders for critics that attend over them, which critic "
+            f"{critic.name!r} does not; set critic to one of: {able}"
+        )
+    if critic.name != "mlp" and "peers" not in learner.provides:
+        able = ", ".join(name for name in learners if "peers" in learners[name].provides)
+        raise FedraxError(
+            f"critic {critic.name!r} is for off-policy learners, and learner {learner.name!r} is none; set learner to "
+            f"one of: {able}, or critic=mlp"
         )
 
 

@@ -37,6 +37,7 @@ from fedrax.errors import FedraxError, nearest, unknown
 from fedrax.evaluation.measure import renamed, resolved_evaluation
 from fedrax.layers import merge, merge_settings
 from fedrax.learners.base import Learner, learners
+from fedrax.learners.critics.base import Critic, critics
 from fedrax.migration import is_recorded, present_keys, refuse_former_keys
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.registry import LARGEST, Registry, options_of
@@ -44,6 +45,7 @@ from fedrax.strategies.base import Strategy, strategies
 
 COMPONENT_KINDS: dict[str, Registry[Any]] = {
     "learner": learners,
+    "critic": critics,
     "strategy": strategies,
     "aggregator": aggregators,
     "preaggregator": preaggregators,
@@ -51,6 +53,7 @@ COMPONENT_KINDS: dict[str, Registry[Any]] = {
 }
 BASES: dict[str, type] = {
     "learner": Learner,
+    "critic": Critic,
     "strategy": Strategy,
     "aggregator": Aggregator,
     "preaggregator": PreAggregator,
@@ -58,6 +61,7 @@ BASES: dict[str, type] = {
 }
 DEFAULT_KINDS = {
     "learner": "policy-gradient",
+    "critic": "mlp",
     "strategy": "fedpg-br",
     "aggregator": "mean",
     "preaggregator": "none",
@@ -83,6 +87,7 @@ class Config(Model):
     records: RecordsConfig = RecordsConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     learner: dict[str, Any] = {}
+    critic: dict[str, Any] = {}
     strategy: dict[str, Any] = {}
     aggregator: dict[str, Any] = {}
     preaggregator: dict[str, Any] = {}
@@ -121,6 +126,9 @@ class Config(Model):
         Of plugins it holds what they are called, and not where they lie.
         """
         content = self.model_dump(mode="json", exclude={"seed", "seeds", "name", "records"})
+        if content["critic"] == {"kind": DEFAULT_KINDS["critic"]}:
+            # As of runs that were recorded before there were others.
+            del content["critic"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -45,6 +45,13 @@ CASES = {
         *("fedtd3/lunarlander", *SMALL, *TD3, "strategy=fedavg", "learner.num_steps=2", "learner.policy_delay=2"),
         *("environment.horizon=20", "learner.normalise=true"),
     ),
+    "fedformer": (
+        *("fedtd3/pendulum", *SMALL, *TD3, "learner=sac", "strategy=fedformer", "strategy.target_step=0.5"),
+        # By SGD: Adam makes whole steps of gradients that are rounding alone, as those of a key's bias are.
+        *("learner.optimizer=sgd", "learner.learning_rate=0.01"),
+        *("critic.dim=8", "critic.heads=2", "critic.encoder_layers=[8]", "critic.decoder_layers=[8]"),
+        "critic.feedforward=8",
+    ),
     "tasks": (
         *("td3-her/federated", *SMALL, *TD3, "learner.num_steps=4", "learner.buffer_size=256"),
         *("environment.id=PointReach-v0", 'environment.tasks=["PointReach-v0", "PointPush-v0", "PointSlide-v0"]'),

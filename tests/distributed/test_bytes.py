@@ -24,6 +24,11 @@ TD3 = {
     "distillation statistics": ("strategy.version=statistics", "strategy.rank=2"),
     "distillation representations": ("strategy.version=representations",),
     "local": (),
+    "fedformer": ("critic.dim=8", "critic.encoder_layers=[8]", "critic.decoder_layers=[8]", "critic.feedforward=8"),
+    "fedformer without exchange": (
+        *("strategy.exchange=none", "critic.dim=8", "critic.encoder_layers=[8]", "critic.decoder_layers=[8]"),
+        "critic.feedforward=8",
+    ),
 }
 NEIGHBOURS = {"neighbours": ("strategy.topology=ring",), "gossip": ()}
 GRADIENTS = {"fedpg-br": (), "svrpg": ("strategy.batch=2",), "gpomdp": ("strategy.batch=2",)}

@@ -21,8 +21,9 @@ from fedrax.environments.base import Box, Dict, Spaces
 from fedrax.environments.goals import ACHIEVED, DESIRED, OBSERVATION
 from fedrax.errors import FedraxError
 from fedrax.learners.encoders import Flatten
+from fedrax.learners.mlp import MLP
 from fedrax.learners.networks import Dense
-from fedrax.learners.twin_critic import MLP, TwinCritic
+from fedrax.learners.twin_critic import TwinCritic
 from fedrax.strategies.statistics import normaliser_of
 
 State = Mapping[str, np.ndarray]

@@ -151,6 +151,10 @@ class Learner(eqx.Module):
         """
         return self
 
+    def judged_by(self, critic: Any) -> Learner:
+        """The learner with critics that this one makes (:mod:`fedrax.learners.critics`), if it has any."""
+        return self
+
     def actions(self, spaces: Spaces) -> Actions:
         """How what :meth:`act` returns becomes the environment's action: in its units, and clipped to its range.
 

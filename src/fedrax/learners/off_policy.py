@@ -14,12 +14,14 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from fedrax.environments.base import Box, Spaces, Steps
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext
+from fedrax.learners.critics.base import NOTHING, Critic, MLPCritic, Peers, Sight
 from fedrax.learners.encoders import TORSO, TorsoKind, check_torso, is_image
 from fedrax.learners.hindsight import Hindsight, HindsightReplay, empty_hindsight, hindsight_bytes
+from fedrax.learners.mlp import MLPMaker
 from fedrax.learners.moments import Normaliser
 from fedrax.learners.networks import Activation, Initialisation
 from fedrax.learners.replay import Replay, Transitions, empty_replay, replay_bytes
-from fedrax.learners.twin_critic import TwinCritic
+from fedrax.learners.twin_critic import TwinCritic, make_twin_critic
 from fedrax.parts import NORMALISER, only, put_parts, take_parts
 from fedrax.registry import option
 
@@ -47,7 +49,7 @@ class Training(NamedTuple):
 class OffPolicy(Learner):
     """Twin critics learn from a replay, the actor and all targets less often if asked to."""
 
-    provides: ClassVar[frozenset[str]] = frozenset({"critics", "representations", "targets"})
+    provides: ClassVar[frozenset[str]] = frozenset({"critics", "peers", "representations", "targets"})
     body: ClassVar[tuple[str, ...]] = ("features",)
     policy_parts: ClassVar[tuple[str, ...]] = ACTOR
     trained: ClassVar[dict[str, tuple[str, ...]]] = {"critic": CRITIC, "actor": ACTOR}
@@ -94,6 +96,8 @@ class OffPolicy(Learner):
     )
     activation: Activation = option("relu", "activation of the hidden layers")
     initialisation: Initialisation = option("fan-in", "distribution of the initial weights (fan-in: PyTorch's default)")
+    critic: Critic = MLPCritic()
+    """Makes the networks of each critic (:meth:`judged_by`)."""
     num_envs: int = eqx.field(static=True, default=1)
     """Copies of the environment that each agent has (:meth:`bind`)."""
     horizon: int = eqx.field(static=True, default=1)
@@ -174,12 +178,33 @@ class OffPolicy(Learner):
             )
         return dataclasses.replace(self, num_envs=num_envs, horizon=horizon)
 
+    def judged_by(self, critic: Critic) -> OffPolicy:
+        """With this critic's networks."""
+        return dataclasses.replace(self, critic=critic)
+
     def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
-        """A fresh agent, its targets equal to its networks."""
-        params = self.first_params(key, spaces)
+        """A fresh agent, its targets equal to its networks unless the critic has them start apart."""
+        params = target = self.first_params(key, spaces)
+        if self.critic.separate_targets:
+            other = self.init_params(jax.random.fold_in(key, 2), spaces)
+            target = put_parts(params, take_parts(other, CRITIC))
         step = self.transformation()
         optimizer = {name: step.init(only(params, parts)) for name, parts in self.trained.items()}
-        return Agent(params, optimizer, Memory(self._empty_replay(spaces), params))
+        return Agent(params, optimizer, Memory(self._empty_replay(spaces), target))
+
+    def networks_of(self, key: PRNGKeyArray, spaces: Spaces, outputs: int | None = None) -> TwinCritic:
+        """Fresh networks, the actor with so many outputs; unset, one for each component of an action."""
+        return make_twin_critic(
+            key,
+            MLPMaker(spaces, self.torso, self.activation, self.initialisation),
+            self.critic,
+            actor=self.actor_layers,
+            features=self.feature_layers,
+            head=self.head_layers,
+            scaled=self.scale_actions,
+            normalised=self.normalise,
+            outputs=outputs,
+        )
 
     def _empty_replay(self, spaces: Spaces) -> Replay | HindsightReplay:
         if self.hindsight == "none":
@@ -216,31 +241,40 @@ class OffPolicy(Learner):
         params = observed(agent.params, experience)
         target = put_parts(agent.memory.target, take_parts(params, [NORMALISER]))
         training = Training(params, agent.optimizer, target, objective.start(params))
-        training, metrics = self.updates(training, replay, objective, update_context.key)
+        # A strategy without peers has another context, which is not for critics.
+        peers = update_context.context if isinstance(update_context.context, Peers) else None
+        training, metrics = self.updates(training, replay, objective, update_context.key, peers)
         private = objective.keep(agent.private, training.notes)
         return Agent(training.params, training.optimizer, Memory(replay, training.target), private), metrics
 
     def updates(
-        self, training: Training, replay: Replay | HindsightReplay, objective: Objective, key: PRNGKeyArray
+        self,
+        training: Training,
+        replay: Replay | HindsightReplay,
+        objective: Objective,
+        key: PRNGKeyArray,
+        peers: Peers | None = None,
     ) -> tuple[Training, dict[str, Array]]:
         """All steps of one update, and their mean metrics: NaN, and nothing changed, while the replay is too empty."""
         groups = self.critic_updates // self.policy_delay
         sample_key, noise_key = jax.random.split(key)
         batches = replay.sample(sample_key, (groups, self.policy_delay, self.batch_size))
         noises = self.noise(noise_key, batches)
+        seen = Sight(peers, jax.random.fold_in(noise_key, 1) if self.critic.drops else None)
 
         def group(number: Array | int, training: Training) -> tuple[Training, dict[str, Array]]:
             reports = []
             # The targets stand still until the actor's step, so those of all minibatches before it are one product.
             minibatches, noise = jax.tree.map(lambda x: x[number], (batches, noises))
-            wanted = self.targets(training, minibatches, noise)
+            sight = seen.folded(number)
+            wanted = self.targets(training, minibatches, noise, sight)
             before = training.params
             for place in range(self.policy_delay):
                 batch = jax.tree.map(lambda x, i=place: x[i], minibatches)
-                training, report = self.critic_step(training, batch, wanted[place], objective)
+                training, report = self.critic_step(training, batch, wanted[place], objective, sight.folded(place + 1))
                 reports.append(report)
             last = jax.tree.map(lambda x: x[-1], noise)
-            training, report = self.actor_step(training, batch, last, objective, before)
+            training, report = self.actor_step(training, batch, last, objective, before, sight)
             return training, jax.tree.map(lambda *each: jnp.stack(each).mean(), *reports) | report
 
         def body(number: Array, carry: tuple[Training, dict[str, Array]]) -> tuple[Training, dict[str, Array]]:
@@ -258,12 +292,20 @@ class OffPolicy(Learner):
         """What :meth:`targets` and :meth:`actor_step` draw actions with, leaves ``[*N, ...]`` as the batches'."""
 
     @abc.abstractmethod
-    def targets(self, training: Training, batch: Transitions, noise: PyTree) -> Float[Array, "*N"]:
+    def targets(
+        self, training: Training, batch: Transitions, noise: PyTree, sight: Sight = NOTHING
+    ) -> Float[Array, "*N"]:
         """What values should be. Leaves of the batch, and of :meth:`noise`, are ``[*N, ...]``."""
 
     @abc.abstractmethod
     def actor_step(
-        self, training: Training, batch: Transitions, noise: PyTree, objective: Objective, before: TwinCritic
+        self,
+        training: Training,
+        batch: Transitions,
+        noise: PyTree,
+        objective: Objective,
+        before: TwinCritic,
+        sight: Sight = NOTHING,
     ) -> tuple[Training, dict[str, Array]]:
         """One step of the actor, then all targets follow; ``before`` are the networks before the critics' steps."""
 
@@ -273,6 +315,7 @@ class OffPolicy(Learner):
         batch: Transitions,
         wanted: Float[Array, " N"],
         objective: Objective,
+        sight: Sight = NOTHING,
         *,
         share: float = 1.0,
     ) -> tuple[Training, dict[str, Array]]:
@@ -280,7 +323,7 @@ class OffPolicy(Learner):
 
         def loss(critic: dict[str, PyTree]) -> tuple[Array, dict[str, Array]]:
             params = put_parts(training.params, critic)
-            first, second = params.values(batch.observation, batch.action)
+            first, second = params.values(batch.observation, batch.action, sight)
             error = jnp.mean((first - wanted) ** 2) + jnp.mean((second - wanted) ** 2)
             penalty = jnp.asarray(objective.penalty(params, as_batch(batch)))
             values = {"value": first.mean(), "second_value": second.mean()}
@@ -301,6 +344,18 @@ class OffPolicy(Learner):
         moved, optimizer = self.apply(only(training.params, gradient), training.optimizer[which], masked)
         params = put_parts(training.params, take_parts(moved, gradient))
         return Training(params, training.optimizer | {which: optimizer}, training.target, notes)
+
+    def attention(self, agent: Agent, peers: Peers, key: PRNGKeyArray) -> Float[Array, " t"]:
+        """How much the critics take of each token in a minibatch: the summary, the own, the peers'; 1 in total.
+
+        Zeros while the replay holds too little to learn from.
+        """
+        replay = agent.memory.replay
+        batch = replay.sample(key, (self.batch_size,))
+        inputs = agent.params.inputs(batch.observation, batch.action)
+        taken = agent.params.attention(inputs, Sight(peers))
+        mean = taken.mean((0, *range(2, taken.ndim)))
+        return jnp.where(replay.sampled >= self.learning_starts, mean, 0.0)
 
     def representations(self, params: TwinCritic, batch: Batch) -> tuple[Float[Array, "N f"], ...]:
         """The last hidden layers of the actor and of both critics."""

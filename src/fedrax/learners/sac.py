@@ -16,11 +16,12 @@ from fedrax.environments.actions import Actions
 from fedrax.environments.base import Box, Discrete, Observation, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Objective, learners
+from fedrax.learners.critics.base import NOTHING, Sight
 from fedrax.learners.networks import flat_size
 from fedrax.learners.off_policy import ACTOR, CRITIC, OffPolicy, Training, as_batch
 from fedrax.learners.replay import Transitions
 from fedrax.learners.soft_networks import DiscreteTwinCritic, SoftTwinCritic
-from fedrax.learners.twin_critic import TwinCritic, make_twin_critic
+from fedrax.learners.twin_critic import TwinCritic
 from fedrax.parts import put_parts, take_parts
 from fedrax.registry import option
 
@@ -56,24 +57,14 @@ class SoftActorCritic(OffPolicy):
                 "that hardly heeds its entropy, set learner.temperature=1e-6 learner.learn_temperature=false"
             )
 
-    def networks_of(self, key: PRNGKeyArray, spaces: Spaces, outputs: int) -> TwinCritic:
-        """Fresh networks, the actor with so many outputs."""
-        return make_twin_critic(
-            key,
-            spaces,
-            torso=self.torso,
-            actor=self.actor_layers,
-            features=self.feature_layers,
-            head=self.head_layers,
-            activation=self.activation,
-            initialisation=self.initialisation,
-            scaled=self.scale_actions,
-            normalised=self.normalise,
-            outputs=outputs,
-        )
-
     def actor_step(
-        self, training: Training, batch: Transitions, noise: PyTree, objective: Objective, before: TwinCritic
+        self,
+        training: Training,
+        batch: Transitions,
+        noise: PyTree,
+        objective: Objective,
+        before: TwinCritic,
+        sight: Sight = NOTHING,
     ) -> tuple[Training, dict[str, Array]]:
         """One step of the actor and one of the temperature, of the same actions; then all targets follow."""
         own: Any = training.params
@@ -81,7 +72,7 @@ class SoftActorCritic(OffPolicy):
 
         def loss(actor: dict[str, PyTree]) -> tuple[Array, tuple[Array, Array]]:
             params: Any = put_parts(training.params, actor)
-            gain, entropy = self.soft_value(params, critics, batch, noise)
+            gain, entropy = self.soft_value(params, critics, batch, noise, sight)
             return objective.penalty(params, as_batch(batch)) - gain.mean(), (gain.mean(), entropy.mean())
 
         gradient, (gain, entropy) = jax.grad(loss, has_aux=True)(take_parts(training.params, ACTOR))
@@ -94,7 +85,7 @@ class SoftActorCritic(OffPolicy):
         return self.followed(after), report
 
     def soft_value(
-        self, params: Any, critics: Any, batch: Transitions, noise: PyTree
+        self, params: Any, critics: Any, batch: Transitions, noise: PyTree, sight: Sight
     ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
         """``min_i Q_i(s, a) - alpha log pi(a | s)`` of the policy's actions, and the policy's entropy, as estimates."""
         raise NotImplementedError
@@ -143,20 +134,20 @@ class SAC(SoftActorCritic):
         keys = jax.random.split(key)
         return {name: jax.random.normal(k, batches.action.shape) for name, k in zip(names, keys, strict=True)}
 
-    def targets(self, training: Training, batch: Transitions, noise: Any) -> Float[Array, "*N"]:
+    def targets(self, training: Training, batch: Transitions, noise: Any, sight: Sight = NOTHING) -> Float[Array, "*N"]:
         """``r + gamma (min_i Q_i'(s', a') - alpha log pi(a' | s'))`` with a' an action of the policy."""
         params: Any = training.params
         action, log_prob = params.drawn(batch.next_observation, noise["next"])
-        first, second = training.target.values(batch.next_observation, action)
+        first, second = training.target.values(batch.next_observation, action, sight.of_targets())
         value = jnp.minimum(first, second) - params.alpha * log_prob
         return batch.reward + self.discount * (1.0 - batch.terminated) * value
 
     def soft_value(
-        self, params: Any, critics: Any, batch: Transitions, noise: Any
+        self, params: Any, critics: Any, batch: Transitions, noise: Any, sight: Sight
     ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
         """Of one action in each state."""
         action, log_prob = params.drawn(batch.observation, noise["now"])
-        least = jnp.minimum(*critics.values(batch.observation, action))
+        least = jnp.minimum(*critics.values(batch.observation, action, sight))
         return least - params.alpha * log_prob, -log_prob
 
     def wanted_entropy(self, params: Any) -> float:
@@ -168,7 +159,7 @@ class SAC(SoftActorCritic):
 class DiscreteSAC(SoftActorCritic):
     """Twin critics that value every discrete action, and a categorical actor; expectations over actions are exact."""
 
-    provides: ClassVar[frozenset[str]] = frozenset({"representations", "targets"})
+    provides: ClassVar[frozenset[str]] = frozenset({"peers", "representations", "targets"})
 
     def check(self, spaces: Spaces) -> None:
         """Raises :class:`FedraxError` for actions that are not discrete, or settings that do not fit together."""
@@ -202,18 +193,18 @@ class DiscreteSAC(SoftActorCritic):
         """None: expectations need no draws."""
         return {}
 
-    def targets(self, training: Training, batch: Transitions, noise: Any) -> Float[Array, "*N"]:
+    def targets(self, training: Training, batch: Transitions, noise: Any, sight: Sight = NOTHING) -> Float[Array, "*N"]:
         """``r + gamma sum_a pi(a | s') (min_i Q_i'(s', a) - alpha log pi(a | s'))``."""
         params: Any = training.params
         target: Any = training.target
-        value, _ = expected(params, target, batch.next_observation)
+        value, _ = expected(params, target, batch.next_observation, sight.of_targets())
         return batch.reward + self.discount * (1.0 - batch.terminated) * value
 
     def soft_value(
-        self, params: Any, critics: Any, batch: Transitions, noise: Any
+        self, params: Any, critics: Any, batch: Transitions, noise: Any, sight: Sight
     ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
         """Exact."""
-        return expected(params, critics, batch.observation)
+        return expected(params, critics, batch.observation, sight)
 
     def wanted_entropy(self, params: Any) -> float:
         """By default a share of the uniform policy's."""
@@ -222,11 +213,11 @@ class DiscreteSAC(SoftActorCritic):
 
 
 def expected(
-    params: DiscreteTwinCritic, critics: DiscreteTwinCritic, observation: Observation
+    params: DiscreteTwinCritic, critics: DiscreteTwinCritic, observation: Observation, sight: Sight
 ) -> tuple[Float[Array, "*N"], Float[Array, "*N"]]:
     """``sum_a pi(a | s) (min_i Q_i(s, a) - alpha log pi(a | s))``, and the policy's entropy."""
     log_probs = jax.nn.log_softmax(params.policy(observation).logits)
-    least = jnp.minimum(*critics.all_values(observation))
+    least = jnp.minimum(*critics.all_values(observation, sight))
     share = jnp.exp(log_probs)
     entropy = -(share * log_probs).sum(-1)
     return (share * least).sum(-1) + params.alpha * entropy, entropy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fedrax.environments.base import Observation
+from fedrax.learners.critics.base import NOTHING, Sight
 from fedrax.learners.distributions import Categorical, Gaussian
 from fedrax.learners.twin_critic import TwinCritic
 
@@ -62,25 +64,22 @@ class DiscreteTwinCritic(TwinCritic):
         """The distribution over actions."""
         return Categorical(self.actor(self.seen(observation)))
 
-    def represent(
-        self, observation: Observation, action: Float[Array, "... 1"]
-    ) -> tuple[Float[Array, "... f"], Float[Array, "... f"]]:
-        """Each critic's features, of the observation alone."""
-        first, second = self.features
-        seen = self.seen(observation)
-        return first(seen), second(seen)
+    def inputs(self, observation: Observation, action: Float[Array, "... 1"]) -> tuple[Any, ...]:
+        """The observation alone."""
+        return (self.seen(observation),)
 
-    def all_values(self, observation: Observation) -> tuple[Float[Array, "... n"], Float[Array, "... n"]]:
+    def all_values(
+        self, observation: Observation, sight: Sight = NOTHING
+    ) -> tuple[Float[Array, "... n"], Float[Array, "... n"]]:
         """Both critics' values of every action."""
-        first, second = self.features
-        seen = self.seen(observation)
-        return self.head[0](first(seen)), self.head[1](second(seen))
+        first, second = (self.outputs(which, (self.seen(observation),), sight) for which in (0, 1))
+        return first, second
 
     def values(
-        self, observation: Observation, action: Float[Array, "... 1"]
+        self, observation: Observation, action: Float[Array, "... 1"], sight: Sight = NOTHING
     ) -> tuple[Float[Array, ...], Float[Array, ...]]:
         """Both critics' values of the actions of these numbers."""
-        first, second = self.all_values(observation)
+        first, second = self.all_values(observation, sight)
         # A product instead of a gather: its gradient is a product too, where a gather's is a slow scatter.
         chosen = jax.nn.one_hot(action[..., 0].astype(jnp.int32), first.shape[-1], dtype=first.dtype)
         return (first * chosen).sum(-1), (second * chosen).sum(-1)

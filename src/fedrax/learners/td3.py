@@ -17,9 +17,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from fedrax.environments.base import Observation, Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Objective, learners
+from fedrax.learners.critics.base import NOTHING, Sight
 from fedrax.learners.off_policy import ACTOR, OffPolicy, Training, as_batch
 from fedrax.learners.replay import Transitions
-from fedrax.learners.twin_critic import TwinCritic, make_twin_critic
+from fedrax.learners.twin_critic import TwinCritic
 from fedrax.parts import put_parts, take_parts
 from fedrax.registry import option
 
@@ -77,18 +78,7 @@ class TD3(OffPolicy):
 
     def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> TwinCritic:
         """Fresh networks."""
-        return make_twin_critic(
-            key,
-            spaces,
-            torso=self.torso,
-            actor=self.actor_layers,
-            features=self.feature_layers,
-            head=self.head_layers,
-            activation=self.activation,
-            initialisation=self.initialisation,
-            scaled=self.scale_actions,
-            normalised=self.normalise,
-        )
+        return self.networks_of(key, spaces)
 
     def act(self, params: TwinCritic, observation: Observation, key: PRNGKeyArray | None) -> Array:
         """Actions ``[B, a]`` for observations ``[B, *o]``; with exploration noise where there is a key."""
@@ -102,25 +92,33 @@ class TD3(OffPolicy):
         """Standard normal, for target actions."""
         return jax.random.normal(key, batches.action.shape)
 
-    def targets(self, training: Training, batch: Transitions, noise: Float[Array, "*N a"]) -> Float[Array, "*N"]:
+    def targets(
+        self, training: Training, batch: Transitions, noise: Float[Array, "*N a"], sight: Sight = NOTHING
+    ) -> Float[Array, "*N"]:
         """``r + gamma min_i Q_i'(s', a')`` with a' the target actor's action, plus the noise scaled."""
         target = training.target
         scale = jnp.asarray(target.reach) if self.scale_target_noise else 1.0
         bounded = jnp.clip(self.target_noise * noise, -self.target_noise_clip, self.target_noise_clip)
         action = target.clip(target.act(batch.next_observation) + scale * bounded)
-        first, second = target.values(batch.next_observation, action)
+        first, second = target.values(batch.next_observation, action, sight.of_targets())
         target_value = batch.reward + self.discount * (1.0 - batch.terminated) * jnp.minimum(first, second)
         return target_value if self.value_bounds is None else jnp.clip(target_value, *self.value_bounds)
 
     def actor_step(
-        self, training: Training, batch: Transitions, noise: PyTree, objective: Objective, before: TwinCritic
+        self,
+        training: Training,
+        batch: Transitions,
+        noise: PyTree,
+        objective: Objective,
+        before: TwinCritic,
+        sight: Sight = NOTHING,
     ) -> tuple[Training, dict[str, Array]]:
         """One step of the actor up the first critic's value, then all targets follow."""
 
         def loss(actor: dict[str, PyTree]) -> tuple[Array, Array]:
             params = put_parts(training.params, actor)
             action = params.act(batch.observation)
-            loss = -params.value(batch.observation, action).mean()
+            loss = -params.value(batch.observation, action, sight).mean()
             if self.action_penalty > 0:
                 loss += self.action_penalty * (params.shares(action) ** 2).mean()
             return loss + objective.penalty(params, as_batch(batch)), loss

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,34 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.environments.actions import middle_and_reach
-from fedrax.environments.base import Box, Observation, Spaces
-from fedrax.learners.encoders import Encoder, Flatten, TorsoKind, make_encoder
+from fedrax.environments.base import Box, Observation
+from fedrax.learners.critics.base import NOTHING, Critic, Sight
+from fedrax.learners.mlp import MLP, MLPMaker
 from fedrax.learners.moments import Normaliser
-from fedrax.learners.networks import Activation, Dense, Initialisation, activate, flat_size, make_dense
-
-
-class MLP(eqx.Module):
-    """Dense layers, an activation after each but, unless ``activate_last``, the last."""
-
-    encoder: Encoder
-    """Of the input; what else there is (an action) goes to the layers as it is."""
-    layers: tuple[Dense, ...]
-    activation: Activation = eqx.field(static=True)
-    activate_last: bool = eqx.field(static=True)
-
-    def __call__(self, x: Observation, *others: Float[Array, "... i"]) -> Float[Array, "... o"]:
-        """The last layer's output."""
-        return self.both(x, *others)[1]
-
-    def both(
-        self, x: Observation, *others: Float[Array, "... i"]
-    ) -> tuple[Float[Array, "... h"], Float[Array, "... o"]]:
-        """The output of the last layer but one (the input itself where there is one layer), and the last layer's."""
-        hidden = jnp.concatenate([self.encoder(x), *others], -1)
-        for layer in self.layers[:-1]:
-            hidden = activate(self.activation, layer(hidden))
-        output = self.layers[-1](hidden)
-        return hidden, activate(self.activation, output) if self.activate_last else output
+from fedrax.learners.networks import flat_size
 
 
 class TwinCritic(eqx.Module):
@@ -44,8 +23,8 @@ class TwinCritic(eqx.Module):
 
     features: tuple[MLP, MLP]
     """From observation and action to what each critic makes of them."""
-    head: tuple[MLP, MLP]
-    """From there to the value."""
+    head: tuple[Any, Any]
+    """From there to the value (:meth:`fedrax.learners.critics.base.Critic.head`)."""
     actor: MLP
     centre: tuple[float, ...] = eqx.field(static=True)
     """Middle of each action component's range."""
@@ -55,6 +34,8 @@ class TwinCritic(eqx.Module):
     """Whether critics see an action as a share of its range, -1 to 1, rather than in the environment's units."""
     normaliser: Normaliser | tuple[()] = ()
     """By which all networks see observations; () where they see them as they are."""
+    attends: bool = eqx.field(static=True, default=False)
+    """Whether heads look at peers (:attr:`fedrax.learners.critics.base.Critic.attends`)."""
 
     def seen(self, observation: Observation) -> Observation:
         """Observations, leaves ``[..., *o]``, as the networks see them."""
@@ -74,14 +55,32 @@ class TwinCritic(eqx.Module):
     ) -> tuple[Float[Array, "... f"], Float[Array, "... f"]]:
         """Each critic's features."""
         first, second = self.features
-        observation, action = self.seen(observation), self._seen(action)
-        return first(observation, action), second(observation, action)
+        inputs = self.inputs(observation, action)
+        return first(*inputs), second(*inputs)
 
     def values(
-        self, observation: Observation, action: Float[Array, "... a"]
+        self, observation: Observation, action: Float[Array, "... a"], sight: Sight = NOTHING
     ) -> tuple[Float[Array, ...], Float[Array, ...]]:
         """Both critics' values."""
-        return self.judge(*self.represent(observation, action))
+        inputs = self.inputs(observation, action)
+        first, second = (self.outputs(which, inputs, sight)[..., 0] for which in (0, 1))
+        return first, second
+
+    def outputs(self, which: int, inputs: tuple[Any, ...], sight: Sight) -> Float[Array, "... v"]:
+        """All that one of the critics' heads returns; ``inputs`` are what features are given."""
+        own = self.features[which](*inputs)
+        return self.head[which](own, sight.view(which, *inputs)) if self.attends else self.head[which](own)
+
+    def attention(self, inputs: tuple[Any, ...], sight: Sight) -> Float[Array, "2 t ..."]:
+        """How much the head of each critic takes of each token, where they attend."""
+        each = [
+            self.head[which].attend(self.features[which](*inputs), sight.view(which, *inputs))[1] for which in (0, 1)
+        ]
+        return jnp.stack(each)
+
+    def inputs(self, observation: Observation, action: Float[Array, "... a"]) -> tuple[Any, ...]:
+        """What features are given."""
+        return self.seen(observation), self._seen(action)
 
     def judge(
         self, first: Float[Array, "... f"], second: Float[Array, "... f"]
@@ -89,9 +88,11 @@ class TwinCritic(eqx.Module):
         """The heads' values of each critic's features."""
         return self.head[0](first)[..., 0], self.head[1](second)[..., 0]
 
-    def value(self, observation: Observation, action: Float[Array, "... a"]) -> Float[Array, ...]:
+    def value(
+        self, observation: Observation, action: Float[Array, "... a"], sight: Sight = NOTHING
+    ) -> Float[Array, ...]:
         """The first critic's value."""
-        return self.head[0](self.features[0](self.seen(observation), self._seen(action)))[..., 0]
+        return self.outputs(0, self.inputs(observation, action), sight)[..., 0]
 
     def _seen(self, action: Float[Array, "... a"]) -> Float[Array, "... a"]:
         """An action as the critics see it."""
@@ -105,14 +106,12 @@ class TwinCritic(eqx.Module):
 
 def make_twin_critic(
     key: PRNGKeyArray,
-    spaces: Spaces,
+    make: MLPMaker,
+    critic: Critic,
     *,
-    torso: TorsoKind,
     actor: tuple[int, ...],
     features: tuple[int, ...],
     head: tuple[int, ...],
-    activation: Activation,
-    initialisation: Initialisation,
     scaled: bool,
     normalised: bool,
     outputs: int | None = None,
@@ -122,35 +121,27 @@ def make_twin_critic(
     ``outputs`` are the actor's, unset one for each component of an action. Critics of discrete actions see observations
     alone, and have a value for each action.
     """
-    seen, values = (flat_size(spaces.action), 1) if isinstance(spaces.action, Box) else (0, spaces.action.n)
-    centre, reach = middle_and_reach(spaces.action) if isinstance(spaces.action, Box) else (np.zeros(0), np.zeros(0))
-
-    def seeing(key: PRNGKeyArray, others: int, sizes: tuple[int, ...], *, activate_last: bool) -> MLP:
-        """On an observation and so many other numbers."""
-        made = make_encoder(jax.random.fold_in(key, 1), torso, spaces.observation, initialisation)
-        return mlp(key, (made[1] + others, *sizes), activate_last=activate_last, encoder=made[0])
-
-    def mlp(key: PRNGKeyArray, sizes: tuple[int, ...], *, activate_last: bool, encoder: Encoder | None = None) -> MLP:
-        keys = jax.random.split(key, len(sizes) - 1)
-        layers = [
-            make_dense(k, i, o, initialisation, by_output=True)
-            for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
-        ]
-        return MLP(encoder or Flatten(sizes[:1], 1.0), tuple(layers), activation, activate_last)
-
+    action = make.spaces.action
+    seen, values = (flat_size(action), 1) if isinstance(action, Box) else (0, action.n)
+    centre, reach = middle_and_reach(action) if isinstance(action, Box) else (np.zeros(0), np.zeros(0))
     first, second, third, fourth, actor_key = jax.random.split(key, 5)
+    made = critic.features(first, make, seen, features), critic.features(second, make, seen, features)
     return TwinCritic(
-        features=(
-            seeing(first, seen, features, activate_last=True),
-            seeing(second, seen, features, activate_last=True),
-        ),
+        features=made,
         head=(
-            mlp(third, (features[-1], *head, values), activate_last=False),
-            mlp(fourth, (features[-1], *head, values), activate_last=False),
+            critic.head(third, make, outputs_of(made[0]), head, values),
+            critic.head(fourth, make, outputs_of(made[0]), head, values),
         ),
-        actor=seeing(actor_key, 0, (*actor, outputs or seen), activate_last=False),
+        actor=make.seeing(actor_key, 0, (*actor, outputs or seen), activate_last=False),
         centre=tuple(centre.tolist()),
         reach=tuple(reach.tolist()),
         scaled=scaled,
-        normaliser=Normaliser.fresh(spaces.observation) if normalised else (),
+        normaliser=Normaliser.fresh(make.spaces.observation) if normalised else (),
+        attends=critic.attends,
     )
+
+
+def outputs_of(network: MLP) -> int:
+    """Numbers that a network returns."""
+    last = network.layers[-1]
+    return int(last.weight.shape[0 if last.by_output else 1])

@@ -161,8 +161,7 @@ class Counters:
         }
 
 
-def _number(value: Any) -> int | float | list[float]:
+def _number(value: Any) -> Any:
+    """A whole number, a real one, or lists of them."""
     array = np.asarray(value)
-    if array.ndim:
-        return [int(number) if array.dtype.kind in "iub" else float(number) for number in array]
-    return int(array) if array.dtype.kind in "iub" else float(array)
+    return array.astype(np.int64 if array.dtype.kind in "iub" else np.float64).tolist()

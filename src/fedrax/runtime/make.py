@@ -6,13 +6,14 @@ import dataclasses
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
-from fedrax.compatibility import check_components, check_records
+from fedrax.compatibility import check_components, check_critic, check_records
 from fedrax.config import Config
 from fedrax.config_tables import TD3_HER
 from fedrax.environments.base import Spaces, stack_physics
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
+from fedrax.learners.critics.base import Critic
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.draws import all_draws, describe_run, make_environment
 from fedrax.runtime.videos import check_picture
@@ -47,13 +48,26 @@ def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
     return HostRuntime(config, federation, described, draws, mixture, agents=agents)
 
 
+def make_learner(config: Config) -> Learner:
+    """The learner, with its critics.
+
+    Raises:
+        FedraxError: a critic that the learner has no use for, or that the federation does not fit.
+    """
+    learner: Learner = config.component("learner")
+    critic: Critic = config.component("critic")
+    strategy: Strategy = config.component("strategy")
+    check_critic(learner, critic, strategy)
+    return learner.judged_by(critic.bind(config.federation.agents))
+
+
 def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
     """The federation a configuration describes, whose training episodes are cut after ``horizon`` steps.
 
     Raises:
         FedraxError: an impossible combination, in one line.
     """
-    learner: Learner = config.component("learner")
+    learner = make_learner(config)
     strategy: Strategy = config.component("strategy")
     attack: Attack = config.component("attack")
     aggregator: Aggregator = config.component("aggregator")

@@ -66,6 +66,8 @@ class Strategy(eqx.Module):
     """Agents send messages."""
     counts_server: ClassVar[bool] = False
     """Trajectories per agent are counted as in the code of FedPG-BR, where the server is one more node."""
+    shows_peers: ClassVar[bool] = False
+    """Its context is :class:`~fedrax.learners.critics.base.Peers`, for critics that attend over them."""
     common_start: ClassVar[bool] = False
     """All agents start from the same networks, which are also what the server starts from."""
 

@@ -20,9 +20,10 @@ from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Spaces
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Batch, Learner, Objective
+from fedrax.learners.mlp import MLP
 from fedrax.learners.networks import gram_schmidt
 from fedrax.learners.off_policy import Memory, Training
-from fedrax.learners.twin_critic import MLP, TwinCritic
+from fedrax.learners.twin_critic import TwinCritic
 from fedrax.message import Message
 from fedrax.parts import NORMALISER, put_parts, take_parts
 from fedrax.registry import option

@@ -1,0 +1,1 @@
+"""What judges observations and actions, for off-policy learners."""

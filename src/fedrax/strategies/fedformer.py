@@ -1,0 +1,240 @@
+"""FedFormer (Hebert, Golab, Poupart and Cohen, 2023): agents exchange their critics' encoders, and average nothing.
+
+Every agent's critics attend over what its peers' encoders make of its own transitions (critic ``fedformer``). Policies,
+transformers, targets and data never leave an agent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from fedrax.aggregators.base import Aggregate
+from fedrax.environments.base import Spaces
+from fedrax.errors import FedraxError
+from fedrax.learners.base import Agent, Learner
+from fedrax.learners.critics.base import Peers
+from fedrax.message import Message
+from fedrax.registry import option
+from fedrax.strategies.base import Strategy, Tools, strategies
+from fedrax.trees import ravel_rows
+
+MOST = 50
+"""Agents up to whose number every round's row tells who attended to whom."""
+
+Encoders: TypeAlias = PyTree
+"""Those of both critics, the part ``features`` of an agent's networks."""
+
+
+class Bank(eqx.Module):
+    """The server's state: everyone's encoders as last accepted, leaves ``[agents, ...]``."""
+
+    encoders: Encoders
+    targets: Encoders
+    """What target values are made with; () where they are the same."""
+    age: Int[Array, " agents"]
+    """Rounds since each agent's encoders were last accepted."""
+    attention: Float[Array, "agents agents"]
+    """How much each agent last took of each one's encodings; 0 before it learned."""
+
+
+class Shelf(eqx.Module):
+    """What goes out: the bank, which all agents share, and whose encoders each agent sees."""
+
+    encoders: Encoders
+    targets: Encoders
+    peers: Int[Array, "agents k"]
+    known: Bool[Array, "agents k"]
+    """False for peers whose encoders are too old."""
+    episodes: int = eqx.field(static=True)
+
+    def of(self, index: Int[Array, ""] | int) -> Seen:
+        """What one agent receives."""
+        rows = self.peers[index]
+        encoders, targets = jax.tree.map(lambda x: x[rows], (self.encoders, self.targets))
+        return Seen(encoders, targets, rows, self.known[index], self.episodes)
+
+
+class Seen(eqx.Module):
+    """What one agent receives: the encoders that it sees, leaves ``[k, ...]``."""
+
+    encoders: Encoders
+    targets: Encoders
+    peers: Int[Array, " k"]
+    known: Bool[Array, " k"]
+    episodes: int = eqx.field(static=True)
+
+
+@strategies.register("fedformer")
+class FedFormer(Strategy):
+    """Exchange of critics' encoders, over which every agent's critics attend."""
+
+    personal: ClassVar[bool] = True
+    shows_peers: ClassVar[bool] = True
+
+    exchange: Literal["peers", "self", "none"] = option(
+        "peers",
+        "whose encoders an agent sees: its peers'; in their place copies of its own (self), or those that its peers "
+        "started with (none), the controls that isolate what exchange is worth",
+    )
+    top: int | None = option(
+        None,
+        "see so many peers: those that an agent attended to most, and in the place of the last of them one at random, "
+        "so that none is forgotten; none: see all",
+        minimum=1,
+    )
+    max_age: int | None = option(
+        None, "rounds after which a silent peer's encoders are no longer seen", unit="rounds", minimum=0
+    )
+    target_step: float = option(
+        1.0,
+        "how far the peers' encoders that target values are made with move towards the latest in a round; 1: they are "
+        "these (the reference lags: 0.92 at its 500 updates a round)",
+        minimum=0,
+        maximum=1,
+    )
+    clip: float | None = option(
+        None,
+        "changes of encoders longer than so many times the median of a round's are shortened to it; none: they are "
+        "taken as they are",
+        minimum=0,
+    )
+
+    agents: int = eqx.field(static=True, default=1)
+    """Of the federation."""
+
+    @classmethod
+    def implies(cls, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The critic that attends."""
+        return {"critic": {"kind": "fedformer"}}
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """Critics that look at peers."""
+        return frozenset({"peers"})
+
+    def bind(self, agents: int, seed: int) -> FedFormer:
+        """For so many agents.
+
+        Raises:
+            FedraxError: more peers than there are.
+        """
+        if self.top is not None and self.top >= agents:
+            raise FedraxError(
+                f"strategy.top = {self.top} is not allowed: each of {agents} agents has {agents - 1} peers; set a "
+                "smaller number, or strategy.top=none"
+            )
+        return dataclasses.replace(self, agents=agents)
+
+    # The server's verbs.
+
+    def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> Bank:
+        """Everyone's fresh encoders."""
+        encoders = agents.params.features if self.exchange != "self" else ()
+        targets = encoders if self.target_step < 1 else ()
+        nobody = jnp.zeros((self.agents, self.agents))
+        return Bank(encoders, targets, jnp.zeros(self.agents, jnp.int32), nobody)
+
+    def broadcast(self, server: Bank, key: PRNGKeyArray) -> Shelf:
+        """The bank, and whom each agent sees."""
+        peers = others(self.agents)
+        if self.top is not None:
+            attention = jnp.take_along_axis(server.attention, peers, 1)
+            chance = jax.random.uniform(key, peers.shape)
+            order = jnp.argsort(-attention, axis=1, stable=True)
+            rank = jnp.argsort(order, axis=1)
+            # The most attended first, then all others in an order of their own in every round.
+            first = jnp.where(rank < self.top - 1, rank, self.top + chance)
+            peers = jnp.take_along_axis(peers, jnp.argsort(first, axis=1)[:, : self.top], 1)
+        known = jnp.ones(peers.shape, bool)
+        if self.max_age is not None:
+            known = server.age[peers] <= self.max_age
+        return Shelf(server.encoders, server.targets, peers, known, 0)
+
+    def combine(
+        self, learner: Learner, server: Bank, downlink: Any, messages: Message, weights: Array, tools: Tools
+    ) -> tuple[Bank, Aggregate]:
+        """Takes the encoders whose change the rule accepts; all others stay as they were."""
+        present = weights > 0
+        rows = messages.individual["attention"]
+        learned = present & (rows.sum(1) > 0)
+        rows = jnp.where(learned[:, None], rows, server.attention[tools.ids])
+        attention = server.attention.at[tools.ids].set(rows)
+        encoders, accepted = self._delivered(server.encoders, messages.individual["encoders"], weights, tools)
+        targets = server.targets
+        if self.target_step < 1:
+            targets = jax.tree.map(lambda x, y: x + self.target_step * (y - x), targets, encoders)
+        fresh = jnp.zeros(self.agents, bool).at[tools.ids].set(accepted)
+        age = jnp.where(fresh, 0, server.age + 1)
+        extras = {"stale": age.max(), "attention_own": jnp.diagonal(attention).mean()}
+        if self.agents <= MOST:
+            extras["attention"] = attention
+        return Bank(encoders, targets, age, attention), Aggregate(jnp.zeros(0), accepted, accepted.any(), extras)
+
+    def _delivered(self, bank: Encoders, sent: Encoders, weights: Array, tools: Tools) -> tuple[Encoders, Array]:
+        """The bank with the encoders ``[m, ...]`` that arrived and were accepted, and whose these are."""
+        if self.exchange != "peers":
+            return bank, weights > 0
+        change = jax.tree.map(lambda new, old: new - old[tools.ids], sent, bank)
+        vectors = ravel_rows(change)
+        verdict = tools.aggregate(vectors, weights, 1.0)
+        accepted = verdict.accepted & (weights > 0) & verdict.valid
+        scale = jnp.ones(weights.shape)
+        if self.clip is not None:
+            lengths = jnp.linalg.norm(vectors, axis=1)
+            bound = self.clip * jnp.nanmedian(jnp.where(weights > 0, lengths, jnp.nan))
+            scale = jnp.minimum(1.0, bound / jnp.maximum(lengths, jnp.finfo(lengths.dtype).tiny))
+
+        def delivered(old: Array, change: Array) -> Array:
+            factor = jnp.where(accepted, scale, 0.0).reshape(-1, *[1] * (change.ndim - 1))
+            return old.at[tools.ids].add(factor * change)
+
+        return jax.tree.map(delivered, bank, change), accepted
+
+    # One agent's verbs.
+
+    def private(self, learner: Learner, agent: Agent) -> Float[Array, " agents"]:
+        """How much its critics took of each agent's encodings at the start of the round."""
+        return jnp.zeros(self.agents)
+
+    def absorb(self, agent: Agent, downlink: Shelf | Seen, index: Int[Array, ""]) -> Agent:
+        """The agent as it is: nothing of it is replaced."""
+        return agent
+
+    def outgoing(self, downlink: Shelf, index: int) -> Seen:
+        """The encoders that the agent sees."""
+        return downlink.of(index)
+
+    def context(self, agent: Agent, downlink: Shelf | Seen, index: Int[Array, ""]) -> Peers:
+        """The peers' encoders."""
+        seen = downlink.of(index) if isinstance(downlink, Shelf) else downlink
+        encoders = seen.encoders
+        if self.exchange == "self":
+            count = seen.peers.shape[0]
+            own = jax.lax.stop_gradient(agent.params.features)
+            encoders = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), own)
+        lagging = self.target_step < 1 and self.exchange == "peers"
+        targets = seen.targets if lagging else encoders
+        return Peers(encoders, targets, seen.peers, seen.known, jnp.asarray(index))
+
+    def begin(self, learner: Any, agent: Agent, context: Peers, key: PRNGKeyArray) -> Agent:
+        """Notes how much it takes of whom, as soon as the encoders arrive."""
+        taken = learner.attention(agent, context, key)
+        row = jnp.zeros(self.agents).at[context.ids].set(taken[2:]).at[context.index].set(taken[1])
+        return Agent(agent.params, agent.optimizer, agent.memory, row)
+
+    def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
+        """Both encoders as they are, and how much the agent took of each one's."""
+        encoders = agent.params.features if self.exchange == "peers" else ()
+        return Message(individual={"encoders": encoders, "attention": agent.private})
+
+
+def others(agents: int) -> Int[Array, "agents peers"]:
+    """Of each agent, the numbers of all others."""
+    numbers = jnp.arange(agents)
+    return (numbers[:, None] + 1 + numbers[None, :-1]) % agents

@@ -1,0 +1,190 @@
+"""FedFormer: what is exchanged, who sees whom, and what becomes of encoders that are late, false or too long."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedrax.config import resolve
+from fedrax.errors import FedraxError
+from fedrax.message import Message
+from fedrax.runtime.make import make_runtime
+from fedrax.strategies.base import Tools
+from fedrax.strategies.fedformer import others
+from fedrax.trees import ravel_rows, unravel_like
+
+SMALL = [
+    *("learner=sac", "strategy=fedformer", "federation.agents=4", "environment=Pendulum-v1", "budget.rounds=3"),
+    *("environment.num_envs=2", "environment.horizon=8", "checkpoint.every=3", "evaluation.every=3"),
+    *("learner.actor_layers=[4]", "learner.batch_size=8", "learner.buffer_size=256", "learner.num_steps=4"),
+    *("learner.learning_starts=8", "critic.dim=4", "critic.heads=2", "critic.encoder_layers=[4]"),
+    *("critic.decoder_layers=[4]", "critic.feedforward=4", "evaluation.episodes=1", "evaluation.environments=own"),
+]
+
+
+def made(*settings):
+    return make_runtime(resolve({}, [*SMALL, *settings]))
+
+
+def trained(*settings):
+    """The first and the last state of one seed, and the rows."""
+    runtime = made(*settings)
+    first = runtime.init()
+    start = jax.tree.map(lambda x: np.array(x[0]), first)
+    ((after, rows),) = runtime.advance(first, 0)
+    return start, jax.tree.map(lambda x: np.asarray(x[0]), after), rows
+
+
+def vectors(features):
+    return np.asarray(ravel_rows(features))
+
+
+def context_of(state, federation, index):
+    downlink = federation.strategy.broadcast(state.server, jax.random.key(7))
+    agent = jax.tree.map(lambda x: x[index], state.agents)
+    return federation.strategy.context(agent, downlink, jnp.asarray(index))
+
+
+def test_peers_are_all_others():
+    assert {tuple(sorted([k, *row])) for k, row in enumerate(others(5).tolist())} == {(0, 1, 2, 3, 4)}
+    assert others(1).shape == (1, 0)
+
+
+@pytest.mark.training
+def test_the_server_holds_exact_copies_and_agents_none():
+    start, after, rows = trained()
+    np.testing.assert_array_equal(vectors(after.server.encoders), vectors(after.agents.params.features))
+    assert (vectors(after.server.encoders) != vectors(start.server.encoders)).any(1).all()
+    federation = made().federation
+    seen = context_of(after, federation, 2)
+    own = vectors(after.agents.params.features)
+    np.testing.assert_array_equal(seen.ids, [3, 0, 1])
+    np.testing.assert_array_equal(vectors(seen.features), own[[3, 0, 1]])
+    # An agent's state is that of an agent without peers.
+    alone = jax.eval_shape(made("strategy.exchange=none").init)
+    assert jax.tree.map(lambda x: x.shape, after.agents) == jax.tree.map(lambda x: x.shape[1:], alone.agents)
+    attention = rows["attention"][0, -1]
+    assert attention.shape == (4, 4)
+    assert ((attention > 0) & (attention < 1)).all()
+    assert (attention.sum(1) < 1).all()
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("exchange", ["none", "self"])
+def test_controls_exchange_nothing(exchange):
+    start, after, _ = trained(f"strategy.exchange={exchange}")
+    federation = made(f"strategy.exchange={exchange}").federation
+    seen = context_of(after, federation, 0)
+    if exchange == "none":
+        np.testing.assert_array_equal(vectors(seen.features), vectors(start.agents.params.features)[1:])
+    else:
+        own = vectors(after.agents.params.features)[0]
+        np.testing.assert_array_equal(vectors(seen.features), np.stack([own] * 3))
+    message, _ = federation.shapes()
+    assert sum(x.size for x in jax.tree.leaves(message)) == 4
+
+
+def served(settings, sent, *, present=(1, 1, 1, 1), rounds=1):
+    """The bank before and after encoders arrived that differ by ``sent`` from what it held, and the verdict."""
+    count = len(present)
+    federation = made(f"federation.agents={count}", *settings).federation
+    state = jax.jit(federation.init)(jax.random.key(0))
+    server, key = state.server, jax.random.key(1)
+    verdict = None
+    for _ in range(rounds):
+        rows = vectors(server.encoders) + sent
+        message, _ = federation.shapes()
+        encoders = unravel_like(message.individual["encoders"], jnp.asarray(rows))
+
+        def aggregate(vectors, weights, samples):
+            return federation.aggregator(vectors, weights, samples=samples, key=key)
+
+        tools = Tools(aggregate, lambda *_: None, key, jnp.arange(count))
+        messages = Message(individual={"encoders": encoders, "attention": jnp.full((count, count), 0.2)})
+        weights = jnp.asarray(present, jnp.float32)
+        server, verdict = federation.strategy.combine(federation.learner, server, None, messages, weights, tools)
+    return state.server, server, verdict
+
+
+def test_who_sends_nothing_keeps_the_old_encoders_and_grows_old():
+    before, after, _ = served([], 1.0, present=(1, 0, 1, 0), rounds=2)
+    moved = vectors(after.encoders) - vectors(before.encoders)
+    np.testing.assert_allclose(moved, np.array([2.0, 0, 2.0, 0])[:, None] * np.ones_like(moved), atol=1e-5)
+    assert after.age.tolist() == [0, 2, 0, 2]
+    federation = made("strategy.max_age=1").federation
+    downlink = federation.strategy.broadcast(after, jax.random.key(0))
+    assert downlink.known[0].tolist() == [False, True, False]
+    assert downlink.peers[0].tolist() == [1, 2, 3]
+
+
+def test_encoders_that_the_rule_rejects_are_not_shown():
+    sent = np.array([[50.0], [0.0], [0.0], [0.0], [0.0]]) + 0.01
+    rule = ["aggregator=multi-krum", "aggregator.tolerated=1"]
+    before, after, verdict = served(rule, sent, present=(1,) * 5)
+    assert not verdict.accepted[0]
+    np.testing.assert_array_equal(vectors(after.encoders)[0], vectors(before.encoders)[0])
+    assert after.age[0] == 1
+
+
+def test_long_changes_are_shortened_to_the_median():
+    sent = np.array([[100.0], [1.0], [1.0], [1.0]])
+    before, after, _ = served(["strategy.clip=2.0"], sent)
+    lengths = np.linalg.norm(vectors(after.encoders) - vectors(before.encoders), axis=1)
+    assert lengths[0] == pytest.approx(2 * lengths[1], rel=1e-3)
+
+
+def test_target_encoders_lag():
+    before, after, _ = served(["strategy.target_step=0.25"], 1.0)
+    np.testing.assert_allclose(vectors(after.targets) - vectors(before.targets), 0.25, atol=1e-4)
+    federation = made("strategy.target_step=0.25").federation
+    downlink = federation.strategy.broadcast(after, jax.random.key(0))
+    seen = downlink.of(0)
+    np.testing.assert_allclose(vectors(seen.targets), vectors(after.targets)[1:], atol=1e-6)
+
+
+def test_the_most_attended_are_seen_and_nobody_is_forgotten():
+    runtime = made("strategy.top=2", "federation.agents=6")
+    server = jax.jit(runtime.federation.init)(jax.random.key(0)).server
+    attention = jnp.zeros((6, 6)).at[0, 4].set(0.5)
+    server = dataclasses.replace(server, attention=attention)
+    drawn = [runtime.federation.strategy.broadcast(server, jax.random.key(i)).of(0) for i in range(40)]
+    assert all(seen.peers[0] == 4 for seen in drawn)
+    assert {int(seen.peers[1]) for seen in drawn} == {1, 2, 3, 5}
+    assert jax.tree.leaves(drawn[0].encoders)[0].shape[0] == 2
+
+
+@pytest.mark.training
+def test_an_attack_on_encoders_is_withstood_by_a_rule_that_rejects():
+    settings = ["attack=random-noise", "attack.agents=1", "federation.agents=5"]
+    _, harmed, _ = trained(*settings)
+    start, held, rows = trained(*settings, "aggregator=multi-krum")
+    false = (vectors(harmed.server.encoders) != vectors(harmed.agents.params.features)).any(1)
+    assert false.sum() == 1
+    np.testing.assert_array_equal(vectors(held.server.encoders)[false], vectors(start.server.encoders)[false])
+    assert rows["accepted"][0].max() < 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["strategy.top=4"], "strategy.top = 4 is not allowed"),
+        (["critic=mlp"], "set critic to one of: fedformer"),
+        (["learner=ppo"], "critic 'fedformer' is for off-policy learners"),
+        (["strategy=local", "learner=ppo", "critic=fedformer"], "critic 'fedformer' is for off-policy learners"),
+    ],
+)
+def test_what_does_not_fit_is_refused(settings, words):
+    small = [each for each in SMALL if not each.startswith(("learner.", "critic."))]
+    config = resolve({}, [*small, *settings])
+    with pytest.raises(FedraxError, match=words) as caught:
+        make_runtime(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", ["local", "fedavg", "central"])
+def test_other_strategies_leave_the_critic_to_itself(strategy):
+    runtime = made(f"strategy={strategy}", "critic=fedformer")
+    after, _ = jax.eval_shape(runtime._rounds, jax.eval_shape(runtime.init), jnp.asarray(0))
+    assert jax.tree.structure(after) == jax.tree.structure(jax.eval_shape(runtime.init))
