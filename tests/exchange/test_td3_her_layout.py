@@ -10,6 +10,7 @@ from fedrax.environments.goals import ACHIEVED, DESIRED, OBSERVATION
 from fedrax.errors import FedraxError
 from fedrax.exchange.td3_her import from_params, networks_in, places, to_params
 from fedrax.learners.base import learners
+from fedrax.learners.critics.base import critics
 
 from reference_networks import act, made, values
 
@@ -197,3 +198,14 @@ def test_files_that_are_not_what_they_say(contents, why):
     with pytest.raises(FedraxError, match=why) as error:
         networks_in([(f"file {number}", content) for number, content in enumerate(contents)])
     assert "\n" not in str(error.value)
+
+
+def test_networks_that_only_look_like_theirs_are_refused():
+    """SAC's actor returns a deviation too, and an attending critic is none of dense layers alone."""
+    soft = learners.build("sac", WIDE).init_params(jax.random.key(0), SPACES)
+    with pytest.raises(FedraxError, match="the run's learner is not td3"):
+        from_params(soft, SPACES, "x", lambda: 0)
+    critic = critics.build("fedformer", {"dim": 8, "encoder_layers": (8,)}).bind(2)
+    attending = learners.build("td3", WIDE).judged_by(critic).init_params(jax.random.key(0), SPACES)
+    with pytest.raises(FedraxError, match="attend over their peers' encoders"):
+        from_params(attending, SPACES, "x", lambda: 0)

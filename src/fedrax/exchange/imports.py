@@ -87,6 +87,8 @@ def _options(config: Config, networks: Networks) -> list[str]:
             f"the TD3+HER reference's networks need learner td3, not {learner.name!r}; choose a preset like "
             "td3-her/push"
         )
+    if config.component("critic").attends:
+        raise FedraxError("the TD3+HER reference's critics attend over nothing; set critic=mlp")
     actor, critic = networks.widths
     depth = min(len(learner.feature_layers), len(critic))
     return [

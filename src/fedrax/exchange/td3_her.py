@@ -239,8 +239,11 @@ def from_params(params: Any, spaces: Spaces, id: str, achieved_at: Callable[[], 
     Raises:
         FedraxError: one line: the reference has no networks of this form.
     """
-    if not isinstance(params, TwinCritic):
+    # Other learners have networks derived from these, whose actors return more.
+    if type(params) is not TwinCritic:
         raise _no_form("the run's learner is not td3")
+    if params.attends:
+        raise _no_form("the run's critics attend over their peers' encoders")
     if normaliser_of(params) is not None:
         raise _no_form("learner.normalise = true, and the reference's see observations as they are")
     where = places(spaces, id)
