@@ -149,5 +149,7 @@ def test_another_layout_is_refused_and_so_is_a_learner_without_critics():
     with pytest.raises(FedraxError, match=r"records.csv_layout = 'flower' is not allowed: .*'fedrax' or 'td3-her'"):
         fedrax.resolve({}, ["budget.rounds=1", "records.csv_layout=flower"])
     config = fedrax.resolve({}, ["budget.rounds=1", "learner=ppo", "strategy=fedavg", "records.csv_layout=td3-her"])
-    with pytest.raises(FedraxError, match=r"twin critics, which learner 'ppo' has not; set learner to one of: sac, td3, or"):
+    with pytest.raises(
+        FedraxError, match=r"twin critics, which learner 'ppo' has not; set learner to one of: sac, td3, or"
+    ):
         make_runtime(config)
