@@ -141,6 +141,14 @@ def test_the_temperature_rises_while_entropy_is_too_low(name, spaces, learns):
         assert moved == pytest.approx(0.01 * direction if learns else 0.0, abs=1e-5)
 
 
+def test_the_temperature_may_have_a_step_size_of_its_own():
+    learner, agent = make(target_entropy=50.0, learning_rate=0.01, temperature_rate=0.003)
+    batch = batch_of()
+    noise = noise_of(learner, batch)
+    after, _ = learner.actor_step(training_of(learner, agent), batch, noise, Objective(), agent.params)
+    assert float(after.params.temperature - agent.params.temperature) == pytest.approx(0.003, abs=1e-5)
+
+
 def test_a_critic_step_descends_the_error_of_the_actions_taken():
     learner, agent = make("sac-discrete", DISCRETE, optimizer="sgd", learning_rate=0.1)
     batch = batch_with_numbers()

@@ -337,11 +337,19 @@ class OffPolicy(Learner):
         target = jax.tree.map(lambda x, y: x + self.tau * (y - x), training.target, training.params)
         return training._replace(target=target)
 
-    def stepped(self, training: Training, gradient: dict[str, PyTree], which: str, objective: Objective) -> Training:
-        """One optimiser step of the parts that the gradient is of."""
+    def stepped(
+        self,
+        training: Training,
+        gradient: dict[str, PyTree],
+        which: str,
+        objective: Objective,
+        *,
+        scale: float = 1.0,
+    ) -> Training:
+        """One optimiser step of the parts that the gradient is of, ``scale`` times as long."""
         masked = put_parts(only(training.params, ()), gradient)
         masked, notes = objective.correct(masked, training.params, training.notes)
-        moved, optimizer = self.apply(only(training.params, gradient), training.optimizer[which], masked)
+        moved, optimizer = self.apply(only(training.params, gradient), training.optimizer[which], masked, scale=scale)
         params = put_parts(training.params, take_parts(moved, gradient))
         return Training(params, training.optimizer | {which: optimizer}, training.target, notes)
 

@@ -5,6 +5,7 @@ The policy maximises its return and ``alpha`` times its entropy; alpha is learne
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import Any, ClassVar
 
@@ -51,6 +52,8 @@ class SoftActorCritic(OffPolicy):
     def check(self, spaces: Spaces) -> None:
         """Raises :class:`FedraxError` for a temperature that has no logarithm."""
         super().check(spaces)
+        if self.temperature_rate is not None and self.learning_rate == 0:
+            raise FedraxError("learner.temperature_rate is no factor of learner.learning_rate = 0; raise learning_rate")
         if self.temperature <= 0:
             raise FedraxError(
                 f"learner.temperature = {self.temperature:g} is not allowed: it must be more than 0; for a policy "
@@ -81,18 +84,20 @@ class SoftActorCritic(OffPolicy):
         if self.learn_temperature:
             # d/d log(alpha) of log(alpha) * (entropy - target), whose step length in Adam does not depend on alpha.
             slope = {"temperature": entropy - self.wanted_entropy(own)}
-            after = self.stepped(after, slope, "temperature", objective)
+            # Step sizes are factors of an optimiser's steps.
+            scale = 1.0 if self.temperature_rate is None else self.temperature_rate / self.learning_rate
+            after = self.stepped(after, slope, "temperature", objective, scale=scale)
         return self.followed(after), report
 
+    @abc.abstractmethod
     def soft_value(
         self, params: Any, critics: Any, batch: Transitions, noise: PyTree, sight: Sight
     ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
         """``min_i Q_i(s, a) - alpha log pi(a | s)`` of the policy's actions, and the policy's entropy, as estimates."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def wanted_entropy(self, params: Any) -> float:
         """``target_entropy``, or what stands for it, in nats."""
-        raise NotImplementedError
 
 
 @learners.register("sac")
