@@ -119,6 +119,12 @@ def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
             f"aggregator to one of {able}, or let agents count alike (strategy=fedavg, without "
             "strategy.return_temperature)"
         )
+    if strategy.shows_peers and not (aggregator.rejects or aggregator.name == "mean"):
+        able = ", ".join(name for name in aggregators if aggregators[name].rejects)
+        raise FedraxError(
+            f"strategy {strategy.name!r} averages nothing, so aggregator {aggregator.name!r} would change nothing; "
+            f"set aggregator=mean, one that rejects messages ({able}), or strategy.clip"
+        )
     if aggregator.needs_server_gradient and strategy.reference_episodes == 0:
         able = ", ".join(name for name in strategies if strategies[name].needs.server_environment)
         raise FedraxError(

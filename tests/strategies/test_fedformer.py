@@ -171,6 +171,7 @@ def test_an_attack_on_encoders_is_withstood_by_a_rule_that_rejects():
     [
         (["strategy.top=4"], "strategy.top = 4 is not allowed"),
         (["critic=mlp"], "set critic to one of: fedformer"),
+        (["aggregator=median"], "averages nothing, so aggregator 'median' would change nothing"),
         (["learner=ppo"], "critic 'fedformer' is for off-policy learners"),
         (["strategy=local", "learner=ppo", "critic=fedformer"], "critic 'fedformer' is for off-policy learners"),
     ],

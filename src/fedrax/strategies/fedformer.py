@@ -43,7 +43,7 @@ class Bank(eqx.Module):
     """How much each agent last took of each one's encodings; 0 before it learned."""
 
 
-class Shelf(eqx.Module):
+class EncoderBroadcast(eqx.Module):
     """What goes out: the bank, which all agents share, and whose encoders each agent sees."""
 
     encoders: Encoders
@@ -53,14 +53,14 @@ class Shelf(eqx.Module):
     """False for peers whose encoders are too old."""
     episodes: int = eqx.field(static=True)
 
-    def of(self, index: Int[Array, ""] | int) -> Seen:
+    def of(self, index: Int[Array, ""] | int) -> PeerEncoders:
         """What one agent receives."""
         rows = self.peers[index]
         encoders, targets = jax.tree.map(lambda x: x[rows], (self.encoders, self.targets))
-        return Seen(encoders, targets, rows, self.known[index], self.episodes)
+        return PeerEncoders(encoders, targets, rows, self.known[index], self.episodes)
 
 
-class Seen(eqx.Module):
+class PeerEncoders(eqx.Module):
     """What one agent receives: the encoders that it sees, leaves ``[k, ...]``."""
 
     encoders: Encoders
@@ -140,7 +140,7 @@ class FedFormer(Strategy):
         nobody = jnp.zeros((self.agents, self.agents))
         return Bank(encoders, targets, jnp.zeros(self.agents, jnp.int32), nobody)
 
-    def broadcast(self, server: Bank, key: PRNGKeyArray) -> Shelf:
+    def broadcast(self, server: Bank, key: PRNGKeyArray) -> EncoderBroadcast:
         """The bank, and whom each agent sees."""
         peers = others(self.agents)
         if self.top is not None:
@@ -154,7 +154,7 @@ class FedFormer(Strategy):
         known = jnp.ones(peers.shape, bool)
         if self.max_age is not None:
             known = server.age[peers] <= self.max_age
-        return Shelf(server.encoders, server.targets, peers, known, 0)
+        return EncoderBroadcast(server.encoders, server.targets, peers, known, 0)
 
     def combine(
         self, learner: Learner, server: Bank, downlink: Any, messages: Message, weights: Array, tools: Tools
@@ -202,17 +202,17 @@ class FedFormer(Strategy):
         """How much its critics took of each agent's encodings at the start of the round."""
         return jnp.zeros(self.agents)
 
-    def absorb(self, agent: Agent, downlink: Shelf | Seen, index: Int[Array, ""]) -> Agent:
+    def absorb(self, agent: Agent, downlink: EncoderBroadcast | PeerEncoders, index: Int[Array, ""]) -> Agent:
         """The agent as it is: nothing of it is replaced."""
         return agent
 
-    def outgoing(self, downlink: Shelf, index: int) -> Seen:
+    def outgoing(self, downlink: EncoderBroadcast, index: int) -> PeerEncoders:
         """The encoders that the agent sees."""
         return downlink.of(index)
 
-    def context(self, agent: Agent, downlink: Shelf | Seen, index: Int[Array, ""]) -> Peers:
+    def context(self, agent: Agent, downlink: EncoderBroadcast | PeerEncoders, index: Int[Array, ""]) -> Peers:
         """The peers' encoders."""
-        seen = downlink.of(index) if isinstance(downlink, Shelf) else downlink
+        seen = downlink.of(index) if isinstance(downlink, EncoderBroadcast) else downlink
         encoders = seen.encoders
         if self.exchange == "self":
             count = seen.peers.shape[0]
