@@ -127,8 +127,10 @@ class Config(Model):
         """
         content = self.model_dump(mode="json", exclude={"seed", "seeds", "name", "records"})
         if content["critic"] == {"kind": DEFAULT_KINDS["critic"]}:
-            # As of runs that were recorded before there were others.
+            # As of runs that were recorded before there were others; so too goals.
             del content["critic"]
+        if content["environment"]["goals"] is None:
+            del content["environment"]["goals"], content["environment"]["held_out_goals"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -57,7 +57,8 @@ class EnvironmentConfig(Model):
 
     id: str = pydantic.Field(
         "CartPole-v1",
-        description="Gymnasium id, or one of Fedrax's own; native when it is in JAX; MODULE:ID imports a module first",
+        description="Gymnasium id, or one of Fedrax's own; native when it is in JAX; MODULE:ID imports a module first; "
+        "environment.task=NAME is short for a task of Meta-World",
     )
     kwargs: dict[str, Any] = pydantic.Field(
         default_factory=dict,
@@ -84,9 +85,20 @@ class EnvironmentConfig(Model):
     tasks: list[str] = pydantic.Field(
         default_factory=list,
         description="environments that the agents take in turn in place of id, which is the server's: shorter "
-        "observations are padded, and masked",
+        "observations are padded, and masked; MT10 is short for Meta-World's ten",
     )
     task_identity: bool = pydantic.Field(False, description="which task it is, is a part of the observation")
+    goals: int | None = pydantic.Field(
+        None,
+        gt=0,
+        description="initial states, such as goals, that an agent's training episodes start at, drawn for it alone; "
+        "unset, each starts at another",
+    )
+    held_out_goals: int = pydantic.Field(
+        0,
+        ge=0,
+        description="further ones of each agent that evaluations start at, and nobody trains on; 0: those of goals",
+    )
     terminate_on_success: bool = pydantic.Field(
         False, description="a training episode ends in the step in which its goal is reached; evaluations go on"
     )
@@ -99,7 +111,8 @@ class EnvironmentConfig(Model):
     draws: int = pydantic.Field(
         1,
         gt=0,
-        description="draws from heterogeneity, which the seeds take in turn; 1: all seeds act in the same environments",
+        description="draws from heterogeneity, and of goals, which the seeds take in turn; 1: all seeds act in the "
+        "same environments",
     )
 
     @pydantic.field_validator("kwargs")
@@ -113,9 +126,16 @@ class EnvironmentConfig(Model):
     @pydantic.field_validator("draws")
     @classmethod
     def _something_to_draw(cls, draws: int, info: pydantic.ValidationInfo) -> int:
-        if draws > 1 and not info.data.get("heterogeneity"):
+        if draws > 1 and not info.data.get("heterogeneity") and info.data.get("goals") is None:
             raise ValueError("there is nothing to draw: set environment.heterogeneity, or environment.draws=1")
         return draws
+
+    @pydantic.field_validator("held_out_goals")
+    @classmethod
+    def _held_out_of_some(cls, held_out: int, info: pydantic.ValidationInfo) -> int:
+        if held_out and info.data.get("goals") is None:
+            raise ValueError("it needs environment.goals, the number of goals that each agent trains on")
+        return held_out
 
 
 class FederationConfig(Model):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedrax.environments.distributions import joint_distributions
+from fedrax.environments.metaworld import spelled_out
 from fedrax.plugins import plugins_of, split_id
 from fedrax.registry import options_of
 
@@ -23,10 +24,15 @@ def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def merge_settings(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The layers' plain settings as one table.
 
-    Plugins add up, and a module before the environment's id is one of them; heterogeneity as in
-    :func:`merge_heterogeneity`.
+    Short forms of environments are spelled out. Plugins add up, and a module before the environment's id is one of
+    them; heterogeneity as in :func:`merge_heterogeneity`.
     """
-    layers = list(layers)
+    layers = [
+        {**layer, "environment": spelled_out(layer["environment"])}
+        if isinstance(layer.get("environment"), Mapping)
+        else layer
+        for layer in layers
+    ]
     merged = merge(layers)
     merged["plugins"] = [plugin for layer in layers for plugin in plugins_of(layer)]
     if not isinstance(merged.get("environment"), Mapping):

@@ -67,6 +67,17 @@ def crash_of(source: object) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def crash_among(source: object, places: np.ndarray) -> Iterator[None]:
+    """As :func:`crash_of`, of environments whose copies are those at these places of ``source``."""
+    with crash_of(source):
+        try:
+            yield
+        except EnvironmentCrash as crash:
+            crash.copy = None if crash.copy is None else int(places[crash.copy])
+            raise
+
+
+@contextlib.contextmanager
 def placed(name: Callable[[EnvironmentCrash], str]) -> Iterator[None]:
     """Has a crash say where in the run it was, unless it does already."""
     try:

@@ -25,6 +25,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from fedrax.environments.base import Box, Dict, Discrete, HostEnvironments, HostObservation, Spaces, shapes
 from fedrax.environments.constructor import cannot_make, envpool_options, given
 from fedrax.environments.crash import CrashReporting, crashes
+from fedrax.environments.goal_sets import GoalSet
+from fedrax.environments.host_goals import SeededPools, SeededResets
 from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.environments.host_parameters import Parameters, arguments_among, host_physics, make_varied, with_noise
 from fedrax.environments.minigrid import MiniGridPool, is_minigrid, make_minigrid
@@ -46,6 +48,7 @@ def make_host(
     mission: bool = False,
     parameters: Sequence[Parameters] | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    goals: Sequence[GoalSet | None] | None = None,
 ) -> HostEnvironments:
     """``count`` copies of the environment ``id``; reseed them before the first reset.
 
@@ -60,6 +63,7 @@ def make_host(
         parameters: each copy's, all of :func:`host_defaults`; Gymnasium steps these copies, or EnvPool where they
             only differ by options that it has. Unset, the registered environment.
         kwargs: arguments of the constructor, the same for all copies.
+        goals: that each copy's episodes start at, for all copies or for none; unset, anywhere.
 
     Raises:
         FedraxError: see :func:`describe_environment`; parameters that EnvPool does not have, or noise that cannot be
@@ -74,10 +78,24 @@ def make_host(
     own = [kwargs | each for each in varied]
     # A pool is made with one set of options.
     pools = [list(copies) for _, copies in itertools.groupby(own)]
-    if all(uses_envpool(id, backend, copies[0]) for copies in pools):
-        made = [EnvPoolEnvironments(id, len(copies), described, time_limit, threads, copies[0]) for copies in pools]
-        return made[0] if len(made) == 1 else JoinedEnvironments(made)
-    return GymnasiumEnvironments(id, count, described, time_limit, parameters, kwargs)
+    sets = None if goals is None else [each for each in goals if each is not None]
+    if not all(uses_envpool(id, backend, copies[0]) for copies in pools):
+        return GymnasiumEnvironments(id, count, described, time_limit, parameters, kwargs, sets)
+    made: list[HostEnvironments] = []
+    for first, copies in zip(itertools.accumulate(map(len, pools), initial=0), pools, strict=False):
+        of_pool = partial(
+            EnvPoolEnvironments,
+            id,
+            described=described,
+            time_limit=time_limit,
+            threads=threads,
+            options=copies[0],
+        )
+        if sets:
+            made.append(SeededPools(sets[first : first + len(copies)], described.spaces, time_limit, of_pool))
+        else:
+            made.append(of_pool(len(copies)))
+    return made[0] if len(made) == 1 else JoinedEnvironments(made)
 
 
 def engine(id: str, backend: Backend, parameters: Parameters) -> Backend:
@@ -305,12 +323,13 @@ class GymnasiumEnvironments(HostEnvironments):
         time_limit: int,
         parameters: Sequence[Parameters] | None = None,
         kwargs: Mapping[str, Any] | None = None,
+        goals: Sequence[GoalSet] | None = None,
     ) -> None:
         if parameters is not None and len(parameters) != count:
             raise ValueError(f"{count} copies need as many sets of parameters, not {len(parameters)}")
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
         every: Sequence[Parameters | None] = [None] * count if parameters is None else parameters
-        self._id, self._kwargs = id, kwargs
+        self._id, self._kwargs, self._goals = id, kwargs, goals
         makers = [partial(self._copy, copy, each) for copy, each in enumerate(every)]
         self._environments = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         # Gymnasium's discrete actions may start elsewhere than at 0, ours never do.
@@ -332,6 +351,8 @@ class GymnasiumEnvironments(HostEnvironments):
 
     def _copy(self, copy: int, parameters: Parameters | None) -> gymnasium.Env:
         made = _make(self._id, self.spaces, self.time_limit, parameters, self._kwargs)
+        if self._goals:
+            made = SeededResets(made, self._goals[copy])
         return CrashReporting(made, self._id, copy, reward_is_success=is_minigrid(self._id))
 
     def reset(self, chosen: np.ndarray | None = None) -> HostObservation:

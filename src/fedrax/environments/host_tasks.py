@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from fedrax.environments.base import HostEnvironments, HostObservation, zero_observations
-from fedrax.environments.crash import EnvironmentCrash, crash_of
+from fedrax.environments.crash import crash_among
 from fedrax.environments.tasks import Mixture
 
 
@@ -53,7 +52,7 @@ class MixedEnvironments(HostEnvironments):
         for task, places in self._places.items():
             own = None if chosen is None else chosen[places]
             if own is None or own.any():
-                with self._crash_of(places):
+                with crash_among(self, places):
                     self._put(together, task, self._parts[task].reset(own))
         return together
 
@@ -68,7 +67,7 @@ class MixedEnvironments(HostEnvironments):
             own = None if active is None else active[places]
             if own is not None and not own.any():
                 continue
-            with self._crash_of(places):
+            with crash_among(self, places):
                 observation, *rest = self._parts[task].step(actions[places], own)
             self._put(together, task, observation)
             for whole, part in zip((reward, terminated, truncated), rest, strict=True):
@@ -87,13 +86,3 @@ class MixedEnvironments(HostEnvironments):
             whole[self._places[task]] = part
 
         jax.tree.map(put, together, self.mixture.seen(task, observation))
-
-    @contextlib.contextmanager
-    def _crash_of(self, places: np.ndarray) -> Iterator[None]:
-        """A crash within is of one of these copies."""
-        with crash_of(self):
-            try:
-                yield
-            except EnvironmentCrash as crash:
-                crash.copy = None if crash.copy is None else int(places[crash.copy])
-                raise

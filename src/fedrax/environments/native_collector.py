@@ -165,6 +165,7 @@ def episode_returns(
     *,
     episodes: int,
     horizon: int,
+    per_copy: bool = False,
     axis_names: tuple[str, ...] = (),
 ) -> dict[str, Array]:
     """``episodes`` episodes as named arrays ``[episodes]``, nothing of which is stored.
@@ -175,7 +176,7 @@ def episode_returns(
     ``act`` decides what is evaluated (greedy evaluation ignores its key); arguments are those of
     :func:`collect_episodes`.
     """
-    rollout = _rollout(environment, physics, act, key, horizon, axis_names)
+    rollout = _rollout(environment, physics, act, key, horizon, axis_names, per_copy)
 
     def body(carry: tuple[_RolloutState, _Sums]) -> tuple[_RolloutState, _Sums]:
         before, sums = carry

@@ -14,6 +14,7 @@ import gymnasium
 
 from fedrax.environments.base import Box, Dict, Discrete, Spaces
 from fedrax.environments.constructor import cannot_make, check_kwargs, envpool_options, given
+from fedrax.environments.metaworld import is_metaworld, load_metaworld, missing
 from fedrax.environments.minigrid import (
     is_minigrid,
     load_minigrid,
@@ -93,6 +94,8 @@ def describe_environment(
                 f"({', '.join(known().physics()) or 'it has none'})"
             )
         return Description(id, known.spaces, known.time_limit, native=True)
+    if is_metaworld(id):
+        load_metaworld(id)
     if is_minigrid(id):
         load_minigrid(id)
     elif not load_robotics(id) and id in native_environments:
@@ -178,8 +181,10 @@ def _host_description(id: str, backend: Backend, mission: bool, given_arguments:
         environment = gymnasium.make(id, disable_env_checker=True, **given(kwargs))
     except Exception as error:
         # Gymnasium-Robotics fails in many ways under versions of MuJoCo that it does not know.
-        missing = isinstance(error, (gymnasium.error.Error, ImportError)) or FAMILIES.fullmatch(id)
-        if not missing or not uses_envpool(id, backend, kwargs):
+        lacking = isinstance(error, (gymnasium.error.Error, ImportError)) or FAMILIES.fullmatch(id)
+        if not lacking or not uses_envpool(id, backend, kwargs):
+            if is_metaworld(id) and isinstance(error, gymnasium.error.DependencyNotInstalled):
+                raise missing(id) from None
             raise _cannot_make(id, kwargs, error) from error
         import envpool
 

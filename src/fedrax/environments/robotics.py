@@ -15,6 +15,8 @@ import gymnasium
 
 from fedrax.environments.base import Dict, Spaces, has_goals
 from fedrax.environments.goals import DESIRED, Goal, found_goal
+from fedrax.environments.metaworld import DEFAULTS as METAWORLD
+from fedrax.environments.metaworld import is_metaworld
 
 FAMILIES = re.compile(r"(Fetch|HandReach|HandManipulate|PointMaze|AntMaze|AdroitHand|FrankaKitchen)\w*-v\d+")
 """Ids of the package."""
@@ -39,7 +41,9 @@ def load_robotics(id: str) -> bool:
 
 
 def envpool_defaults(id: str) -> dict[str, float]:
-    """Options by which EnvPool's ``id`` becomes Gymnasium-Robotics' task."""
+    """Options by which EnvPool's ``id`` becomes Gymnasium-Robotics' task, or Meta-World's with the goal seen."""
+    if is_metaworld(id):
+        return dict(METAWORLD)
     matched = FETCH.fullmatch(id)
     return {"initial_slide0": SLIDE_JOINT[matched[1]]} if matched else {}
 

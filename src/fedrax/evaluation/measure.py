@@ -29,8 +29,8 @@ def resolved_evaluation(config: Mapping[str, Any], *, personal: bool) -> Mapping
     """The table ``evaluation`` of a configuration with ``environments`` said, by the user or by default.
 
     The default is ``all`` where the agents' environments are set apart (``environment.heterogeneity``,
-    ``environment.tasks``), else ``registered``. Over Flower, personal policies never leave their nodes, so the
-    default is ``own``.
+    ``environment.tasks``, ``environment.goals``), else ``registered``. Over Flower, personal policies never leave their
+    nodes, so the default is ``own``.
 
     ``per_agent``, which runs of earlier versions have in its place, is read as what it did: a shared policy in every
     agent's environment or in the registered one, and personal policies each in its agent's own.
@@ -94,14 +94,15 @@ def measure(config: Mapping[str, Any], *, personal: bool) -> dict[str, str]:
             "environment.draws": environment.get("draws"),
             "federation.agents": _table(config, "federation").get("agents"),
         }
-        if environment.get("tasks"):
-            measured |= {"environment.tasks": environment["tasks"]}
+        optional = ("environment.tasks", "environment.goals", "environment.held_out_goals")
+        measured |= {key: value for key in optional if (value := _said(environment.get(key.split(".")[1])))}
     return {key: _text(value) for key, value in measured.items()}
 
 
 def _differ(environment: Mapping[str, Any]) -> bool:
     """Whether agents' environments are set apart."""
-    return bool(environment.get("heterogeneity") or environment.get("tasks"))
+    names = ("heterogeneity", "tasks", "goals")
+    return any(environment.get(name) not in (None, "none", {}, []) for name in names)
 
 
 def apart(items: Iterable[tuple[Item, Mapping[str, str]]]) -> list[tuple[dict[str, str], list[Item]]]:

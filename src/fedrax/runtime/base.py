@@ -122,10 +122,18 @@ class Runtime(abc.ABC):
 
     def pairs(self, episodes: int, seed: int) -> Pairs:
         """Which policies an evaluation of ``episodes`` episodes of each tests in which environments."""
-        federation = self.federation
-        return choose_pairs(
+        federation, settings = self.federation, self.config.environment
+        pairs = choose_pairs(
             self.environments, personal=federation.personal, agents=federation.sites, episodes=episodes, seed=seed
         )
+        tested = settings.held_out_goals or settings.goals
+        if tested is not None and pairs.environments is not None and pairs.episodes < tested:
+            raise FedraxError(
+                f"{episodes} evaluation episodes are {pairs.episodes} in each agent's environment, fewer than its "
+                f"{tested} goals: set evaluation.episodes={-(-episodes // pairs.episodes) * tested} or more, or "
+                "evaluation.environments=own"
+            )
+        return pairs
 
     def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> Evaluation:
         """What a run hands out, ``episodes`` episodes of each policy, on the initial states that ``seed`` stands for.

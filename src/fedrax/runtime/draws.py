@@ -11,15 +11,20 @@ from fedrax.config import Config
 from fedrax.environments.base import NativeEnvironment
 from fedrax.environments.distributions import joint_draws, joint_keys
 from fedrax.environments.divergence import environment_divergence
+from fedrax.environments.goal_sets import NO_GOALS, goals_of, held_out_of
 from fedrax.environments.heterogeneity import draw, drawn_names
 from fedrax.environments.host_parameters import check_host_parameters, host_defaults, host_physics
 from fedrax.environments.native import native_environments
+from fedrax.environments.native_goals import GoalsOfOne
 from fedrax.environments.native_noise import with_noise
 from fedrax.environments.native_tasks import MixedTasks
 from fedrax.environments.noise import NOISE
 from fedrax.environments.registry import Description, describe_environment
 from fedrax.environments.tasks import TASK, Mixture, mix, task_of
 from fedrax.errors import FedraxError
+
+ASSIGNED = {TASK, *NO_GOALS}
+"""Parameters that number what an agent has, and are no quantities."""
 
 
 def task_ids(config: Config) -> tuple[str, ...]:
@@ -84,7 +89,7 @@ def runs_native(config: Config) -> bool:
 
 
 def make_environment(config: Config) -> NativeEnvironment:
-    """The native environment of a run, noisy where its heterogeneity table speaks of noise.
+    """The native environment of a run, with goals and with noise where its configuration speaks of them.
 
     Raises:
         FedraxError: noise that the environment cannot have, or a joint distribution it does not have.
@@ -93,6 +98,8 @@ def make_environment(config: Config) -> NativeEnvironment:
     made = tuple(native_environments[id]() for id in task_ids(config))
     _, mixture = describe_run(config)
     environment = made[0] if mixture is None else MixedTasks(made, mixture)
+    if settings.goals is not None:
+        environment = GoalsOfOne(environment)
     return with_noise(environment, drawn_names(settings.heterogeneity, settings.id))
 
 
@@ -106,7 +113,13 @@ def physics_draws(config: Config, position: int = 0) -> list[dict[str, float]]:
         FedraxError: parameters that the environment does not have, or that make no environment.
     """
     settings = config.environment
-    return _draws(config, config.federation.agents, position) if settings.heterogeneity or settings.tasks else []
+    differ = settings.heterogeneity or settings.tasks or settings.goals is not None
+    return _draws(config, config.federation.agents, position) if differ else []
+
+
+def evaluation_draws(config: Config, position: int = 0) -> list[dict[str, float]]:
+    """:func:`physics_draws` as evaluations have them: at the goals held out, where there are such."""
+    return [held_out_of(each, config.environment.held_out_goals) for each in physics_draws(config, position)]
 
 
 def all_draws(config: Config) -> list[list[dict[str, float]]]:
@@ -126,7 +139,7 @@ def divergence(config: Config) -> dict[str, float]:
         return {}
     defaults, _ = default_parameters(config)
     known = None if runs_native(config) else host_physics.get(config.environment.id)
-    draws = [[{name: x for name, x in site.items() if name != TASK} for site in sites] for sites in draws]
+    draws = [[{name: x for name, x in site.items() if name not in ASSIGNED} for site in sites] for sites in draws]
     each = [environment_divergence(sites, defaults, known.mixtures if known else {}) for sites in draws]
     names = dict.fromkeys(name for one in each for name in one)
     return {name: sum(one.get(name, 0.0) for one in each) / len(each) for name in names}
@@ -141,6 +154,9 @@ def unseen_draws(config: Config, count: int, position: int = 0) -> list[dict[str
         FedraxError: the table draws nothing, or lists the agents' values.
     """
     settings = config.environment
+    if not settings.heterogeneity and settings.goals is not None:
+        agents = config.federation.agents
+        return _draws(config, agents + count, position)[agents:]
     if not settings.heterogeneity and settings.tasks:
         raise FedraxError(
             "environment.tasks names all tasks, so no environment is unseen: set environment.heterogeneity to draw some"
@@ -170,6 +186,10 @@ def _draws(config: Config, agents: int, position: int) -> list[dict[str, float]]
             f"environment.heterogeneity.{TASK} is not allowed with environment.tasks, which the agents take in turn: "
             "list the tasks in the order of the agents"
         )
+    if settings.goals is not None and (named := sorted(given & NO_GOALS.keys())):
+        raise FedraxError(
+            f"environment.heterogeneity.{named[0]} is not allowed: environment.goals draws the goals of every agent"
+        )
     # Noise may be named for every environment, but a native one whose table does not name it has no such parameter.
     draws = draw(settings.heterogeneity, {**own, **NOISE}, agents, config.seed, settings.id, number)
     draws = [{name: values[name] for name in own} for values in draws]
@@ -179,6 +199,11 @@ def _draws(config: Config, agents: int, position: int) -> list[dict[str, float]]
             task = agent % len(each)
             # What nobody sets is as in the agent's own task, whatever it is in others.
             parameters |= {name: x for name, x in each[task].items() if name not in given} | {TASK: task}
+    if settings.goals is not None:
+        for agent, parameters in enumerate(draws):
+            parameters |= goals_of(
+                agent, goals=settings.goals, held_out=settings.held_out_goals, seed=config.seed, number=number
+            )
     for parameters in draws:
         check(parameters)
     return draws

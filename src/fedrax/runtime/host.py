@@ -17,6 +17,7 @@ from fedrax.environments.actions import TransformHostActions
 from fedrax.environments.base import Episodes, Experience, HostEnvironments
 from fedrax.environments.crash import EnvironmentCrash, placed
 from fedrax.environments.faults import NOTHING, Fault, first_fault, host_faults, without
+from fedrax.environments.goal_sets import GoalSet, held_out_of, single_goals
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
 from fedrax.environments.host_parameters import Parameters
@@ -137,6 +138,7 @@ class HostRuntime(Runtime):
         each = columns * episodes
         states = np.tile(host_seeds((episodes,), seed, "evaluation"), columns)
         sites = self.sites_draws(position) if draws is None else draws
+        tested = [held_out_of(each, self.config.environment.held_out_goals) for each in sites]
         policies = params if self.federation.personal else jax.tree.map(lambda x: x[None], params)
         together = max(1, TOGETHER // each)
         results = []
@@ -146,7 +148,7 @@ class HostRuntime(Runtime):
             own = None
             if table is not None:
                 rows = table[first : first + together].ravel()
-                own = _repeated([sites[site] for site in rows], episodes)
+                own = [each for site in rows for each in single_goals(tested[site], episodes)]
             environments = self._make(count * each, self.evaluation_horizon, own)
             try:
                 environments.reseed(np.tile(states, count))
@@ -205,7 +207,9 @@ class HostRuntime(Runtime):
     def _copies(self, id: str, count: int, horizon: int, parameters: Sequence[Parameters] | None) -> HostEnvironments:
         """Of one environment."""
         settings = self.config.environment
+        goals = None
         if parameters is not None:
+            goals = [GoalSet.of(site) for site in parameters]
             own = own_parameters(self.config, id)
             parameters = [{name: site[name] for name in own} for site in parameters] if settings.heterogeneity else None
         return make_host(
@@ -217,6 +221,7 @@ class HostRuntime(Runtime):
             mission=settings.mission,
             parameters=parameters,
             kwargs=settings.kwargs,
+            goals=goals,
         )
 
     def _round(self, environments: SeedEnvironments, state: State, index: int) -> tuple[State, dict[str, Any]]:
@@ -369,8 +374,3 @@ class SeedEnvironments:
             environments.close()
         if self.server is not None:
             self.server.environments.close()
-
-
-def _repeated(draws: Sequence[Parameters], times: int) -> list[Parameters]:
-    """Each site's parameters so many times over, site after site."""
-    return [parameters for parameters in draws for _ in range(times)]

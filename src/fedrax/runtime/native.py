@@ -17,6 +17,7 @@ from fedrax.config import Config
 from fedrax.environments.actions import TransformActions
 from fedrax.environments.base import Episodes, Experience, NativeEnvironment, Observation, stack_physics
 from fedrax.environments.faults import NOTHING, Fault, first_fault
+from fedrax.environments.goal_sets import held_out_of
 from fedrax.environments.native_steps import Decide
 from fedrax.environments.termination import EndsAtGoal
 from fedrax.federation import Federation, State, Tally
@@ -132,6 +133,10 @@ class NativeRuntime(Runtime):
         number = 0 if self.config.environment.draws == 1 else position % self.config.environment.draws
         return jax.tree.map(lambda x: x[number], draws)
 
+    def _tested(self, draws: dict[str, Array] | None) -> dict[str, Array] | None:
+        """Parameters as evaluations have them: at the goals held out, where there are such."""
+        return None if draws is None else held_out_of(draws, self.config.environment.held_out_goals)
+
     def compile(self, state: State) -> None:
         """Compiles the program of ``checkpoint.every`` rounds."""
         self.rounds = self._jitted.lower(state, jnp.asarray(0)).compile()
@@ -162,6 +167,7 @@ class NativeRuntime(Runtime):
         physics = self.drawn(self.draws, position)
         if draws is not None:
             physics = jax.tree.map(lambda x: x[0], stack_physics([draws]))
+        physics = self._tested(physics)
         table = None if pairs.environments is None else jnp.asarray(pairs.environments)
         key = jax.random.key(seed)
         measured = self._evaluate(params, physics, key, table, episodes=pairs.episodes)
@@ -300,7 +306,7 @@ class NativeRuntime(Runtime):
         def measured() -> dict[str, Array]:
             table = self.evaluation.table(
                 params,
-                self.drawn(self.draws, position),
+                self.drawn(self._tested(self.draws), position),
                 jax.random.key(settings.seed),
                 None if pairs.environments is None else jnp.asarray(pairs.environments),
                 episodes=pairs.episodes,

@@ -7,7 +7,9 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.environments.actions import TransformActions
 from fedrax.environments.base import NativeEnvironment
+from fedrax.environments.goal_sets import GOAL_COUNT
 from fedrax.environments.native_collector import episode_returns
+from fedrax.environments.native_goals import goals_by_episode
 from fedrax.federation import Federation
 from fedrax.runtime.mapping import AGENTS
 
@@ -68,12 +70,15 @@ class NativeEvaluation:
         """Named arrays ``[episodes]`` of one policy in one environment."""
         learner, greedy = self.federation.learner, self.greedy
         acting = learner.acting(params)
+        table = self.environment.physics() if physics is None else physics
+        at_goals = GOAL_COUNT in table
         return episode_returns(
             self.environment,
-            self.environment.physics() if physics is None else physics,
+            goals_by_episode(table, episodes) if at_goals else table,
             lambda observation, k: learner.act(acting, observation, None if greedy else k),
             key,
             episodes=episodes,
             horizon=self.horizon,
+            per_copy=at_goals,
             axis_names=axis_names,
         )

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.base import Discrete, NativeEnvironment, Observation
+from fedrax.environments.goal_sets import GoalSet, single_goals
 from fedrax.environments.host import make_single
 from fedrax.environments.native import native_environments
 from fedrax.environments.registry import describe_environment
@@ -22,7 +24,7 @@ from fedrax.environments.tasks import task_of
 from fedrax.errors import FedraxError
 from fedrax.records.video import write_video
 from fedrax.runtime.base import Runtime
-from fedrax.runtime.draws import describe_run, make_environment, own_parameters, physics_draws, runs_native, task_ids
+from fedrax.runtime.draws import describe_run, evaluation_draws, make_environment, own_parameters, runs_native, task_ids
 from fedrax.seeds import derive, host_seeds
 
 FRAMES_PER_SECOND = 50
@@ -120,28 +122,31 @@ def _actor(config: Config, runtime: Runtime, params: PyTree) -> Act:
 
 def _native_frames(config: Config, runtime: Runtime, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
     environment, actions = make_environment(config), runtime.federation.actions
-    draws = physics_draws(config)
-    physics = draws[agent] if draws else environment.physics()
-    reset = jax.jit(lambda key: environment.reset(key, physics))
-    step = jax.jit(lambda state, action, key: environment.step(state, action, key, physics))
+    draws = evaluation_draws(config)
+    physics: Any = single_goals(draws[agent], episodes) if draws else [environment.physics()] * episodes
+    reset, step = jax.jit(environment.reset), jax.jit(environment.step)
     for episode in range(episodes):
         key = jax.random.fold_in(jax.random.key(config.evaluation.seed), episode)
-        state, observation = reset(key)
+        state, observation = reset(key, physics[episode])
         for t in range(runtime.evaluation_horizon):
-            yield environment.draw(state, physics)
+            yield environment.draw(state, physics[episode])
             now = jax.random.fold_in(key, t)
-            transition = step(state, actions.native(act(observation, derive(now, "act"))), now)
+            transition = step(state, actions.native(act(observation, derive(now, "act"))), now, physics[episode])
             state, observation = transition.state, transition.observation
             if transition.terminated:
                 break
-        yield environment.draw(state, physics)
+        yield environment.draw(state, physics[episode])
 
 
 def _host_frames(config: Config, runtime: Runtime, act: Act, agent: int, episodes: int) -> Iterator[np.ndarray]:
     settings, federation = config.environment, runtime.federation
     space = federation.spaces.observation
-    draws = physics_draws(config)
+    draws = evaluation_draws(config)
     own = draws[agent] if draws else {}
+    goals = GoalSet.of(own)
+    seeds = host_seeds((episodes,), config.evaluation.seed, "evaluation")
+    if goals is not None:
+        seeds = np.array([goals.reset_seed(episode) for episode in range(episodes)])
     id, mixture = task_ids(config)[task_of(own)], describe_run(config)[1]
     environment = make_single(
         id,
@@ -152,7 +157,7 @@ def _host_frames(config: Config, runtime: Runtime, act: Act, agent: int, episode
         kwargs=settings.kwargs,
     )
     try:
-        for seed in host_seeds((episodes,), config.evaluation.seed, "evaluation"):
+        for seed in seeds:
             observation, _ = environment.reset(seed=int(seed))
             key = jax.random.key(int(seed))
             over, t = False, 0
