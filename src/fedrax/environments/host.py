@@ -231,6 +231,8 @@ class EnvPoolEnvironments(HostEnvironments):
         self._pool: Any = None
         self._seeds = np.zeros(count, np.int64)
         self._success: np.ndarray | None = None
+        self._over = np.zeros(count, bool)
+        """Copies whose next step is a reset."""
 
     @property
     def success(self) -> np.ndarray | None:
@@ -259,6 +261,7 @@ class EnvPoolEnvironments(HostEnvironments):
         """Starts a fresh episode in every copy, or the chosen ones."""
         if self._pool is None:
             self._make_pool()
+        self._over[slice(None) if chosen is None else chosen] = False
         with crashes(self._id, "reset", self):
             if chosen is None:
                 return seen_as(self.spaces.observation, self._pool.reset()[0])
@@ -271,10 +274,10 @@ class EnvPoolEnvironments(HostEnvironments):
         """One step of every active copy, or its reset; the others stand still."""
         if active is None or active.all():
             with crashes(self._id, "step", self):
-                return self._results(self._pool.step(actions))
+                return self._results(self._pool.step(actions), slice(None))
         ids = np.flatnonzero(active).astype(np.int32)
         with crashes(self._id, "step", self):
-            observation, reward, terminated, truncated = self._results(self._pool.step(actions[ids], ids))
+            observation, reward, terminated, truncated = self._results(self._pool.step(actions[ids], ids), ids)
         if self._success is not None:
             self._success = self._spread(self._success, ids)
         return (
@@ -294,8 +297,14 @@ class EnvPoolEnvironments(HostEnvironments):
 
         return jax.tree.map(one, rows)
 
-    def _results(self, returned: Any) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray]:
+    def _results(
+        self, returned: Any, ids: np.ndarray | slice
+    ) -> tuple[HostObservation, np.ndarray, np.ndarray, np.ndarray]:
+        """What a step of these copies returned."""
         observation, reward, terminated, truncated, info = returned
+        # Meta-World's resets have the reward of standing still.
+        reward = np.where(self._over[ids], 0, reward)
+        self._over[ids] = terminated | truncated
         success = terminated & (reward > 0) if self._minigrid else told(info)
         self._success = None if success is None else np.asarray(success) > 0
         return (

@@ -156,8 +156,6 @@ def make_task(task: str, *, partially_observable: bool = False, render_mode: str
 
     made = ALL_V3_ENVIRONMENTS[f"{task}-v3"](render_mode=render_mode)
     made._partially_observable = partially_observable
-    # Its space is kept from when it was made, with the goal hidden.
-    vars(made).pop("sawyer_observation_space", None)
     return SeededTask(made)
 
 
@@ -170,6 +168,9 @@ class SeededTask(gymnasium.Wrapper):
 
     def __init__(self, environment: gymnasium.Env) -> None:
         super().__init__(environment)
+        # The space was kept when the task was made, with the goal hidden.
+        vars(environment).pop("sawyer_observation_space", None)
+        self.observation_space = environment.get_wrapper_attr("sawyer_observation_space")
         self._generator = np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
