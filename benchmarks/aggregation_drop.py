@@ -39,6 +39,7 @@ COMMON = [
     "environment.tasks=" + str(TASKS).replace("'", '"'),
     f"federation.agents={AGENTS}",
     "federation.local_updates=25",
+    *("learner.batch_size=64", "learner.updates_per_step=4", "learner.buffer_size=50000"),
     f"checkpoint.every={EVERY}",
     f"evaluation.every={EVERY}",
     "evaluation.episodes=8",
@@ -75,7 +76,7 @@ def main() -> None:
     """Every setup, or some."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=400_000, help="of each agent")
+    parser.add_argument("--steps", type=int, default=120_000, help="of each agent")
     parser.add_argument("--only", nargs="*", choices=SETUPS, default=list(SETUPS))
     options = parser.parse_args()
     for setup in options.only:

@@ -185,7 +185,7 @@ def theirs(peer: str, config: Config, request: dict[str, Any]) -> dict[str, Any]
     arguments |= {
         "target_policy_noise": learner["target_noise"],
         "target_noise_clip": learner["target_noise_clip"],
-        "gradient_steps": learner["num_steps"] * learner["updates_per_step"],
+        "gradient_steps": round(learner["num_steps"] * learner["updates_per_step"]),
     }
     request |= {
         "id": config.environment.id,

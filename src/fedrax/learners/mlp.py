@@ -13,6 +13,9 @@ from fedrax.environments.base import Observation, Spaces
 from fedrax.learners.encoders import Encoder, Flatten, TorsoKind, make_encoder
 from fedrax.learners.networks import Activation, Dense, Initialisation, activate, make_dense
 
+LAST = 0.003
+"""Bound of the last layer's numbers in rlkit."""
+
 
 class MLP(eqx.Module):
     """Dense layers, an activation after each but, unless ``activate_last``, the last."""
@@ -62,4 +65,16 @@ class MLPMaker:
             make_dense(k, i, o, self.initialisation, by_output=True)
             for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
         ]
+        if self.initialisation == "rlkit" and not activate_last:
+            layers[-1] = _small(jax.random.fold_in(key, 2), layers[-1])
         return MLP(encoder, tuple(layers), self.activation, activate_last)
+
+
+def _small(key: PRNGKeyArray, layer: Dense) -> Dense:
+    """The layer with weights and biases of U(+-0.003), as rlkit's last ones."""
+    keys = jax.random.split(key)
+    weight, bias = (
+        jax.random.uniform(k, shape, minval=-LAST, maxval=LAST)
+        for k, shape in zip(keys, (layer.weight.shape, layer.weight.shape[:1]), strict=True)
+    )
+    return Dense(weight, bias, layer.by_output)

@@ -14,7 +14,7 @@ from fedrax.environments.base import Box, Observation
 from fedrax.learners.distributions import Distribution
 
 Activation = Literal["relu", "tanh", "linear"]
-Initialisation = Literal["uniform", "orthogonal", "fan-in"]
+Initialisation = Literal["uniform", "orthogonal", "fan-in", "xavier", "rlkit"]
 
 
 def activate(name: Activation, x: Array) -> Array:
@@ -54,10 +54,17 @@ def make_dense(
 
     ``uniform`` is the FedPG-BR reference's distribution: weights U(+-1/sqrt(in)), biases U(+-1/sqrt(out)). ``fan-in``
     is PyTorch's default: both U(+-1/sqrt(in)). ``orthogonal`` takes ``gain`` and zero biases (Saxe et al., 2014).
+    ``xavier`` is U(+-sqrt(6 / (in + out))) with zero biases (Glorot and Bengio, 2010). ``rlkit`` is what rlkit gives
+    hidden layers, U(+-1/sqrt(out)) with zero biases: it takes the outputs of PyTorch's weights for their inputs.
     """
     weight_key, bias_key = jax.random.split(key)
+    bounds = {"xavier": (6 / (inputs + outputs)) ** 0.5, "rlkit": outputs**-0.5}
     if initialisation == "orthogonal":
         weight = gain * orthogonal(weight_key, inputs, outputs)
+        offsets = jnp.zeros(outputs)
+    elif initialisation in bounds:
+        bound = bounds[initialisation]
+        weight = jax.random.uniform(weight_key, (inputs, outputs), minval=-bound, maxval=bound)
         offsets = jnp.zeros(outputs)
     else:
         numbers = outputs if initialisation == "uniform" else inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -57,7 +58,9 @@ class OffPolicy(Learner):
 
     learning_rate: float = option(3e-4, "step size, of actor and critics", minimum=0)
     num_steps: int = option(16, "steps of each copy of the environment per update", unit="steps", minimum=1)
-    updates_per_step: int = option(1, "critic updates for each of these steps", minimum=1)
+    updates_per_step: int | float = option(
+        1, "critic updates for each of these steps; num_steps times it is a whole number", minimum=0
+    )
     policy_delay: int = option(1, "critic updates between updates of the actor and of all targets", minimum=1)
     batch_size: int = option(256, "transitions of a minibatch", unit="transitions", minimum=1)
     buffer_size: int = option(100_000, "capacity of the replay", unit="transitions", minimum=1)
@@ -95,7 +98,10 @@ class OffPolicy(Learner):
         (256,), "widths of the hidden layers of each critic's head, which follow", minimum=1
     )
     activation: Activation = option("relu", "activation of the hidden layers")
-    initialisation: Initialisation = option("fan-in", "distribution of the initial weights (fan-in: PyTorch's default)")
+    initialisation: Initialisation = option(
+        "fan-in",
+        "distribution of the initial weights (fan-in: PyTorch's default; rlkit: the FedFormer reference's)",
+    )
     critic: Critic = MLPCritic()
     """Makes the networks of each critic (:meth:`judged_by`)."""
     num_envs: int = eqx.field(static=True, default=1)
@@ -111,7 +117,7 @@ class OffPolicy(Learner):
     @property
     def critic_updates(self) -> int:
         """Critic updates of one update."""
-        return self.num_steps * self.updates_per_step
+        return round(self.num_steps * self.updates_per_step)
 
     @property
     def gradient_steps(self) -> int:
@@ -137,6 +143,12 @@ class OffPolicy(Learner):
                 raise FedraxError("learner.hindsight keeps no images; set learner.hindsight=none")
         if not self.feature_layers:
             raise FedraxError("learner.feature_layers = [] is not allowed: give at least one width")
+        asked = self.num_steps * self.updates_per_step
+        if self.critic_updates < 1 or not math.isclose(asked, self.critic_updates):
+            raise FedraxError(
+                f"learner.updates_per_step = {self.updates_per_step:g} makes {asked:g} critic updates of "
+                f"learner.num_steps = {self.num_steps} steps; choose them so that it is a whole number, at least 1"
+            )
         if self.critic_updates % self.policy_delay:
             raise FedraxError(
                 f"learner.policy_delay = {self.policy_delay} does not divide the {self.critic_updates} critic updates "

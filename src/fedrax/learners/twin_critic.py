@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -125,6 +126,8 @@ def make_twin_critic(
     seen, values = (flat_size(action), 1) if isinstance(action, Box) else (0, action.n)
     centre, reach = middle_and_reach(action) if isinstance(action, Box) else (np.zeros(0), np.zeros(0))
     first, second, third, fourth, actor_key = jax.random.split(key, 5)
+    # FedFormer's reference has rlkit's critics and garage's actor.
+    acting = dataclasses.replace(make, initialisation="xavier") if make.initialisation == "rlkit" else make
     made = critic.features(first, make, seen, features), critic.features(second, make, seen, features)
     return TwinCritic(
         features=made,
@@ -132,7 +135,7 @@ def make_twin_critic(
             critic.head(third, make, outputs_of(made[0]), head, values),
             critic.head(fourth, make, outputs_of(made[0]), head, values),
         ),
-        actor=make.seeing(actor_key, 0, (*actor, outputs or seen), activate_last=False),
+        actor=acting.seeing(actor_key, 0, (*actor, outputs or seen), activate_last=False),
         centre=tuple(centre.tolist()),
         reach=tuple(reach.tolist()),
         scaled=scaled,

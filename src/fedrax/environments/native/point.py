@@ -2,7 +2,8 @@
 
 They exist here alone, so that hindsight and federations of several tasks can be tested in seconds and run with
 thousands of agents. A robot, a point in the plane, moves as far as its action says; goals and rewards are as in Fetch
-(Plappert et al., 2018): 0 within the threshold of the goal, else -1, for 50 steps, and no episode ends at the goal.
+(Plappert et al., 2018): 0 within the threshold of the goal, else -1, for 50 steps, and no episode ends at the goal. The
+tasks called dense are rewarded by the negative distance from the goal instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fedrax.errors import FedraxError
 
 LIMIT = 1.0
 """The table reaches so far from its middle, in both directions."""
-GOAL = Goal("sparse", 0.05)
+SPARSE, DENSE = Goal("sparse", 0.05), Goal("distance", 0.05)
 APART = 0.2
 """The robot's distance from the puck at first, at least."""
 
@@ -38,14 +39,14 @@ class PointState(NamedTuple):
     goal: Float[Array, " 2"]
 
 
-def spaces_of(size: int) -> Spaces:
-    """With so many numbers beside the goals."""
+def spaces_of(size: int, goal: Goal = SPARSE) -> Spaces:
+    """With so many numbers beside the goals, and this reward."""
 
     def box(count: int) -> Box:
         return Box((count,), (-2 * LIMIT,) * count, (2 * LIMIT,) * count)
 
     seen = Dict.of({OBSERVATION: box(size), ACHIEVED: box(2), DESIRED: box(2)})
-    return Spaces(seen, Box((2,), (-1.0,) * 2, (1.0,) * 2), GOAL)
+    return Spaces(seen, Box((2,), (-1.0,) * 2, (1.0,) * 2), goal)
 
 
 class PointTask(NativeEnvironment):
@@ -114,7 +115,8 @@ class PointTask(NativeEnvironment):
             moved = jnp.where(touched, puck - state.puck, state.slide)
             slide = (1.0 - jnp.asarray(physics["friction"])) * moved if self.slides else jnp.zeros(2)
             after = PointState(robot, puck, slide, state.goal)
-        reward, success = GOAL.reward(after.puck, after.goal), GOAL.success(after.puck, after.goal)
+        rule = self.spaces.goal or SPARSE
+        reward, success = rule.reward(after.puck, after.goal), rule.success(after.puck, after.goal)
         return Transition(after, self._observe(after), reward, jnp.zeros((), bool), success)
 
     def _on_table(self, place: Float[Array, " 2"]) -> Float[Array, " 2"]:
@@ -149,3 +151,24 @@ class PointSlide(PointTask):
     edge: ClassVar[float] = -0.2
     goals: ClassVar[tuple[tuple[float, float], tuple[float, float]]] = ((0.0, -0.5), (0.7, 0.5))
     pucks: ClassVar[tuple[tuple[float, float], tuple[float, float]]] = ((-0.5, -0.3), (-0.3, 0.3))
+
+
+@native_environments.register("PointReachDense-v0")
+class PointReachDense(PointReach):
+    """Rewarded by the distance from the goal."""
+
+    spaces: ClassVar[Spaces] = spaces_of(2, DENSE)
+
+
+@native_environments.register("PointPushDense-v0")
+class PointPushDense(PointPush):
+    """Rewarded by the puck's distance from the goal."""
+
+    spaces: ClassVar[Spaces] = spaces_of(8, DENSE)
+
+
+@native_environments.register("PointSlideDense-v0")
+class PointSlideDense(PointSlide):
+    """Rewarded by the puck's distance from the goal."""
+
+    spaces: ClassVar[Spaces] = spaces_of(8, DENSE)
