@@ -94,43 +94,45 @@ class AttentionLayer(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "q ... d"], Float[Array, "q t ... h"]]:
         """Scaled dot-product attention of several heads, and how much each took before dropout."""
-
-        queries, keys, values = self.query(asking), self.key(tokens), self.value(tokens)
-        size = queries.shape[-1] // self.heads
         if asking.shape[0] > 1:
-            return self._attend_all(queries, keys, values, shown, key)
-        # One token asks. XLA on a CPU takes fifty times as long for a sum over few tokens as for the additions one by
-        # one, and five times as long for products of one head's few numbers as for products with zeros and ones.
-        member = jnp.repeat(jnp.eye(self.heads), size, 0)
-        scores = jnp.stack([(queries[0] * each) @ (member / math.sqrt(size)) for each in keys])
-        weights = self._softmax(scores, shown)
+            return self._attend_all(asking, tokens, shown, key)
+        # One token asks: its query times the keys' weights is compared with the tokens as they are, and the values'
+        # weights are applied to what it takes of all tokens, in place of keys and values of each.
+        # A bias of the keys adds the same to all scores, and nothing to their softmax.
+        query = self._by_head(self.query(asking[0]), -1)
+        key_weight, value_weight = (self._by_head(each.weight, 0) for each in (self.key, self.value))
+        sought = jnp.einsum("...he,hed->...hd", query, key_weight) / math.sqrt(query.shape[-1])
+        weights = self._softmax(jnp.einsum("...hd,t...d->...ht", sought, tokens), shown)
         taken = self._dropped(weights, key)
-        mixed = sum((share @ member.T) * each for share, each in zip(taken, values, strict=True))
-        return self.output(jnp.asarray(mixed)[None]), weights[None]
+        seen = jnp.einsum("...hd,hed->...he", jnp.einsum("...ht,t...d->...hd", taken, tokens), value_weight)
+        if self.value.bias is not None:
+            seen = seen + taken.sum(-1, keepdims=True) * self._by_head(self.value.bias, 0)
+        output = self.output(seen.reshape(asking.shape[1:]))
+        return output[None], jnp.moveaxis(weights, -1, 0)[None]
+
+    def _by_head(self, x: Array, axis: int) -> Array:
+        """With an axis of heads before this one."""
+        axis %= x.ndim
+        return x.reshape(*x.shape[:axis], self.heads, -1, *x.shape[axis + 1 :])
 
     def _attend_all(
         self,
-        queries: Float[Array, "q ... d"],
-        keys: Float[Array, "t ... d"],
-        values: Float[Array, "t ... d"],
+        asking: Float[Array, "q ... d"],
+        tokens: Float[Array, "t ... d"],
         shown: Bool[Array, " t"],
         key: PRNGKeyArray | None,
     ) -> tuple[Float[Array, "q ... d"], Float[Array, "q t ... h"]]:
         """Every token asks."""
+        queries = self._by_head(self.query(asking), -1)
+        keys, values = self._by_head(self.key(tokens), -1), self._by_head(self.value(tokens), -1)
+        scores = jnp.einsum("q...he,t...he->q...ht", queries, keys) / math.sqrt(queries.shape[-1])
+        weights = self._softmax(scores, shown)
+        mixed = jnp.einsum("q...ht,t...he->q...he", self._dropped(weights, key), values)
+        return self.output(mixed.reshape(asking.shape)), jnp.moveaxis(weights, -1, 1)
 
-        def apart(x: Float[Array, "n ... d"]) -> Float[Array, "n ... h e"]:
-            return x.reshape(*x.shape[:-1], self.heads, -1)
-
-        queries, keys, values = apart(queries), apart(keys), apart(values)
-        scores = jnp.einsum("q...e,t...e->qt...", queries, keys) / math.sqrt(queries.shape[-1])
-        weights = jax.vmap(lambda each: self._softmax(each, shown))(scores)
-        mixed = jnp.einsum("qt...,t...e->q...e", self._dropped(weights, key), values)
-        return self.output(mixed.reshape(*mixed.shape[:-2], -1)), weights
-
-    def _softmax(self, scores: Float[Array, "t ... h"], shown: Bool[Array, " t"]) -> Float[Array, "t ... h"]:
+    def _softmax(self, scores: Float[Array, "... t"], shown: Bool[Array, " t"]) -> Float[Array, "... t"]:
         """Over the tokens that are shown."""
-        hidden = jnp.expand_dims(~shown, tuple(range(1, scores.ndim)))
-        return jax.nn.softmax(jnp.where(hidden, -jnp.inf, scores), axis=0)
+        return jax.nn.softmax(jnp.where(shown, scores, -jnp.inf))
 
 
 class AttendingHead(eqx.Module):
