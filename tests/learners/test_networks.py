@@ -7,6 +7,7 @@ import pytest
 
 from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
 from fedrax.learners.actor_critic import TILES, make_actor_critic
+from fedrax.learners.mlp import MLPMaker
 from fedrax.learners.networks import by_input, make_dense, orthogonal
 
 
@@ -121,3 +122,22 @@ def test_a_missions_words_and_their_order_count():
     assert not np.allclose(seen(2, 0), seen(3, 0))
     silent = grid_network("one-hot")(views(1)).logits
     np.testing.assert_allclose(seen(0, 0), silent, atol=1e-5)
+
+
+def test_rlkits_weights_are_bounded_by_their_outputs_and_the_last_ones_small():
+    key = jax.random.key(0)
+    hidden = make_dense(key, 400, 100, "rlkit", by_output=True)
+    assert 0.099 < float(jnp.abs(hidden.weight).max()) <= 0.1
+    assert not hidden.bias.any()
+    seen = Spaces(Box((3,), (-1.0,) * 3, (1.0,) * 3), Box((2,), (-1.0,) * 2, (1.0,) * 2))
+    made = MLPMaker(seen, "auto", "relu", "rlkit").mlp(key, (3, 50, 50, 40))
+    last = made.layers[-1]
+    for numbers in (last.weight, last.bias):
+        assert 0.0025 < float(jnp.abs(numbers).max()) <= 0.003
+    assert float(jnp.abs(made.layers[1].weight).max()) > 0.1
+
+
+def test_xaviers_weights_are_bounded_by_inputs_and_outputs():
+    layer = make_dense(jax.random.key(0), 100, 50, "xavier")
+    assert 0.195 < float(jnp.abs(layer.weight).max()) <= 0.2
+    assert not layer.bias.any()

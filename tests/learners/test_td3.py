@@ -191,7 +191,9 @@ def test_nothing_is_learned_before_the_replay_is_filled():
 
 
 @pytest.mark.training
-@pytest.mark.parametrize(("num_steps", "per_step", "delay"), [(2, 1, 2), (1, 4, 2), (4, 1, 1)])
+@pytest.mark.parametrize(
+    ("num_steps", "per_step", "delay"), [(2, 1, 2), (1, 4, 2), (4, 1, 1), (4, 1.5, 2), (4, 0.25, 1)]
+)
 def test_an_update_makes_so_many_steps(num_steps, per_step, delay):
     learner, agent = make(num_steps=num_steps, updates_per_step=per_step, policy_delay=delay, learning_starts=1)
     after, _ = learner.learn(agent, steps_of([0.0] * num_steps), Objective(), update_context())
@@ -235,6 +237,8 @@ def test_it_learns_the_best_action_of_a_bandit():
         ({}, Spaces(SPACES.observation, Discrete(2)), "real actions"),
         ({}, Spaces(SPACES.observation, Box((1,), (-np.inf,), (1.0,))), "unbounded"),
         ({"feature_layers": ()}, SPACES, "feature_layers = [] is not allowed"),
+        ({"num_steps": 3, "updates_per_step": 0.5}, SPACES, "makes 1.5 critic updates of learner.num_steps = 3"),
+        ({"num_steps": 3, "updates_per_step": 0}, SPACES, "makes 0 critic updates"),
         ({"num_steps": 3}, SPACES, "policy_delay = 2 does not divide the 3 critic updates"),
     ],
 )
