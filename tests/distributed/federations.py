@@ -40,7 +40,7 @@ CASES = {
     "host-ppo": (
         *({}, *SMALL, "learner=ppo", "learner.num_steps=16", "environment.num_envs=2", "strategy=fedavg"),
         *("environment=Pendulum-v1", "environment.native=false", "environment.horizon=20", "evaluation.every=2"),
-        *("environment.goals=2", "environment.held_out_goals=1"),
+        *("environment.goals=2", "environment.held_out_goals=1", "evaluation.environments=own"),
     ),
     "host-td3": (
         *("fedtd3/lunarlander", *SMALL, *TD3, "strategy=fedavg", "learner.num_steps=2", "learner.policy_delay=2"),
@@ -51,7 +51,7 @@ CASES = {
         # By SGD: Adam makes whole steps of gradients that are rounding alone, as those of a key's bias are.
         *("learner.optimizer=sgd", "learner.learning_rate=0.01"),
         *("critic.dim=8", "critic.heads=2", "critic.encoder_layers=[8]", "critic.decoder_layers=[8]"),
-        *("critic.feedforward=8", "environment.goals=2", "environment.held_out_goals=1"),
+        *("critic.feedforward=8", "environment.goals=2", "environment.held_out_goals=1", "evaluation.environments=own"),
     ),
     "tasks": (
         *("td3-her/federated", *SMALL, *TD3, "learner.num_steps=4", "learner.buffer_size=256"),

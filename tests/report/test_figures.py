@@ -1,5 +1,7 @@
 """Figures: what is drawn, in which size, and that nothing is drawn that is not known."""
 
+import json
+
 import matplotlib
 import matplotlib.image
 import numpy as np
@@ -9,6 +11,7 @@ from matplotlib.collections import PolyCollection
 from fedrax.errors import FedraxError
 from fedrax.report import published
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
+from fedrax.report.attention import attention_figure
 from fedrax.report.curves import summarise
 from fedrax.report.figures import axes_figure, curves_figure, describe, panels_figure
 from fedrax.report.runs import Group, group_runs, load_run, load_runs
@@ -152,3 +155,30 @@ def test_inline_svg_is_themed_and_its_ids_are_its_own(write_run, tmp_path):
     assert 'id="figure' not in text
     assert "url(#first-" in text
     assert "http" not in text
+
+
+def with_attention(path, shares):
+    """The run at ``path`` as of critics that attend; ``shares`` by round, None where there are none."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    rows = [row | {"attention": shares(row["round"])} for row in lines]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Group("attending", (load_run(path),))
+
+
+def test_attention_is_drawn_by_agent_and_over_rounds(write_run, tmp_path):
+    shares = [[0.4, 0.1, 0.2], [0.1, 0.3, 0.3], [0.0, 0.5, 0.2]]
+    nothing = np.zeros((3, 3)).tolist()
+    group = with_attention(write_run(tmp_path / "a"), lambda number: shares if number > 2 else nothing)
+    figure = attention_figure([group, Group("not", (load_run(write_run(tmp_path / "b")),))])
+    shown, lines, _ = figure.axes
+    assert [text.get_text() for text in shown.texts] == ["40", "10", "20", "10", "30", "30", "0", "50", "20"]
+    values = {line.get_label(): line.get_ydata() for line in lines.lines}
+    np.testing.assert_allclose(values["own encoding"], 0.3)
+    np.testing.assert_allclose(values["one peer's encoding (mean)"], (0.7 - 0.3) / 2)
+    np.testing.assert_allclose(values["summary"], 0.3)
+    # Rounds in which nobody had learned are left out.
+    assert min(lines.lines[0].get_xdata()) == 4
+
+
+def test_without_attention_nothing_is_drawn(write_run, tmp_path):
+    assert attention_figure([Group("not", (load_run(write_run(tmp_path / "b")),))]) is None

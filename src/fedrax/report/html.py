@@ -15,6 +15,7 @@ from fedrax.evaluation.measure import SENTENCES, said
 from fedrax.records.metrics import spans
 from fedrax.report.agents import agents_table, divergence_table
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
+from fedrax.report.attention import attention_figure
 from fedrax.report.curves import AXES, STATISTICS, available_axes
 from fedrax.report.figures import axes_figure, curves_figure
 from fedrax.report.published import Series
@@ -182,6 +183,10 @@ def _figures(groups: Sequence[Group], statistic: str, smoothing: int, published:
         sections.append(
             Section("What the filter did", figure_html(filtering, "filter", "Precision and recall of the filter"))
         )
+    attending = attention_figure(groups)
+    if attending is not None:
+        drawn = figure_html(attending, "attention", "Share of attention of each agent to each other's encodings")
+        sections.append(Section("Who attends to whom", drawn))
     return sections
 
 

@@ -133,7 +133,7 @@ class NativeRuntime(Runtime):
         number = 0 if self.config.environment.draws == 1 else position % self.config.environment.draws
         return jax.tree.map(lambda x: x[number], draws)
 
-    def _tested(self, draws: dict[str, Array] | None) -> dict[str, Array] | None:
+    def tested(self, draws: dict[str, Array] | None) -> dict[str, Array] | None:
         """Parameters as evaluations have them: at the goals held out, where there are such."""
         return None if draws is None else held_out_of(draws, self.config.environment.held_out_goals)
 
@@ -167,7 +167,7 @@ class NativeRuntime(Runtime):
         physics = self.drawn(self.draws, position)
         if draws is not None:
             physics = jax.tree.map(lambda x: x[0], stack_physics([draws]))
-        physics = self._tested(physics)
+        physics = self.tested(physics)
         table = None if pairs.environments is None else jnp.asarray(pairs.environments)
         key = jax.random.key(seed)
         measured = self._evaluate(params, physics, key, table, episodes=pairs.episodes)
@@ -306,7 +306,7 @@ class NativeRuntime(Runtime):
         def measured() -> dict[str, Array]:
             table = self.evaluation.table(
                 params,
-                self.drawn(self._tested(self.draws), position),
+                self.drawn(self.tested(self.draws), position),
                 jax.random.key(settings.seed),
                 None if pairs.environments is None else jnp.asarray(pairs.environments),
                 episodes=pairs.episodes,

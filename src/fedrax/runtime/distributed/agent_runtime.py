@@ -19,6 +19,7 @@ from jaxtyping import Array, PyTree
 from fedrax.config import Config
 from fedrax.environments.crash import placed
 from fedrax.environments.faults import Fault
+from fedrax.environments.goal_sets import held_out_of, single_goals
 from fedrax.environments.host_collector import evaluate_host
 from fedrax.federation import Cohort, Federation, Tally
 from fedrax.learners.base import Agent, UpdateContext
@@ -106,6 +107,7 @@ class NativeAgentRuntime(AgentRuntime):
         super().__init__(config, runtime.federation, index, randomness)
         self.runtime = runtime
         self.physics = jax.tree.map(lambda x: x[index], runtime.drawn(runtime.agents_draws, 0))
+        self.tested = runtime.tested(self.physics)
         self._work = jax.jit(self._round, donate_argnums=0)
         self._evaluate = jax.jit(partial(runtime.evaluation.episodes, axis_names=()), static_argnames="episodes")
 
@@ -138,7 +140,7 @@ class NativeAgentRuntime(AgentRuntime):
 
     def evaluate(self, params: PyTree, *, episodes: int, seed: int) -> dict[str, np.ndarray]:
         """In the agent's own physics."""
-        measured = self._evaluate(params, self.physics, jax.random.key(seed), episodes=episodes)
+        measured = self._evaluate(params, self.tested, jax.random.key(seed), episodes=episodes)
         return {name: np.asarray(array) for name, array in measured.items()}
 
 
@@ -186,7 +188,8 @@ class HostAgentRuntime(AgentRuntime):
         """In fresh instances of the agent's environment."""
         runtime = self.runtime
         draws = runtime.sites_draws(0)
-        parameters = [draws[self.index]] * episodes if draws else None
+        held_out = runtime.config.environment.held_out_goals
+        parameters = single_goals(held_out_of(draws[self.index], held_out), episodes) if draws else None
         environments = runtime._make(episodes, runtime.evaluation_horizon, parameters)
         try:
             environments.reseed(host_seeds((episodes,), seed, "evaluation"))
