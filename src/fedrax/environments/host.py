@@ -78,11 +78,12 @@ def make_host(
     own = [kwargs | each for each in varied]
     # A pool is made with one set of options.
     pools = [list(copies) for _, copies in itertools.groupby(own)]
-    sets = None if goals is None else [each for each in goals if each is not None]
+    sets = [each for each in goals or () if each is not None]
     if not all(uses_envpool(id, backend, copies[0]) for copies in pools):
         return GymnasiumEnvironments(id, count, described, time_limit, parameters, kwargs, sets)
     made: list[HostEnvironments] = []
-    for first, copies in zip(itertools.accumulate(map(len, pools), initial=0), pools, strict=False):
+    first = 0
+    for copies in pools:
         of_pool = partial(
             EnvPoolEnvironments,
             id,
@@ -91,10 +92,11 @@ def make_host(
             threads=threads,
             options=copies[0],
         )
-        if sets:
-            made.append(SeededPools(sets[first : first + len(copies)], described.spaces, time_limit, of_pool))
-        else:
-            made.append(of_pool(len(copies)))
+        own_goals = sets[first : first + len(copies)]
+        first += len(copies)
+        made.append(
+            SeededPools(own_goals, described.spaces, time_limit, of_pool) if own_goals else of_pool(len(copies))
+        )
     return made[0] if len(made) == 1 else JoinedEnvironments(made)
 
 
@@ -332,7 +334,7 @@ class GymnasiumEnvironments(HostEnvironments):
         time_limit: int,
         parameters: Sequence[Parameters] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        goals: Sequence[GoalSet] | None = None,
+        goals: Sequence[GoalSet] = (),
     ) -> None:
         if parameters is not None and len(parameters) != count:
             raise ValueError(f"{count} copies need as many sets of parameters, not {len(parameters)}")

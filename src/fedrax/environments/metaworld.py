@@ -140,7 +140,7 @@ def load_metaworld(id: str) -> None:
             gymnasium.register(id, entry_point=entry, max_episode_steps=HORIZON, kwargs={"task": task, **DEFAULTS})
 
 
-def missing(id: str) -> FedraxError:
+def metaworld_missing(id: str) -> FedraxError:
     """The error where nobody can step the task ``id``."""
     return FedraxError(
         f'environment {id!r} needs a package that is not installed: pip install "fedrax[envpool]", or metaworld==3.1.1 '

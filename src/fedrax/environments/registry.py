@@ -14,7 +14,7 @@ import gymnasium
 
 from fedrax.environments.base import Box, Dict, Discrete, Spaces
 from fedrax.environments.constructor import cannot_make, check_kwargs, envpool_options, given
-from fedrax.environments.metaworld import is_metaworld, load_metaworld, missing
+from fedrax.environments.metaworld import is_metaworld, load_metaworld, metaworld_missing
 from fedrax.environments.minigrid import (
     is_minigrid,
     load_minigrid,
@@ -184,7 +184,7 @@ def _host_description(id: str, backend: Backend, mission: bool, given_arguments:
         lacking = isinstance(error, (gymnasium.error.Error, ImportError)) or FAMILIES.fullmatch(id)
         if not lacking or not uses_envpool(id, backend, kwargs):
             if is_metaworld(id) and isinstance(error, gymnasium.error.DependencyNotInstalled):
-                raise missing(id) from None
+                raise metaworld_missing(id) from None
             raise _cannot_make(id, kwargs, error) from error
         import envpool
 
