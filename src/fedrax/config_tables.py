@@ -134,7 +134,7 @@ class EnvironmentConfig(Model):
     @classmethod
     def _held_out_of_some(cls, held_out: int, info: pydantic.ValidationInfo) -> int:
         if held_out and info.data.get("goals") is None:
-            raise ValueError("it needs environment.goals, the number of goals that each agent trains on")
+            raise ValueError("it needs environment.goals, how many goals each agent trains on; or set it to 0")
         return held_out
 
 

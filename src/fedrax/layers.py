@@ -27,6 +27,9 @@ def merge_settings(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Short forms of environments are spelled out. Plugins add up, and a module before the environment's id is one of
     them; heterogeneity as in :func:`merge_heterogeneity`.
     """
+    layers = list(layers)
+    # What is said above the first layer is said by one user: a task there, and another id, contradict each other.
+    spelled_out(merge(layer["environment"] for layer in layers[1:] if isinstance(layer.get("environment"), Mapping)))
     layers = [
         {**layer, "environment": spelled_out(layer["environment"])}
         if isinstance(layer.get("environment"), Mapping)

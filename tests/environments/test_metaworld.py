@@ -124,6 +124,8 @@ def test_a_task_by_its_name():
     [
         ({}, ["environment.task=window-shut"], "did you mean 'window-close'"),
         ({"environment": {"task": "reach", "id": "CartPole-v1"}}, [], "leave one out"),
+        ({}, ["environment.task=reach", "environment.id=CartPole-v1"], "leave one out"),
+        ({}, ["environment=CartPole-v1", "environment.task=reach"], "leave one out"),
     ],
 )
 def test_a_task_that_is_none_is_refused(source, overrides, message):
@@ -134,6 +136,13 @@ def test_a_task_that_is_none_is_refused(source, overrides, message):
 def test_an_unknown_id_of_meta_world_is_refused():
     with pytest.raises(FedraxError, match="unknown environment 'MetaWorld/Nothing-v3'"):
         describe_environment("MetaWorld/Nothing-v3")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("envpool") is None, reason="needs envpool")
+@pytest.mark.skipif(importlib.util.find_spec("metaworld") is not None, reason="which takes anything for a truth")
+def test_a_goal_is_hidden_or_not():
+    with pytest.raises(FedraxError, match="partially_observable is true or false"):
+        describe_environment(id_of("push"), kwargs={"partially_observable": "perhaps"})
 
 
 def test_without_any_package_it_says_what_to_install(monkeypatch):

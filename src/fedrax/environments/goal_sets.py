@@ -74,8 +74,8 @@ def goals_of(agent: int, *, goals: int, held_out: int, seed: int, number: int = 
     each = goals + held_out
     if (agent + 1) * each > LARGEST:
         raise FedraxError(
-            f"environment.goals = {goals} and environment.held_out_goals = {held_out} are too many for {agent + 1} "
-            f"agents: all of them together must be at most {LARGEST}"
+            f"environment.goals = {goals} and environment.held_out_goals = {held_out} are too many: those of "
+            f"all agents together must be at most {LARGEST}"
         )
     drawn = int(host_seeds((), seed + number, "goals")) % LARGEST
     return dict(zip(NAMES, (drawn, agent * each, goals), strict=True))

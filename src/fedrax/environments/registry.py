@@ -184,6 +184,12 @@ def _host_description(id: str, backend: Backend, mission: bool, given_arguments:
         lacking = isinstance(error, (gymnasium.error.Error, ImportError)) or FAMILIES.fullmatch(id)
         if not lacking or not uses_envpool(id, backend, kwargs):
             if is_metaworld(id) and isinstance(error, gymnasium.error.DependencyNotInstalled):
+                if kwargs and uses_envpool(id, backend):
+                    shown = ", ".join(f"{name} = {value!r}" for name, value in kwargs.items())
+                    raise FedraxError(
+                        f"environment.kwargs of {id!r}: EnvPool cannot have {shown}; partially_observable is true or "
+                        "false, and other arguments need metaworld==3.1.1 and environment.backend=gymnasium"
+                    ) from None
                 raise metaworld_missing(id) from None
             raise _cannot_make(id, kwargs, error) from error
         import envpool

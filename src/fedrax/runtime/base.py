@@ -130,8 +130,8 @@ class Runtime(abc.ABC):
         if tested is not None and pairs.environments is not None and pairs.episodes < tested:
             raise FedraxError(
                 f"{episodes} evaluation episodes are {pairs.episodes} in each agent's environment, fewer than its "
-                f"{tested} goals: set evaluation.episodes={-(-episodes // pairs.episodes) * tested} or more, or "
-                "evaluation.environments=own"
+                f"{tested} goals: have {tested * (federation.sites if self.environments == 'all' else 1)} or more "
+                "(evaluation.episodes, or --episodes)"
             )
         return pairs
 
