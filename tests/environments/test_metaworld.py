@@ -150,7 +150,7 @@ def test_without_any_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name in ("envpool", "metaworld") else find(name, *rest)
     )
-    with pytest.raises(FedraxError, match=r'pip install "fedrax\[envpool\]", or metaworld==3.1.1'):
+    with pytest.raises(FedraxError, match=r'pip install "fedrax\[envpool\]", or "fedrax\[metaworld\]"'):
         describe_environment(id_of("push-back"))
 
 

@@ -143,8 +143,8 @@ def load_metaworld(id: str) -> None:
 def metaworld_missing(id: str) -> FedraxError:
     """The error where nobody can step the task ``id``."""
     return FedraxError(
-        f'environment {id!r} needs a package that is not installed: pip install "fedrax[envpool]", or metaworld==3.1.1 '
-        "in an environment of its own"
+        f'environment {id!r} needs a package that is not installed: pip install "fedrax[envpool]", or '
+        '"fedrax[metaworld]" in an environment of its own'
     )
 
 

@@ -188,7 +188,7 @@ def _host_description(id: str, backend: Backend, mission: bool, given_arguments:
                     shown = ", ".join(f"{name} = {value!r}" for name, value in kwargs.items())
                     raise FedraxError(
                         f"environment.kwargs of {id!r}: EnvPool cannot have {shown}; partially_observable is true or "
-                        "false, and other arguments need metaworld==3.1.1 and environment.backend=gymnasium"
+                        "false, and other arguments need fedrax[metaworld] and environment.backend=gymnasium"
                     ) from None
                 raise metaworld_missing(id) from None
             raise _cannot_make(id, kwargs, error) from error
