@@ -124,6 +124,7 @@ def test_a_task_by_its_name():
     [
         ({}, ["environment.task=window-shut"], "did you mean 'window-close'"),
         ({"environment": {"task": "reach", "id": "CartPole-v1"}}, [], "leave one out"),
+        ({}, ["environment.tasks=MT11"], "or MT10 for Meta-World's ten"),
         ({}, ["environment.task=reach", "environment.id=CartPole-v1"], "leave one out"),
         ({}, ["environment=CartPole-v1", "environment.task=reach"], "leave one out"),
     ],

@@ -79,6 +79,8 @@ def make_host(
     # A pool is made with one set of options.
     pools = [list(copies) for _, copies in itertools.groupby(own)]
     sets = [each for each in goals or () if each is not None]
+    if sets and len(sets) != count:
+        raise ValueError(f"{count} copies need as many sets of goals, or none, not {len(sets)}")
     if not all(uses_envpool(id, backend, copies[0]) for copies in pools):
         return GymnasiumEnvironments(id, count, described, time_limit, parameters, kwargs, sets)
     made: list[HostEnvironments] = []

@@ -113,6 +113,11 @@ def spelled_out(environment: Mapping[str, Any]) -> dict[str, Any]:
     if table.get("tasks") == "MT10":
         table["tasks"] = [id_of(task) for task in MT10]
         table.setdefault("id", table["tasks"][0])
+    elif isinstance(table.get("tasks"), str):
+        raise FedraxError(
+            f"environment.tasks = {table['tasks']!r} is not allowed: give a list of environments, or MT10 for "
+            "Meta-World's ten tasks"
+        )
     task = table.pop("task", None)
     if task is None:
         return table
