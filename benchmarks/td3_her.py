@@ -3,6 +3,7 @@
     python benchmarks/td3_her.py reach --seeds 5
     python benchmarks/td3_her.py point-push --seeds 5
     python benchmarks/td3_her.py push --seeds 3
+    python benchmarks/td3_her.py pick-and-place --seeds 1   # two hours on two cores, as is slide
 
 A run is the preset ``td3-her/TASK``. Its evaluations, 50 greedy episodes on fixed initial states, are the curve; a test
 over 100 others is made at the end. Both count success in the last step of an episode, and in any. Every run is
@@ -22,7 +23,7 @@ from fedrax.api import Run, train_or_resume
 
 from common import read_runs, record_runs
 
-TASKS = ("reach", "push", "point-push")
+TASKS = ("reach", "push", "pick-and-place", "slide", "point-push")
 TEST_EPISODES = 100
 TEST_SEED = 10_000
 REACHED = (0.9, 0.95)
