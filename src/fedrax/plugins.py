@@ -26,6 +26,9 @@ from fedrax.errors import FedraxError
 GROUP = "fedrax.plugins"
 """The entry points by which an installed package offers its plugin: a module, or a function that is called."""
 
+PATHS = {"learner": "initial", "strategy": "saved"}
+"""Options of components that are the path of an earlier run, by kind of component."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -61,8 +64,8 @@ def located(plugin: str, folder: Path) -> str:
 
 
 def located_in(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A configuration's table with its plugins, the module before its environment's id, and the path of the networks
-    that it starts from, :func:`located`.
+    """A configuration's table with its plugins, the module before its environment's id, and the paths of the networks
+    that it starts from (:data:`PATHS`), :func:`located`.
 
     Raises:
         FedraxError: ``plugins`` is no list of texts.
@@ -75,19 +78,21 @@ def located_in(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         module, id = split_id(environment["id"])
         if module:
             changed["environment"] = {**environment, "id": f"{located(module, folder)}:{id}"}
-    if isinstance(table.get("learner"), Mapping):
-        changed["learner"] = _initial_located(table["learner"], folder)
+    for kind, name in PATHS.items():
+        if isinstance(table.get(kind), Mapping):
+            changed[kind] = _with_absolute(name, table[kind], folder)
     return changed
 
 
-def _initial_located(learner: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A learner's table, and the tables in it of learners by name, with an absolute path in ``initial``."""
+def _with_absolute(name: str, table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A component's table, and the tables in it of components by name, with an absolute path in this option."""
     changed = {
-        key: _initial_located(value, folder) if isinstance(value, Mapping) else value for key, value in learner.items()
+        key: _with_absolute(name, value, folder) if isinstance(value, Mapping) else value
+        for key, value in table.items()
     }
-    path = changed.get("initial")
+    path = changed.get(name)
     if isinstance(path, str) and path not in ("", "none"):
-        changed["initial"] = os.path.abspath(folder / Path(path).expanduser())
+        changed[name] = os.path.abspath(folder / Path(path).expanduser())
     return changed
 
 

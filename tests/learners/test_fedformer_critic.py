@@ -261,7 +261,10 @@ def steps(spaces):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"heads": 3}, "critic.heads = 3 does not divide critic.dim = 8"), ({"identities": 2}, "federation.agents = 3")],
+    [
+        ({"heads": 3}, "critic.heads = 3 does not divide critic.dim = 8"),
+        ({"identities": 2}, "critic.identities = 2 is too few for 3 agents"),
+    ],
 )
 def test_what_does_not_fit_is_refused(options, words):
     with pytest.raises(FedraxError, match=words):

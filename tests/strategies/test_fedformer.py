@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fedrax
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.message import Message
+from fedrax.records.checkpoint import save_policy
+from fedrax.report.attention import attention_figure
+from fedrax.report.runs import Group, load_run
+from fedrax.runtime.initial import saved_parts, with_saved
 from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import Tools
 from fedrax.strategies.fedformer import others
@@ -195,3 +200,87 @@ def test_other_strategies_leave_the_critic_to_itself(strategy):
     runtime = made(f"strategy={strategy}", "critic=fedformer")
     after, _ = jax.eval_shape(runtime._rounds, jax.eval_shape(runtime.init), jnp.asarray(0))
     assert jax.tree.structure(after) == jax.tree.structure(jax.eval_shape(runtime.init))
+
+
+# Encoders of an earlier run.
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The networks of an earlier run's four agents, and their file."""
+    runtime = made("seed=5")
+    params = jax.tree.map(np.asarray, runtime.init().agents.params)
+    save_policy(tmp_path / "policy.safetensors", params)
+    return jax.tree.map(lambda x: x[0], params), tmp_path / "policy.safetensors"
+
+
+def test_saved_encoders_follow_the_peers_of_every_agent():
+    assert others(3, 2).tolist() == [[1, 2, 3, 4], [2, 0, 3, 4], [0, 1, 3, 4]]
+    assert others(1, 2).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("agents", [1, 2])
+def test_agents_attend_to_saved_encoders(agents, saved):
+    networks, path = saved
+    settings = [f"federation.agents={agents}", f"strategy.saved={path}", "strategy.saved_peers=4"]
+    config = resolve({}, [*SMALL, *settings])
+    runtime = make_runtime(config)
+    federation = runtime.federation
+    first = with_saved(runtime.init(), federation, saved_parts(config, federation))
+    ((after, rows),) = runtime.advance(first, 0)
+    state = jax.tree.map(lambda x: x[0], after)
+    assert state.agents.params.head[0].identities.shape[1] == agents + 4 + 1
+    seen = context_of(state, federation, 0)
+    assert seen.ids.tolist() == [*range(1, agents), *range(agents, agents + 4)]
+    np.testing.assert_array_equal(vectors(seen.features)[-4:], vectors(networks.features))
+    taken = np.asarray(rows["attention"])[0, -1]
+    assert taken.shape == (agents, agents + 4)
+    assert (taken > 0).all()
+
+
+def test_the_most_attended_may_be_saved(saved):
+    _, path = saved
+    runtime = made("federation.agents=2", f"strategy.saved={path}", "strategy.saved_peers=4", "strategy.top=1")
+    strategy = runtime.federation.strategy
+    server = jax.tree.map(lambda x: x[0], runtime.init().server)
+    chosen = {
+        int(peer) for number in range(40) for peer in strategy.broadcast(server, jax.random.key(number)).peers.ravel()
+    }
+    assert chosen == {0, 1, 2, 3, 4, 5}
+
+
+@pytest.mark.training
+def test_a_run_goes_on_without_the_file_of_its_saved_encoders(saved, tmp_path):
+    _, path = saved
+    settings = [*SMALL, "federation.agents=2", "strategy.saved_peers=4", "checkpoint.every=1", "evaluation.every=1"]
+    run = fedrax.train({}, [*settings, f"strategy.saved={path}"], out=tmp_path / "run", progress=False)
+    path.unlink()
+    longer = fedrax.resume(run.path, ["budget.rounds=4"], progress=False)
+    assert longer.summary()["rounds"] == [4]
+    figure = attention_figure([Group("onboarded", (load_run(longer.path),))])
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["0", "1", "saved 0", "saved 1", "saved 2", "saved 3"]
+
+
+def test_saved_encoders_that_are_not_those_expected_are_refused(saved, tmp_path):
+    _, path = saved
+    for number, (settings, said) in enumerate(
+        (
+            (["strategy.saved_peers=3"], "holds networks of 4 agents; set strategy.saved_peers=4"),
+            ([], "strategy.saved_peers=4"),
+            (["strategy.saved_peers=4", "critic.dim=8"], "other"),
+            (["strategy.saved_peers=4", "strategy.exchange=self"], "strategy.exchange = 'self' shows no peers"),
+            (["strategy.saved_peers=4", "critic.identities=4"], "critic.identities = 4 is too few for 8 agents"),
+        )
+    ):
+        with pytest.raises(FedraxError, match=said):
+            fedrax.train({}, [*SMALL, f"strategy.saved={path}", *settings], out=tmp_path / str(number), progress=False)
+    with pytest.raises(FedraxError, match="without strategy"):
+        made("strategy.saved_peers=2")
+    with pytest.raises(FedraxError, match="nothing-here"):
+        fedrax.train(
+            {},
+            [*SMALL, "strategy.saved=nothing-here", "strategy.saved_peers=4"],
+            out=tmp_path / "other",
+            progress=False,
+        )

@@ -121,12 +121,13 @@ def load_policy(path: Path, template: PyTree) -> PyTree:
     return _restore(path, template, arrays, implementations)
 
 
-def load_networks(path: Path, network: PyTree) -> tuple[PyTree, tuple[int, ...]]:
+def load_networks(path: Path, network: PyTree, *, partly: bool = False) -> tuple[PyTree, tuple[int, ...]]:
     """The parameters in a policy's file, whoever they are of.
 
     Args:
         path: what :func:`save_policy` wrote.
         network: one network as bare shapes.
+        partly: the file may hold more than that.
 
     Returns:
         The parameters as NumPy arrays, leaves ``[*n, ...]``, and ``n``: nothing, seeds, or seeds and agents.
@@ -143,7 +144,7 @@ def load_networks(path: Path, network: PyTree) -> tuple[PyTree, tuple[int, ...]]
             )
     arrays, _, _ = _read(path)
     wanted = dict(_named(network))
-    for name in [*wanted, *arrays]:
+    for name in [*wanted, *(() if partly else arrays)]:
         if name not in arrays or name not in wanted:
             raise _another_network(path, f"{name} is in {'one' if name in arrays else 'the other'} alone")
     first = next(iter(wanted))

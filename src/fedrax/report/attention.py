@@ -23,6 +23,8 @@ WRITTEN = 12
 def attention_figure(groups: Sequence[Group], title: str = "") -> Figure | None:
     """A row per group: the share that agent i's critics take of agent j's encodings, and shares over rounds.
 
+    Encoders that were saved from an earlier run follow those of the agents.
+
     Both are means over seeds. The map is of the last quarter of the rounds. The lines are means over agents: of the
     own encoding, of one peer's, and of the summary token. None where no run recorded any of it.
     """
@@ -38,7 +40,7 @@ def attention_figure(groups: Sequence[Group], title: str = "") -> Figure | None:
     return figure
 
 
-def _attention(group: Group) -> tuple[Float[np.ndarray, " rounds"], Float[np.ndarray, "rounds agents agents"]] | None:
+def _attention(group: Group) -> tuple[Float[np.ndarray, " rounds"], Float[np.ndarray, "rounds agents everyone"]] | None:
     """Rounds, and the mean over seeds in those that all of them have; without rounds in which nobody had learned."""
     each = [_of_seed(history) for history in group.histories]
     rounds = sorted(set.intersection(*(set(one) for one in each))) if each else []
@@ -47,24 +49,25 @@ def _attention(group: Group) -> tuple[Float[np.ndarray, " rounds"], Float[np.nda
     return np.array(rounds), np.mean([[one[number] for number in rounds] for one in each], axis=0)
 
 
-def _of_seed(history: History) -> dict[int, Float[np.ndarray, "agents agents"]]:
+def _of_seed(history: History) -> dict[int, Float[np.ndarray, "agents everyone"]]:
     """By the number of rounds done."""
     rows = {row["round"] + 1: np.array(row["attention"], float) for row in history.rows if row.get("attention")}
     return {number: shares for number, shares in rows.items() if shares.any()}
 
 
-def _draw_map(figure: Figure, axes: Axes, shares: Float[np.ndarray, "agents agents"], label: str) -> None:
-    agents = len(shares)
+def _draw_map(figure: Figure, axes: Axes, shares: Float[np.ndarray, "agents everyone"], label: str) -> None:
+    agents, everyone = shares.shape
     image = axes.pcolormesh(
         shares, cmap=matplotlib.colormaps["cividis"], vmin=0, vmax=max(float(shares.max()), 1e-9), edgecolors=PAPER
     )
-    if agents <= WRITTEN:
+    if everyone <= WRITTEN:
         for (row, column), share in np.ndenumerate(shares):
             ink = "#111111" if share > 0.55 * shares.max() else "#fefefe"
             axes.text(column + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center", color=ink)
-    ticks = np.arange(agents) if agents <= WRITTEN else np.arange(0, agents, 5)
-    axes.set_xticks(ticks + 0.5, [str(tick) for tick in ticks])
-    axes.set_yticks(ticks + 0.5, [str(tick) for tick in ticks])
+    ticks = np.arange(0, everyone, 1 if everyone <= WRITTEN else 5)
+    names = [str(tick) if tick < agents else f"saved {tick - agents}" for tick in ticks]
+    axes.set_xticks(ticks + 0.5, names, rotation=0 if everyone == agents else 45)
+    axes.set_yticks(ticks[ticks < agents] + 0.5, [str(tick) for tick in ticks[ticks < agents]])
     axes.set_xlabel("whose encodings (agent)")
     axes.set_ylabel("who attends (agent)")
     axes.set_title(label)
@@ -73,17 +76,17 @@ def _draw_map(figure: Figure, axes: Axes, shares: Float[np.ndarray, "agents agen
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, pad=0.02)
-    bar.set_label("share of attention" + (" (in the map: %)" if agents <= WRITTEN else ""))
+    bar.set_label("share of attention" + (" (in the map: %)" if everyone <= WRITTEN else ""))
     bar.outline.set_visible(False)
 
 
-def _draw_lines(axes: Axes, rounds: Float[np.ndarray, " rounds"], shares: Float[np.ndarray, "r n n"]) -> None:
-    agents = shares.shape[-1]
+def _draw_lines(axes: Axes, rounds: Float[np.ndarray, " rounds"], shares: Float[np.ndarray, "r n m"]) -> None:
+    everyone = shares.shape[-1]
     own = np.diagonal(shares, axis1=1, axis2=2).mean(1)
     whole = shares.sum(2).mean(1)
     lines = {"own encoding": own, "summary": 1 - whole}
-    if agents > 1:
-        lines["one peer's encoding (mean)"] = (whole - own) / (agents - 1)
+    if everyone > 1:
+        lines["one peer's encoding (mean)"] = (whole - own) / (everyone - 1)
     for number, (name, values) in enumerate(lines.items()):
         axes.plot(rounds, values, color=colour(number), label=name)
     axes.set_ylim(bottom=0)

@@ -1,7 +1,11 @@
-"""Networks that a run starts from: an earlier run's policy, or an imported one (``learner.initial``)."""
+"""Networks that a run starts from: an earlier run's policy, or an imported one (``learner.initial``).
+
+Or parts of an earlier run's networks, which its strategy gives its agents beside their own (``strategy.saved``).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -12,24 +16,29 @@ from jaxtyping import Array, PyTree
 from fedrax.config import Config
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation, State
-from fedrax.parts import NORMALISER, put_parts
+from fedrax.parts import NORMALISER, only, put_parts
 from fedrax.records.checkpoint import load_networks
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Runtime
 from fedrax.strategies.statistics import normaliser_of
 
+SAVED = "saved"
+"""The strategies' option for the path of what :meth:`fedrax.strategies.base.Strategy.given` takes."""
+
 
 def initial_files(config: Config) -> list[Path]:
-    """The file of the networks that a run starts from; none for fresh ones.
+    """The files of the networks that a run starts from; none for fresh ones.
 
     Raises:
-        FedraxError: ``learner.initial`` is a directory that holds no run.
+        FedraxError: an option that names them is a directory that holds no run.
     """
-    given = config.learner["initial"]
-    if given is None:
-        return []
+    given = [config.learner["initial"], config.strategy.get(SAVED)]
+    return [_policy_at(path) for path in given if path is not None]
+
+
+def _policy_at(given: str) -> Path:
     path = Path(given)
-    return [path if path.is_file() else RunDirectory.open(path).policy]
+    return path if path.is_file() else RunDirectory.open(path).policy
 
 
 def initial_networks(config: Config, federation: Federation) -> PyTree:
@@ -40,17 +49,11 @@ def initial_networks(config: Config, federation: Federation) -> PyTree:
     Raises:
         FedraxError: there is no policy, it is another network's, or it is of other seeds or agents than this run's.
     """
-    (path,) = initial_files(config)
+    path = _policy_at(config.learner["initial"])
     network = jax.eval_shape(lambda: federation.learner.init_params(jax.random.key(0), federation.spaces))
     params, axes = load_networks(path, network)
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-        raise FedraxError(f"learner.initial: {path} holds numbers that are not finite; give another policy")
-    seeds, agents = (*axes, 1, 1)[:2]
-    if seeds not in (1, config.seeds):
-        raise FedraxError(
-            f"learner.initial: {path} holds policies of {seeds} seeds, and this run has {config.seeds}; set "
-            f"seeds={seeds}, or give a run of one seed"
-        )
+    _check("learner.initial", path, params, axes, config)
+    agents = (*axes, 1, 1)[1]
     own = federation.strategy.personal_with(federation.learner) and not federation.strategy.common_start
     if agents > 1 and not (own and agents == federation.agents):
         raise FedraxError(
@@ -62,15 +65,57 @@ def initial_networks(config: Config, federation: Federation) -> PyTree:
             )
             + "; give a run with one policy"
         )
-    first = len(axes)
-
-    def placed(x: np.ndarray) -> Array:
-        alone = x.reshape(seeds, agents, *x.shape[first:])
-        return jnp.broadcast_to(alone, (config.seeds, federation.agents, *x.shape[first:]))
-
-    params = jax.tree.map(placed, params)
+    params = _placed(params, axes, config.seeds, federation.agents)
     normaliser = normaliser_of(params)
     return params if normaliser is None else put_parts(params, {NORMALISER: normaliser.settled()})
+
+
+def saved_parts(config: Config, federation: Federation) -> PyTree:
+    """The part of ``strategy.saved``'s networks that the strategy is given, leaves ``[seeds, saved_agents, ...]``.
+
+    Raises:
+        FedraxError: as for :func:`initial_networks`; or it is of another number of agents than the strategy expects.
+    """
+    strategy = federation.strategy
+    path = _policy_at(config.strategy[SAVED])
+    network = jax.eval_shape(lambda: federation.learner.init_params(jax.random.key(0), federation.spaces))
+    part = only(network, [strategy.saved_part])
+    params, axes = load_networks(path, part, partly=True)
+    _check("strategy.saved", path, params, axes, config)
+    agents = (*axes, 1, 1)[1]
+    if agents != strategy.saved_agents:
+        raise FedraxError(
+            f"strategy.saved_peers = {strategy.saved_agents} is not allowed: {path} holds networks of {agents} agents; "
+            f"set strategy.saved_peers={agents}"
+        )
+    return getattr(_placed(params, axes, config.seeds, agents), strategy.saved_part)
+
+
+def _check(option: str, path: Path, params: PyTree, axes: tuple[int, ...], config: Config) -> None:
+    """Raises :class:`FedraxError` for numbers that are not finite, and for networks of other seeds than the run's."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise FedraxError(f"{option}: {path} holds numbers that are not finite; give another policy")
+    seeds = (*axes, 1)[0]
+    if seeds not in (1, config.seeds):
+        raise FedraxError(
+            f"{option}: {path} holds policies of {seeds} seeds, and this run has {config.seeds}; set seeds={seeds}, or "
+            "give a run of one seed"
+        )
+
+
+def _placed(params: PyTree, axes: tuple[int, ...], seeds: int, agents: int) -> PyTree:
+    """Leaves ``[*axes, ...]`` as ``[seeds, agents, ...]``: what there is one of, for all."""
+    first, found = len(axes), (*axes, 1, 1)[:2]
+
+    def placed(x: np.ndarray) -> Array:
+        return jnp.broadcast_to(x.reshape(*found, *x.shape[first:]), (seeds, agents, *x.shape[first:]))
+
+    return jax.tree.map(placed, params)
+
+
+def with_saved(state: State, federation: Federation, parts: PyTree) -> State:
+    """The states before the first round with what the strategy is given, leaves ``[seeds, saved_agents, ...]``."""
+    return dataclasses.replace(state, server=jax.vmap(federation.strategy.given)(state.server, parts))
 
 
 def start_from(runtime: Runtime, initial: PyTree) -> State:

@@ -58,7 +58,7 @@ def make_learner(config: Config) -> Learner:
     critic: Critic = config.component("critic")
     strategy: Strategy = config.component("strategy")
     check_critic(learner, critic, strategy)
-    return learner.judged_by(critic.bind(config.federation.agents))
+    return learner.judged_by(critic.bind(config.federation.agents + strategy.saved_agents))
 
 
 def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:

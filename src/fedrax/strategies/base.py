@@ -68,6 +68,8 @@ class Strategy(eqx.Module):
     """Trajectories per agent are counted as in the code of FedPG-BR, where the server is one more node."""
     shows_peers: ClassVar[bool] = False
     """Its context is :class:`~fedrax.learners.critics.base.Peers`, for critics that attend over them."""
+    saved_part: ClassVar[str] = ""
+    """The part of networks that it may be given of an earlier run's agents, whose path is its option ``saved``."""
     common_start: ClassVar[bool] = False
     """All agents start from the same networks, which are also what the server starts from."""
 
@@ -110,6 +112,11 @@ class Strategy(eqx.Module):
         return self
 
     @property
+    def saved_agents(self) -> int:
+        """Agents of an earlier run whose networks' ``saved_part`` the server is given at the start (:meth:`given`)."""
+        return 0
+
+    @property
     def least_local_updates(self) -> int:
         """Local updates that a round must have."""
         return 1
@@ -140,6 +147,10 @@ class Strategy(eqx.Module):
     @abc.abstractmethod
     def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> PyTree:
         """The server's state; ``agents`` are the fresh agents, leaves ``[n, ...]``."""
+
+    def given(self, server: Any, parts: PyTree) -> Any:
+        """The fresh server with what the agents of an earlier run had learned, leaves ``[saved_agents, ...]``."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def broadcast(self, server: Any, key: PRNGKeyArray) -> Any:

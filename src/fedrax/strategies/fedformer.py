@@ -37,16 +37,19 @@ class Bank(eqx.Module):
     encoders: Encoders
     targets: Encoders
     """What target values are made with; () where they are the same."""
+    saved: Encoders
+    """Those of an earlier run's agents, leaves ``[saved_agents, ...]``; () without. They never change."""
     age: Int[Array, " agents"]
     """Rounds since each agent's encoders were last accepted."""
-    attention: Float[Array, "agents agents"]
-    """How much each agent last took of each one's encodings; 0 before it learned."""
+    attention: Float[Array, "agents everyone"]
+    """How much each agent last took of each one's encodings, those saved last; 0 before it learned."""
 
 
 class EncoderBroadcast(eqx.Module):
     """What goes out: the bank, which all agents share, and whose encoders each agent sees."""
 
     encoders: Encoders
+    """Leaves ``[everyone, ...]``: of all agents, and after them those saved."""
     targets: Encoders
     peers: Int[Array, "agents k"]
     known: Bool[Array, "agents k"]
@@ -76,6 +79,7 @@ class FedFormer(Strategy):
 
     personal: ClassVar[bool] = True
     shows_peers: ClassVar[bool] = True
+    saved_part: ClassVar[str] = "features"
 
     exchange: Literal["peers", "self", "none"] = option(
         "peers",
@@ -105,6 +109,13 @@ class FedFormer(Strategy):
         minimum=0,
     )
 
+    saved: str | None = option(
+        None,
+        "a run, or its policy.safetensors, whose agents' encoders every agent sees beside its peers'; they stay as "
+        "they are",
+    )
+    saved_peers: int = option(0, "how many agents' encoders strategy.saved holds", minimum=0)
+
     agents: int = eqx.field(static=True, default=1)
     """Of the federation."""
 
@@ -118,16 +129,32 @@ class FedFormer(Strategy):
         """Critics that look at peers."""
         return frozenset({"peers"})
 
+    @property
+    def saved_agents(self) -> int:
+        """They are peers of every agent."""
+        return self.saved_peers
+
     def bind(self, agents: int, seed: int) -> FedFormer:
         """For so many agents.
 
         Raises:
-            FedraxError: more peers than there are.
+            FedraxError: more peers than there are, or saved ones that nobody would see.
         """
-        if self.top is not None and self.top >= agents:
+        peers = agents - 1 + self.saved_peers
+        if self.top is not None and self.top > peers:
             raise FedraxError(
-                f"strategy.top = {self.top} is not allowed: each of {agents} agents has {agents - 1} peers; set a "
+                f"strategy.top = {self.top} is not allowed: each of {agents} agents has {peers} peers; set a "
                 "smaller number, or strategy.top=none"
+            )
+        if self.saved_peers > 0 and self.saved is None:
+            raise FedraxError(
+                f"strategy.saved_peers = {self.saved_peers} is not allowed without strategy.saved, the run that they "
+                "are of"
+            )
+        if self.saved_peers > 0 and self.exchange == "self":
+            raise FedraxError(
+                "strategy.exchange = 'self' shows no peers, and strategy.saved_peers gives some; set "
+                "strategy.exchange=peers or none, or strategy.saved=none and strategy.saved_peers=0"
             )
         return dataclasses.replace(self, agents=agents)
 
@@ -137,12 +164,19 @@ class FedFormer(Strategy):
         """Everyone's fresh encoders."""
         encoders = agents.params.features if self.exchange != "self" else ()
         targets = encoders if self.target_step < 1 else ()
-        nobody = jnp.zeros((self.agents, self.agents))
-        return Bank(encoders, targets, jnp.zeros(self.agents, jnp.int32), nobody)
+        saved = ()
+        if self.saved_peers:
+            saved = jax.tree.map(lambda x: jnp.zeros((self.saved_peers, *x.shape[1:])), encoders)
+        nobody = jnp.zeros((self.agents, self.agents + self.saved_peers))
+        return Bank(encoders, targets, saved, jnp.zeros(self.agents, jnp.int32), nobody)
+
+    def given(self, server: Bank, parts: Encoders) -> Bank:
+        """The bank with these encoders beside its own."""
+        return dataclasses.replace(server, saved=parts)
 
     def broadcast(self, server: Bank, key: PRNGKeyArray) -> EncoderBroadcast:
         """The bank, and whom each agent sees."""
-        peers = others(self.agents)
+        peers = others(self.agents, self.saved_peers)
         if self.top is not None:
             attention = jnp.take_along_axis(server.attention, peers, 1)
             chance = jax.random.uniform(key, peers.shape)
@@ -153,8 +187,13 @@ class FedFormer(Strategy):
             peers = jnp.take_along_axis(peers, jnp.argsort(first, axis=1)[:, : self.top], 1)
         known = jnp.ones(peers.shape, bool)
         if self.max_age is not None:
-            known = server.age[peers] <= self.max_age
-        return EncoderBroadcast(server.encoders, server.targets, peers, known, 0)
+            age = jnp.concatenate([server.age, jnp.zeros(self.saved_peers, server.age.dtype)])
+            known = age[peers] <= self.max_age
+        encoders, targets = server.encoders, server.targets
+        if self.saved_peers:
+            encoders = _joined(encoders, server.saved)
+            targets = _joined(targets, server.saved) if self.target_step < 1 else ()
+        return EncoderBroadcast(encoders, targets, peers, known, 0)
 
     def combine(
         self, learner: Learner, server: Bank, downlink: Any, messages: Message, weights: Array, tools: Tools
@@ -174,7 +213,9 @@ class FedFormer(Strategy):
         extras = {"stale": age.max(), "attention_own": jnp.diagonal(attention).mean()}
         if self.agents <= MOST:
             extras["attention"] = attention
-        return Bank(encoders, targets, age, attention), Aggregate(jnp.zeros(0), accepted, accepted.any(), extras)
+        return Bank(encoders, targets, server.saved, age, attention), Aggregate(
+            jnp.zeros(0), accepted, accepted.any(), extras
+        )
 
     def _delivered(self, bank: Encoders, sent: Encoders, weights: Array, tools: Tools) -> tuple[Encoders, Array]:
         """The bank with the encoders ``[m, ...]`` that arrived and were accepted, and whose these are."""
@@ -198,9 +239,9 @@ class FedFormer(Strategy):
 
     # One agent's verbs.
 
-    def private(self, learner: Learner, agent: Agent) -> Float[Array, " agents"]:
-        """How much its critics took of each agent's encodings at the start of the round."""
-        return jnp.zeros(self.agents)
+    def private(self, learner: Learner, agent: Agent) -> Float[Array, " everyone"]:
+        """How much its critics took of each one's encodings at the start of the round."""
+        return jnp.zeros(self.agents + self.saved_peers)
 
     def absorb(self, agent: Agent, downlink: EncoderBroadcast | PeerEncoders, index: Int[Array, ""]) -> Agent:
         """The agent as it is: nothing of it is replaced."""
@@ -225,7 +266,7 @@ class FedFormer(Strategy):
     def begin(self, learner: Any, agent: Agent, context: Peers, key: PRNGKeyArray) -> Agent:
         """Notes how much it takes of whom, as soon as the encoders arrive."""
         taken = learner.attention(agent, context, key)
-        row = jnp.zeros(self.agents).at[context.ids].set(taken[2:]).at[context.index].set(taken[1])
+        row = jnp.zeros_like(agent.private).at[context.ids].set(taken[2:]).at[context.index].set(taken[1])
         return Agent(agent.params, agent.optimizer, agent.memory, row)
 
     def emit(self, learner: Learner, agent: Agent, key: PRNGKeyArray) -> Message:
@@ -234,7 +275,13 @@ class FedFormer(Strategy):
         return Message(individual={"encoders": encoders, "attention": agent.private})
 
 
-def others(agents: int) -> Int[Array, "agents peers"]:
-    """Of each agent, the numbers of all others."""
+def others(agents: int, saved: int = 0) -> Int[Array, "agents peers"]:
+    """Of each agent, the numbers of all others, and of so many that were saved, which follow the agents'."""
     numbers = jnp.arange(agents)
-    return (numbers[:, None] + 1 + numbers[None, :-1]) % agents
+    peers = (numbers[:, None] + 1 + numbers[None, :-1]) % agents
+    return jnp.concatenate([peers, jnp.broadcast_to(agents + jnp.arange(saved), (agents, saved))], 1)
+
+
+def _joined(encoders: Encoders, saved: Encoders) -> Encoders:
+    """Those of agents, and after them those saved."""
+    return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), encoders, saved)

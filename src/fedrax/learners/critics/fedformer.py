@@ -242,8 +242,8 @@ class FedFormerCritic(Critic):
             raise FedraxError(f"critic.heads = {self.heads} does not divide critic.dim = {self.dim}; choose a divisor")
         if self.identities is not None and self.identities < agents:
             raise FedraxError(
-                f"critic.identities = {self.identities} is less than federation.agents = {agents}; raise it, or set "
-                "critic.identities=none"
+                f"critic.identities = {self.identities} is too few for {agents} agents whose encoders are seen "
+                "(federation.agents, and strategy.saved_peers); raise it, or set critic.identities=none"
             )
         return self if self.identities is not None else dataclasses.replace(self, identities=agents)
 
