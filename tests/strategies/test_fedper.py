@@ -1,6 +1,7 @@
 """FedPer: one body, and every agent's own head and policy."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -72,3 +73,32 @@ def test_a_body_that_the_networks_do_not_have_is_one_line():
     runtime = make_runtime(resolve("fedtd3/pendulum", settings))
     with pytest.raises(FedraxError, match=r"unknown strategy\.average 'torso' .*allowed: actor, features, head"):
         runtime.init()
+
+
+SAC = [
+    *("strategy=fedavg", "learner=sac", "environment=Pendulum-v1", "federation.agents=3", "environment.num_envs=2"),
+    *("environment.horizon=8", "budget.rounds=1", "checkpoint.every=1", "evaluation.every=1", "evaluation.episodes=3"),
+    *("learner.actor_layers=[4]", "learner.feature_layers=[4]", "learner.head_layers=[4]", "learner.num_steps=8"),
+    *("learner.batch_size=8", "learner.buffer_size=64", "learner.learning_starts=8", "evaluation.environments=own"),
+]
+
+
+@pytest.mark.parametrize("parts", [("features", "head"), ("actor",), ("actor", "features", "head")])
+def test_averaged_parts_are_copied_and_agents_move_apart_again(parts):
+    names = ", ".join(f'"{part}"' for part in parts)
+    runtime = make_runtime(resolve({}, [*SAC, f"strategy.average=[{names}]"]))
+    ((state, _),) = runtime.advance(runtime.init(), 0)
+    first = jax.tree.map(lambda x: np.array(x[0]), state)
+    federation = runtime.federation
+    downlink = federation.broadcast(jax.tree.map(lambda x: x[0], state.server), jax.random.key(0), jnp.asarray(1))
+    for part in ("actor", "features", "head"):
+        own = getattr(first.agents.params, part)
+        # Each agent has learned networks of its own, also from those that all had alike.
+        assert min(np.abs(leaf[0] - leaf[1]).max() for leaf in jax.tree.leaves(own)) > 0
+        for index in range(3):
+            agent = jax.tree.map(lambda x, i=index: x[0, i], state.agents)
+            absorbed = getattr(federation.strategy.absorb(agent, downlink, index).params, part)
+            wanted = (
+                jax.tree.map(lambda x: x.mean(0), own) if part in parts else jax.tree.map(lambda x, i=index: x[i], own)
+            )
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), absorbed, wanted)
