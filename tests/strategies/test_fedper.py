@@ -97,7 +97,7 @@ def test_averaged_parts_are_copied_and_agents_move_apart_again(parts):
         assert min(np.abs(leaf[0] - leaf[1]).max() for leaf in jax.tree.leaves(own)) > 0
         for index in range(3):
             agent = jax.tree.map(lambda x, i=index: x[0, i], state.agents)
-            absorbed = getattr(federation.strategy.absorb(agent, downlink, index).params, part)
+            absorbed = getattr(federation.strategy.absorb(agent, downlink, jnp.asarray(index)).params, part)
             wanted = (
                 jax.tree.map(lambda x: x.mean(0), own) if part in parts else jax.tree.map(lambda x, i=index: x[i], own)
             )
