@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 import signal
 import sys
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
     from fedrax.api import Run
 
 
+MOST_UNSEEN = 100_000
+"""Environments that no agent has, of one evaluation."""
 LONGEST = 400
 """Characters shown of an error that may be pages long, as those of a compiler are."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 for a mistake a user can mend, 128 + signal when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name in another encoding than the terminal's is shown as far as it can be.
+            stream.reconfigure(errors="backslashreplace")
     options = parsed(arguments)
 
     def interrupted() -> str:
@@ -81,7 +88,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         known.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         options.overrides = [*options.overrides, *rest]
-    if options.command is _train and "=" in options.source and not Path(options.source).is_file():
+    if options.command is _describe:
+        options.source = options.name
+    if options.command in (_train, _describe) and "=" in options.source and not Path(options.source).is_file():
         # Nothing but key=value: the defaults are the source.
         options.source, options.overrides = None, [options.source, *options.overrides]
     return options
@@ -113,11 +122,14 @@ def _resume(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from fedrax import api
     from fedrax.printing import across_lines, evaluation_lines
-    from fedrax.registry import LARGEST
+    from fedrax.registry import LARGEST, MOST_EPISODES
 
-    for name, value, least in (("episodes", options.episodes, 1), ("unseen", options.unseen, 0)):
-        if value < least:
-            raise FedraxError(f"--{name} {value} is not allowed: it must be at least {least}")
+    for name, value, least, most in (
+        ("episodes", options.episodes, 1, MOST_EPISODES),
+        ("unseen", options.unseen, 0, MOST_UNSEEN),
+    ):
+        if not least <= value <= most:
+            raise FedraxError(f"--{name} {value} is not allowed: it must be between {least} and {most}")
     seed = options.evaluation_seed
     if seed is not None and not 0 <= seed <= LARGEST:
         raise FedraxError(f"--evaluation-seed {seed} is not allowed: it must be between 0 and {LARGEST}")
@@ -314,10 +326,15 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
-    from fedrax.describe import describe
+    from fedrax.config import presets
+    from fedrax.describe import configuration, describe
 
+    name = options.name
+    if options.source is None or options.overrides or name in presets() or Path(name).is_file():
+        print(configuration(options.source, options.overrides, plugins=options.plugins))
+        return
     _load(options.plugins)
-    print(describe(options.name))
+    print(describe(name))
 
 
 def _load(plugins: list[str]) -> None:

@@ -136,9 +136,11 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
 
     describe = command(
         "describe",
-        "every option of a component, component kind, preset, joint distribution or native environment",
+        "every option of a component, component kind, table, joint distribution or environment, or, as TOML, of what a "
+        "preset or file describes",
     )
     describe.add_argument("name", metavar="NAME", help="for example fedpg-br, krum, federation, fedpg-br/cartpole")
+    describe.add_argument("overrides", nargs="*", metavar="key=value", help="of a preset or file, as in train")
     _takes_plugins(describe, "what registers the name")
     return top
 

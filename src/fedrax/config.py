@@ -33,12 +33,13 @@ from fedrax.config_tables import (
     RuntimeConfig,
     VideoConfig,
 )
-from fedrax.errors import FedraxError, nearest, unknown
+from fedrax.errors import FedraxError, nearest, shown, unknown
 from fedrax.evaluation.measure import renamed, resolved_evaluation
 from fedrax.layers import merge, merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
 from fedrax.migration import is_recorded, present_keys, refuse_former_keys
+from fedrax.parsing import parsed_toml
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.registry import LARGEST, Registry, options_of
 from fedrax.strategies.base import Strategy, strategies
@@ -72,7 +73,7 @@ DEFAULT_KINDS = {
 class Config(Model):
     """Everything that determines a run, resolved: every option of every component is written out."""
 
-    name: str = pydantic.Field("run", description="what the run is called in reports")
+    name: str = pydantic.Field("run", min_length=1, max_length=200, description="what the run is called in reports")
     seed: int = pydantic.Field(0, ge=0, description="first seed")
     seeds: int = pydantic.Field(1, gt=0, le=100_000, description="number of seeds trained together: seed, seed+1, ...")
     plugins: tuple[str, ...] = pydantic.Field(
@@ -92,6 +93,13 @@ class Config(Model):
     aggregator: dict[str, Any] = {}
     preaggregator: dict[str, Any] = {}
     attack: dict[str, Any] = {}
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _name_can_be_shown(cls, name: str) -> str:
+        if not name.isprintable():
+            raise ValueError("it must be one line of printable characters")
+        return name
 
     @pydantic.field_validator("seeds")
     @classmethod
@@ -160,7 +168,7 @@ def read_source(source: str | Path) -> dict[str, Any]:
             f"presets: {', '.join(presets())}"
         )
     try:
-        tables = tomllib.loads(text)
+        tables = parsed_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise FedraxError(f"{label} is not valid TOML: {error}") from None
     return present_keys(tables) if is_recorded(Path(source)) else tables
@@ -184,9 +192,9 @@ def parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     key, value = key.strip(), value.strip()
     if not separator or not all(key.split(".")):
-        raise FedraxError(f"{text!r} is not of the form key=value, for example federation.agents=20")
+        raise FedraxError(f"{shown(text)} is not of the form key=value, for example federation.agents=20")
     try:
-        parsed: Any = tomllib.loads(f"value = {value}")["value"]
+        parsed: Any = parsed_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value
     if key in (*COMPONENT_KINDS, "runtime") and isinstance(parsed, str):
@@ -230,7 +238,7 @@ def resolve(
         for component_kind, table in layer.items():
             if component_kind in COMPONENT_KINDS and not isinstance(table, Mapping):
                 raise FedraxError(
-                    f"{component_kind} = {table!r} is not allowed: give {component_kind}.kind and its options"
+                    f"{component_kind} = {shown(table)} is not allowed: give {component_kind}.kind and its options"
                 )
 
     said = layers[1].get("evaluation", {})
@@ -264,7 +272,9 @@ def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[
     for layer in layers:
         kind = layer.get(component_kind, {}).get("kind", kind)
     if not isinstance(kind, str):
-        raise FedraxError(f"{component_kind}.kind = {kind!r} is not allowed: give one of {', '.join(registry.names())}")
+        raise FedraxError(
+            f"{component_kind}.kind = {shown(kind)} is not allowed: give one of {', '.join(registry.names())}"
+        )
     component = registry[kind]
     common = options_of(BASES[component_kind])
     own = options_of(component)
@@ -314,7 +324,9 @@ def _validate(tables: Mapping[str, Any]) -> Config:
             allowed = sorted(model.model_fields)
             raise FedraxError(f"unknown key {key}{nearest(name, allowed)}; allowed: {', '.join(allowed)}") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise FedraxError(f"{key} = {first['input']!r} is not allowed: {message[0].lower()}{message[1:]}") from None
+        raise FedraxError(
+            f"{key} = {shown(first['input'])} is not allowed: {message[0].lower()}{message[1:]}"
+        ) from None
 
 
 def _written(value: Any) -> Any:

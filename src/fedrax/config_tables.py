@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 
 from fedrax.evaluation.measure import Environments
-from fedrax.registry import LARGEST
+from fedrax.registry import LARGEST, MOST_EPISODES, of_its_kind
 
 TD3_HER = "td3-her"
 """The layout of records that is the TD3+HER reference's."""
@@ -28,7 +28,15 @@ class Model(pydantic.BaseModel):
     """Frozen, and strict about unknown keys."""
 
     # Infinities stay what they are: as JSON's null they would be read back as unset.
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants", allow_inf_nan=False
+    )
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        assert info.field_name is not None
+        return of_its_kind(value, cls.model_fields[info.field_name].annotation)
 
     @pydantic.field_validator("*")
     @classmethod
@@ -102,7 +110,9 @@ class EnvironmentConfig(Model):
     terminate_on_success: bool = pydantic.Field(
         False, description="a training episode ends in the step in which its goal is reached; evaluations go on"
     )
-    threads: int | None = pydantic.Field(None, gt=0, description="threads of a host environment; unset, all cores")
+    threads: int | None = pydantic.Field(
+        None, gt=0, le=1024, description="threads of a host environment; unset, all cores"
+    )
     heterogeneity: dict[str, Any] = pydantic.Field(
         default_factory=dict,
         description="per-agent physical parameters, constructor arguments and noise: name = number, list, or "
@@ -179,7 +189,10 @@ class EvaluationConfig(Model):
 
     every: int = pydantic.Field(1, gt=0, description="rounds between evaluations")
     episodes: int = pydantic.Field(
-        10, gt=0, description="episodes of each policy, spread over the environments it is in (at least one in each)"
+        10,
+        gt=0,
+        le=MOST_EPISODES,
+        description="episodes of each policy, spread over the environments it is in (at least one in each)",
     )
     horizon: int | None = pydantic.Field(None, gt=0, description="steps of an episode at most; unset, as in training")
     seed: int = pydantic.Field(90210, ge=0, description="seed of the initial states, the same for every run compared")

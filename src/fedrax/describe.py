@@ -10,8 +10,9 @@ from types import NoneType, UnionType
 from typing import Any
 
 import gymnasium
+import jax
 
-from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, Config, presets, read_source
+from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, Config, presets, read_source, resolve
 from fedrax.config_tables import Model
 from fedrax.environments.base import Box, Dict, Discrete, Tokens
 from fedrax.environments.constructor import REQUIRED, constructor_of
@@ -24,6 +25,9 @@ from fedrax.environments.robotics import FAMILIES, load_robotics
 from fedrax.errors import unknown
 from fedrax.registry import options_of
 from fedrax.report.experiments import FIGURES
+from fedrax.runtime.distributed.server import check_distributed
+from fedrax.runtime.initial import initial_files
+from fedrax.runtime.make import make_runtime
 
 
 def plain_tables() -> dict[str, type[Model]]:
@@ -59,8 +63,8 @@ def overview(environments: Iterable[str] = ()) -> str:
 
 
 def describe(name: str) -> str:
-    """Every option of what is called ``name`` (a component, a component kind, a table, a joint distribution, a preset):
-    meaning, unit, allowed values, default.
+    """Every option of what is called ``name`` (a component, a component kind, a table, a joint distribution): meaning,
+    unit, allowed values, default. Of presets and files, see :func:`configuration`.
 
     For a native environment, its spaces, its physical parameters and their defaults; for another of Gymnasium's, its
     spaces and the arguments of its constructor.
@@ -81,8 +85,6 @@ def describe(name: str) -> str:
         found.append(_host_environment(name))
     if name in joint_distributions:
         found.append(_joint_distribution(joint_distributions[name]))
-    if name in presets():
-        found.append(f"preset {name}\n" + json.dumps(read_source(name), indent=2))
     if name in FIGURES:
         figure = FIGURES[name]
         found.append(f"figure {name}: fedrax reproduce {name}\n{inspect.cleandoc(str(figure.title))}")
@@ -91,6 +93,26 @@ def describe(name: str) -> str:
         known += [*native_environments, *joint_distributions, *FIGURES]
         raise unknown("name", name, set(known))
     return "\n\n".join(found)
+
+
+def configuration(source: str | None, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()) -> str:
+    """What a preset, a TOML file or the defaults describe under ``key=value`` overrides, as TOML with every option.
+
+    It is checked as far as it can be without training.
+
+    Raises:
+        FedraxError: a configuration that cannot run, in one line.
+    """
+    config = resolve(source, overrides, plugins=plugins)
+    runtime = make_runtime(config)
+    try:
+        initial_files(config)
+        jax.eval_shape(runtime.federation.init, jax.random.key(0))
+        if config.runtime.kind == "flower":
+            check_distributed(config, runtime.federation)
+    finally:
+        runtime.close()
+    return config.to_toml().rstrip()
 
 
 def _component(title: str, component_kind: str, component: type) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fedrax.errors import FedraxError
+from fedrax.errors import FedraxError, shown
 
 GROUP = "fedrax.plugins"
 """The entry points by which an installed package offers its plugin: a module, or a function that is called."""
@@ -52,6 +52,8 @@ def located(plugin: str, folder: Path) -> str:
     """
     if not plugin.strip():
         raise FedraxError("a plugin's name is empty; give a .py file or a module")
+    if not is_file(plugin) and not all(part.isidentifier() for part in plugin.split(".")):
+        raise FedraxError(f"plugins: {shown(plugin)} is no .py file and no module's name")
     if is_file(plugin):
         return os.path.abspath(folder / Path(plugin).expanduser())
     base = folder.absolute().joinpath(*plugin.split("."))

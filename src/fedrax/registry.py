@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import equinox as eqx
 import pydantic
 
-from fedrax.errors import FedraxError, nearest, unknown
+from fedrax.errors import FedraxError, nearest, shown, unknown
 from fedrax.plugins import load_installed
 
 T = TypeVar("T")
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 LARGEST = 2**31 - 1
 """The largest whole number of a configuration: compiled programs count in 32 bits."""
+MOST_EPISODES = 1_000_000
+"""Of one evaluation: their arrays must fit, and somebody waits for them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +148,28 @@ class Registry(Generic[T]):
         return component(**checked)
 
 
+def of_its_kind(value: Any, annotation: Any) -> Any:
+    """The value, unless it or an item of it is true or false where the type has numbers, or the other way round.
+
+    Raises:
+        ValueError: it is; Python, and so Pydantic, takes one for the other.
+    """
+    kinds = _kinds(annotation)
+    numbers = kinds & {int, float}
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(item, bool) and numbers and bool not in kinds:
+            raise ValueError("input should be a number, not true or false")
+        if type(item) in (int, float) and bool in kinds and not numbers:
+            raise ValueError("input should be true or false")
+    return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    parts = typing.get_args(annotation) if typing.get_origin(annotation) is not typing.Literal else ()
+    return {kind for part in parts for kind in _kinds(part)} or {annotation}
+
+
 def check_value(key: str, value: Any, annotation: Any, declared: Option | None = None) -> Any:
     """``value`` as ``annotation`` demands and inside its interval, or a one-line :class:`FedraxError`.
 
@@ -154,6 +178,10 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
     if value == "none" and type(None) in typing.get_args(annotation):
         return None
     try:
+        of_its_kind(value, annotation)
+    except ValueError as error:
+        raise FedraxError(f"{key} = {shown(value)} is not allowed: {error}") from None
+    try:
         value = pydantic.TypeAdapter(annotation).validate_python(value)
     except pydantic.ValidationError as error:
         reason = error.errors()[0]["msg"]
@@ -161,7 +189,7 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
         literals = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
         if isinstance(value, str) and literals:
             hint = nearest(value, [str(choice) for choice in literals])
-        raise FedraxError(f"{key} = {value!r} is not allowed: {reason[0].lower()}{reason[1:]}{hint}") from None
+        raise FedraxError(f"{key} = {shown(value)} is not allowed: {reason[0].lower()}{reason[1:]}{hint}") from None
     if declared is None:
         return value
     for number in value if isinstance(value, tuple) else (value,):
@@ -173,7 +201,7 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
 def _check_number(key: str, number: float, declared: Option) -> None:
     low, high = declared.minimum, declared.maximum
     if isinstance(number, int) and number > LARGEST and high is None:
-        raise FedraxError(f"{key} = {number!r} is not allowed: it must be at most {LARGEST}")
+        raise FedraxError(f"{key} = {shown(number)} is not allowed: it must be at most {LARGEST}")
     finite = math.isfinite(number)
     if finite and (low is None or number >= low) and (high is None or number <= high):
         return
@@ -187,4 +215,4 @@ def _check_number(key: str, number: float, declared: Option) -> None:
         else ""
     )
     rule = interval if finite else f"a finite number {interval}".rstrip()
-    raise FedraxError(f"{key} = {number!r} is not allowed: it must be {rule}")
+    raise FedraxError(f"{key} = {shown(number)} is not allowed: it must be {rule}")

@@ -23,8 +23,6 @@ counts both ways.
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fedrax.errors import FedraxError, nearest
+from fedrax.parsing import parsed_json, parsed_toml
 from fedrax.seeds import host_seeds
 
 GENERATORS = ("complete", "none", "pairs", "random", "ring", "star")
@@ -152,8 +151,8 @@ def _part(linked: np.ndarray, agent: int) -> np.ndarray:
 def _read_graph(spec: str, agents: int) -> np.ndarray:
     path = Path(spec)
     readers: dict[str, tuple[str, Callable[[str], Any], Callable[[str, Any, int], np.ndarray]]] = {
-        ".toml": ("TOML", tomllib.loads, _from_toml),
-        ".json": ("JSON", json.loads, _from_json),
+        ".toml": ("TOML", parsed_toml, _from_toml),
+        ".json": ("JSON", parsed_json, _from_json),
     }
     if path.suffix.lower() not in readers:
         raise FedraxError(

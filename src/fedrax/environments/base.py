@@ -16,6 +16,9 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 from fedrax.environments.goals import ACHIEVED, DESIRED, Goal
 from fedrax.errors import FedraxError
 
+LARGEST_PARAMETER = 1e12
+"""Of physical parameters: products of several are still numbers of 32 bits."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
@@ -145,8 +148,18 @@ class NativeEnvironment(eqx.Module):
     frames_per_second: ClassVar[int] = 50
     """Steps that a video shows in a second."""
 
+    positive: ClassVar[tuple[str, ...]] = ()
+    """Physical parameters without which there is none: masses, lengths, durations, limits."""
+
     def check(self, physics: Mapping[str, float]) -> None:
         """Raises :class:`FedraxError` for parameters that make no environment."""
+        for name, value in physics.items():
+            low = "above 0" if name in self.positive else f"at least {-LARGEST_PARAMETER:g}"
+            if abs(value) > LARGEST_PARAMETER or (name in self.positive and value <= 0):
+                raise FedraxError(
+                    f"environment.heterogeneity.{name} = {value:g} is not allowed: it must be {low} and at most "
+                    f"{LARGEST_PARAMETER:g}"
+                )
 
     def draw(self, state: PyTree, physics: Mapping[str, float]) -> np.ndarray:
         """A picture of one copy's state, ``uint8[height, width, 3]``; only videos need it."""

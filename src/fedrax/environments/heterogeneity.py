@@ -15,7 +15,7 @@ parameters replace what it draws.
 from __future__ import annotations
 
 import abc
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -23,7 +23,7 @@ import numpy as np
 import pydantic
 
 from fedrax.environments.distributions import TABLE, joint_draws, joint_keys
-from fedrax.errors import FedraxError, nearest, unknown
+from fedrax.errors import FedraxError, nearest, shown, unknown
 from fedrax.seeds import host_seeds
 
 
@@ -150,9 +150,9 @@ def _column(key: str, value: Any, agents: int, generator: np.random.Generator) -
     else:
         values = [value] * agents
     for number in values:
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= sys.float_info.max:
             raise FedraxError(
-                f"{key} = {value!r} is not allowed: give a finite number, a list of one per agent, "
+                f"{key} = {shown(value)} is not allowed: give a finite number, a list of one per agent, "
                 f"or a table with distribution = {' or '.join(repr(name) for name in DISTRIBUTIONS)}"
             )
     return values
@@ -175,7 +175,9 @@ def _parse(key: str, table: Mapping[str, Any]) -> Distribution:
         if first["type"] == "missing":
             raise FedraxError(f"{part} is missing: {name!r} needs it") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise FedraxError(f"{part} = {first['input']!r} is not allowed: {message[0].lower()}{message[1:]}") from None
+        raise FedraxError(
+            f"{part} = {shown(first['input'])} is not allowed: {message[0].lower()}{message[1:]}"
+        ) from None
 
 
 def _check_order(low: float | None, high: float | None) -> None:

@@ -25,8 +25,10 @@ SENTENCES: dict[str, str] = {
 Item = TypeVar("Item")
 
 
-def resolved_evaluation(config: Mapping[str, Any], *, personal: bool) -> Mapping[str, Any]:
+def resolved_evaluation(config: Mapping[str, Any], *, personal: bool) -> Any:
     """The table ``evaluation`` of a configuration with ``environments`` said, by the user or by default.
+
+    What is no table stays as it is, for the configuration's model to refuse.
 
     The default is ``all`` where the agents' environments are set apart (``environment.heterogeneity``,
     ``environment.tasks``, ``environment.goals``), else ``registered``. Over Flower, personal policies never leave their

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from fedrax.errors import FedraxError
 from fedrax.migration import is_no_longer_stored, present_arrays, present_leaf
+from fedrax.parsing import parsed_json
 from fedrax.records.encoding import decoded, encoded
 from fedrax.records.files import replacing
 
@@ -209,7 +210,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, 
         digest = metadata.pop("digest")
         if digest != _digest(arrays, metadata):
             raise DamagedFile(f"{path} is damaged: its content does not match its digest")
-        implementations = json.loads(metadata["keys"])
+        implementations = parsed_json(metadata["keys"])
         implementations = {present_leaf(name): kind for name, kind in implementations.items()}
         meta = decoded(metadata["meta"])
         return present_arrays(arrays, meta), implementations, meta

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fedrax.parsing import parsed_json
+
 NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 AMBIGUOUS = re.compile(rf"\\*({'|'.join(NUMBERS)})")
 """Texts that could be taken for one of the numbers, or for such a text with backslashes in front."""
@@ -35,7 +37,7 @@ def decoded(text: str | bytes) -> Any:
     Raises:
         ValueError: the text is not JSON.
     """
-    return _revived(json.loads(text))
+    return _revived(parsed_json(text))
 
 
 def plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedrax.errors import FedraxError
+from fedrax.parsing import parsed_json
 from fedrax.records.files import reason, write_all
 
 LOCK = ".lock"
@@ -97,7 +98,7 @@ def written_folders() -> tuple[Path, ...]:
 def holder(path: Path) -> str:
     """Who holds a lock, as its file says: process, machine, command and since when."""
     try:
-        known = json.loads(path.read_bytes())
+        known = parsed_json(path.read_bytes())
         words = f"process {known['pid']} on {known['host']} since {known['since']} ({known['command']})"
         gone = known["host"] == socket.gethostname() and not _lives(int(known["pid"]))
     except (OSError, ValueError, LookupError, TypeError):  # It may just be writing who it is.

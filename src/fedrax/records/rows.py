@@ -6,12 +6,12 @@ a damaged line before it is refused.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from fedrax.errors import FedraxError
+from fedrax.parsing import parsed_json
 from fedrax.records.files import reason
 
 Row = dict[str, Any]
@@ -82,7 +82,7 @@ def seed_of(row: Row) -> int:
 def _row(line: bytes) -> Row | None:
     """The row in this line; None where it is damaged."""
     try:
-        row = json.loads(line)
+        row = parsed_json(line)
     except ValueError:  # Not JSON, or bytes that are no text.
         return None
     whole = isinstance(row, dict) and type(row.get("round")) is int and type(row.get("seed", 0)) is int

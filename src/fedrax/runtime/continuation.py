@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from fedrax.config import Config, read_source, resolve
 from fedrax.errors import FedraxError
 from fedrax.migration import present_keys
+from fedrax.parsing import parsed_toml
 from fedrax.plugins import short_name
 from fedrax.records.checkpoint import latest_round
 from fedrax.records.files import write_json
@@ -100,7 +100,7 @@ def _as_written(directory: RunDirectory) -> bool:
     """Whether ``config.toml`` is what the manifest says, as far as can be told."""
     recorded = _manifest(directory).get("config")
     try:
-        return recorded is None or bool(tomllib.loads(directory.config.read_text(encoding="utf-8")) == recorded)
+        return recorded is None or bool(parsed_toml(directory.config.read_text(encoding="utf-8")) == recorded)
     except (OSError, ValueError):
         return False
 
@@ -212,7 +212,7 @@ def begin_manifest(directory: RunDirectory, config: Config, *, files: Sequence[P
 
 def table(config: Config) -> dict[str, Any]:
     """A configuration as the tables of its ``config.toml``."""
-    return tomllib.loads(config.to_toml())
+    return parsed_toml(config.to_toml())
 
 
 def accepting(config: Config) -> Callable[[Path, Mapping[str, Any]], bool]:

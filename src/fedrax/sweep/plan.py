@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from fedrax.config import Config, parse_override, presets, resolve
 from fedrax.errors import FedraxError, unknown
 from fedrax.evaluation.measure import apart, measure, why_apart
+from fedrax.parsing import parsed_toml
 from fedrax.plugins import located_in
 from fedrax.records.files import reason
 from fedrax.sweep.flags import translate
@@ -107,7 +107,7 @@ def read_plan(file: Path | str, *, jobs: int | None = None) -> Plan:
 def _parse(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
-        table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+        table = json.loads(text) if file.suffix == ".json" else parsed_toml(text)
     except OSError as error:
         raise FedraxError(f"cannot read the sweep {file}: {reason(error)}; give a TOML or a JSON file") from None
     except ValueError as error:

@@ -44,6 +44,9 @@ class Acrobot(NativeEnvironment):
     time_limit: ClassVar[int] = 500
 
     frames_per_second: ClassVar[int] = 15
+    positive: ClassVar[tuple[str, ...]] = (
+        *("link_length_1", "link_mass_1", "link_mass_2", "link_moi", "max_vel_1", "max_vel_2", "dt"),
+    )
 
     def draw(self, state: AcrobotState, physics: Mapping[str, float]) -> np.ndarray:
         """The two links, and the height that ends an episode."""

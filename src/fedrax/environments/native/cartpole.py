@@ -46,6 +46,9 @@ class CartPole(NativeEnvironment):
         Box((4,), tuple(-limit for limit in OBSERVATION_LIMIT), OBSERVATION_LIMIT), Discrete(2)
     )
     time_limit: ClassVar[int] = 500
+    positive: ClassVar[tuple[str, ...]] = (
+        *("masscart", "masspole", "length", "tau", "theta_threshold_radians", "x_threshold"),
+    )
 
     def draw(self, state: CartPoleState, physics: Mapping[str, float]) -> np.ndarray:
         """The cart on its track, and the pole."""

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from fedrax.environments.base import Box, NativeEnvironment, Physics, Spaces, Transition
 from fedrax.environments.drawing import draw_mountain_car
 from fedrax.environments.native import native_environments
+from fedrax.errors import FedraxError
 
 MIN_POSITION, MAX_POSITION = -1.2, 0.6
 MAX_SPEED = 0.07
@@ -37,6 +38,7 @@ class MountainCarContinuous(NativeEnvironment):
     )
     time_limit: ClassVar[int] = 999
     frames_per_second: ClassVar[int] = 30
+    positive: ClassVar[tuple[str, ...]] = ("max_speed",)
 
     def draw(self, state: MountainCarState, physics: Mapping[str, float]) -> np.ndarray:
         """The car between its hills, and the flag that ends an episode."""
@@ -56,6 +58,15 @@ class MountainCarContinuous(NativeEnvironment):
             "goal_position": 0.45,
             "goal_velocity": 0.0,
         }
+
+    def check(self, physics: Mapping[str, float]) -> None:
+        """Raises :class:`FedraxError` for a valley without width."""
+        super().check(physics)
+        if physics["min_position"] >= physics["max_position"]:
+            raise FedraxError(
+                f"environment.heterogeneity.min_position = {physics['min_position']:g} is not allowed: it must be "
+                f"below max_position, {physics['max_position']:g}"
+            )
 
     def reset(self, key: PRNGKeyArray, physics: Physics) -> tuple[MountainCarState, Float[Array, " 2"]]:
         """A position uniform in [-0.6, -0.4), at rest."""

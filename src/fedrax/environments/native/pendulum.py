@@ -47,6 +47,7 @@ class Pendulum(NativeEnvironment):
     )
     time_limit: ClassVar[int] = 200
     frames_per_second: ClassVar[int] = 30
+    positive: ClassVar[tuple[str, ...]] = ("l", "m", "dt", "max_speed")
 
     def draw(self, state: PendulumState, physics: Mapping[str, float]) -> np.ndarray:
         """The rod, and the circle that its end moves on."""
@@ -70,11 +71,7 @@ class Pendulum(NativeEnvironment):
 
     def check(self, physics: Mapping[str, float]) -> None:
         """Raises :class:`FedraxError` for a rod without length or mass, or a rule of clipping that does not exist."""
-        for name in ("l", "m"):
-            if physics[name] <= 0:
-                raise FedraxError(
-                    f"environment.heterogeneity.{name} = {physics[name]:g} is not allowed: it must be positive"
-                )
+        super().check(physics)
         if physics["clip_after_angle"] not in (0, 1):
             raise FedraxError(
                 f"environment.heterogeneity.clip_after_angle = {physics['clip_after_angle']:g} is not allowed: "

@@ -72,6 +72,7 @@ class PointTask(NativeEnvironment):
 
     def check(self, physics: Mapping[str, float]) -> None:
         """Raises :class:`FedraxError` for a robot that does not move, or a puck without size or friction."""
+        super().check(physics)
         bounds = {"gain": (0, LIMIT), "radius": (0, APART), "friction": (0, 1)}
         for name, (low, high) in bounds.items():
             if not low < physics[name] <= high:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-import tomllib
 import uuid
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +30,7 @@ from fedrax.errors import FedraxError
 from fedrax.layers import merge_settings
 from fedrax.message import filled, travelling
 from fedrax.migration import present_keys
+from fedrax.parsing import parsed_toml
 from fedrax.plugins import short_name
 from fedrax.records.checkpoint import latest_round, load_checkpoint, save_checkpoint
 from fedrax.records.files import append_traceback, read_json, write_atomic, write_json
@@ -152,7 +152,7 @@ class AgentService:
     def _start_session(self, run: str, text: str) -> AgentSession:
         """Starts the session of a run with this configuration, and ends the one before."""
         # Plugins are code: what the server names is imported only from where this node's owner says.
-        table = merge_settings([present_keys(tomllib.loads(text))])
+        table = merge_settings([present_keys(parsed_toml(text))])
         own = {short_name(plugin) for plugin in self.plugins}
         missing = [plugin for plugin in table.pop("plugins") if short_name(plugin) not in own]
         if missing:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedrax.arrays import DecodeError
+from fedrax.parsing import parsed_json
 
 Field = int | float | str | bool
 
@@ -49,7 +50,7 @@ def from_bytes(data: bytes) -> Envelope:
     """
     length = int.from_bytes(data[:4], "little")
     try:
-        header = json.loads(data[4 : 4 + length].decode())
+        header = parsed_json(data[4 : 4 + length].decode())
         kind, fields = header["kind"], header["fields"]
         if not isinstance(kind, str) or not isinstance(fields, dict):
             raise TypeError

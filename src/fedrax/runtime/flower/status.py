@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ import rich.table
 
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
+from fedrax.parsing import parsed_json
 from fedrax.records.files import read_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.flower.run_lock import EXCHANGES, WHY, is_held
@@ -43,7 +43,7 @@ class Agents:
         self.place += len(whole)
         for line in whole.decode(errors="replace").splitlines():
             try:
-                row = json.loads(line)
+                row = parsed_json(line)
             except ValueError:
                 # A server was killed over this line, and the next one went on from there.
                 continue

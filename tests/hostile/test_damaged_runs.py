@@ -1,0 +1,143 @@
+"""Whatever becomes of a file in a run's directory, every command that reads it says so in a line, or does its work."""
+
+import json
+import shutil
+
+import hypothesis
+import hypothesis.strategies as some
+import pytest
+from told import status_of
+
+import fedrax
+
+RUN = [
+    *("environment=CartPole-v1", "environment.num_envs=2", "environment.horizon=10", "federation.agents=2"),
+    *("learner.hidden=[4]", "strategy.batch_min=2", "strategy.batch_max=2", "strategy.minibatch=1"),
+    *("budget.rounds=4", "checkpoint.every=2", "evaluation.every=2", "evaluation.episodes=2"),
+    "checkpoint.keep_policies=true",
+]
+EXAMPLES = 500
+COMMANDS = [
+    ("evaluate", "--episodes", "2"),
+    ("evaluate", "--episodes", "2", "--policy", "best"),
+    ("resume", "--quiet"),
+    ("resume", "--quiet", "budget.rounds=6"),
+    ("export", "--to", "safetensors"),
+    ("report",),
+    ("describe",),
+]
+NUMBER = some.one_of(
+    some.sampled_from([-1, 0, 1, 2**31, 2**63, 2**64, 10**400, -(2**63), 1e308, float("nan"), float("inf")]),
+    some.integers(),
+    some.floats(),
+)
+JSON = some.recursive(
+    some.one_of(some.none(), some.booleans(), NUMBER, some.text(max_size=8), some.just("x" * 5000)),
+    lambda inner: some.one_of(
+        some.lists(inner, max_size=3), some.dictionaries(some.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run, as it was written."""
+    return fedrax.train({}, RUN, out=tmp_path_factory.mktemp("run") / "whole", progress=False).path
+
+
+def files_of(run):
+    return sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file() and path.name != ".lock")
+
+
+def cut(data, draw):
+    return data[: draw(some.integers(0, max(len(data) - 1, 0)))]
+
+
+def flipped(data, draw):
+    changed = bytearray(data)
+    for _ in range(draw(some.integers(1, 4))):
+        if changed:
+            changed[draw(some.integers(0, len(changed) - 1))] = draw(some.integers(0, 255))
+    return bytes(changed)
+
+
+def repeated(data, draw):
+    return data * draw(some.integers(2, 3))
+
+
+def other(data, draw):
+    return draw(
+        some.one_of(
+            some.sampled_from([b"", b"\n", b"\0" * 64, b"{}", b"[]", b"null", b"\xff\xfe" + "x".encode("utf-16-le")]),
+            some.binary(max_size=64),
+            some.just(b"[" * 5000),
+            some.just(b'{"a":' * 5000),
+            JSON.map(lambda value: json.dumps(value).encode()),
+        )
+    )
+
+
+def shuffled(data, draw):
+    return b"".join(draw(some.permutations(data.splitlines(keepends=True))))
+
+
+def one_value(data, draw):
+    """JSON, or a line of JSON, with another value somewhere in it."""
+    lines = data.splitlines() if data.count(b"\n") > 1 and not data.startswith(b"{\n") else [data]
+    place = draw(some.integers(0, len(lines) - 1))
+    try:
+        table = json.loads(lines[place])
+    except ValueError:
+        return flipped(data, draw)
+    inner = table
+    while isinstance(inner, (dict, list)) and inner:
+        keys = sorted(inner) if isinstance(inner, dict) else range(len(inner))
+        key = draw(some.sampled_from(list(keys)))
+        if isinstance(inner[key], (dict, list)) and inner[key] and draw(some.booleans()):
+            inner = inner[key]
+            continue
+        if isinstance(inner, dict) and draw(some.integers(0, 4)) == 0:
+            del inner[key]
+        else:
+            inner[key] = draw(JSON)
+        break
+    lines[place] = json.dumps(table).encode()
+    return b"\n".join(lines) + b"\n"
+
+
+DAMAGES = [cut, flipped, repeated, other, shuffled, one_value, one_value]
+
+
+def test_a_damaged_file_costs_a_line_and_nothing_else(whole, tmp_path, capsys):
+    files = files_of(whole)
+    tried = {0: 0, 1: 0, 2: 0}
+
+    @hypothesis.settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(some.data(), some.sampled_from(files), some.sampled_from(COMMANDS))
+    def damaged(data, file, command):
+        run = tmp_path / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(whole, run)
+        way = data.draw(some.sampled_from([*DAMAGES, None, "folder"]))
+        path = run / file
+        if callable(way):
+            path.write_bytes(way(path.read_bytes(), data.draw))
+        else:
+            path.unlink()
+            if way == "folder":
+                path.mkdir()
+        name, *options = command
+        given = run / "config.toml" if name == "describe" else run
+        tried[status_of([name, str(given), *options], capsys)] += 1
+
+    damaged()
+    with capsys.disabled():
+        print(f" {sum(tried.values())} damaged runs read, {tried[0]} of them served ", end="")
+    assert sum(tried.values()) >= EXAMPLES

@@ -1,0 +1,116 @@
+"""Whatever an option is set to, ``fedrax describe`` shows a configuration that reads back, or one line says why not."""
+
+import functools
+import tomllib
+
+import hypothesis
+import hypothesis.strategies as some
+import pytest
+from told import status_of
+from values import FITTING, settings
+
+from fedrax.cli import main
+from fedrax.config import Config, resolve
+
+COMMON = ["federation.agents=4", "budget.rounds=1"]
+EXAMPLES, MORE = 3000, 30_000
+ALL = settings()
+
+
+@functools.cache
+def fitting(under):
+    """What a setting's component can run with, and needs; as the registries are, so asked once."""
+    own = {word.partition("=")[0] for word in under}
+    for others in FITTING:
+        beside = [word for word in others if word.partition("=")[0] not in own]
+        if main(["describe", *COMMON, *beside, *under]) == 0:
+            return (*beside, *under)
+    return (*FITTING[0], *under)
+
+
+SETTING = some.sampled_from(ALL).flatmap(
+    lambda setting: some.tuples(
+        some.just(setting),
+        some.one_of(
+            some.sampled_from(setting.values),
+            some.sampled_from(setting.values),
+            some.integers().map(str),
+            some.floats().map(str),
+            some.text(max_size=20),
+        ),
+    )
+)
+
+
+def check_many(count, capsys):
+    tried = {0: 0, 1: 0, 2: 0}
+
+    @hypothesis.settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(SETTING)
+    def anything(given):
+        setting, value = given
+        status = status_of(["describe", *COMMON, *fitting(setting.under), f"{setting.key}={value}"], capsys)
+        tried[status] += 1
+
+    anything()
+    with capsys.disabled():
+        print(f" {sum(tried.values())} inputs tried, {tried[0]} of them are configurations ", end="")
+    assert sum(tried.values()) >= count
+    # Were everything refused for another reason, nothing would have been tried.
+    assert tried[0] > count / 20
+
+
+def test_any_value_of_any_option_is_a_configuration_or_one_clear_line(capsys):
+    check_many(EXAMPLES, capsys)
+
+
+@pytest.mark.slow
+def test_many_more_values(capsys):
+    check_many(MORE, capsys)
+
+
+def test_every_option_is_among_those_tried():
+    keys = {setting.key for setting in ALL}
+    assert {"seed", "environment.horizon", "runtime.flower.quorum", "learner.learning_rate", "attack.z"} <= keys
+    assert len(keys) > 250
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["learner.learning_rate=true"], "learner.learning_rate = True is not allowed: input should be a number"),
+        (["federation.agents=true"], "federation.agents = True is not allowed: input should be a number"),
+        (["environment.native=1"], "environment.native = 1 is not allowed: input should be true or false"),
+        (["runtime.flower.gather=inf"], "input should be a finite number"),
+        (["environment.heterogeneity.length=-1"], "length = -1 is not allowed: it must be above 0"),
+        (["environment.heterogeneity.masscart=0"], "masscart = 0 is not allowed: it must be above 0"),
+        (["environment.heterogeneity.gravity=1e30"], "it must be at least -1e+12 and at most 1e+12"),
+        (["environment.heterogeneity.gravity=1" + "0" * 400], "give a finite number"),
+        (["evaluation.episodes=2000000000"], "less than or equal to 1000000"),
+        (["environment.threads=100000"], "less than or equal to 1024"),
+        (['name="a\\u0000b"'], "one line of printable characters"),
+        (["name=" + "n" * 300], "at most 200 characters"),
+        (["seed=" + "[" * 3000 + "]" * 3000], "seed = "),
+        (["strategy.kind=5"], "strategy.kind = 5 is not allowed"),
+        (["strategy.kind=[]"], "strategy.kind = [] is not allowed"),
+        (["strategy=fedavg", 'strategy.average=["x"]'], "unknown strategy.average 'x'"),
+        (["learner.initial=nowhere"], "nowhere"),
+        (["plugins=/"], "no .py file and no module's name"),
+    ],
+)
+def test_values_that_were_taken_once(words, said, capsys):
+    assert main(["describe", "fedpg-br/cartpole", *words]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_described_configuration_reads_back(capsys):
+    assert main(["describe", "fedtd3/pendulum", "federation.agents=3"]) == 0
+    tables = tomllib.loads(capsys.readouterr().out)
+    assert resolve(tables) == resolve("fedtd3/pendulum", ["federation.agents=3"])
+    assert set(tables) <= set(Config.model_fields)
