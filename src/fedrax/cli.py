@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:
-        print(f"fedrax: {_unforeseen(error, options.continued)}", file=sys.stderr)
+        # As long as what is foreseen may be.
+        print(f"fedrax: {FedraxError(_unforeseen(error, options.continued))}", file=sys.stderr)
         return 1
     return status or 0
 

@@ -28,6 +28,8 @@ LARGEST = 2**31 - 1
 """The largest whole number of a configuration: compiled programs count in 32 bits."""
 MOST_EPISODES = 1_000_000
 """Of one evaluation: their arrays must fit, and somebody waits for them."""
+MOST_ITEMS = 64
+"""Of an option that is a list, such as layers of a network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +192,8 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
         if isinstance(value, str) and literals:
             hint = nearest(value, [str(choice) for choice in literals])
         raise FedraxError(f"{key} = {shown(value)} is not allowed: {reason[0].lower()}{reason[1:]}{hint}") from None
+    if isinstance(value, tuple) and len(value) > MOST_ITEMS:
+        raise FedraxError(f"{key} = {shown(value)} is not allowed: it must have at most {MOST_ITEMS} items")
     if declared is None:
         return value
     for number in value if isinstance(value, tuple) else (value,):

@@ -16,16 +16,15 @@ RUN = [
     *("budget.rounds=4", "checkpoint.every=2", "evaluation.every=2", "evaluation.episodes=2"),
     "checkpoint.keep_policies=true",
 ]
-EXAMPLES = 500
-COMMANDS = [
-    ("evaluate", "--episodes", "2"),
+EXAMPLES, MORE = 100, 500
+QUICK = [
+    *[("export", "--to", "safetensors"), ("resume", "--quiet")] * 3,
+    *[("evaluate", "--episodes", "2"), ("describe",)] * 2,
     ("evaluate", "--episodes", "2", "--policy", "best"),
-    ("resume", "--quiet"),
-    ("resume", "--quiet", "budget.rounds=6"),
-    ("export", "--to", "safetensors"),
     ("report",),
-    ("describe",),
 ]
+"""Commands, as often as they are soon done."""
+EXTENDED = ("resume", "--quiet", "budget.rounds=6")
 NUMBER = some.one_of(
     some.sampled_from([-1, 0, 1, 2**31, 2**63, 2**64, 10**400, -(2**63), 1e308, float("nan"), float("inf")]),
     some.integers(),
@@ -109,18 +108,18 @@ def one_value(data, draw):
 DAMAGES = [cut, flipped, repeated, other, shuffled, one_value, one_value]
 
 
-def test_a_damaged_file_costs_a_line_and_nothing_else(whole, tmp_path, capsys):
+def check_many(count, commands, whole, tmp_path, capsys):
     files = files_of(whole)
     tried = {0: 0, 1: 0, 2: 0}
 
     @hypothesis.settings(
-        max_examples=EXAMPLES,
+        max_examples=count,
         deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(some.data(), some.sampled_from(files), some.sampled_from(COMMANDS))
+    @hypothesis.given(some.data(), some.sampled_from(files), some.sampled_from(commands))
     def damaged(data, file, command):
         run = tmp_path / "run"
         shutil.rmtree(run, ignore_errors=True)
@@ -140,4 +139,13 @@ def test_a_damaged_file_costs_a_line_and_nothing_else(whole, tmp_path, capsys):
     damaged()
     with capsys.disabled():
         print(f" {sum(tried.values())} damaged runs read, {tried[0]} of them served ", end="")
-    assert sum(tried.values()) >= EXAMPLES
+    assert sum(tried.values()) >= count
+
+
+def test_a_damaged_file_costs_a_line_and_nothing_else(whole, tmp_path, capsys):
+    check_many(EXAMPLES, QUICK, whole, tmp_path, capsys)
+
+
+@pytest.mark.training
+def test_hundreds_of_damaged_files(whole, tmp_path, capsys):
+    check_many(MORE, [*QUICK, *QUICK, EXTENDED], whole, tmp_path, capsys)

@@ -101,6 +101,7 @@ def test_every_option_is_among_those_tried():
         (["strategy.kind=[]"], "strategy.kind = [] is not allowed"),
         (["strategy=fedavg", 'strategy.average=["x"]'], "unknown strategy.average 'x'"),
         (["learner.initial=nowhere"], "nowhere"),
+        ([f"learner.hidden={[1] * 2000}"], "it must have at most 64 items"),
         (["plugins=/"], "no .py file and no module's name"),
     ],
 )

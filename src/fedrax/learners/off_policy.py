@@ -61,7 +61,9 @@ class OffPolicy(Learner):
     updates_per_step: int | float = option(
         1, "critic updates for each of these steps; num_steps times it is a whole number", minimum=0
     )
-    policy_delay: int = option(1, "critic updates between updates of the actor and of all targets", minimum=1)
+    policy_delay: int = option(
+        1, "critic updates between updates of the actor and of all targets", minimum=1, maximum=1000
+    )
     batch_size: int = option(256, "transitions of a minibatch", unit="transitions", minimum=1)
     buffer_size: int = option(100_000, "capacity of the replay", unit="transitions", minimum=1)
     learning_starts: int = option(256, "no update before the replay holds so many", unit="transitions", minimum=1)

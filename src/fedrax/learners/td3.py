@@ -29,7 +29,9 @@ from fedrax.registry import option
 class TD3(OffPolicy):
     """Actor and twin critics learn from a replay, the actor and all targets less often than the critics."""
 
-    policy_delay: int = option(2, "critic updates between updates of the actor and of all targets", minimum=1)
+    policy_delay: int = option(
+        2, "critic updates between updates of the actor and of all targets", minimum=1, maximum=1000
+    )
     exploration_noise: float = option(
         0.1, "standard deviation of the noise on actions taken", unit="half an action's range", minimum=0
     )

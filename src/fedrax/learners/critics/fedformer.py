@@ -20,7 +20,7 @@ from fedrax.errors import FedraxError
 from fedrax.learners.critics.base import Critic, View, critics
 from fedrax.learners.mlp import MLP, MLPMaker
 from fedrax.learners.networks import Dense, make_dense
-from fedrax.registry import option
+from fedrax.registry import MOST_ITEMS, option
 
 EPSILON = 1e-5
 """Added to variances (PyTorch's)."""
@@ -198,7 +198,7 @@ class FedFormerCritic(Critic):
 
     dim: int = option(128, "numbers of an encoding", minimum=1)
     encoder_layers: tuple[int, ...] = option((128, 128), "widths of the encoder's hidden layers", minimum=1)
-    layers: int = option(1, "layers of the transformer", minimum=1)
+    layers: int = option(1, "layers of the transformer", minimum=1, maximum=MOST_ITEMS)
     heads: int = option(4, "heads of each layer's attention, which divide dim", minimum=1)
     feedforward: int = option(256, "width of each layer's hidden layer", minimum=1)
     decoder_layers: tuple[int, ...] = option((128, 128), "widths of the decoder's hidden layers", minimum=1)
