@@ -182,7 +182,9 @@ def test_agents_are_kept_across_a_restart_of_the_server(dispatcher, transport, t
     [
         ({"agent": 1}, "another node"),
         ({"agent": 3}, "agents 0 to 2"),
-        ({"agent": -7}, "agents 0 to 2"),
+        ({"agent": -7}, "field 'agent' is -7, not between -1 and 2147483647"),
+        ({"done": 2**63 - 1}, "field 'done' is 9223372036854775807, not between"),
+        ({"done": -2}, "field 'done' is -2, not between"),
         ({"node": "../../x"}, "letters and digits"),
         ({"run": "r2"}, "run 'r2'"),
     ],

@@ -122,15 +122,16 @@ def test_status_shows_who_answered_and_why_not(tmp_path, capsys):
     row = {"round": 3, "node": "n", "seconds": 1.5, "work_seconds": 1.0, "bytes_down": 100, "bytes_up": 2000}
     rows = [
         {**row, "agent": 0, "outcome": "answered", "reason": ""},
-        {**row, "agent": 1, "outcome": "excluded", "reason": "message is not finite"},
+        {**row, "agent": 1, "outcome": "excluded", "reason": "message is not finite [/x] [bold]"},
     ]
-    torn = '{"round": 2, "ag{"round": 2}\n'
+    torn = '{"round": 2, "ag{"round": 2}\n[]\n{"agent": "x"}\n'
     whole = "".join(json.dumps(each) + "\n" for each in rows)
     (run / "exchanges.jsonl").write_text(torn + whole + '{"round": 4, "ag')
     assert main(["status", str(run)]) == 0
     shown = capsys.readouterr().out
     assert "not running" in shown
-    assert "message is not finite" in shown
+    # What a node says is text, not markup.
+    assert "message is not finite [/x] [bold]" in shown
     assert "2 kB" in shown
     assert "1/1" in shown
     assert "0/1" in shown

@@ -16,6 +16,8 @@ from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.message import Message, Period, filled, first_not_finite, norm, travelling
 from fedrax.runtime.distributed.envelopes import EVALUATED, JOINED, REFUSED, WORKED, Envelope
 
+LARGEST = 2**31 - 1
+"""Agents and rounds are counted in 32 bits; -1 stands for none."""
 LONGEST_TEXT = 500
 """Characters of a field; what nodes say is shown in logs."""
 FIELDS: Mapping[str, Mapping[str, type]] = {
@@ -93,6 +95,8 @@ def _check_fields(envelope: Envelope) -> None:
             raise Rejected(f"field {name!r} is {_shown(value)}, not of type {kind.__name__}")
         if isinstance(value, str) and (len(value) > LONGEST_TEXT or not value.isprintable()):
             raise Rejected(f"field {name!r} is no line of at most {LONGEST_TEXT} characters")
+        if isinstance(value, int) and not -1 <= value <= LARGEST:
+            raise Rejected(f"field {name!r} is {_shown(value)}, not between -1 and {LARGEST}")
         if isinstance(value, float) and not math.isfinite(value):
             raise Rejected(f"field {name!r} is not finite")
 

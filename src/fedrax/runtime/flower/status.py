@@ -11,6 +11,7 @@ from typing import Any
 import rich.console
 import rich.live
 import rich.table
+import rich.text
 
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
@@ -44,12 +45,12 @@ class Agents:
         for line in whole.decode(errors="replace").splitlines():
             try:
                 row = parsed_json(line)
-            except ValueError:
+                agent, number = int(row["agent"]), int(row["round"])
+            except (ValueError, KeyError, TypeError):
                 # A server was killed over this line, and the next one went on from there.
                 continue
-            agent = int(row["agent"])
             self.last[agent] = row
-            self.round = max(self.round, int(row["round"]))
+            self.round = max(self.round, number)
             totals = self.totals.setdefault(agent, {"answered": 0, "asked": 0, "bytes_up": 0, "bytes_down": 0})
             totals["asked"] += 1
             totals["answered"] += row["outcome"] == "answered"
@@ -58,12 +59,13 @@ class Agents:
 
     def table(self, title: str) -> rich.table.Table:
         """One line for each agent."""
-        table = rich.table.Table(title=title, title_justify="left")
+        # What nodes say, and folders are called, is text, never Rich's markup.
+        table = rich.table.Table(title=rich.text.Text(title), title_justify="left")
         for column in ("agent", "round", "outcome", "seconds", "of them work", "up", "down", "answered", "why not"):
             table.add_column(column, justify="left" if column in ("outcome", "why not") else "right")
         for agent, row in sorted(self.last.items()):
             totals = self.totals[agent]
-            table.add_row(
+            cells = (
                 str(agent),
                 str(row["round"]),
                 row["outcome"],
@@ -74,6 +76,7 @@ class Agents:
                 f"{totals['answered']}/{totals['asked']}",
                 row["reason"][:80],
             )
+            table.add_row(*map(rich.text.Text, cells))
         return table
 
 
