@@ -64,7 +64,13 @@ def test_certificates_are_never_overwritten(certificates, capsys):
         (["server", "fedpg-br/carpole"], "did you mean 'fedpg-br/cartpole'"),
         (["server", "fedtd3/pendulum", "strategy=central"], "in one place"),
         (["certificates", "here", "--nodes", "0"], "--nodes 0 is not allowed"),
+        (["certificates", "here", "--host", "server.example.org:9092"], "without a port"),
+        (["certificates", "here", "--host", "a host"], "'a host' is no host: give a name or an address"),
         (["deploy", "fedpg-br/cartpole", "--superlink", "x"], "is no address"),
+        (["deploy", "fedpg-br/cartpole", "--superlink", "x:\u00b2"], "is no address"),
+        (["deploy", "fedpg-br/cartpole", "--superlink", "[/x]:9092"], "is no address"),
+        (["deploy", "fedtd3/pendulum", "strategy=central"], "in one place"),
+        (["deploy", "fedpg-br/cartpole", "seeds=3"], "seeds = 3 is not allowed with runtime=flower"),
         (["status", "missing"], "there is no run at missing"),
     ],
 )

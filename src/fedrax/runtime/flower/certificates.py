@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fedrax.errors import FedraxError
-from fedrax.runtime.flower.endpoint import AUTHORITY, CERTIFICATE, KEY, NODES
+from fedrax.errors import FedraxError, shown
+from fedrax.runtime.flower.endpoint import AUTHORITY, CERTIFICATE, KEY, NODES, is_host
 
 DAYS = 90
 """How long the certificates hold: they are for trials."""
@@ -34,8 +34,14 @@ def make_certificates(folder: Path, hosts: Sequence[str], nodes: int) -> list[Pa
         The files, private ones readable by their owner alone.
 
     Raises:
-        FedraxError: the folder holds certificates already.
+        FedraxError: the folder holds certificates already, or a host is none.
     """
+    for host in hosts:
+        if not is_host(host):
+            raise FedraxError(
+                f"--host {shown(host)} is no host: give a name or an address, without a port, for example "
+                "server.example.org or 10.0.0.1"
+            )
     if (folder / AUTHORITY).exists():
         raise FedraxError(f"{folder} holds certificates already; choose another folder, or remove it")
     (folder / NODES).mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedrax.config import presets, resolve
+from fedrax.runtime.distributed.server import check_distributed
 from fedrax.runtime.flower.app import write_app
 from fedrax.runtime.flower.endpoint import is_loopback, split_address
 from fedrax.runtime.make import make_runtime
@@ -19,7 +20,9 @@ def deploy(source: str, overrides: Sequence[str], *, superlink: str, app: Path |
         FedraxError: a configuration or an address that cannot be used.
     """
     config = resolve(source, [*overrides, "runtime=flower"])
-    make_runtime(config, agents=False).close()
+    runtime = make_runtime(config, agents=False)
+    runtime.close()
+    check_distributed(config, runtime.federation)
     host, _ = split_address(superlink)
     agents = config.federation.agents
     named = source if source in presets() else str(Path(source).resolve())

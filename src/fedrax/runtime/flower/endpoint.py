@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrax.errors import FedraxError
+from fedrax.errors import FedraxError, shown
 
 AUTHORITY, CERTIFICATE, KEY = "authority.crt", "server.crt", "server.key"
 """Files in a folder of certificates."""
 NODES = "nodes"
 """The folder of the nodes' keys in it."""
+LABEL = re.compile("[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+"""Of a machine's name, between its dots; underscores are common in networks of containers."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,19 @@ def split_address(text: str) -> tuple[str, int]:
     Raises:
         FedraxError: anything else.
     """
-    host, separator, port = text.rpartition(":")
-    if not separator or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise FedraxError(f"{text!r} is no address; give HOST:PORT, for example 127.0.0.1:9092")
+    host, _, port = text.rpartition(":")
+    if not is_host(host.strip("[]")) or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise FedraxError(f"{shown(text)} is no address; give HOST:PORT, for example 127.0.0.1:9092")
     return host, int(port)
+
+
+def is_host(text: str) -> bool:
+    """Whether it is an address, or can be a machine's name (RFC 1123)."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return len(text) <= 253 and all(LABEL.fullmatch(label) for label in text.split("."))
+    return True
 
 
 def is_loopback(host: str) -> bool:
