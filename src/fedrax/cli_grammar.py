@@ -13,11 +13,11 @@ MOVED = "where a plugin of the run is now, if it was moved"
 
 def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
     """The command line's grammar; ``functions`` are the commands' by name."""
-    top = argparse.ArgumentParser(prog="fedrax", description="Federated reinforcement learning.")
+    top = argparse.ArgumentParser(prog="fedrax", description="Federated reinforcement learning.", allow_abbrev=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, text: str, continued: str = "") -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         added.set_defaults(command=functions[name], continued=continued)
         return added
 

@@ -9,6 +9,7 @@ preset serves several strategies.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import tomllib
 import typing
@@ -41,7 +42,7 @@ from fedrax.learners.critics.base import Critic, critics
 from fedrax.migration import is_recorded, present_keys, refuse_former_keys
 from fedrax.parsing import parsed_toml
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
-from fedrax.registry import LARGEST, Registry, options_of
+from fedrax.registry import LARGEST, Registry, in_words, options_of
 from fedrax.strategies.base import Strategy, strategies
 
 COMPONENT_KINDS: dict[str, Registry[Any]] = {
@@ -197,13 +198,17 @@ def parse_override(text: str) -> dict[str, Any]:
         parsed: Any = parsed_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value
-    if key in (*COMPONENT_KINDS, "runtime") and isinstance(parsed, str):
-        key = f"{key}.kind"
-    elif key == "environment" and isinstance(parsed, str):
-        key = "environment.id"
     for part in reversed(key.split(".")):
         parsed = {part: parsed}
-    return typing.cast(dict[str, Any], parsed)
+    return in_tables(typing.cast(dict[str, Any], parsed))
+
+
+def in_tables(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """The layer with a name alone in place of a component's, the runtime's or the environment's table spelled out."""
+    named = {**dict.fromkeys([*COMPONENT_KINDS, "runtime"], "kind"), "environment": "id"}
+    return {
+        key: {named[key]: value} if key in named and isinstance(value, str) else value for key, value in layer.items()
+    }
 
 
 def resolve(
@@ -224,9 +229,9 @@ def resolve(
     """
     here = Path.cwd()
     if isinstance(source, (str, Path)):
-        base = located_in(read_source(source), Path(source).absolute().parent)
+        base = located_in(in_tables(read_source(source)), Path(source).absolute().parent)
     else:
-        base = located_in(source or {}, here)
+        base = located_in(in_tables(source or {}), here)
     changes = [located_in(parse_override(text), here) for text in overrides]
     for layer in (base, *changes):
         refuse_former_keys(layer)
@@ -322,11 +327,22 @@ def _validate(tables: Mapping[str, Any]) -> Config:
                 model = model.model_fields[part].annotation
             name = str(first["loc"][-1])
             allowed = sorted(model.model_fields)
-            raise FedraxError(f"unknown key {key}{nearest(name, allowed)}; allowed: {', '.join(allowed)}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise FedraxError(
-            f"{key} = {shown(first['input'])} is not allowed: {message[0].lower()}{message[1:]}"
-        ) from None
+            top = len(first["loc"]) == 1
+            elsewhere = [other for other in _keys(tables) if top and other.rpartition(".")[2] == name]
+            hint = f" (did you mean {' or '.join(elsewhere)}?)" if elsewhere else nearest(name, allowed)
+            raise FedraxError(f"unknown key {key}{hint}; allowed: {', '.join(allowed)}") from None
+        raise FedraxError(f"{key} = {shown(first['input'])} is not allowed: {in_words(first)}") from None
+
+
+def _keys(tables: Mapping[str, Any]) -> list[str]:
+    """Every key of the plain tables, and of the components that are chosen."""
+    plain = [
+        f"{name}.{key}"
+        for name, field in Config.model_fields.items()
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, Model)
+        for key in field.annotation.model_fields
+    ]
+    return [*plain, *(f"{kind}.{key}" for kind in COMPONENT_KINDS for key in tables.get(kind, {}) if key != "kind")]
 
 
 def _written(value: Any) -> Any:

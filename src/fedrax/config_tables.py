@@ -28,9 +28,7 @@ class Model(pydantic.BaseModel):
     """Frozen, and strict about unknown keys."""
 
     # Infinities stay what they are: as JSON's null they would be read back as unset.
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants", allow_inf_nan=False
-    )
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
 
     @pydantic.field_validator("*", mode="before")
     @classmethod

@@ -172,6 +172,16 @@ def _kinds(annotation: Any) -> set[Any]:
     return {kind for part in parts for kind in _kinds(part)} or {annotation}
 
 
+def in_words(error: Mapping[str, Any]) -> str:
+    """One of Pydantic's errors in words that TOML has."""
+    if error["type"] in ("model_type", "dict_type"):
+        return "it is a table; set its keys one by one"
+    if error["type"] in ("tuple_type", "list_type"):
+        return "input should be a list"
+    text = str(error["msg"]).removeprefix("Value error, ")
+    return text[0].lower() + text[1:]
+
+
 def check_value(key: str, value: Any, annotation: Any, declared: Option | None = None) -> Any:
     """``value`` as ``annotation`` demands and inside its interval, or a one-line :class:`FedraxError`.
 
@@ -186,12 +196,11 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
     try:
         value = pydantic.TypeAdapter(annotation).validate_python(value)
     except pydantic.ValidationError as error:
-        reason = error.errors()[0]["msg"]
         hint = ""
         literals = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
         if isinstance(value, str) and literals:
             hint = nearest(value, [str(choice) for choice in literals])
-        raise FedraxError(f"{key} = {shown(value)} is not allowed: {reason[0].lower()}{reason[1:]}{hint}") from None
+        raise FedraxError(f"{key} = {shown(value)} is not allowed: {in_words(error.errors()[0])}{hint}") from None
     if isinstance(value, tuple) and len(value) > MOST_ITEMS:
         raise FedraxError(f"{key} = {shown(value)} is not allowed: it must have at most {MOST_ITEMS} items")
     if declared is None:

@@ -87,7 +87,11 @@ def test_every_option_is_among_those_tried():
         (["learner.learning_rate=true"], "learner.learning_rate = True is not allowed: input should be a number"),
         (["federation.agents=true"], "federation.agents = True is not allowed: input should be a number"),
         (["environment.native=1"], "environment.native = 1 is not allowed: input should be true or false"),
-        (["runtime.flower.gather=inf"], "input should be a finite number"),
+        (["runtime.flower.gather=nan"], "runtime.flower.gather = nan is not allowed"),
+        (["learner.learning_rate=inf"], "it must be a finite number"),
+        (["agents=3"], "unknown key agents (did you mean federation.agents or attack.agents?)"),
+        (["federation=3"], "federation = 3 is not allowed: it is a table; set its keys one by one"),
+        (["learner.hidden=3"], "learner.hidden = 3 is not allowed: input should be a list"),
         (["environment.heterogeneity.length=-1"], "length = -1 is not allowed: it must be above 0"),
         (["environment.heterogeneity.masscart=0"], "masscart = 0 is not allowed: it must be above 0"),
         (["environment.heterogeneity.gravity=1e30"], "it must be at least -1e+12 and at most 1e+12"),
@@ -108,6 +112,20 @@ def test_every_option_is_among_those_tried():
 def test_values_that_were_taken_once(words, said, capsys):
     assert main(["describe", "fedpg-br/cartpole", *words]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_a_name_stands_for_its_table_in_files_as_on_the_command_line(tmp_path):
+    file = tmp_path / "short.toml"
+    file.write_text('environment = "Pendulum-v1"\nlearner = "ppo"\nstrategy = "fedavg"\n[budget]\nrounds = 1\n')
+    config = resolve(file, ["environment.num_envs=3"])
+    assert (config.environment.id, config.environment.num_envs) == ("Pendulum-v1", 3)
+    assert (config.learner["kind"], config.strategy["kind"]) == ("ppo", "fedavg")
+
+
+def test_an_argument_is_not_taken_for_a_longer_one(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "fedpg-br/cartpole", "--seed", "3"])
+    assert "unrecognized arguments: --seed 3" in capsys.readouterr().err
 
 
 def test_a_described_configuration_reads_back(capsys):
