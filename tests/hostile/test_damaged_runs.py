@@ -117,6 +117,7 @@ def check_many(count, commands, whole, tmp_path, capsys):
         deadline=None,
         database=None,
         derandomize=True,
+        phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(some.data(), some.sampled_from(files), some.sampled_from(commands))

@@ -50,6 +50,7 @@ def check_many(count, capsys):
         deadline=None,
         database=None,
         derandomize=True,
+        phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(SETTING)

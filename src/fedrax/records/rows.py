@@ -16,6 +16,16 @@ from fedrax.records.files import reason
 
 Row = dict[str, Any]
 """The values of one seed and round (from 0) by name: numbers, or lists for what has no single number."""
+SCALARS = frozenset(
+    {
+        *("return", "return_worst", "train_return", "episode_length", "success", "success_last", "success_share"),
+        *("trajectories", "agent_trajectories", "server_trajectories", "total_trajectories", "train_success"),
+        *("agent_steps", "server_steps", "total_steps", "gradient_steps", "bytes_up", "bytes_down", "seconds"),
+    }
+)
+"""What is one number; under ``dropped`` is a list of tables."""
+LARGEST_BITS = 1000
+"""Of a whole number, which must fit into a real one."""
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -35,8 +45,8 @@ def read_metrics(path: Path) -> list[Row]:
             rows.append(row)
         elif line.strip() and number < len(lines):
             raise FedraxError(
-                f"{path} is damaged in line {number}: it is not a JSON object with whole numbers for seed and round; "
-                "restore the file or delete that line"
+                f"{path} is damaged in line {number}: it is no JSON object of numbers, with whole ones for seed and "
+                "round; restore the file or delete that line"
             )
     return rows
 
@@ -86,4 +96,15 @@ def _row(line: bytes) -> Row | None:
     except ValueError:  # Not JSON, or bytes that are no text.
         return None
     whole = isinstance(row, dict) and type(row.get("round")) is int and type(row.get("seed", 0)) is int
-    return row if whole else None
+    return row if whole and all(_measured(name, value) for name, value in row.items()) else None
+
+
+def _measured(name: str, value: Any) -> bool:
+    """Whether it is what a row can hold under this name."""
+    if name == "dropped":
+        return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    if isinstance(value, list):
+        return name not in SCALARS and all(_measured("", item) for item in value)
+    if isinstance(value, int):
+        return value.bit_length() <= LARGEST_BITS
+    return value is None or isinstance(value, float)

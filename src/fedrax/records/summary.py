@@ -7,6 +7,7 @@ from typing import Any
 
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json, write_json
+from fedrax.records.rows import LARGEST_BITS
 from fedrax.records.rundir import RunDirectory
 
 KEYS = (
@@ -57,4 +58,22 @@ def read_summary(rundir: RunDirectory) -> dict[str, Any]:
     """
     if rundir.is_run() and not rundir.summary.exists():
         raise FedraxError(f"the run {rundir.path} has no summary, so it is not finished; resume it")
-    return read_json(rundir.summary, "summary")
+    summary = read_json(rundir.summary, "summary")
+    seeds = summary.get("seeds")
+    if not (
+        isinstance(seeds, list)
+        and seeds
+        and all(type(seed) is int for seed in seeds)
+        and all(key in summary and _fits(summary[key], len(seeds)) for key in KEYS)
+    ):
+        raise FedraxError(
+            f"the summary {rundir.summary} is damaged: it lacks what every summary holds; delete it and resume the run"
+        )
+    return summary
+
+
+def _fits(value: Any, seeds: int) -> bool:
+    """Whether it is a number, or one of each seed."""
+    if isinstance(value, list):
+        return len(value) == seeds and all(_fits(item, 1) for item in value if not isinstance(item, list))
+    return isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= LARGEST_BITS)
