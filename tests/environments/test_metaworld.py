@@ -167,6 +167,7 @@ def test_ten_agents_have_the_ten_tasks_of_mt10():
     }
 
 
+@pytest.mark.training
 @by_each
 def test_a_run_that_goes_on_at_a_checkpoint_sees_the_goals_it_would_have_seen(backend):
     settings = [

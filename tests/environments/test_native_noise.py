@@ -156,7 +156,7 @@ def test_the_table_gives_every_agent_its_noise():
         (["observation_noise_std=-0.1"], "CartPole-v1", "a standard deviation is at least 0"),
         (["action_noise_std=-0.1"], "Pendulum-v1", "a standard deviation is at least 0"),
         (["action_noise_std=0.1"], "CartPole-v1", "needs continuous actions between finite bounds, and CartPole has"),
-        (["observation_noise_std=0.1", "l=0"], "Pendulum-v1", "l = 0 is not allowed: it must be positive"),
+        (["observation_noise_std=0.1", "l=0"], "Pendulum-v1", "l = 0 is not allowed: it must be above 0"),
     ],
 )
 def test_mistakes_are_one_line(overrides, id, message):

@@ -112,8 +112,8 @@ def test_resets_are_uniform_and_observed():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("l", 0.0, "l = 0 is not allowed: it must be positive"),
-        ("m", -1.0, "m = -1 is not allowed: it must be positive"),
+        ("l", 0.0, "l = 0 is not allowed: it must be above 0"),
+        ("m", -1.0, "m = -1 is not allowed: it must be above 0"),
         ("clip_after_angle", 0.5, "clip_after_angle = 0.5 is not allowed: give 0 (Gymnasium) or 1"),
     ],
 )

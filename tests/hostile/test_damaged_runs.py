@@ -16,7 +16,7 @@ RUN = [
     *("budget.rounds=4", "checkpoint.every=2", "evaluation.every=2", "evaluation.episodes=2"),
     "checkpoint.keep_policies=true",
 ]
-EXAMPLES, MORE = 100, 500
+EXAMPLES, MORE = 50, 500
 QUICK = [
     *[("export", "--to", "safetensors"), ("resume", "--quiet")] * 3,
     *[("evaluate", "--episodes", "2"), ("describe",)] * 2,
