@@ -32,13 +32,13 @@ import numpy as np
 
 from fedrax.api import train
 from fedrax.config import resolve
-from fedrax.environments.base import Box, Spaces
 from fedrax.evaluation.statistics import mean, stratified_bootstrap
 from fedrax.learners.base import Agent, Objective
 from fedrax.learners.off_policy import Training
 from fedrax.learners.sac import SAC
 from fedrax.runtime.mapping import map_in_batches
 from fedrax.seeds import host_seeds
+from fedtd3_speed import spaces
 
 from common import best, matrix_peak, read_runs, record_runs, save
 
@@ -56,8 +56,6 @@ SETTINGS = [
 ROUND = 500
 """Environment steps of one of ours."""
 AGENTS, FILLED, GROUPS = 10, 10_000, 2
-OBSERVATION, ACTION = 17, 6
-"""HalfCheetah's."""
 
 
 def main() -> None:
@@ -187,15 +185,6 @@ def updates(count: int) -> float:
     states = agents(learner, count)
     seconds = min(best(program(learner, together), states) for together in sorted({1, count}))
     return GROUPS * count * learner.critic_updates / seconds
-
-
-def spaces() -> Spaces:
-    """Of the environment that the networks are for."""
-    unbounded = float("inf")
-    return Spaces(
-        Box((OBSERVATION,), (-unbounded,) * OBSERVATION, (unbounded,) * OBSERVATION),
-        Box((ACTION,), (-1.0,) * ACTION, (1.0,) * ACTION),
-    )
 
 
 def agents(learner: SAC, count: int) -> Agent:

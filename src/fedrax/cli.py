@@ -91,10 +91,18 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         options.overrides = [*options.overrides, *rest]
     if options.command is _describe:
         options.source = options.name
-    if options.command in (_train, _describe) and "=" in options.source and not Path(options.source).is_file():
+    if options.command in (_train, _describe) and "=" in options.source and not _is_file(options.source):
         # Nothing but key=value: the defaults are the source.
         options.source, options.overrides = None, [options.source, *options.overrides]
     return options
+
+
+def _is_file(name: str) -> bool:
+    """Whether there is such a file; none has a name that the system finds too long."""
+    try:
+        return Path(name).is_file()
+    except OSError:
+        return False
 
 
 # Commands import what they need: JAX takes a second, and `fedrax --help` should not.

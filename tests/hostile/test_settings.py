@@ -123,6 +123,11 @@ def test_a_name_stands_for_its_table_in_files_as_on_the_command_line(tmp_path):
     assert (config.learner["kind"], config.strategy["kind"]) == ("ppo", "fedavg")
 
 
+def test_settings_alone_may_be_longer_than_a_files_name(capsys):
+    assert main(["describe", f"learner.hidden={[1] * 2000}", "budget.rounds=1"]) == 1
+    assert "it must have at most 64 items" in capsys.readouterr().err
+
+
 def test_an_argument_is_not_taken_for_a_longer_one(capsys):
     with pytest.raises(SystemExit):
         main(["train", "fedpg-br/cartpole", "--seed", "3"])

@@ -20,6 +20,7 @@ from fedrax.parts import NORMALISER, only, put_parts
 from fedrax.records.checkpoint import load_networks
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Runtime
+from fedrax.strategies.base import Strategy
 from fedrax.strategies.statistics import normaliser_of
 
 SAVED = "saved"
@@ -32,8 +33,15 @@ def initial_files(config: Config) -> list[Path]:
     Raises:
         FedraxError: an option that names them is a directory that holds no run.
     """
-    given = [config.learner["initial"], config.strategy.get(SAVED)]
+    given = [config.learner["initial"], saved_path(config)]
     return [_policy_at(path) for path in given if path is not None]
+
+
+def saved_path(config: Config) -> str | None:
+    """Where the parts lie that the strategy is given, where it takes some: another's option may be called so too."""
+    strategy: Strategy = config.component("strategy")
+    path: str | None = config.strategy.get(SAVED) if strategy.saved_part else None
+    return path
 
 
 def _policy_at(given: str) -> Path:

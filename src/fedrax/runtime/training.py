@@ -30,7 +30,7 @@ from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.continuation import accepting, begin_manifest, table
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import divergence, task_ids
-from fedrax.runtime.initial import SAVED, initial_files, initial_networks, saved_parts, start_from, with_saved
+from fedrax.runtime.initial import initial_files, initial_networks, saved_parts, saved_path, start_from, with_saved
 from fedrax.runtime.lost_rounds import LostRounds, resume_text, troubles
 from fedrax.runtime.memory import size_text
 from fedrax.runtime.videos import record_videos
@@ -121,7 +121,7 @@ def _where_it_stands(
     if config.learner["initial"] is not None:
         del fresh  # A replay may take half of the memory.
         fresh = start_from(runtime, initial_networks(config, runtime.federation))
-    if config.strategy.get(SAVED) is not None:
+    if saved_path(config) is not None:
         fresh = with_saved(fresh, runtime.federation, saved_parts(config, runtime.federation))
     return fresh, [Counters() for _ in config.all_seeds], {"seconds_compile": 0.0, "finished": False, "round": 0}
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate, ServerGradient
 from fedrax.environments.base import Episodes, Spaces
+from fedrax.errors import FedraxError
 from fedrax.learners.base import Agent, Learner, Objective, UpdateContext
 from fedrax.message import Message
 from fedrax.registry import Registry
@@ -150,7 +151,7 @@ class Strategy(eqx.Module):
 
     def given(self, server: Any, parts: PyTree) -> Any:
         """The fresh server with what the agents of an earlier run had learned, leaves ``[saved_agents, ...]``."""
-        raise NotImplementedError
+        raise FedraxError(f"strategy {self.name!r} is given nothing of an earlier run: it has no method `given`")
 
     @abc.abstractmethod
     def broadcast(self, server: Any, key: PRNGKeyArray) -> Any:
