@@ -40,8 +40,8 @@ TD3 = [
 EPISODES = ["learner=policy-gradient", "strategy=gpomdp", "strategy.batch=3", "environment.horizon=12"]
 SHORT_POLE = "environment.heterogeneity.length=[0.5, 1e-38, 0.5]"
 """Agent 1's pole turns infinitely fast at once."""
-FAST_PENDULUM = ["environment.heterogeneity.g=[10, 1e38, 10]", "environment.heterogeneity.max_speed=[8, 1e38, 8]"]
-"""Agent 1's squared speed overflows."""
+FAST_PENDULUM = ["environment.heterogeneity.g=[10, 1e12, 10]", "environment.heterogeneity.l=[1, 1e-30, 1]"]
+"""Of agent 1, gravity's and the torque's accelerations overflow, and infinity minus infinity is no number."""
 
 
 def configured(*overrides):

@@ -185,8 +185,8 @@ def test_personal_policies_are_evaluated_on_their_nodes_only(where, tmp_path):
         distributed(config, tmp_path)
 
 
-PENDULUM = (CASE, "environment.heterogeneity.g=[10, 1e38, 10]", "environment.heterogeneity.max_speed=[8, 1e38, 8]")
-"""Agent 1's squared speed, and with it the reward, overflows."""
+PENDULUM = (CASE, "environment.heterogeneity.g=[10, 1e12, 10]", "environment.heterogeneity.l=[1, 1e-30, 1]")
+"""Of agent 1, gravity's and the torque's accelerations overflow, and infinity minus infinity is no number."""
 
 
 @pytest.mark.training

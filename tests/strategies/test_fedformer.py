@@ -256,7 +256,7 @@ def test_a_run_goes_on_without_the_file_of_its_saved_encoders(saved, tmp_path):
     run = fedrax.train({}, [*settings, f"strategy.saved={path}"], out=tmp_path / "run", progress=False)
     path.unlink()
     longer = fedrax.resume(run.path, ["budget.rounds=4"], progress=False)
-    assert longer.summary()["rounds"] == [4]
+    assert longer.summary()["rounds"] == 4
     figure = attention_figure([Group("onboarded", (load_run(longer.path),))])
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert labels == ["0", "1", "saved 0", "saved 1", "saved 2", "saved 3"]
