@@ -177,7 +177,7 @@ def test_a_learner_that_draws_its_own_networks_is_refused(tmp_path, monkeypatch)
 
 
 def test_nodes_draw_their_own():
-    from fedrax.runtime.distributed.server import check_distributed
+    from fedrax.runtime.distributed.allowed import check_distributed
 
     config = config_of(*SETUPS["td3 fedavg"], "learner.initial=somewhere")
     with pytest.raises(FedraxError, match=r"learner\.initial is not allowed with runtime=flower"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -246,8 +246,16 @@ class FlowerConfig(Model):
     gather: float = pydantic.Field(
         120.0, ge=0, description="seconds that the first round waits for all agents before a quorum suffices"
     )
-    max_norm: float | None = pydantic.Field(
-        None, gt=0, description="messages longer than this (Euclidean norm) are excluded; unset, any finite one"
+    max_norm: Annotated[float, pydantic.Field(gt=0)] | typing.Literal["adaptive"] | None = pydantic.Field(
+        "adaptive",
+        description="updates longer than this (Euclidean norm) are excluded; adaptive: those 30 times as long as what "
+        "is usual in this round and recent ones (off where an attack is simulated); none: any finite one is used",
+    )
+    max_failures: int | None = pydantic.Field(
+        2,
+        gt=0,
+        description="a node that was late or excluded in so many of the last 5 rounds in which it was asked is not "
+        "asked for 4 rounds, then 8, up to 64, while others suffice for the quorum; none: it is always asked",
     )
     save_every: int = pydantic.Field(
         1,

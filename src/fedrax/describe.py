@@ -25,7 +25,7 @@ from fedrax.environments.robotics import FAMILIES, load_robotics
 from fedrax.errors import unknown
 from fedrax.registry import options_of
 from fedrax.report.experiments import FIGURES
-from fedrax.runtime.distributed.server import check_distributed
+from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.initial import initial_files
 from fedrax.runtime.make import make_runtime
 

@@ -7,7 +7,7 @@ import pytest
 
 from fedrax.arrays import form, packed
 from fedrax.message import Message, every_time
-from fedrax.runtime.distributed.checks import Rejected, WorkCheck, check_envelope
+from fedrax.runtime.distributed.checks import Counts, Rejected, WorkCheck, check_envelope
 from fedrax.runtime.distributed.envelopes import REFUSED, WORKED, Envelope
 
 
@@ -16,11 +16,13 @@ def message(change):
 
 
 MESSAGE = message(range(4))
-REPORT = {"steps": np.int32(20), "episodes": np.int32(2), "return_sum": np.float32(5), "learning": {}}
+REPORT = {"steps": np.int32(20), "episodes": np.int32(2), "return_sum": np.float32(5)}
+REPORT["learning"] = {"loss": np.float32(np.nan)}
 REPORT["successes"], REPORT["episode_returns"] = np.float32(1), np.array([2, np.nan, 3], np.float32)
 REPORT["fault"] = np.zeros(4, np.int32)
 EXPECTED = {"run": "r1", "round": 3, "agent": 1}
-CHECK = WorkCheck(MESSAGE, REPORT, every_time, max_norm=10.0, max_steps=20)
+COUNTS = Counts(steps=(10, 20), episodes=(2, 3))
+CHECK = WorkCheck(MESSAGE, REPORT, every_time, max_norm=10.0)
 HONEST = Envelope(WORKED, {**EXPECTED, "form": form((MESSAGE, REPORT)), "seconds": 0.5}, packed((MESSAGE, REPORT)))
 
 
@@ -37,11 +39,11 @@ def without(name):
 
 
 def test_an_honest_answer_is_used_as_it_is():
-    worked = CHECK(HONEST, **EXPECTED)
+    worked = CHECK(HONEST, **EXPECTED, counts=COUNTS)
     np.testing.assert_array_equal(worked.message.update["change"], MESSAGE.update["change"])
     assert worked.report["steps"] == 20
     assert worked.seconds == 0.5
-    silent = CHECK(sent(successes=np.float32(np.nan)), **EXPECTED)
+    silent = CHECK(sent(successes=np.float32(np.nan)), **EXPECTED, counts=COUNTS)
     assert np.isnan(silent.report["successes"]), "its environment does not say"
 
 
@@ -54,7 +56,9 @@ LIES = {
     "a missing field": (without("seconds"), "no field 'seconds'"),
     "a number as text": (told(round="3"), "not of type int"),
     "a truth as a number": (told(round=True), "not of type int"),
-    "a time that is none": (told(seconds=float("nan")), "not finite"),
+    "a time that is none": (told(seconds=float("nan")), "is nan, not between 0 and 1e\\+08"),
+    "a negative time": (told(seconds=-1.0), "is -1.0, not between"),
+    "a time of centuries": (told(seconds=1e300), "is 1e\\+300, not between"),
     "a long text": (told(form="x" * 501), "no line"),
     "a text of two lines": (told(form="a\nb"), "no line"),
     "another kind": (dataclasses.replace(HONEST, kind="joined"), "'worked' was asked"),
@@ -63,7 +67,11 @@ LIES = {
     "a NaN": (sent(message([0, np.nan, 0, 0])), "not finite"),
     "an infinity": (sent(message([0, np.inf, 0, 0])), "not finite"),
     "a long message": (sent(message([6] * 4)), "norm 12"),
-    "too many steps": (sent(steps=np.int32(21)), "21 environment steps"),
+    "too many steps": (sent(steps=np.int32(21)), "21 environment steps, and a round has 10 to 20"),
+    "too few steps": (sent(steps=np.int32(9)), "9 environment steps, and a round has 10 to 20"),
+    "too many episodes": (sent(episodes=np.int32(4)), "4 episodes in 20 steps, and a round has 2 to 3"),
+    "too few episodes": (sent(episodes=np.int32(1)), "1 episodes in 20 steps, and a round has 2 to 3"),
+    "an infinite metric": (sent(learning={"loss": np.float32(np.inf)}), "a learning metric that is infinite"),
     "negative steps": (sent(steps=np.int32(-1)), "-1 environment steps"),
     "negative episodes": (sent(episodes=np.int32(-1)), "-1 episodes"),
     "a return that is none": (sent(return_sum=np.float32(np.nan)), "return that is not finite"),
@@ -81,7 +89,26 @@ LIES = {
 def test_a_lie_is_rejected_and_named(lie):
     envelope, why = LIES[lie]
     with pytest.raises(Rejected, match=why):
-        CHECK(envelope, **EXPECTED)
+        CHECK(envelope, **EXPECTED, counts=COUNTS)
+
+
+def test_what_was_dropped_may_be_less_than_was_asked_for():
+    fault = {"fault": np.array([1, 0, 4, 0], np.int32), "successes": np.float32(0)}
+    short = CHECK(sent(steps=np.int32(4), episodes=np.int32(0), **fault), **EXPECTED, counts=COUNTS)
+    assert short.report["steps"] == 4
+    with pytest.raises(Rejected, match="21 environment steps, and a round has 0 to 20"):
+        CHECK(sent(steps=np.int32(21), episodes=np.int32(0), **fault), **EXPECTED, counts=COUNTS)
+
+
+def test_parts_of_a_message_have_norms_of_their_own():
+    template = Message({"change": np.zeros(2, np.float32)}, {"sum": np.zeros(1, np.float32)}, np.zeros(1, np.float32))
+    content = Message(
+        {"change": np.array([3, 4], np.float32)}, {"sum": np.array([7], np.float32)}, np.ones(1, np.float32)
+    )
+    check = WorkCheck(template, REPORT, every_time, max_norm=None)
+    fields = {**EXPECTED, "form": form((template, REPORT)), "seconds": 0.5}
+    worked = check(Envelope(WORKED, fields, packed((content, REPORT))), **EXPECTED, counts=COUNTS)
+    assert worked.norms == {"update": 5.0, "statistics": 7.0, "individual": 1.0}
 
 
 def test_what_a_node_says_is_printed_in_one_safe_line():

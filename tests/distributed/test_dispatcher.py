@@ -3,9 +3,9 @@
 import pytest
 
 from fedrax.arrays import DecodeError
-from fedrax.runtime.distributed.checks import Rejected, check_envelope
+from fedrax.runtime.distributed.checks import check_envelope
 from fedrax.runtime.distributed.dispatcher import Dispatcher, Question
-from fedrax.runtime.distributed.envelopes import EVALUATED, JOIN, JOINED, UNKNOWN_RUN, Envelope
+from fedrax.runtime.distributed.envelopes import EVALUATED, JOIN, UNKNOWN_RUN, Envelope
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.transport import DeliveryError
 
@@ -167,44 +167,6 @@ def test_only_liars_end_the_round_without_a_result(dispatcher, transport):
     results, records = dispatcher.ask(questions((0,)), enough=1, seconds=10)
     assert results == {}
     assert outcomes(records) == {0: "excluded"}
-
-
-def test_agents_are_kept_across_a_restart_of_the_server(dispatcher, transport, tmp_path):
-    transport.add(10, "a", agent=1)
-    dispatcher.gather(1, 1, 0)
-    again = Membership(3, tmp_path / "members.json")
-    envelope = Envelope(JOINED, {"run": RUN, "node": "a", "agent": -1, "done": 4})
-    assert again.admit(99, envelope, run=RUN, addresses={99}).index == 1
-
-
-@pytest.mark.parametrize(
-    ("fields", "why"),
-    [
-        ({"agent": 1}, "another node"),
-        ({"agent": 3}, "agents 0 to 2"),
-        ({"agent": -7}, "field 'agent' is -7, not between -1 and 2147483647"),
-        ({"done": 2**63 - 1}, "field 'done' is 9223372036854775807, not between"),
-        ({"done": -2}, "field 'done' is -2, not between"),
-        ({"node": "../../x"}, "letters and digits"),
-        ({"run": "r2"}, "run 'r2'"),
-    ],
-)
-def test_a_node_that_asks_for_what_it_cannot_have_is_not_admitted(dispatcher, tmp_path, fields, why):
-    membership = Membership(3, tmp_path / "m.json")
-    membership.admit(10, Envelope(JOINED, {"run": RUN, "node": "a", "agent": 1, "done": 0}), run=RUN, addresses={10})
-    with pytest.raises(Rejected, match=why):
-        membership.admit(
-            11, Envelope(JOINED, {"run": RUN, "node": "b", "agent": 0, "done": 0} | fields), run=RUN, addresses={10, 11}
-        )
-
-
-def test_a_name_that_is_there_already_cannot_be_taken_over(tmp_path):
-    membership = Membership(3, tmp_path / "m.json")
-    envelope = Envelope(JOINED, {"run": RUN, "node": "a", "agent": 1, "done": 0})
-    membership.admit(10, envelope, run=RUN, addresses={10})
-    with pytest.raises(Rejected, match="another node, which is there"):
-        membership.admit(11, envelope, run=RUN, addresses={10, 11})
-    assert membership.admit(11, envelope, run=RUN, addresses={11}).address == 11
 
 
 def test_a_node_that_may_not_join_is_asked_again_only_after_a_while(dispatcher, transport):

@@ -41,9 +41,9 @@ def test_any_process_may_load_the_agent(tmp_path, monkeypatch):
         ((state, rows),) = federation.advance(state, index)
         assert rows["present"] == [[1]]
     assert all(processes)
-    assert {service.name for process in processes for service in process.values()} == set(
-        federation.dispatcher.membership.names
-    )
+    assert {service.name for process in processes for service in process.values()} == {
+        place.node for place in federation.dispatcher.membership.places.values()
+    }
 
 
 def test_a_damaged_answer_is_said_to_be_one(monkeypatch):

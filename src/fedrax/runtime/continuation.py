@@ -27,6 +27,7 @@ CHANGEABLE = (
     *("evaluation.every", "checkpoint.every", "checkpoint.keep_policies", "video.every", "video.agent"),
     *("environment.threads", "runtime.agents_per_batch"),
     *("runtime.flower.quorum", "runtime.flower.deadline", "runtime.flower.gather"),
+    *("runtime.flower.max_norm", "runtime.flower.max_failures"),
     *("runtime.flower.save_every", "runtime.flower.fast"),
 )
 """What may differ from one part of a run to the next: when it ends, how often it is looked at, and what carries it out.

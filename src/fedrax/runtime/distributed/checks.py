@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from fedrax.runtime.distributed.envelopes import EVALUATED, JOINED, REFUSED, WOR
 
 LARGEST = 2**31 - 1
 """Agents and rounds are counted in 32 bits; -1 stands for none."""
+LONGEST_SECONDS = 1e8
+"""Of work: three years."""
 LONGEST_TEXT = 500
 """Characters of a field; what nodes say is shown in logs."""
 FIELDS: Mapping[str, Mapping[str, type]] = {
@@ -39,6 +42,17 @@ class Worked(NamedTuple):
     message: PyTree
     report: dict[str, Any]
     seconds: float
+    norms: Mapping[str, float]
+    """Of each part of its message, Euclidean."""
+
+
+class Counts(NamedTuple):
+    """What an agent's part of a round can come to: inclusive bounds, which follow from what it was asked for."""
+
+    steps: tuple[int, int]
+    """Environment steps."""
+    episodes: tuple[int, int]
+    """Episodes that ended."""
 
 
 def check_envelope(envelope: Envelope, kind: str, expected: Mapping[str, Any]) -> Envelope:
@@ -97,26 +111,22 @@ def _check_fields(envelope: Envelope) -> None:
             raise Rejected(f"field {name!r} is no line of at most {LONGEST_TEXT} characters")
         if isinstance(value, int) and not -1 <= value <= LARGEST:
             raise Rejected(f"field {name!r} is {_shown(value)}, not between -1 and {LARGEST}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise Rejected(f"field {name!r} is not finite")
+        if kind is float and not 0 <= float(value) <= LONGEST_SECONDS:
+            raise Rejected(f"field {name!r} is {_shown(value)}, not between 0 and {LONGEST_SECONDS:g}")
 
 
 class WorkCheck:
     """Checks answers to a round's work against what this federation's agents can send."""
 
-    def __init__(
-        self, message: Message, report: PyTree, period: Period, *, max_norm: float | None, max_steps: int
-    ) -> None:
+    def __init__(self, message: Message, report: PyTree, period: Period, *, max_norm: float | None) -> None:
         """Args:
         message, report: bare shapes.
         period: how often each array of the message travels.
         max_norm: the longest update accepted; None for any finite one.
-        max_steps: the most environment steps an agent can take in a round.
         """
-        self.message, self.report, self.period = message, report, period
-        self.max_norm, self.max_steps = max_norm, max_steps
+        self.message, self.report, self.period, self.max_norm = message, report, period, max_norm
 
-    def __call__(self, envelope: Envelope, *, run: str, round: int, agent: int) -> Worked:
+    def __call__(self, envelope: Envelope, *, run: str, round: int, agent: int, counts: Counts) -> Worked:
         """The answer's content.
 
         Raises:
@@ -131,23 +141,38 @@ class WorkCheck:
         wrong = first_not_finite(part)
         if wrong is not None:
             raise Rejected(f"message{wrong} is not finite")
-        length = norm(part.update)
-        if self.max_norm is not None and length > self.max_norm:
-            raise Rejected(f"an update of norm {length:.3g}, and runtime.flower.max_norm = {self.max_norm:g}")
-        steps, episodes = int(report["steps"]), int(report["episodes"])
-        if not 0 <= steps <= self.max_steps:
-            raise Rejected(f"{steps} environment steps, and a round has at most {self.max_steps}")
-        if not 0 <= episodes <= self.max_steps:
-            raise Rejected(f"{episodes} episodes in {steps} steps")
-        kind, *where = (int(number) for number in report["fault"])
-        if kind not in (NOTHING, *NAMES) or not all(0 <= number <= self.max_steps for number in where):
-            raise Rejected("a fault of its collection that cannot be")
-        if not np.isfinite(report["return_sum"]) or np.isinf(report.get("episode_returns", 0.0)).any():
-            raise Rejected("a training return that is not finite")
-        successes = float(report["successes"])
-        if not (math.isnan(successes) or 0 <= successes <= episodes):
-            raise Rejected(f"{successes} successes in {episodes} episodes")
-        return Worked(filled(self.message, part), report, float(envelope.fields["seconds"]))
+        norms = {each.name: norm(getattr(part, each.name)) for each in dataclasses.fields(Message)}
+        if self.max_norm is not None and norms["update"] > self.max_norm:
+            raise Rejected(f"an update of norm {norms['update']:.3g}, and runtime.flower.max_norm = {self.max_norm:g}")
+        _check_report(report, counts)
+        return Worked(filled(self.message, part), report, float(envelope.fields["seconds"]), norms)
+
+
+def _check_report(report: Mapping[str, Any], counts: Counts) -> None:
+    """Raises :class:`Rejected` for a report of what cannot have been."""
+    steps, episodes = int(report["steps"]), int(report["episodes"])
+    fault, *where = (int(number) for number in report["fault"])
+    (fewest_steps, most_steps), (fewest, most) = counts
+    if fault not in (NOTHING, *NAMES) or not all(0 <= number <= most_steps for number in where):
+        raise Rejected("a fault of its collection that cannot be")
+    if fault != NOTHING:
+        # What is dropped may have ended early.
+        fewest_steps = fewest = 0
+    if not fewest_steps <= steps <= most_steps:
+        raise Rejected(f"{steps} environment steps, and a round has {_between(fewest_steps, most_steps)}")
+    if not fewest <= episodes <= min(most, steps):
+        raise Rejected(f"{episodes} episodes in {steps} steps, and a round has {_between(fewest, most)}")
+    if not np.isfinite(report["return_sum"]) or np.isinf(report.get("episode_returns", 0.0)).any():
+        raise Rejected("a training return that is not finite")
+    if any(np.isinf(number).any() for number in jax.tree.leaves(report["learning"])):
+        raise Rejected("a learning metric that is infinite")
+    successes = float(report["successes"])
+    if not (math.isnan(successes) or 0 <= successes <= episodes):
+        raise Rejected(f"{successes} successes in {episodes} episodes")
+
+
+def _between(least: int, most: int) -> str:
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _shown(value: object) -> str:

@@ -18,7 +18,8 @@ LOOK_SECONDS = 1.0
 AGAIN_SECONDS = 10.0
 """Before a node that could not join is asked again."""
 
-ANSWERED, LATE, ABSENT, EXCLUDED, DROPPED = "answered", "late", "absent", "excluded", "dropped"
+ANSWERED, LATE, ABSENT, EXCLUDED = "answered", "late", "absent", "excluded"
+DROPPED, PAUSED = "dropped", "paused"
 
 
 class Record(NamedTuple):
@@ -29,7 +30,7 @@ class Record(NamedTuple):
     """Its node's name; empty where there was none."""
     outcome: str
     """``answered``; ``late``: not before the deadline; ``absent``: no node, or it was lost; ``excluded``; ``dropped``:
-    its collection, which was not finite."""
+    its collection, which was not finite; ``paused``: it was not asked (:mod:`.back_off`)."""
     seconds: float
     """From the request to its answer."""
     work_seconds: float
@@ -175,7 +176,13 @@ class Dispatcher:
         try:
             if not isinstance(answer, Envelope):
                 raise Rejected(str(answer))
-            member = self.membership.admit(pending.address, answer, run=self.run, addresses=self.transport.addresses())
+            member = self.membership.admit(
+                pending.address,
+                answer,
+                run=self.run,
+                addresses=self.transport.addresses(),
+                key=self.transport.key(pending.address),
+            )
             self.note(f"agent {member.index} has joined")
         except Rejected as error:
             self.note(f"a node cannot join: {error}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from fedrax.errors import FedraxError
 from fedrax.records.files import read_json, write_json
 from fedrax.runtime.distributed.checks import Rejected, check_envelope
 from fedrax.runtime.distributed.envelopes import JOINED, Envelope
@@ -27,25 +29,43 @@ class Member:
     """The number of the round it would do next, as it says."""
 
 
+class Place(NamedTuple):
+    """Whose an agent's place is, for good."""
+
+    node: str
+    """Its name."""
+    key: str = ""
+    """The digest of its key; empty where nodes have none."""
+    address: int | None = None
+    """Where it was last."""
+
+
 class Membership:
-    """Which node is each agent, and which nodes can be reached."""
+    """Which node is each agent, and which nodes can be reached.
+
+    A place is a key's, and a key has one: whatever names its node goes by. Where nodes have no keys, it is the name's,
+    and who is at one address has one.
+    """
 
     def __init__(self, count: int, file: Path) -> None:
         """Args:
         count: agents of the federation.
-        file: where names are remembered, so that a restarted server knows its agents again.
+        file: where places are remembered, so that a restarted server knows its agents again.
         """
         self.count, self.file = count, file
-        self.names: dict[str, int] = {}
-        """Agents by node name, of all nodes that ever joined."""
+        self.places: dict[int, Place] = {}
+        """By agent, of all nodes that ever joined."""
         self.present: dict[int, Member] = {}
         """Members that can be reached, by agent."""
         if file.exists():
-            known = read_json(file, "list of members")
-            self.names = {str(name): int(index) for name, index in known.items()}
+            self.places = read_places(file)
 
-    def admit(self, address: int, envelope: Envelope, *, run: str, addresses: set[int]) -> Member:
-        """The member that a node becomes by its answer; ``addresses`` are where there are nodes now.
+    def admit(self, address: int, envelope: Envelope, *, run: str, addresses: set[int], key: str = "") -> Member:
+        """The member that a node becomes by its answer.
+
+        Args:
+            addresses: where there are nodes now.
+            key: what it has proved to hold, see :meth:`~fedrax.runtime.distributed.transport.Transport.key`.
 
         Raises:
             Rejected: the answer is not one, or the agent is another node, or every agent is.
@@ -54,37 +74,53 @@ class Membership:
         name, wanted = str(fields["node"]), int(fields["agent"])
         if not name.isalnum():
             raise Rejected("its name is not of letters and digits")
-        if name in self.names:
-            index = self.names[name]
-            if wanted not in (UNKNOWN, index):
-                raise Rejected(f"it asks to be agent {wanted}, and was agent {index}")
-        else:
-            index = self._agent(wanted)
+        index = self._own(name, key, address)
+        if index is None:
+            index = self._free(wanted)
+        elif wanted not in (UNKNOWN, index):
+            raise Rejected(f"it asks to be agent {wanted}, and was agent {index}")
         holder = self.present.get(index)
         if holder is not None and holder.address != address and holder.address in addresses:
             raise Rejected(f"agent {index} is another node, which is there")
         self.present[index] = member = Member(index, name, address, int(fields["done"]))
-        if name not in self.names:
-            self.names[name] = index
-            write_json(self.file, self.names)
+        place = Place(name, key, address)
+        if self.places.get(index) != place:
+            self.places[index] = place
+            table = {str(agent): each._asdict() for agent, each in sorted(self.places.items())}
+            write_json(self.file, table)
         return member
 
-    def _agent(self, wanted: int) -> int:
-        taken = set(self.names.values())
+    def _own(self, name: str, key: str, address: int) -> int | None:
+        """The agent that a node was before, by what it cannot choose where that is known."""
+        for agent, place in self.places.items():
+            if key and place.key == key:
+                return agent
+            if place.node == name:
+                if place.key and place.key != key:
+                    raise Rejected(f"it goes by the name of agent {agent}, and its key is another")
+                return agent
+            if not key and place.address == address:
+                raise Rejected(f"it joins under another name, and is agent {agent} already")
+        return None
+
+    def _free(self, wanted: int) -> int:
         if wanted == UNKNOWN:
-            free = [index for index in range(self.count) if index not in taken]
+            free = [index for index in range(self.count) if index not in self.places]
             if not free:
                 raise Rejected(f"all {self.count} agents are other nodes")
             return free[0]
         if not 0 <= wanted < self.count:
             raise Rejected(f"it asks to be agent {wanted}, and there are agents 0 to {self.count - 1}")
-        if wanted in taken:
-            raise Rejected(f"it asks to be agent {wanted}, which is another node")
+        if wanted in self.places:
+            raise Rejected(
+                f"it asks to be agent {wanted}, which is another node; where that is gone for good, remove its "
+                f"place from {self.file.name}, and start the server again"
+            )
         return wanted
 
     def name_of(self, index: int) -> str:
         """The name of the node that is this agent; empty where none ever was."""
-        return next((name for name, agent in self.names.items() if agent == index), "")
+        return self.places[index].node if index in self.places else ""
 
     def forget(self, addresses: set[int]) -> None:
         """Removes the members whose node is gone; no other node becomes their agent."""
@@ -93,3 +129,21 @@ class Membership:
     def by_address(self) -> Mapping[int, Member]:
         """The present members by address."""
         return {member.address: member for member in self.present.values()}
+
+
+def read_places(file: Path) -> dict[int, Place]:
+    """The places in a file, by agent; also of runs that knew names alone (``{name: agent}``).
+
+    Raises:
+        FedraxError: the file is damaged.
+    """
+    table = read_json(file, "list of members")
+    try:
+        if all(isinstance(value, int) for value in table.values()):
+            return {agent: Place(name) for name, agent in table.items()}
+        return {
+            int(agent): Place(str(each["node"]), str(each["key"]), None if each["address"] is None else each["address"])
+            for agent, each in table.items()
+        }
+    except (KeyError, TypeError, ValueError):
+        raise FedraxError(f"the list of members {file} is damaged: it is no table of agents; mend it by hand") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import uuid
@@ -21,22 +20,22 @@ from fedrax.config import Config
 from fedrax.environments.base import Episodes
 from fedrax.environments.faults import NOTHING, Fault, described, recorded
 from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
-from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
-from fedrax.federation import Cohort, Federation, State
+from fedrax.federation import Cohort, State
 from fedrax.message import Period, travelling
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Runtime
-from fedrax.runtime.collectors import collected_steps
 from fedrax.runtime.compiling import compile_seconds
-from fedrax.runtime.distributed.agent_runtime import Order, order_shapes, report_shapes, travel_period
-from fedrax.runtime.distributed.checks import WorkCheck, Worked, check_evaluation
-from fedrax.runtime.distributed.dispatcher import ANSWERED, DROPPED, Dispatcher, Question, Record
+from fedrax.runtime.distributed.agent_runtime import Order, order_shapes, travel_period
+from fedrax.runtime.distributed.allowed import check_distributed
+from fedrax.runtime.distributed.checks import check_evaluation
+from fedrax.runtime.distributed.dispatcher import Dispatcher, Question
 from fedrax.runtime.distributed.envelopes import EVALUATE, WORK, Envelope, Field
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.pipeline import Pipeline
 from fedrax.runtime.distributed.randomness import SHARED
+from fedrax.runtime.distributed.screening import Screening
 from fedrax.runtime.distributed.transport import Transport
 from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_runtime
@@ -86,20 +85,14 @@ class DistributedRuntime(Runtime):
         self.dispatcher = Dispatcher(
             transport, membership, run=self._run_name(), config=config.to_toml(), note=note, poll=poll
         )
-        self.message, self.downlink = federation.shapes()
-        self.report = report_shapes(federation, self.num_envs)
-        self.check = WorkCheck(
-            self.message,
-            self.report,
-            self.period,
-            max_norm=config.runtime.flower.max_norm,
-            max_steps=self._most_steps(),
+        self.screening = Screening(
+            config, federation, directory, note, horizon=self.training_horizon, run=self.dispatcher.run
         )
         self.pipeline: Pipeline | None = None
         if config.runtime.flower.staleness:
             self.pipeline = Pipeline(
                 self.dispatcher,
-                lambda answer, agent, turn: self._checked(agent, turn, answer),
+                self.screening.checked(None),
                 staleness=config.runtime.flower.staleness,
                 seconds=config.runtime.flower.deadline,
             )
@@ -114,11 +107,6 @@ class DistributedRuntime(Runtime):
         if not path.exists():
             write_json(path, {"run": uuid.uuid4().hex})
         return str(read_json(path, "run's name")["run"])
-
-    def _most_steps(self) -> int:
-        """The most environment steps an agent can take in a round."""
-        each = collected_steps(self.federation, self.num_envs, self.training_horizon)
-        return each * self.federation.local_updates
 
     @property
     def period(self) -> Period:
@@ -196,59 +184,39 @@ class DistributedRuntime(Runtime):
             }
             return Envelope(WORK, fields, payload)
 
+        asked = self.screening.ledger.asked(index, ids, enough=self.quorum)
         if self.pipeline is not None:
-            answers, records = self.pipeline.gather(index, order, agents=ids, enough=self.quorum)
+            answers, records = self.pipeline.gather(index, order, agents=asked, enough=self.quorum)
         else:
-            questions = {agent: Question(order(agent, index), partial(self._checked, agent, index)) for agent in ids}
+            checked = self.screening.checked(int(downlink.episodes))
+            questions = {
+                agent: Question(order(agent, index), partial(checked, agent=agent, turn=index)) for agent in asked
+            }
             answers, records = self.dispatcher.ask(
                 questions, enough=self.quorum, seconds=self.config.runtime.flower.deadline
             )
-        dropped = self._dropped(index, answers)
-        self._record(
-            index,
-            [
-                record._replace(outcome=DROPPED, reason=dropped[record.agent])
-                if record.agent in dropped and record.outcome == ANSWERED
-                else record
-                for record in records
-            ],
+        answers, dropped = self.screening.settled(
+            index, answers, records, downlink, quorum=self.quorum, name_of=self.dispatcher.membership.name_of
         )
-        if len(answers) < self.quorum:
-            raise FedraxError(
-                f"round {index + 1}: {len(answers)} usable answers where runtime.flower.quorum asks for "
-                f"{self.quorum}; see {self.exchanges}, mend the nodes and resume the run, or lower "
-                "runtime.flower.quorum"
-            )
         usable = {agent: answer.message for agent, answer in answers.items() if agent not in dropped}
-        messages = _rows(self.message, [usable.get(agent) for agent in ids])
-        report = _rows(self.report, [answers[agent].report if agent in answers else None for agent in ids])
+        messages = _rows(self.screening.message, [usable.get(agent) for agent in ids])
+        report = _rows(self.screening.report, [answers[agent].report if agent in answers else None for agent in ids])
         reported = jnp.asarray([agent in answers for agent in ids])
         verbs = ServerVerbs(
             reference=self.local.reference,
-            exchange=self._exchanging,
+            exchange=partial(self.screening.exchanged, self._exchanging, index),
             refine=self.local.refine,
             finish=self._finishing,
             output=lambda server, _: () if federation.personal else federation.strategy.output(server),
             evaluate=lambda output: self.evaluation_of_round(output, index),
             close=partial(self._close, index),
         )
-        return server_round(verbs, state, downlink, cohort, AgentResults((), messages, report, reported), key)
+        results = AgentResults((), messages, report, reported)
+        return server_round(verbs, state, downlink, cohort, results, key)
 
     def _close(self, index: int, state: State, result: RoundResult) -> tuple[State, dict[str, Any]]:
         self._tell_of_its_own(index, result.own, result.evaluation)
         return self._closing(state, result)
-
-    def _dropped(self, index: int, answers: Mapping[int, Worked]) -> dict[int, str]:
-        """Why the agents that say so send nothing, by agent; people are told."""
-        federation = self.federation
-        reasons = {}
-        for agent, answer in answers.items():
-            fault = Fault.of_row(answer.report["fault"])
-            if fault.kind != NOTHING:
-                episodic, updates = federation.learner.episodic, federation.local_updates
-                reasons[agent] = described(recorded(agent, fault, episodic=episodic, updates=updates))
-                self.note(f"round {index + 1}, seed {self.config.seed}: {reasons[agent]}")
-        return reasons
 
     def _tell_of_its_own(self, index: int, own: Mapping[str, Any], evaluation: Mapping[str, Any]) -> None:
         """People are told what was not finite of the server's own trajectories and of its evaluation."""
@@ -262,20 +230,6 @@ class DistributedRuntime(Runtime):
 
     def _opened(self, server: PyTree, key: PRNGKeyArray, round: Array) -> tuple[PyTree, Cohort]:
         return self.federation.broadcast(server, key, round), self.federation.cohort(key)
-
-    def _checked(self, agent: int, turn: int, answer: Envelope) -> Worked:
-        return self.check(answer, run=self.dispatcher.run, round=turn, agent=agent)
-
-    @property
-    def exchanges(self) -> str:
-        """The file with a line for every request."""
-        return str(self.directory.path / "exchanges.jsonl")
-
-    def _record(self, index: int, records: list[Record]) -> None:
-        """Appends a line for each agent asked in a round."""
-        with open(self.exchanges, "a") as file:
-            for record in records:
-                file.write(json.dumps({"round": index, **record._asdict()}) + "\n")
 
     @property
     def differ(self) -> bool:
@@ -318,7 +272,9 @@ class DistributedRuntime(Runtime):
 
         agents = self.federation.agents
         answers, _ = self.dispatcher.ask(
-            {agent: question(agent) for agent in range(agents)}, enough=1, seconds=self.config.runtime.flower.deadline
+            {agent: question(agent) for agent in range(agents) if agent not in self.screening.ledger.paused},
+            enough=1,
+            seconds=self.config.runtime.flower.deadline,
         )
         # A name that only some nodes know is not comparable; an agent that is not there has nothing.
         known = (*MEASURED, SUCCESS, LAST, SHARE) if answers else MEASURED
@@ -353,42 +309,6 @@ class DistributedRuntime(Runtime):
     def close(self) -> None:
         """Frees the server's environments."""
         self.local.close()
-
-
-def check_distributed(config: Config, federation: Federation) -> None:
-    """Raises :class:`FedraxError` for what cannot run on nodes, in one line."""
-    if config.seeds > 1:
-        raise FedraxError(
-            f"seeds = {config.seeds} is not allowed with runtime=flower: a real federation is one run; set seeds=1"
-        )
-    if federation.learner.initial is not None:
-        raise FedraxError(
-            "learner.initial is not allowed with runtime=flower: nodes draw their first networks themselves; set "
-            "runtime=simulation, or learner.initial=none"
-        )
-    if federation.sites > federation.agents:
-        raise FedraxError(
-            f"strategy {federation.strategy.name!r} collects what all agents see in one place, which "
-            "runtime=flower is there to avoid; choose another strategy, or runtime=simulation"
-        )
-    if config.video.every is not None and federation.personal:
-        raise FedraxError(
-            "video.every records a policy, and with this strategy these are on the nodes; unset video.every"
-        )
-    if federation.personal and config.evaluation.environments != "own":
-        raise FedraxError(
-            f"evaluation.environments = {config.evaluation.environments!r} is not allowed with runtime=flower and "
-            f"strategy {federation.strategy.name!r}, whose policies never leave their nodes; set "
-            "evaluation.environments=own"
-        )
-    if config.runtime.flower.staleness and not federation.strategy.supports_staleness:
-        raise FedraxError(
-            f"runtime.flower.staleness = {config.runtime.flower.staleness} is not allowed with strategy "
-            f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set "
-            "runtime.flower.staleness=0"
-        )
-    if config.runtime.flower.staleness and federation.participants < federation.agents:
-        raise FedraxError("runtime.flower.staleness keeps all agents busy; set federation.participation=1")
 
 
 def _rows(shapes: PyTree, trees: list[PyTree | None]) -> PyTree:

@@ -25,6 +25,10 @@ class Transport(abc.ABC):
     def addresses(self) -> set[int]:
         """The addresses at which there are nodes now."""
 
+    def key(self, address: int) -> str:
+        """The digest of the key that the node at an address has proved to hold; empty where nodes have none."""
+        return ""
+
     @abc.abstractmethod
     def send(self, envelopes: Sequence[tuple[int, Envelope]], *, seconds: float) -> list[str]:
         """Sends envelopes to addresses, which expire after so many seconds; the tickets of their answers."""

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import tomli_w
 
+SETTINGS = ("preset", "overrides", "directory", "nodes", "keys")
+LASTING = "lasting"
+"""The setting ``keys`` of a SuperLink that knows nodes by keys of their own; otherwise Flower makes one for every
+connection."""
+
 
 def write_app(folder: Path, settings: Mapping[str, str]) -> Path:
-    """Writes the app; ``settings`` are the defaults of ``preset``, ``overrides``, ``directory`` and ``nodes``.
+    """Writes the app; ``settings`` are the defaults of :data:`SETTINGS`.
 
-    Flower lets nobody set a key that is not listed, so all four always are.
+    Flower lets nobody set a key that is not listed, so all of them always are.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = {
@@ -32,7 +37,7 @@ def write_app(folder: Path, settings: Mapping[str, str]) -> Path:
                         "serverapp": "fedrax.runtime.flower.server_app:app",
                         "clientapp": "fedrax.runtime.flower.client_app:app",
                     },
-                    "config": {name: settings.get(name, "") for name in ("preset", "overrides", "directory", "nodes")},
+                    "config": {name: settings.get(name, "") for name in SETTINGS},
                 }
             },
             "hatch": {"build": {"targets": {"wheel": {"packages": ["."]}}}},

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedrax.config import presets, resolve
-from fedrax.runtime.distributed.server import check_distributed
+from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.flower.app import write_app
 from fedrax.runtime.flower.endpoint import is_loopback, split_address
 from fedrax.runtime.make import make_runtime

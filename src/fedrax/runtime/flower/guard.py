@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib
 import ipaddress
+import os
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 Application = Callable[..., Awaitable[None]]
@@ -19,6 +21,10 @@ OPEN = ("/v1/fleet/", "/health")
 """Paths, and all below those that end so, that other machines may ask for."""
 MARK = (b"x-orders", b"own-machine")
 """On every answer: a SuperLink without it is not guarded."""
+LIMIT, PARTS = "FEDRAX_LARGEST_REQUEST", "FEDRAX_REFUSED_PARTS"
+"""The environment's variables that say how many bytes a node may send in a request, and the file in which to note what
+was refused."""
+TOO_LONG = b"the request is longer than any answer of this federation"
 REFUSED = b"only the SuperLink's own machine may ask for this"
 
 
@@ -61,6 +67,102 @@ class OwnMachine:
             await send({"type": "websocket.close", "code": 1008})
 
 
+class LimitedBodies:
+    """An ASGI application that takes no more bytes from a node, in one request, than its answers can have."""
+
+    def __init__(self, app: Application, limit: int, refuse: Callable[[str], None]) -> None:
+        """``refuse`` is called with the name of the part of a message that a refused request brought."""
+        self.app, self.limit, self.refuse = app, limit, refuse
+
+    async def __call__(self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        """Passes a request on, or refuses it: before it is read, where it says how long it is."""
+        if scope["type"] != "http" or not scope["path"].startswith(OPEN[0]):
+            await self.app(scope, receive, send)
+            return
+        taken, first, refused = 0, b"", False
+
+        async def counted() -> dict[str, Any]:
+            nonlocal taken, first, refused
+            message: dict[str, Any] = await receive()
+            taken += len(message.get("body", b""))
+            first = first or message.get("body", b"")
+            if taken > self.limit:
+                refused = True
+                return {"type": "http.disconnect"}
+            return message
+
+        if declared(scope) > self.limit:
+            refused, more = True, True
+            while more and not first:
+                more = bool((await counted()).get("more_body", False))
+        else:
+            await self.app(scope, counted, unless(lambda: refused, send))
+        if refused:
+            self.refuse(part_of(first))
+            headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 413, "headers": headers})
+            await send({"type": "http.response.body", "body": TOO_LONG})
+
+
+def unless(over: Callable[[], bool], send: Callable[..., Any]) -> Callable[..., Any]:
+    """``send``, until it is over: an application that was told that its client is gone may still answer."""
+
+    async def sent(message: dict[str, Any]) -> None:
+        if not over():
+            await send(message)
+
+    return sent
+
+
+def declared(scope: dict[str, Any]) -> int:
+    """How long a request's body is, as its header says; 0 where it does not."""
+    length = dict(scope.get("headers", ())).get(b"content-length", b"")
+    return int(length) if length.isdigit() and len(length) < 20 else 0
+
+
+def part_of(body: bytes) -> str:
+    """The field ``object_id`` of Flower's ``PushObjectRequest`` that a body begins with; empty where there is none.
+
+    Only the beginning is there. Fields have the order of their numbers, and what is long comes after the name.
+    """
+    place = 0
+    try:
+        while True:
+            tag, place = _varint(body, place)
+            value, place = _varint(body, place)
+            if tag & 7 == 2:
+                if tag >> 3 == 3:
+                    return body[place : place + value].decode("ascii")[:100]
+                place += value
+            elif tag & 7 != 0:
+                return ""
+    except (IndexError, UnicodeDecodeError):
+        return ""
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[place]
+        place, value, shift = place + 1, value | (byte & 127) << shift, shift + 7
+        if byte < 128:
+            return value, place
+
+
+def guarded(app: Application) -> Application:
+    """The application behind all guards, as the environment's variables say."""
+    if LIMIT in os.environ:
+        path = Path(os.environ[PARTS])
+
+        def refuse(part: str) -> None:
+            if part.isalnum():
+                with path.open("a") as file:
+                    file.write(f"{part}\n")
+
+        app = LimitedBodies(app, int(os.environ[LIMIT]), refuse)
+    return OwnMachine(app)
+
+
 def is_open(scope: dict[str, Any]) -> bool:
     """Whether a request is for what everyone may ask for."""
     path = scope["path"]
@@ -86,7 +188,7 @@ def address_of(end: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
 def main() -> None:
     """``python -m fedrax.runtime.flower.guard superlink ...``: Flower's SuperLink, guarded."""
     sys.argv.pop(1)
-    wrap_servers(OwnMachine)
+    wrap_servers(guarded)
     importlib.import_module("flwr.superlink.cli.flower_superlink").flower_superlink()
 
 

@@ -12,6 +12,8 @@ LOG = "federation.log"
 WHY = "stopped.txt"
 """Why the server gave up, where it did."""
 LOCK = ".server.lock"
+REFUSED_PARTS = "refused.txt"
+"""In the folder of Flower's files: the parts of messages that the SuperLink did not take because of their size."""
 EXCHANGES = "exchanges.jsonl"
 
 

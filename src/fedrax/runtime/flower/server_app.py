@@ -15,8 +15,8 @@ from fedrax.records.files import write_atomic
 from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.distributed.server import DistributedRuntime
-from fedrax.runtime.flower.flower_patches.commands import shorten_pull_waits
-from fedrax.runtime.flower.run_lock import LOG, WHY, held
+from fedrax.runtime.flower.app import LASTING
+from fedrax.runtime.flower.run_lock import LOG, REFUSED_PARTS, WHY, held
 from fedrax.runtime.flower.transport import FlowerTransport
 from fedrax.runtime.training import train_run
 
@@ -39,25 +39,32 @@ def main(grid: Grid, context: Context) -> None:
     enable_compilation_cache()
     with held(directory.path):
         try:
-            serve(grid, directory)
+            serve(grid, directory, keys=settings.get("keys", "") == LASTING)
         except FedraxError as error:
             # The supervising command learns why the run ended, and does not start it again.
             write_atomic(directory.path / WHY, f"{error}\n")
             raise
 
 
-def serve(grid: Grid, directory: RunDirectory) -> None:
-    """Trains the run in ``directory`` on the nodes that the grid reaches."""
+def serve(grid: Grid, directory: RunDirectory, *, keys: bool) -> None:
+    """Trains the run in ``directory`` on the nodes that the grid reaches; ``keys`` as of :class:`FlowerTransport`."""
     config = resolve(directory.config)
-    if config.runtime.flower.fast:
-        shorten_pull_waits()
 
     def note(text: str) -> None:
         with open(directory.path / LOG, "a") as log:
             log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
+    parts = directory.path / "flower" / REFUSED_PARTS
+
+    def refused(part: str) -> bool:
+        return parts.exists() and part in parts.read_text().split()
+
     federation = DistributedRuntime(
-        config, FlowerTransport(grid), directory, note=note, poll=POLL_SECONDS[config.runtime.flower.fast]
+        config,
+        FlowerTransport(grid, keys=keys, refused=refused),
+        directory,
+        note=note,
+        poll=POLL_SECONDS[config.runtime.flower.fast],
     )
     try:
         train_run(config, federation, directory, progress=False)

@@ -17,9 +17,11 @@ from fedrax.errors import FedraxError
 from fedrax.records.lock import held, holder
 from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.runtime.continuation import continued, move_plugins
-from fedrax.runtime.distributed.server import check_distributed
-from fedrax.runtime.flower.app import write_app
+from fedrax.runtime.distributed.allowed import check_distributed
+from fedrax.runtime.distributed.screening import largest_answer
+from fedrax.runtime.flower.app import LASTING, write_app
 from fedrax.runtime.flower.endpoint import AUTHORITY, CERTIFICATE, KEY, NODES, Endpoint, split_address
+from fedrax.runtime.flower.guard import LIMIT, PARTS
 from fedrax.runtime.flower.processes import (
     Watched,
     await_health,
@@ -28,7 +30,7 @@ from fedrax.runtime.flower.processes import (
     guarded_command,
     patched_command,
 )
-from fedrax.runtime.flower.run_lock import LOCK, LOG, WHY, Tail, is_held
+from fedrax.runtime.flower.run_lock import LOCK, LOG, REFUSED_PARTS, WHY, Tail, is_held
 from fedrax.runtime.flower.status import Board
 from fedrax.runtime.make import make_runtime
 
@@ -38,6 +40,8 @@ START_SECONDS = 120.0
 LOOK_SECONDS = 0.2
 TRIES = 5
 """Submissions in a row that may fail without a round in between."""
+BESIDE_ARRAYS = 1 << 16
+"""Bytes of a request beside the arrays in it: a node's words, and what Flower adds."""
 CONNECTION = "fedrax"
 """What Flower's configuration calls the SuperLink."""
 
@@ -93,18 +97,21 @@ def serve(
     flower = folder / "flower"
     flower.mkdir(exist_ok=True)
     variables = environment(flower)
+    bounded = {**variables, LIMIT: str(largest_request(config)), PARTS: str(flower / REFUSED_PARTS)}
     (folder / WHY).unlink(missing_ok=True)
+    (flower / REFUSED_PARTS).unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
         if is_held(folder):
             raise FedraxError(f"{folder} is in use by {holder(folder / LOCK)}; wait for it or end it")
         link = stack.enter_context(
-            Watched(superlink_command(endpoint, flower, config), flower / "superlink.log", variables)
+            Watched(superlink_command(endpoint, flower, config), flower / "superlink.log", bounded)
         )
         await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS)
         execution = stack.enter_context(Watched(superexec_command(endpoint), flower / "superexec.log", variables))
         connect(endpoint, flower)
         register(endpoint, variables)
-        app = write_app(flower / "app", {"preset": str(folder / "config.toml"), "directory": str(folder)})
+        settings = {"preset": str(folder / "config.toml"), "directory": str(folder)}
+        app = write_app(flower / "app", settings | {"keys": "" if endpoint.certificates is None else LASTING})
         board = stack.enter_context(Board(folder, config, enabled=progress))
         tail = Tail(folder / LOG)
         known = link.starts
@@ -122,6 +129,15 @@ def serve(
     why = folder / WHY
     if why.exists():
         raise FedraxError(why.read_text().strip())
+
+
+def largest_request(config: Config) -> int:
+    """Bytes of the longest request that a node of the run has reason to send."""
+    runtime = make_runtime(config, agents=False)
+    try:
+        return largest_answer(config, runtime.federation) + BESIDE_ARRAYS
+    finally:
+        runtime.close()
 
 
 def supervised(folder: Path, app: Path, variables: dict[str, str]) -> Iterator[list[str]]:

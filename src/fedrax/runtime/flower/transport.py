@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -10,6 +11,8 @@ from flwr.serverapp import Grid
 from fedrax.arrays import DecodeError
 from fedrax.runtime.distributed.envelopes import Envelope
 from fedrax.runtime.distributed.transport import Answer, DeliveryError, Transport
+from fedrax.runtime.flower.flower_patches.commands import is_tested
+from fedrax.runtime.flower.flower_patches.pulls import Pulls
 from fedrax.runtime.flower.records import MESSAGE_TYPE, from_records, to_records
 
 REASONS = {
@@ -25,12 +28,26 @@ REASONS = {
 class FlowerTransport(Transport):
     """Sends envelopes to the nodes of a Flower run."""
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
+    def __init__(self, grid: Grid, *, keys: bool = False, refused: Callable[[str], bool] = lambda part: False) -> None:
+        """Args:
+        keys: nodes have proved keys that last; otherwise Flower makes one for every connection.
+        refused: whether the SuperLink has not taken a message's part because of its size.
+        """
+        self.grid, self.keys = grid, keys
+        self.pulls = Pulls(grid, refused) if hasattr(grid, "_runtime_client") and is_tested() else None
+        self._digests: dict[int, str] = {}
 
     def addresses(self) -> set[int]:
         """Flower's node ids; a node that died is among them for up to a minute."""
-        return set(self.grid.get_node_ids())
+        if not self.keys:
+            return set(self.grid.get_node_ids())
+        nodes = self.grid.get_nodes()
+        self._digests = {node.node_id: hashlib.sha256(node.public_key).hexdigest() for node in nodes}
+        return set(self._digests)
+
+    def key(self, address: int) -> str:
+        """The SHA-256 digest of the key under which the SuperLink knows the node."""
+        return self._digests.get(address, "")
 
     def send(self, envelopes: Sequence[tuple[int, Envelope]], *, seconds: float) -> list[str]:
         """Pushes messages, which expire after so long."""
@@ -48,11 +65,15 @@ class FlowerTransport(Transport):
         wanted = list(tickets)
         if not wanted:
             return []
+        if self.pulls is not None:
+            return [(ticket, answer(taken)) for ticket, taken in self.pulls.collect(wanted)]
         return [(message.metadata.reply_to_message_id, answer(message)) for message in self.grid.pull_messages(wanted)]
 
 
-def answer(message: Message) -> Answer:
-    """The answer in a message from a node."""
+def answer(message: Message | DecodeError) -> Answer:
+    """The answer in a message from a node, or what is wrong with it."""
+    if isinstance(message, DecodeError):
+        return message
     if message.has_error():
         reason = REASONS.get(message.error.code, f"Flower's error {message.error.code}")
         detail = " ".join(str(message.error.reason or "").split())

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
-from fedrax.runtime.flower.guard import OwnMachine, wrap_servers
+from fedrax.runtime.flower.guard import guarded, wrap_servers
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -150,7 +150,7 @@ def main() -> None:
             importlib.import_module("fedrax.runtime.flower.flower_patches.supernode").answer_in_process()
     if name == "flower_superlink":
         # Last, and so outermost: what is refused is not read first.
-        wrap_servers(OwnMachine)
+        wrap_servers(guarded)
     command()
 
 

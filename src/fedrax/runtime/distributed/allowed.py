@@ -1,0 +1,49 @@
+"""What of a configuration cannot run on nodes."""
+
+from __future__ import annotations
+
+from fedrax.config import Config
+from fedrax.errors import FedraxError
+from fedrax.federation import Federation
+
+
+def check_distributed(config: Config, federation: Federation) -> None:
+    """Raises :class:`FedraxError` for what cannot run on nodes, in one line."""
+    if config.seeds > 1:
+        raise FedraxError(
+            f"seeds = {config.seeds} is not allowed with runtime=flower: a real federation is one run; set seeds=1"
+        )
+    if federation.learner.initial is not None:
+        raise FedraxError(
+            "learner.initial is not allowed with runtime=flower: nodes draw their first networks themselves; set "
+            "runtime=simulation, or learner.initial=none"
+        )
+    if federation.sites > federation.agents:
+        raise FedraxError(
+            f"strategy {federation.strategy.name!r} collects what all agents see in one place, which "
+            "runtime=flower is there to avoid; choose another strategy, or runtime=simulation"
+        )
+    if config.video.every is not None and federation.personal:
+        raise FedraxError(
+            "video.every records a policy, and with this strategy these are on the nodes; unset video.every"
+        )
+    if federation.personal and config.evaluation.environments != "own":
+        raise FedraxError(
+            f"evaluation.environments = {config.evaluation.environments!r} is not allowed with runtime=flower and "
+            f"strategy {federation.strategy.name!r}, whose policies never leave their nodes; set "
+            "evaluation.environments=own"
+        )
+    if config.budget.trajectories is not None and not federation.learner.episodic:
+        raise FedraxError(
+            f"budget.trajectories is not allowed with runtime=flower and learner {federation.learner.name!r}: how many "
+            "episodes end in its steps is known to the nodes alone; set budget.steps_per_agent, budget.steps or "
+            "budget.rounds"
+        )
+    if config.runtime.flower.staleness and not federation.strategy.supports_staleness:
+        raise FedraxError(
+            f"runtime.flower.staleness = {config.runtime.flower.staleness} is not allowed with strategy "
+            f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set "
+            "runtime.flower.staleness=0"
+        )
+    if config.runtime.flower.staleness and federation.participants < federation.agents:
+        raise FedraxError("runtime.flower.staleness keeps all agents busy; set federation.participation=1")

@@ -1,0 +1,47 @@
+"""What became of every request to a node, round by round: a file of lines, and whom it says not to ask for a while."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedrax.runtime.distributed.back_off import BackOff
+from fedrax.runtime.distributed.dispatcher import ABSENT, EXCLUDED, LATE, PAUSED, Record
+
+
+class Ledger:
+    """Keeps ``exchanges.jsonl``, a line for each agent of a round."""
+
+    def __init__(self, path: Path, note: Callable[[str], None], *, max_failures: int | None) -> None:
+        """Args:
+        path: of the file.
+        note: told who pauses.
+        max_failures: of ``runtime.flower``.
+        """
+        self.path, self.note, self.back_off = path, note, BackOff(max_failures)
+        self.paused: dict[int, int] = {}
+        """The agents that are not asked in this round, and the round in which they are again."""
+
+    def asked(self, round: int, agents: Sequence[int], *, enough: int) -> list[int]:
+        """Which of a round's agents are to be asked: not those that pause, unless the others are too few."""
+        self.paused = {agent: end for agent, end in self.back_off.paused(round).items() if agent in agents}
+        if len(agents) - len(self.paused) < enough:
+            self.paused = {}
+        return [agent for agent in agents if agent not in self.paused]
+
+    def write(self, round: int, records: Sequence[Record], name_of: Callable[[int], str]) -> None:
+        """Appends a round's lines: the records of those who were asked, and of those who pause."""
+        pausing = [
+            Record(agent, name_of(agent), PAUSED, 0.0, 0.0, 0, 0, f"asked again in round {end + 1}")
+            for agent, end in self.paused.items()
+        ]
+        with open(self.path, "a") as file:
+            for record in sorted([*records, *pausing], key=lambda record: record.agent):
+                file.write(json.dumps({"round": round, **record._asdict()}) + "\n")
+        for record in records:
+            if record.outcome == ABSENT:
+                continue
+            why = self.back_off.saw(round, record.agent, failed=record.outcome in (LATE, EXCLUDED))
+            if why is not None:
+                self.note(f"agent {record.agent} {PAUSED}: {why}")

@@ -1,0 +1,163 @@
+"""What of a round's answers is used, and why the rest is not: all of it is recorded, and people are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from fedrax.config import Config
+from fedrax.environments.faults import NOTHING, Fault, described, recorded
+from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
+from fedrax.errors import FedraxError
+from fedrax.federation import Cohort, Exchange, Federation
+from fedrax.message import is_real, norm
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.collectors import collected_steps
+from fedrax.runtime.distributed.agent_runtime import report_shapes, travel_period
+from fedrax.runtime.distributed.checks import Counts, WorkCheck, Worked
+from fedrax.runtime.distributed.dispatcher import ANSWERED, DROPPED, EXCLUDED, Record
+from fedrax.runtime.distributed.envelopes import Envelope
+from fedrax.runtime.distributed.ledger import Ledger
+from fedrax.runtime.distributed.recent import Recent
+from fedrax.trees import tree_bytes
+
+
+def largest_answer(config: Config, federation: Federation) -> int:
+    """The most bytes of arrays that any answer of a node has."""
+    message, _ = federation.shapes()
+    work = tree_bytes((message, report_shapes(federation, config.environment.num_envs)))
+    evaluation = len((*MEASURED, SUCCESS, LAST, SHARE)) * np.dtype(np.float32).itemsize * config.evaluation.episodes
+    return max(work, evaluation)
+
+
+class Screening:
+    """Checks answers as they come, then against each other, and at last what they are combined to."""
+
+    def __init__(
+        self,
+        config: Config,
+        federation: Federation,
+        directory: RunDirectory,
+        note: Callable[[str], None],
+        *,
+        horizon: int,
+        run: str,
+    ) -> None:
+        """Args:
+        horizon: of training episodes.
+        run: the name that every answer must have.
+        """
+        settings = config.runtime.flower
+        limit = None if settings.max_norm == "adaptive" else settings.max_norm
+        self.config, self.federation, self.note, self.horizon, self.run = config, federation, note, horizon, run
+        self.message, _ = federation.shapes()
+        self.report = report_shapes(federation, config.environment.num_envs)
+        self.check = WorkCheck(self.message, self.report, travel_period(config, federation.strategy), max_norm=limit)
+        # Experiments with a simulated attack measure the rule alone, as the simulation does.
+        self.adaptive = settings.max_norm == "adaptive" and config.attack["kind"] == "none"
+        self.recent = Recent(directory.path / "recent.json")
+        self.ledger = Ledger(directory.path / "exchanges.jsonl", note, max_failures=settings.max_failures)
+
+    def checked(self, episodes: int | None) -> Callable[..., Worked]:
+        """``check(answer, agent, turn)`` for answers to orders of so many episodes; None: of any number.
+
+        It raises :class:`~fedrax.runtime.distributed.checks.Rejected`.
+        """
+        return partial(self._checked, self.counts(episodes))
+
+    def _checked(self, counts: Counts, answer: Envelope, agent: int, turn: int) -> Worked:
+        return self.check(answer, run=self.run, round=turn, agent=agent, counts=counts)
+
+    def counts(self, episodes: int | None) -> Counts:
+        """What an agent can have collected in a round, of orders as in :meth:`checked`."""
+        federation, updates = self.federation, self.federation.local_updates
+        if federation.learner.episodic:
+            fewest, most = (1, federation.strategy.max_episodes) if episodes is None else (episodes, episodes)
+            fewest, most = fewest * updates, most * updates
+            return Counts((fewest, most * self.horizon), (fewest, most))
+        copies, steps = self.config.environment.num_envs, federation.learner.steps
+        assert steps is not None
+        most = collected_steps(federation, copies, self.horizon) * updates
+        # After an episode's last step comes one that is no experience: it starts the next.
+        return Counts((copies * (steps // 2) * updates, most), (0, most))
+
+    def settled(
+        self,
+        index: int,
+        answers: Mapping[int, Worked],
+        records: list[Record],
+        downlink: PyTree,
+        *,
+        quorum: int,
+        name_of: Callable[[int], str],
+    ) -> tuple[dict[int, Worked], dict[int, str]]:
+        """The answers of round ``index`` that count, and why some of these send nothing; ``records`` are written.
+
+        Raises:
+            FedraxError: they are too few.
+        """
+        self.recent.begin(index)
+        dropped = self._dropped(index, answers)
+        sound = {agent: answer for agent, answer in answers.items() if agent not in dropped}
+        excluded = self._too_long(index, sound, downlink)
+        for number, record in enumerate(records):
+            for reasons, outcome in ((dropped, DROPPED), (excluded, EXCLUDED)):
+                if record.agent in reasons and record.outcome == ANSWERED:
+                    records[number] = record._replace(outcome=outcome, reason=reasons[record.agent])
+        self.ledger.write(index, records, name_of)
+        usable = {agent: answer for agent, answer in answers.items() if agent not in excluded}
+        if len(usable) < quorum:
+            raise FedraxError(
+                f"round {index + 1}: {len(usable)} usable answers where runtime.flower.quorum asks for {quorum}; "
+                f"see {self.ledger.path}, mend the nodes and resume the run, or lower runtime.flower.quorum"
+            )
+        return usable, dropped
+
+    def _dropped(self, index: int, answers: Mapping[int, Worked]) -> dict[int, str]:
+        """Why the agents that say so send nothing, by agent; people are told."""
+        federation = self.federation
+        reasons = {}
+        for agent, answer in answers.items():
+            fault = Fault.of_row(answer.report["fault"])
+            if fault.kind != NOTHING:
+                episodic, updates = federation.learner.episodic, federation.local_updates
+                reasons[agent] = described(recorded(agent, fault, episodic=episodic, updates=updates))
+                self.note(f"round {index + 1}, seed {self.config.seed}: {reasons[agent]}")
+        return reasons
+
+    def _too_long(self, index: int, answers: Mapping[int, Worked], downlink: PyTree) -> dict[int, str]:
+        """Why messages that are far longer than usual are not used, by agent; people are told."""
+        if not self.adaptive:
+            return {}
+        model = norm([leaf for leaf in jax.tree.leaves(jax.device_get(downlink)) if is_real(leaf)])
+        reasons = self.recent.too_long(index, {agent: answer.norms for agent, answer in answers.items()}, model)
+        for agent, reason in reasons.items():
+            self.note(f"agent {agent} {EXCLUDED}: {reason}")
+        return reasons
+
+    def exchanged(
+        self,
+        exchange: Callable[..., tuple[PyTree, Exchange]],
+        index: int,
+        server: PyTree,
+        downlink: Any,
+        cohort: Cohort,
+        *others: Any,
+    ) -> tuple[PyTree, Exchange]:
+        """What ``exchange`` makes of round ``index``; where that cannot be right, as if nobody had answered."""
+        after, made = exchange(server, downlink, cohort, *others)
+        why = self.recent.wrong(index, server, after)
+        self.recent.save()
+        if why is None:
+            return after, made
+        agents = ", ".join(str(agent) for agent in np.asarray(cohort.ids)[np.asarray(made.present)])
+        self.note(f"round {index + 1} is undone: {why}; it was combined from the messages of agents {agents}")
+        nobody = cohort._replace(answers=jnp.zeros_like(cohort.answers))
+        before, lost = exchange(server, downlink, nobody, *others)
+        return before, lost._replace(excluded=made.present | made.excluded)

@@ -1,0 +1,58 @@
+"""A node that fails again and again is asked less and less often, and is trusted again after it has been good."""
+
+from fedrax.runtime.distributed.back_off import BackOff
+from fedrax.runtime.distributed.dispatcher import ABSENT, ANSWERED, EXCLUDED, LATE, Record
+from fedrax.runtime.distributed.ledger import Ledger
+
+
+def asked_in(back_off, rounds, fails):
+    """The rounds in which agent 0 was asked, where it failed in those that ``fails`` says."""
+    asked = []
+    for number in range(rounds):
+        if 0 not in back_off.paused(number):
+            asked.append(number)
+            back_off.saw(number, 0, failed=fails(number))
+    return asked
+
+
+def test_two_failures_of_five_pause_for_four_rounds_then_eight_up_to_64():
+    asked = asked_in(BackOff(2), 400, lambda number: True)
+    assert asked == [0, 1, 6, 15, 32, 65, 130, 195, 260, 325, 390]
+
+
+def test_one_failure_of_five_is_forgiven():
+    assert asked_in(BackOff(2), 40, lambda number: number % 5 == 0) == list(range(40))
+
+
+def test_after_a_pause_one_failure_suffices_until_a_window_was_good():
+    asked = asked_in(BackOff(2), 40, lambda number: number in (0, 1, 8, 22))
+    assert 8 in asked
+    assert asked[asked.index(8) + 1] == 8 + 1 + 8, "the second pause, of eight rounds"
+    assert 23 in asked, "five good rounds later, one failure is forgiven again"
+
+
+def test_nobody_pauses_without_a_limit():
+    assert asked_in(BackOff(None), 50, lambda number: True) == list(range(50))
+
+
+def record(agent, outcome):
+    return Record(agent, "n", outcome, 1.0, 0.0, 0, 0, "why")
+
+
+def test_pauses_are_named_recorded_and_never_cost_the_quorum(tmp_path):
+    notes = []
+    ledger = Ledger(tmp_path / "exchanges.jsonl", notes.append, max_failures=2)
+    for number in range(2):
+        assert ledger.asked(number, [0, 1, 2], enough=2) == [0, 1, 2]
+        ledger.write(number, [record(0, ANSWERED), record(1, ABSENT), record(2, [LATE, EXCLUDED][number])], str)
+    assert notes == [
+        "agent 2 paused: late or excluded in 2 of the last 2 rounds in which it was asked; it is asked again in round "
+        "7 (runtime.flower.max_failures)"
+    ]
+    assert ledger.asked(2, [0, 1, 2], enough=2) == [0, 1]
+    ledger.write(2, [record(0, ANSWERED), record(1, ANSWERED)], str)
+    last = (tmp_path / "exchanges.jsonl").read_text().splitlines()[-1]
+    assert last.startswith('{"round": 2, "agent": 2, "node": "2", "outcome": "paused"')
+    assert last.endswith('"reason": "asked again in round 7"}')
+    assert ledger.asked(3, [0, 1, 2], enough=3) == [0, 1, 2], "two are fewer than the quorum"
+    assert ledger.asked(6, [0, 1, 2], enough=2) == [0, 1, 2], "round 7"
