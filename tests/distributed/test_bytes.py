@@ -62,7 +62,7 @@ def test_what_is_counted_is_what_travels(name, tmp_path):
     federation, _, _ = distributed(config, tmp_path, observe=lambda data: seen.append(from_bytes(data)))
     rounds_of(federation, 3)
     runtime = make_runtime(config)
-    report = tree_bytes(federation.report)
+    report = tree_bytes(federation.screening.report)
     agents = config.federation.agents
     for index in range(3):
         down = [len(each.payload) for each in seen if each.kind == WORK and each.fields["round"] == index]

@@ -201,7 +201,7 @@ def test_a_collection_that_is_not_finite_is_dropped_as_in_the_simulation(tmp_pat
     same(state.server, expected.server)
     fresh = services[1].session.runtime.start().agent
     jax.tree.map(np.testing.assert_array_equal, services[1].session.snapshot.agent, fresh)
-    why = "agent 1's collection was dropped: its reward was not finite in step "
+    why = "agent 1's collection was dropped: its observation was not finite in step "
     named = [note for note in notes if note.startswith("round")]
     assert [note.startswith(f"round {index + 1}, seed 0: {why}") for index, note in enumerate(named)] == [True, True]
     records = [json.loads(line) for line in (tmp_path / "run" / "exchanges.jsonl").read_text().splitlines()]

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.flower.certificates import make_certificates
@@ -22,17 +24,26 @@ SMALL = [
 ]
 
 CLI = (sys.executable, "-m", "fedrax.cli")
+LIE = "FEDRAX_TEST_LIE"
+"""The environment's variable by which ``liar.py`` is told its lie."""
 
 
 class Federation:
     """A server and its nodes, each a command of the command line; a context manager that ends them all."""
 
     def __init__(
-        self, folder: Path, *settings: str, nodes: int = 2, secure: bool = True, fast: bool = True, host="127.0.0.1"
+        self,
+        folder: Path,
+        *settings: str,
+        nodes: int = 2,
+        secure: bool = True,
+        fast: bool = True,
+        host: str = "127.0.0.1",
+        base: Sequence[str] = SMALL,
     ):
         self.folder, self.run = folder, folder / "run"
         self.count, self.fast = nodes, fast
-        self.settings = [*SMALL, f"federation.agents={nodes}", f"runtime.flower.fast={str(fast).lower()}", *settings]
+        self.settings = [*base, f"federation.agents={nodes}", f"runtime.flower.fast={str(fast).lower()}", *settings]
         self.address = f"{host}:{free_port()}"
         self.certificates = folder / "certificates" if secure else None
         if secure:
@@ -58,13 +69,21 @@ class Federation:
             command = ["server", self.settings[0], "--out", str(self.run), *self.where()]
         self.start("server", command)
 
-    def start_node(self, node: int, *more: str, name: str | None = None, key: Path | None = None):
+    def start_node(
+        self, node: int, *more: str, name: str | None = None, key: Path | None = None, command: tuple[str, ...] = CLI
+    ):
         name = name or f"node-{node}"
-        command = ["node", "--data", str(self.folder / name), "--agent", str(node), *self.where(), *more]
+        arguments = ["node", "--data", str(self.folder / name), "--agent", str(node), *self.where(), *more]
         if self.certificates is not None:
-            command += ["--key", str(key or self.certificates / "nodes" / f"node-{node}")]
+            arguments += ["--key", str(key or self.certificates / "nodes" / f"node-{node}")]
         shared = ["--shared-seeds"] if "runtime.shared_seeds=true" in self.settings else []
-        self.start(name, [*command, *shared, *(["--fast"] if self.fast else [])])
+        self.start(name, [*arguments, *shared, *(["--fast"] if self.fast else [])], command)
+
+    def start_liar(self, node: int, lie: str, *more: str):
+        """A node whose agent's answers are bent: ``lie`` is a method of ``liar.Liar``."""
+        command = (sys.executable, str(Path(__file__).parent / "liar_node.py"))
+        with mock.patch.dict(os.environ, {LIE: lie}):
+            self.start_node(node, *more, name="liar", command=command)
 
     def where(self) -> list[str]:
         secure = [] if self.certificates is None else ["--certificates", str(self.certificates)]

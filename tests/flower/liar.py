@@ -1,51 +1,98 @@
-"""A node that lies: the real agent's answers, spoilt in another way in every round, by hand and past our own code."""
+"""A node that lies: the real agent's answers, bent past our own code, in a way that an environment variable names."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import os
 import sys
+import uuid
+from collections.abc import Callable
 from multiprocessing.connection import Listener
 from pathlib import Path
 
+import jax
 import numpy as np
 
+from fedrax.arrays import packed, unpacked
+from fedrax.message import is_real
 from fedrax.runtime.distributed.agent_service import AgentService
-from fedrax.runtime.distributed.envelopes import WORK, WORKED, Envelope, from_bytes, to_bytes
+from fedrax.runtime.distributed.envelopes import JOINED, UNKNOWN_RUN, WORKED, Envelope, from_bytes, to_bytes
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
+
+from lies import lies_about
+
+FLOOD = 400_000_000
+"""Bytes."""
+LIE = "FEDRAX_TEST_LIE"
+"""The environment's variable that names the lie."""
 
 
-def spoilt(answer: Envelope, kept: list[Envelope]) -> dict[int, bytes]:
-    """By round, the bytes that go out in place of an answer."""
+class Liar:
+    """Bends answers; what it needs to remember of the honest ones it keeps."""
 
-    def with_fields(**fields) -> bytes:
-        return to_bytes(Envelope(answer.kind, {**answer.fields, **fields}, answer.payload))
+    def __init__(self, service: AgentService) -> None:
+        self.service, self.first = service, None
 
-    numbers = np.frombuffer(answer.payload, np.float32).copy()
-    numbers[0] = np.nan
-    return {
-        1: to_bytes(Envelope(answer.kind, answer.fields, numbers.tobytes())),
-        2: to_bytes(Envelope(answer.kind, answer.fields, answer.payload[:-4])),
-        3: with_fields(surprise=1),
-        4: to_bytes(Envelope(answer.kind, answer.fields, bytes(30_000_000))),
-        5: to_bytes(kept[0]),
-        6: b"\xff\x00garbage\xfe" * 20,
-        7: with_fields(form="\ud800"),
-        8: with_fields(round=2**70),
-        9: to_bytes(Envelope(WORKED, {}, b"")),
-    }
+    def arrays(self):
+        """The shapes of an answer to work, ``(message, report)``."""
+        session = self.service.session
+        return session.message, session.report
+
+    def every_lie(self, answer: Envelope) -> bytes:
+        """The first answer is honest; the others are one lie after the other, and at last honest again."""
+        if answer.kind != WORKED:
+            return to_bytes(answer)
+        self.first = self.first or answer
+        number = int(answer.fields["round"])
+        lies = itertools.islice(lies_about(answer, self.arrays(), earlier=self.first), number - 1, None)
+        return to_bytes(answer) if number == 0 else next(lies, (None, to_bytes(answer)))[1]
+
+    def new_names(self, answer: Envelope) -> bytes:
+        """It joins under another name whenever it is asked, and forgets the run when it is to work."""
+        if answer.kind == JOINED:
+            fields = answer.fields | {"node": uuid.uuid4().hex, "agent": -1}
+            return to_bytes(dataclasses.replace(answer, fields=fields))
+        return to_bytes(Envelope(UNKNOWN_RUN))
+
+    def all_done(self, answer: Envelope) -> bytes:
+        """It has done more rounds than there can be."""
+        if answer.kind != JOINED:
+            return to_bytes(answer)
+        return to_bytes(dataclasses.replace(answer, fields=answer.fields | {"done": 2**64 - 1}))
+
+    def many_episodes(self, answer: Envelope) -> bytes:
+        """It has seen 160 episodes."""
+        return self.bent(answer, lambda message, report: (message, report | {"episodes": np.int32(160)}))
+
+    def huge_message(self, answer: Envelope) -> bytes:
+        """Its message is 3e38 all over."""
+
+        def bend(message, report):
+            return jax.tree.map(lambda x: np.full_like(x, 3e38) if is_real(x) else x, message), report
+
+        return self.bent(answer, bend)
+
+    def flood(self, answer: Envelope) -> bytes:
+        """Four hundred megabytes in place of a message."""
+        return to_bytes(dataclasses.replace(answer, payload=bytes(FLOOD)) if answer.kind == WORKED else answer)
+
+    def bent(self, answer: Envelope, bend: Callable) -> bytes:
+        """An answer to work with other arrays."""
+        if answer.kind == WORKED:
+            answer = dataclasses.replace(answer, payload=packed(bend(*unpacked(self.arrays(), answer.payload))))
+        return to_bytes(answer)
 
 
-def main(socket: str, data: str) -> None:
-    service, kept = AgentService(Path(data), agent=1), []
+def main(socket: str, data: str, agent: str) -> None:
+    service = AgentService(Path(data), agent=int(agent))
+    lie = getattr(Liar(service), os.environ[LIE])
     Path(socket).unlink(missing_ok=True)
     with Listener(socket, "AF_UNIX") as listener:
         while True:
             with listener.accept() as visitor:
-                envelope = from_bytes(visitor.recv_bytes())
-                answer = service.answer(envelope)
-                reply = to_bytes(answer)
-                if envelope.kind == WORK and answer.kind == WORKED:
-                    kept.append(answer)
-                    reply = spoilt(answer, kept).get(int(envelope.fields["round"]), reply)
-                visitor.send_bytes(reply)
+                visitor.send_bytes(lie(service.answer(from_bytes(visitor.recv_bytes()))))
 
 
 if __name__ == "__main__":

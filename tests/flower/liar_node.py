@@ -11,7 +11,7 @@ LIAR = str(Path(__file__).parent / "liar.py")
 
 def main() -> None:
     def lying(socket, data, agent, overrides, *, plugins, shared_seeds):
-        return [sys.executable, LIAR, str(socket), str(data)]
+        return [sys.executable, LIAR, str(socket), str(data), str(agent)]
 
     node.agent_server_command = lying
     sys.exit(cli.main(sys.argv[1:]))

@@ -90,11 +90,11 @@ def test_a_terminal_gets_one_moving_line_and_notes_above_it() -> None:
     clock, stream = Clock(), Terminal()
     with Progress(4, stream=stream, clock=clock) as progress:
         progress.update(fraction=0.5, round=2, evaluation=9.25)
-        progress.note("round 2: excluded agents [3], whose messages were not finite")
+        progress.note("round 2: excluded agents [3], whose messages could not be used")
         clock.now += 3.0
         progress.update(fraction=1.0, round=4, evaluation=20.0)
     shown = stream.getvalue()
-    assert "round 2: excluded agents [3], whose messages were not finite\n" in shown
+    assert "round 2: excluded agents [3], whose messages could not be used\n" in shown
     assert shown.rstrip().split("\r")[-1].count("round 4/4  return 20.0  took 0:03") == 1
     assert "\x1b[2K" in shown, "the line must be redrawn in place"
 

@@ -30,7 +30,7 @@ def losses(row: Mapping[str, Any], most: int) -> list[str]:
     if len(lines) > most:
         lines[most:] = [f"collections dropped likewise: {len(lines) - most}"]
     if "excluded" in row:
-        lines.append(f"excluded agents {row['excluded']}, whose messages were not finite")
+        lines.append(f"excluded agents {row['excluded']}, whose messages could not be used")
     return lines
 
 
