@@ -13,6 +13,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from fedrax.runtime.flower.identity import proving
+
 Application = Callable[..., Awaitable[None]]
 
 OPEN = ("/v1/fleet/", "/health")
@@ -87,6 +89,7 @@ def main() -> None:
     """``python -m fedrax.runtime.flower.guard superlink ...``: Flower's SuperLink, guarded."""
     sys.argv.pop(1)
     wrap_servers(OwnMachine)
+    wrap_servers(proving())
     importlib.import_module("flwr.superlink.cli.flower_superlink").flower_superlink()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,14 +21,9 @@ from fedrax.runtime.continuation import continued, move_plugins
 from fedrax.runtime.distributed.server import check_distributed
 from fedrax.runtime.flower.app import write_app
 from fedrax.runtime.flower.endpoint import AUTHORITY, CERTIFICATE, KEY, NODES, Endpoint, split_address
-from fedrax.runtime.flower.processes import (
-    Watched,
-    await_health,
-    environment,
-    flower_command,
-    guarded_command,
-    patched_command,
-)
+from fedrax.runtime.flower.health import await_health, check_free
+from fedrax.runtime.flower.identity import BYTES, SECRET
+from fedrax.runtime.flower.processes import Watched, environment, flower_command, guarded_command, patched_command
 from fedrax.runtime.flower.run_lock import LOCK, LOG, WHY, Tail, is_held
 from fedrax.runtime.flower.status import Board
 from fedrax.runtime.make import make_runtime
@@ -75,17 +71,24 @@ def prepared(
 
 
 def serve(
-    directory: RunDirectory, endpoint: Endpoint, *, progress: bool, meanwhile: Callable[[], list[str]] = list
+    directory: RunDirectory,
+    endpoint: Endpoint,
+    *,
+    progress: bool,
+    ready: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], list[str]] = list,
 ) -> None:
     """Trains the run in ``directory`` to its end, whatever dies meanwhile.
 
     Args:
         endpoint: of its SuperLink.
         progress: show who answers, live.
-        meanwhile: called all the time; what it says is shown.
+        ready: called once nodes can connect.
+        meanwhile: called all the time from then on; what it says is shown.
 
     Raises:
-        FedraxError: the run stopped for a reason that a person must mend.
+        FedraxError: the run stopped for a reason that a person must mend, or the SuperLink at the endpoint is not the
+            one that this started.
     """
     endpoint.check()
     config = resolve(directory.config)
@@ -94,18 +97,21 @@ def serve(
     flower.mkdir(exist_ok=True)
     variables = environment(flower)
     (folder / WHY).unlink(missing_ok=True)
+    secret = secrets.token_hex(BYTES)
     with contextlib.ExitStack() as stack:
         if is_held(folder):
             raise FedraxError(f"{folder} is in use by {holder(folder / LOCK)}; wait for it or end it")
-        link = stack.enter_context(
-            Watched(superlink_command(endpoint, flower, config), flower / "superlink.log", variables)
-        )
-        await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS)
+        check_free(endpoint.address)
+        command = superlink_command(endpoint, flower, config)
+        link = stack.enter_context(Watched(command, flower / "superlink.log", variables | {SECRET: secret}))
+        await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS, secret)
         execution = stack.enter_context(Watched(superexec_command(endpoint), flower / "superexec.log", variables))
         connect(endpoint, flower)
         register(endpoint, variables)
         app = write_app(flower / "app", {"preset": str(folder / "config.toml"), "directory": str(folder)})
         board = stack.enter_context(Board(folder, config, enabled=progress))
+        board.note(f"nodes can connect to {endpoint.address}; the run is in {directory.path}")
+        ready()
         tail = Tail(folder / LOG)
         known = link.starts
         for words in supervised(folder, app, variables):
@@ -114,7 +120,7 @@ def serve(
                     board.note(text)
             if link.starts != known:
                 # A SuperLink that keeps its state in memory comes back without the nodes' keys.
-                await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS)
+                await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS, secret)
                 register(endpoint, variables)
                 known = link.starts
             board.refresh()
