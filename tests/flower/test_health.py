@@ -1,12 +1,8 @@
 """Which SuperLink a server takes for its own, and what nodes are told of one that they cannot reach."""
 
 import asyncio
-import contextlib
-import functools
-import http.server
 import os
 import socket
-import ssl
 import subprocess
 import threading
 
@@ -16,46 +12,13 @@ from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.endpoint import Endpoint
-from fedrax.runtime.flower.guard import MARK
 from fedrax.runtime.flower.health import await_health, check_free, obstacle
-from fedrax.runtime.flower.identity import BYTES, NONCE, PROOF, SECRET, Proving, proof, proving
+from fedrax.runtime.flower.identity import BYTES, SECRET, Proving, proof, proving
 from fedrax.runtime.flower.processes import free_port, guarded_command, patched_command
 
+from harness import superlink
+
 OWN, FOREIGN = "11" * BYTES, "22" * BYTES
-
-
-class SuperLink(http.server.BaseHTTPRequestHandler):
-    """Answers whether it is well, as a guarded SuperLink with a secret does; without one, as Flower's own."""
-
-    def __init__(self, *arguments, secret, status):
-        self.secret, self.status = secret, status
-        super().__init__(*arguments)
-
-    def do_GET(self):
-        self.send_response(self.status)
-        if self.secret is not None:
-            self.send_header(*(text.decode() for text in MARK))
-            self.send_header(PROOF, proof(self.secret, self.headers.get(NONCE, "")))
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *arguments):
-        pass
-
-
-@contextlib.contextmanager
-def superlink(secret=None, certificates=None, status=200):
-    """The address of one that answers so."""
-    handler = functools.partial(SuperLink, secret=secret, status=status)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.handle_error = lambda *_: None
-        if certificates is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +80,7 @@ def test_a_server_takes_no_other_superlink(secret, why):
 def test_a_superlink_that_never_answers_well_is_waited_for_and_given_up(certificates):
     with superlink(OWN, status=503) as address, pytest.raises(FedraxError, match="no SuperLink answers at"):
         await_health(address, None, 0.1, OWN)
-    with superlink(OWN) as address, pytest.raises(FedraxError, match="answers at .*WRONG_VERSION_NUMBER"):
+    with superlink(OWN) as address, pytest.raises(FedraxError, match=r"answers at .*WRONG_VERSION_NUMBER"):
         await_health(address, certificates / "authority.crt", 0.1, OWN)
 
 
@@ -163,7 +126,7 @@ def test_a_server_waits_a_moment_for_a_port_that_is_being_left():
 
 
 def test_an_address_of_another_machine_is_refused():
-    with pytest.raises(FedraxError, match="cannot listen at 192.0.2.1:9092: .*give --superlink an address of this"):
+    with pytest.raises(FedraxError, match=r"cannot listen at 192\.0\.2\.1:9092: .*give --superlink an address of this"):
         check_free("192.0.2.1:9092")
 
 

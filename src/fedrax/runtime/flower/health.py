@@ -130,8 +130,8 @@ def _check_own(address: str, headers: Message, expected: str) -> None:
         )
     if not hmac.compare_digest(headers.get(PROOF, "").encode(), expected.encode()):
         raise FedraxError(
-            f"the SuperLink at {address} is another server's: it does not know this one's secret; end the other server, "
-            "or choose another port"
+            f"the SuperLink at {address} is another server's: it does not know this one's secret; end the other "
+            "server, or choose another port"
         )
 
 

@@ -35,7 +35,10 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 class Watched:
-    """A process that is started again whenever it dies; a context manager that stops it."""
+    """A process that is started again whenever it dies; a context manager that stops it.
+
+    Its log is its owner's alone: nodes' words may be in it.
+    """
 
     def __init__(self, command: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:
         self.command, self.log, self.variables = command, log, variables
@@ -54,7 +57,7 @@ class Watched:
 
     def _start(self) -> None:
         self.starts += 1
-        self.process = start(self.name, self.command, self.log, self.variables)
+        self.process = start(self.name, self.command, self.log, self.variables, private=True)
 
     def watch(self) -> str | None:
         """Starts the process again if it has been dead for a while; what to tell people, once for every death.

@@ -20,6 +20,7 @@ from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.runtime.continuation import continued, move_plugins
 from fedrax.runtime.distributed.server import check_distributed
 from fedrax.runtime.flower.app import write_app
+from fedrax.runtime.flower.deaths import Deaths
 from fedrax.runtime.flower.endpoint import AUTHORITY, CERTIFICATE, KEY, NODES, Endpoint, split_address
 from fedrax.runtime.flower.health import await_health, check_free
 from fedrax.runtime.flower.identity import BYTES, SECRET
@@ -34,6 +35,8 @@ START_SECONDS = 120.0
 LOOK_SECONDS = 0.2
 TRIES = 5
 """Submissions in a row that may fail without a round in between."""
+EXECUTION_LOG = "superexec.log"
+"""Of what starts the server's process, and of that process."""
 CONNECTION = "fedrax"
 """What Flower's configuration calls the SuperLink."""
 
@@ -105,7 +108,7 @@ def serve(
         command = superlink_command(endpoint, flower, config)
         link = stack.enter_context(Watched(command, flower / "superlink.log", variables | {SECRET: secret}))
         await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS, secret)
-        execution = stack.enter_context(Watched(superexec_command(endpoint), flower / "superexec.log", variables))
+        execution = stack.enter_context(Watched(superexec_command(endpoint), flower / EXECUTION_LOG, variables))
         connect(endpoint, flower)
         register(endpoint, variables)
         app = write_app(flower / "app", {"preset": str(folder / "config.toml"), "directory": str(folder)})
@@ -139,6 +142,7 @@ def supervised(folder: Path, app: Path, variables: dict[str, str]) -> Iterator[l
         FedraxError: it cannot be submitted, or dies again and again without a round.
     """
     fruitless, rounds = 0, rounds_done(folder)
+    deaths = Deaths(folder, folder / "flower" / EXECUTION_LOG)
     while True:
         submit(app, variables)
         submitted = time.monotonic()
@@ -157,12 +161,13 @@ def supervised(folder: Path, app: Path, variables: dict[str, str]) -> Iterator[l
             return
         fruitless = fruitless + 1 if rounds_done(folder) == rounds else 1
         rounds = rounds_done(folder)
+        why = deaths.why()
         if fruitless >= TRIES:
             raise FedraxError(
-                f"the server ended {TRIES} times without finishing a round; see {folder / 'flower'}, mend it, and "
-                "start `fedrax server` with the same --out again"
+                f"the server ended {TRIES} times without finishing a round; the last time: {why}; mend it, and start "
+                "`fedrax server` with the same --out again"
             )
-        yield ["the server ended; it is started again, from the last checkpoint"]
+        yield [f"the server ended: {why}; it is started again, from the last checkpoint"]
 
 
 def _ended(folder: Path) -> bool:
