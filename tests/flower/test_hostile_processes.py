@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from fedrax.runtime.flower.certificates import make_certificates
+from fedrax.runtime.flower.health import check_free
 from fedrax.runtime.flower.processes import free_port
 from fedrax.runtime.flower.run_lock import is_held
 
@@ -52,8 +53,10 @@ def test_a_second_server_on_the_port_is_refused_and_the_first_goes_on(tmp_path):
 def test_a_server_whose_port_another_superlink_takes_meanwhile_ends(tmp_path):
     with Federation(tmp_path, "budget.rounds=6000", nodes=1, secure=False) as federation:
         federation.start_server()
-        until_said(federation, "server", "nodes can connect")
+        federation.until(lambda: is_held(federation.run), what="a server")
         os.kill(federation.part_of("server", "superlink --host"), signal.SIGKILL)
+        # The server starts it again, but not at once.
+        check_free(federation.address)
         with superlink("22" * 32, port=int(federation.address.rpartition(":")[2])):
             assert federation.finish(90) == 1
         assert "is another server's: it does not know this one's secret" in federation.said()
