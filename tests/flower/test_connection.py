@@ -18,6 +18,7 @@ from fedrax.runtime.flower.deaths import Deaths, exception_line
 from fedrax.runtime.flower.endpoint import Endpoint
 from fedrax.runtime.flower.node import SOCKET_FOLDER, socket_folder
 from fedrax.runtime.flower.processes import Watched
+from fedrax.runtime.flower.server_app import recorded
 
 REFUSAL = """ERROR :     Exit Code: 305
 Failed to initialize the connection to the SuperLink.
@@ -106,6 +107,18 @@ def test_the_line_of_an_exception_is_short_and_need_not_be_there():
     line = exception_line(["Traceback (most recent call last):", "  File x", "E: " + "a" * 1000])
     assert line.startswith("E: aaa")
     assert len(line) < 310
+
+
+def test_a_servers_process_writes_why_it_ends(tmp_path):
+    """What a person must mend stops the run; anything else leaves a traceback, and the process is started again."""
+    with pytest.raises(RuntimeError), recorded(tmp_path):
+        raise RuntimeError("a plugin's own mistake")
+    assert [path.name for path in tmp_path.iterdir()] == ["error.txt"]
+    assert exception_line((tmp_path / "error.txt").read_text().splitlines()) == "RuntimeError: a plugin's own mistake"
+    with pytest.raises(FedraxError), recorded(tmp_path):
+        raise FedraxError("too many rounds were lost")
+    assert (tmp_path / "stopped.txt").read_text() == "too many rounds were lost\n"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
 
 
 def test_a_server_that_ends_five_times_is_given_up_with_the_exceptions_line(tmp_path, monkeypatch):

@@ -34,11 +34,10 @@ def main(grid: Grid, context: Context) -> None:
     """Trains what the run's configuration names, from the last checkpoint where there is one."""
     settings = context.run_config
     out = str(settings.get("directory", ""))
-    folder = Path(out) if out else default_directory(configured(settings).name)
-    with held(folder), recorded(folder):
-        directory = RunDirectory.create(folder, resume=True)
-        if not directory.is_run():
-            directory.write_config(configured(settings).to_toml())
+    directory = RunDirectory.create(out or default_directory(configured(settings).name), resume=True)
+    if not directory.is_run():
+        directory.write_config(configured(settings).to_toml())
+    with held(directory.path), recorded(directory.path):
         enable_compilation_cache()
         serve(grid, directory)
 
