@@ -22,6 +22,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -38,8 +39,10 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.flower.app import write_app
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.endpoint import AUTHORITY, Endpoint
+from fedrax.runtime.flower.health import await_health
+from fedrax.runtime.flower.identity import BYTES, SECRET
 from fedrax.runtime.flower.node import LOOKING, supernode_command
-from fedrax.runtime.flower.processes import STAGES, Watched, await_health, environment, free_port
+from fedrax.runtime.flower.processes import STAGES, Watched, environment, free_port
 from fedrax.runtime.flower.serving import (
     HEALTH_SECONDS,
     connect,
@@ -158,8 +161,9 @@ def echoing(name: str, folder: Path, count: int) -> Iterator[Echoing]:
             else:
                 fast = name != "flower"
                 config = resolve("fedpg-br/cartpole", ["runtime=flower", f"runtime.flower.fast={str(fast).lower()}"])
+                variables[SECRET] = secret = secrets.token_hex(BYTES)
                 made.server.append(started("superlink", superlink_command(endpoint, folder / "flower", config)))
-                await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS)
+                await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS, secret)
                 made.server.append(started("superexec", superexec_command(endpoint)))
                 connect(endpoint, folder / "flower")
                 register(endpoint, variables)

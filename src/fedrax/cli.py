@@ -259,10 +259,16 @@ def _server(options: argparse.Namespace) -> None:
 
     needed()
     from fedrax.runtime.flower.endpoint import Endpoint
-    from fedrax.runtime.flower.serving import prepared, serve
+    from fedrax.runtime.flower.health import check_free
 
     endpoint = Endpoint(options.superlink, options.certificates)
     endpoint.check()
+    # Before anything is written; and what follows takes seconds.
+    check_free(endpoint.address)
+    if not options.quiet:
+        print(f"starting a server at {endpoint.address}; the run goes to {options.out or 'a new folder'}", flush=True)
+    from fedrax.runtime.flower.serving import prepared, serve
+
     directory = prepared(options.source, options.overrides, options.out, plugins=options.plugins)
     with lock.held(directory.path), orderly():
         serve(directory, endpoint, progress=not options.quiet)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
-from fedrax.records.files import reason
+from fedrax.records.files import owner_only, reason
 
 Process = subprocess.Popen[bytes]
 
@@ -36,6 +36,7 @@ def start(
     *,
     header: str = "",
     pass_fds: Sequence[int] = (),
+    private: bool = False,
 ) -> Process:
     """Starts a command that, where the kernel is Linux, ends with this process (:mod:`.parent_death`).
 
@@ -45,6 +46,7 @@ def start(
         variables: its environment.
         header: written to the log first.
         pass_fds: open files that it inherits.
+        private: only the owner may read the log, also one that others could read before.
 
     Raises:
         FedraxError: there is no such command, or nothing can be written to its log.
@@ -57,7 +59,7 @@ def start(
         command = [sys.executable, "-I", "-S", str(script), str(os.getpid()), *command]
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab", buffering=0) as file:
+        with open(log, "ab", buffering=0, opener=owner_only if private else None) as file:
             file.write(header.encode())
             return subprocess.Popen(
                 command,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +19,8 @@ from unittest import mock
 
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.flower.certificates import make_certificates
+from fedrax.runtime.flower.guard import MARK
+from fedrax.runtime.flower.identity import NONCE, PROOF, proof
 from fedrax.runtime.flower.processes import free_port
 from fedrax.supervision import Process, start
 
@@ -192,3 +198,37 @@ def descendants(pid: int) -> list[int]:
             found.append(child)
             todo.append(child)
     return found
+
+
+class SuperLink(http.server.BaseHTTPRequestHandler):
+    """Answers whether it is well, as a guarded SuperLink with a secret does; without one, as Flower's own."""
+
+    def __init__(self, *arguments, secret, status):
+        self.secret, self.status = secret, status
+        super().__init__(*arguments)
+
+    def do_GET(self):
+        self.send_response(self.status)
+        if self.secret is not None:
+            self.send_header(*(text.decode() for text in MARK))
+            self.send_header(PROOF, proof(self.secret, self.headers.get(NONCE, "")))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@contextlib.contextmanager
+def superlink(secret=None, certificates=None, status=200, port=0):
+    """The address of one that answers so."""
+    handler = functools.partial(SuperLink, secret=secret, status=status)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        server.handle_error = lambda *_: None
+        if certificates is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()

@@ -1,14 +1,10 @@
 """Other machines may reach a SuperLink as nodes do, and for nothing else."""
 
 import asyncio
-import http.server
-import threading
 
 import pytest
 
-from fedrax.errors import FedraxError
 from fedrax.runtime.flower.guard import MARK, REFUSED, OwnMachine
-from fedrax.runtime.flower.processes import await_health
 
 HERE, PEER = ("10.0.0.1", 8000), ("10.0.0.2", 40_000)
 
@@ -69,19 +65,3 @@ def test_other_machines_open_no_sockets():
     passed, answers = asked("/v1/control/stream", kind="websocket")
     assert not passed
     assert answers == [{"type": "websocket.close", "code": 1008}]
-
-
-def test_an_unguarded_superlink_is_not_used():
-    class Unguarded(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Unguarded) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(FedraxError, match="takes runs from everyone who reaches it"):
-            await_health(f"127.0.0.1:{server.server_port}", None, 10)
-        server.shutdown()

@@ -14,19 +14,38 @@ from typing import Any
 from fedrax.errors import FedraxError
 from fedrax.records.encoding import decoded, encoded
 
+PRIVATE = 0o600
+"""The mode of files that only their owner may read."""
+ERRORS = "error.txt"
+"""Tracebacks, in a folder of what they are about."""
+
 
 def reason(error: OSError) -> str:
     """What the operating system said, without the number and the path: ``No space left on device``."""
     return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def owner_only(path: str | os.PathLike[str], flags: int) -> int:
+    """For :func:`open` as its ``opener``: only the owner may read the file, also one that others could read before."""
+    descriptor = os.open(path, flags, PRIVATE)
+    keep_private(descriptor)
+    return descriptor
+
+
+def keep_private(file: Path | int) -> None:
+    """Lets only its owner read a file; another's file, and one on a file system without modes, stays as it is."""
+    with contextlib.suppress(PermissionError):
+        os.chmod(file, PRIVATE)
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path``; what the block writes there replaces ``path`` if the block ends well.
 
-    The file gets the mode that any new file in the folder gets, whoever wrote it. The replacement survives a
-    power cut. When the block fails, the temporary file is removed and ``path`` is as it was. The temporary name is
-    always the same, so a killed process leaves at most one, which the next write to ``path`` uses up.
+    The file gets the mode that any new file in the folder gets, whoever wrote it; a ``private`` one, that which lets
+    only its owner read it. The replacement survives a power cut. When the block fails, the temporary file is removed
+    and ``path`` is as it was. The temporary name is always the same, so a killed process leaves at most one, which the
+    next write to ``path`` uses up.
 
     Raises:
         FedraxError: the operating system refused (disk full, no permission ...).
@@ -34,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=owner_only if private else None) as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         yield temporary
         # What the block uses may have made a file of its own there, which only its owner may read.
@@ -54,29 +73,34 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> None:
     """Makes ``content`` (text as UTF-8) the whole content of ``path``, or leaves ``path`` as it was.
+
+    Only the owner may read it where it is ``private``, whatever the mode was.
 
     Raises:
         FedraxError: as :func:`replacing`.
     """
-    with replacing(path) as temporary, open(temporary, "wb", buffering=0) as file:
+    with replacing(path, private=private) as temporary, open(temporary, "wb", buffering=0) as file:
         write_all(file.fileno(), content.encode() if isinstance(content, str) else content)
 
 
 def append_traceback(folder: Path, error: BaseException) -> Path:
-    """Adds the error's traceback, with the time, to ``error.txt`` in ``folder``, and returns that file's path."""
-    path = folder / "error.txt"
+    """Adds the error's traceback, with the time, to :data:`ERRORS` in ``folder``, and returns that file's path.
+
+    An error's text may show anything: only the owner may read the file.
+    """
+    path = folder / ERRORS
     text = "".join(traceback.format_exception(error))
-    with contextlib.suppress(OSError), path.open("a") as file:
+    with contextlib.suppress(OSError), open(path, "a", opener=owner_only) as file:
         # A full disk must not hide the error under way.
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
     return path
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes ``value``, :func:`encoded` and indented, atomically."""
-    write_atomic(path, encoded(value, indent=2) + "\n")
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Writes ``value``, :func:`encoded` and indented, as :func:`write_atomic` does."""
+    write_atomic(path, encoded(value, indent=2) + "\n", private=private)
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

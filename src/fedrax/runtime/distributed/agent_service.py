@@ -33,7 +33,7 @@ from fedrax.migration import present_keys
 from fedrax.parsing import parsed_toml
 from fedrax.plugins import short_name
 from fedrax.records.checkpoint import latest_round, load_checkpoint, save_checkpoint
-from fedrax.records.files import append_traceback, read_json, write_atomic, write_json
+from fedrax.records.files import append_traceback, keep_private, read_json, write_atomic, write_json
 from fedrax.runtime.distributed.agent_runtime import (
     AgentRuntime,
     AgentSnapshot,
@@ -93,7 +93,8 @@ class AgentService:
     def _name(self) -> str:
         path = self.folder / "node.json"
         if not path.exists():
-            write_json(path, {"name": uuid.uuid4().hex})
+            write_json(path, {"name": uuid.uuid4().hex}, private=True)
+        keep_private(path)
         return str(read_json(path, "node's name")["name"])
 
     def answer(self, envelope: Envelope) -> Envelope:
@@ -242,7 +243,7 @@ class AgentSession:
             self.snapshot, self.done = kept["snapshot"], int(meta["round"])
             self.reply = kept["reply"].tobytes()[: meta.get("reply_bytes")]
             self.took = float(meta["seconds"])
-        write_json(self.folder / "agent.json", {"agent": index})
+        write_json(self.folder / "agent.json", {"agent": index}, private=True)
         self.index = index
 
     def _check_task(self, index: int) -> None:

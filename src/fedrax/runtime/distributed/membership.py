@@ -87,7 +87,7 @@ class Membership:
         if self.places.get(index) != place:
             self.places[index] = place
             table = {str(agent): each._asdict() for agent, each in sorted(self.places.items())}
-            write_json(self.file, table)
+            write_json(self.file, table, private=True)
         return member
 
     def _own(self, name: str, key: str, address: int) -> int | None:

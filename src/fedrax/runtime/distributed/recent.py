@@ -111,7 +111,7 @@ class Recent:
 
     def save(self) -> None:
         """Writes the file."""
-        write_json(self.path, {name: list(series) for name, series in self.series.items()})
+        write_json(self.path, {name: list(series) for name, series in self.series.items()}, private=True)
 
 
 def _median(values: Iterable[float]) -> float:

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from fedrax.runtime.flower.identity import proving
+
 Application = Callable[..., Awaitable[None]]
 
 OPEN = ("/v1/fleet/", "/health")
@@ -189,6 +191,7 @@ def main() -> None:
     """``python -m fedrax.runtime.flower.guard superlink ...``: Flower's SuperLink, guarded."""
     sys.argv.pop(1)
     wrap_servers(guarded)
+    wrap_servers(proving())
     importlib.import_module("flwr.superlink.cli.flower_superlink").flower_superlink()
 
 

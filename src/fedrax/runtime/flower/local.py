@@ -22,16 +22,22 @@ def train_locally(directory: RunDirectory, *, progress: bool) -> None:
     config = resolve(directory.config)
     endpoint = Endpoint(f"127.0.0.1:{free_port()}", None)
     folder = directory.path.resolve() / "nodes"
+    nodes: list[Watched] = []
     with contextlib.ExitStack() as stack:
-        nodes = [
-            stack.enter_context(
-                Watched(
-                    node_command(config, endpoint, folder, agent), folder / f"node-{agent}.log", environment(folder)
-                )
-            )
-            for agent in range(config.federation.agents)
-        ]
-        serve(directory, endpoint, progress=progress, meanwhile=lambda: [node.watch() or "" for node in nodes])
+
+        def ready() -> None:
+            # Not before the server has its SuperLink: somebody else's might be at this address by now.
+            for agent in range(config.federation.agents):
+                command = node_command(config, endpoint, folder, agent)
+                nodes.append(stack.enter_context(Watched(command, folder / f"node-{agent}.log", environment(folder))))
+
+        serve(
+            directory,
+            endpoint,
+            progress=progress,
+            ready=ready,
+            meanwhile=lambda: [node.watch() or "" for node in nodes],
+        )
 
 
 def node_command(config: Config, endpoint: Endpoint, folder: Path, agent: int) -> list[str]:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
+from fedrax.records import lock
+from fedrax.records.files import write_atomic
 from fedrax.runtime.flower.agent_client import SOCKET
+from fedrax.runtime.flower.connection import Connection
 from fedrax.runtime.flower.endpoint import Endpoint
 from fedrax.runtime.flower.flower_patches.commands import TESTED, is_tested
 from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port, patched_command
 
+PREFIX = "fedrax-"
+"""How the names of temporary folders begin."""
+SOCKET_FOLDER = "socket.txt"
+"""Where a node's data say which temporary folder the agent's socket is in."""
 LOOK_SECONDS = 0.2
 LOOKING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
 """How often Flower looks whether there is a message to start a process for, in seconds; its own default is 1."""
@@ -36,7 +45,7 @@ def run_node(
     """Runs a node until it is stopped; what dies of it is started again, and the agent goes on where it was saved.
 
     Args:
-        place: of the SuperLink.
+        endpoint: of the SuperLink.
         data: the folder where the agent keeps its state.
         key: the node's private key, which an authenticating SuperLink asks for.
         agent: the agent that it asks to be; unset, the server chooses.
@@ -47,7 +56,7 @@ def run_node(
         say: told what people should know.
 
     Raises:
-        FedraxError: an address, key or override that cannot be used.
+        FedraxError: an address, key or override that cannot be used, or ``data`` of another node that runs.
     """
     endpoint.check()
     if fast and not is_tested():
@@ -57,6 +66,8 @@ def run_node(
         key = endpoint.certificates / "nodes" / key
     if key is not None and not key.is_file():
         raise FedraxError(f"there is no key {key}; `fedrax certificates DIR --nodes N` makes keys")
+    if endpoint.certificates is None and key is not None:
+        raise FedraxError(f"the key {key} is for a SuperLink with certificates: give --certificates too, or no --key")
     if endpoint.certificates is not None and key is None:
         raise FedraxError(
             f"give --key, this node's private key, for example {endpoint.certificates / 'nodes' / 'node-0'}"
@@ -67,33 +78,42 @@ def run_node(
             raise FedraxError(
                 f"{override!r} is not a node's to say: it may set environment.KEY=VALUE, the rest is the server's"
             )
-    data.mkdir(parents=True, exist_ok=True)
-    variables = environment(data.resolve() / "flower") | LOOKING
-    # A socket's path may have about a hundred characters, and only this user may look into the folder.
-    folder = Path(tempfile.mkdtemp(prefix="fedrax-"))
-    socket = folder / "agent"
-    port = free_port()
+    with lock.held(data), socket_folder(data) as folder, contextlib.ExitStack() as stack:
+        socket = folder / "agent"
+        variables = environment(data.resolve() / "flower") | LOOKING
+        connection = Connection(endpoint, key, data / "supernode.log")
+        agent_command = agent_server_command(socket, data, agent, overrides, plugins=plugins, shared_seeds=shared_seeds)
+        agent_server = stack.enter_context(Watched(agent_command, data / "agent.log", variables))
+        command = supernode_command(endpoint, socket, free_port(), key, fast=fast)
+        supernode = stack.enter_context(Watched(command, connection.tail.path, variables))
+        say(f"node for {endpoint.address}; logs and state in {data}")
+        while True:
+            for text in (agent_server.watch(), *connection.watch(supernode)):
+                if text:
+                    say(text)
+            time.sleep(LOOK_SECONDS)
+
+
+@contextlib.contextmanager
+def socket_folder(data: Path) -> Iterator[Path]:
+    """A new folder for the agent's socket, that only this user may look into.
+
+    It is among the system's temporary ones, as a socket's path may have about a hundred characters. The node's data
+    say where it is before it is made: what a killed node left of its last one is removed.
+    """
+    record = data / SOCKET_FOLDER
+    with contextlib.suppress(OSError, ValueError):
+        last = Path(record.read_text().strip())
+        if last.name.startswith(PREFIX) and last.stat().st_uid == os.getuid():
+            shutil.rmtree(last)
+    folder = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(8)}"
+    write_atomic(record, f"{folder}\n", private=True)
+    folder.mkdir(mode=0o700)
     try:
-        with contextlib.ExitStack() as stack:
-            commands = {
-                "agent": agent_server_command(
-                    socket, data, agent, overrides, plugins=plugins, shared_seeds=shared_seeds
-                ),
-                "supernode": supernode_command(endpoint, socket, port, key, fast=fast),
-            }
-            watched = [
-                stack.enter_context(Watched(command, data / f"{name}.log", variables))
-                for name, command in commands.items()
-            ]
-            say(f"node at {endpoint.address}; logs and state in {data}")
-            while True:
-                for process in watched:
-                    text = process.watch()
-                    if text:
-                        say(text)
-                time.sleep(LOOK_SECONDS)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        record.unlink(missing_ok=True)
 
 
 def agent_server_command(

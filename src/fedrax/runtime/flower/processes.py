@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import socket
-import ssl
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from fedrax.errors import FedraxError
-from fedrax.runtime.flower.guard import MARK
 from fedrax.supervision import start, stop_all
 
 QUIET = {
@@ -39,7 +35,10 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 class Watched:
-    """A process that is started again whenever it dies; a context manager that stops it."""
+    """A process that is started again whenever it dies; a context manager that stops it.
+
+    Its log is its owner's alone: nodes' words may be in it.
+    """
 
     def __init__(self, command: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:
         self.command, self.log, self.variables = command, log, variables
@@ -58,7 +57,7 @@ class Watched:
 
     def _start(self) -> None:
         self.starts += 1
-        self.process = start(self.name, self.command, self.log, self.variables)
+        self.process = start(self.name, self.command, self.log, self.variables, private=True)
 
     def watch(self) -> str | None:
         """Starts the process again if it has been dead for a while; what to tell people, once for every death.
@@ -83,31 +82,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def await_health(address: str, authority: Path | None, seconds: float) -> None:
-    """Waits until a SuperLink answers.
-
-    Raises:
-        FedraxError: it does not, within so many seconds, or it is not guarded (:mod:`.guard`).
-    """
-    scheme = "http" if authority is None else "https"
-    context = None if authority is None else ssl.create_default_context(cafile=str(authority))
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with (
-            contextlib.suppress(OSError),
-            urllib.request.urlopen(f"{scheme}://{address}/health", timeout=2, context=context) as answer,
-        ):
-            mark, value = (text.decode() for text in MARK)
-            if answer.headers.get(mark) == value:
-                return
-            raise FedraxError(
-                f"the SuperLink at {address} takes runs from everyone who reaches it: another one uses the port, or "
-                "this version of Flower cannot be guarded; choose another port, or install flwr 1.41 or 1.42"
-            )
-        time.sleep(0.2)
-    raise FedraxError(f"no SuperLink answers at {address}; see its log, and whether the port is free")
 
 
 def flower_command(name: str) -> str:

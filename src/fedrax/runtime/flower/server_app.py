@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedrax.config import resolve
+from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
-from fedrax.records.files import write_atomic
+from fedrax.records.files import append_traceback, owner_only, write_atomic
 from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.distributed.server import DistributedRuntime
@@ -30,20 +33,32 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Trains what the run's configuration names, from the last checkpoint where there is one."""
     settings = context.run_config
-    overrides = [*shlex.split(str(settings.get("overrides", ""))), "runtime=flower"]
-    config = resolve(str(settings["preset"]), overrides)
     out = str(settings.get("directory", ""))
-    directory = RunDirectory.create(Path(out) if out else default_directory(config.name), resume=True)
+    directory = RunDirectory.create(out or default_directory(configured(settings).name), resume=True)
     if not directory.is_run():
-        directory.write_config(config.to_toml())
-    enable_compilation_cache()
-    with held(directory.path):
-        try:
-            serve(grid, directory, keys=settings.get("keys", "") == LASTING)
-        except FedraxError as error:
-            # The supervising command learns why the run ended, and does not start it again.
-            write_atomic(directory.path / WHY, f"{error}\n")
-            raise
+        directory.write_config(configured(settings).to_toml())
+    with held(directory.path), recorded(directory.path):
+        enable_compilation_cache()
+        serve(grid, directory, keys=settings.get("keys", "") == LASTING)
+
+
+def configured(settings: Mapping[str, Any]) -> Config:
+    """What the app's configuration stands for."""
+    return resolve(str(settings["preset"]), [*shlex.split(str(settings.get("overrides", ""))), "runtime=flower"])
+
+
+@contextlib.contextmanager
+def recorded(folder: Path) -> Iterator[None]:
+    """Writes to a run's folder why this process ends, where it fails: Flower's log is not with the run everywhere."""
+    try:
+        yield
+    except FedraxError as error:
+        # The supervising command learns why the run ended, and does not start it again.
+        write_atomic(folder / WHY, f"{error}\n", private=True)
+        raise
+    except Exception as error:
+        append_traceback(folder, error)
+        raise
 
 
 def serve(grid: Grid, directory: RunDirectory, *, keys: bool) -> None:
@@ -51,7 +66,7 @@ def serve(grid: Grid, directory: RunDirectory, *, keys: bool) -> None:
     config = resolve(directory.config)
 
     def note(text: str) -> None:
-        with open(directory.path / LOG, "a") as log:
+        with open(directory.path / LOG, "a", opener=owner_only) as log:
             log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
     parts = directory.path / "flower" / REFUSED_PARTS

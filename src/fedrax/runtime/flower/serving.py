@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,16 +21,12 @@ from fedrax.runtime.continuation import continued, move_plugins
 from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.distributed.screening import largest_answer
 from fedrax.runtime.flower.app import LASTING, write_app
+from fedrax.runtime.flower.deaths import Deaths
 from fedrax.runtime.flower.endpoint import AUTHORITY, CERTIFICATE, KEY, NODES, Endpoint, split_address
 from fedrax.runtime.flower.guard import LIMIT, PARTS
-from fedrax.runtime.flower.processes import (
-    Watched,
-    await_health,
-    environment,
-    flower_command,
-    guarded_command,
-    patched_command,
-)
+from fedrax.runtime.flower.health import await_health, check_free
+from fedrax.runtime.flower.identity import BYTES, SECRET
+from fedrax.runtime.flower.processes import Watched, environment, flower_command, guarded_command, patched_command
 from fedrax.runtime.flower.run_lock import LOCK, LOG, REFUSED_PARTS, WHY, Tail, is_held
 from fedrax.runtime.flower.status import Board
 from fedrax.runtime.make import make_runtime
@@ -42,6 +39,8 @@ TRIES = 5
 """Submissions in a row that may fail without a round in between."""
 BESIDE_ARRAYS = 1 << 16
 """Bytes of a request beside the arrays in it: a node's words, and what Flower adds."""
+EXECUTION_LOG = "superexec.log"
+"""Of what starts the server's process, and of that process."""
 CONNECTION = "fedrax"
 """What Flower's configuration calls the SuperLink."""
 
@@ -79,17 +78,24 @@ def prepared(
 
 
 def serve(
-    directory: RunDirectory, endpoint: Endpoint, *, progress: bool, meanwhile: Callable[[], list[str]] = list
+    directory: RunDirectory,
+    endpoint: Endpoint,
+    *,
+    progress: bool,
+    ready: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], list[str]] = list,
 ) -> None:
     """Trains the run in ``directory`` to its end, whatever dies meanwhile.
 
     Args:
         endpoint: of its SuperLink.
         progress: show who answers, live.
-        meanwhile: called all the time; what it says is shown.
+        ready: called once nodes can connect.
+        meanwhile: called all the time from then on; what it says is shown.
 
     Raises:
-        FedraxError: the run stopped for a reason that a person must mend.
+        FedraxError: the run stopped for a reason that a person must mend, or the SuperLink at the endpoint is not the
+            one that this started.
     """
     endpoint.check()
     config = resolve(directory.config)
@@ -100,19 +106,22 @@ def serve(
     bounded = {**variables, LIMIT: str(largest_request(config)), PARTS: str(flower / REFUSED_PARTS)}
     (folder / WHY).unlink(missing_ok=True)
     (flower / REFUSED_PARTS).unlink(missing_ok=True)
+    secret = secrets.token_hex(BYTES)
     with contextlib.ExitStack() as stack:
         if is_held(folder):
             raise FedraxError(f"{folder} is in use by {holder(folder / LOCK)}; wait for it or end it")
-        link = stack.enter_context(
-            Watched(superlink_command(endpoint, flower, config), flower / "superlink.log", bounded)
-        )
-        await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS)
-        execution = stack.enter_context(Watched(superexec_command(endpoint), flower / "superexec.log", variables))
+        check_free(endpoint.address)
+        command = superlink_command(endpoint, flower, config)
+        link = stack.enter_context(Watched(command, flower / "superlink.log", bounded | {SECRET: secret}))
+        await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS, secret)
+        execution = stack.enter_context(Watched(superexec_command(endpoint), flower / EXECUTION_LOG, variables))
         connect(endpoint, flower)
         register(endpoint, variables)
         settings = {"preset": str(folder / "config.toml"), "directory": str(folder)}
         app = write_app(flower / "app", settings | {"keys": "" if endpoint.certificates is None else LASTING})
         board = stack.enter_context(Board(folder, config, enabled=progress))
+        board.note(f"nodes can connect to {endpoint.address}; the run is in {directory.path}")
+        ready()
         tail = Tail(folder / LOG)
         known = link.starts
         for words in supervised(folder, app, variables):
@@ -121,7 +130,7 @@ def serve(
                     board.note(text)
             if link.starts != known:
                 # A SuperLink that keeps its state in memory comes back without the nodes' keys.
-                await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS)
+                await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS, secret)
                 register(endpoint, variables)
                 known = link.starts
             board.refresh()
@@ -149,6 +158,7 @@ def supervised(folder: Path, app: Path, variables: dict[str, str]) -> Iterator[l
         FedraxError: it cannot be submitted, or dies again and again without a round.
     """
     fruitless, rounds = 0, rounds_done(folder)
+    deaths = Deaths(folder, folder / "flower" / EXECUTION_LOG)
     while True:
         submit(app, variables)
         submitted = time.monotonic()
@@ -167,12 +177,13 @@ def supervised(folder: Path, app: Path, variables: dict[str, str]) -> Iterator[l
             return
         fruitless = fruitless + 1 if rounds_done(folder) == rounds else 1
         rounds = rounds_done(folder)
+        why = deaths.why()
         if fruitless >= TRIES:
             raise FedraxError(
-                f"the server ended {TRIES} times without finishing a round; see {folder / 'flower'}, mend it, and "
-                "start `fedrax server` with the same --out again"
+                f"the server ended {TRIES} times without finishing a round; the last time: {why}; mend it, and start "
+                "`fedrax server` with the same --out again"
             )
-        yield ["the server ended; it is started again, from the last checkpoint"]
+        yield [f"the server ended: {why}; it is started again, from the last checkpoint"]
 
 
 def _ended(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from types import FunctionType, SimpleNamespace
 from typing import Any
 
 from fedrax.runtime.flower.guard import guarded, wrap_servers
+from fedrax.runtime.flower.identity import proving
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -151,6 +152,7 @@ def main() -> None:
     if name == "flower_superlink":
         # Last, and so outermost: what is refused is not read first.
         wrap_servers(guarded)
+        wrap_servers(proving())
     command()
 
 

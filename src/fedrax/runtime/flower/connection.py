@@ -1,0 +1,90 @@
+"""What people are told of a node's connection to its SuperLink: each obstacle once, and when the connection is made.
+
+A SuperNode retries for ever where nobody listens, or plain text meets TLS, and says only that it retries. It ends
+where a certificate or its key is refused, and is started again. So the node looks for itself what is in the way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedrax.runtime.flower.endpoint import NODES, Endpoint
+from fedrax.runtime.flower.health import obstacle
+from fedrax.runtime.flower.processes import Watched
+from fedrax.runtime.flower.run_lock import Tail
+
+LOOK_SECONDS = 1.0
+"""Between two looks at what is in the way."""
+CONNECTED = "SuperNode ID:"
+"""In the line that a SuperNode logs once it is connected."""
+FAILED = "Exit Code:"
+"""In the line that a SuperNode logs before the reason why it ends."""
+REFUSED = "Failed to activate SuperNode"
+"""In the reason where the SuperLink knows nothing of the key, or of another connection with it that is not over."""
+LONGEST = 300
+"""Characters shown of what a SuperNode said last."""
+
+
+class Connection:
+    """A node's connection, by what its SuperNode logs and what a look at the SuperLink finds."""
+
+    def __init__(self, endpoint: Endpoint, key: Path | None, log: Path) -> None:
+        self.endpoint, self.key = endpoint, key
+        self.tail = Tail(log)
+        self.connected = False
+        self.told: set[str] = set()
+        self.looked = 0.0
+        self.lines: list[str] = []
+        """What the SuperNode logged since it was started, while it is not connected."""
+
+    def watch(self, supernode: Watched) -> Iterator[str]:
+        """Starts the SuperNode again if it has died; what to tell people."""
+        ended = supernode.watch()
+        yield from self._read()
+        if self.connected:
+            if ended is not None:
+                self.connected = False
+                yield ended
+        elif ended is not None:
+            yield from self._once(obstacle(self.endpoint) or self._reason(ended))
+            self.lines = []
+        elif time.monotonic() - self.looked >= LOOK_SECONDS:
+            self.looked = time.monotonic()
+            yield from self._once(obstacle(self.endpoint))
+
+    def _read(self) -> Iterator[str]:
+        for line in self.tail.lines():
+            if CONNECTED in line:
+                self.connected, self.lines = True, []
+                self.told.clear()
+                yield f"connected to the SuperLink at {self.endpoint.address}"
+            elif not self.connected:
+                self.lines.append(line)
+
+    def _once(self, text: str | None) -> Iterator[str]:
+        if text is not None and text not in self.told:
+            self.told.add(text)
+            yield f"{text}; trying again"
+
+    def _reason(self, ended: str) -> str:
+        """Why the SuperNode ended before it was connected, as its log says."""
+        found = [number for number, line in enumerate(self.lines) if FAILED in line]
+        if not found:
+            return ended.removesuffix("; it is started again")
+        words = []
+        for line in self.lines[found[-1] + 1 :]:
+            if not line.strip():
+                break
+            words.append(line.strip())
+        text = " ".join(words)
+        if REFUSED in text:
+            return (
+                f"the SuperLink at {self.endpoint.address} does not take the key {self.key}: its public half is not in "
+                f"{NODES}/ of the server's certificates, or this key's last connection is not over yet, which takes up "
+                "to a minute"
+            )
+        # It may hold what the SuperLink answered.
+        shown = "".join(letter if letter.isprintable() else " " for letter in text)[:LONGEST]
+        return f"the SuperNode does not connect: {shown} ({self.tail.path})"
