@@ -46,8 +46,10 @@ class Liar:
             return to_bytes(answer)
         self.first = self.first or answer
         number = int(answer.fields["round"])
+        if number == 0:
+            return to_bytes(answer)
         lies = itertools.islice(lies_about(answer, self.arrays(), earlier=self.first), number - 1, None)
-        return to_bytes(answer) if number == 0 else next(lies, (None, to_bytes(answer)))[1]
+        return next(lies, (None, to_bytes(answer)))[1]
 
     def new_names(self, answer: Envelope) -> bytes:
         """It joins under another name whenever it is asked, and forgets the run when it is to work."""

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import stat
 import subprocess
 import time
 
@@ -60,6 +61,8 @@ def test_two_hundred_lies_are_excluded_and_named_and_the_honest_node_loses_nothi
         no_traceback(federation)
         shown = subprocess.run([*CLI, "status", str(federation.run)], capture_output=True, text=True, check=False)
         assert shown.returncode == 0, shown.stderr
+        for name in ("members.json", "exchanges.jsonl", "recent.json", "federation.log"):
+            assert stat.S_IMODE((federation.run / name).stat().st_mode) == 0o600, name
         record_property("lies", len(lies))
         account(federation, "a node sends two hundred kinds of nonsense, one in each round")
 
