@@ -100,6 +100,7 @@ def test_deploy_writes_a_flower_app(tmp_path, capsys):
         "overrides": "federation.agents=3",
         "directory": "",
         "nodes": "",
+        "keys": "",
     }
     built = subprocess.run(
         [flower_command("flwr"), "build", "--app", str(app)],
