@@ -65,12 +65,12 @@ class Recent:
         """Why messages are not used, by agent, of those with a part that is far longer than usual.
 
         Usual is the longest of the (lower) median of this round and those of recent rounds, where parts of norm 0 do
-        not count. An update that is no longer than what was broadcast passes in any case: where half of few agents
-        lie, a median is theirs to choose.
+        not count. What is no longer than the model passes in any case: where half of few agents lie, a median is
+        theirs to choose.
 
         Args:
             norms: of each agent's message, by part.
-            model: the norm of what was broadcast.
+            model: the norm of the server's policy; 0 where it has none.
         """
         reasons: dict[int, str] = {}
         for part, factor in LONGER.items():

@@ -92,12 +92,14 @@ class Screening:
         index: int,
         answers: Mapping[int, Worked],
         records: list[Record],
-        downlink: PyTree,
+        model: PyTree,
         *,
         quorum: int,
         name_of: Callable[[int], str],
     ) -> tuple[dict[int, Worked], dict[int, str]]:
         """The answers of round ``index`` that count, and why some of these send nothing; ``records`` are written.
+
+        ``model`` is what the server would hand out now; () where it holds no policy.
 
         Raises:
             FedraxError: they are too few.
@@ -105,7 +107,7 @@ class Screening:
         self.recent.begin(index)
         dropped = self._dropped(index, answers)
         sound = {agent: answer for agent, answer in answers.items() if agent not in dropped}
-        excluded = self._too_long(index, sound, downlink)
+        excluded = self._too_long(index, sound, model)
         for number, record in enumerate(records):
             for reasons, outcome in ((dropped, DROPPED), (excluded, EXCLUDED)):
                 if record.agent in reasons and record.outcome == ANSWERED:
@@ -131,12 +133,12 @@ class Screening:
                 self.note(f"round {index + 1}, seed {self.config.seed}: {reasons[agent]}")
         return reasons
 
-    def _too_long(self, index: int, answers: Mapping[int, Worked], downlink: PyTree) -> dict[int, str]:
+    def _too_long(self, index: int, answers: Mapping[int, Worked], model: PyTree) -> dict[int, str]:
         """Why messages that are far longer than usual are not used, by agent; people are told."""
         if not self.adaptive:
             return {}
-        model = norm([leaf for leaf in jax.tree.leaves(jax.device_get(downlink)) if is_real(leaf)])
-        reasons = self.recent.too_long(index, {agent: answer.norms for agent, answer in answers.items()}, model)
+        length = norm([leaf for leaf in jax.tree.leaves(jax.device_get(model)) if is_real(leaf)])
+        reasons = self.recent.too_long(index, {agent: answer.norms for agent, answer in answers.items()}, length)
         for agent, reason in reasons.items():
             self.note(f"agent {agent} {EXCLUDED}: {reason}")
         return reasons

@@ -195,8 +195,9 @@ class DistributedRuntime(Runtime):
             answers, records = self.dispatcher.ask(
                 questions, enough=self.quorum, seconds=self.config.runtime.flower.deadline
             )
+        model = () if federation.personal else federation.strategy.output(state.server)
         answers, dropped = self.screening.settled(
-            index, answers, records, downlink, quorum=self.quorum, name_of=self.dispatcher.membership.name_of
+            index, answers, records, model, quorum=self.quorum, name_of=self.dispatcher.membership.name_of
         )
         usable = {agent: answer.message for agent, answer in answers.items() if agent not in dropped}
         messages = _rows(self.screening.message, [usable.get(agent) for agent in ids])

@@ -52,7 +52,7 @@ class Agents:
             self.last[agent] = row
             self.round = max(self.round, number)
             totals = self.totals.setdefault(agent, {"answered": 0, "asked": 0, "bytes_up": 0, "bytes_down": 0})
-            totals["asked"] += 1
+            totals["asked"] += row["outcome"] != "paused"
             totals["answered"] += row["outcome"] == "answered"
             totals["bytes_up"] += row["bytes_up"]
             totals["bytes_down"] += row["bytes_down"]
