@@ -18,6 +18,7 @@ from fedrax.runtime.flower.deaths import Deaths, exception_line
 from fedrax.runtime.flower.endpoint import Endpoint
 from fedrax.runtime.flower.node import SOCKET_FOLDER, socket_folder
 from fedrax.runtime.flower.processes import Watched
+from fedrax.runtime.flower.run_lock import held
 from fedrax.runtime.flower.server_app import recorded
 
 REFUSAL = """ERROR :     Exit Code: 305
@@ -56,9 +57,12 @@ def told(tmp_path, monkeypatch):
     return tell
 
 
-def test_every_obstacle_is_told_once(told):
+def test_every_obstacle_that_stays_is_told_once(told):
+    assert told(obstacle="it was late once") == []
+    assert told(obstacle="nobody listens yet") == []
     assert told(obstacle="nobody listens yet") == ["nobody listens yet; trying again"]
     assert told(obstacle="nobody listens yet") == []
+    assert told(obstacle="it asks for TLS") == []
     assert told(obstacle="it asks for TLS") == ["it asks for TLS; trying again"]
     assert told("ERROR: SSL\n", ended=True, obstacle="it asks for TLS") == []
     assert told() == []
@@ -81,6 +85,7 @@ def test_a_connection_is_told_and_nothing_after_it_but_its_end(told):
     assert told("INFO :      SuperNode ID: 17\n") == ["connected to the SuperLink at 127.0.0.1:9092"]
     assert told("WARNING: retrying\n", obstacle="nobody listens yet") == []
     assert told(ended=True) == ["flower-supernode ended (1), see its log; it is started again"]
+    assert told(obstacle="nobody listens yet") == []
     assert told(obstacle="nobody listens yet") == ["nobody listens yet; trying again"]
 
 
@@ -122,25 +127,20 @@ def test_a_servers_process_writes_why_it_ends(tmp_path):
 
 
 def test_a_server_that_ends_five_times_is_given_up_with_the_exceptions_line(tmp_path, monkeypatch):
-    """The supervisor with a server that takes the run, writes its traceback, and is gone."""
-    alive = iter([True, False, False, False] * serving.TRIES)
-    monkeypatch.setattr(serving, "submit", lambda app, variables: None)
+    """The supervisor with servers that take the run and are gone before it looks."""
 
-    def held(folder):
-        now = next(alive)
-        if now:
-            append_traceback(folder, raised(RuntimeError("a plugin's own mistake")))
-        return now
+    def failing(app, variables):
+        with pytest.raises(RuntimeError), held(tmp_path), recorded(tmp_path):
+            raise RuntimeError("a plugin's own mistake")
 
-    monkeypatch.setattr(serving, "is_held", held)
-    monkeypatch.setattr(serving, "_ended", lambda folder: False)
+    monkeypatch.setattr(serving, "submit", failing)
     said = []
     with pytest.raises(FedraxError, match="ended 5 times without finishing a round") as caught:
         said.extend(text for words in serving.supervised(tmp_path, tmp_path, {}) for text in words)
     assert "RuntimeError: a plugin's own mistake; the traceback is in" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(said) == serving.TRIES - 1
-    assert (tmp_path / "error.txt").read_text().count("a plugin's own mistake") == serving.TRIES
+    assert (tmp_path / "error.txt").read_text().count("\nRuntimeError: a plugin's own mistake") == serving.TRIES
 
 
 def test_a_second_node_with_the_same_data_is_refused_in_one_line(tmp_path, capsys):

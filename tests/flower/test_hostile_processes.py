@@ -153,7 +153,7 @@ def test_a_killed_node_leaves_nothing_after_its_next_start_and_a_second_is_refus
         assert sum(path.is_dir() for path in (tmp_path / "tmp").iterdir()) == 1
         federation.kill("node-0")
         federation.start_node(0)
-        until_said(federation, "node-0", "node for")
+        federation.until(lambda: federation.said("node-0").count("node for") == 2, what="the node's next start")
         federation.start_node(0, "--data", str(tmp_path / "node-0"), name="second")
         assert federation.processes["second"].wait(30) == 1
         assert federation.said("second").count("\n") == 1

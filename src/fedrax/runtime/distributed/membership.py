@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedrax.errors import FedraxError
-from fedrax.records.files import read_json, write_json
+from fedrax.records.files import keep_private, read_json, write_json
 from fedrax.runtime.distributed.checks import Rejected, check_envelope
 from fedrax.runtime.distributed.envelopes import JOINED, Envelope
 
@@ -59,6 +59,7 @@ class Membership:
         """Members that can be reached, by agent."""
         if file.exists():
             self.places = read_places(file)
+            keep_private(file)
 
     def admit(self, address: int, envelope: Envelope, *, run: str, addresses: set[int], key: str = "") -> Member:
         """The member that a node becomes by its answer.

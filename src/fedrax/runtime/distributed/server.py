@@ -105,7 +105,7 @@ class DistributedRuntime(Runtime):
         """The run's own, kept in its directory: nodes know by it what they saved."""
         path = self.directory.path / "run.json"
         if not path.exists():
-            write_json(path, {"run": uuid.uuid4().hex})
+            write_json(path, {"run": uuid.uuid4().hex}, private=True)
         return str(read_json(path, "run's name")["run"])
 
     @property

@@ -36,6 +36,8 @@ class Connection:
         self.connected = False
         self.told: set[str] = set()
         self.looked = 0.0
+        self.found: str | None = None
+        """What the last look found in the way."""
         self.lines: list[str] = []
         """What the SuperNode logged since it was started, while it is not connected."""
 
@@ -48,16 +50,18 @@ class Connection:
                 self.connected = False
                 yield ended
         elif ended is not None:
-            yield from self._once(obstacle(self.endpoint) or self._reason(ended))
+            yield from self._once(self.found or self._reason(ended))
             self.lines = []
         elif time.monotonic() - self.looked >= LOOK_SECONDS:
             self.looked = time.monotonic()
-            yield from self._once(obstacle(self.endpoint))
+            before, self.found = self.found, obstacle(self.endpoint)
+            # Found twice: a busy machine may be late once.
+            yield from self._once(self.found if self.found == before else None)
 
     def _read(self) -> Iterator[str]:
         for line in self.tail.lines():
             if CONNECTED in line:
-                self.connected, self.lines = True, []
+                self.connected, self.found, self.lines = True, None, []
                 self.told.clear()
                 yield f"connected to the SuperLink at {self.endpoint.address}"
             elif not self.connected:

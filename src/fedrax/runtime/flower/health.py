@@ -20,7 +20,7 @@ from fedrax.runtime.flower.guard import MARK
 from fedrax.runtime.flower.identity import BYTES, NONCE, PROOF, proof
 
 PATH = "/health"
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.2
 FREE_SECONDS = 3.0
 """How long a port may stay in use: a SuperLink whose server was killed ends a moment later."""

@@ -33,6 +33,15 @@ def is_held(folder: Path) -> bool:
     return lock.is_held(folder, LOCK)
 
 
+def last_held(folder: Path) -> int | None:
+    """When a server last wrote that it holds the run, in nanoseconds; None where none has, or is just about to."""
+    try:
+        found = (folder / LOCK).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns if found.st_size else None
+
+
 class Tail:
     """Lines of a file that is being written, each once."""
 

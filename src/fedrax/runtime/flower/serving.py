@@ -27,7 +27,7 @@ from fedrax.runtime.flower.guard import LIMIT, PARTS
 from fedrax.runtime.flower.health import await_health, check_free
 from fedrax.runtime.flower.identity import BYTES, SECRET
 from fedrax.runtime.flower.processes import Watched, environment, flower_command, guarded_command, patched_command
-from fedrax.runtime.flower.run_lock import LOCK, LOG, REFUSED_PARTS, WHY, Tail, is_held
+from fedrax.runtime.flower.run_lock import LOCK, LOG, REFUSED_PARTS, WHY, Tail, is_held, last_held
 from fedrax.runtime.flower.status import Board
 from fedrax.runtime.make import make_runtime
 
@@ -160,10 +160,13 @@ def supervised(folder: Path, app: Path, variables: dict[str, str]) -> Iterator[l
     fruitless, rounds = 0, rounds_done(folder)
     deaths = Deaths(folder, folder / "flower" / EXECUTION_LOG)
     while True:
+        before = last_held(folder)
         submit(app, variables)
         submitted = time.monotonic()
         started = False
         while not _ended(folder):
+            # In this order: a server may come and go between two looks.
+            started = started or last_held(folder) not in (None, before)
             alive = is_held(folder)
             if started and not alive:
                 break
