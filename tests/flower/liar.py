@@ -54,7 +54,9 @@ class Liar:
     def new_names(self, answer: Envelope) -> bytes:
         """It joins under another name whenever it is asked, and forgets the run when it is to work."""
         if answer.kind == JOINED:
-            fields = answer.fields | {"node": uuid.uuid4().hex, "agent": -1}
+            wanted = -1 if self.first else answer.fields["agent"]
+            self.first = self.first or answer
+            fields = answer.fields | {"node": uuid.uuid4().hex, "agent": wanted}
             return to_bytes(dataclasses.replace(answer, fields=fields))
         return to_bytes(Envelope(UNKNOWN_RUN))
 
