@@ -64,11 +64,25 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         write_all(file.fileno(), content.encode() if isinstance(content, str) else content)
 
 
+def check_writable(path: Path) -> None:
+    """Raises :class:`FedraxError` where no file can be written at ``path``, before somebody computes what to write."""
+    new = False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise FedraxError(f"cannot write {path}: {reason(error)}; mend that, or give another path") from None
+    if new:
+        path.unlink()
+
+
 def append_traceback(folder: Path, error: BaseException) -> Path:
     """Adds the error's traceback, with the time, to ``error.txt`` in ``folder``, and returns that file's path."""
     path = folder / "error.txt"
     text = "".join(traceback.format_exception(error))
-    with contextlib.suppress(OSError), path.open("a") as file:
+    with contextlib.suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         # A full disk must not hide the error under way.
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
     return path
