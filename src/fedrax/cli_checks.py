@@ -8,8 +8,9 @@ from fedrax.errors import FedraxError, shown
 
 MOST_UNSEEN = 100_000
 """Environments that no agent has, of one evaluation."""
-MANY_EPISODES = 1_000_000
-"""Of one command, over all policies and environments: more are asked about."""
+MANY_EPISODES, MOST_EPISODES = 1_000_000, 100_000_000
+"""Of one command, over all policies and environments: more than the first are asked about, as they may take days; more
+than the second would not fit into memory."""
 MOST_NODES = 1000
 """That keys are made for at once."""
 LONGEST_TITLE = 200
@@ -31,11 +32,11 @@ def check_title(title: str) -> None:
 
 def check_evaluation(options: argparse.Namespace) -> None:
     """Raises :class:`FedraxError` for numbers that no evaluation can have."""
-    from fedrax.registry import LARGEST, MOST_EPISODES
+    from fedrax import registry
 
-    check_between("episodes", options.episodes, 1, MOST_EPISODES)
+    check_between("episodes", options.episodes, 1, registry.MOST_EPISODES)
     check_between("unseen", options.unseen, 0, MOST_UNSEEN)
-    check_between("evaluation-seed", options.evaluation_seed, 0, LARGEST)
+    check_between("evaluation-seed", options.evaluation_seed, 0, registry.LARGEST)
 
 
 def check_effort(episodes: int, policies: int, environments: int, *, agreed: bool) -> None:
@@ -48,9 +49,9 @@ def check_effort(episodes: int, policies: int, environments: int, *, agreed: boo
         agreed: whether the user has said ``--yes``.
     """
     total = episodes * policies * environments
+    each = f" in each of {environments} environments" if environments > 1 else ""
+    counted = f"{episodes} episodes of {policies} policies{each} are {total} episodes"
+    if total > MOST_EPISODES:
+        raise FedraxError(f"{counted}, and at most {MOST_EPISODES} are counted at once; give fewer --episodes")
     if total > MANY_EPISODES and not agreed:
-        each = f" in each of {environments} environments" if environments > 1 else ""
-        raise FedraxError(
-            f"{episodes} episodes of {policies} policies{each} are {total} episodes, more than {MANY_EPISODES}; give "
-            "fewer --episodes, or --yes to go on"
-        )
+        raise FedraxError(f"{counted}, more than {MANY_EPISODES}; give fewer --episodes, or --yes to go on")

@@ -7,6 +7,8 @@ import pytest
 from told import status_of
 
 from fedrax import cli
+from fedrax.cli_checks import check_effort
+from fedrax.errors import FedraxError
 
 READERS = ("train", "describe", "sweep", "sweep --dry-run", "import")
 ODD = [
@@ -217,3 +219,14 @@ def test_there_are_hundreds_of_them():
 def test_text_in_utf_8_is_read_with_and_without_a_mark(name, odd_files, capsys):
     assert cli.main(["describe", str(odd_files / f"{name}.toml")]) == 0
     assert 'name = "Zürich"' in capsys.readouterr().out
+
+
+def test_an_evaluation_of_millions_of_episodes_is_asked_about(places, capsys):
+    with pytest.raises(FedraxError, match=r"100 environments are 2000000 episodes, more than 1000000; .* --yes"):
+        check_effort(1000, 20, 100, agreed=False)
+    check_effort(1000, 20, 100, agreed=True)
+    with pytest.raises(FedraxError, match="at most 100000000 are counted at once"):
+        check_effort(10**6, 1, 10**5, agreed=True)
+    check_effort(1000, 10, 100, agreed=False)
+    assert cli.main(words("evaluate RUN --episodes 1000000 --unseen 100000", places)) == 1
+    assert "are 100000000000 episodes" in capsys.readouterr().err
