@@ -113,9 +113,21 @@ def exchanged(federation, runtime, server, downlink, messages, key):
 @pytest.mark.parametrize("strategy", shipped(strategies))
 @pytest.mark.parametrize("learner", shipped(learners))
 def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
-    """Every combination is checked. What an attack makes of messages has their shapes, and what it does in an agent's
-    environment is the same under every strategy: so attacks and rules are traced one by one, and a part of their
-    products."""
+    """Every combination is checked, and every pair's round is traced. What an attack makes of messages has their
+    shapes, and what it does in an agent's environment is the same under every strategy: so attacks and rules are
+    traced one by one, each with some pairs, and a part of their products."""
+    check_pair(learner, strategy, rules=5, products=5 * TRACED, acting=("ppo", "td3"))
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("strategy", shipped(strategies))
+@pytest.mark.parametrize("learner", shipped(learners))
+def test_every_rule_with_every_pair_and_more_of_the_products(learner, strategy):
+    check_pair(learner, strategy, rules=1, products=TRACED, acting=shipped(learners))
+
+
+def check_pair(learner, strategy, *, rules, products, acting):
+    """One rule in ``rules`` and one product in so many are traced; attacks on environments with learners ``acting``."""
     try:
         runtime = pair(learner, strategy)
         fresh = jax.eval_shape(runtime.init)
@@ -126,7 +138,7 @@ def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
     # The agents' half, and the whole round without an attack.
     for name in shipped(attacks):
         attack = attacks.build(name, {} if name == "none" else {"agents": 2})
-        if not attack.on_messages and (name == "none" or strategy == "fedavg"):
+        if not attack.on_messages and (name == "none" or (strategy == "fedavg" and learner in acting)):
             runtime.federation = dataclasses.replace(federation, attack=attack)
             after, _ = jax.eval_shape(runtime._rounds, fresh, jnp.asarray(0))
             assert jax.tree.structure(after) == jax.tree.structure(fresh)
@@ -148,7 +160,8 @@ def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
         names = (learner, strategy, rule, mixing, attack)
         if (rule, mixing) == ("mean", "none"):
             check_attack_on_messages(together, messages, key)
-        if not ((attack, mixing) == ("none", "none") or chosen(TRACED if mixing == "none" else 10 * TRACED, *names)):
+        share = rules if (attack, mixing) == ("none", "none") else products * (1 if mixing == "none" else 10)
+        if not chosen(share, *names):
             continue
         half = partial(exchanged, together, runtime)
         arguments = (state.server, downlink, messages, key)

@@ -2,7 +2,9 @@
 
 import functools
 import os
+import re
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +193,13 @@ def test_two_files_do_not_register_one_name(project):
         ("import nowhere_to_be_found\n", ["mine.py, line 1", "No module named 'nowhere_to_be_found'"]),
         ("raise SystemExit(3)\n", ["mine.py, line 1", "SystemExit: 3"]),
         ("raise KeyError('a\\nb')\n", ["mine.py, line 1", "KeyError"]),
+        ("import sys\nsys.exit()\n", ["mine.py, line 2", "SystemExit"]),
+        ("\nraise GeneratorExit('no')\n", ["mine.py, line 2", "GeneratorExit: no"]),
+        ("class Own(BaseException): pass\nraise Own('no')\n", ["mine.py, line 2", "Own: no"]),
+        ("x = 1\n\0\n", ["mine.py", "null bytes"]),
+        ("x = '\ud800'.encode()\n".encode("ascii", "backslashreplace").decode(), ["mine.py, line 1", "Unicode"]),
+        ("(" * 5000, ["mine.py", "Error"]),
+        ("def f():\n    f()\nf()\n", ["mine.py, line 2", "RecursionError"]),
         ("from fedrax.learners.base import learners\nlearners['no']\n", ["mine.py, line 2", "unknown learner 'no'"]),
     ],
 )
@@ -203,6 +212,89 @@ def test_whatever_a_plugin_raises_is_one_line_with_its_place(project, text, word
     # Mended, it loads.
     path.write_text("x = 10_000_000_000\n")
     resolve(None, [*TINY, "plugins=['mine.py']"])
+
+
+RULE = """
+from fedrax.aggregators.base import Aggregator, aggregators
+
+@aggregators.register("own-{name}")
+class Own(Aggregator):
+    def check(self, agents):
+        pass
+
+{body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "words"),
+    [
+        (
+            "short",
+            "    def __call__(self):\n        return 0\n",
+            ["aggregator 'own-short' defines __call__(self) in line 9, which is called as __call__(self, vectors, "],
+        ),
+        (
+            "more",
+            "    def __call__(self, vectors, weights, more, *, samples, key):\n        return 0\n",
+            ["defines __call__(self, vectors, weights, more, *, samples, key) in line 9"],
+        ),
+        (
+            "less",
+            "    def __call__(self, vectors, weights, **more):\n        return\n\n    def informed(self): ...",
+            ["defines informed(self) in line 12, which is called as informed(self, server)"],
+        ),
+        ("bare", "", ["aggregator 'own-bare' lacks __call__; define"]),
+    ],
+)
+def test_a_component_that_cannot_be_called_is_refused_where_it_registers(project, name, body, words):
+    path = project.write("mine.py", RULE.format(name=name, body=body))
+    message = one_line("plugins=['mine.py']")
+    for word in [f"plugin {path}, line 4: ", *words]:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("class Own:\n    pass\n", "is no aggregator: derive mine.Own from fedrax's Aggregator"),
+        ("def own():\n    pass\n", "'own-odd' is no class"),
+        (
+            "class Own(Aggregator):\n    x: Nowhere = option(1, 'x')\n    def check(self, agents): return\n"
+            "    def __call__(self, *all, **more): return 0\n",
+            "the annotations of Own cannot be read: NameError: name 'Nowhere' is not defined",
+        ),
+    ],
+)
+def test_a_component_of_no_kind_is_refused(project, monkeypatch, text, words):
+    monkeypatch.setattr(aggregators, "_classes", dict(aggregators._classes))
+    head = "from __future__ import annotations\nfrom fedrax.aggregators.base import Aggregator, aggregators\n"
+    project.write("mine.py", f"{head}from fedrax.registry import option\n@aggregators.register('own-odd')\n{text}")
+    assert words in one_line("plugins=['mine.py']", "aggregator=own-odd")
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(0)", "raise KeyError", "raise GeneratorExit"])
+def test_a_component_that_raises_or_ends_the_process_is_named(project, capsys, tmp_path, monkeypatch, body):
+    """The line says which file and where; `sys.exit(0)` in a component is no success."""
+    monkeypatch.setattr(aggregators, "_classes", dict(aggregators._classes))
+    method = f"    def __call__(self, vectors, weights, **more):\n        {body}\n"
+    path = project.write("mine.py", RULE.format(name="raises", body=method))
+    words = [*TINY, "plugins=['mine.py']", "aggregator=own-raises"]
+    assert main(["train", *words, "--quiet", "--out", str(tmp_path / "run")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fedrax: {path}, line 10: {body[6:].split('(')[0]}")
+    assert line.endswith("; mend it")
+
+
+def test_an_error_of_no_line_of_a_plugins_names_the_plugin_all_the_same(project, capsys, monkeypatch):
+    """As where a component returns what the package cannot use."""
+    path = project.write("mine.py", "")
+    monkeypatch.setattr("fedrax.describe.overview", statistics.fmean)
+    assert main(["list", "--plugins", str(path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"StatisticsError: .*; the traceback is in .*; look in .*{path} for what it comes from", line), (
+        line
+    )
 
 
 def test_what_is_no_plugin_is_said(project):

@@ -31,6 +31,7 @@ from fedrax.runtime.pairs import Evaluation
 from fedrax.runtime.training import train_run
 from fedrax.signals import orderly
 from fedrax.sweep.board import show_plan
+from fedrax.sweep.checks import checked
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import Outcome, run_plan
 from fedrax.sweep.tasks import tasks_of
@@ -272,22 +273,24 @@ def train_or_resume(
     return train(source, overrides, seeds=seeds, out=out, progress=progress)
 
 
-def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0) -> Outcome:
+def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0, many: bool = False) -> Outcome:
     """Runs what is missing of a sweep (its file: :mod:`fedrax.sweep`), each run in a process of its own.
 
     Args:
         jobs: how many runs at once; unset, as the file says.
         retry: how often a failed run is tried again.
+        many: whether there may be more than :data:`fedrax.sweep.plan.MANY_RUNS` runs.
 
     Raises:
         FedraxError: one line, before anything is trained, where a setup cannot be run.
     """
-    return run_plan(read_plan(file, jobs=jobs), retry=retry)
+    plan = read_plan(file, jobs=jobs, many=many)
+    return run_plan(plan, retry=retry, check=checked)
 
 
 def show_sweep(file: Path | str, *, jobs: int | None = None) -> None:
     """Prints what :func:`sweep` would run."""
-    plan = read_plan(file, jobs=jobs)
+    plan = checked(read_plan(file, jobs=jobs, many=True))
     show_plan(plan, tasks_of(plan))
 
 

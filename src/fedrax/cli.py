@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedrax.cli_checks import MOST_NODES, check_between, check_effort, check_evaluation, check_title
 from fedrax.cli_grammar import grammar
 from fedrax.errors import FedraxError
 from fedrax.records import lock
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from fedrax.api import Run
 
 
-MOST_UNSEEN = 100_000
-"""Environments that no agent has, of one evaluation."""
+Command = Callable[[argparse.Namespace], int | None]
+
 LONGEST = 400
 """Characters shown of an error that may be pages long, as those of a compiler are."""
 
@@ -50,25 +52,32 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + (request.number if isinstance(request, Interrupted) else signal.SIGINT)
     except BrokenPipeError:
         return 1
-    except Exception as error:
-        # As long as what is foreseen may be.
+    except BaseException as error:
+        # Also a plugin's `sys.exit()`. The line is as long as what is foreseen may be.
         print(f"fedrax: {FedraxError(_unforeseen(error, options.continued))}", file=sys.stderr)
         return 1
     return status or 0
 
 
-def _unforeseen(error: Exception, continued: str) -> str:
+def _unforeseen(error: BaseException, continued: str) -> str:
     """One line for what no command foresees, such as an error in a plugin's own code, with its traceback in a file."""
-    from fedrax.plugins import described, where_own
+    from fedrax.plugins import described, loaded, where_own
 
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {reason(error)}; mend that, or give another path"
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"{ascii(error.object)[:LONGEST]} cannot be written in this system's encoding, {error.encoding}; set "
+            "PYTHONUTF8=1, or give another name"
+        )
     written = [folder for folder in lock.written_folders() if folder.is_dir()]
     path = append_traceback(written[-1] if written else Path(tempfile.mkdtemp(prefix="fedrax-")), error)
     place, text = where_own(error), described(error)
-    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
     advice = "mend it" if place else "please report it with that file"
-    return f"{place}{shown}; the traceback is in {path}; {advice}{_how_to_continue(continued)}"
+    if not place and loaded():
+        advice = f"look in {', '.join(loaded())} for what it comes from, or report it with that file"
+    return f"{place}{text}; the traceback is in {path}; {advice}{_how_to_continue(continued)}"
 
 
 def _how_to_continue(words: str) -> str:
@@ -83,7 +92,7 @@ def _how_to_continue(words: str) -> str:
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     """The arguments, ``key=value`` wherever they stand: argparse by itself takes them only in one place."""
-    known = grammar(COMMANDS)
+    known = _grammar(tuple(COMMANDS.items()))
     options, rest = known.parse_known_args(arguments)
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         known.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -95,6 +104,11 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         # Nothing but key=value: the defaults are the source.
         options.source, options.overrides = None, [options.source, *options.overrides]
     return options
+
+
+@functools.cache
+def _grammar(commands: tuple[tuple[str, Command], ...]) -> argparse.ArgumentParser:
+    return grammar(dict(commands))
 
 
 def _is_file(name: str) -> bool:
@@ -131,28 +145,25 @@ def _resume(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from fedrax import api
     from fedrax.printing import across_lines, evaluation_lines
-    from fedrax.registry import LARGEST, MOST_EPISODES
 
-    for name, value, least, most in (
-        ("episodes", options.episodes, 1, MOST_EPISODES),
-        ("unseen", options.unseen, 0, MOST_UNSEEN),
-    ):
-        if not least <= value <= most:
-            raise FedraxError(f"--{name} {value} is not allowed: it must be between {least} and {most}")
-    seed = options.evaluation_seed
-    if seed is not None and not 0 <= seed <= LARGEST:
-        raise FedraxError(f"--evaluation-seed {seed} is not allowed: it must be between 0 and {LARGEST}")
+    check_evaluation(options)
     run = api.load(options.run, plugins=options.plugins)
     settings = {
         "episodes": options.episodes,
         "policy": options.policy,
         "evaluation_seed": options.evaluation_seed,
     }
+    personal, config = run.config.hands_out_own(), run.config
+    check_effort(
+        options.episodes,
+        (config.federation.agents if personal else 1) * config.seeds,
+        (options.unseen or config.federation.agents) if options.across or options.unseen else 1,
+        agreed=options.yes,
+    )
     if options.across or options.unseen:
         for seed, result in run.evaluate_across(**settings, unseen=options.unseen).items():
             _print(across_lines(seed, result, episodes=options.episodes, unseen=options.unseen > 0))
         return
-    personal = run.config.hands_out_own()
     for seed, result in run.evaluate(**settings, environments=options.environments).items():
         _print(evaluation_lines(seed, result, personal=personal))
 
@@ -219,7 +230,9 @@ def _report(options: argparse.Namespace) -> None:
     from fedrax.report.figures import curves_figure
     from fedrax.report.html import write_report
     from fedrax.report.runs import difference, group_runs, load_runs, parts_of
+    from fedrax.report.style import save
 
+    check_title(options.title)
     page = write_report(options.runs, options.out or options.runs[0] / "report.html", title=options.title)
     figure = page.with_suffix(".png")
     groups = group_runs(load_runs(options.runs))
@@ -228,7 +241,7 @@ def _report(options: argparse.Namespace) -> None:
     for number, (_, members) in enumerate(parts_of(groups), start=1):
         # Runs that were evaluated differently have no axis in common.
         path = figure if number == 1 else page.with_name(f"{page.stem}-{number}.png")
-        curves_figure(members, natural_axis(members), title=options.title).savefig(path)
+        save(curves_figure(members, natural_axis(members), title=options.title), path)
         print(path)
     print(page)
 
@@ -250,7 +263,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.dry_run:
         api.show_sweep(options.file, jobs=options.jobs)
         return 0
-    return api.sweep(options.file, jobs=options.jobs, retry=options.retry).status
+    return api.sweep(options.file, jobs=options.jobs, retry=options.retry, many=options.yes).status
 
 
 def _server(options: argparse.Namespace) -> None:
@@ -306,8 +319,7 @@ def _certificates(options: argparse.Namespace) -> None:
     needed()
     from fedrax.runtime.flower.certificates import make_certificates
 
-    if options.nodes < 1:
-        raise FedraxError(f"--nodes {options.nodes} is not allowed: it must be at least 1")
+    check_between("nodes", options.nodes, 1, MOST_NODES)
     for path in make_certificates(options.folder, options.host or ["127.0.0.1", "localhost"], options.nodes):
         print(path)
 
@@ -358,7 +370,7 @@ def _load(plugins: list[str]) -> None:
     load_plugins(located(plugin, Path.cwd()) for plugin in plugins)
 
 
-COMMANDS = {
+COMMANDS: dict[str, Command] = {
     "train": _train,
     "resume": _resume,
     "evaluate": _evaluate,

@@ -5,15 +5,27 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 LOOPBACK = "127.0.0.1:9092"
 """Where the SuperLink of a trial on one machine is."""
+LONGEST = 300
+"""Characters of what is said of a word that nobody expected."""
 MOVED = "where a plugin of the run is now, if it was moved"
+
+
+class Parser(argparse.ArgumentParser):
+    """Whose errors are as short as all others, however long the word that is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with the usage and one line."""
+        text = " ".join(message.split())
+        super().error(text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)")
 
 
 def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
     """The command line's grammar; ``functions`` are the commands' by name."""
-    top = argparse.ArgumentParser(prog="fedrax", description="Federated reinforcement learning.", allow_abbrev=False)
+    top = Parser(prog="fedrax", description="Federated reinforcement learning.", allow_abbrev=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, text: str, continued: str = "") -> argparse.ArgumentParser:
@@ -44,6 +56,7 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     evaluate.add_argument("--unseen", type=int, default=0, metavar="N", help="in N environments that no agent has")
     where = "in which environments (default: as the run was evaluated)"
     evaluate.add_argument("--environments", choices=("all", "own", "registered"), help=where)
+    evaluate.add_argument("--yes", action="store_true", help="also if there are millions of episodes")
     evaluate.add_argument("--evaluation-seed", type=int, metavar="S", help="seed of the initial states")
     _takes_plugins(evaluate, MOVED)
 
@@ -91,6 +104,7 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     sweep.add_argument("file", type=Path, metavar="FILE", help="a TOML file (python -m pydoc fedrax.sweep)")
     sweep.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: as the file says)")
     sweep.add_argument("--retry", type=int, default=0, metavar="N", help="try a failed run again N times (default: 0)")
+    sweep.add_argument("--yes", action="store_true", help="also if there are thousands of runs")
     sweep.add_argument("--dry-run", action="store_true", help="only show what would be run")
 
     text = "train on nodes elsewhere: start a SuperLink and the server's half of a run"

@@ -40,7 +40,7 @@ from fedrax.layers import merge, merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
 from fedrax.migration import is_recorded, present_keys, refuse_former_keys
-from fedrax.parsing import parsed_toml
+from fedrax.parsing import DEEPEST, parsed_toml, text_of
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.registry import LARGEST, Registry, in_words, options_of
 from fedrax.strategies.base import Strategy, strategies
@@ -159,7 +159,7 @@ def presets() -> list[str]:
 def read_source(source: str | Path) -> dict[str, Any]:
     """The raw tables of a preset's name or of a TOML file's path."""
     if str(source) in presets():
-        text = (resources.files("fedrax") / "presets" / f"{source}.toml").read_text()
+        text = (resources.files("fedrax") / "presets" / f"{source}.toml").read_text(encoding="utf-8")
         label = str(source)
     elif Path(source).is_file():
         text, label = _text_of(Path(source)), str(source)
@@ -177,11 +177,11 @@ def read_source(source: str | Path) -> dict[str, Any]:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return text_of(path)
     except OSError as error:
         raise FedraxError(f"cannot read {path}: {error.strerror}; mend its permissions, or give another file") from None
-    except UnicodeDecodeError as error:
-        raise FedraxError(f"{path} is not valid TOML: it is not UTF-8 text (byte {error.start})") from None
+    except ValueError as error:
+        raise FedraxError(f"{path} is not valid TOML: {error}") from None
 
 
 def parse_override(text: str) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def parse_override(text: str) -> dict[str, Any]:
     """
     key, separator, value = text.partition("=")
     key, value = key.strip(), value.strip()
-    if not separator or not all(key.split(".")):
+    if not separator or not all(key.split(".")) or key.count(".") > DEEPEST:
         raise FedraxError(f"{shown(text)} is not of the form key=value, for example federation.agents=20")
     try:
         parsed: Any = parsed_toml(f"value = {value}")["value"]
@@ -281,6 +281,11 @@ def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[
             f"{component_kind}.kind = {shown(kind)} is not allowed: give one of {', '.join(registry.names())}"
         )
     component = registry[kind]
+    if not issubclass(component, BASES[component_kind]):
+        raise FedraxError(
+            f"{component_kind} {kind!r} is no {component_kind}: derive {component.__module__}.{component.__qualname__} "
+            f"from fedrax's {BASES[component_kind].__name__}"
+        )
     common = options_of(BASES[component_kind])
     own = options_of(component)
     settings: dict[str, Any] = {}

@@ -31,6 +31,13 @@ PATHS = {"learner": "initial", "strategy": "saved"}
 
 logger = logging.getLogger(__name__)
 
+_loaded: dict[str, None] = {}
+
+
+def loaded() -> list[str]:
+    """The plugins that this process was told to load and has loaded."""
+    return list(_loaded)
+
 
 def is_file(plugin: str) -> bool:
     """Whether a plugin is the path of a file rather than the name of a module."""
@@ -140,10 +147,11 @@ def load_plugins(plugins: Iterable[str]) -> None:
         else:
             with _in_one_line(plugin, None):
                 importlib.import_module(plugin)
+        _loaded[plugin] = None
 
 
 def _load_file(plugin: str) -> None:
-    path = Path(plugin).resolve()
+    path = Path(os.path.realpath(plugin))
     if not path.is_file():
         raise FedraxError(
             f"there is no plugin {plugin}; mend its path, or say where the file is now with --plugins FILE "
@@ -214,7 +222,9 @@ def _in_one_line(plugin: str, folder: Path | None) -> Iterator[None]:
     """Whatever the plugin raises, as one line."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and error.name == plugin.partition(".")[0] and folder is None:
             raise FedraxError(f"there is no plugin module {plugin!r}; give a .py file or a module") from None
         place = where(error, folder)
@@ -252,6 +262,51 @@ def where_own(error: BaseException) -> str:
     return f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
 
 
+def check_component(component_kind: str, name: str, component: type) -> None:
+    """Raises :class:`FedraxError` for a plugin's component that Fedrax could not call: it is no class, lacks methods,
+    or has one that does not take what is given to the one that it stands for.
+    """
+    what = f"{component_kind} {name!r}"
+    if not inspect.isclass(component):
+        raise FedraxError(f"{what} is no class; register a class that is derived from its kind's (docs/extending.md)")
+    if component.__module__.partition(".")[0] == __package__:
+        return
+    missing = sorted(getattr(component, "__abstractmethods__", ()))
+    if missing:
+        raise FedraxError(f"{what} lacks {', '.join(missing)}; define them (docs/extending.md)")
+    for method in vars(component):
+        base = next((base for base in component.__mro__[1:] if method in vars(base)), None)
+        if (
+            base is not None
+            and base.__module__.partition(".")[0] == __package__
+            and (method == "__call__" or not method.startswith("__"))
+        ):
+            _check_method(what, method, getattr(component, method), getattr(base, method))
+
+
+def _check_method(what: str, method: str, own: object, former: object) -> None:
+    if not (inspect.isroutine(own) and inspect.isroutine(former)):
+        return
+    mine, called = inspect.signature(own), inspect.signature(former)
+    given = [one for one in called.parameters.values() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    keywords = {one.name: None for one in given if one.kind is one.KEYWORD_ONLY}
+    try:
+        mine.bind(*(one.name for one in given if one.name not in keywords), **keywords)
+    except TypeError:
+        place = getattr(inspect.unwrap(own), "__code__", None)
+        line = f" in line {place.co_firstlineno}" if place else ""
+        raise FedraxError(
+            f"{what} defines {method}{_bare(mine)}{line}, which is called as {method}{_bare(called)}; "
+            "let it take these arguments"
+        ) from None
+
+
+def _bare(signature: inspect.Signature) -> str:
+    """The signature without annotations."""
+    parameters = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    return str(signature.replace(parameters=parameters, return_annotation=signature.empty))
+
+
 def described(error: BaseException) -> str:
     """An exception in one line: its type, unless the package raised it on purpose, and its text."""
     text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
@@ -276,7 +331,9 @@ def load_installed() -> None:
             loaded = point.load()
             if inspect.isroutine(loaded):
                 loaded()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             package = point.dist.name if point.dist is not None else "an installed package"
             logger.warning(
                 "the plugin %r of package %s is passed over: %s%s", point.name, package, where(error), described(error)

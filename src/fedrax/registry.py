@@ -8,18 +8,21 @@ touches one file.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import math
 import pkgutil
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import pydantic
 
 from fedrax.errors import FedraxError, nearest, shown, unknown
-from fedrax.plugins import load_installed
+from fedrax.plugins import check_component, described, load_installed
 
 T = TypeVar("T")
 
@@ -30,6 +33,9 @@ MOST_EPISODES = 1_000_000
 """Of one evaluation: their arrays must fit, and somebody waits for them."""
 MOST_ITEMS = 64
 """Of an option that is a list, such as layers of a network."""
+
+
+_options: dict[type, Mapping[str, tuple[dataclasses.Field[Any], Option, Any]]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +65,26 @@ def option(
     return eqx.field(static=True, default=default, metadata={"option": Option(meaning, unit, minimum, maximum)})
 
 
-def options_of(component: type) -> dict[str, tuple[dataclasses.Field[Any], Option, Any]]:
-    """The settings of a component class: name -> (field, option, resolved type)."""
-    hints = typing.get_type_hints(component)
+def options_of(component: type) -> Mapping[str, tuple[dataclasses.Field[Any], Option, Any]]:
+    """The settings of a component class: name -> (field, option, resolved type).
+
+    Raises:
+        FedraxError: an annotation of the class cannot be resolved.
+    """
+    known = _options.get(component)
+    if known is None:
+        known = _options[component] = MappingProxyType(_resolved(component))
+    return known
+
+
+def _resolved(component: type) -> dict[str, tuple[dataclasses.Field[Any], Option, Any]]:
+    try:
+        hints = typing.get_type_hints(component)
+    except Exception as error:  # Whatever an annotation in a plugin evaluates to.
+        file = getattr(sys.modules.get(component.__module__), "__file__", component.__module__)
+        raise FedraxError(
+            f"{file}: the annotations of {component.__qualname__} cannot be read: {described(error)}; mend them"
+        ) from None
     return {
         field.name: (field, field.metadata["option"], hints[field.name])
         for field in dataclasses.fields(component)
@@ -95,6 +118,7 @@ class Registry(Generic[T]):
                 raise FedraxError(
                     f"{self.component_kind} {name!r} is already registered by {known.__module__}; choose another name"
                 )
+            check_component(self.component_kind, name, component)
             self._classes[name] = component
             component.name = name  # type: ignore[attr-defined]
             return component
@@ -194,7 +218,7 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
     except ValueError as error:
         raise FedraxError(f"{key} = {shown(value)} is not allowed: {error}") from None
     try:
-        value = pydantic.TypeAdapter(annotation).validate_python(value)
+        value = _adapter(annotation).validate_python(value)
     except pydantic.ValidationError as error:
         hint = ""
         literals = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
@@ -209,6 +233,11 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             _check_number(key, number, declared)
     return value
+
+
+@functools.cache
+def _adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(annotation)
 
 
 def _check_number(key: str, number: float, declared: Option) -> None:

@@ -12,6 +12,9 @@ from fedrax.errors import FedraxError
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.videos import check_picture, record_videos
 
+MOST_EPISODES = 1000
+"""Of one video, whose frames are kept in memory."""
+
 
 def render(
     run: Path | str,
@@ -30,8 +33,8 @@ def render(
     loaded = Run(run, plugins=plugins)
     check_picture(loaded.config)
     agents = loaded.config.federation.agents
-    if episodes < 1:
-        raise FedraxError(f"episodes = {episodes} is not allowed: it must be at least 1")
+    if not 1 <= episodes <= MOST_EPISODES:
+        raise FedraxError(f"episodes = {episodes} is not allowed: it must be between 1 and {MOST_EPISODES}")
     if not 0 <= agent < agents:
         raise FedraxError(f"agent = {agent} is not allowed: the run has agents 0 to {agents - 1}")
     params = next(iter(loaded.policies(policy).values()))

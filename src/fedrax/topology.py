@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fedrax.errors import FedraxError, nearest
-from fedrax.parsing import parsed_json, parsed_toml
+from fedrax.parsing import parsed_json, parsed_toml, text_of
 from fedrax.seeds import host_seeds
 
 GENERATORS = ("complete", "none", "pairs", "random", "ring", "star")
@@ -161,7 +161,7 @@ def _read_graph(spec: str, agents: int) -> np.ndarray:
         )
     language, parse, build = readers[path.suffix.lower()]
     try:
-        content = parse(path.read_text(encoding="utf-8"))
+        content = parse(text_of(path))
     except FileNotFoundError:
         raise FedraxError(
             f"graph file {spec} does not exist; give an existing file or {', '.join(GENERATORS)}"

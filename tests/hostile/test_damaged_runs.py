@@ -6,16 +6,8 @@ import shutil
 import hypothesis
 import hypothesis.strategies as some
 import pytest
-from told import status_of
+from told import many, status_of
 
-import fedrax
-
-RUN = [
-    *("environment=CartPole-v1", "environment.num_envs=2", "environment.horizon=10", "federation.agents=2"),
-    *("learner.hidden=[4]", "strategy.batch_min=2", "strategy.batch_max=2", "strategy.minibatch=1"),
-    *("budget.rounds=4", "checkpoint.every=2", "evaluation.every=2", "evaluation.episodes=2"),
-    "checkpoint.keep_policies=true",
-]
 EXAMPLES, MORE = 50, 500
 QUICK = [
     *[("export", "--to", "safetensors"), ("resume", "--quiet")] * 3,
@@ -37,12 +29,6 @@ JSON = some.recursive(
     ),
     max_leaves=4,
 )
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A finished run, as it was written."""
-    return fedrax.train({}, RUN, out=tmp_path_factory.mktemp("run") / "whole", progress=False).path
 
 
 def files_of(run):
@@ -112,14 +98,7 @@ def check_many(count, commands, whole, tmp_path, capsys):
     files = files_of(whole)
     tried = {0: 0, 1: 0, 2: 0}
 
-    @hypothesis.settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
+    @many(count)
     @hypothesis.given(some.data(), some.sampled_from(files), some.sampled_from(commands))
     def damaged(data, file, command):
         run = tmp_path / "run"

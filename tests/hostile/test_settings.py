@@ -1,16 +1,19 @@
 """Whatever an option is set to, ``fedrax describe`` shows a configuration that reads back, or one line says why not."""
 
+import contextlib
 import functools
 import tomllib
 
 import hypothesis
 import hypothesis.strategies as some
 import pytest
-from told import status_of
+from told import many, status_of
 from values import FITTING, settings
 
 from fedrax.cli import main
 from fedrax.config import Config, resolve
+from fedrax.errors import FedraxError
+from fedrax.runtime.make import make_runtime
 
 COMMON = ["federation.agents=4", "budget.rounds=1"]
 EXAMPLES, MORE = 3000, 30_000
@@ -23,7 +26,8 @@ def fitting(under):
     own = {word.partition("=")[0] for word in under}
     for others in FITTING:
         beside = [word for word in others if word.partition("=")[0] not in own]
-        if main(["describe", *COMMON, *beside, *under]) == 0:
+        with contextlib.suppress(FedraxError):
+            make_runtime(resolve({}, [*COMMON, *beside, *under])).close()
             return (*beside, *under)
     return (*FITTING[0], *under)
 
@@ -45,14 +49,7 @@ SETTING = some.sampled_from(ALL).flatmap(
 def check_many(count, capsys):
     tried = {0: 0, 1: 0, 2: 0}
 
-    @hypothesis.settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
+    @many(count)
     @hypothesis.given(SETTING)
     def anything(given):
         setting, value = given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def _check_free(path: Path, usual: str) -> None:
     """Raises :class:`FedraxError` where ``path`` is no file's, or one that a run needs."""
     if path.is_dir():
         raise FedraxError(f"{path} is a directory; give a file in it")
-    whole = path.resolve()
+    whole = Path(os.path.realpath(path))
     blocked = next((parent for parent in whole.parents if parent.is_file()), None)
     if blocked is not None:
         raise FedraxError(f"{blocked} is a file, and no folder to write in; choose another file")

@@ -99,6 +99,7 @@ def orthogonal(key: PRNGKeyArray, rows: int, columns: int) -> Float[Array, "rows
     return basis if rows >= columns else basis.T
 
 
+@jax.jit
 def gram_schmidt(matrix: Float[Array, "n k"]) -> Float[Array, "n k"]:
     """Orthonormal columns that span the same spaces as the first 1, 2, ... k; 0 for a column that adds nothing."""
     places = jnp.arange(matrix.shape[1])

@@ -85,6 +85,20 @@ def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> 
         write_all(file.fileno(), content.encode() if isinstance(content, str) else content)
 
 
+def check_writable(path: Path) -> None:
+    """Raises :class:`FedraxError` where no file can be written at ``path``, before somebody computes what to write."""
+    new = False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise FedraxError(f"cannot write {path}: {reason(error)}; mend that, or give another path") from None
+    if new:
+        path.unlink()
+
+
 def append_traceback(folder: Path, error: BaseException) -> Path:
     """Adds the error's traceback, with the time, to :data:`ERRORS` in ``folder``, and returns that file's path.
 
@@ -92,7 +106,10 @@ def append_traceback(folder: Path, error: BaseException) -> Path:
     """
     path = folder / ERRORS
     text = "".join(traceback.format_exception(error))
-    with contextlib.suppress(OSError), open(path, "a", opener=owner_only) as file:
+    with (
+        contextlib.suppress(OSError),
+        open(path, "a", encoding="utf-8", errors="backslashreplace", opener=owner_only) as file,
+    ):
         # A full disk must not hide the error under way.
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
     return path

@@ -121,8 +121,8 @@ def _git(folder: Path, *arguments: str) -> str:
     # Without optional locks git leaves the index alone, so a git command of the user's never meets ours.
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     command = ["git", "-C", str(folder), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env=environment)
-    return result.stdout.strip()
+    result = subprocess.run(command, capture_output=True, check=True, timeout=10, env=environment)
+    return os.fsdecode(result.stdout).strip()
 
 
 def check_unchanged(rundir: RunDirectory, files: Sequence[Path]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fedrax.evaluation.measure import SENTENCES, said
+from fedrax.records.files import check_writable
 from fedrax.records.metrics import spans
 from fedrax.report.agents import agents_table, divergence_table
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
@@ -45,10 +46,10 @@ def write_report(
     Runs that differ in nothing but seeds are one experiment. Unfinished runs are shown as far as they got.
 
     Raises:
-        FedraxError: a path is no run, or a run's files are damaged.
+        FedraxError: a path is no run, a run's files are damaged, or ``out`` cannot be written.
     """
     groups = group_runs(load_runs(paths))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
     out.write_text(
         report_html(groups, title=title, statistic=statistic, smoothing=smoothing, commands=commands(groups)),
         encoding="utf-8",

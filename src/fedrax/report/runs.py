@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import apart, measure, why_apart
 from fedrax.migration import present_keys
-from fedrax.parsing import parsed_toml
+from fedrax.parsing import parsed_toml, text_of
 from fedrax.records.encoding import decoded
 from fedrax.records.rows import Row, read_by_seed
 
@@ -174,8 +173,8 @@ def load_run(path: Path | str) -> Run:
     if not is_run(path):
         raise FedraxError(f"{path} is no run: it has no config.toml; give a directory that fedrax train wrote")
     try:
-        config = present_keys(parsed_toml((path / "config.toml").read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        config = present_keys(parsed_toml(text_of(path / "config.toml")))
+    except ValueError as error:
         raise FedraxError(f"{path / 'config.toml'} cannot be read: {error}; restore the file or train anew") from None
     manifest = _json_object(path / "manifest.json")
     if manifest.get("imported"):

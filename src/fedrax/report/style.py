@@ -6,6 +6,7 @@ import functools
 import html
 import io
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -52,6 +53,8 @@ STYLE: Any = {
     "lines.solid_capstyle": "round",
     "svg.hashsalt": "fedrax",
     "text.color": INK,
+    # Names are shown as they are: a `$` in one is no formula.
+    "text.parse_math": False,
     "xtick.color": MUTED,
     "xtick.labelcolor": INK,
     "xtick.labelsize": 9,
@@ -66,7 +69,9 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+            # A letter that no font has is drawn as a box, and that is seen.
+            warnings.filterwarnings("ignore", "Glyph ")
             return draw(*args, **kwargs)
 
     return drawn

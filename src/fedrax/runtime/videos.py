@@ -58,6 +58,7 @@ def record_videos(
         formats: ``mp4``, ``gif`` or both.
     """
     check_picture(config)
+    stem.parent.mkdir(parents=True, exist_ok=True)
     act = jax.jit(_actor(config, runtime, params))
     if runs_native(config):
         rate = make_environment(config).frames_per_second
@@ -66,7 +67,6 @@ def record_videos(
         rate = int(gymnasium.spec(config.environment.id).kwargs.get("render_fps", FRAMES_PER_SECOND))
         with _without_display():
             frames = list(_host_frames(config, runtime, act, agent, episodes))
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix in formats:
         path = stem.with_suffix(f".{suffix}")

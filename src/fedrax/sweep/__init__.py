@@ -29,5 +29,7 @@ The experiment files of RLHF-And-Friends/FedRL (``{"num_runs": 5, "setups": {NAM
 ``.json``) are read too; :data:`fedrax.sweep.flags.FLAGS` says what each flag becomes.
 
 Everything of a sweep lies in ``out``: ``SETUP/seed-S`` is a run, ``SETUP/seed-S.log`` what its process printed,
-``sweep.json`` the state of every job. Starting the same sweep again does what is missing, and no more.
+``sweep.json`` the state of every job. Environments and networks of every setup are made before the first run trains,
+so that a mistake in any of them is told at once; more than 1,000 runs are refused without ``--yes``. Starting the same
+sweep again does what is missing, and no more.
 """

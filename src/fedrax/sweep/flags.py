@@ -5,6 +5,7 @@ A flag that a file leaves out has the reference's default, not our preset's: the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,7 +130,7 @@ def _value(name: str, flag: Flag, flags: Mapping[str, Any], folder: Path) -> Any
         path = folder / str(value)
         if not path.is_file():
             raise FedraxError(f"comm-matrix-config = {value!r}: there is no file {path}; paths start at the JSON file")
-        return str(path.resolve())
+        return os.path.realpath(path)
     if isinstance(value, str):
         return None if value == "None" else parse_override(f"value={value}")["value"]
     return value

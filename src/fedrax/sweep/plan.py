@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedrax.config import Config, parse_override, presets, resolve
-from fedrax.errors import FedraxError, unknown
+from fedrax.errors import FedraxError, shown, unknown
 from fedrax.evaluation.measure import apart, measure, why_apart
-from fedrax.parsing import parsed_toml
+from fedrax.parsing import is_deep, parsed_json, parsed_toml, text_of
 from fedrax.plugins import located_in
 from fedrax.records.files import reason
+from fedrax.registry import LARGEST
 from fedrax.sweep.flags import translate
 
 REFERENCE_PRESET = "fedppo/simple-crossing"
@@ -24,6 +26,9 @@ REFERENCE_PRESET = "fedppo/simple-crossing"
 
 KEYS = ("preset", "seeds", "out", "jobs", "cores_per_job", "set", "setups", "grid")
 REFERENCE_KEYS = ("preset", "num_runs", "out", "jobs", "cores_per_job", "setups")
+
+MANY_RUNS, MOST_RUNS = 1000, 100_000
+"""More runs than the first are asked about, and than the second refused, before any is made."""
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,+=-]*")
 """A setup's name is a folder's."""
@@ -90,24 +95,29 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def read_plan(file: Path | str, *, jobs: int | None = None) -> Plan:
+def read_plan(file: Path | str, *, jobs: int | None = None, many: bool = False) -> Plan:
     """The plan in a TOML file, or in a JSON file of the reference; ``jobs`` replaces the file's.
 
+    Args:
+        many: whether there may be more than :data:`MANY_RUNS`.
+
     Raises:
-        FedraxError: one line that names the file, and the setup where one is at fault.
+        FedraxError: one line that names the file, and the setup where one is at fault; or so many runs.
     """
     file = Path(file)
     table = _parse(file)
     try:
-        return _plan(file, table, jobs)
+        return _plan(file, table, jobs, many)
     except FedraxError as error:
         raise FedraxError(f"{file}: {error}") from None
 
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
-        table = json.loads(text) if file.suffix == ".json" else parsed_toml(text)
+        text = text_of(file)
+        table = parsed_json(text) if file.suffix == ".json" else parsed_toml(text)
+        if is_deep(table):
+            raise ValueError("it is nested too deeply")
     except OSError as error:
         raise FedraxError(f"cannot read the sweep {file}: {reason(error)}; give a TOML or a JSON file") from None
     except ValueError as error:
@@ -117,7 +127,7 @@ def _parse(file: Path) -> dict[str, Any]:
     return table
 
 
-def _plan(file: Path, table: Mapping[str, Any], jobs: int | None) -> Plan:
+def _plan(file: Path, table: Mapping[str, Any], jobs: int | None, many: bool) -> Plan:
     reference = file.suffix == ".json"
     allowed = REFERENCE_KEYS if reference else KEYS
     for key in table:
@@ -132,14 +142,18 @@ def _plan(file: Path, table: Mapping[str, Any], jobs: int | None) -> Plan:
         )
     notes: tuple[str, ...] = ()
     if reference:
-        seeds = list(range(1, _count(table, "num_runs", 1) + 1))  # The reference counts from 1.
+        count = _count(table, "num_runs", 1)
+        _check_runs(len(setups), count, many)
+        seeds: Sequence[int] = range(1, count + 1)  # The reference counts from 1.
         named, notes = _reference_setups(file, table, setups)
     else:
         seeds = _seeds(table.get("seeds", 1))
+        points = math.prod(len(values) for _, values in _axes(_table(table, "grid")))
+        _check_runs(len(setups) * points, len(seeds), many)
         named = _setups(file, table, setups)
     out = table.get("out", str(Path("runs") / "sweeps" / file.stem))
     if not isinstance(out, str) or not out:
-        raise FedraxError(f"out = {out!r} is not allowed: give the path of a directory")
+        raise FedraxError(f"out = {shown(out)} is not allowed: give the path of a directory")
     per_job = min(_count(table, "cores_per_job", 1), len(cores()))
     at_once = _count(table if jobs is None else {"jobs": jobs}, "jobs", max(1, len(cores()) // per_job))
     configs = {setup: _resolved(setup) for setup in named}
@@ -155,7 +169,7 @@ def _plan(file: Path, table: Mapping[str, Any], jobs: int | None) -> Plan:
         for seed in seeds
         for setup, config in configs.items()
     )
-    return Plan(file, Path(out), at_once, per_job, planned, notes)
+    return Plan(file, Path(out), min(at_once, len(planned)), per_job, planned, notes)
 
 
 def _setups(file: Path, table: Mapping[str, Any], setups: Mapping[str, Any]) -> list[Setup]:
@@ -222,12 +236,26 @@ def _resolved(setup: Setup) -> Config:
 
 def _grid(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Every combination, as overrides; one empty combination without a grid."""
-    axes = []
+    return list(itertools.product(*([_override(key, value) for value in values] for key, values in _axes(table))))
+
+
+def _axes(table: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Each key of a grid with its values."""
     for key, values in _leaves(table):
         if not isinstance(values, list) or not values:
-            raise FedraxError(f"grid.{key} = {values!r} is not allowed: give a list of values")
-        axes.append([_override(key, value) for value in values])
-    return list(itertools.product(*axes))
+            raise FedraxError(f"grid.{key} = {shown(values)} is not allowed: give a list of values")
+        yield key, values
+
+
+def _check_runs(setups: int, seeds: int, many: bool) -> None:
+    runs = setups * seeds
+    if runs > MOST_RUNS:
+        raise FedraxError(f"{setups} setups with {seeds} seeds each are {runs} runs; at most {MOST_RUNS} are allowed")
+    if runs > MANY_RUNS and not many:
+        raise FedraxError(
+            f"{setups} setups with {seeds} seeds each are {runs} runs, more than {MANY_RUNS}; give fewer, or --yes to "
+            "train them all (fedrax sweep --dry-run lists them)"
+        )
 
 
 def _overrides(where: str, value: Any) -> list[str]:
@@ -235,7 +263,7 @@ def _overrides(where: str, value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return _flat(value)
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise FedraxError(f'{where} = {value!r} is not allowed: give a table or a list of "key=value"')
+        raise FedraxError(f'{where} = {shown(value)} is not allowed: give a table or a list of "key=value"')
     return value
 
 
@@ -269,24 +297,24 @@ def _toml(value: Any) -> str:
     return str(value)
 
 
-def _seeds(value: Any) -> list[int]:
+def _seeds(value: Any) -> Sequence[int]:
     if isinstance(value, list):
-        whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in value)
+        whole = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST for seed in value)
         if not value or not whole or len(set(value)) < len(value):
-            raise FedraxError(f"seeds = {value!r} is not allowed: give different whole numbers from 0")
+            raise FedraxError(f"seeds = {shown(value)} is not allowed: give different numbers from 0 to {LARGEST}")
         return value
-    return list(range(_count({"seeds": value}, "seeds", 1)))
+    return range(_count({"seeds": value}, "seeds", 1))
 
 
 def _count(table: Mapping[str, Any], key: str, default: int) -> int:
     value = table.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise FedraxError(f"{key} = {value!r} is not allowed: give a whole number from 1")
+        raise FedraxError(f"{key} = {shown(value)} is not allowed: give a whole number from 1")
     return value
 
 
 def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = table.get(key, {})
     if not isinstance(value, Mapping):
-        raise FedraxError(f"{key} = {value!r} is not allowed: it is a table")
+        raise FedraxError(f"{key} = {shown(value)} is not allowed: it is a table")
     return value

@@ -73,6 +73,7 @@ def run_plan(
     retry: int = 0,
     terminal: bool | None = None,
     command: Callable[[Task], Sequence[str]] = command_of,
+    check: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Outcome:
     """Runs what is missing of a plan, and prints how it goes.
 
@@ -81,6 +82,7 @@ def run_plan(
         retry: how often a failed job is tried again.
         terminal: whether to draw a moving table; unset, whether standard output is a terminal.
         command: what an attempt executes.
+        check: raises :class:`FedraxError` for a plan that cannot be carried out, or adds notes to it.
 
     Raises:
         FedraxError: the sweep cannot start; what goes wrong in a job does not raise.
@@ -89,6 +91,7 @@ def run_plan(
         raise FedraxError(f"retry = {retry} is not allowed: it must be at least 0")
     # Its jobs inherit the lock: it lasts until the last of them has ended, even if this process dies first.
     with held(plan.out) as lock, stoppable() as stop:
+        plan = check(plan)
         tasks = tasks_of(plan)
         runner = _Runner(plan, tasks, retry, command, lock)
         with Board(tasks, terminal=terminal) as board:

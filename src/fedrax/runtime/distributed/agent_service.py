@@ -128,7 +128,7 @@ class AgentService:
             raise FedraxError(f"run {run!r} is no name of a run")
         session, text = self._session(run), str(envelope.fields["config"])
         # A run may have been extended since: its budget is what learning rates are annealed over.
-        if session is None or (session.folder / "config.toml").read_text() != text:
+        if session is None or (session.folder / "config.toml").read_text(encoding="utf-8") != text:
             session = self._start_session(run, text)
         index = UNKNOWN if self.wanted is None else self.wanted
         return Envelope(
@@ -148,7 +148,7 @@ class AgentService:
         if not isinstance(run, str) or not run.isalnum():
             return None
         saved = self.folder / "runs" / run / "config.toml"
-        return self._start_session(run, saved.read_text()) if saved.exists() else None
+        return self._start_session(run, saved.read_text(encoding="utf-8")) if saved.exists() else None
 
     def _start_session(self, run: str, text: str) -> AgentSession:
         """Starts the session of a run with this configuration, and ends the one before."""

@@ -37,7 +37,7 @@ class Ledger:
             Record(agent, name_of(agent), PAUSED, 0.0, 0.0, 0, 0, f"asked again in round {end + 1}")
             for agent, end in self.paused.items()
         ]
-        with open(self.path, "a", opener=owner_only) as file:
+        with open(self.path, "a", encoding="utf-8", opener=owner_only) as file:
             for record in sorted([*records, *pausing], key=lambda record: record.agent):
                 file.write(json.dumps({"round": round, **record._asdict()}) + "\n")
         for record in records:

@@ -43,5 +43,5 @@ def write_app(folder: Path, settings: Mapping[str, str]) -> Path:
             "hatch": {"build": {"targets": {"wheel": {"packages": ["."]}}}},
         },
     }
-    (folder / "pyproject.toml").write_text(tomli_w.dumps(table))
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
     return folder

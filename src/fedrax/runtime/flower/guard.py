@@ -158,7 +158,7 @@ def guarded(app: Application) -> Application:
 
         def refuse(part: str) -> None:
             if part.isalnum():
-                with path.open("a") as file:
+                with path.open("a", encoding="utf-8") as file:
                     file.write(f"{part}\n")
 
         app = LimitedBodies(app, int(os.environ[LIMIT]), refuse)

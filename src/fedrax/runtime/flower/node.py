@@ -103,7 +103,7 @@ def socket_folder(data: Path) -> Iterator[Path]:
     """
     record = data / SOCKET_FOLDER
     with contextlib.suppress(OSError, ValueError):
-        last = Path(record.read_text().strip())
+        last = Path(record.read_text(encoding="utf-8").strip())
         if last.name.startswith(PREFIX) and last.stat().st_uid == os.getuid():
             shutil.rmtree(last)
     folder = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(8)}"

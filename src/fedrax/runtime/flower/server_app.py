@@ -66,13 +66,13 @@ def serve(grid: Grid, directory: RunDirectory, *, keys: bool) -> None:
     config = resolve(directory.config)
 
     def note(text: str) -> None:
-        with open(directory.path / LOG, "a", opener=owner_only) as log:
+        with open(directory.path / LOG, "a", encoding="utf-8", opener=owner_only) as log:
             log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
     parts = directory.path / "flower" / REFUSED_PARTS
 
     def refused(part: str) -> bool:
-        return parts.exists() and part in parts.read_text().split()
+        return parts.exists() and part in parts.read_text(encoding="utf-8").split()
 
     federation = DistributedRuntime(
         config,

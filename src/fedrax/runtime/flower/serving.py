@@ -137,7 +137,7 @@ def serve(
             time.sleep(LOOK_SECONDS)
     why = folder / WHY
     if why.exists():
-        raise FedraxError(why.read_text().strip())
+        raise FedraxError(why.read_text(encoding="utf-8").strip())
 
 
 def largest_request(config: Config) -> int:
@@ -230,7 +230,9 @@ def connect(endpoint: Endpoint, folder: Path) -> None:
     """Writes where Flower's own command line finds the SuperLink."""
     settings: dict[str, object] = {"address": endpoint.address}
     settings |= {"insecure": True} if endpoint.authority is None else {"root-certificates": str(endpoint.authority)}
-    (folder / "config.toml").write_text(tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: settings}}))
+    (folder / "config.toml").write_text(
+        tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: settings}}), encoding="utf-8"
+    )
 
 
 def register(endpoint: Endpoint, variables: dict[str, str]) -> None:
@@ -261,7 +263,14 @@ def submit(app: Path, variables: dict[str, str]) -> None:
 def flwr(arguments: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Flower's command line."""
     return subprocess.run(
-        [flower_command("flwr"), *arguments], env=variables, capture_output=True, text=True, check=False, timeout=120
+        [flower_command("flwr"), *arguments],
+        env=variables,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        timeout=120,
     )
 
 

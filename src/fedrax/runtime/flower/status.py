@@ -140,7 +140,7 @@ def show_status(folder: Path) -> str:
     elif is_held(folder):
         state = "training"
     elif (folder / WHY).exists():
-        state = f"stopped: {(folder / WHY).read_text().strip()}"
+        state = f"stopped: {(folder / WHY).read_text(encoding='utf-8').strip()}"
     else:
         state = "not running; `fedrax server` with this --out continues it"
     agents = Agents(folder)
