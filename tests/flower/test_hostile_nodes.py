@@ -1,6 +1,7 @@
 """Federations of real processes with a liar among the nodes (make test-faults): it is named, and nobody else loses."""
 
 import json
+import os
 import signal
 import stat
 import subprocess
