@@ -160,6 +160,7 @@ def test_the_order_of_peers_does_not_matter_and_who_they_are_does():
     assert np.abs(both_values(agent.params, renamed, batch) - values).max() > 1e-3
 
 
+@pytest.mark.training
 def test_gradients_pass_through_peers_to_the_action_and_stop_at_their_weights():
     learner, agent = make()
     batch, sight = batch_of(), sight_of(learner)
@@ -193,6 +194,7 @@ def test_targets_see_the_features_that_are_meant_for_them():
     assert np.abs(moved - plain).max() > 1e-4
 
 
+@pytest.mark.training
 def test_attention_is_one_in_total_and_none_before_the_replay_is_filled():
     learner, agent = make(learner={"batch_size": 8})
     sight = sight_of(learner, known=[True, False])
@@ -240,6 +242,7 @@ def test_targets_may_start_apart():
     np.testing.assert_array_equal(vector(apart.memory.target.actor), vector(apart.params.actor))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", ["td3", "sac-discrete"])
 def test_every_off_policy_learner_attends(name):
     spaces = SPACES if name == "td3" else Spaces(SPACES.observation, Discrete(4))
