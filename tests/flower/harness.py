@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedrax.runtime.distributed.membership import Membership
@@ -28,11 +29,18 @@ class Federation:
     """A server and its nodes, each a command of the command line; a context manager that ends them all."""
 
     def __init__(
-        self, folder: Path, *settings: str, nodes: int = 2, secure: bool = True, fast: bool = True, host="127.0.0.1"
+        self,
+        folder: Path,
+        *settings: str,
+        small: Sequence[str] = SMALL,
+        nodes: int = 2,
+        secure: bool = True,
+        fast: bool = True,
+        host="127.0.0.1",
     ):
         self.folder, self.run = folder, folder / "run"
         self.count, self.fast = nodes, fast
-        self.settings = [*SMALL, f"federation.agents={nodes}", f"runtime.flower.fast={str(fast).lower()}", *settings]
+        self.settings = [*small, f"federation.agents={nodes}", f"runtime.flower.fast={str(fast).lower()}", *settings]
         self.address = f"{host}:{free_port()}"
         self.certificates = folder / "certificates" if secure else None
         if secure:
