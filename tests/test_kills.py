@@ -42,7 +42,7 @@ SETUPS = {
         *SMALL,
         *("federation.agents=4", "attack=random-noise", "attack.agents=1", "seeds=2"),
         *("strategy.batch_min=2", "strategy.batch_max=4", "federation.participation=0.75", "federation.dropout=0.2"),
-        *("budget.rounds=400", "checkpoint.every=20"),
+        *("budget.rounds=300", "checkpoint.every=20"),
     ],
     "Pendulum": [
         "fedtd3/pendulum",
@@ -50,7 +50,7 @@ SETUPS = {
         *("federation.agents=3", "federation.local_updates=8"),
         *("learner.batch_size=8", "learner.learning_starts=8", "learner.buffer_size=64"),
         *(f"learner.{part}_layers=[8]" for part in ("actor", "feature", "head")),
-        *("budget.rounds=400", "checkpoint.every=20"),
+        *("budget.rounds=300", "checkpoint.every=20"),
     ],
     "CartPole of Gymnasium": [
         "fedpg-br/cartpole",
@@ -58,7 +58,7 @@ SETUPS = {
         *("environment.native=false", "environment.backend=gymnasium", "environment.num_envs=2"),
         *("learner=ppo", "learner.num_steps=8", "learner.num_minibatches=2", "learner.update_epochs=2"),
         *("learner.hidden=[8]", "strategy=fedavg", "federation.agents=3"),
-        *("budget.rounds=150", "checkpoint.every=5", "evaluation.every=5"),
+        *("budget.rounds=100", "checkpoint.every=5", "evaluation.every=5"),
     ],
 }
 
@@ -151,10 +151,8 @@ class Training:
 @pytest.mark.parametrize("name", SETUPS)
 def test_killed_at_random_moments_a_run_ends_as_if_it_were_not(tmp_path, record_property, name):
     settings, draw, account = SETUPS[name], random.Random(name), Account(name)
-    # The first compiles what the others find compiled.
+    # Those that are killed find compiled what this one compiles.
     whole = Training(tmp_path / "whole", settings).finish()
-    again = Training(tmp_path / "again", settings).finish()
-    assert differences(again, whole) == []
     history: dict[str, list[str]] = {}
     while account.count < KILLS:
         training = Training(tmp_path / f"run-{len(history)}", settings)

@@ -1,8 +1,8 @@
 """The service that runs a node's agent: it answers requests, and goes on after a crash.
 
 The agent is saved before the answer to a round leaves, so that a request that comes twice gets the same answer twice,
-and a restarted agent goes on where it was. In a fast run its order is, and the agent while its answer travels: killed in
-between, it does the round again. Nothing leaves it but its messages, its report in numbers and the returns of its
+and a restarted agent goes on where it was. In a fast run its order is, and the agent while its answer travels: one that
+died in between does the round again. Nothing leaves it but its messages, its report in numbers and the returns of its
 evaluations.
 """
 
