@@ -68,7 +68,8 @@ def _former(value: object) -> object:
     if isinstance(value, dict):
         if "runtime" in value:
             runtime = {key: item for key, item in value["runtime"].items() if key != "shared_seeds"}
-            value = {**value, "runtime": {**runtime, **runtime.pop("flower")}}
+            flower = {key: item for key, item in runtime.pop("flower").items() if key != "max_failures"}
+            value = {**value, "runtime": {**runtime, **flower}}
         return {names.get(key, key): _former(item) for key, item in value.items()}
     return value
 
@@ -79,6 +80,7 @@ def _as_earlier(path: Path) -> None:
     text = config.read_text()
     assert all(f"{present.split('.')[-1]} = " in text for present in KEYS.values())
     text = text.replace("\n[runtime.flower]\n", "").replace("shared_seeds = false\n", "")
+    text = text.replace("max_failures = 2\n", "")
     config.write_text(text.replace("num_envs = ", "copies = ").replace('distribution = "fedtd3"', 'law = "fedtd3"'))
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, "config": _former(manifest["config"])}))

@@ -90,6 +90,47 @@ def test_a_killed_agent_does_the_round_again_as_it_would_have(history, tmp_path)
     assert again.answer(worked(envelopes)[-1]).payload == whole.payload
 
 
+@pytest.fixture(scope="module")
+def fast_history(tmp_path_factory):
+    """Three rounds of a fast federation of one: the envelopes its agent took, and the answer to the last."""
+    folder = tmp_path_factory.mktemp("fast")
+    node = Recorder(agent_service(folder / "node", agent=0))
+    federation, _, _ = distributed(configured(*CASE, "runtime.flower.fast=true"), folder, InProcessTransport({7: node}))
+    rounds_of(federation, 3)
+    join = next(envelope for envelope in node.envelopes if envelope.kind == JOIN)
+    orders = worked(node.envelopes)
+    return join, orders, node.service.answer(orders[-1])
+
+
+@pytest.mark.training
+def test_a_fast_agent_that_is_killed_before_it_is_saved_does_the_round_again(fast_history, tmp_path):
+    """The server has the answer, so the next order is of the next round."""
+    join, (first, second, third), expected = fast_history
+    killed = agent_service(tmp_path, agent=0)
+    for envelope in (join, first, second):
+        killed.answer(envelope)
+    assert not (tmp_path / "runs" / killed.session.run / "checkpoints" / "checkpoint-2.safetensors").exists()
+    again = agent_service(tmp_path)
+    assert again.answer(join).fields["done"] == 2
+    assert again.answer(third).payload == expected.payload
+    again.flush()
+    # It does it again once: with the third saved, nothing is left to be done.
+    assert agent_service(tmp_path).answer(third).payload == expected.payload
+
+
+@pytest.mark.training
+def test_a_fast_agent_goes_on_without_an_order_that_cannot_be_read(fast_history, tmp_path):
+    join, (first, second, third), expected = fast_history
+    killed = agent_service(tmp_path, agent=0)
+    for envelope in (join, first, second):
+        killed.answer(envelope)
+    (tmp_path / "runs" / killed.session.run / "order").write_bytes(b"")
+    again = agent_service(tmp_path)
+    assert again.answer(join).fields["done"] == 1
+    answer = again.answer(third)
+    assert (answer.kind, answer.payload != expected.payload) == (WORKED, True)
+
+
 def test_it_cannot_go_back(history):
     envelopes, service, _ = history
     first, last = worked(envelopes)[0], worked(envelopes)[-1]

@@ -1,8 +1,9 @@
 """The service that runs a node's agent: it answers requests, and goes on after a crash.
 
 The agent is saved before the answer to a round leaves, so that a request that comes twice gets the same answer twice,
-and a restarted agent goes on where it was. Nothing leaves it but its messages, its report in numbers and the returns
-of its evaluations.
+and a restarted agent goes on where it was. In a fast run its order is, and the agent while its answer travels: one that
+died in between does the round again. Nothing leaves it but its messages, its report in numbers and the returns of its
+evaluations.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ from fedrax.runtime.distributed.envelopes import (
     WORK,
     WORKED,
     Envelope,
+    from_bytes,
+    to_bytes,
 )
 from fedrax.runtime.distributed.randomness import Randomness, node_secret, secret_randomness, shared_randomness
 from fedrax.trees import tree_bytes
@@ -137,7 +140,7 @@ class AgentService:
                 "run": run,
                 "node": self.name,
                 "agent": session.index if session.index != UNKNOWN else index,
-                "done": session.done,
+                "done": session.upcoming,
             },
         )
 
@@ -214,6 +217,10 @@ class AgentSession:
         """The answer to the last of them."""
         self.took = 0.0
         self.unsaved = False
+        self.order = folder / "order"
+        """The last order whose answer may have left before the agent was saved, in a fast run."""
+        self.lost: Envelope | None = None
+        """That order, where the agent has yet to do it again."""
         identity = folder / "agent.json"
         self.index = int(read_json(identity, "agent's identity")["agent"]) if identity.exists() else UNKNOWN
         if self.index != UNKNOWN:
@@ -243,8 +250,21 @@ class AgentSession:
             self.snapshot, self.done = kept["snapshot"], int(meta["round"])
             self.reply = kept["reply"].tobytes()[: meta.get("reply_bytes")]
             self.took = float(meta["seconds"])
+        self.lost = self._lost()
         write_json(self.folder / "agent.json", {"agent": index}, private=True)
         self.index = index
+
+    def _lost(self) -> Envelope | None:
+        """The order of a round that was answered, and not saved."""
+        with contextlib.suppress(FileNotFoundError, DecodeError):
+            order = from_bytes(self.order.read_bytes())
+            return order if int(order.fields["round"]) >= self.done else None
+        return None
+
+    @property
+    def upcoming(self) -> int:
+        """The number of the round that comes next."""
+        return self.done if self.lost is None else int(self.lost.fields["round"]) + 1
 
     def _check_task(self, index: int) -> None:
         """Raises :class:`FedraxError` where agents have tasks, and this one's is not the site's environment."""
@@ -273,6 +293,10 @@ class AgentSession:
         if self.index != index:
             raise FedraxError(f"this node is agent {self.index} of the run, not agent {index}")
         assert self.runtime is not None
+        if self.lost is not None:
+            order, self.lost = self.lost, None
+            self._work(self.runtime, int(order.fields["round"]), order)
+            self.save()
         return self.runtime
 
     def work(self, envelope: Envelope) -> Envelope:
@@ -306,7 +330,8 @@ class AgentSession:
         try:
             snapshot, message, report = runtime.work(snapshot, downlink, order, number)
         except BaseException:
-            # The snapshot was donated: the agent goes on from what was saved.
+            # The snapshot was donated: the agent goes on from what was saved, and without a round that fails again.
+            self.order.unlink(missing_ok=True)
             self._load(self.index)
             raise
         fault = Fault.of_row(np.asarray(report["fault"]))
@@ -320,6 +345,8 @@ class AgentSession:
         self.unsaved = self.done % self.config.runtime.flower.save_every == 0
         if not self.config.runtime.flower.fast:
             self.save()
+        elif self.unsaved:
+            write_atomic(self.order, to_bytes(envelope))
 
     def _sent(self, message: PyTree, number: int) -> PyTree:
         """What of a message is sent in this round."""
