@@ -1,7 +1,7 @@
 """A node that fails again and again is asked less and less often, and is trusted again after it has been good."""
 
 from fedrax.runtime.distributed.back_off import BackOff
-from fedrax.runtime.distributed.dispatcher import ABSENT, ANSWERED, EXCLUDED, LATE, Record
+from fedrax.runtime.distributed.dispatcher import ABSENT, ANSWERED, EXCLUDED, LATE, STALE, Record
 from fedrax.runtime.distributed.ledger import Ledger
 
 
@@ -35,24 +35,45 @@ def test_nobody_pauses_without_a_limit():
     assert asked_in(BackOff(None), 50, lambda number: True) == list(range(50))
 
 
-def record(agent, outcome):
-    return Record(agent, "n", outcome, 1.0, 0.0, 0, 0, "why")
+def record(agent, outcome, asked=9):
+    return Record(agent, "n", outcome, 1.0, 0.0, asked, 0, "why")
+
+
+def judged(tmp_path, *rounds):
+    """Whether agent 0 pauses after rounds with such records."""
+    ledger = Ledger(tmp_path / "exchanges.jsonl", lambda text: None, max_failures=2)
+    for number, records in enumerate(rounds):
+        ledger.asked(number, [0, 1], enough=1, present={0, 1})
+        ledger.judge(records)
+    return 0 in ledger.back_off.until
+
+
+def test_who_is_asked_and_lost_has_failed_and_who_is_not_there_has_not(tmp_path):
+    assert judged(tmp_path, [record(0, ABSENT)], [record(0, ABSENT)])
+    assert not judged(tmp_path, [record(0, ABSENT, 0)], [record(0, ABSENT, 0)])
+
+
+def test_an_agent_fails_once_a_round_and_old_answers_are_no_failure(tmp_path):
+    assert not judged(tmp_path, [record(0, LATE), record(0, EXCLUDED)])
+    assert not judged(tmp_path, [record(0, EXCLUDED), record(0, ANSWERED)], [record(0, EXCLUDED)])
+    assert not judged(tmp_path, *[[record(0, STALE)]] * 9)
 
 
 def test_pauses_are_named_recorded_and_never_cost_the_quorum(tmp_path):
     notes = []
     ledger = Ledger(tmp_path / "exchanges.jsonl", notes.append, max_failures=2)
     for number in range(2):
-        assert ledger.asked(number, [0, 1, 2], enough=2) == [0, 1, 2]
-        ledger.write(number, [record(0, ANSWERED), record(1, ABSENT), record(2, [LATE, EXCLUDED][number])], str)
+        assert ledger.asked(number, [0, 1, 2], enough=2, present={0, 1, 2}) == [0, 1, 2]
+        ledger.write(number, [record(0, ANSWERED), record(1, ABSENT, 0), record(2, [LATE, EXCLUDED][number])], str)
     assert notes == [
-        "agent 2 paused: late or excluded in 2 of the last 2 rounds in which it was asked; it is asked again in round "
-        "7 (runtime.flower.max_failures)"
+        "agent 2 paused: lost, late or excluded in 2 of the last 2 rounds in which it was asked; it is asked again in "
+        "round 7 (runtime.flower.max_failures)"
     ]
-    assert ledger.asked(2, [0, 1, 2], enough=2) == [0, 1]
+    assert ledger.asked(2, [0, 1, 2], enough=2, present={0, 1, 2}) == [0, 1]
     ledger.write(2, [record(0, ANSWERED), record(1, ANSWERED)], str)
     last = (tmp_path / "exchanges.jsonl").read_text().splitlines()[-1]
     assert last.startswith('{"round": 2, "agent": 2, "node": "2", "outcome": "paused"')
     assert last.endswith('"reason": "asked again in round 7"}')
-    assert ledger.asked(3, [0, 1, 2], enough=3) == [0, 1, 2], "two are fewer than the quorum"
-    assert ledger.asked(6, [0, 1, 2], enough=2) == [0, 1, 2], "round 7"
+    assert ledger.asked(3, [0, 1, 2], enough=3, present={0, 1, 2}) == [0, 1, 2], "two are fewer than the quorum"
+    assert ledger.asked(4, [0, 1, 2], enough=2, present={0, 2}) == [0, 1, 2], "only one of the others is there"
+    assert ledger.asked(6, [0, 1, 2], enough=2, present={0, 1, 2}) == [0, 1, 2], "round 7"

@@ -2,13 +2,16 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fedrax.arrays import form, packed
+from fedrax.learners.moments import Moments
 from fedrax.message import Message, every_time
-from fedrax.runtime.distributed.checks import Counts, Rejected, WorkCheck, check_envelope
-from fedrax.runtime.distributed.envelopes import REFUSED, WORKED, Envelope
+from fedrax.runtime.distributed.checks import Counts, Rejected, WorkCheck, check_envelope, check_evaluation
+from fedrax.runtime.distributed.envelopes import EVALUATED, REFUSED, WORKED, Envelope
+from fedrax.strategies.return_weights import Returns
 
 
 def message(change):
@@ -119,3 +122,41 @@ def test_what_a_node_says_is_printed_in_one_safe_line():
         check_envelope(dataclasses.replace(HONEST, kind="\x1b[2J" * 100), WORKED, EXPECTED)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 120
+
+
+MOMENTS = Moments(*(jnp.full(2, x) for x in (20.0, 3.0, 5.0)))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"count": [-1, 20]}, "moments of observations that cannot be"),
+        ({"count": [20, 1e9]}, "moments of observations that cannot be"),
+        ({"spread": [5, -5]}, "moments of observations that cannot be"),
+        ({}, None),
+        ({"count": [0, 0], "spread": [0, 0]}, None),
+    ],
+)
+def test_moments_that_nothing_observed_has_are_refused(change, why):
+    bent = {name: jnp.asarray(value, jnp.float32) for name, value in change.items()}
+    content = Message({}, (dataclasses.replace(MOMENTS, **bent), Returns(jnp.asarray(1.0), jnp.asarray(1))))
+    check = WorkCheck(content, REPORT, every_time, max_norm=None)
+    fields = {**EXPECTED, "form": form((content, REPORT)), "seconds": 0.5}
+    envelope = Envelope(WORKED, fields, packed((content, REPORT)))
+    if why is None:
+        assert check(envelope, **EXPECTED, counts=COUNTS)
+    else:
+        with pytest.raises(Rejected, match=why):
+            check(envelope, **EXPECTED, counts=COUNTS)
+
+
+def test_an_episode_of_an_evaluation_is_no_longer_than_any_can_be():
+    def checked(length):
+        arrays = [np.full(2, x, np.float32) for x in (1, length)]
+        envelope = Envelope(EVALUATED, {"run": "r1", "agent": 1, "names": "return,length"}, packed(arrays))
+        return check_evaluation(envelope, run="r1", agent=1, episodes=2, horizon=10)
+
+    assert checked(10)["length"].tolist() == [10, 10]
+    for length in (11, -1):
+        with pytest.raises(Rejected, match="a length or a success that cannot be"):
+            checked(length)

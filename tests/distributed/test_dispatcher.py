@@ -180,3 +180,32 @@ def test_a_node_that_may_not_join_is_asked_again_only_after_a_while(dispatcher, 
     while transport.time < 15:
         dispatcher.turn()
     assert transport.asked.count((10, JOIN)) == 2
+
+
+def test_those_in_reserve_are_asked_where_the_others_are_lost(dispatcher, transport):
+    for agent in range(3):
+        transport.add(10 + agent, f"n{agent}", agent=agent)
+    dispatcher.gather(3, 3, 0)
+    transport.remove(10)
+    results, records = dispatcher.ask(questions((0,)), enough=1, seconds=30, reserve=questions((1, 2)))
+    assert set(results) == {1, 2}
+    assert outcomes(records) == {0: "absent", 1: "answered", 2: "answered"}
+    assert transport.time < 30
+
+
+def test_those_in_reserve_are_asked_where_the_others_are_late(dispatcher, transport):
+    transport.add(10, "a", agent=0, after=None)
+    transport.add(11, "b", agent=1)
+    dispatcher.gather(2, 2, 0)
+    results, records = dispatcher.ask(questions((0,)), enough=1, seconds=30, reserve=questions((1,)))
+    assert set(results) == {1}
+    assert outcomes(records) == {0: "late", 1: "answered"}
+
+
+def test_those_in_reserve_are_left_alone_where_the_others_suffice(dispatcher, transport):
+    transport.add(10, "a", agent=0)
+    transport.add(11, "b", agent=1)
+    dispatcher.gather(2, 2, 0)
+    results, records = dispatcher.ask(questions((0,)), enough=1, seconds=30, reserve=questions((1,)))
+    assert set(results) == {0}
+    assert outcomes(records) == {0: "answered"}

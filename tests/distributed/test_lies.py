@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from lies import lies_about
 
-from fedrax.arrays import DecodeError
+from fedrax.arrays import DecodeError, packed, unpacked
 from fedrax.config import resolve
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.distributed.envelopes import REFUSED, UNKNOWN_RUN, WORK, Envelope, from_bytes, to_bytes
+from fedrax.runtime.distributed.envelopes import EVALUATED, REFUSED, UNKNOWN_RUN, WORK, Envelope, from_bytes, to_bytes
 from fedrax.runtime.distributed.server import DistributedRuntime
 from fedrax.runtime.distributed.transport import InProcessTransport
 
@@ -40,7 +40,8 @@ class Bytes(InProcessTransport):
 
 def federation(folder, bend, *settings):
     """A federation of three, of which ``bend(envelope, answer)`` says what agent 1's node sends, in bytes."""
-    config = resolve({}, [*SETTINGS, *settings])
+    table = {key: value for key, _, value in (setting.partition("=") for setting in [*SETTINGS, *settings])}
+    config = resolve({}, [f"{key}={value}" for key, value in table.items()])
     services = [agent_service(folder / f"node-{k}", agent=k) for k in range(3)]
 
     def node(agent):
@@ -113,6 +114,77 @@ def test_a_node_that_says_it_has_started_anew_joins_again_and_costs_nobody_a_rou
     _, rows = rounds_of(forgetful, 3)
     assert rows["present"].tolist() == [[3, 3, 3]]
     assert notes.count("agent 1 has joined") == 4
+
+
+def test_the_message_that_spoils_a_combination_is_left_out_and_named(tmp_path, monkeypatch):
+    honest, notes = federation(tmp_path, lambda envelope, answer: to_bytes(answer))
+    state, _ = rounds_of(honest, 4)
+    exchange = honest._exchanging
+
+    def spoilt(server, downlink, cohort, *others):
+        after, made_of = exchange(server, downlink, cohort, *others)
+        wrong = jax.tree.map(lambda x: x * np.nan if np.issubdtype(x.dtype, np.floating) else x, after)
+        return (wrong if np.asarray(cohort.answers)[1] else after), made_of
+
+    monkeypatch.setattr(honest, "_exchanging", spoilt)
+    monkeypatch.setattr(honest.screening.recent, "longest", lambda norms: 1)
+    state, rows = rounds_of(honest, 1, state, 4)
+    assert rows["present"].tolist() == [[2]]
+    (row,) = [row for row in exchanged(tmp_path) if row["round"] == 4 and row["agent"] == 1]
+    assert row["outcome"] == "excluded"
+    assert row["reason"] == "with its message, the longest, the combined model is not finite"
+    assert f"agent 1 excluded: {row['reason']}" in notes
+    assert not [note for note in notes if "undone" in note]
+
+
+def test_a_lie_does_not_count_towards_the_quorum_while_honest_nodes_are_slow(tmp_path):
+    def huge(envelope, answer):
+        message, report = unpacked(template, answer.payload)
+        spoilt = jax.tree.map(lambda x: np.full_like(x, 1e25), message)
+        return to_bytes(Envelope(answer.kind, answer.fields, packed((spoilt, report))))
+
+    liars, _ = federation(tmp_path, huge, "runtime.flower.quorum=0.6", "runtime.flower.deadline=10")
+    template = (liars.screening.message, liars.screening.report)
+    transport = liars.dispatcher.transport
+    due = {}
+    ask, collect = transport._ask, transport.collect
+
+    def slow_ask(address, envelope):
+        ticket = ask(address, envelope)
+        due[ticket] = transport.now() + (15 if address == 102 and envelope.kind == WORK else 0)
+        return ticket
+
+    transport._ask = slow_ask
+    transport.collect = lambda tickets: collect([ticket for ticket in tickets if due[ticket] <= transport.now()])
+    _, rows = rounds_of(liars, 1)
+    assert rows["present"].tolist() == [[2]]
+    assert {row["agent"]: row["outcome"] for row in exchanged(tmp_path)} == {
+        0: "answered",
+        1: "excluded",
+        2: "answered",
+    }
+
+
+def test_an_evaluation_far_beyond_the_others_is_not_averaged_with_them(tmp_path):
+    config = ("evaluation.environments=own", "evaluation.every=1", "evaluation.episodes=2")
+    config += ("runtime.flower.max_failures=2",)
+    liars, notes = federation(tmp_path, lambda envelope, answer: to_bytes(answer), *config)
+    inner = liars.dispatcher.transport.nodes[101]
+
+    def lying(envelope):
+        data = inner(envelope)
+        answer = from_bytes(data)
+        if answer.kind == EVALUATED:
+            numbers = np.frombuffer(answer.payload, np.float32).copy()
+            numbers[0] = 3e38
+            data = to_bytes(Envelope(answer.kind, answer.fields, numbers.tobytes()))
+        return data
+
+    liars.dispatcher.transport.nodes[101] = lying
+    _, rows = rounds_of(liars, 2)
+    assert (rows["return"] < 100).all()
+    assert "agent 1 excluded: a return of 3e+38 in an evaluation, over the limit of" in " ".join(notes)
+    assert any(note.startswith("agent 1 paused") for note in notes)
 
 
 @pytest.mark.parametrize("value", [3e38, np.nan])

@@ -95,7 +95,7 @@ def test_an_answer_that_is_too_old_is_left_out_and_named(dispatcher, transport):
         assert set(results) == {0}
         records += noted
     old = [record for record in records if record.agent == 1]
-    assert [record.outcome for record in old] == ["excluded"]
+    assert [record.outcome for record in old] == ["stale"]
     assert "runtime.flower.staleness = 1" in old[0].reason
 
 

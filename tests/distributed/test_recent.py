@@ -46,6 +46,7 @@ def test_one_of_two_cannot_have_the_other_refused_by_sending_next_to_nothing(rec
     for number in range(5):
         assert not refused(recent, number, 1e-30, 0.9, model=1.0)
     assert refused(recent, 5, 1e-30, 31.0, model=1.0) == {1}, "once it is longer than the model itself"
+    assert refused(recent, 6, 1e-3, 1e-3, 0.9, model=1.0) == {2}, "of three, one cannot choose the median"
 
 
 def test_a_lie_in_sums_or_in_what_is_relayed_is_refused_by_its_own_measure(recent):
@@ -74,16 +75,38 @@ def test_a_combination_that_is_not_finite_or_leaps_is_wrong(recent):
 
 
 def test_a_restarted_server_judges_as_before_and_a_round_done_again_counts_once(tmp_path, recent):
-    for number in range(4):
-        recent.begin(number)
+    for number in range(14):
         recent.too_long(number, norms(1.0 + number, 1.0 + number), 0.0)
         recent.wrong(number, np.zeros(1), np.ones(1) * (1 + number))
         recent.save()
     again = Recent(tmp_path / "recent.json")
-    assert again.series == recent.series
-    again.begin(3)
-    assert [each.round for each in again.series["update"]] == [0, 1, 2]
-    assert [each.value for each in again.series["step"]] == [1.0, 2.0, 3.0]
-    (tmp_path / "recent.json").write_text('{"update": [[0]]}')
-    with pytest.raises(FedraxError, match=r"recent\.json is damaged; delete it and resume the run"):
-        Recent(tmp_path / "recent.json")
+    assert again.before("update", 14) == recent.before("update", 14) == [float(number) for number in range(5, 15)]
+    # The last round is done again: it is judged by the ten before it, as the first time.
+    assert again.before("step", 13) == [float(number) for number in range(4, 14)]
+    again.too_long(13, norms(7.0, 7.0), 0.0)
+    assert again.before("update", 14) == [*(float(number) for number in range(5, 14)), 7.0]
+
+
+@pytest.mark.parametrize("row", ["[0]", "[1e400, 1]", "[0, NaN]", '[0, "x"]', "[0, 1e999]"])
+def test_a_damaged_file_is_said_to_be_one(recent, row):
+    rows = ", ".join(f'"{name}": [{row}]' for name in recent.series)
+    recent.path.write_text(f"{{{rows}}}")
+    with pytest.raises(FedraxError, match=r"recent\.json is damaged"):
+        Recent(recent.path)
+
+
+def test_the_longest_message_is_found_beside_the_median_of_each_part(recent):
+    table = norms(1.0, 2.0, 1.5, statistics=1e6)
+    assert recent.longest(table) == 1
+    table[2] = {**table[2], "statistics": 3e6}
+    assert recent.longest(table) == 2
+    assert recent.longest(norms(0.0, 0.0)) == 0
+
+
+def test_what_all_say_again_and_again_is_believed_in_the_end(recent):
+    for number in range(3):
+        assert recent.wrong(number, np.zeros(1), np.ones(1)) is None
+    tries = 0
+    while recent.wrong(3 + tries, np.zeros(1), np.full(1, 5e3)) is not None:
+        tries, recent.undone = tries + 1, recent.undone + 1
+    assert tries == 2, "100, 1,000 and 10,000 times the usual step"

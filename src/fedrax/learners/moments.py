@@ -76,7 +76,7 @@ class Moments(eqx.Module):
     @property
     def deviation(self) -> Array:
         """What observations are divided by, ``[*o]``: their standard deviation, or 1 before anything was observed."""
-        variance = self.spread / jnp.maximum(self.count, 1.0)
+        variance = jnp.maximum(self.spread, 0.0) / jnp.maximum(self.count, 1.0)
         return jnp.where(self.count > 0, jnp.maximum(jnp.sqrt(variance), LEAST_DEVIATION), 1.0)
 
 

@@ -44,6 +44,6 @@ class BackOff:
         rounds = min(FIRST * 2**before, LONGEST)
         self.pauses[agent] = before + 1
         self.until[agent] = round + 1 + rounds
-        why = f"late or excluded in {sum(window)} of the last {len(window)} rounds in which it was asked"
+        why = f"lost, late or excluded in {sum(window)} of the last {len(window)} rounds in which it was asked"
         window.clear()
         return f"{why}; it is asked again in round {round + 2 + rounds} (runtime.flower.max_failures)"

@@ -14,11 +14,15 @@ from jaxtyping import PyTree
 from fedrax.arrays import DecodeError, form, unpacked
 from fedrax.environments.faults import NAMES, NOTHING
 from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
+from fedrax.learners.moments import Moments
 from fedrax.message import Message, Period, filled, first_not_finite, norm, travelling
 from fedrax.runtime.distributed.envelopes import EVALUATED, JOINED, REFUSED, WORKED, Envelope
+from fedrax.strategies.return_weights import Returns
 
 LARGEST = 2**31 - 1
 """Agents and rounds are counted in 32 bits; -1 stands for none."""
+LOOKS = 100
+"""Observations of an environment step that moments may count, at most: goals and first observations count, too."""
 LONGEST_SECONDS = 1e8
 """Of work: three years."""
 LONGEST_TEXT = 500
@@ -73,8 +77,8 @@ def check_envelope(envelope: Envelope, kind: str, expected: Mapping[str, Any]) -
     return envelope
 
 
-def check_evaluation(envelope: Envelope, *, run: str, agent: int, episodes: int) -> dict[str, np.ndarray]:
-    """The arrays ``float32[episodes]`` of an answer to an evaluation, by name.
+def check_evaluation(envelope: Envelope, *, run: str, agent: int, episodes: int, horizon: int) -> dict[str, np.ndarray]:
+    """The arrays ``float32[episodes]`` of an answer to an evaluation, by name; no episode is longer than ``horizon``.
 
     Raises:
         Rejected: anything about it is not as it must be.
@@ -91,7 +95,9 @@ def check_evaluation(envelope: Envelope, *, run: str, agent: int, episodes: int)
     for name, array in table.items():
         if not np.isfinite(array).all():
             raise Rejected(f"a {name} that is not finite")
-    if (table["length"] < 0).any() or any(not ((table[n] >= 0) & (table[n] <= 1)).all() for n in names[2:]):
+    if not ((table["length"] >= 0) & (table["length"] <= horizon)).all() or any(
+        not ((table[n] >= 0) & (table[n] <= 1)).all() for n in names[2:]
+    ):
         raise Rejected("a length or a success that cannot be")
     return table
 
@@ -145,6 +151,7 @@ class WorkCheck:
         if self.max_norm is not None and norms["update"] > self.max_norm:
             raise Rejected(f"an update of norm {norms['update']:.3g}, and runtime.flower.max_norm = {self.max_norm:g}")
         _check_report(report, counts)
+        _check_statistics(part.statistics, counts)
         return Worked(filled(self.message, part), report, float(envelope.fields["seconds"]), norms)
 
 
@@ -169,6 +176,21 @@ def _check_report(report: Mapping[str, Any], counts: Counts) -> None:
     successes = float(report["successes"])
     if not (math.isnan(successes) or 0 <= successes <= episodes):
         raise Rejected(f"{successes} successes in {episodes} episodes")
+
+
+def _check_statistics(statistics: PyTree, counts: Counts) -> None:
+    """Raises :class:`Rejected` for sums that nothing observed adds up to: merged, they would spoil everybody's."""
+    known = (Moments, Returns)
+    for each in jax.tree.leaves(statistics, is_leaf=lambda x: isinstance(x, known)):
+        if isinstance(each, Moments):
+            (_, most), _ = counts
+            counted = [x for x in (each.count, each.spread, each.mean) if x is not None]
+            if len(counted) == 3 and not (
+                (each.count >= 0).all() and (each.count <= LOOKS * most + LOOKS).all() and (each.spread >= 0).all()
+            ):
+                raise Rejected("moments of observations that cannot be")
+        if isinstance(each, Returns) and each.count is not None and (each.count < 0).any():
+            raise Rejected("a negative number of episodes that ended")
 
 
 def _between(least: int, most: int) -> str:

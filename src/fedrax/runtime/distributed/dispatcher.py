@@ -19,7 +19,7 @@ AGAIN_SECONDS = 10.0
 """Before a node that could not join is asked again."""
 
 ANSWERED, LATE, ABSENT, EXCLUDED = "answered", "late", "absent", "excluded"
-DROPPED, PAUSED = "dropped", "paused"
+DROPPED, PAUSED, STALE = "dropped", "paused", "stale"
 
 
 class Record(NamedTuple):
@@ -30,7 +30,8 @@ class Record(NamedTuple):
     """Its node's name; empty where there was none."""
     outcome: str
     """``answered``; ``late``: not before the deadline; ``absent``: no node, or it was lost; ``excluded``; ``dropped``:
-    its collection, which was not finite; ``paused``: it was not asked (:mod:`.back_off`)."""
+    its collection, which was not finite; ``paused``: it was not asked (:mod:`.back_off`); ``stale``: of too
+    old a model, where rounds overlap."""
     seconds: float
     """From the request to its answer."""
     work_seconds: float
@@ -114,12 +115,18 @@ class Dispatcher:
             self.turn()
 
     def ask(
-        self, questions: Mapping[int, Question], *, enough: int, seconds: float
+        self,
+        questions: Mapping[int, Question],
+        *,
+        enough: int,
+        seconds: float,
+        reserve: Mapping[int, Question] | None = None,
     ) -> tuple[dict[int, Any], list[Record]]:
         """Asks agents and waits for what they answer.
 
         It ends when nobody is left to wait for, or after ``seconds``, but never before ``enough`` answers are there.
-        Who comes (back) meanwhile is asked too. Answers that fail their check are not used.
+        Who comes (back) meanwhile is asked too. Answers that fail their check are not used. The agents in ``reserve``
+        are asked where the others are not enough in time, or nobody is left to wait for.
 
         Returns:
             The answers' contents by agent, and a record for each agent asked.
@@ -127,11 +134,14 @@ class Dispatcher:
         request = Request(self, dict(questions))
         deadline = self.transport.now() + seconds
         told = False
-        while request.open:
+        while request.open or (reserve and len(request.results) < enough):
             in_time = self.transport.now() < deadline
             reached = len(request.results) >= enough
             if reached and (not in_time or not request.waiting):
                 break
+            if reserve and not reached and (not in_time or not request.waiting):
+                request.questions |= reserve
+                reserve = None
             if not in_time and not told:
                 told = True
                 count = len(request.results)

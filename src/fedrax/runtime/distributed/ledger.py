@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from fedrax.records.files import owner_only
 from fedrax.runtime.distributed.back_off import BackOff
-from fedrax.runtime.distributed.dispatcher import ABSENT, EXCLUDED, LATE, PAUSED, Record
+from fedrax.runtime.distributed.dispatcher import ABSENT, EXCLUDED, LATE, PAUSED, STALE, Record
 
 
 class Ledger:
@@ -21,28 +21,38 @@ class Ledger:
         max_failures: of ``runtime.flower``.
         """
         self.path, self.note, self.back_off = path, note, BackOff(max_failures)
+        self.round = 0
         self.paused: dict[int, int] = {}
         """The agents that are not asked in this round, and the round in which they are again."""
 
-    def asked(self, round: int, agents: Sequence[int], *, enough: int) -> list[int]:
-        """Which of a round's agents are to be asked: not those that pause, unless the others are too few."""
+    def asked(self, round: int, agents: Sequence[int], *, enough: int, present: Collection[int]) -> list[int]:
+        """Which of a round's agents are to be asked: not those that pause, unless the others there are too few."""
+        self.round = round
         self.paused = {agent: end for agent, end in self.back_off.paused(round).items() if agent in agents}
-        if len(agents) - len(self.paused) < enough:
+        if sum(agent in present for agent in agents if agent not in self.paused) < enough:
             self.paused = {}
         return [agent for agent in agents if agent not in self.paused]
 
     def write(self, round: int, records: Sequence[Record], name_of: Callable[[int], str]) -> None:
         """Appends a round's lines: the records of those who were asked, and of those who pause."""
+        asked = {record.agent for record in records}
         pausing = [
             Record(agent, name_of(agent), PAUSED, 0.0, 0.0, 0, 0, f"asked again in round {end + 1}")
             for agent, end in self.paused.items()
+            if agent not in asked
         ]
         with open(self.path, "a", encoding="utf-8", opener=owner_only) as file:
             for record in sorted([*records, *pausing], key=lambda record: record.agent):
                 file.write(json.dumps({"round": round, **record._asdict()}) + "\n")
+        self.judge(records)
+
+    def judge(self, records: Sequence[Record]) -> None:
+        """Takes in what became of requests in this round: who was asked, and lost, late or excluded, has failed."""
+        outcomes: dict[int, set[str]] = {}
         for record in records:
-            if record.outcome == ABSENT:
-                continue
-            why = self.back_off.saw(round, record.agent, failed=record.outcome in (LATE, EXCLUDED))
+            if record.outcome != STALE and record.bytes_down:
+                outcomes.setdefault(record.agent, set()).add(record.outcome)
+        for agent, seen in outcomes.items():
+            why = self.back_off.saw(self.round, agent, failed=seen <= {LATE, ABSENT, EXCLUDED})
             if why is not None:
-                self.note(f"agent {record.agent} {PAUSED}: {why}")
+                self.note(f"agent {agent} {PAUSED}: {why}")

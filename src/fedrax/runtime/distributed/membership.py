@@ -140,11 +140,14 @@ def read_places(file: Path) -> dict[int, Place]:
     """
     table = read_json(file, "list of members")
     try:
-        if all(isinstance(value, int) for value in table.values()):
-            return {agent: Place(name) for name, agent in table.items()}
-        return {
-            int(agent): Place(str(each["node"]), str(each["key"]), None if each["address"] is None else each["address"])
-            for agent, each in table.items()
-        }
+        if all(type(value) is int for value in table.values()):
+            places = {agent: Place(name) for name, agent in table.items()}
+        else:
+            places = {
+                int(agent): Place(str(each["node"]), str(each["key"]), each["address"]) for agent, each in table.items()
+            }
+        if len(places) < len(table) or not all(type(each.address) in (int, type(None)) for each in places.values()):
+            raise ValueError
     except (KeyError, TypeError, ValueError):
         raise FedraxError(f"the list of members {file} is damaged: it is no table of agents; mend it by hand") from None
+    return places

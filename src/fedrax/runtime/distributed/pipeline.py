@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 
 from fedrax.arrays import DecodeError
 from fedrax.runtime.distributed.checks import Rejected
-from fedrax.runtime.distributed.dispatcher import ABSENT, ANSWERED, EXCLUDED, Dispatcher, Outgoing, Pending, Record
+from fedrax.runtime.distributed.dispatcher import (
+    ABSENT,
+    ANSWERED,
+    EXCLUDED,
+    STALE,
+    Dispatcher,
+    Outgoing,
+    Pending,
+    Record,
+)
 from fedrax.runtime.distributed.envelopes import UNKNOWN_RUN, Envelope
 from fedrax.runtime.distributed.transport import Answer, DeliveryError
 
@@ -135,5 +144,5 @@ class Pipeline:
             while waiting and version - waiting[0].version > self.staleness:
                 old = waiting.popleft()
                 reason = f"{version - old.version} rounds old, and runtime.flower.staleness = {self.staleness}"
-                self.failed.append(old.record._replace(outcome=EXCLUDED, reason=reason))
-                self.dispatcher.note(f"agent {old.record.agent} {EXCLUDED}: {reason}")
+                self.failed.append(old.record._replace(outcome=STALE, reason=reason))
+                self.dispatcher.note(f"agent {old.record.agent} {STALE}: {reason}")

@@ -7,7 +7,6 @@ finite, or leaps, is not kept. A lie of the usual size passes; robust rules (``a
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +24,10 @@ ROUNDS = 10
 LONGER: Mapping[str, float] = {"update": 30.0, "statistics": 1e6, "individual": 1e6}
 """How many times as long as usual a part of a message may be. Updates of honest agents were at most 7 times as long as
 their round's median in FedPG-BR, FedAvg and FedTD3; sums over observations differ as these do."""
+FEWEST = 3
+"""Norms of which one cannot move the median at will."""
 NAMES = {"update": "an update", "statistics": "statistics", "individual": "an individual part"}
+STEP = "step"
 LARGER = 100.0
 """How many times as long as the longest of recent rounds the server's step may be."""
 KNOWN = 3
@@ -47,49 +49,65 @@ class Recent:
     def __init__(self, path: Path) -> None:
         """A file that is there is read: a server that was restarted judges as it did before."""
         self.path = path
-        self.series = {name: deque[Measured](maxlen=ROUNDS) for name in (*LONGER, "step")}
+        self.series: dict[str, list[Measured]] = {name: [] for name in (*LONGER, STEP)}
+        self.undone = 0
+        """Rounds in a row whose result was wrong."""
         if path.exists():
             table = read_json(path, "list of recent norms")
             try:
-                for name, series in self.series.items():
-                    series.extend(Measured(int(round), float(value)) for round, value in table[name])
-            except (KeyError, TypeError, ValueError):
+                for name in self.series:
+                    self.series[name] = [Measured(int(round), float(value)) for round, value in table[name]]
+                    if not all(math.isfinite(each.value) for each in self.series[name]):
+                        raise ValueError
+            except (KeyError, TypeError, ValueError, OverflowError):
                 raise FedraxError(f"{path} is damaged; delete it and resume the run") from None
 
-    def begin(self, round: int) -> None:
-        """Forgets what was measured in this round or later: it is done again."""
-        for name, series in self.series.items():
-            self.series[name] = deque((each for each in series if each.round < round), maxlen=ROUNDS)
+    def before(self, name: str, round: int) -> list[float]:
+        """What was measured in the last rounds before this one, oldest first."""
+        return [each.value for each in self.series[name] if each.round < round][-ROUNDS:]
+
+    def _put(self, name: str, round: int, value: float) -> None:
+        """Takes in a number that is not 0, in place of what an earlier try of the round had."""
+        kept = [each for each in self.series[name] if each.round < round]
+        self.series[name] = [*kept[-ROUNDS:], *([Measured(round, value)] if value else [])]
 
     def too_long(self, round: int, norms: Mapping[int, Mapping[str, float]], model: float) -> dict[int, str]:
         """Why messages are not used, by agent, of those with a part that is far longer than usual.
 
         Usual is the longest of the (lower) median of this round and those of recent rounds, where parts of norm 0 do
-        not count. What is no longer than the model passes in any case: where half of few agents lie, a median is
-        theirs to choose.
+        not count. Of two agents the median is either's to choose: what is no longer than the model passes then.
 
         Args:
             norms: of each agent's message, by part.
-            model: the norm of the server's policy; 0 where it has none.
+            model: the norm of a policy of the run.
         """
         reasons: dict[int, str] = {}
         for part, factor in LONGER.items():
             of_part = {agent: table[part] for agent, table in norms.items()}
-            usual = max([_median(of_part.values()), *(each.value for each in self.series[part])])
-            limit = max(factor * usual, model)
+            usual = max([_median(of_part.values()), *self.before(part, round)])
+            few = sum(length > 0 for length in of_part.values()) < FEWEST
+            limit = max(factor * usual, model if few else 0.0)
             for agent, length in of_part.items():
                 if length > limit:
                     reasons[agent] = (
                         f"{NAMES[part]} of norm {length:.3g}, over the limit of {limit:.3g}: {factor:g} times what is "
                         "usual (runtime.flower.max_norm sets another, a number or none)"
                     )
-            kept = _median(length for agent, length in of_part.items() if agent not in reasons)
-            if kept:
-                self.series[part].append(Measured(round, kept))
+            self._put(part, round, _median(length for agent, length in of_part.items() if agent not in reasons))
         return reasons
+
+    def longest(self, norms: Mapping[int, Mapping[str, float]]) -> int:
+        """The agent of whose message a part is longest beside the median of all."""
+
+        medians = {part: _median(table[part] for table in norms.values()) for part in LONGER}
+        known = [part for part, median in medians.items() if median]
+        return max(norms, key=lambda agent: max((norms[agent][part] / medians[part] for part in known), default=0.0))
 
     def wrong(self, round: int, before: PyTree, after: PyTree) -> str | None:
         """Why what a round's messages were combined to must not be kept; None where it may.
+
+        The limit on its step is ten times as high after every round in a row that was undone: what all agents say
+        again and again is no slip.
 
         Args:
             before, after: the server's state; numbers that were not finite before may stay so.
@@ -101,17 +119,17 @@ class Recent:
                 return "the combined model is not finite"
             step = math.hypot(step, np.linalg.norm(new[known] - old[known]))
             size = math.hypot(size, np.linalg.norm(old[known]))
-        steps = self.series["step"]
-        limit = LARGER * max(each.value for each in steps) if len(steps) >= KNOWN else LARGEST_FIRST * (1.0 + size)
+        steps = self.before(STEP, round)
+        limit = LARGER * max(steps) if len(steps) >= KNOWN else LARGEST_FIRST * (1.0 + size)
+        limit *= 10.0**self.undone
         if step > limit:
             return f"the combined model is {step:.3g} away from the last one, over the limit of {limit:.3g}"
-        if step:
-            steps.append(Measured(round, step))
+        self._put(STEP, round, step)
         return None
 
     def save(self) -> None:
         """Writes the file."""
-        write_json(self.path, {name: list(series) for name, series in self.series.items()}, private=True)
+        write_json(self.path, self.series, private=True)
 
 
 def _median(values: Iterable[float]) -> float:

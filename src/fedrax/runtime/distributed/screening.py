@@ -27,6 +27,9 @@ from fedrax.runtime.distributed.ledger import Ledger
 from fedrax.runtime.distributed.recent import Recent
 from fedrax.trees import tree_bytes
 
+LARGEST_RETURN = 1e6
+"""How many times the median agent's (at least 1) a return of an evaluation may be."""
+
 
 def largest_answer(config: Config, federation: Federation) -> int:
     """The most bytes of arrays that any answer of a node has."""
@@ -48,10 +51,12 @@ class Screening:
         *,
         horizon: int,
         run: str,
+        name_of: Callable[[int], str],
     ) -> None:
         """Args:
         horizon: of training episodes.
         run: the name that every answer must have.
+        name_of: the name of an agent's node.
         """
         settings = config.runtime.flower
         limit = None if settings.max_norm == "adaptive" else settings.max_norm
@@ -61,7 +66,15 @@ class Screening:
         self.check = WorkCheck(self.message, self.report, travel_period(config, federation.strategy), max_norm=limit)
         # Experiments with a simulated attack measure the rule alone, as the simulation does.
         self.adaptive = settings.max_norm == "adaptive" and config.attack["kind"] == "none"
+        params = federation.fresh(jax.random.key(config.seed), jnp.asarray(0)).params
+        self.model = norm([leaf for leaf in jax.tree.leaves(jax.device_get(params)) if is_real(leaf)])
+        """The norm of a policy that the run begins with."""
         self.recent = Recent(directory.path / "recent.json")
+        self.name_of = name_of
+        self.records: list[Record] = []
+        """Of the round under way."""
+        self.norms: dict[int, Mapping[str, float]] = {}
+        """Of the messages that are combined in it."""
         self.ledger = Ledger(directory.path / "exchanges.jsonl", note, max_failures=settings.max_failures)
 
     def checked(self, episodes: int | None) -> Callable[..., Worked]:
@@ -87,39 +100,59 @@ class Screening:
         # After an episode's last step comes one that is no experience: it starts the next.
         return Counts((copies * (steps // 2) * updates, most), (0, most))
 
-    def settled(
-        self,
-        index: int,
-        answers: Mapping[int, Worked],
-        records: list[Record],
-        model: PyTree,
-        *,
-        quorum: int,
-        name_of: Callable[[int], str],
-    ) -> tuple[dict[int, Worked], dict[int, str]]:
-        """The answers of round ``index`` that count, and why some of these send nothing; ``records`` are written.
+    def usable(self, index: int, answers: Mapping[int, Worked]) -> int:
+        """How many of these answers of round ``index`` count, as far as is known now."""
+        return len(answers) - len(self._too_long(index, answers))
 
-        ``model`` is what the server would hand out now; () where it holds no policy.
+    def settled(
+        self, index: int, answers: Mapping[int, Worked], records: list[Record], *, quorum: int
+    ) -> tuple[dict[int, Worked], dict[int, str]]:
+        """The answers of round ``index`` that count, and why some of these send nothing.
 
         Raises:
             FedraxError: they are too few.
         """
-        self.recent.begin(index)
+        self.records, self.norms = records, {}
         dropped = self._dropped(index, answers)
-        sound = {agent: answer for agent, answer in answers.items() if agent not in dropped}
-        excluded = self._too_long(index, sound, model)
-        for number, record in enumerate(records):
-            for reasons, outcome in ((dropped, DROPPED), (excluded, EXCLUDED)):
-                if record.agent in reasons and record.outcome == ANSWERED:
-                    records[number] = record._replace(outcome=outcome, reason=reasons[record.agent])
-        self.ledger.write(index, records, name_of)
+        excluded = self._too_long(index, answers)
+        for agent, reason in excluded.items():
+            self.note(f"agent {agent} {EXCLUDED}: {reason}")
+        self._mark(dropped, DROPPED)
+        self._mark(excluded, EXCLUDED)
         usable = {agent: answer for agent, answer in answers.items() if agent not in excluded}
+        self.norms = {agent: answer.norms for agent, answer in usable.items() if agent not in dropped}
         if len(usable) < quorum:
+            self.ledger.write(index, self.records, self.name_of)
             raise FedraxError(
                 f"round {index + 1}: {len(usable)} usable answers where runtime.flower.quorum asks for {quorum}; "
                 f"see {self.ledger.path}, mend the nodes and resume the run, or lower runtime.flower.quorum"
             )
         return usable, dropped
+
+    def evaluated(
+        self, answers: Mapping[int, dict[str, np.ndarray]], records: list[Record]
+    ) -> dict[int, dict[str, np.ndarray]]:
+        """The answers to an evaluation that count: returns far beyond the others' are not averaged with them."""
+        sizes = {agent: float(np.abs(table["return"]).max(initial=0.0)) for agent, table in answers.items()}
+        ordered = sorted(sizes.values())
+        limit = LARGEST_RETURN * max(1.0, ordered[(len(ordered) - 1) // 2] if ordered else 0.0)
+        reasons = {
+            agent: f"a return of {size:.3g} in an evaluation, over the limit of {limit:.3g}"
+            for agent, size in sizes.items()
+            if size > limit
+        }
+        for agent, reason in reasons.items():
+            self.note(f"agent {agent} {EXCLUDED}: {reason}")
+        self.ledger.judge(
+            [record._replace(outcome=EXCLUDED) if record.agent in reasons else record for record in records]
+        )
+        return {agent: table for agent, table in answers.items() if agent not in reasons}
+
+    def _mark(self, reasons: Mapping[int, str], outcome: str) -> None:
+        """Changes what is recorded of these agents' answers."""
+        for number, record in enumerate(self.records):
+            if record.agent in reasons and record.outcome == ANSWERED:
+                self.records[number] = record._replace(outcome=outcome, reason=reasons[record.agent])
 
     def _dropped(self, index: int, answers: Mapping[int, Worked]) -> dict[int, str]:
         """Why the agents that say so send nothing, by agent; people are told."""
@@ -133,15 +166,12 @@ class Screening:
                 self.note(f"round {index + 1}, seed {self.config.seed}: {reasons[agent]}")
         return reasons
 
-    def _too_long(self, index: int, answers: Mapping[int, Worked], model: PyTree) -> dict[int, str]:
-        """Why messages that are far longer than usual are not used, by agent; people are told."""
+    def _too_long(self, index: int, answers: Mapping[int, Worked]) -> dict[int, str]:
+        """Why messages that are far longer than usual are not used, by agent."""
         if not self.adaptive:
             return {}
-        length = norm([leaf for leaf in jax.tree.leaves(jax.device_get(model)) if is_real(leaf)])
-        reasons = self.recent.too_long(index, {agent: answer.norms for agent, answer in answers.items()}, length)
-        for agent, reason in reasons.items():
-            self.note(f"agent {agent} {EXCLUDED}: {reason}")
-        return reasons
+        norms = {agent: answer.norms for agent, answer in answers.items() if not _void(answer)}
+        return self.recent.too_long(index, norms, self.model)
 
     def exchanged(
         self,
@@ -152,9 +182,24 @@ class Screening:
         cohort: Cohort,
         *others: Any,
     ) -> tuple[PyTree, Exchange]:
-        """What ``exchange`` makes of round ``index``; where that cannot be right, as if nobody had answered."""
+        """What ``exchange`` makes of round ``index``, whose records are written.
+
+        Where that cannot be right, it is what the messages without the longest one make; and where that neither can be,
+        as if nobody had answered.
+        """
         after, made = exchange(server, downlink, cohort, *others)
         why = self.recent.wrong(index, server, after)
+        if why is not None and len(self.norms) > 1:
+            agent = self.recent.longest(self.norms)
+            kept = cohort._replace(answers=cohort.answers & (cohort.ids != agent))
+            without, remade = exchange(server, downlink, kept, *others)
+            if self.recent.wrong(index, server, without) is None:
+                reason = f"with its message, the longest, {why}"
+                self.note(f"agent {agent} {EXCLUDED}: {reason}")
+                self._mark({agent: reason}, EXCLUDED)
+                after, made, why = without, remade, None
+        self.ledger.write(index, self.records, self.name_of)
+        self.recent.undone = 0 if why is None else self.recent.undone + 1
         self.recent.save()
         if why is None:
             return after, made
@@ -163,3 +208,8 @@ class Screening:
         nobody = cohort._replace(answers=jnp.zeros_like(cohort.answers))
         before, lost = exchange(server, downlink, nobody, *others)
         return before, lost._replace(excluded=made.present | made.excluded)
+
+
+def _void(answer: Worked) -> bool:
+    """Whether the agent says that what it collected was not finite: it sends zeros."""
+    return bool(Fault.of_row(answer.report["fault"]).kind != NOTHING)

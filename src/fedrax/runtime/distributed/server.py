@@ -29,8 +29,8 @@ from fedrax.runtime.base import Runtime
 from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.distributed.agent_runtime import Order, order_shapes, travel_period
 from fedrax.runtime.distributed.allowed import check_distributed
-from fedrax.runtime.distributed.checks import check_evaluation
-from fedrax.runtime.distributed.dispatcher import Dispatcher, Question
+from fedrax.runtime.distributed.checks import Worked, check_evaluation
+from fedrax.runtime.distributed.dispatcher import EXCLUDED, Dispatcher, Question, Record
 from fedrax.runtime.distributed.envelopes import EVALUATE, WORK, Envelope, Field
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.pipeline import Pipeline
@@ -86,7 +86,13 @@ class DistributedRuntime(Runtime):
             transport, membership, run=self._run_name(), config=config.to_toml(), note=note, poll=poll
         )
         self.screening = Screening(
-            config, federation, directory, note, horizon=self.training_horizon, run=self.dispatcher.run
+            config,
+            federation,
+            directory,
+            note,
+            horizon=self.training_horizon,
+            run=self.dispatcher.run,
+            name_of=membership.name_of,
         )
         self.pipeline: Pipeline | None = None
         if config.runtime.flower.staleness:
@@ -184,21 +190,8 @@ class DistributedRuntime(Runtime):
             }
             return Envelope(WORK, fields, payload)
 
-        asked = self.screening.ledger.asked(index, ids, enough=self.quorum)
-        if self.pipeline is not None:
-            answers, records = self.pipeline.gather(index, order, agents=asked, enough=self.quorum)
-        else:
-            checked = self.screening.checked(int(downlink.episodes))
-            questions = {
-                agent: Question(order(agent, index), partial(checked, agent=agent, turn=index)) for agent in asked
-            }
-            answers, records = self.dispatcher.ask(
-                questions, enough=self.quorum, seconds=self.config.runtime.flower.deadline
-            )
-        model = () if federation.personal else federation.strategy.output(state.server)
-        answers, dropped = self.screening.settled(
-            index, answers, records, model, quorum=self.quorum, name_of=self.dispatcher.membership.name_of
-        )
+        answers, records = self._answers(index, ids, order, int(downlink.episodes))
+        answers, dropped = self.screening.settled(index, answers, records, quorum=self.quorum)
         usable = {agent: answer.message for agent, answer in answers.items() if agent not in dropped}
         messages = _rows(self.screening.message, [usable.get(agent) for agent in ids])
         report = _rows(self.screening.report, [answers[agent].report if agent in answers else None for agent in ids])
@@ -214,6 +207,39 @@ class DistributedRuntime(Runtime):
         )
         results = AgentResults((), messages, report, reported)
         return server_round(verbs, state, downlink, cohort, results, key)
+
+    def _answers(
+        self, index: int, ids: list[int], order: Callable[[int, int], Envelope], episodes: int
+    ) -> tuple[dict[int, Worked], list[Record]]:
+        """The answers to a round's orders by agent, at least a quorum of which count, and a record for each agent.
+
+        Where too few count once they are seen beside each other, it waits for those who have not answered.
+        """
+        seconds, checked = self.config.runtime.flower.deadline, self.screening.checked(episodes)
+        answers: dict[int, Worked] = {}
+        records: dict[int, list[Record]] = {}
+        missing, enough = ids, self.quorum
+        while True:
+            asked = self.screening.ledger.asked(
+                index, missing, enough=enough, present=self.dispatcher.membership.present
+            )
+            if self.pipeline is not None:
+                more, rows = self.pipeline.gather(index, order, agents=asked, enough=enough)
+            else:
+                questions = {
+                    agent: Question(order(agent, index), partial(checked, agent=agent, turn=index)) for agent in missing
+                }
+                first = {agent: questions.pop(agent) for agent in asked}
+                more, rows = self.dispatcher.ask(first, enough=enough, seconds=seconds, reserve=questions)
+            answers |= more
+            for agent in {row.agent for row in rows}:
+                records[agent] = [row for row in rows if row.agent == agent]
+            usable = self.screening.usable(index, answers)
+            outcomes = {agent: {row.outcome for row in rows} for agent, rows in records.items()}
+            missing = [agent for agent in ids if agent not in answers and EXCLUDED not in outcomes.get(agent, ())]
+            if usable >= self.quorum or not missing:
+                return answers, [row for agent in sorted(records) for row in records[agent]]
+            enough = min(self.quorum - usable, len(missing))
 
     def _close(self, index: int, state: State, result: RoundResult) -> tuple[State, dict[str, Any]]:
         self._tell_of_its_own(index, result.own, result.evaluation)
@@ -267,16 +293,19 @@ class DistributedRuntime(Runtime):
             fields: dict[str, Field] = {"run": run, "agent": agent, "episodes": episodes, "seed": seed}
 
             def check(answer: Envelope) -> dict[str, np.ndarray]:
-                return check_evaluation(answer, run=run, agent=agent, episodes=episodes)
+                return check_evaluation(
+                    answer, run=run, agent=agent, episodes=episodes, horizon=self.evaluation_horizon
+                )
 
             return Question(Envelope(EVALUATE, fields, payload), check)
 
         agents = self.federation.agents
-        answers, _ = self.dispatcher.ask(
-            {agent: question(agent) for agent in range(agents) if agent not in self.screening.ledger.paused},
-            enough=1,
-            seconds=self.config.runtime.flower.deadline,
+        questions = {agent: question(agent) for agent in range(agents)}
+        paused = {agent: questions.pop(agent) for agent in self.screening.ledger.paused}
+        answers, records = self.dispatcher.ask(
+            questions, enough=1, seconds=self.config.runtime.flower.deadline, reserve=paused
         )
+        answers = self.screening.evaluated(answers, records)
         # A name that only some nodes know is not comparable; an agent that is not there has nothing.
         known = (*MEASURED, SUCCESS, LAST, SHARE) if answers else MEASURED
         names = [name for name in known if all(name in table for table in answers.values())]

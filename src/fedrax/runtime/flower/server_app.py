@@ -19,7 +19,7 @@ from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.distributed.server import DistributedRuntime
 from fedrax.runtime.flower.app import LASTING
-from fedrax.runtime.flower.run_lock import LOG, REFUSED_PARTS, WHY, held
+from fedrax.runtime.flower.run_lock import LOG, REFUSED_PARTS, WHY, Tail, held
 from fedrax.runtime.flower.transport import FlowerTransport
 from fedrax.runtime.training import train_run
 
@@ -69,10 +69,11 @@ def serve(grid: Grid, directory: RunDirectory, *, keys: bool) -> None:
         with open(directory.path / LOG, "a", encoding="utf-8", opener=owner_only) as log:
             log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
-    parts = directory.path / "flower" / REFUSED_PARTS
+    lines, parts = Tail(directory.path / "flower" / REFUSED_PARTS), set[str]()
 
     def refused(part: str) -> bool:
-        return parts.exists() and part in parts.read_text(encoding="utf-8").split()
+        parts.update(lines.lines())
+        return part in parts
 
     federation = DistributedRuntime(
         config,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,13 @@ from fedrax.records.files import read_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.flower.run_lock import EXCHANGES, WHY, is_held
 from fedrax.runtime.memory import size_text
+
+COLUMNS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("agent", "round", "bytes_up", "bytes_down"), int),
+    **dict.fromkeys(("seconds", "work_seconds"), float),
+    **dict.fromkeys(("outcome", "reason"), str),
+}
+"""What is read of a line of the exchanges."""
 
 
 class Agents:
@@ -46,6 +54,7 @@ class Agents:
             try:
                 row = parsed_json(line)
                 agent, number = int(row["agent"]), int(row["round"])
+                row = {name: kind(row[name]) for name, kind in COLUMNS.items()}
             except (ValueError, KeyError, TypeError):
                 # A server was killed over this line, and the next one went on from there.
                 continue
