@@ -65,7 +65,8 @@ class Screening:
         self.report = report_shapes(federation, config.environment.num_envs)
         self.check = WorkCheck(self.message, self.report, travel_period(config, federation.strategy), max_norm=limit)
         # Experiments with a simulated attack measure the rule alone, as the simulation does.
-        self.adaptive = settings.max_norm == "adaptive" and config.attack["kind"] == "none"
+        self.simulated = config.attack["kind"] != "none"
+        self.adaptive = settings.max_norm == "adaptive" and not self.simulated
         params = federation.fresh(jax.random.key(config.seed), jnp.asarray(0)).params
         self.model = norm([leaf for leaf in jax.tree.leaves(jax.device_get(params)) if is_real(leaf)])
         """The norm of a policy that the run begins with."""
@@ -188,7 +189,7 @@ class Screening:
         as if nobody had answered.
         """
         after, made = exchange(server, downlink, cohort, *others)
-        why = self.recent.wrong(index, server, after)
+        why = None if self.simulated else self.recent.wrong(index, server, after)
         if why is not None and len(self.norms) > 1:
             agent = self.recent.longest(self.norms)
             kept = cohort._replace(answers=cohort.answers & (cohort.ids != agent))
