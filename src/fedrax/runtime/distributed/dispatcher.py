@@ -113,11 +113,12 @@ class Dispatcher:
             self.turn()
 
     def ask(
-        self, questions: Mapping[int, Question], *, enough: int, seconds: float
+        self, questions: Mapping[int, Question], *, enough: int, wanted: int = 0, seconds: float
     ) -> tuple[dict[int, Any], list[Record]]:
         """Asks agents and waits for what they answer.
 
         It ends when nobody is left to wait for, or after ``seconds``, but never before ``enough`` answers are there.
+        Until ``wanted`` are, it waits within its time for agents that have no node too.
         Who comes (back) meanwhile is asked too. Answers that fail their check are not used.
 
         Returns:
@@ -129,7 +130,8 @@ class Dispatcher:
         while request.open:
             in_time = self.transport.now() < deadline
             reached = len(request.results) >= enough
-            if reached and (not in_time or not request.waiting):
+            complete = not request.waiting and len(request.results) >= wanted
+            if reached and (complete or not in_time):
                 break
             if not in_time and not told:
                 told = True

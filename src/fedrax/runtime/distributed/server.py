@@ -298,7 +298,7 @@ class DistributedRuntime(Runtime):
     ) -> dict[str, np.ndarray]:
         """At the server, in the environments that the configuration draws; each agent's in its own on its node.
 
-        NaN for agents that are not there.
+        NaN for agents that are not there; for a quorum it waits until the deadline.
         """
         if self.environments != "own":
             return self.local.evaluate_pairs(params, pairs, seed=seed, draws=draws)
@@ -316,10 +316,10 @@ class DistributedRuntime(Runtime):
 
             return Question(Envelope(EVALUATE, fields, payload), check)
 
-        agents = self.federation.agents
-        answers, _ = self.dispatcher.ask(
-            {agent: question(agent) for agent in range(agents)}, enough=1, seconds=self.config.runtime.flower.deadline
-        )
+        agents, flower = self.federation.agents, self.config.runtime.flower
+        questions = {agent: question(agent) for agent in range(agents)}
+        wanted = math.ceil(flower.quorum * agents)
+        answers, _ = self.dispatcher.ask(questions, enough=1, wanted=wanted, seconds=flower.deadline)
         # A name that only some nodes know is not comparable; an agent that is not there has nothing.
         known = (*MEASURED, SUCCESS, LAST, SHARE) if answers else MEASURED
         names = [name for name in known if all(name in table for table in answers.values())]
