@@ -110,6 +110,25 @@ def test_a_lost_node_does_not_hold_the_round_up(dispatcher, transport):
     assert transport.time < 100
 
 
+def test_a_lost_node_is_waited_for_within_the_time_where_its_answer_is_wanted(dispatcher, transport):
+    transport.add(10, "a", agent=0)
+    transport.add(11, "b", agent=1)
+    dispatcher.gather(2, 2, 60)
+
+    def die(envelope):
+        transport.add(11, "b", agent=1)
+        return DeliveryError("the node's agent died over the request")
+
+    transport.add(11, "b", agent=1, after=3.0, answer=die)
+    results, _ = dispatcher.ask(questions((0, 1)), enough=1, wanted=2, seconds=1000)
+    assert set(results) == {0, 1}
+    transport.remove(11)
+    started = transport.time
+    results, records = dispatcher.ask(questions((0, 1)), enough=1, wanted=2, seconds=30)
+    assert (set(results), outcomes(records)[1]) == ({0}, "absent")
+    assert 30 <= transport.time - started < 31
+
+
 def test_a_node_that_comes_back_under_another_address_is_asked_in_the_same_round(dispatcher, transport):
     for k in range(2):
         transport.add(10 + k, f"n{k}", agent=k, after=20.0)

@@ -119,12 +119,14 @@ class Dispatcher:
         questions: Mapping[int, Question],
         *,
         enough: int,
+        wanted: int = 0,
         seconds: float,
         reserve: Mapping[int, Question] | None = None,
     ) -> tuple[dict[int, Any], list[Record]]:
         """Asks agents and waits for what they answer.
 
         It ends when nobody is left to wait for, or after ``seconds``, but never before ``enough`` answers are there.
+        Until ``wanted`` are, it waits within its time for agents that have no node too.
         Who comes (back) meanwhile is asked too. Answers that fail their check are not used. The agents in ``reserve``
         are asked where the others are not enough in time, or nobody is left to wait for.
 
@@ -137,7 +139,8 @@ class Dispatcher:
         while request.open or (reserve and len(request.results) < enough):
             in_time = self.transport.now() < deadline
             reached = len(request.results) >= enough
-            if reached and (not in_time or not request.waiting):
+            complete = not request.waiting and len(request.results) >= wanted
+            if reached and (complete or not in_time):
                 break
             if reserve and not reached and (not in_time or not request.waiting):
                 request.questions |= reserve

@@ -279,7 +279,7 @@ class DistributedRuntime(Runtime):
     ) -> dict[str, np.ndarray]:
         """At the server, in the environments that the configuration draws; each agent's in its own on its node.
 
-        NaN for agents that are not there.
+        NaN for agents that are not there; for a quorum it waits until the deadline.
         """
         if self.environments != "own":
             return self.local.evaluate_pairs(params, pairs, seed=seed, draws=draws)
@@ -299,11 +299,12 @@ class DistributedRuntime(Runtime):
 
             return Question(Envelope(EVALUATE, fields, payload), check)
 
-        agents = self.federation.agents
+        agents, flower = self.federation.agents, self.config.runtime.flower
         questions = {agent: question(agent) for agent in range(agents)}
         paused = {agent: questions.pop(agent) for agent in self.screening.ledger.paused}
+        wanted = min(math.ceil(flower.quorum * agents), len(questions))
         answers, records = self.dispatcher.ask(
-            questions, enough=1, seconds=self.config.runtime.flower.deadline, reserve=paused
+            questions, enough=1, wanted=wanted, seconds=flower.deadline, reserve=paused
         )
         answers = self.screening.evaluated(answers, records)
         # A name that only some nodes know is not comparable; an agent that is not there has nothing.
