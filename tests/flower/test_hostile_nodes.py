@@ -139,6 +139,6 @@ def test_a_node_that_floods_is_refused_unread_and_not_asked_for_a_while(tmp_path
         for agent in (0, 1):
             assert set(federation.outcomes(agent)) == {"answered"}
         assert took < 120, "no round waited for its deadline"
-        assert "agent 2 paused: late or excluded in 2 of the last" in federation.note()
+        assert "agent 2 paused: lost, late or excluded in 2 of the last" in federation.note()
         account(federation, "a node answers with 400 MB in every round")
         federation.kill("server", signal.SIGTERM)
