@@ -64,6 +64,8 @@ def test_two_hundred_lies_are_excluded_and_named_and_the_honest_node_loses_nothi
         assert shown.returncode == 0, shown.stderr
         for name in ("members.json", "exchanges.jsonl", "recent.json", "federation.log"):
             assert stat.S_IMODE((federation.run / name).stat().st_mode) == 0o600, name
+        for name in ("manifest.json", ".lock", ".server.lock"):
+            assert "--token" not in (federation.run / name).read_text(), "it would let others speak for the server"
         record_property("lies", len(lies))
         account(federation, "a node sends two hundred kinds of nonsense, one in each round")
 

@@ -15,6 +15,7 @@ import pytest
 
 from fedrax.cli import main
 from fedrax.errors import FedraxError
+from fedrax.records import lock
 from fedrax.records.lock import LOCK, held, is_held
 from fedrax.records.rundir import RunDirectory
 
@@ -133,3 +134,12 @@ def test_a_file_system_without_locks_is_said_and_does_not_stop(
     with held(tmp_path):
         pass
     assert "cannot be locked (Operation not supported)" in caplog.text
+
+
+def test_a_process_of_flowers_names_the_command_that_started_it(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/bin/flwr-serverapp", "--token", "secret"])
+    monkeypatch.setenv(lock.COMMAND, '["/bin/fedrax", "server", "x"]')
+    assert lock.command_line() == ["/bin/fedrax", "server", "x"]
+    assert lock._self()["command"] == "fedrax server x"
+    monkeypatch.delenv(lock.COMMAND)
+    assert lock.command_line() == ["/bin/flwr-serverapp", "--token", "secret"]

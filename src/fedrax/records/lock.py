@@ -25,6 +25,9 @@ from fedrax.records.files import reason, write_all
 LOCK = ".lock"
 """The file that whoever trains in a run's directory holds."""
 
+COMMAND = "FEDRAX_COMMAND"
+"""The environment variable by which processes learn the command that started them, as JSON."""
+
 WAITS = (0.01, 0.1)
 """Seconds before the lock is tried again: :func:`is_held` holds it for microseconds."""
 
@@ -129,8 +132,15 @@ def _lives(pid: int) -> bool:
     return True
 
 
+def command_line() -> list[str]:
+    """What the user typed. A process of Flower's says that of the command which started it: its own holds a secret."""
+    given = os.environ.get(COMMAND)
+    return sys.argv if given is None else [str(word) for word in parsed_json(given.encode())]
+
+
 def _self() -> dict[str, str | int]:
-    command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    program, *arguments = command_line()
+    command = shlex.join([os.path.basename(program), *arguments])
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": " ".join(command.split())}
 

@@ -8,7 +8,6 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ import jax
 
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json, reason, write_json
+from fedrax.records.lock import command_line
 from fedrax.records.rundir import RunDirectory
 
 PACKAGES = ("fedrax", "jax", "jaxlib", "equinox", "optax", "gymnasium", "numpy", "envpool")
@@ -51,7 +51,7 @@ def write_manifest(
     Raises:
         FedraxError: the file cannot be written.
     """
-    arguments = sys.argv if command is None else command
+    arguments = command_line() if command is None else command
     devices = jax.devices()
     write_json(
         rundir.manifest,

@@ -105,6 +105,8 @@ class Dispatcher:
     def gather(self, wanted: int, enough: int, seconds: float) -> None:
         """Waits until ``wanted`` agents have joined; after ``seconds``, until ``enough`` have."""
         started, told = self.transport.now(), False
+        if len(self.membership.present) < wanted:
+            self.note(f"{len(self.membership.present)} of {wanted} agents have joined; waiting for nodes")
         while len(self.membership.present) < wanted:
             waited = self.transport.now() - started
             if waited >= seconds and len(self.membership.present) >= enough:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fedrax.errors import FedraxError
+from fedrax.records.lock import COMMAND, command_line
 from fedrax.supervision import start, stop_all
 
 QUIET = {
@@ -31,7 +33,7 @@ AGAIN_SECONDS = 2.0
 def environment(folder: Path) -> dict[str, str]:
     """The environment variables of Flower's processes; they start one another by name."""
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, **QUIET, "FLWR_HOME": str(folder), "PATH": paths}
+    return {**os.environ, **QUIET, "FLWR_HOME": str(folder), "PATH": paths, COMMAND: json.dumps(command_line())}
 
 
 class Watched:
@@ -42,7 +44,9 @@ class Watched:
 
     def __init__(self, command: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:
         self.command, self.log, self.variables = command, log, variables
-        self.name = Path(command[0]).name
+        # Of `python -m package.module name ...`, which is most of them, the last words that say what it is.
+        module = command[2].rpartition(".")[2] if command[1] == "-m" else ""
+        self.name = (command[3] if module in ("commands", "guard") else module) or Path(command[0]).name
         self.died: float | None = None
         self.starts = 0
 

@@ -76,7 +76,7 @@ class Agents:
             totals = self.totals[agent]
             cells = (
                 str(agent),
-                str(row["round"]),
+                str(row["round"] + 1),
                 row["outcome"],
                 f"{row['seconds']:.2f}",
                 f"{row['work_seconds']:.2f}",
@@ -97,7 +97,9 @@ class Board:
         self.config, self.enabled = config, enabled
         self.console = rich.console.Console(file=sys.stdout)
         self.live: rich.live.Live | None = None
-        self.shown = -1
+        # What an earlier server did is no news.
+        self.agents.read()
+        self.shown = self.agents.round
         if enabled and self.console.is_terminal:
             self.live = rich.live.Live(console=self.console, auto_refresh=False)
 
@@ -142,7 +144,8 @@ def show_status(folder: Path) -> str:
         FedraxError: it is no run of a federation.
     """
     directory = RunDirectory.open(folder)
-    if resolve(directory.config).runtime.kind != "flower":
+    config = resolve(directory.config)
+    if config.runtime.kind != "flower":
         raise FedraxError(f"{folder} is a simulation, which has no nodes; `fedrax report` and TensorBoard show it")
     if directory.summary.exists():
         state = "finished"
@@ -156,5 +159,6 @@ def show_status(folder: Path) -> str:
     agents.read()
     members = read_json(folder / "members.json", "list of members") if (folder / "members.json").exists() else {}
     console = rich.console.Console(width=140, record=True, file=io.StringIO())
-    console.print(agents.table(f"{folder}: {state}; {len(members)} nodes have joined"))
+    joined = f"nodes of {len(members)} of {config.federation.agents} agents have joined so far"
+    console.print(agents.table(f"{folder}: {state}; {joined}"))
     return console.export_text().rstrip()

@@ -23,6 +23,8 @@ REASONS = {
     5: "the node is not reachable",
 }
 """Flower's error codes."""
+OF_NODES = (1, 2)
+"""Those whose reason a node gives; of the others Flower says no more than we do."""
 
 
 class FlowerTransport(Transport):
@@ -76,7 +78,7 @@ def answer(message: Message | DecodeError) -> Answer:
         return message
     if message.has_error():
         reason = REASONS.get(message.error.code, f"Flower's error {message.error.code}")
-        detail = " ".join(str(message.error.reason or "").split())
+        detail = " ".join(str(message.error.reason or "").split()) if message.error.code in OF_NODES else ""
         return DeliveryError(f"{reason}: {ascii(detail)[1:-1][:200]}" if detail else reason)
     try:
         return from_records(message.content)
