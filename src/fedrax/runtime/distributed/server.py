@@ -149,10 +149,10 @@ class DistributedRuntime(Runtime):
 
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """One round."""
-        started, compiled = time.perf_counter(), compile_seconds()
-        one = jax.tree.map(lambda x: x[0], state)
         if first == 0 or not self.dispatcher.membership.present:
             self.dispatcher.gather(self.federation.agents, self.quorum, self.config.runtime.flower.gather)
+        started, compiled = time.perf_counter(), compile_seconds()
+        one = jax.tree.map(lambda x: x[0], state)
         block = first - first % self.config.checkpoint.every
         if block != self.seeded:
             self.local.reseed(block)
