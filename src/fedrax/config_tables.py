@@ -255,7 +255,7 @@ class FlowerConfig(Model):
         2,
         gt=0,
         description="a node that was lost, late or excluded in so many of the last 5 rounds in which it was asked is "
-        "not asked for 4 rounds, then 8, up to 64, while others suffice for the quorum; none: it is always asked",
+        "not asked for 4 rounds, then 16, then 64, while others suffice for the quorum; none: it is always asked",
     )
     save_every: int = pydantic.Field(
         1,

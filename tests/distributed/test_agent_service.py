@@ -102,13 +102,20 @@ def fast_history(tmp_path_factory):
     return join, orders, node.service.answer(orders[-1])
 
 
+def killed_in_the_second_round(history, folder):
+    """A node's service that has answered two rounds, and saved one."""
+    join, (first, second, _), _ = history
+    service = agent_service(folder, agent=0)
+    for envelope in (join, first, second):
+        service.answer(envelope)
+    return service
+
+
 @pytest.mark.training
 def test_a_fast_agent_that_is_killed_before_it_is_saved_does_the_round_again(fast_history, tmp_path):
     """The server has the answer, so the next order is of the next round."""
-    join, (first, second, third), expected = fast_history
-    killed = agent_service(tmp_path, agent=0)
-    for envelope in (join, first, second):
-        killed.answer(envelope)
+    join, (*_, third), expected = fast_history
+    killed = killed_in_the_second_round(fast_history, tmp_path)
     assert not (tmp_path / "runs" / killed.session.run / "checkpoints" / "checkpoint-2.safetensors").exists()
     again = agent_service(tmp_path)
     assert again.answer(join).fields["done"] == 2
@@ -120,10 +127,8 @@ def test_a_fast_agent_that_is_killed_before_it_is_saved_does_the_round_again(fas
 
 @pytest.mark.training
 def test_a_fast_agent_goes_on_without_an_order_that_cannot_be_read(fast_history, tmp_path):
-    join, (first, second, third), expected = fast_history
-    killed = agent_service(tmp_path, agent=0)
-    for envelope in (join, first, second):
-        killed.answer(envelope)
+    join, (*_, third), expected = fast_history
+    killed = killed_in_the_second_round(fast_history, tmp_path)
     (tmp_path / "runs" / killed.session.run / "order").write_bytes(b"")
     again = agent_service(tmp_path)
     assert again.answer(join).fields["done"] == 1

@@ -15,9 +15,9 @@ def asked_in(back_off, rounds, fails):
     return asked
 
 
-def test_two_failures_of_five_pause_for_four_rounds_then_eight_up_to_64():
-    asked = asked_in(BackOff(2), 400, lambda number: True)
-    assert asked == [0, 1, 6, 15, 32, 65, 130, 195, 260, 325, 390]
+def test_two_failures_of_five_pause_for_four_rounds_then_sixteen_then_64():
+    asked = asked_in(BackOff(2), 300, lambda number: True)
+    assert asked == [0, 1, 6, 23, 88, 153, 218, 283]
 
 
 def test_one_failure_of_five_is_forgiven():
@@ -25,10 +25,10 @@ def test_one_failure_of_five_is_forgiven():
 
 
 def test_after_a_pause_one_failure_suffices_until_a_window_was_good():
-    asked = asked_in(BackOff(2), 40, lambda number: number in (0, 1, 8, 22))
+    asked = asked_in(BackOff(2), 60, lambda number: number in (0, 1, 8, 30))
     assert 8 in asked
-    assert asked[asked.index(8) + 1] == 8 + 1 + 8, "the second pause, of eight rounds"
-    assert 23 in asked, "five good rounds later, one failure is forgiven again"
+    assert asked[asked.index(8) + 1] == 8 + 1 + 16, "the second pause, of sixteen rounds"
+    assert 31 in asked, "five good rounds later, one failure is forgiven again"
 
 
 def test_nobody_pauses_without_a_limit():

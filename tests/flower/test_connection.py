@@ -43,7 +43,8 @@ class SuperNode:
 @pytest.fixture
 def told(tmp_path, monkeypatch):
     """A connection's words: after what a SuperNode logs, whether it has ended, and what is in the way."""
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.0)
+    for name in ("LOOK_SECONDS", "CONNECTED_LOOK_SECONDS"):
+        monkeypatch.setattr(module, name, 0.0)
     log, node = tmp_path / "supernode.log", SuperNode()
     connection = Connection(Endpoint("127.0.0.1:9092", None), tmp_path / "node-0", log)
 
@@ -84,9 +85,16 @@ def test_an_unknown_reason_is_flowers_own_in_printable_characters(told):
 def test_a_connection_is_told_and_nothing_after_it_but_its_end(told):
     assert told("INFO :      SuperNode ID: 17\n") == ["connected to the SuperLink at 127.0.0.1:9092"]
     assert told("WARNING: retrying\n", obstacle="nobody listens yet") == []
+    assert told() == []
     assert told(ended=True) == ["flower-supernode ended (1), see its log; it is started again"]
     assert told(obstacle="nobody listens yet") == []
     assert told(obstacle="nobody listens yet") == ["nobody listens yet; trying again"]
+
+
+def test_a_server_that_has_ended_is_told_once_and_so_is_the_next(told):
+    told("INFO :      SuperNode ID: 17\n")
+    assert [told(obstacle="nobody listens") for _ in range(4)] == [[], ["nobody listens; trying again"], [], []]
+    assert [told() for _ in range(2)] == [["the SuperLink at 127.0.0.1:9092 answers again"], []]
 
 
 def raised(error):

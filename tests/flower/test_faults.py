@@ -21,16 +21,6 @@ pytestmark = pytest.mark.faults
 SLOW_ROUNDS = ["strategy.batch_min=2", "strategy.batch_max=4", "budget.rounds=40"]
 
 
-@pytest.fixture
-def account(record_property):
-    """Keeps what a fault has cost: benchmarks/federation.py makes a table of it."""
-
-    def keep(federation, event):
-        record_property("fault", json.dumps({"event": event, **federation.account()}))
-
-    return keep
-
-
 def finished(federation, rounds):
     assert federation.finish() == 0, federation.logs()
     rows = federation.metrics()

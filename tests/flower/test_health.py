@@ -141,7 +141,7 @@ def test_what_hinders_a_node_is_told(certificates, tmp_path):
     make_certificates(tmp_path / "others", ["127.0.0.1"], 1)
     make_certificates(tmp_path / "elsewhere", ["10.0.0.1"], 1)
     port = free_port()
-    assert obstacle(Endpoint(f"127.0.0.1:{port}", None)) == f"nobody listens at 127.0.0.1:{port} yet"
+    assert obstacle(Endpoint(f"127.0.0.1:{port}", None)) == f"nobody listens at 127.0.0.1:{port}"
     with superlink(OWN, certificates) as address:
         assert "asks for TLS: give --certificates and --key" in obstacle(Endpoint(address, None))
         other = obstacle(Endpoint(address, tmp_path / "others"))

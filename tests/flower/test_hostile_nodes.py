@@ -1,6 +1,5 @@
 """Federations of real processes with a liar among the nodes (make test-faults): it is named, and nobody else loses."""
 
-import json
 import os
 import signal
 import stat
@@ -16,16 +15,6 @@ pytestmark = pytest.mark.faults
 
 LIES = 215
 """That ``lies.py`` has for such an answer, at least 200."""
-
-
-@pytest.fixture
-def account(record_property):
-    """Keeps what a fault has cost: benchmarks/federation.py makes a table of it."""
-
-    def keep(federation, event):
-        record_property("fault", json.dumps({"event": event, **federation.account()}))
-
-    return keep
 
 
 def of_agent(federation, agent):

@@ -120,7 +120,7 @@ def test_a_node_says_once_why_it_cannot_connect_and_that_it_has(tmp_path, fast):
                 "tls", ["node", "--data", str(tmp_path / "tls"), "--superlink", plain, *secure, "--key", "node-0"]
             )
             words = {
-                "nobody": f"nobody listens at {nobody} yet; trying again",
+                "nobody": f"nobody listens at {nobody}; trying again",
                 "plain": f"the SuperLink at {federation.address} asks for TLS: give --certificates and --key",
                 "authority": f"the certificate of the SuperLink at {federation.address} is refused",
                 "stranger": f"the SuperLink at {federation.address} does not take the key {key}",

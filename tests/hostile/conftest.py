@@ -42,7 +42,7 @@ def odd_files(tmp_path_factory):
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    # Nobody waits for it to be read: it takes no room on the disk.
+    # Sparse: it uses no disk space, and its content is never read.
     with (folder / "huge.toml").open("wb") as file:
         file.truncate(100 << 20)
     os.mkfifo(folder / "pipe.toml")

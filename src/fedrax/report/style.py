@@ -70,7 +70,7 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
         with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-            # A letter that no font has is drawn as a box, and that is seen.
+            # A character that no font has is drawn as a box, and needs no warning.
             warnings.filterwarnings("ignore", "Glyph ")
             return draw(*args, **kwargs)
 

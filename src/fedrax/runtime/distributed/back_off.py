@@ -6,8 +6,9 @@ from collections import deque
 
 WINDOW = 5
 """Rounds of an agent that count: those in which it was asked."""
-FIRST, LONGEST = 4, 64
-"""Rounds of an agent's first pause, and of any; each is twice as long as the one before."""
+FIRST, GROWTH, LONGEST = 4, 4, 64
+"""Rounds of an agent's first pause, how many times as long each is as the one before, and rounds of the longest: whom a
+short pause does not help costs the others the time of a whole request each time."""
 
 
 class BackOff:
@@ -41,7 +42,7 @@ class BackOff:
         before = self.pauses.get(agent, 0)
         if sum(window) < self.failures and not before:
             return None
-        rounds = min(FIRST * 2**before, LONGEST)
+        rounds = min(FIRST * GROWTH**before, LONGEST)
         self.pauses[agent] = before + 1
         self.until[agent] = round + 1 + rounds
         why = f"lost, late or excluded in {sum(window)} of the last {len(window)} rounds in which it was asked"

@@ -22,7 +22,7 @@ from fedrax.records.files import read_json, write_json
 ROUNDS = 10
 """Rounds that count as recent."""
 LONGER: Mapping[str, float] = {"update": 30.0, "statistics": 1e6, "individual": 1e6}
-"""How many times as long as usual a part of a message may be. Updates of honest agents were at most 7 times as long as
+"""How many times as long as usual a part of a message may be. Updates of honest agents were at most 6 times as long as
 their round's median in FedPG-BR, FedAvg and FedTD3; sums over observations differ as these do."""
 FEWEST = 3
 """Norms of which one cannot move the median at will."""
@@ -98,7 +98,6 @@ class Recent:
 
     def longest(self, norms: Mapping[int, Mapping[str, float]]) -> int:
         """The agent of whose message a part is longest beside the median of all."""
-
         medians = {part: _median(table[part] for table in norms.values()) for part in LONGER}
         known = [part for part, median in medians.items() if median]
         return max(norms, key=lambda agent: max((norms[agent][part] / medians[part] for part in known), default=0.0))

@@ -91,12 +91,11 @@ class Screening:
     def counts(self, episodes: int | None) -> Counts:
         """What an agent can have collected in a round, of orders as in :meth:`checked`."""
         federation, updates = self.federation, self.federation.local_updates
-        if federation.learner.episodic:
+        copies, steps = self.config.environment.num_envs, federation.learner.steps
+        if steps is None:
             fewest, most = (1, federation.strategy.max_episodes) if episodes is None else (episodes, episodes)
             fewest, most = fewest * updates, most * updates
             return Counts((fewest, most * self.horizon), (fewest, most))
-        copies, steps = self.config.environment.num_envs, federation.learner.steps
-        assert steps is not None
         most = collected_steps(federation, copies, self.horizon) * updates
         # After an episode's last step comes one that is no experience: it starts the next.
         return Counts((copies * (steps // 2) * updates, most), (0, most))

@@ -17,6 +17,8 @@ from fedrax.runtime.flower.run_lock import Tail
 
 LOOK_SECONDS = 1.0
 """Between two looks at what is in the way."""
+CONNECTED_LOOK_SECONDS = 10.0
+"""The same of a SuperNode that is connected: it goes on trying by itself where its SuperLink has ended."""
 CONNECTED = "SuperNode ID:"
 """In the line that a SuperNode logs once it is connected."""
 FAILED = "Exit Code:"
@@ -45,18 +47,23 @@ class Connection:
         """Starts the SuperNode again if it has died; what to tell people."""
         ended = supernode.watch()
         yield from self._read()
-        if self.connected:
-            if ended is not None:
-                self.connected = False
-                yield ended
+        if ended is not None and self.connected:
+            self.connected = False
+            yield ended
         elif ended is not None:
             yield from self._once(self.found or self._reason(ended))
             self.lines = []
-        elif time.monotonic() - self.looked >= LOOK_SECONDS:
-            self.looked = time.monotonic()
-            before, self.found = self.found, obstacle(self.endpoint)
-            # Found twice: a busy machine may be late once.
-            yield from self._once(self.found if self.found == before else None)
+        elif time.monotonic() - self.looked >= (CONNECTED_LOOK_SECONDS if self.connected else LOOK_SECONDS):
+            yield from self._look()
+
+    def _look(self) -> Iterator[str]:
+        self.looked = time.monotonic()
+        before, self.found = self.found, obstacle(self.endpoint)
+        # Found twice: a busy machine may be late once.
+        yield from self._once(self.found if self.found == before else None)
+        if self.connected and self.told and self.found is None:
+            self.told.clear()
+            yield f"the SuperLink at {self.endpoint.address} answers again"
 
     def _read(self) -> Iterator[str]:
         for line in self.tail.lines():
@@ -90,5 +97,5 @@ class Connection:
                 "to a minute"
             )
         # It may hold what the SuperLink answered.
-        shown = "".join(letter if letter.isprintable() else " " for letter in text)[:LONGEST]
+        shown = "".join(each if each.isprintable() else " " for each in text)[:LONGEST]
         return f"the SuperNode does not connect: {shown} ({self.tail.path})"

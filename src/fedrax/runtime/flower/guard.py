@@ -26,6 +26,8 @@ MARK = (b"x-orders", b"own-machine")
 LIMIT, PARTS = "FEDRAX_LARGEST_REQUEST", "FEDRAX_REFUSED_PARTS"
 """The environment's variables that say how many bytes a node may send in a request, and the file in which to note what
 was refused."""
+MOST_NOTED = 1 << 20
+"""Bytes of that file."""
 TOO_LONG = b"the request is longer than any answer of this federation"
 REFUSED = b"only the SuperLink's own machine may ask for this"
 
@@ -157,7 +159,8 @@ def guarded(app: Application) -> Application:
         path = Path(os.environ[PARTS])
 
         def refuse(part: str) -> None:
-            if part.isalnum():
+            # A flood must not fill the disk with its names either: those beyond are told as late.
+            if part.isalnum() and (not path.exists() or path.stat().st_size < MOST_NOTED):
                 with path.open("a", encoding="utf-8") as file:
                     file.write(f"{part}\n")
 

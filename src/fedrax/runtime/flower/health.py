@@ -152,7 +152,7 @@ def obstacle(endpoint: Endpoint) -> str | None:
             "too, or both without"
         )
     except ConnectionRefusedError:
-        return f"nobody listens at {address} yet"
+        return f"nobody listens at {address}"
     except (ConnectionResetError, http.client.HTTPException):
         if authority is None and _speaks_tls(address):
             return f"the SuperLink at {address} asks for TLS: give --certificates and --key"

@@ -135,6 +135,7 @@ def serve(
                 known = link.starts
             board.refresh()
             time.sleep(LOOK_SECONDS)
+        board.note("the run has ended; its processes are being stopped")
     why = folder / WHY
     if why.exists():
         raise FedraxError(why.read_text(encoding="utf-8").strip())
