@@ -14,7 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedrax.arrays import DecodeError
 from fedrax.runtime.distributed.envelopes import EVALUATED, Envelope
-from fedrax.runtime.flower.flower_patches.pulls import Pulls
+from fedrax.runtime.flower.flower_patches.pulls import PATIENCE, Pulls
 from fedrax.runtime.flower.records import MESSAGE_TYPE, from_records, to_records
 from fedrax.runtime.flower.transport import FlowerTransport
 
@@ -71,13 +71,17 @@ def grid(link):
     return SimpleNamespace(_runtime_client=link, node=Node(node_id=1), run=SimpleNamespace(run_id=1))
 
 
+def pulls_of(grid, refused=lambda part: False, pause=lambda seconds: None):
+    return Pulls(grid, refused, pause=pause)
+
+
 ANSWER = Envelope(EVALUATED, {"run": "r", "agent": 1, "names": ""}, b"12345")
 
 
 def test_a_whole_answer_is_taken_once(link, grid):
     name, _ = link.announce("t1", to_records(ANSWER))
     link.absent.clear()
-    pulls = Pulls(grid, lambda part: False)
+    pulls = pulls_of(grid)
     ((ticket, message),) = pulls.collect(["t1", "t2"])
     assert (ticket, from_records(message.content)) == ("t1", ANSWER)
     assert link.confirmed == [name]
@@ -88,7 +92,7 @@ def test_an_answer_on_its_way_holds_nobody_up_and_is_taken_when_it_is_whole(link
     _, parts = link.announce("slow", to_records(ANSWER))
     _, others = link.announce("quick", to_records(Envelope("worked", {}, b"other")))
     link.absent -= set(others)
-    pulls = Pulls(grid, lambda part: False)
+    pulls = pulls_of(grid)
     assert [ticket for ticket, _ in pulls.collect(["slow", "quick"])] == ["quick"]
     link.absent -= set(parts[:-1])
     assert pulls.collect(["slow"]) == []
@@ -97,15 +101,31 @@ def test_an_answer_on_its_way_holds_nobody_up_and_is_taken_when_it_is_whole(link
     assert (ticket, from_records(message.content)) == ("slow", ANSWER)
 
 
+def test_parts_that_follow_at_once_are_waited_for_once_and_not_for_long(link, grid):
+    _, parts = link.announce("t1", to_records(ANSWER))
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        link.absent.discard(parts[len(pauses) - 1] if len(pauses) <= len(parts) else None)
+
+    assert [ticket for ticket, _ in pulls_of(grid, pause=pause).collect(["t1"])] == ["t1"]
+    assert len(pauses) == len(parts)
+    link.announce("t2", to_records(Envelope("worked", {}, b"never")))
+    pulls, pauses[:] = pulls_of(grid, pause=pauses.append), []
+    assert pulls.collect(["t2"]) == pulls.collect(["t2"]) == []
+    assert sum(pauses) == pytest.approx(PATIENCE, abs=0.03)
+
+
 def test_an_answer_whose_part_was_too_large_is_named(link, grid):
     _, parts = link.announce("flood", to_records(ANSWER))
-    ((_, error),) = Pulls(grid, lambda part: part in parts).collect(["flood"])
+    ((_, error),) = pulls_of(grid, lambda part: part in parts).collect(["flood"])
     assert str(error) == "its answer is larger than any that is asked for"
 
 
 def test_an_answer_that_nobody_waits_for_is_forgotten(link, grid):
     link.announce("late", to_records(ANSWER))
-    pulls = Pulls(grid, lambda part: False)
+    pulls = pulls_of(grid)
     pulls.collect(["late"])
     assert set(pulls.partial) == {"late"}
     pulls.collect(["other"])
@@ -114,7 +134,7 @@ def test_an_answer_that_nobody_waits_for_is_forgotten(link, grid):
 
 def test_an_answer_of_many_parts_is_refused_before_one_is_taken(link, grid):
     link.announce("many", RecordDict({str(k): ConfigRecord({"x": k}) for k in range(20)}))
-    ((_, error),) = Pulls(grid, lambda part: False).collect(["many"])
+    ((_, error),) = pulls_of(grid).collect(["many"])
     assert str(error) == "an answer of more than 8 parts"
 
 
@@ -124,7 +144,7 @@ def test_parts_that_cannot_be_read_are_their_nodes_fault(link, grid, content):
     link.absent.clear()
     for part in parts:
         link.parts[part] = content
-    ((_, error),) = Pulls(grid, lambda part: False).collect(["garbage"])
+    ((_, error),) = pulls_of(grid).collect(["garbage"])
     assert isinstance(error, DecodeError)
     assert "cannot be read" in str(error)
 

@@ -6,6 +6,7 @@ and what it cannot read ends the server. It uses internals of the Flower version
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -17,7 +18,11 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from fedrax.arrays import DecodeError
+from fedrax.runtime.flower.flower_patches.commands import PULL_WAIT
 
+PATIENCE = 0.5
+"""Seconds for which the parts of an answer are waited for, once: most follow at once, and to look again and again costs
+the SuperLink more than they do."""
 MOST_PARTS = 8
 """Of a message: itself, its table of records, a header and a payload are four."""
 
@@ -30,19 +35,29 @@ class Partial:
     missing: list[str]
     """Parts that have not arrived."""
     contents: dict[str, bytes] = field(default_factory=dict)
+    patience: float = PATIENCE
+    """Seconds for which its parts may still be waited for."""
 
 
 class Pulls:
     """Takes messages from a grid over HTTP."""
 
-    def __init__(self, grid: Any, refused: Callable[[str], bool]) -> None:
-        """``refused`` says of a part whether the SuperLink did not take it because of its size."""
-        self.grid, self.refused = grid, refused
+    def __init__(
+        self, grid: Any, refused: Callable[[str], bool], *, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Args:
+        refused: says of a part whether the SuperLink did not take it because of its size.
+        pause: lets so many seconds pass.
+        """
+        self.grid, self.refused, self.pause = grid, refused, pause
         self.partial: dict[str, Partial] = {}
         """By ticket."""
 
     def collect(self, tickets: Sequence[str]) -> list[tuple[str, Message | DecodeError]]:
-        """The whole answers to these tickets by now, and what is wrong with those that never will be; never waits."""
+        """The whole answers to these tickets by now, and what is wrong with those that never will be.
+
+        It waits for :data:`PATIENCE` at most, once for each answer.
+        """
         self.partial = {ticket: partial for ticket, partial in self.partial.items() if ticket in tickets}
         done: list[tuple[str, Message | DecodeError]] = []
         unknown = [ticket for ticket in tickets if ticket not in self.partial]
@@ -58,6 +73,10 @@ class Pulls:
                     self.partial[ticket] = Partial(message.metadata.message_id, parts)
         for ticket, partial in list(self.partial.items()):
             result = self._result(partial)
+            while result is None and partial.patience > 0:
+                self.pause(PULL_WAIT)
+                partial.patience -= PULL_WAIT
+                result = self._result(partial)
             if result is not None:
                 del self.partial[ticket]
                 self._confirm(partial.name)
