@@ -45,6 +45,7 @@ def test_other_events_are_not_compiling():
     assert clock.seconds == pytest.approx(2.0)
 
 
+@pytest.mark.training
 def test_training_time_leaves_out_compiling_on_host_environments(tmp_path):
     """The compiler's own time, listened to here, is in the one figure and not in the other."""
     spent = 0.0

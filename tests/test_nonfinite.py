@@ -180,6 +180,7 @@ class NanRewards(Attack):
         return jnp.full_like(reward, jnp.nan)
 
 
+@pytest.mark.training
 def test_a_forged_reward_is_the_attacks_business():
     _, rows = advanced(make_runtime(configured("attack=test-nan-reward", "attack.agents=1")), 1)
     assert not rows["dropped"].any()
@@ -212,6 +213,7 @@ def test_one_nan_on_the_host_costs_one_collection(overrides, fresh_counts):
     assert finite(states[-1].agents)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("updates", [1, 2])
 def test_host_environments_that_broke_start_anew(updates, fresh_counts):
     """An action on NaN would be NaN, too, which this environment refuses; and its episodes do not end by themselves."""

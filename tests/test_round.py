@@ -118,6 +118,7 @@ def test_map_in_batches_keeps_order_and_shape(batch):
     assert out.tolist() == [0, 2, 4, 6, 8, 10, 12]
 
 
+@pytest.mark.training
 def test_evaluation_every_other_round_only():
     _, metrics = advance(["evaluation.every=2"])
     assert np.isnan(metrics["return"]).tolist() == [True, False, True, False]

@@ -53,6 +53,7 @@ CENTRAL = ["strategy=central", "learner=policy-gradient", "federation.agents=3",
 GRAVITIES = "environment.heterogeneity.g=[5.0, 10.0, 15.0]"
 
 
+@pytest.mark.training
 def test_a_centralised_learner_of_whole_episodes_visits_every_agents_environment(tmp_path):
     settings = [*CENTRAL, "environment=Pendulum-v1", "environment.horizon=7", "evaluation.episodes=2"]
     runtime = make_runtime(resolve({}, [*settings, "strategy.batch=5", GRAVITIES]))
@@ -63,6 +64,7 @@ def test_a_centralised_learner_of_whole_episodes_visits_every_agents_environment
     assert (last["agent_trajectories"], last["agent_steps"]) == (2 * 6, 2 * 42)
 
 
+@pytest.mark.training
 def test_episodes_of_copies_that_differ_are_those_of_environments_apart():
     settings = [*CENTRAL, "environment=ContinuousCartPole-v0", "environment.horizon=30"]
     lengths = "environment.heterogeneity.length=[0.3, 0.5, 2.0]"

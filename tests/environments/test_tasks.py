@@ -264,6 +264,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.training
 def test_a_shared_policy_is_evaluated_in_every_agents_task():
     runtime = make_runtime(resolve("td3-her/point-push", [*SMALL, "environment.task_identity=true"]))
     state = jax.eval_shape(runtime.init)

@@ -121,6 +121,7 @@ def both_values(params, sight, batch):
     return np.stack(params.values(batch.observation, batch.action, sight))
 
 
+@pytest.mark.training
 def test_one_layer_asks_the_same_with_one_query_as_with_all():
     _, one = make(layers=1, queries="one")
     learner, every = make(layers=1, queries="all")

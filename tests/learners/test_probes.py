@@ -81,6 +81,7 @@ def test_the_rewarded_action_is_learnt(name, probe):
     assert goodness(learner, agents[probe], observed()) > 0.9
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", LEARNERS)
 def test_the_action_follows_the_observation(name):
     make, *arguments = LEARNERS[name]

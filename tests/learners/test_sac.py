@@ -106,6 +106,7 @@ def test_targets_of_discrete_actions_are_expectations():
     np.testing.assert_allclose(learner.targets(training, batch, {}), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("actor_first", [False, True])
 def test_an_actor_step_climbs_the_soft_value(actor_first):
     learner, agent = make(optimizer="sgd", learning_rate=0.1, tau=0.25, actor_first=actor_first)

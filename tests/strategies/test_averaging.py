@@ -105,6 +105,7 @@ def rounds(strategy, learner, count, ids=None):
     return np.asarray(server.params)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("optimizer", "rate", "count"), [("sgd", 0.03, 150), ("adam", 0.003, 800)])
 def test_scaffold_removes_the_drift_that_averaging_has(optimizer, rate, count):
     learner = Quadratic(optimizer=optimizer, learning_rate=rate)

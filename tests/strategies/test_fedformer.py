@@ -124,6 +124,7 @@ def test_who_sends_nothing_keeps_the_old_encoders_and_grows_old():
     assert downlink.peers[0].tolist() == [1, 2, 3]
 
 
+@pytest.mark.training
 def test_encoders_that_the_rule_rejects_are_not_shown():
     sent = np.array([[50.0], [0.0], [0.0], [0.0], [0.0]]) + 0.01
     rule = ["aggregator=multi-krum", "aggregator.tolerated=1"]
@@ -195,6 +196,7 @@ def test_an_agent_without_peers_is_alone():
     assert jax.tree.structure(after) == jax.tree.structure(jax.eval_shape(runtime.init))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("strategy", ["local", "fedavg", "central"])
 def test_other_strategies_leave_the_critic_to_itself(strategy):
     runtime = made(f"strategy={strategy}", "critic=fedformer")
@@ -219,6 +221,7 @@ def test_saved_encoders_follow_the_peers_of_every_agent():
     assert others(1, 2).tolist() == [[1, 2]]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("agents", [1, 2])
 def test_agents_attend_to_saved_encoders(agents, saved):
     networks, path = saved
@@ -262,6 +265,7 @@ def test_a_run_goes_on_without_the_file_of_its_saved_encoders(saved, tmp_path):
     assert labels == ["0", "1", "saved 0", "saved 1", "saved 2", "saved 3"]
 
 
+@pytest.mark.training
 def test_saved_encoders_that_are_not_those_expected_are_refused(saved, tmp_path):
     _, path = saved
     for number, (settings, said) in enumerate(

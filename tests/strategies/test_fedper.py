@@ -83,6 +83,7 @@ SAC = [
 ]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("parts", [("features", "head"), ("actor",), ("actor", "features", "head")])
 def test_averaged_parts_are_copied_and_agents_move_apart_again(parts):
     names = ", ".join(f'"{part}"' for part in parts)

@@ -77,6 +77,7 @@ def acted_on(experience):
     return {name: np.asarray(x)[:-1][valid] for name, x in experience.observation.items()}
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_servers_moments_are_those_of_the_pooled_data(name):
     """Over rounds, with an agent that does not answer in the second: its observations are none of the server's."""
@@ -155,6 +156,7 @@ def test_a_lie_about_sums_is_an_attack_of_its_own():
         federation(*honest)
 
 
+@pytest.mark.training
 def test_networks_and_targets_see_by_the_moments_of_what_was_just_collected():
     alone = federation("strategy=local")
     agent = jax.tree.map(lambda x: x[0], alone.init(jax.random.key(0)).agents)

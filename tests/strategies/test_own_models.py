@@ -71,6 +71,7 @@ def changes(state, after):
     return rows(after) - rows(state.agents)
 
 
+@pytest.mark.training
 def test_clusters_are_averaged_each_on_their_own():
     """Agents 0 and 2 moved one way, 1 and 3 another."""
     together = federation("strategy=clustered", "strategy.warmup=0", "strategy.threshold=0.5")

@@ -67,6 +67,7 @@ def test_first_step_is_along_mu():
     assert int(after.done) == 1
 
 
+@pytest.mark.training
 def test_sampling_for_the_first_step_would_change_nothing():
     """At theta_0 the two gradients cancel, whatever is sampled: the skipped trajectories are truly not needed."""
     strategy = strategies.build("svrpg", {})

@@ -55,6 +55,7 @@ def test_a_sweep_trains_its_setups(trained, capsys):
     assert len(list((folder / "out").glob("*/seed-*/policy.safetensors"))) == 4
 
 
+@pytest.mark.training
 def test_starting_again_does_only_what_is_missing(trained):
     _, path, outcome = trained
     before = {path: path.stat().st_mtime_ns for path in (outcome.out / "plain").rglob("*")}
@@ -70,6 +71,7 @@ def test_starting_again_does_only_what_is_missing(trained):
     assert [task.attempts for task in again.tasks if task.state == "done"] == [1] * 4
 
 
+@pytest.mark.training
 def test_a_run_configured_otherwise_is_refused(trained, tmp_path, capsys):
     folder, _, _ = trained
     shutil.copytree(folder / "out" / "plain", tmp_path / "out" / "plain")
