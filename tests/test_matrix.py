@@ -86,6 +86,7 @@ def combined(federation, rule, mixing, attack):
         rule,
         mixing,
         attack,
+        federation.protection,
         agents=federation.sites,
         participants=federation.participants,
         local_updates=federation.local_updates,

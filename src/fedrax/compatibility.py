@@ -13,6 +13,7 @@ from fedrax.config_tables import TD3_HER
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
+from fedrax.privacy.protection import Protection
 from fedrax.strategies.base import Strategy, strategies
 
 CAPABILITIES = {
@@ -32,6 +33,7 @@ def check_components(
     aggregator: Aggregator,
     preaggregator: PreAggregator,
     attack: Attack,
+    protection: Protection,
     *,
     agents: int,
     participants: int,
@@ -39,6 +41,7 @@ def check_components(
 ) -> None:
     """Raises :class:`FedraxError` for components that do not work together; ``agents`` are those configured."""
     check_strategy(learner, strategy, local_updates=local_updates)
+    check_protection(learner, strategy, aggregator, preaggregator, protection)
     check_attack(learner, strategy, attack, agents=agents)
     if strategy.sends:
         check_rule(strategy, aggregator)
@@ -131,6 +134,72 @@ def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
             f"aggregator {aggregator.name!r} compares agents with a gradient that the server samples itself, and the "
             f"server of strategy {strategy.name!r} samples nothing; set another aggregator, or a strategy of {able}"
         )
+
+
+def check_protection(
+    learner: Learner, strategy: Strategy, aggregator: Aggregator, preaggregator: PreAggregator, protection: Protection
+) -> None:
+    """Raises :class:`FedraxError` where what is to be protected is sent past the chain, or needed one by one."""
+    if protection.unit is None and protection.clip is None:
+        return
+    key = "privacy.secure_sum" if protection.secure_sum else "privacy.unit" if protection.unit else "privacy.clip"
+    if not strategy.sends:
+        raise FedraxError(
+            f"{key} protects what agents send, and agents of strategy {strategy.name!r} send nothing; leave it out"
+        )
+    able = ", ".join(name for name in strategies if strategies[name].averages)
+    if protection.unit is None and not protection.sums:
+        return
+    if not strategy.averages:
+        raise FedraxError(
+            f"strategy {strategy.name!r} lets its server, or other agents, see more of an agent than its part in a "
+            f"mean, which {key} does not cover; set strategy to one of: {able}"
+        )
+    _check_nothing_beside(learner, strategy, key)
+    if protection.sums:
+        _check_only_the_mean(aggregator, preaggregator, key)
+    if protection.unit == "trajectory":
+        _check_episodes(learner, strategy)
+
+
+def _check_nothing_beside(learner: Learner, strategy: Strategy, key: str) -> None:
+    """Raises where messages hold statistics, which nothing clips."""
+    if strategy.weighs:
+        raise FedraxError(
+            f"strategy {strategy.name!r} weighs agents by their returns, which {key} does not cover; leave "
+            "strategy.return_temperature out"
+        )
+    if learner.normalises:
+        raise FedraxError(
+            f"learner.normalise sends the moments of what agents observe, which {key} does not cover; set "
+            "learner.normalise=false"
+        )
+
+
+def _check_only_the_mean(aggregator: Aggregator, preaggregator: PreAggregator, key: str) -> None:
+    """Raises where a rule must see updates one by one."""
+    if aggregator.name != "mean":
+        raise FedraxError(
+            f"aggregator {aggregator.name!r} compares agents' updates, of which the server may know the sum alone "
+            f"({key}); set aggregator=mean, or noise that each agent adds itself (privacy.model=local)"
+        )
+    if preaggregator.name != "none":
+        raise FedraxError(
+            f"preaggregator {preaggregator.name!r} mixes agents' updates, of which the server may know the sum alone "
+            f"({key}); set preaggregator=none"
+        )
+
+
+def _check_episodes(learner: Learner, strategy: Strategy) -> None:
+    """Raises where an update is no mean over episodes, each of which can be clipped."""
+    if not strategy.means_of_episodes:
+        able = ", ".join(name for name in strategies if strategies[name].means_of_episodes)
+        raise FedraxError(
+            f"privacy.unit=trajectory needs gradients of single episodes, and agents of strategy {strategy.name!r} "
+            f"send what several steps came to; set strategy to one of: {able}, or privacy.unit=agent"
+        )
+    if learner.coupling is not None:
+        raise FedraxError(f"privacy.unit=trajectory needs gradients of single episodes, and {learner.coupling}")
 
 
 def check_records(learner: Learner, csv_layout: str) -> None:

@@ -30,6 +30,7 @@ from fedrax.config_tables import (
     EvaluationConfig,
     FederationConfig,
     Model,
+    PrivacyConfig,
     RecordsConfig,
     RuntimeConfig,
     VideoConfig,
@@ -42,6 +43,7 @@ from fedrax.learners.critics.base import Critic, critics
 from fedrax.migration import is_recorded, present_keys, refuse_former_keys
 from fedrax.parsing import DEEPEST, parsed_toml, text_of
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
+from fedrax.privacy.guarantee import resolved_privacy
 from fedrax.registry import LARGEST, Registry, in_words, options_of
 from fedrax.strategies.base import Strategy, strategies
 
@@ -87,6 +89,7 @@ class Config(Model):
     checkpoint: CheckpointConfig = CheckpointConfig()
     video: VideoConfig = VideoConfig()
     records: RecordsConfig = RecordsConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     learner: dict[str, Any] = {}
     critic: dict[str, Any] = {}
@@ -138,6 +141,8 @@ class Config(Model):
         if content["critic"] == {"kind": DEFAULT_KINDS["critic"]}:
             # As of runs that were recorded before there were others; so too goals.
             del content["critic"]
+        if self.privacy == PrivacyConfig():
+            del content["privacy"]
         if content["environment"]["goals"] is None:
             del content["environment"]["goals"], content["environment"]["held_out_goals"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]
@@ -267,7 +272,8 @@ def resolve(
     )
     if config.budget == BudgetConfig():
         raise FedraxError("no budget: set budget.rounds, budget.trajectories, budget.steps or budget.steps_per_agent")
-    return config
+    said = resolved_privacy(config.privacy, config.federation, config.budget.rounds)
+    return config.model_copy(update={"privacy": config.privacy.model_copy(update=said)}) if said else config
 
 
 def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[str, Any], rank: int) -> dict[str, Any]:

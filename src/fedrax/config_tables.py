@@ -234,6 +234,74 @@ class RecordsConfig(Model):
     )
 
 
+class PrivacyConfig(Model):
+    """What agents' updates may reveal: clipping, noise and a sum that hides its terms (docs/privacy.md)."""
+
+    unit: typing.Literal["agent", "trajectory"] | None = pydantic.Field(
+        None,
+        description="whose influence is bounded and counted: all that an agent ever sends, or one of its episodes "
+        "(learners that send a gradient of whole episodes); unset, nobody's",
+    )
+    model: typing.Literal["central", "local", "distributed"] = pydantic.Field(
+        "central",
+        description="who adds the noise: the server, which is trusted, to the sum; each agent, to its own update; or "
+        "agents together, each a share, under privacy.secure_sum",
+    )
+    clip: float | None = pydantic.Field(
+        None, gt=0, description="longest update of an agent, or gradient of an episode (Euclidean norm); unset, any"
+    )
+    clip_by: typing.Literal["flat", "layer"] = pydantic.Field(
+        "flat", description="what is clipped: the update as one vector, or each array by itself to its share"
+    )
+    clip_quantile: float | None = pydantic.Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the agents whose update shall not be shortened: the clip moves there from privacy.clip, "
+        "round by round; unset, it stays",
+    )
+    clip_rate: float = pydantic.Field(0.2, gt=0, description="how fast it moves (Andrew et al., 2021)")
+    noise: float | None = pydantic.Field(
+        None,
+        ge=0,
+        description="standard deviation of the noise on the sum, in units of the clip (local: on each update); unset, "
+        "what privacy.epsilon allows, or none",
+    )
+    epsilon: float | None = pydantic.Field(
+        None, gt=0, description="what the whole training may cost; with privacy.noise, rounds end before they exceed it"
+    )
+    delta: float | None = pydantic.Field(
+        None, gt=0, lt=1, description="chance that epsilon does not hold; unset, 1e-5 or, with many agents, n^-1.1"
+    )
+    neighbours: typing.Literal["add-or-remove", "replace"] | None = pydantic.Field(
+        None,
+        description="in what two federations that must look alike differ: one unit more, or another in its place "
+        "(which needs twice the noise); unset, replace for episodes and local noise, else add-or-remove",
+    )
+    secure_sum: bool = pydantic.Field(
+        False, description="the server learns the sum of the updates and no update (Bonawitz et al., 2017)"
+    )
+    bits: int | None = pydantic.Field(
+        None,
+        ge=8,
+        le=30,
+        description="of a number under a secure sum; unset, 20, or as many as leave room for the agents' sum",
+    )
+    threshold: float | None = pydantic.Field(
+        None,
+        gt=0.5,
+        le=1,
+        description="share of a round's participants without whom a secure sum cannot be opened; unset, two thirds",
+    )
+    honest: float | None = pydantic.Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of a round's participants whose noise must suffice where noise is distributed; unset, "
+        "privacy.threshold",
+    )
+
+
 class FlowerConfig(Model):
     """How a federation of processes waits, checks and saves."""
 

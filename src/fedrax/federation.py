@@ -19,6 +19,7 @@ from fedrax.environments.actions import Actions
 from fedrax.environments.base import Episodes, Experience, Observation, Spaces
 from fedrax.learners.base import Agent, Learner, UpdateContext
 from fedrax.message import Message, arrived, finite_rows, keep_rows
+from fedrax.privacy.protection import Protection
 from fedrax.seeds import derive
 from fedrax.strategies.base import Strategy, Tools
 
@@ -91,6 +92,7 @@ class Federation(eqx.Module):
     participants: int = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
     local_updates: int = eqx.field(static=True)
+    protection: Protection = Protection()
     detailed: bool = eqx.field(static=True, default=False)
     """Whether every agent's episodes and learning metrics are recorded one by one (``records.csv_layout``)."""
 
@@ -125,7 +127,7 @@ class Federation(eqx.Module):
         """One agent's message and the broadcast, as bare shapes."""
         key = jax.random.key(0)
         agent = jax.eval_shape(self.fresh, key, jnp.asarray(0))
-        message = jax.eval_shape(lambda agent: self.strategy.emit(self.learner, agent, key), agent)
+        message = jax.eval_shape(lambda agent: self.emit(agent, jnp.asarray(1), key), agent)
         downlink = jax.eval_shape(lambda: self.strategy.broadcast(self.init(key).server, key))
         return message, downlink
 
@@ -172,7 +174,14 @@ class Federation(eqx.Module):
             rewards = self.attack.poison(experience.reward, experience.valid, derive(update_context.key, "poison"))
             poisoned = jnp.where(byzantine, rewards, experience.reward)
             experience = eqx.tree_at(lambda e: e.reward, experience, poisoned)
-        return self.strategy.work(self.learner, agent, experience, update_context)
+        learner = self.learner.clipping_episodes(self.protection.clips_episodes)
+        return self.strategy.work(learner, agent, experience, update_context)
+
+    def emit(self, agent: Agent, episodes: int | Int[Array, ""], key: PRNGKeyArray) -> Message:
+        """What the agent sends, protected; ``episodes`` are those that it was asked for, and ``key`` is its own."""
+        message = self.strategy.emit(self.learner, agent, derive(key, "emit"))
+        update = self.protection.at_agent(message.update, episodes, derive(key, "protect"))
+        return dataclasses.replace(message, update=update)
 
     # The server's part.
 
@@ -193,10 +202,12 @@ class Federation(eqx.Module):
         key: PRNGKeyArray,
         round: Int[Array, ""],
         reference: Episodes | None = None,
+        secret: PRNGKeyArray | None = None,
     ) -> tuple[PyTree, Exchange]:
         """Attack, exclude what is not finite, aggregate, combine. Message leaves are ``[m, ...]``.
 
-        ``reference`` are the server's own trajectories at the broadcast policy, for rules that need its gradient.
+        ``reference`` are the server's own trajectories at the broadcast policy, for rules that need its gradient, and
+        ``secret`` is what noise is drawn from; unless given, ``key`` is.
         """
         messages = self.received(messages, round)
         rule = self.aggregator
@@ -217,14 +228,31 @@ class Federation(eqx.Module):
         everyone = jnp.ones(cohort.ids.shape)
         knowledge = Knowledge(lambda vectors: aggregate(vectors, everyone, downlink.episodes).vector)
         messages = self.received(self.attack.applied(messages, cohort.byzantine, key, knowledge), round)
+        clipped = self.protection.at_server(messages.update, downlink.episodes)
+        messages = dataclasses.replace(messages, update=clipped)
         finite = finite_rows(messages, cohort.ids.shape[0])
         messages = keep_rows(messages, finite)
         present = cohort.answers & finite
+        messages, weights = self.summed(messages, present, downlink, key if secret is None else secret, round)
         tools = Tools(aggregate, fallback, derive(key, "combine"), cohort.ids)
-        server, verdict = self.strategy.combine(
-            self.learner, server, downlink, messages, present.astype(jnp.float32), tools
-        )
-        return server, Exchange(verdict.accepted, present, cohort.answers & ~finite, verdict.metrics)
+        server, verdict = self.strategy.combine(self.learner, server, downlink, messages, weights, tools)
+        return server, Exchange(verdict.accepted & present, present, cohort.answers & ~finite, verdict.metrics)
+
+    def summed(
+        self, messages: Message, present: Bool[Array, " m"], downlink: Any, key: PRNGKeyArray, round: Int[Array, ""]
+    ) -> tuple[Message, Float[Array, " m"]]:
+        """What of these messages the server may know, and the weights of its rows.
+
+        Where that is the sum of the updates, its mean stands in every row and all of them count: who has answered is
+        in the sum already.
+        """
+        weights = present.astype(jnp.float32)
+        if not self.protection.sums:
+            return messages, weights
+        update = self.protection.summed(messages.update, present, downlink.episodes, key)
+        known = self.protection.unit is not None
+        weights = jnp.ones_like(weights) * (1.0 if known else present.any())
+        return self.received(dataclasses.replace(messages, update=update), round), weights
 
 
 def round_metrics(cohort: Cohort, exchange: Exchange, *, rejects: bool) -> dict[str, Array]:

@@ -42,6 +42,8 @@ def summary_lines(run: Run) -> Iterator[str]:
         if name in summary:
             yield f"{name:18} {_values(summary[name])}"
     yield f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}"
+    if "privacy" in summary:
+        yield f"{'privacy':18} {summary['privacy']['text']}"
     yield f"{'run':18} {run.path}"
 
 

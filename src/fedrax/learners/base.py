@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
@@ -13,8 +14,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.environments.actions import Actions
 from fedrax.environments.base import Episodes, Experience, Observation, Spaces
+from fedrax.errors import FedraxError
 from fedrax.learners.distributions import Distribution
 from fedrax.learners.networks import Policy
+from fedrax.privacy.clip import clipped
 from fedrax.registry import Registry, option
 
 
@@ -155,6 +158,20 @@ class Learner(eqx.Module):
         """The learner with critics that this one makes (:mod:`fedrax.learners.critics`), if it has any."""
         return self
 
+    def clipping_episodes(self, bound: float | None) -> Learner:
+        """The learner whose gradients are means over episodes of gradients no longer than ``bound``; None: as it is."""
+        if bound is None:
+            return self
+        raise FedraxError(f"learner {self.name!r} has no gradient of an episode to clip")
+
+    @property
+    def coupling(self) -> str | None:
+        """What makes the gradient of a collection no mean over gradients of its episodes, in one line; None: nothing.
+
+        Of learners that provide a gradient.
+        """
+        return None
+
     def actions(self, spaces: Spaces) -> Actions:
         """How what :meth:`act` returns becomes the environment's action: in its units, and clipped to its range.
 
@@ -222,6 +239,12 @@ class EpisodeLearner(Learner):
     """A learner whose loss, over whole episodes, agents and servers both differentiate."""
 
     provides: ClassVar[frozenset[str]] = frozenset({"gradient", "distribution"})
+    longest_gradient: float | None = eqx.field(static=True, default=None)
+    """What the gradient of each episode is clipped to."""
+
+    def clipping_episodes(self, bound: float | None) -> EpisodeLearner:
+        """With gradients of episodes clipped."""
+        return self if bound is None else dataclasses.replace(self, longest_gradient=bound)
 
     @abc.abstractmethod
     def distribution(self, params: Policy, episodes: Episodes) -> Distribution:
@@ -240,8 +263,27 @@ class EpisodeLearner(Learner):
         """The loss; ``ratio`` weights each step (importance sampling)."""
 
     def gradient(self, params: Policy, episodes: Episodes, *, ratio: Float[Array, "T B"] | float = 1.0) -> PyTree:
-        """The gradient of :meth:`loss`."""
-        return jax.grad(lambda p: self.loss(p, episodes, ratio=ratio))(params)
+        """The gradient of :meth:`loss`; with :attr:`longest_gradient`, the mean over episodes of the clipped ones.
+
+        The two are the same where nothing is clipped and no episode's loss depends on another (:attr:`coupling`).
+        """
+
+        def of(episodes: Episodes, ratio: Array | float) -> PyTree:
+            return jax.grad(lambda p: self.loss(p, episodes, ratio=ratio))(params)
+
+        bound = self.longest_gradient
+        if bound is None:
+            return of(episodes, ratio)
+
+        def of_one(episode: Episodes, ratio: Array) -> PyTree:
+            # With an axis of one episode, as losses are of batches.
+            alone = jax.tree.map(lambda x: jnp.expand_dims(x, min(1, x.ndim)), episode)
+            return clipped(of(alone, ratio[:, None]), bound)
+
+        ratios = jnp.broadcast_to(jnp.asarray(ratio), episodes.valid.shape)
+        axes = jax.tree.map(lambda x: min(1, x.ndim - 1), episodes)
+        each = jax.vmap(of_one, in_axes=(axes, 1))(episodes, ratios)
+        return jax.tree.map(lambda x: x.sum(0) / jnp.maximum(episodes.count, 1), each)
 
     @abc.abstractmethod
     def surrogate(self, params: Policy, episodes: Episodes, taken: Float[Array, "T B"]) -> Float[Array, ""]:

@@ -64,6 +64,15 @@ class PolicyGradient(EpisodeLearner):
         """Raises :class:`FedraxError` for convolutions on what is no image."""
         check_torso(self.torso, spaces.observation)
 
+    @property
+    def coupling(self) -> str | None:
+        """Baselines over the batch, and its number of steps."""
+        if self.normalisation == "steps":
+            return "learner.normalisation=steps divides by the steps of all: set learner.normalisation=trajectories"
+        if self.estimator != "whitened" and self.baseline != "none":
+            return f"learner.baseline={self.baseline} is a mean over all: set learner.baseline=none"
+        return None
+
     def actions(self, spaces: Spaces) -> Actions:
         """As ``action_bounds`` says."""
         return Actions(spaces.action, self.action_bounds)

@@ -20,6 +20,7 @@ from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.federation import Federation, State, Tally
 from fedrax.message import Period, periods, travelling
+from fedrax.privacy.guarantee import guarantee
 from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.memory import replay_memory
 from fedrax.runtime.pairs import Evaluation, Pairs, choose_pairs, full_pairs, scores
@@ -38,6 +39,8 @@ class Runtime(abc.ABC):
         """Copies of the environment that one learner's steps are collected from."""
         self.replay_bytes = replay_memory(config, federation)
         """Memory of all replays."""
+        self.guarantee = guarantee(config.privacy, config.federation)
+        """What the noise amounts to; None without a unit of privacy."""
         self.training_horizon: int
         self.evaluation_horizon: int
 
@@ -220,6 +223,8 @@ class Runtime(abc.ABC):
             left &= tally.steps < budget.steps
         if budget.steps_per_agent is not None:
             left &= tally.agent_steps < budget.steps_per_agent * self.federation.sites
+        if self.guarantee is not None and self.guarantee.limit is not None:
+            left &= tally.rounds < self.guarantee.limit
         return left
 
     def progress(self, tally: Tally, update: Array | int) -> Float[Array, ""]:
@@ -246,6 +251,7 @@ class Runtime(abc.ABC):
             (trajectories, budget.trajectories),
             (steps, budget.steps),
             (agent_steps / self.federation.sites, budget.steps_per_agent),
+            (rounds, self.guarantee.limit if self.guarantee is not None else None),
         )
         return min(1.0, max(used / limit for used, limit in pairs if limit is not None))
 

@@ -73,7 +73,7 @@ class GroupVerbs:
 
     def emit(self, agents: list[Group]) -> PyTree:
         """All groups'."""
-        return self.programs.messages(agents, self.key)
+        return self.programs.messages(agents, self.downlink, self.key)
 
     def undo(self, void: np.ndarray, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree]:
         """Leaves ``[m, ...]``; environments start anew when a fault is found."""

@@ -14,6 +14,7 @@ from fedrax.errors import FedraxError
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.learners.critics.base import Critic
+from fedrax.privacy.protection import Protection
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.draws import all_draws, describe_run, make_environment
 from fedrax.runtime.videos import check_picture
@@ -61,6 +62,20 @@ def make_learner(config: Config) -> Learner:
     return learner.judged_by(critic.bind(config.federation.agents + strategy.saved_agents))
 
 
+def make_protection(config: Config, participants: int) -> Protection:
+    """What is done to the updates of a round with so many participants."""
+    settings = config.privacy
+    return Protection(
+        unit=settings.unit,
+        model=settings.model,
+        clip=settings.clip,
+        by_layer=settings.clip_by == "layer",
+        noise=settings.noise or 0.0,
+        expected=float(participants),
+        secure_sum=settings.secure_sum,
+    )
+
+
 def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
     """The federation a configuration describes, whose training episodes are cut after ``horizon`` steps.
 
@@ -81,12 +96,14 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
     strategy = strategy.bind(agents, config.seed)
     if aggregator.tolerated is None:
         aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))
+    protection = make_protection(config, participants)
     check_components(
         learner,
         strategy,
         aggregator,
         preaggregator,
         attack,
+        protection,
         agents=sites,
         participants=participants,
         local_updates=config.federation.local_updates,
@@ -111,5 +128,6 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         participants=participants,
         dropout=config.federation.dropout,
         local_updates=config.federation.local_updates,
+        protection=protection,
         detailed=config.records.csv_layout == TD3_HER,
     )

@@ -95,7 +95,7 @@ class NativeVerbs:
 
     def emit(self, agents: AgentInRound) -> Message:
         """With a key of the round's."""
-        return self.federation.strategy.emit(self.federation.learner, agents[0], derive(self.key, "emit"))
+        return self.federation.emit(agents[0], self.downlink.episodes, self.key)
 
     def undo(self, void: Array, agents: AgentInRound, message: Message) -> tuple[AgentInRound, Message]:
         """The episodes of a void round start anew."""

@@ -17,6 +17,7 @@ from fedrax.config_tables import TD3_HER
 from fedrax.environments.crash import EnvironmentCrash
 from fedrax.errors import FedraxError
 from fedrax.federation import State
+from fedrax.privacy.guarantee import Guarantee, guarantee
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.files import append_traceback
 from fedrax.records.manifest import check_unchanged, finish_manifest
@@ -159,6 +160,8 @@ def _train(
             display.note(f"goes on after round {first}" if first else "no checkpoint yet: starts anew")
         if runtime.replay_bytes:
             display.note(f"replays take {size_text(runtime.replay_bytes)}")
+        if runtime.guarantee is not None:
+            display.note(_promise(config, runtime.guarantee))
         differences = divergence(config)
         if differences:
             display.note("environments differ by " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
@@ -222,6 +225,14 @@ def _layout(config: Config, runtime: Runtime, directory: RunDirectory) -> TD3HER
     each = [config.environment.id if pooled else tasks[agent % len(tasks)] for agent in range(federation.agents)]
     settings = {**config.learner, "rounds": config.budget.rounds, "horizon": runtime.training_horizon}
     return TD3HERFiles(directory.td3_her, config.all_seeds, tuple(each), settings)
+
+
+def _promise(config: Config, bound: Guarantee) -> str:
+    """What training is going to cost, as far as it is known how many rounds it has."""
+    rounds = [limit for limit in (config.budget.rounds, bound.limit) if limit is not None]
+    if not rounds:
+        return f"privacy, after the first round: {bound.text(1)}"
+    return f"privacy, after {min(rounds)} rounds: {bound.text(min(rounds))}"
 
 
 def _goal(config: Config) -> tuple[float | None, str]:
@@ -319,6 +330,7 @@ def _summary(
         str(seed): {name: one[name] for name in ("final_return", "final_return_worst", "best_return") if name in one}
         for seed, one in zip(config.all_seeds, each, strict=True)
     }
+    bound = guarantee(config.privacy, config.federation)
     merged = {name: [one[name] for one in each] if len(each) > 1 else each[0][name] for name in each[0]}
     return {
         **merged,
@@ -326,6 +338,7 @@ def _summary(
         "seconds_train": max(counter.seconds for counter in counters),
         "seeds": list(config.all_seeds),
         **({"by_seed": by_seed} if len(each) > 1 else {}),
+        **({} if bound is None else {"privacy": bound.summary(max(counter.rounds for counter in counters))}),
         "final_evaluation": {
             str(seed): counter.final_evaluation
             for seed, counter in zip(config.all_seeds, counters, strict=True)

@@ -65,6 +65,10 @@ class Strategy(eqx.Module):
     """A message still means something to a server that has moved on meanwhile, so that rounds may overlap."""
     sends: ClassVar[bool] = True
     """Agents send messages."""
+    averages: ClassVar[bool] = False
+    """What the server makes of updates depends on their mean alone, so that it need not know them one by one."""
+    means_of_episodes: ClassVar[bool] = False
+    """An update is a mean over the round's episodes, which enter no other round's."""
     counts_server: ClassVar[bool] = False
     """Trajectories per agent are counted as in the code of FedPG-BR, where the server is one more node."""
     shows_peers: ClassVar[bool] = False

@@ -80,6 +80,7 @@ class Distillation(FedAvg):
     """Federated averaging of critics' heads and actors, then distillation of the heads at the server and at agents."""
 
     supports_staleness: ClassVar[bool] = False
+    averages: ClassVar[bool] = False
 
     version: Literal["representations", "gaussian", "sccd", "statistics"] = option(
         "sccd",

@@ -30,6 +30,8 @@ class GradientStrategy(Strategy):
 
     needs: ClassVar[Needs] = Needs(local_updates=False)
     counts_server: ClassVar[bool] = True
+    averages: ClassVar[bool] = True
+    means_of_episodes: ClassVar[bool] = True
 
     @property
     def requires(self) -> frozenset[str]:

@@ -1,0 +1,192 @@
+"""What a configuration's noise amounts to: epsilon and delta, for whom, against whom, and when they are used up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from fedrax.config_tables import FederationConfig, PrivacyConfig
+from fedrax.errors import FedraxError
+from fedrax.privacy.accountant import Releases, epsilon, most_releases, noise_for
+
+DELTA = 1e-5
+"""Unless the number of agents asks for less: a mechanism that publishes one of n has a delta of 1/n."""
+TRUST = {
+    "central": "the server is trusted",
+    "local": "nobody is trusted",
+    "distributed": "the server learns sums alone, of at least {honest:.0%} honest participants",
+}
+"""Who must be trusted for a guarantee to hold, by :class:`~fedrax.config_tables.PrivacyConfig.model`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Guarantee:
+    """Differential privacy of what leaves the agents: every round's noisy updates, or their noisy sum.
+
+    An episode of an on-policy learner enters one round, and later policies are functions of what was released
+    (post-processing), so that of a trajectory one release counts, however long training runs. It is assumed that the
+    protected person is in one episode, and that other episodes' data depend on the released policies alone.
+    """
+
+    unit: str
+    model: str
+    neighbours: str
+    delta: float
+    noise: float
+    """Standard deviation over the clip."""
+    sampling: float
+    """Chance to take part in a round, where that is drawn for each agent alone; else 1."""
+    target: float | None
+    """The epsilon that training must stay within."""
+    honest: float
+
+    def epsilon(self, rounds: int, *, sampled: bool = True) -> float:
+        """What so many rounds cost; with ``sampled``, to those who do not see who takes part in a round."""
+        count = min(rounds, 1) if self.unit == "trajectory" else rounds
+        return epsilon([Releases(self._relative, count, self.sampling if sampled else 1.0)], self.delta)
+
+    @property
+    def limit(self) -> int | None:
+        """Rounds that stay within :attr:`target`; None: any number."""
+        if self.target is None or (self.unit == "trajectory" and self.epsilon(1) <= self.target):
+            return None
+        if self.unit == "trajectory":
+            return 0
+        return most_releases(self.target, self.delta, self._relative, self.sampling)
+
+    @property
+    def _relative(self) -> float:
+        """The noise in units of how far one unit moves the sum."""
+        return self.noise / _distance(self.neighbours)
+
+    def summary(self, rounds: int) -> dict[str, Any]:
+        """The guarantee after so many rounds, for a summary."""
+        return {
+            "epsilon": self.epsilon(rounds),
+            "epsilon_without_amplification": self.epsilon(rounds, sampled=False),
+            "delta": self.delta,
+            "unit": self.unit,
+            "neighbours": self.neighbours,
+            "model": self.model,
+            "noise": self.noise,
+            "text": self.text(rounds),
+        }
+
+    def text(self, rounds: int) -> str:
+        """One line: epsilon, delta, unit, neighbouring relation, who is trusted, what amplification counts."""
+        if self.noise == 0:
+            return f"no bound: clipped per {self.unit}, but without noise (set privacy.noise or privacy.epsilon)"
+        relation = "replace-one" if self.neighbours == "replace" else "add-or-remove"
+        trust = TRUST[self.model].format(honest=self.honest)
+        start = (
+            f"epsilon {self.epsilon(rounds):.3g} (delta {self.delta:.2g}) per {self.unit} ({relation}), {self.model}"
+        )
+        if self.sampling == 1:
+            return f"{start}: {trust}, no amplification"
+        whole = self.epsilon(rounds, sampled=False)
+        return f"{start}: {trust}, amplified by sampling; {whole:.3g} to whoever sees who takes part"
+
+
+def resolved_privacy(settings: PrivacyConfig, federation: FederationConfig, rounds: int | None) -> Mapping[str, Any]:
+    """What of the table ``privacy`` is said by default or follows from the rest, by key.
+
+    With a unit: the neighbouring relation, delta, and the noise that ``privacy.epsilon`` asks for, of a budget of
+    ``rounds``. Written out, so that a run that is extended keeps its noise, and ends where its epsilon is used up.
+
+    Raises:
+        FedraxError: settings that contradict each other or that nothing bounds.
+    """
+    _check(settings)
+    if settings.unit is None:
+        return {}
+    neighbours = settings.neighbours
+    if neighbours is None:
+        neighbours = "replace" if settings.unit == "trajectory" or settings.model == "local" else "add-or-remove"
+    agents = federation.agents
+    delta = settings.delta if settings.delta is not None else min(DELTA, agents**-1.1)
+    noise = settings.noise
+    if noise is None and settings.epsilon is not None:
+        if settings.unit == "trajectory":
+            count = 1
+        elif rounds is not None:
+            count = rounds
+        else:
+            raise FedraxError(
+                f"privacy.epsilon = {settings.epsilon:g} needs to know how many rounds it is for: set budget.rounds, "
+                "or privacy.noise, with which training ends before the round that would exceed it"
+            )
+        noise = noise_for(settings.epsilon, delta, count, _sampling(settings, federation)) * _distance(neighbours)
+    return {"neighbours": neighbours, "delta": delta, "noise": noise or 0.0}
+
+
+def guarantee(settings: PrivacyConfig, federation: FederationConfig) -> Guarantee | None:
+    """The guarantee of a resolved configuration; None without a unit of privacy.
+
+    Raises:
+        FedraxError: not even one round stays within ``privacy.epsilon``.
+    """
+    if settings.unit is None:
+        return None
+    made = Guarantee(
+        settings.unit,
+        settings.model,
+        settings.neighbours or "add-or-remove",
+        settings.delta or DELTA,
+        settings.noise or 0.0,
+        _sampling(settings, federation),
+        settings.epsilon,
+        honest_share(settings),
+    )
+    if made.limit == 0:
+        raise FedraxError(
+            f"one round costs epsilon {made.epsilon(1):.3g}, more than privacy.epsilon = {made.target:g}: raise "
+            "privacy.noise or privacy.epsilon, or leave privacy.noise out"
+        )
+    return made
+
+
+def honest_share(settings: PrivacyConfig) -> float:
+    """The share of a round's participants whose noise must suffice where it is distributed."""
+    return settings.honest or settings.threshold or 2 / 3
+
+
+def _distance(neighbours: str) -> float:
+    """How far the sums of two neighbours are apart, over the clip: twice as far where one is replaced as left out."""
+    return 2.0 if neighbours == "replace" else 1.0
+
+
+def _sampling(settings: PrivacyConfig, federation: FederationConfig) -> float:
+    """The chance to take part that amplifies: of agents alone, one left out or in, and drawn for each by itself."""
+    amplified = settings.unit == "agent" and settings.model != "local" and settings.neighbours != "replace"
+    return federation.participation if amplified and getattr(federation, "sampling", "uniform") == "poisson" else 1.0
+
+
+def _check(settings: PrivacyConfig) -> None:
+    wanted = {name for name in ("noise", "epsilon", "delta", "neighbours") if getattr(settings, name) is not None}
+    if settings.unit is None and wanted:
+        name = sorted(wanted)[0]
+        raise FedraxError(
+            f"privacy.{name} says nothing without whose influence it bounds: set privacy.unit=agent or trajectory, or "
+            f"leave privacy.{name} out"
+        )
+    if settings.clip is None:
+        needed = "privacy.unit" if settings.unit is not None else "privacy.secure_sum" if settings.secure_sum else None
+        needed = "privacy.clip_quantile" if needed is None and settings.clip_quantile is not None else needed
+        if needed is not None:
+            raise FedraxError(f"{needed} needs a bound on updates: set privacy.clip, such as 1.0")
+    if settings.model == "distributed" and not settings.secure_sum:
+        raise FedraxError(
+            "privacy.model=distributed gives each agent a share of the noise, which hides nothing before it is summed "
+            "up: set privacy.secure_sum=true, or privacy.model=central or local"
+        )
+    if settings.secure_sum and settings.model == "local" and settings.unit is not None:
+        raise FedraxError(
+            "privacy.model=local hides each update by itself, and a secure sum would need less noise: set "
+            "privacy.model=distributed, or privacy.secure_sum=false"
+        )
+    if settings.secure_sum and settings.model == "central" and (settings.noise or settings.epsilon):
+        raise FedraxError(
+            "privacy.model=central has the server add the noise to a sum that it was not to see: set "
+            "privacy.model=distributed, or privacy.secure_sum=false"
+        )

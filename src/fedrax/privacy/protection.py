@@ -1,0 +1,102 @@
+"""The chain that an update goes through between an agent and the server's rule, and what its noise amounts to.
+
+At an agent: clip, noise of its own (``local``), compression. At the server: decompression, clip once more (a Byzantine
+agent does not clip), the sum with its noise (``central``), the mean. Where the server may know the sum alone, what
+strategies and rules are given is that mean in place of every agent's update, so that nothing they do can reveal more.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+
+from fedrax.message import keep_rows
+from fedrax.privacy.clip import clipped, or_zeros
+from fedrax.privacy.noise import with_noise
+from fedrax.seeds import derive
+
+Unit = Literal["agent", "trajectory"]
+Model = Literal["central", "local", "distributed"]
+
+
+class Protection(eqx.Module):
+    """What is done to updates; by default nothing."""
+
+    unit: Unit | None = eqx.field(static=True, default=None)
+    model: Model = eqx.field(static=True, default="central")
+    clip: float | None = eqx.field(static=True, default=None)
+    """C: the longest update of an agent or, where the unit is a trajectory, gradient of an episode."""
+    by_layer: bool = eqx.field(static=True, default=False)
+    noise: float = eqx.field(static=True, default=0.0)
+    """z: standard deviation on the sum (``local``: on each update), in units of C."""
+    expected: float = eqx.field(static=True, default=1.0)
+    """Agents that the sum is divided by: how many take part, or do on average, whoever answers."""
+    secure_sum: bool = eqx.field(static=True, default=False)
+
+    @property
+    def sums(self) -> bool:
+        """Whether the server may know nothing of the updates but their sum."""
+        return self.secure_sum or (self.unit is not None and self.model != "local")
+
+    @property
+    def clips_episodes(self) -> float | None:
+        """What the gradient of each episode is clipped to at the agent."""
+        return self.clip if self.unit == "trajectory" else None
+
+    def at_agent(self, update: PyTree, episodes: int | Array, key: PRNGKeyArray) -> PyTree:
+        """One agent's update as it leaves it; ``episodes`` are those that it was asked for.
+
+        Gradients of episodes were clipped where they were made (:attr:`clips_episodes`), and their mean is as long as
+        one of them at most.
+        """
+        if self.clip is None:
+            return update
+        update = clipped(self._bounded(update), self.clip, by_layer=self.by_layer)
+        if self.model != "local" or self.noise == 0:
+            return update
+        return with_noise(update, self.noise * self._sensitivity(episodes), key)
+
+    def at_server(self, updates: PyTree, episodes: int | Array) -> PyTree:
+        """The updates of all participants, leaves ``[m, ...]``, no longer than honest ones are."""
+        if self.clip is None or self.secure_sum:
+            return updates
+        bound = self._longest(updates, episodes)
+        by_layer = self.by_layer and self.model != "local"
+        return jax.vmap(lambda update: clipped(self._bounded(update), bound, by_layer=by_layer))(updates)
+
+    def summed(self, updates: PyTree, present: Bool[Array, " m"], episodes: int | Array, key: PRNGKeyArray) -> PyTree:
+        """The noisy mean in place of every update, leaves ``[m, ...]``; the updates themselves unless :attr:`sums`.
+
+        With a unit of privacy the sum is divided by :attr:`expected`, whoever answered; without one by how many did.
+        """
+        if not self.sums:
+            return updates
+        total = jax.tree.map(lambda x: x.sum(0), keep_rows(updates, present))
+        if self.noise > 0:
+            total = with_noise(total, self.noise * self._sensitivity(episodes), derive(key, "noise"))
+        terms = jnp.maximum(present.sum(), 1) if self.unit is None else self.expected
+        return jax.tree.map(lambda x, mean: jnp.broadcast_to(mean / terms, x.shape), updates, total)
+
+    def _bounded(self, update: PyTree) -> PyTree:
+        """Zeros in place of what has no norm, where it may not be known whose update that was."""
+        return update if self.unit is None and not self.secure_sum else or_zeros(update)
+
+    def _sensitivity(self, episodes: int | Array) -> float | Array:
+        """How far one unit more or less moves the sum of the updates at most."""
+        assert self.clip is not None
+        return self.clip / jnp.maximum(episodes, 1) if self.unit == "trajectory" else self.clip
+
+    def _longest(self, updates: PyTree, episodes: int | Array) -> float | Array:
+        """The norm that an honest agent's update has at most; with noise of its own, but for a chance of 1e-9."""
+        assert self.clip is not None
+        if self.model != "local" or self.noise == 0:
+            return self.clip
+        # Laurent and Massart (2000), lemma 1: a chi-squared number of d exceeds d + 2 sqrt(d x) + 2 x by chance e^-x.
+        dimension, x = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(updates)), math.log(1e9)
+        spread = math.sqrt(dimension + 2 * math.sqrt(dimension * x) + 2 * x)
+        return self.clip + self.noise * self._sensitivity(episodes) * spread

@@ -1,0 +1,158 @@
+"""Rounds under protection: what changes nothing changes nothing, and what is refused says why."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedrax.config import resolve
+from fedrax.errors import FedraxError
+from fedrax.federation import Cohort
+from fedrax.message import Message
+from fedrax.runtime.make import make_runtime
+from fedrax.strategies.base import strategies
+
+CARTPOLE = [
+    *("environment=CartPole-v1", "environment.horizon=20", "federation.agents=3", "budget.rounds=2"),
+    *("checkpoint.every=2", "evaluation.every=2", "evaluation.episodes=2", "learner=policy-gradient"),
+    *("learner.hidden=[4]", "learner.normalisation=trajectories", "learner.baseline=none", "strategy=gpomdp"),
+    "strategy.batch=4",
+]
+PENDULUM = [
+    *("environment=Pendulum-v1", "environment.horizon=20", "environment.num_envs=2", "federation.agents=2"),
+    *("budget.rounds=1", "checkpoint.every=1", "evaluation.episodes=2", "learner=td3", "strategy=fedavg"),
+    *("learner.actor_layers=[4]", "learner.feature_layers=[4]", "learner.head_layers=[4]"),
+    *("learner.batch_size=4", "learner.num_steps=4", "learner.buffer_size=100"),
+]
+
+
+def after(*overrides, source=CARTPOLE):
+    """The policy that a small run hands out, as a vector."""
+    runtime = make_runtime(resolve({}, [*source, *overrides]))
+    state = runtime.init()
+    runtime.compile(state)
+    for latest, _ in runtime.advance(state, 0):
+        state = latest
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(runtime.outputs(state))])
+
+
+def refused(*overrides, source=CARTPOLE):
+    """The line that refuses a configuration."""
+    with pytest.raises(FedraxError) as error:
+        make_runtime(resolve({}, [*source, *overrides]))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("unit", ["agent", "trajectory"])
+@pytest.mark.parametrize("model", ["central", "local"])
+def test_a_bound_that_nothing_reaches_and_no_noise_change_nothing(unit, model):
+    plain = after()
+    protected = after(f"privacy.unit={unit}", f"privacy.model={model}", "privacy.clip=1e6")
+    np.testing.assert_allclose(protected, plain, atol=1e-6)
+    assert np.abs(after("privacy.unit=agent", "privacy.clip=1e-3") - plain).max() > 1e-6
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("engine", ["true", "false"])
+def test_noise_is_drawn_anew_in_every_run_of_another_seed(engine):
+    noisy = ["privacy.unit=agent", "privacy.clip=1", "privacy.noise=1", f"environment.native={engine}"]
+    noisy.append("environment.backend=gymnasium")
+    first = after(*noisy)
+    np.testing.assert_array_equal(after(*noisy), first)
+    assert np.abs(after(*noisy, "privacy.noise=0") - first).max() > 1e-3
+
+
+@pytest.mark.training
+def test_agents_that_do_not_clip_are_clipped_by_the_server():
+    """However long an update of theirs, the step of plain descent is no longer than the bound."""
+    settings = ["attack=large-noise", "attack.agents=1", "learner.optimizer=sgd"]
+    settings += ["learner.learning_rate=1", "budget.rounds=1", "checkpoint.every=1", "evaluation.every=1"]
+    start = after("learner.optimizer=sgd", "learner.learning_rate=0", "budget.rounds=1", "checkpoint.every=1")
+    bounded = after(*settings, "privacy.clip=0.01")
+    assert np.linalg.norm(bounded - start) <= 0.01
+    assert np.linalg.norm(after(*settings) - start) > 0.01
+
+
+@pytest.mark.parametrize("strategy", [name for name in strategies if strategies[name].averages])
+def test_servers_that_average_know_no_more_than_the_mean(strategy):
+    """Other updates of the same mean come to the same server: what the strategy declares is true."""
+    own = ["strategy.batch=4"] if strategy in ("gpomdp", "svrpg") else []
+    own += ["strategy.batch_min=4", "strategy.batch_max=4"] if strategy == "fedpg-br" else []
+    source = [x for x in CARTPOLE if not x.startswith("strategy")]
+    if not strategies[strategy].means_of_episodes:
+        source = PENDULUM
+        own += ['strategy.average=["features"]'] if strategy in ("fedper", "fedrep") else []
+        own += ["federation.local_updates=2"] if strategy == "fedrep" else []
+    runtime = make_runtime(
+        resolve({}, [*source, *own, f"strategy={strategy}", "aggregator=mean", "federation.agents=3"])
+    )
+    federation, key = runtime.federation, jax.random.key(0)
+    server = federation.init(key).server
+    downlink = federation.broadcast(server, key, jnp.asarray(0))
+    shapes, _ = federation.shapes()
+    everyone = jnp.ones(3, bool)
+
+    def server_after(weights):
+        """From rows that are the same random one, by so much."""
+        rows = jax.tree.map(
+            lambda x: (
+                jnp.asarray(weights).reshape(-1, *[1] * len(x.shape)) * jax.random.normal(key, x.shape)
+                if jnp.issubdtype(x.dtype, jnp.floating)
+                else jnp.zeros((3, *x.shape), x.dtype)
+            ),
+            shapes.update,
+        )
+        beside = jax.tree.map(lambda x: jnp.zeros((3, *x.shape), x.dtype), (shapes.statistics, shapes.individual))
+        messages = Message(rows, *beside)
+        cohort = Cohort(jnp.arange(3), ~everyone, everyone)
+        return jax.tree.leaves(federation.exchange(server, downlink, cohort, messages, key, jnp.asarray(0))[0])
+
+    one, other, longer = (server_after(weights) for weights in ([3.0, 0.0, 0.0], [-1.0, 2.0, 2.0], [3.0, 3.0, 0.0]))
+    for x, y in zip(one, other, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+    assert any(not np.allclose(x, y, rtol=1e-4, atol=1e-5) for x, y in zip(one, longer, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["privacy.noise=1"], "privacy.unit"),
+        (["privacy.epsilon=1"], "privacy.unit"),
+        (["privacy.unit=agent"], "privacy.clip"),
+        (["privacy.secure_sum=true"], "privacy.clip"),
+        (["privacy.unit=agent", "privacy.clip=1", "aggregator=krum"], "aggregator=mean"),
+        (["privacy.unit=agent", "privacy.clip=1", "preaggregator=bucketing"], "preaggregator=none"),
+        (["privacy.unit=agent", "privacy.clip=1", "privacy.model=distributed"], "privacy.secure_sum"),
+        (["privacy.unit=trajectory", "privacy.clip=1", "learner.normalisation=steps"], "normalisation=trajectories"),
+        (["privacy.unit=trajectory", "privacy.clip=1", "learner.baseline=average"], "learner.baseline=none"),
+        (["privacy.unit=agent", "privacy.clip=1", "strategy=local"], "send nothing"),
+        (["privacy.unit=agent", "privacy.clip=1", "privacy.epsilon=1", "privacy.noise=0.1"], "raise privacy.noise"),
+        (["privacy.unit=transition", "privacy.clip=1"], "'agent' or 'trajectory'"),
+        (["privacy.unit=agent", "privacy.clip=0"], "privacy.clip"),
+        (["privacy.unit=agent", "privacy.clip=1", "aggregator=fedpg-filter"], "aggregator=mean"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_reason(overrides, words):
+    assert words in refused(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["privacy.unit=trajectory", "privacy.clip=1"], "privacy.unit=agent"),
+        (["privacy.unit=agent", "privacy.clip=1", "learner.normalise=true"], "learner.normalise=false"),
+        (["privacy.unit=agent", "privacy.clip=1", "strategy=distillation"], "distillation"),
+        (["privacy.unit=agent", "privacy.clip=1", "strategy=clustered"], "clustered"),
+        (["privacy.unit=agent", "privacy.clip=1", "strategy.return_temperature=1"], "return_temperature"),
+    ],
+)
+def test_what_off_policy_learners_cannot_have_is_refused_too(overrides, words):
+    assert words in refused(*overrides, source=PENDULUM)
+
+
+def test_robust_rules_work_behind_noise_of_the_agents_own():
+    make_runtime(
+        resolve({}, [*CARTPOLE, "privacy.unit=agent", "privacy.model=local", "privacy.clip=1", "aggregator=median"])
+    )
