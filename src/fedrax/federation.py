@@ -177,10 +177,16 @@ class Federation(eqx.Module):
         learner = self.learner.clipping_episodes(self.protection.clips_episodes)
         return self.strategy.work(learner, agent, experience, update_context)
 
-    def emit(self, agent: Agent, episodes: int | Int[Array, ""], key: PRNGKeyArray) -> Message:
-        """What the agent sends, protected; ``episodes`` are those that it was asked for, and ``key`` is its own."""
+    def emit(
+        self, agent: Agent, episodes: int | Int[Array, ""], key: PRNGKeyArray, secret: PRNGKeyArray | None = None
+    ) -> Message:
+        """What the agent sends, protected; ``episodes`` are those that it was asked for, and ``key`` is its own.
+
+        Its noise is drawn from ``secret``; unless given, ``key`` is.
+        """
         message = self.strategy.emit(self.learner, agent, derive(key, "emit"))
-        update = self.protection.at_agent(message.update, episodes, derive(key, "protect"))
+        secret = derive(key, "protect") if secret is None else secret
+        update = self.protection.at_agent(message.update, episodes, secret)
         return dataclasses.replace(message, update=update)
 
     # The server's part.

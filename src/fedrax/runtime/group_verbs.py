@@ -22,7 +22,8 @@ class GroupVerbs:
     """The verbs of agents whose experience is collected outside of compiled programs, side by side in groups.
 
     ``key`` is the round's, ``collect(decide) -> (experience, faults)`` what their environments yield, of agents without
-    faults, ``progress(update)`` how much of the budget is used, and ``before()`` the agents as they were, ``[m, ...]``.
+    faults, ``progress(update)`` how much of the budget is used, ``before()`` the agents as they were, ``[m, ...]``, and
+    ``secret`` what the noise of one agent alone is drawn from, unless ``key`` is.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class GroupVerbs:
         collect: Callable[[Decider], tuple[Experience, Fault]],
         progress: Callable[[int], Array],
         before: Callable[[], Agent],
+        secret: PRNGKeyArray | None = None,
     ) -> None:
         self.programs, self.groups, self.downlink, self.key = programs, groups, downlink, key
         self._collected, self._progress, self._before = collect, progress, before
+        self._secret = secret
         self.fresh = not programs.begins
 
     def begin(self) -> tuple[list[Group], list[GroupContext]]:
@@ -73,7 +76,7 @@ class GroupVerbs:
 
     def emit(self, agents: list[Group]) -> PyTree:
         """All groups'."""
-        return self.programs.messages(agents, self.downlink, self.key)
+        return self.programs.messages(agents, self.downlink, self.key, self._secret)
 
     def undo(self, void: np.ndarray, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree]:
         """Leaves ``[m, ...]``; environments start anew when a fault is found."""

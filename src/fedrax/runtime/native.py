@@ -225,7 +225,13 @@ class NativeRuntime(Runtime):
         return select(active, updated, before), {**metrics, "active": active}
 
     def _agent_round(
-        self, inputs: AgentInputs, *, downlink: Downlink, key: PRNGKeyArray, tally: Tally
+        self,
+        inputs: AgentInputs,
+        *,
+        downlink: Downlink,
+        key: PRNGKeyArray,
+        tally: Tally,
+        secret: PRNGKeyArray | None = None,
     ) -> tuple[Agent, PyTree, PyTree, dict[str, Any]]:
         """One agent's part of a round, of the round's key; :func:`agent_round`."""
         before, index, byzantine, physics, collector_state = inputs
@@ -243,6 +249,7 @@ class NativeRuntime(Runtime):
             collect=collect,
             restarted=self.collector.restarted,
             progress=partial(self.progress, tally),
+            secret=secret,
         )
         (agent, collector_state), message, report = agent_round(verbs)
         return agent, collector_state, message, report

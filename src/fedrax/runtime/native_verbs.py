@@ -27,8 +27,8 @@ class NativeVerbs:
     """One agent's verbs inside a compiled program; it and its running episodes go through the round together.
 
     ``key`` is the agent's own of the round; ``collect(decide, key, running) -> (experience, running)`` is what its
-    environments yield, ``restarted(running)`` gives the running episodes up, and ``progress(update)`` is how much of
-    the budget is used.
+    environments yield, ``restarted(running)`` gives the running episodes up, ``progress(update)`` is how much of the
+    budget is used, and ``secret`` is what its noise is drawn from, unless ``key`` is.
     """
 
     def __init__(
@@ -43,11 +43,13 @@ class NativeVerbs:
         collect: Callable[[Decide, PRNGKeyArray, PyTree], tuple[Experience, PyTree]],
         restarted: Callable[[PyTree], PyTree],
         progress: Callable[[Array], Array],
+        secret: PRNGKeyArray | None = None,
     ) -> None:
         self.federation, self.before = federation, before
         self.index, self.byzantine = index, byzantine
         self.downlink, self.key = downlink, key
         self._collected, self._restarted, self._progress = collect, restarted, progress
+        self._secret = secret
 
     def begin(self) -> tuple[AgentInRound, PyTree]:
         """With its episodes as the last round left them."""
@@ -95,7 +97,7 @@ class NativeVerbs:
 
     def emit(self, agents: AgentInRound) -> Message:
         """With a key of the round's."""
-        return self.federation.emit(agents[0], self.downlink.episodes, self.key)
+        return self.federation.emit(agents[0], self.downlink.episodes, self.key, self._secret)
 
     def undo(self, void: Array, agents: AgentInRound, message: Message) -> tuple[AgentInRound, Message]:
         """The episodes of a void round start anew."""

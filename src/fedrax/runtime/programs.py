@@ -178,9 +178,11 @@ class Programs:
             reports.append(report)
         return after, reports
 
-    def messages(self, groups: list[Group], downlink: Downlink, key: PRNGKeyArray) -> PyTree:
-        """What the groups' agents send, leaves ``[m, ...]``."""
-        return joined([self._emit_group(group.agents, group.ids, downlink.episodes, key) for group in groups])
+    def messages(
+        self, groups: list[Group], downlink: Downlink, key: PRNGKeyArray, secret: PRNGKeyArray | None = None
+    ) -> PyTree:
+        """What the groups' agents send, leaves ``[m, ...]``; of one agent alone, with noise drawn from ``secret``."""
+        return joined([self._emit_group(group.agents, group.ids, downlink.episodes, key, secret) for group in groups])
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, num_envs, *o], step) -> action[1, num_envs, *a]`` of the server."""
@@ -300,9 +302,11 @@ class Programs:
 
         return map_in_batches(one, (agents, ids, context.own), self.batch)
 
-    def _emit(self, agents: Agent, ids: Array, episodes: Array, key: PRNGKeyArray) -> PyTree:
+    def _emit(
+        self, agents: Agent, ids: Array, episodes: Array, key: PRNGKeyArray, secret: PRNGKeyArray | None
+    ) -> PyTree:
         keys = jax.vmap(partial(agent_key, key))(ids)
-        return jax.vmap(lambda agent, key: self.federation.emit(agent, episodes, key))(agents, keys)
+        return jax.vmap(lambda agent, key: self.federation.emit(agent, episodes, key, secret))(agents, keys)
 
 
 def is_shared(function: Callable[[PyTree], Array], inputs: PyTree) -> bool:

@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.crash import placed
@@ -24,8 +24,10 @@ from fedrax.environments.host_collector import evaluate_host
 from fedrax.federation import Cohort, Federation, Tally
 from fedrax.learners.base import Agent, UpdateContext
 from fedrax.message import Period, every_time
+from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import empty_experience
-from fedrax.runtime.distributed.randomness import Randomness
+from fedrax.runtime.distributed.checks import Counts, possible_counts
+from fedrax.runtime.distributed.randomness import Randomness, fresh_key
 from fedrax.runtime.group_verbs import GroupVerbs
 from fedrax.runtime.host import HostRuntime, SeedEnvironments
 from fedrax.runtime.make import make_runtime
@@ -70,11 +72,25 @@ class Done(NamedTuple):
 class AgentRuntime(abc.ABC):
     """The agent at ``index``, in its own environments."""
 
+    runtime: Runtime
+    """Of a simulation, whose programs for one agent these are."""
+
     def __init__(self, config: Config, federation: Federation, index: int, randomness: Randomness) -> None:
         self.config = config
         self.federation = federation
         self.index = index
         self.key, self.seed = randomness
+
+    def counts(self, episodes: int) -> Counts:
+        """What the agent can have collected in a round, asked for so many episodes."""
+        horizon = self.runtime.training_horizon
+        return possible_counts(self.federation, self.config.environment.num_envs, horizon, episodes)
+
+    @property
+    def noise_key(self) -> PRNGKeyArray | None:
+        """What the noise on the next message is drawn from; None: as in the simulation, from the round's key."""
+        noisy = self.federation.protection.noise > 0 and self.federation.protection.model != "central"
+        return fresh_key() if noisy and not self.config.runtime.shared_seeds else None
 
     @abc.abstractmethod
     def start(self) -> AgentSnapshot:
@@ -103,6 +119,8 @@ class AgentRuntime(abc.ABC):
 class NativeAgentRuntime(AgentRuntime):
     """In environments in JAX: the simulation's own program of one agent's round."""
 
+    runtime: NativeRuntime
+
     def __init__(self, config: Config, runtime: NativeRuntime, index: int, randomness: Randomness) -> None:
         super().__init__(config, runtime.federation, index, randomness)
         self.runtime = runtime
@@ -122,9 +140,11 @@ class NativeAgentRuntime(AgentRuntime):
 
     def work(self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: int) -> Done:
         """One compiled call."""
-        return self._work(snapshot, downlink, order, jnp.asarray(round))
+        return self._work(snapshot, downlink, order, jnp.asarray(round), self.noise_key)
 
-    def _round(self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: Array) -> Done:
+    def _round(
+        self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: Array, secret: PRNGKeyArray | None
+    ) -> Done:
         inputs = (
             snapshot.agent,
             jnp.asarray(self.index),
@@ -134,7 +154,7 @@ class NativeAgentRuntime(AgentRuntime):
         )
         key = derive(self.key, "round", round)
         agent, collector_state, message, report = self.runtime._agent_round(
-            inputs, downlink=downlink, key=key, tally=order.tally
+            inputs, downlink=downlink, key=key, tally=order.tally, secret=secret
         )
         return Done(AgentSnapshot(agent, collector_state), message, report)
 
@@ -149,6 +169,8 @@ class HostAgentRuntime(AgentRuntime):
 
     They start anew every ``checkpoint.every`` rounds, as the simulation's do, and whenever the agent's process does.
     """
+
+    runtime: HostRuntime
 
     def __init__(self, config: Config, runtime: HostRuntime, index: int, randomness: Randomness) -> None:
         super().__init__(config, runtime.federation, index, randomness)
@@ -180,6 +202,7 @@ class HostAgentRuntime(AgentRuntime):
             collect=lambda decide: self.environments.collect(decide, alone, downlink),
             progress=partial(self.runtime.progress, order.tally),
             before=before,
+            secret=self.noise_key,
         )
         agents, message, report = jax.tree.map(lambda x: x[0], agent_round(verbs))
         return Done(AgentSnapshot(agents, ()), message, report)

@@ -43,6 +43,7 @@ from fedrax.runtime.distributed.agent_runtime import (
     report_shapes,
     travel_period,
 )
+from fedrax.runtime.distributed.checks import withheld
 from fedrax.runtime.distributed.envelopes import (
     EVALUATE,
     EVALUATED,
@@ -57,6 +58,7 @@ from fedrax.runtime.distributed.envelopes import (
     to_bytes,
 )
 from fedrax.runtime.distributed.randomness import Randomness, node_secret, secret_randomness, shared_randomness
+from fedrax.runtime.distributed.releases import count_release
 from fedrax.trees import tree_bytes
 
 logger = logging.getLogger(__name__)
@@ -324,6 +326,7 @@ class AgentSession:
         received = jax.tree.map(jnp.asarray, filled(self.incoming, unpacked(incoming, envelope.payload)))
         order = jax.tree.map(jnp.asarray, unpacked(self.orders, bytes.fromhex(str(envelope.fields["order"]))))
         downlink = runtime.federation.strategy.incoming(received, self.index)
+        count_release(self.folder / "releases.json", runtime.runtime.guarantee)
         started = time.perf_counter()
         snapshot, self.snapshot = self.snapshot, None
         assert snapshot is not None
@@ -335,12 +338,15 @@ class AgentSession:
             self._load(self.index)
             raise
         fault = Fault.of_row(np.asarray(report["fault"]))
+        took = time.perf_counter() - started
+        if runtime.federation.protection.unit is not None:
+            report, took = withheld(report, runtime.counts(int(downlink.episodes))), 0.0
         if fault.kind != NOTHING:
             learner, updates = runtime.federation.learner, runtime.federation.local_updates
             entry = recorded(self.index, fault, episodic=learner.episodic, updates=updates)
             logger.warning("round %d: %s", number + 1, described(entry))
         self.reply = packed((self._sent(message, number), report))
-        self.took = time.perf_counter() - started
+        self.took = took
         self.snapshot, self.done = snapshot, number + 1
         self.unsaved = self.done % self.config.runtime.flower.save_every == 0
         if not self.config.runtime.flower.fast:

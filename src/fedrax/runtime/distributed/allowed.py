@@ -23,6 +23,7 @@ def check_distributed(config: Config, federation: Federation) -> None:
             f"strategy {federation.strategy.name!r} collects what all agents see in one place, which "
             "runtime=flower is there to avoid; choose another strategy, or runtime=simulation"
         )
+    _check_private(config, federation)
     if config.video.every is not None and federation.personal:
         raise FedraxError(
             "video.every records a policy, and with this strategy these are on the nodes; unset video.every"
@@ -47,3 +48,25 @@ def check_distributed(config: Config, federation: Federation) -> None:
         )
     if config.runtime.flower.staleness and federation.participants < federation.agents:
         raise FedraxError("runtime.flower.staleness keeps all agents busy; set federation.participation=1")
+
+
+def _check_private(config: Config, federation: Federation) -> None:
+    """Raises where nodes with a unit of privacy would tell more than the chain lets through."""
+    protection, flower = federation.protection, config.runtime.flower
+    if protection.unit is None:
+        return
+    if config.evaluation.environments == "own":
+        raise FedraxError(
+            "evaluation.environments=own has nodes report returns, which privacy.unit does not cover: set "
+            "evaluation.environments=registered or all, which the server tests itself"
+        )
+    if flower.staleness:
+        raise FedraxError(
+            "runtime.flower.staleness adds up updates of several rounds, which privacy.unit does not count: set "
+            "runtime.flower.staleness=0"
+        )
+    if isinstance(flower.max_norm, float):
+        raise FedraxError(
+            f"runtime.flower.max_norm = {flower.max_norm:g} leaves out updates by what they are, which privacy.unit "
+            "does not count: updates are clipped anyway; set runtime.flower.max_norm=adaptive"
+        )

@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedrax.arrays import DecodeError, form, unpacked
-from fedrax.environments.faults import NAMES, NOTHING
+from fedrax.environments.faults import NAMES, NOTHING, Fault
 from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
+from fedrax.federation import Federation
 from fedrax.learners.moments import Moments
 from fedrax.message import Message, Period, filled, first_not_finite, norm, travelling
+from fedrax.runtime.collectors import collected_steps
 from fedrax.runtime.distributed.envelopes import EVALUATED, JOINED, REFUSED, WORKED, Envelope
 from fedrax.strategies.return_weights import Returns
 
@@ -57,6 +59,33 @@ class Counts(NamedTuple):
     """Environment steps."""
     episodes: tuple[int, int]
     """Episodes that ended."""
+
+
+def possible_counts(federation: Federation, copies: int, horizon: int, episodes: int | None) -> Counts:
+    """What an agent with so many copies of its environment can have collected in a round.
+
+    Args:
+        episodes: those that it was asked for; None: any number that an order may ask for.
+    """
+    updates, steps = federation.local_updates, federation.learner.steps
+    if steps is None:
+        fewest, most = (1, federation.strategy.max_episodes) if episodes is None else (episodes, episodes)
+        fewest, most = fewest * updates, most * updates
+        return Counts((fewest, most * horizon), (fewest, most))
+    most = collected_steps(federation, copies, horizon) * updates
+    # After an episode's last step comes one that is no experience: it starts the next.
+    return Counts((copies * (steps // 2) * updates, most), (0, most))
+
+
+def withheld(report: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
+    """What a node reports where privacy has a unit: as many steps as there can have been, and nothing measured."""
+    unknown = jax.tree.map(lambda x: np.full(np.shape(x), np.nan, np.float32), dict(report))
+    known = {"steps": counts.steps[1], "episodes": counts.episodes[0]}
+    return {
+        **unknown,
+        **{name: np.asarray(number, np.asarray(report[name]).dtype) for name, number in known.items()},
+        "fault": np.asarray(Fault.none().row),
+    }
 
 
 def check_envelope(envelope: Envelope, kind: str, expected: Mapping[str, Any]) -> Envelope:
@@ -124,12 +153,16 @@ def _check_fields(envelope: Envelope) -> None:
 class WorkCheck:
     """Checks answers to a round's work against what this federation's agents can send."""
 
-    def __init__(self, message: Message, report: PyTree, period: Period, *, max_norm: float | None) -> None:
+    def __init__(
+        self, message: Message, report: PyTree, period: Period, *, max_norm: float | None, withheld: bool = False
+    ) -> None:
         """Args:
         message, report: bare shapes.
         period: how often each array of the message travels.
         max_norm: the longest update accepted; None for any finite one.
+        withheld: whether nodes report nothing that they measured (:func:`withheld`).
         """
+        self.withheld = withheld
         self.message, self.report, self.period, self.max_norm = message, report, period, max_norm
 
     def __call__(self, envelope: Envelope, *, run: str, round: int, agent: int, counts: Counts) -> Worked:
@@ -150,12 +183,12 @@ class WorkCheck:
         norms = {each.name: norm(getattr(part, each.name)) for each in dataclasses.fields(Message)}
         if self.max_norm is not None and norms["update"] > self.max_norm:
             raise Rejected(f"an update of norm {norms['update']:.3g}, and runtime.flower.max_norm = {self.max_norm:g}")
-        _check_report(report, counts)
+        _check_report(report, counts, withheld=self.withheld)
         _check_statistics(part.statistics, counts)
         return Worked(filled(self.message, part), report, float(envelope.fields["seconds"]), norms)
 
 
-def _check_report(report: Mapping[str, Any], counts: Counts) -> None:
+def _check_report(report: Mapping[str, Any], counts: Counts, *, withheld: bool) -> None:
     """Raises :class:`Rejected` for a report of what cannot have been."""
     steps, episodes = int(report["steps"]), int(report["episodes"])
     fault, *where = (int(number) for number in report["fault"])
@@ -169,7 +202,7 @@ def _check_report(report: Mapping[str, Any], counts: Counts) -> None:
         raise Rejected(f"{steps} environment steps, and a round has {_between(fewest_steps, most_steps)}")
     if not fewest <= episodes <= min(most, steps):
         raise Rejected(f"{episodes} episodes in {steps} steps, and a round has {_between(fewest, most)}")
-    if not np.isfinite(report["return_sum"]) or np.isinf(report.get("episode_returns", 0.0)).any():
+    if not (withheld or np.isfinite(report["return_sum"])) or np.isinf(report.get("episode_returns", 0.0)).any():
         raise Rejected("a training return that is not finite")
     if any(np.isinf(number).any() for number in jax.tree.leaves(report["learning"])):
         raise Rejected("a learning metric that is infinite")

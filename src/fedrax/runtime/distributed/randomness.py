@@ -48,6 +48,13 @@ def secret_randomness(secret: bytes, run: str, seed: int) -> Randomness:
     return Randomness(jax.random.wrap_key_data(jnp.asarray(data)), int.from_bytes(digest[16:], "little"))
 
 
+def fresh_key() -> PRNGKeyArray:
+    """A key that was never used: the same noise on two sums would tell how they differ."""
+    shape = jax.random.key_data(jax.random.key(0)).shape
+    data = np.frombuffer(secrets.token_bytes(4 * shape[0]), np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(data))
+
+
 def node_secret(folder: Path) -> bytes:
     """The secret in a node's folder, made on first use; no one but its owner may read the file.
 

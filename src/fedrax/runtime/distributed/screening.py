@@ -18,9 +18,8 @@ from fedrax.errors import FedraxError
 from fedrax.federation import Cohort, Exchange, Federation
 from fedrax.message import is_real, norm
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.collectors import collected_steps
 from fedrax.runtime.distributed.agent_runtime import report_shapes, travel_period
-from fedrax.runtime.distributed.checks import Counts, WorkCheck, Worked
+from fedrax.runtime.distributed.checks import Counts, WorkCheck, Worked, possible_counts
 from fedrax.runtime.distributed.dispatcher import ANSWERED, DROPPED, EXCLUDED, Record
 from fedrax.runtime.distributed.envelopes import Envelope
 from fedrax.runtime.distributed.ledger import Ledger
@@ -63,10 +62,13 @@ class Screening:
         self.config, self.federation, self.note, self.horizon, self.run = config, federation, note, horizon, run
         self.message, _ = federation.shapes()
         self.report = report_shapes(federation, config.environment.num_envs)
-        self.check = WorkCheck(self.message, self.report, travel_period(config, federation.strategy), max_norm=limit)
+        self.private = federation.protection.unit is not None
+        """Whether nodes withhold what they measured, and what is done with an update may not depend on the others."""
+        period = travel_period(config, federation.strategy)
+        self.check = WorkCheck(self.message, self.report, period, max_norm=limit, withheld=self.private)
         # Experiments with a simulated attack measure the rule alone, as the simulation does.
         self.simulated = config.attack["kind"] != "none"
-        self.adaptive = settings.max_norm == "adaptive" and not self.simulated
+        self.adaptive = settings.max_norm == "adaptive" and not self.simulated and not self.private
         params = federation.fresh(jax.random.key(config.seed), jnp.asarray(0)).params
         self.model = norm([leaf for leaf in jax.tree.leaves(jax.device_get(params)) if is_real(leaf)])
         """The norm of a policy that the run begins with."""
@@ -90,15 +92,7 @@ class Screening:
 
     def counts(self, episodes: int | None) -> Counts:
         """What an agent can have collected in a round, of orders as in :meth:`checked`."""
-        federation, updates = self.federation, self.federation.local_updates
-        copies, steps = self.config.environment.num_envs, federation.learner.steps
-        if steps is None:
-            fewest, most = (1, federation.strategy.max_episodes) if episodes is None else (episodes, episodes)
-            fewest, most = fewest * updates, most * updates
-            return Counts((fewest, most * self.horizon), (fewest, most))
-        most = collected_steps(federation, copies, self.horizon) * updates
-        # After an episode's last step comes one that is no experience: it starts the next.
-        return Counts((copies * (steps // 2) * updates, most), (0, most))
+        return possible_counts(self.federation, self.config.environment.num_envs, self.horizon, episodes)
 
     def usable(self, index: int, answers: Mapping[int, Worked]) -> int:
         """How many of these answers of round ``index`` count, as far as is known now."""
@@ -188,7 +182,7 @@ class Screening:
         as if nobody had answered.
         """
         after, made = exchange(server, downlink, cohort, *others)
-        why = None if self.simulated else self.recent.wrong(index, server, after)
+        why = None if self.simulated or self.private else self.recent.wrong(index, server, after)
         if why is not None and len(self.norms) > 1:
             agent = self.recent.longest(self.norms)
             kept = cohort._replace(answers=cohort.answers & (cohort.ids != agent))

@@ -34,7 +34,7 @@ from fedrax.runtime.distributed.dispatcher import EXCLUDED, Dispatcher, Question
 from fedrax.runtime.distributed.envelopes import EVALUATE, WORK, Envelope, Field
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.pipeline import Pipeline
-from fedrax.runtime.distributed.randomness import SHARED
+from fedrax.runtime.distributed.randomness import SHARED, fresh_key
 from fedrax.runtime.distributed.screening import Screening
 from fedrax.runtime.distributed.transport import Transport
 from fedrax.runtime.lost_rounds import BAD_EVALUATION
@@ -104,6 +104,7 @@ class DistributedRuntime(Runtime):
             )
         self._opening = jax.jit(self._opened)
         self._exchanging = jax.jit(federation.exchange)
+        self.private = federation.protection.unit is not None
         self._finishing = jax.jit(federation.strategy.finish)
         self._closing = jax.jit(partial(close_round, federation))
 
@@ -198,7 +199,7 @@ class DistributedRuntime(Runtime):
         reported = jnp.asarray([agent in answers for agent in ids])
         verbs = ServerVerbs(
             reference=self.local.reference,
-            exchange=partial(self.screening.exchanged, self._exchanging, index),
+            exchange=partial(self.screening.exchanged, partial(self._exchanging, secret=self._noise_key()), index),
             refine=self.local.refine,
             finish=self._finishing,
             output=lambda server, _: () if federation.personal else federation.strategy.output(server),
@@ -207,6 +208,10 @@ class DistributedRuntime(Runtime):
         )
         results = AgentResults((), messages, report, reported)
         return server_round(verbs, state, downlink, cohort, results, key)
+
+    def _noise_key(self) -> PRNGKeyArray | None:
+        """What the noise on this round's sum is drawn from; the simulation's where nodes draw as it does."""
+        return fresh_key() if self.private and not self.config.runtime.shared_seeds else None
 
     def _answers(
         self, index: int, ids: list[int], order: Callable[[int, int], Envelope], episodes: int
