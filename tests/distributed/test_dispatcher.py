@@ -146,6 +146,24 @@ def test_a_node_that_comes_back_under_another_address_is_asked_in_the_same_round
     assert dispatcher.membership.present[1].address == 21
 
 
+def test_a_node_that_left_without_a_word_is_asked_again_when_it_is_back(dispatcher, transport):
+    """Its answer was on its way, and its transport knows of no failure."""
+    for k in range(2):
+        transport.add(10 + k, f"n{k}", agent=k)
+    dispatcher.gather(2, 2, 0)
+
+    def die(envelope):
+        transport.remove(11)
+        transport.add(21, "n1", agent=1)
+
+    transport.add(11, "n1", agent=1, after=None, answer=die)
+    results, records = dispatcher.ask(questions((0, 1)), enough=2, seconds=100)
+    assert outcomes(records) == {0: "answered", 1: "answered"}
+    assert set(results) == {0, 1}
+    assert transport.time < 50
+    assert not dispatcher.pending
+
+
 def test_a_node_whose_process_started_anew_joins_again_in_the_same_round(dispatcher, transport):
     transport.add(10, "a", agent=0, after=20.0)
     answers = iter([Envelope(UNKNOWN_RUN), Envelope(EVALUATED, {"run": RUN, "agent": 1, "names": ""})])

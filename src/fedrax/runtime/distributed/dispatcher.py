@@ -101,6 +101,8 @@ class Dispatcher:
         self.pending: dict[str, Pending] = {}
         self.not_before: dict[int, float] = {}
         self.looked = -LOOK_SECONDS
+        self.gone: set[int] = set()
+        """Addresses of nodes that have not answered and are not there any more."""
 
     def gather(self, wanted: int, enough: int, seconds: float) -> None:
         """Waits until ``wanted`` agents have joined; after ``seconds``, until ``enough`` have."""
@@ -157,10 +159,19 @@ class Dispatcher:
 
     def turn(self) -> None:
         """Looks once for new nodes and for answers."""
-        if self.transport.now() - self.looked >= LOOK_SECONDS:
+        looks = self.transport.now() - self.looked >= LOOK_SECONDS
+        if looks:
             self.looked = self.transport.now()
             self._look()
         arrived = self.transport.collect(list(self.pending))
+        if looks:
+            # Part of an answer may be there, of which the rest never comes: who comes back is asked again.
+            answered = {ticket for ticket, _ in arrived}
+            arrived += [
+                (ticket, DeliveryError("its node left before its answer was whole"))
+                for ticket, pending in self.pending.items()
+                if pending.owner is not None and pending.address in self.gone and ticket not in answered
+            ]
         for ticket, answer in arrived:
             pending = self.pending.pop(ticket)
             if pending.owner is None:
@@ -176,6 +187,7 @@ class Dispatcher:
             if member.address not in addresses:
                 self.note(f"agent {member.index} is gone")
         self.membership.forget(addresses)
+        self.gone = {pending.address for pending in self.pending.values()} - addresses
         known = self.membership.by_address()
         asked = {pending.address for pending in self.pending.values() if pending.agent is None}
         newcomers = addresses - set(known) - asked
