@@ -1,0 +1,1 @@
+"""Differential privacy: what a run's noisy releases amount to."""
