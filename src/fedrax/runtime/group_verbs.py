@@ -23,6 +23,7 @@ class GroupVerbs:
 
     ``key`` is the round's, ``collect(decide) -> (experience, faults)`` what their environments yield, of agents without
     faults, ``progress(update)`` how much of the budget is used, and ``before()`` the agents as they were, ``[m, ...]``.
+    Who is not ``selected``, ``bool[m]``, does not take part in the round; None: everyone does.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class GroupVerbs:
         collect: Callable[[Decider], tuple[Experience, Fault]],
         progress: Callable[[int], Array],
         before: Callable[[], Agent],
+        selected: np.ndarray | None = None,
     ) -> None:
         self.programs, self.groups, self.downlink, self.key = programs, groups, downlink, key
         self._collected, self._progress, self._before = collect, progress, before
+        self.selected = selected
         self.fresh = not programs.begins
 
     def begin(self) -> tuple[list[Group], list[GroupContext]]:
@@ -78,6 +81,8 @@ class GroupVerbs:
     def undo(self, void: np.ndarray, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree]:
         """Leaves ``[m, ...]``; environments start anew when a fault is found."""
         after = joined([group.agents for group in agents])
+        if self.selected is not None:
+            void = void | ~self.selected
         if not void.any():
             return after, message
         return masked(void, after, self._before()), masked(void, message, jax.tree.map(jnp.zeros_like, message))

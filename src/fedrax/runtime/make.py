@@ -6,7 +6,7 @@ import dataclasses
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
-from fedrax.compatibility import check_components, check_critic, check_records
+from fedrax.compatibility import check_components, check_critic, check_poisson, check_records
 from fedrax.config import Config
 from fedrax.config_tables import TD3_HER
 from fedrax.environments.base import Spaces, stack_physics
@@ -14,6 +14,7 @@ from fedrax.errors import FedraxError
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.learners.critics.base import Critic
+from fedrax.participation import fewest_participants, most_participants
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.draws import all_draws, describe_run, make_environment
 from fedrax.runtime.videos import check_picture
@@ -76,7 +77,13 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
     sites = agents
     if strategy.needs.pooled:
         agents = 1
-    participants = max(1, round(config.federation.participation * agents))
+    share = config.federation.participation
+    participants = fewest = max(1, round(share * agents))
+    chance = None
+    if config.federation.sampling == "poisson" and share < 1:
+        check_poisson(strategy, attack)
+        chance, participants = share, most_participants(agents, share)
+        fewest = fewest_participants(agents, share)
 
     strategy = strategy.bind(agents, config.seed)
     if aggregator.tolerated is None:
@@ -88,8 +95,9 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         preaggregator,
         attack,
         agents=sites,
-        participants=participants,
+        participants=fewest,
         local_updates=config.federation.local_updates,
+        varies=chance is not None,
     )
     check_records(learner, config.records.csv_layout)
     actions = learner.actions(spaces)
@@ -112,4 +120,5 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         dropout=config.federation.dropout,
         local_updates=config.federation.local_updates,
         detailed=config.records.csv_layout == TD3_HER,
+        chance=chance,
     )

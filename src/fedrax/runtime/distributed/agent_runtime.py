@@ -129,6 +129,7 @@ class NativeAgentRuntime(AgentRuntime):
             snapshot.agent,
             jnp.asarray(self.index),
             order.byzantine,
+            None,
             self.physics,
             snapshot.collector_state,
         )
