@@ -12,8 +12,9 @@ import fedrax
 
 PROJECT = Path(__file__).parent.parent
 SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-BROUGHT = {"Box2D": "gymnasium[box2d]"}
-"""Packages that are declared by the extra that brings them: their distribution's name depends on its version."""
+BROUGHT = {"Box2D": "gymnasium[box2d]", "scipy": "jax"}
+"""Packages that are declared by what brings them: Box2D's distribution has a name that depends on its version, and JAX
+itself needs SciPy."""
 
 
 def normalised(name):

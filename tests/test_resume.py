@@ -62,6 +62,7 @@ REPLAY = [
     *(f"learner.{name}={value}" for name, value in {"batch_size": 8, "learning_starts": 8, "buffer_size": 64}.items()),
     *(f"learner.{part}_layers=[8]" for part in ("actor", "feature", "head")),
 ]
+POISSON = [*REPLAY, "strategy=fedavg", "federation.sampling=poisson", "federation.participation=0.5"]
 
 
 def records(path):
@@ -69,7 +70,7 @@ def records(path):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in fedrax.load(path).metrics()]
 
 
-@pytest.fixture(scope="module", params=[NATIVE, HOST, REPLAY], ids=["native", "host", "replay"])
+@pytest.fixture(scope="module", params=[NATIVE, HOST, REPLAY, POISSON], ids=["native", "host", "replay", "poisson"])
 def uninterrupted(request, tmp_path_factory):
     run = fedrax.train(
         request.param[0], request.param[1:], out=tmp_path_factory.mktemp("whole") / "run", progress=False

@@ -8,7 +8,7 @@ component alone, or the environment, is its own ``check``.
 from __future__ import annotations
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
-from fedrax.attacks.base import Attack
+from fedrax.attacks.base import Attack, attacks
 from fedrax.config_tables import TD3_HER
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Learner, learners
@@ -38,14 +38,19 @@ def check_components(
     agents: int,
     participants: int,
     local_updates: int,
+    varies: bool = False,
 ) -> None:
-    """Raises :class:`FedraxError` for components that do not work together; ``agents`` are those configured."""
+    """Raises :class:`FedraxError` for components that do not work together.
+
+    ``agents`` are those configured, and ``participants`` the fewest that take part in a round, where that ``varies``; a
+    round without any has no messages, and there the bound is that of one message.
+    """
     check_strategy(learner, strategy, local_updates=local_updates)
     check_protection(learner, strategy, aggregator, preaggregator, protection)
     check_attack(learner, strategy, attack, agents=agents)
     if strategy.sends:
         check_rule(strategy, aggregator)
-        aggregator.check(preaggregator.rows(participants))
+        check_bound(aggregator, preaggregator, max(1, participants), varies=varies)
 
 
 def check_strategy(learner: Learner, strategy: Strategy, *, local_updates: int) -> None:
@@ -111,6 +116,35 @@ def check_attack(learner: Learner, strategy: Strategy, attack: Attack, *, agents
             "another attack, or weight agents by return (strategy=fedavg strategy.return_temperature=1), or let them "
             "send moments of observations (learner.normalise=true)"
         )
+
+
+def check_poisson(strategy: Strategy, attack: Attack) -> None:
+    """Raises :class:`FedraxError` for what cannot be where each agent takes part by a chance of its own."""
+    if strategy.needs.pooled:
+        raise FedraxError(
+            f"federation.sampling = 'poisson' is not allowed with strategy {strategy.name!r}, whose one learner has "
+            "all agents' environments and always takes part; set federation.sampling=uniform"
+        )
+    if type(attack).corrupt is not Attack.corrupt and not attack.ignores_honest:
+        able = ", ".join(name for name in attacks if attacks[name].ignores_honest)
+        raise FedraxError(
+            f"federation.sampling = 'poisson' is not allowed with attack {attack.name!r}, which reckons with the "
+            "honest messages of a round, whose number then varies; set federation.sampling=uniform, or attack to one "
+            f"of: {able}"
+        )
+
+
+def check_bound(aggregator: Aggregator, preaggregator: PreAggregator, participants: int, *, varies: bool) -> None:
+    """Raises :class:`FedraxError` where a round may have too few ``participants`` for what the rule must tolerate."""
+    try:
+        aggregator.check(preaggregator.rows(participants))
+    except FedraxError as error:
+        if not varies:
+            raise
+        raise FedraxError(
+            f"federation.sampling = 'poisson' may leave {participants} of the agents in a round: {error}, raise "
+            "federation.participation, or set federation.sampling=uniform"
+        ) from None
 
 
 def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:

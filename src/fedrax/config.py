@@ -139,12 +139,14 @@ class Config(Model):
         """
         content = self.model_dump(mode="json", exclude={"seed", "seeds", "name", "records"})
         if content["critic"] == {"kind": DEFAULT_KINDS["critic"]}:
-            # As of runs that were recorded before there were others; so too goals.
+            # As of runs that were recorded before there were others; so too goals and sampling.
             del content["critic"]
         if self.privacy == PrivacyConfig():
             del content["privacy"]
         if content["environment"]["goals"] is None:
             del content["environment"]["goals"], content["environment"]["held_out_goals"]
+        if content["federation"]["sampling"] == "uniform":
+            del content["federation"]["sampling"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

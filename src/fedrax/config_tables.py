@@ -153,6 +153,11 @@ class FederationConfig(Model):
     participation: float = pydantic.Field(
         1.0, gt=0, le=1, description="fraction of the agents, drawn anew, that take part in a round"
     )
+    sampling: typing.Literal["uniform", "poisson"] = pydantic.Field(
+        "uniform",
+        description="uniform: exactly that fraction of the agents takes part; poisson: each agent does with that "
+        "probability, whoever else does, so that their number varies and may be 0",
+    )
     dropout: float = pydantic.Field(
         0.0, ge=0, lt=1, description="chance that a participating agent does its work but never answers"
     )

@@ -54,12 +54,14 @@ class State(eqx.Module):
 
 
 class Cohort(NamedTuple):
-    """Who takes part in a round; ``m`` participants."""
+    """Who takes part in a round; ``m`` participants, or places for as many where their number varies."""
 
     ids: Int[Array, " m"]
     byzantine: Bool[Array, " m"]
     answers: Bool[Array, " m"]
     """False for those who never send their message."""
+    selected: Bool[Array, " m"] | None = None
+    """Who takes part: the others only fill a place, and are after the round as before it. None: everyone."""
 
 
 class Exchange(NamedTuple):
@@ -90,11 +92,14 @@ class Federation(eqx.Module):
     sites: int = eqx.field(static=True)
     """Agents configured: one learner may stand for all of them (the centralised baseline)."""
     participants: int = eqx.field(static=True)
+    """Agents that take part in a round, or the most that do where their number varies (:attr:`chance`)."""
     dropout: float = eqx.field(static=True)
     local_updates: int = eqx.field(static=True)
     protection: Protection = Protection()
     detailed: bool = eqx.field(static=True, default=False)
     """Whether every agent's episodes and learning metrics are recorded one by one (``records.csv_layout``)."""
+    chance: float | None = eqx.field(static=True, default=None)
+    """The probability with which each agent takes part in a round, whoever else does; None: ``participants`` do."""
 
     def init(self, key: PRNGKeyArray, initial: PyTree = ()) -> State:
         """The state before the first round.
@@ -142,16 +147,32 @@ class Federation(eqx.Module):
         """Whether every agent hands out a policy of its own; a pooled learner's is that of all sites."""
         return self.strategy.personal_with(self.learner) and self.agents == self.sites
 
+    @property
+    def mean_participants(self) -> float:
+        """Agents that take part in a round, on average."""
+        return self.participants if self.chance is None else self.chance * self.agents
+
     def cohort(self, key: PRNGKeyArray) -> Cohort:
         """Draws who takes part, who is Byzantine and who will not answer."""
-        ids = jnp.arange(self.agents)
-        if self.participants < self.agents:
-            ids = jnp.sort(jax.random.permutation(derive(key, "participation"), self.agents)[: self.participants])
+        ids, selected = self._drawn(derive(key, "participation"))
         byzantine = self.attack.byzantine(self.agents, derive(key, "byzantine"))[ids]
+        if selected is not None:
+            byzantine &= selected
         answers = self.attack.answers(byzantine, derive(key, "answers"))
         if self.dropout > 0:
             answers &= ~jax.random.bernoulli(derive(key, "dropout"), self.dropout, ids.shape)
-        return Cohort(ids, byzantine, answers)
+        return Cohort(ids, byzantine, answers if selected is None else answers & selected, selected)
+
+    def _drawn(self, key: PRNGKeyArray) -> tuple[Int[Array, " m"], Bool[Array, " m"] | None]:
+        """The numbers of those who take part in a round, in their order, and which of them do where that varies."""
+        everyone = jnp.arange(self.agents)
+        if self.chance is not None:
+            drawn = jax.random.bernoulli(key, self.chance, everyone.shape)
+            ids = jnp.sort(jnp.argsort(~drawn)[: self.participants])
+            return ids, drawn[ids]
+        if self.participants < self.agents:
+            return jnp.sort(jax.random.permutation(key, self.agents)[: self.participants]), None
+        return everyone, None
 
     # One agent's part. `byzantine` is the agent's own flag.
 

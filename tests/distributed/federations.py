@@ -28,6 +28,12 @@ FEDPG = [
 CASES = {
     "fedpg-br": ("fedpg-br/cartpole", *SMALL, *FEDPG),
     "fedavg-td3": ("fedtd3/pendulum", *SMALL, *TD3, "strategy=fedavg"),
+    "poisson": (
+        *("fedppo/cartpole", *SMALL, "learner.num_steps=16", "environment.num_envs=2", "federation.local_updates=2"),
+        *("environment.heterogeneity.length=[0.5, 0.4, 0.8]", "environment.heterogeneity.gravity=[9.8, 8.0, 12.0]"),
+        # Of this seed's first rounds, the first has no agent.
+        *("strategy=fedavg", "federation.sampling=poisson", "federation.participation=0.5", "seed=1"),
+    ),
     "distillation": ("fedtd3/pendulum", *SMALL, *TD3, "strategy.epochs=2", "strategy.local_steps=3"),
     "neighbours-ppo": (
         *("fedppo/cartpole", *SMALL, "learner.num_steps=16", "environment.num_envs=2", "federation.local_updates=2"),

@@ -1,5 +1,7 @@
 """One configuration, two runtimes: a distributed federation gives the simulation's numbers."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from federations import CASES, configured, distributed, rounds_of, same, simulat
 SAME = ("return", "train_return", "agent_steps", "trajectories", "server_steps", "gradient_steps", "accepted")
 
 
-FAST = ("fedpg-br", "fedavg-td3", "neighbours-ppo")
+FAST = ("fedpg-br", "fedavg-td3", "neighbours-ppo", "poisson")
 
 
 @pytest.mark.training
@@ -23,6 +25,9 @@ def test_the_numbers_are_the_simulations(case, tmp_path):
     state, rows = rounds_of(federation, 4)
     for name in SAME:
         np.testing.assert_allclose(rows[name], measured[name], rtol=1e-3, atol=1e-3, err_msg=name)
+    lines = (tmp_path / "run" / "exchanges.jsonl").read_text().splitlines()
+    asked = [json.loads(line)["round"] for line in lines]
+    assert [asked.count(index) for index in range(4)] == rows.get("participants", np.full((1, 4), 3))[0].tolist()
     same(state.server, expected.server)
     same(state.tally, expected.tally)
     for index, service in enumerate(services):

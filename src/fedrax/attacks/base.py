@@ -35,6 +35,9 @@ class Attack(eqx.Module):
     """
 
     name: ClassVar[str]
+    ignores_honest: ClassVar[bool] = False
+    """Whether :meth:`corrupt` heeds neither honest agents' messages nor how many there are. Other attacks are refused
+    where some rows are nobody's (``federation.sampling=poisson``)."""
 
     agents: int = option(0, "number of Byzantine agents (the first ids)", unit="agents", minimum=0)
     schedule: Literal["static", "intermittent", "rotating"] = option(

@@ -46,6 +46,8 @@ class FedScsPG(Attack):
     filtering-attack-4, -5 and -7 too: strength 2.0, 2.5 and 3.5. A single attacker has diameter 0 and is honest.
     """
 
+    ignores_honest = True
+
     strength: float = option(1.5, "offset in multiples of the attackers' diameter", minimum=0)
 
     def corrupt(

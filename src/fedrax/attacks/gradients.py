@@ -23,6 +23,8 @@ def per_tensor(function: object, messages: PyTree, key: PRNGKeyArray) -> PyTree:
 class ZeroGradient(Attack):
     """Sends zeros: a free rider, who shortens an undefended mean."""
 
+    ignores_honest = True
+
     def corrupt(
         self, messages: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge
     ) -> PyTree:
@@ -33,6 +35,8 @@ class ZeroGradient(Attack):
 @attacks.register("random-noise")
 class RandomNoise(Attack):
     """Adds ``U(-1, 1) * scale * (max g - min g)``, the range taken per tensor of the attacker's own message."""
+
+    ignores_honest = True
 
     scale: float = option(3.0, "noise amplitude in multiples of the tensor's range", minimum=0)
 
@@ -53,6 +57,8 @@ class RandomNoise(Attack):
 class SignFlipping(Attack):
     """Sends ``-scale`` times the honest message."""
 
+    ignores_honest = True
+
     scale: float = option(2.5, "factor on the flipped message", minimum=0)
 
     def corrupt(
@@ -65,6 +71,8 @@ class SignFlipping(Attack):
 @attacks.register("large-noise")
 class LargeNoise(Attack):
     """Sends ``U(-amplitude, amplitude)`` instead of anything learnt (DecByzPG)."""
+
+    ignores_honest = True
 
     amplitude: float = option(1000.0, "largest coordinate sent", minimum=0)
 
@@ -82,6 +90,8 @@ class LargeNoise(Attack):
 @attacks.register("orthogonal-noise")
 class OrthogonalNoise(Attack):
     """Sends noise orthogonal to the honest message and ``scale`` times as long: it hides from angles, not norms."""
+
+    ignores_honest = True
 
     scale: float = option(1.0, "length of the noise over that of the honest message", minimum=0)
 

@@ -26,6 +26,8 @@ class DropOut(Attack):
 class PartialDrop(Attack):
     """Sends its message with a share of the coordinates set to zero."""
 
+    ignores_honest = True
+
     share: float = option(0.5, "chance of each coordinate to be dropped", unit="probability", minimum=0, maximum=1)
 
     def corrupt(

@@ -70,8 +70,8 @@ def epsilon(releases: Sequence[Releases], delta: float) -> float:
     unsampled = _gaussian_epsilon(math.sqrt(sum(each.count / each.noise / each.noise for each in releases)), delta)
     if all(each.sampling == 1 for each in releases):
         return unsampled
-    divergences = np.sum([each.count * _renyi_divergences(each.noise, each.sampling) for each in releases], axis=0)
-    return min(unsampled, _converted(divergences, delta))
+    divergences = [each.count * _renyi_divergences(each.noise, each.sampling) for each in releases]
+    return min(unsampled, _converted(np.sum(divergences, axis=0), delta))
 
 
 def noise_for(target: float, delta: float, count: int, sampling: float = 1.0) -> float:

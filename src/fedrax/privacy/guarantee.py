@@ -159,7 +159,7 @@ def _distance(neighbours: str) -> float:
 def _sampling(settings: PrivacyConfig, federation: FederationConfig) -> float:
     """The chance to take part that amplifies: of agents alone, one left out or in, and drawn for each by itself."""
     amplified = settings.unit == "agent" and settings.model != "local" and settings.neighbours != "replace"
-    return federation.participation if amplified and getattr(federation, "sampling", "uniform") == "poisson" else 1.0
+    return federation.participation if amplified and federation.sampling == "poisson" else 1.0
 
 
 def _check(settings: PrivacyConfig) -> None:

@@ -236,7 +236,7 @@ class Runtime(abc.ABC):
             used.append((tally.rounds + share) / budget.rounds)
         if budget.trajectories is not None:
             used.append(tally.trajectories / budget.trajectories)
-        fresh = update * (federation.learner.steps or 0) * self.num_envs * federation.participants
+        fresh = update * (federation.learner.steps or 0) * self.num_envs * federation.mean_participants
         if budget.steps is not None:
             used.append((tally.steps + fresh) / budget.steps)
         if budget.steps_per_agent is not None:

@@ -94,6 +94,7 @@ class Counters:
     ) -> dict[str, Any]:
         """Adds one round's metrics and returns its row for the log.
 
+        ``participants`` are those of a round whose metrics do not say how many took part.
         The metrics are scalars, ``excluded`` ``bool[agents]``, and the faults ``dropped`` ``int32[agents, 4]`` and
         ``server_dropped`` ``int32[4]``; ``message_bytes`` are those of one message and of what one agent receives;
         ``episodic`` and ``updates`` as in :func:`fedrax.environments.faults.recorded`.
@@ -103,7 +104,7 @@ class Counters:
         up, down = message_bytes
         self.messages_up += int(metrics["present"])
         self.bytes_up += int(metrics["present"]) * up
-        self.bytes_down += participants * down
+        self.bytes_down += int(metrics.get("participants", participants)) * down
         self.seconds += float(metrics["seconds"])
         row: dict[str, Any] = {"seed": seed, "round": self.rounds}
         self.rounds += 1

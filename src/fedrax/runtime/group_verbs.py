@@ -23,7 +23,8 @@ class GroupVerbs:
 
     ``key`` is the round's, ``collect(decide) -> (experience, faults)`` what their environments yield, of agents without
     faults, ``progress(update)`` how much of the budget is used, ``before()`` the agents as they were, ``[m, ...]``, and
-    ``secret`` what the noise of one agent alone is drawn from, unless ``key`` is.
+    ``secret`` what the noise of one agent alone is drawn from, unless ``key`` is. Who is not ``selected``, ``bool[m]``,
+    does not take part in the round; None: everyone does.
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class GroupVerbs:
         progress: Callable[[int], Array],
         before: Callable[[], Agent],
         secret: PRNGKeyArray | None = None,
+        selected: np.ndarray | None = None,
     ) -> None:
         self.programs, self.groups, self.downlink, self.key = programs, groups, downlink, key
         self._collected, self._progress, self._before = collect, progress, before
-        self._secret = secret
+        self._secret, self.selected = secret, selected
         self.fresh = not programs.begins
 
     def begin(self) -> tuple[list[Group], list[GroupContext]]:
@@ -81,6 +83,8 @@ class GroupVerbs:
     def undo(self, void: np.ndarray, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree]:
         """Leaves ``[m, ...]``; environments start anew when a fault is found."""
         after = joined([group.agents for group in agents])
+        if self.selected is not None:
+            void = void | ~self.selected
         if not void.any():
             return after, message
         return masked(void, after, self._before()), masked(void, message, jax.tree.map(jnp.zeros_like, message))

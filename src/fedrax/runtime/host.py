@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence, Set
 from functools import partial
@@ -27,13 +28,14 @@ from fedrax.environments.tasks import Mixture, task_of
 from fedrax.environments.termination import EndHostAtGoal
 from fedrax.federation import Cohort, Federation, State
 from fedrax.runtime.base import Runtime
-from fedrax.runtime.collectors import collected_steps, host_copies, make_host_collector
+from fedrax.runtime.collectors import collected_steps, empty_experience, host_copies, make_host_collector
 from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.draws import default_parameters, own_parameters, task_ids
 from fedrax.runtime.group_verbs import GroupVerbs
 from fedrax.runtime.mapping import agents_side_by_side
 from fedrax.runtime.memory import check_memory
 from fedrax.runtime.pairs import Pairs
+from fedrax.runtime.places import Places
 from fedrax.runtime.programs import Decider, Programs, stack, unstack
 from fedrax.runtime.rounds import AgentResults, ServerVerbs, agent_round, server_round
 from fedrax.seeds import derive, host_seeds
@@ -71,7 +73,7 @@ class HostRuntime(Runtime):
         self.evaluation_horizon = described.horizon(config.evaluation.horizon, self.training_horizon)
         everyone = range(federation.agents)
         # Who sits a round out must find its environments as it left them.
-        together = federation.participants == federation.agents
+        together = federation.participants == federation.agents and federation.chance is None
         groups = [everyone] if together else [range(agent, agent + 1) for agent in everyone]
         self.seed_environments = [
             SeedEnvironments(self, position, seed, groups if agents else [])
@@ -238,9 +240,10 @@ class HostRuntime(Runtime):
             collect=lambda decide: environments.collect(decide, cohort, downlink),
             progress=partial(self.progress, state.tally),
             before=lambda: jax.tree.map(lambda x: x[cohort.ids], state.agents),
+            selected=None if cohort.selected is None else np.asarray(cohort.selected),
         )
         agents, messages, report = agent_round(verbs)
-        results = AgentResults(programs.put(state.agents, cohort.ids, agents), messages, report)
+        results = AgentResults(programs.put(state.agents, cohort.ids, agents), messages, report, cohort.selected)
         server = ServerVerbs(
             reference=partial(self._reference, environments),
             exchange=programs.exchange,
@@ -311,7 +314,7 @@ class SeedEnvironments:
     def __init__(
         self, runtime: HostRuntime, position: int, seed: int, members: Sequence[range], *, server: bool = True
     ) -> None:
-        federation = runtime.federation
+        self.federation = federation = runtime.federation
         self.position, self.seed = position, seed
         self.horizon = runtime.training_horizon
         self.num_envs = host_copies(federation, runtime.num_envs)
@@ -332,20 +335,41 @@ class SeedEnvironments:
             episodes = max(episodes, federation.strategy.reference_episodes)
         self.server = HostCollector(runtime._make(episodes, self.horizon), 1, episodes) if episodes else None
 
+    @functools.cached_property
+    def nothing(self) -> Experience:
+        """One agent's experience in a round in which nobody takes part, as bare shapes."""
+
+        def empty(key: PRNGKeyArray) -> Experience:
+            return empty_experience(self.federation, self.federation.fresh(key, jnp.asarray(0)), self.num_envs)
+
+        return jax.eval_shape(empty, jax.random.key(0))
+
     def collect(self, decide: Decider, cohort: Cohort, downlink: Downlink) -> tuple[Experience, Fault]:
         """The participants' experience of one local update, leaves ``[m, ...]``, and their faults, ``[m]``.
 
-        Where there is a fault, the experience is zeros, and the agent's episodes start anew.
+        Where there is a fault, the experience is zeros, and the agent's episodes start anew. It is zeros in the places
+        of those who do not take part, whose environments stand still.
         """
+        places = Places.of(cohort)
         with placed(lambda crash: self._place(crash, cohort)):
-            ids = None if len(self.groups) == 1 else np.asarray(cohort.ids)
-            experience = self.agents.collect(decide, ids, int(downlink.episodes))
-            faults = host_faults(experience)
-            faulty = faults.kind != NOTHING
-            if not faulty.any():
-                return experience, faults
-            self.agents.restart_agents(faulty, ids)
-            return without(experience, faulty), faults
+            if places is None:
+                return self._collect(decide, np.asarray(cohort.ids), downlink)
+            if not len(places.rows):
+                experience = jax.tree.map(lambda x: np.zeros((places.number, *x.shape), x.dtype), self.nothing)
+                return experience, host_faults(experience)
+            taking = np.asarray(cohort.ids)[places.rows]
+            return places.spread(self._collect(places.decider(decide), taking, downlink))
+
+    def _collect(self, decide: Decider, agents: np.ndarray, downlink: Downlink) -> tuple[Experience, Fault]:
+        """What :meth:`collect` returns, of these agents' environments."""
+        ids = None if len(self.groups) == 1 else agents
+        experience = self.agents.collect(decide, ids, int(downlink.episodes))
+        faults = host_faults(experience)
+        faulty = faults.kind != NOTHING
+        if not faulty.any():
+            return experience, faults
+        self.agents.restart_agents(faulty, ids)
+        return without(experience, faulty), faults
 
     def _place(self, crash: EnvironmentCrash, cohort: Cohort) -> str:
         """Whose copy crashed."""

@@ -6,7 +6,7 @@ import dataclasses
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
-from fedrax.compatibility import check_components, check_critic, check_records
+from fedrax.compatibility import check_components, check_critic, check_poisson, check_records
 from fedrax.config import Config
 from fedrax.config_tables import TD3_HER
 from fedrax.environments.base import Spaces, stack_physics
@@ -14,6 +14,7 @@ from fedrax.errors import FedraxError
 from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.learners.critics.base import Critic
+from fedrax.participation import fewest_participants, most_participants
 from fedrax.privacy.protection import Protection
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.draws import all_draws, describe_run, make_environment
@@ -62,8 +63,8 @@ def make_learner(config: Config) -> Learner:
     return learner.judged_by(critic.bind(config.federation.agents + strategy.saved_agents))
 
 
-def make_protection(config: Config, participants: int) -> Protection:
-    """What is done to the updates of a round with so many participants."""
+def make_protection(config: Config, participants: float) -> Protection:
+    """What is done to the updates of a round with so many participants, on average."""
     settings = config.privacy
     return Protection(
         unit=settings.unit,
@@ -91,12 +92,18 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
     sites = agents
     if strategy.needs.pooled:
         agents = 1
-    participants = max(1, round(config.federation.participation * agents))
+    share = config.federation.participation
+    participants = fewest = max(1, round(share * agents))
+    chance = None
+    if config.federation.sampling == "poisson" and share < 1:
+        check_poisson(strategy, attack)
+        chance, participants = share, most_participants(agents, share)
+        fewest = fewest_participants(agents, share)
 
     strategy = strategy.bind(agents, config.seed)
     if aggregator.tolerated is None:
         aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))
-    protection = make_protection(config, participants)
+    protection = make_protection(config, participants if chance is None else chance * agents)
     check_components(
         learner,
         strategy,
@@ -105,8 +112,9 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         attack,
         protection,
         agents=sites,
-        participants=participants,
+        participants=fewest,
         local_updates=config.federation.local_updates,
+        varies=chance is not None,
     )
     check_records(learner, config.records.csv_layout)
     actions = learner.actions(spaces)
@@ -130,4 +138,5 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         local_updates=config.federation.local_updates,
         protection=protection,
         detailed=config.records.csv_layout == TD3_HER,
+        chance=chance,
     )

@@ -43,8 +43,9 @@ from fedrax.strategies.base import Downlink, select
 
 SEEDS = "seeds"
 """Name of the axis that several seeds are mapped over."""
-AgentInputs = tuple[Agent, Array, Array, dict[str, Array] | None, PyTree]
-"""An agent before its round, its number, whether an attack governs it, its physics, and its collector's state."""
+AgentInputs = tuple[Agent, Array, Array, Array | None, dict[str, Array] | None, PyTree]
+"""An agent before its round, its number, whether an attack governs it, whether it takes part (None: it does), its
+physics, and its collector's state."""
 
 
 class NativeRuntime(Runtime):
@@ -204,12 +205,15 @@ class NativeRuntime(Runtime):
                 take_rows(federation, state.agents, cohort.ids),
                 cohort.ids,
                 cohort.byzantine,
+                cohort.selected,
                 take_rows(federation, self.drawn(self.agents_draws, position), cohort.ids),
                 take_rows(federation, state.environments, cohort.ids),
             ),
             self.batch,
         )
-        results = AgentResults(put_rows(federation, state.agents, cohort.ids, agents), messages, report)
+        results = AgentResults(
+            put_rows(federation, state.agents, cohort.ids, agents), messages, report, cohort.selected
+        )
         collector_states = put_rows(federation, state.environments, cohort.ids, collector_states)
         verbs = ServerVerbs(
             reference=self._reference,
@@ -234,7 +238,7 @@ class NativeRuntime(Runtime):
         secret: PRNGKeyArray | None = None,
     ) -> tuple[Agent, PyTree, PyTree, dict[str, Any]]:
         """One agent's part of a round, of the round's key; :func:`agent_round`."""
-        before, index, byzantine, physics, collector_state = inputs
+        before, index, byzantine, selected, physics, collector_state = inputs
 
         def collect(decide: Decide, key: PRNGKeyArray, running: PyTree) -> tuple[Experience, PyTree]:
             return self.collector.collect(running, decide, key, physics, downlink.episodes)
@@ -246,6 +250,7 @@ class NativeRuntime(Runtime):
             byzantine,
             downlink,
             agent_key(key, index),
+            selected=selected,
             collect=collect,
             restarted=self.collector.restarted,
             progress=partial(self.progress, tally),

@@ -28,7 +28,8 @@ class NativeVerbs:
 
     ``key`` is the agent's own of the round; ``collect(decide, key, running) -> (experience, running)`` is what its
     environments yield, ``restarted(running)`` gives the running episodes up, ``progress(update)`` is how much of the
-    budget is used, and ``secret`` is what its noise is drawn from, unless ``key`` is.
+    budget is used, and ``secret`` is what its noise is drawn from, unless ``key`` is. Who is not ``selected`` does not
+    take part in the round; None: it does.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class NativeVerbs:
         downlink: Downlink,
         key: PRNGKeyArray,
         *,
+        selected: Array | None,
         collect: Callable[[Decide, PRNGKeyArray, PyTree], tuple[Experience, PyTree]],
         restarted: Callable[[PyTree], PyTree],
         progress: Callable[[Array], Array],
@@ -47,7 +49,7 @@ class NativeVerbs:
     ) -> None:
         self.federation, self.before = federation, before
         self.index, self.byzantine = index, byzantine
-        self.downlink, self.key = downlink, key
+        self.downlink, self.key, self.selected = downlink, key, selected
         self._collected, self._restarted, self._progress = collect, restarted, progress
         self._secret = secret
 
@@ -100,8 +102,11 @@ class NativeVerbs:
         return self.federation.emit(agents[0], self.downlink.episodes, self.key, self._secret)
 
     def undo(self, void: Array, agents: AgentInRound, message: Message) -> tuple[AgentInRound, Message]:
-        """The episodes of a void round start anew."""
+        """The episodes of a void round start anew, unless the agent does not take part in it."""
         agent, running = agents
         running = select(void, self._restarted(running), running)
+        if self.selected is not None:
+            running = select(self.selected, running, self.before[1])
+            void |= ~self.selected
         message = select(void, jax.tree.map(jnp.zeros_like, message), message)
         return (select(void, self.before[0], agent), running), message

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 from fedrax.environments.base import Episodes, Experience
 from fedrax.environments.faults import NOTHING, Fault, first_fault
 from fedrax.federation import Cohort, Exchange, Federation, State, Tally, round_metrics
-from fedrax.message import Message
+from fedrax.message import Message, keep_rows
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, ServerWork, select
 
@@ -92,7 +92,7 @@ class AgentResults(NamedTuple):
     report: dict[str, Any]
     """``[m]`` episodes, steps, return sums and learning metrics, and faults ``[m, 4]`` (rows of :class:`Fault`)."""
     reported: Array | None = None
-    """Who has reported, ``bool[m]``; the others' rows are zeros. None: everyone has."""
+    """Who has reported, ``bool[m]``; the others' rows do not count. None: everyone has."""
 
 
 class ServerVerbs(NamedTuple):
@@ -133,6 +133,8 @@ def server_round(
     verbs: ServerVerbs, state: State, downlink: Downlink, cohort: Cohort, results: AgentResults, key: PRNGKeyArray
 ) -> tuple[State, dict[str, Any]]:
     """The server's part of a round: exchange, refine, finish; then the evaluation. Also the round's metrics."""
+    if results.reported is not None:
+        results = results._replace(report=keep_rows(results.report, results.reported))
     # Those whose round is void count as absent, and so do those who have not reported.
     answers = cohort.answers & (Fault.of_row(results.report["fault"]).kind == NOTHING)
     cohort = cohort._replace(answers=answers if results.reported is None else answers & results.reported)
@@ -156,6 +158,7 @@ def close_round(federation: Federation, state: State, result: RoundResult) -> tu
     tally = tally_round(
         federation,
         state.tally,
+        participants=federation.participants if cohort.selected is None else cohort.selected.sum(),
         agent_episodes=report["episodes"].sum(),
         counted=work.counted + own["reference"],
         steps=report["steps"].sum() + own["steps"],
@@ -197,6 +200,8 @@ def close_round(federation: Federation, state: State, result: RoundResult) -> tu
         **learning,
         **round_metrics(cohort, exchange, rejects=federation.aggregator.rejects),
     }
+    if cohort.selected is not None:
+        metrics["participants"] = cohort.selected.sum()
     return updated, metrics | agent_metrics(federation, cohort, result.by_agents)
 
 
@@ -283,17 +288,24 @@ def with_reference(own: dict[str, Any], reference: Episodes | None) -> dict[str,
 
 
 def tally_round(
-    federation: Federation, tally: Tally, *, agent_episodes: Array, counted: Array, steps: Array, agent_steps: Array
+    federation: Federation,
+    tally: Tally,
+    *,
+    participants: Array | int,
+    agent_episodes: Array,
+    counted: Array,
+    steps: Array,
+    agent_steps: Array,
 ) -> Tally:
-    """The tally after a round.
+    """The tally after a round of so many ``participants``.
 
     Trajectories per agent are those of all agents, divided by their number. Where agents send gradients they follow the
     reference: everything sampled in the round, divided by the number of nodes (the participants, and the server where
-    there is more than one), rounded.
+    a round may have more than one), rounded.
     """
     total = tally.agent_trajectories + agent_episodes
     if federation.strategy.counts_server:
-        nodes = federation.participants + 1 if federation.participants > 1 else 1
+        nodes = participants + 1 if federation.participants > 1 else 1
         trajectories = tally.trajectories + jnp.round((agent_episodes + counted) / nodes).astype(jnp.int32)
     else:
         # In whole numbers: a float32 holds no more than 2^24 of them.

@@ -149,6 +149,7 @@ class NativeAgentRuntime(AgentRuntime):
             snapshot.agent,
             jnp.asarray(self.index),
             order.byzantine,
+            None,
             self.physics,
             snapshot.collector_state,
         )

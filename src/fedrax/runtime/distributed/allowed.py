@@ -46,7 +46,7 @@ def check_distributed(config: Config, federation: Federation) -> None:
             f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set "
             "runtime.flower.staleness=0"
         )
-    if config.runtime.flower.staleness and federation.participants < federation.agents:
+    if config.runtime.flower.staleness and (federation.participants < federation.agents or federation.chance):
         raise FedraxError("runtime.flower.staleness keeps all agents busy; set federation.participation=1")
 
 

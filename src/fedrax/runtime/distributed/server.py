@@ -125,10 +125,14 @@ class DistributedRuntime(Runtime):
         """A checkpoint follows every round."""
         return 1
 
-    @property
-    def quorum(self) -> int:
-        """Answers without which a round does not end."""
-        return max(1, math.ceil(self.config.runtime.flower.quorum * self.federation.participants))
+    def quorum(self, participants: int) -> int:
+        """Answers without which a round of so many participants does not end."""
+        return math.ceil(self.config.runtime.flower.quorum * participants)
+
+    def _gather(self) -> None:
+        """Waits for nodes: all agents', or in time a quorum of the most that a round asks."""
+        enough = self.quorum(self.federation.participants)
+        self.dispatcher.gather(self.federation.agents, enough, self.config.runtime.flower.gather)
 
     def init(self, initial: PyTree = ()) -> State:
         """The server before the first round."""
@@ -151,7 +155,7 @@ class DistributedRuntime(Runtime):
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """One round."""
         if first == 0 or not self.dispatcher.membership.present:
-            self.dispatcher.gather(self.federation.agents, self.quorum, self.config.runtime.flower.gather)
+            self._gather()
         started, compiled = time.perf_counter(), compile_seconds()
         one = jax.tree.map(lambda x: x[0], state)
         block = first - first % self.config.checkpoint.every
@@ -191,8 +195,9 @@ class DistributedRuntime(Runtime):
             }
             return Envelope(WORK, fields, payload)
 
-        answers, records = self._answers(index, ids, order, int(downlink.episodes))
-        answers, dropped = self.screening.settled(index, answers, records, quorum=self.quorum)
+        asked = ids if cohort.selected is None else [int(agent) for agent in np.asarray(cohort.ids[cohort.selected])]
+        answers, records = self._answers(index, asked, order, int(downlink.episodes))
+        answers, dropped = self.screening.settled(index, answers, records, quorum=self.quorum(len(asked)))
         usable = {agent: answer.message for agent, answer in answers.items() if agent not in dropped}
         messages = _rows(self.screening.message, [usable.get(agent) for agent in ids])
         report = _rows(self.screening.report, [answers[agent].report if agent in answers else None for agent in ids])
@@ -223,7 +228,8 @@ class DistributedRuntime(Runtime):
         seconds, checked = self.config.runtime.flower.deadline, self.screening.checked(episodes)
         answers: dict[int, Worked] = {}
         records: dict[int, list[Record]] = {}
-        missing, enough = ids, self.quorum
+        quorum = self.quorum(len(ids))
+        missing, enough = ids, quorum
         while True:
             asked = self.screening.ledger.asked(
                 index, missing, enough=enough, present=self.dispatcher.membership.present
@@ -242,9 +248,9 @@ class DistributedRuntime(Runtime):
             usable = self.screening.usable(index, answers)
             outcomes = {agent: {row.outcome for row in rows} for agent, rows in records.items()}
             missing = [agent for agent in ids if agent not in answers and EXCLUDED not in outcomes.get(agent, ())]
-            if usable >= self.quorum or not missing:
+            if usable >= quorum or not missing:
                 return answers, [row for agent in sorted(records) for row in records[agent]]
-            enough = min(self.quorum - usable, len(missing))
+            enough = min(quorum - usable, len(missing))
 
     def _close(self, index: int, state: State, result: RoundResult) -> tuple[State, dict[str, Any]]:
         self._tell_of_its_own(index, result.own, result.evaluation)
@@ -291,7 +297,7 @@ class DistributedRuntime(Runtime):
         episodes = pairs.episodes
         payload = b"" if self.federation.personal else packed(params)
         if not self.dispatcher.membership.present:
-            self.dispatcher.gather(self.federation.agents, self.quorum, self.config.runtime.flower.gather)
+            self._gather()
         run = self.dispatcher.run
 
         def question(agent: int) -> Question:
