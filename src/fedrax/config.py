@@ -23,6 +23,7 @@ import tomli_w
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators, preaggregators
 from fedrax.attacks.base import Attack, attacks
+from fedrax.compression.base import Compression, compressions
 from fedrax.config_tables import (
     BudgetConfig,
     CheckpointConfig,
@@ -52,6 +53,7 @@ COMPONENT_KINDS: dict[str, Registry[Any]] = {
     "aggregator": aggregators,
     "preaggregator": preaggregators,
     "attack": attacks,
+    "compression": compressions,
 }
 BASES: dict[str, type] = {
     "learner": Learner,
@@ -60,6 +62,7 @@ BASES: dict[str, type] = {
     "aggregator": Aggregator,
     "preaggregator": PreAggregator,
     "attack": Attack,
+    "compression": Compression,
 }
 DEFAULT_KINDS = {
     "learner": "policy-gradient",
@@ -68,6 +71,7 @@ DEFAULT_KINDS = {
     "aggregator": "mean",
     "preaggregator": "none",
     "attack": "none",
+    "compression": "none",
 }
 
 
@@ -94,6 +98,7 @@ class Config(Model):
     aggregator: dict[str, Any] = {}
     preaggregator: dict[str, Any] = {}
     attack: dict[str, Any] = {}
+    compression: dict[str, Any] = {}
 
     @pydantic.field_validator("name")
     @classmethod
@@ -135,9 +140,10 @@ class Config(Model):
         Of plugins it holds what they are called, and not where they lie.
         """
         content = self.model_dump(mode="json", exclude={"seed", "seeds", "name", "records"})
-        if content["critic"] == {"kind": DEFAULT_KINDS["critic"]}:
-            # As of runs that were recorded before there were others; so too goals.
-            del content["critic"]
+        for component_kind in ("critic", "compression"):
+            if content[component_kind] == {"kind": DEFAULT_KINDS[component_kind]}:
+                # As of runs that were recorded before there were others; so too goals.
+                del content[component_kind]
         if content["environment"]["goals"] is None:
             del content["environment"]["goals"], content["environment"]["held_out_goals"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]

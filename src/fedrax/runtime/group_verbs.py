@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,9 @@ from fedrax.strategies.base import Downlink
 class GroupVerbs:
     """The verbs of agents whose experience is collected outside of compiled programs, side by side in groups.
 
-    ``key`` is the round's, ``collect(decide) -> (experience, faults)`` what their environments yield, of agents without
-    faults, ``progress(update)`` how much of the budget is used, and ``before()`` the agents as they were, ``[m, ...]``.
+    ``key`` is the round's, ``shared`` as of :meth:`Federation.shared_key`, ``collect(decide) -> (experience, faults)``
+    what their environments yield, of agents without faults, ``progress(update)`` how much of the budget is used, and
+    ``before()`` the agents as they were, ``[m, ...]``.
     """
 
     def __init__(
@@ -32,11 +34,14 @@ class GroupVerbs:
         downlink: Downlink,
         key: PRNGKeyArray,
         *,
+        shared: PRNGKeyArray,
+        round: Array,
         collect: Callable[[Decider], tuple[Experience, Fault]],
         progress: Callable[[int], Array],
         before: Callable[[], Agent],
     ) -> None:
         self.programs, self.groups, self.downlink, self.key = programs, groups, downlink, key
+        self.shared, self.round = shared, round
         self._collected, self._progress, self._before = collect, progress, before
         self.fresh = not programs.begins
 
@@ -71,13 +76,13 @@ class GroupVerbs:
         whole = joined([summed_reports(stack(list(each))) for each in zip(*reports, strict=True)])
         return agents, whole, earliest(stacked(faults))
 
-    def emit(self, agents: list[Group]) -> PyTree:
+    def emit(self, agents: list[Group]) -> tuple[list[Group], PyTree]:
         """All groups'."""
-        return self.programs.messages(agents, self.key)
+        return self.programs.emit(agents, self.key, self.shared, self.round)
 
     def undo(self, void: np.ndarray, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree]:
         """Leaves ``[m, ...]``; environments start anew when a fault is found."""
-        after = joined([group.agents for group in agents])
+        after = joined([dataclasses.replace(group.agents, residual=group.residual) for group in agents])
         if not void.any():
             return after, message
         return masked(void, after, self._before()), masked(void, message, jax.tree.map(jnp.zeros_like, message))

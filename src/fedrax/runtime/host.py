@@ -235,6 +235,8 @@ class HostRuntime(Runtime):
             programs.groups(opened.agents, cohort.ids, cohort.byzantine),
             downlink,
             key,
+            shared=self.federation.shared_key(key),
+            round=state.tally.rounds,
             collect=lambda decide: environments.collect(decide, cohort, downlink),
             progress=partial(self.progress, state.tally),
             before=lambda: jax.tree.map(lambda x: x[cohort.ids], state.agents),

@@ -198,8 +198,9 @@ class NativeRuntime(Runtime):
 
         downlink = federation.broadcast(state.server, key, state.tally.rounds)
         cohort = federation.cohort(key)
+        shared = federation.shared_key(key)
         agents, collector_states, messages, report = map_in_batches(
-            partial(self._agent_round, downlink=downlink, key=key, tally=state.tally),
+            partial(self._agent_round, downlink=downlink, key=key, shared=shared, tally=state.tally),
             (
                 take_rows(federation, state.agents, cohort.ids),
                 cohort.ids,
@@ -225,9 +226,9 @@ class NativeRuntime(Runtime):
         return select(active, updated, before), {**metrics, "active": active}
 
     def _agent_round(
-        self, inputs: AgentInputs, *, downlink: Downlink, key: PRNGKeyArray, tally: Tally
+        self, inputs: AgentInputs, *, downlink: Downlink, key: PRNGKeyArray, shared: PRNGKeyArray, tally: Tally
     ) -> tuple[Agent, PyTree, PyTree, dict[str, Any]]:
-        """One agent's part of a round, of the round's key; :func:`agent_round`."""
+        """One agent's part of a round, of the round's key and that which all share; :func:`agent_round`."""
         before, index, byzantine, physics, collector_state = inputs
 
         def collect(decide: Decide, key: PRNGKeyArray, running: PyTree) -> tuple[Experience, PyTree]:
@@ -240,6 +241,8 @@ class NativeRuntime(Runtime):
             byzantine,
             downlink,
             agent_key(key, index),
+            shared=shared,
+            round=tally.rounds,
             collect=collect,
             restarted=self.collector.restarted,
             progress=partial(self.progress, tally),

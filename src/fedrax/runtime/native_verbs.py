@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -26,9 +27,9 @@ AgentInRound = tuple[Agent, PyTree]
 class NativeVerbs:
     """One agent's verbs inside a compiled program; it and its running episodes go through the round together.
 
-    ``key`` is the agent's own of the round; ``collect(decide, key, running) -> (experience, running)`` is what its
-    environments yield, ``restarted(running)`` gives the running episodes up, and ``progress(update)`` is how much of
-    the budget is used.
+    ``key`` is the agent's own of the round, and ``shared`` as of :meth:`Federation.shared_key`;
+    ``collect(decide, key, running) -> (experience, running)`` is what its environments yield, ``restarted(running)``
+    gives the running episodes up, and ``progress(update)`` is how much of the budget is used.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class NativeVerbs:
         downlink: Downlink,
         key: PRNGKeyArray,
         *,
+        shared: PRNGKeyArray,
+        round: Array,
         collect: Callable[[Decide, PRNGKeyArray, PyTree], tuple[Experience, PyTree]],
         restarted: Callable[[PyTree], PyTree],
         progress: Callable[[Array], Array],
@@ -47,12 +50,14 @@ class NativeVerbs:
         self.federation, self.before = federation, before
         self.index, self.byzantine = index, byzantine
         self.downlink, self.key = downlink, key
+        self.shared, self.round = shared, round
         self._collected, self._restarted, self._progress = collect, restarted, progress
 
     def begin(self) -> tuple[AgentInRound, PyTree]:
         """With its episodes as the last round left them."""
         strategy, learner = self.federation.strategy, self.federation.learner
         agent, running = self.before
+        agent = dataclasses.replace(agent, residual=())
         agent = strategy.absorb(agent, self.downlink, self.index)
         context = strategy.context(agent, self.downlink, self.index)
         return (strategy.begin(learner, agent, context, derive(self.key, "begin")), running), context
@@ -93,9 +98,12 @@ class NativeVerbs:
         agents, (reports, faults) = jax.lax.scan(step, agents, (jnp.arange(updates), keys))
         return agents, summed_reports(reports), earliest(faults)
 
-    def emit(self, agents: AgentInRound) -> Message:
+    def emit(self, agents: AgentInRound) -> tuple[AgentInRound, Message]:
         """With a key of the round's."""
-        return self.federation.strategy.emit(self.federation.learner, agents[0], derive(self.key, "emit"))
+        agent, running = agents
+        agent = dataclasses.replace(agent, residual=self.before[0].residual)
+        agent, message = self.federation.emit(agent, derive(self.key, "emit"), self.shared, self.round)
+        return (agent, running), message
 
     def undo(self, void: Array, agents: AgentInRound, message: Message) -> tuple[AgentInRound, Message]:
         """The episodes of a void round start anew."""

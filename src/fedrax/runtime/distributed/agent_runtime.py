@@ -7,6 +7,7 @@ derived from is the node's own secret, or the run's seed, which makes the number
 from __future__ import annotations
 
 import abc
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.crash import placed
@@ -92,6 +93,10 @@ class AgentRuntime(abc.ABC):
         """The agent's first networks: those that the configuration yields, which the server may know."""
         return self.federation.fresh(jax.random.key(self.config.seed), jnp.asarray(self.index))
 
+    def shared_key(self, round: Array | int) -> PRNGKeyArray:
+        """What a round's compression shares with the server, which is no secret."""
+        return self.federation.shared_key(derive(jax.random.key(self.config.seed), "round", round))
+
     def own_policy(self, snapshot: AgentSnapshot) -> PyTree:
         """The networks the agent has."""
         return snapshot.agent.params
@@ -134,7 +139,7 @@ class NativeAgentRuntime(AgentRuntime):
         )
         key = derive(self.key, "round", round)
         agent, collector_state, message, report = self.runtime._agent_round(
-            inputs, downlink=downlink, key=key, tally=order.tally
+            inputs, downlink=downlink, key=key, shared=self.shared_key(round), tally=order.tally
         )
         return Done(AgentSnapshot(agent, collector_state), message, report)
 
@@ -177,6 +182,8 @@ class HostAgentRuntime(AgentRuntime):
             self.programs.groups(before(), alone.ids, alone.byzantine),
             downlink,
             derive(self.key, "round", round),
+            shared=self.shared_key(round),
+            round=order.tally.rounds,
             collect=lambda decide: self.environments.collect(decide, alone, downlink),
             progress=partial(self.runtime.progress, order.tally),
             before=before,
@@ -230,7 +237,7 @@ def report_shapes(federation: Federation, num_envs: int) -> dict[str, Any]:
 
     def report() -> dict[str, Any]:
         key = jax.random.key(0)
-        agent = federation.fresh(key, jnp.asarray(0))
+        agent = dataclasses.replace(federation.fresh(key, jnp.asarray(0)), residual=())
         downlink = strategy.broadcast(federation.init(key).server, key)
         agent = strategy.absorb(agent, downlink, jnp.asarray(0))
         context = strategy.context(agent, downlink, jnp.asarray(0))

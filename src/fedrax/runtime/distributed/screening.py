@@ -21,6 +21,7 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.collectors import collected_steps
 from fedrax.runtime.distributed.agent_runtime import report_shapes, travel_period
 from fedrax.runtime.distributed.checks import Counts, WorkCheck, Worked
+from fedrax.runtime.distributed.decoding import Decoding
 from fedrax.runtime.distributed.dispatcher import ANSWERED, DROPPED, EXCLUDED, Record
 from fedrax.runtime.distributed.envelopes import Envelope
 from fedrax.runtime.distributed.ledger import Ledger
@@ -63,7 +64,9 @@ class Screening:
         self.config, self.federation, self.note, self.horizon, self.run = config, federation, note, horizon, run
         self.message, _ = federation.shapes()
         self.report = report_shapes(federation, config.environment.num_envs)
-        self.check = WorkCheck(self.message, self.report, travel_period(config, federation.strategy), max_norm=limit)
+        period = travel_period(config, federation.strategy)
+        decoded = None if federation.compression.lossless else Decoding(federation, config.seed)
+        self.check = WorkCheck(self.message, self.report, period, max_norm=limit, decoded=decoded)
         # Experiments with a simulated attack measure the rule alone, as the simulation does.
         self.simulated = config.attack["kind"] != "none"
         self.adaptive = settings.max_norm == "adaptive" and not self.simulated
