@@ -56,7 +56,7 @@ class TopK(FeedbackCompression):
         else:
             chosen = jnp.unpackbits(encoded.places, count=length).astype(bool)
             rank = jnp.cumsum(chosen) - 1
-            vector = jnp.where(chosen, encoded.values.at[rank].get(mode="clip"), 0.0)
+            vector = jnp.where(chosen, jnp.take(encoded.values, rank, mode="clip"), 0.0)
         return update_of(vector, encoded.others, template)
 
     def flaw(self, encoded: Largest, template: PyTree) -> str | None:
