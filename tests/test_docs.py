@@ -10,6 +10,7 @@ import pytest
 import fedrax
 from fedrax.aggregators.base import Aggregator, PreAggregator
 from fedrax.attacks.base import Attack
+from fedrax.compression.base import Compression
 from fedrax.config import resolve
 from fedrax.environments.base import NativeEnvironment
 from fedrax.learners.base import EpisodeLearner, Learner
@@ -25,7 +26,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 def plugin(tmp_path_factory):
     """The page's code blocks as one file, as a user would write them."""
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     path = tmp_path_factory.mktemp("plugin") / "mine.py"
     path.write_text("\n".join(blocks))
     return path
@@ -42,6 +43,7 @@ def test_extending_page_trains(plugin, tmp_path):
             "aggregator.step=0.05",
             "attack=mimic",
             "attack.agents=1",
+            "compression=coarse",
             "environment=Corridor-v0",
             "environment.horizon=50",
             "environment.heterogeneity.drift=[0.0, 0.05, 0.1, -0.05]",
@@ -107,6 +109,7 @@ def public(cls):
         ("aggregator", Aggregator, {"f", "demand"}),
         ("pre-aggregator", PreAggregator, set()),
         ("attack", Attack, {"applied", "on_messages", "on_statistics"}),
+        ("compression", Compression, set()),
         ("strategy", Strategy, {"hands_out_own"}),
         ("learner", Learner, {"episodic", "first_params", "networks"}),
         ("learner of whole episodes", EpisodeLearner, {"episodic", "first_params", "networks"}),

@@ -7,12 +7,17 @@ component alone, or the environment, is its own ``check``.
 
 from __future__ import annotations
 
+import jax
+from jaxtyping import PyTree
+
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack, attacks
+from fedrax.compression.base import Compression, compressions
 from fedrax.config_tables import TD3_HER
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
+from fedrax.message import Message, is_real, periods
 from fedrax.privacy.protection import Protection
 from fedrax.strategies.base import Strategy, strategies
 
@@ -234,6 +239,28 @@ def _check_episodes(learner: Learner, strategy: Strategy) -> None:
         )
     if learner.coupling is not None:
         raise FedraxError(f"privacy.unit=trajectory needs gradients of single episodes, and {learner.coupling}")
+
+
+def check_compression(compression: Compression, strategy: Strategy, update: PyTree) -> None:
+    """Raises :class:`FedraxError` for a compression of nothing, or one that cannot leave out what does not travel.
+
+    Args:
+        update: an agent's as bare shapes.
+    """
+    if not strategy.sends or not any(is_real(leaf) for leaf in jax.tree.leaves(update)):
+        sent = "hold no updates" if strategy.sends else "do not exist"
+        raise FedraxError(
+            f"compression {compression.name!r} encodes agents' updates, and messages of strategy {strategy.name!r} "
+            f"{sent}; set compression=none"
+        )
+    longest = max(jax.tree.leaves(periods(Message(update), strategy.period)))
+    if longest > 1 and not compression.by_array:
+        able = ", ".join(name for name in compressions if compressions[name].by_array)
+        raise FedraxError(
+            f"compression {compression.name!r} makes one array of an update, of which strategy {strategy.name!r} sends "
+            f"parts in every {longest}th round only; set compression to one of: {able}, or let all parts travel in "
+            "every round"
+        )
 
 
 def check_records(learner: Learner, csv_layout: str) -> None:

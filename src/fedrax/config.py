@@ -23,6 +23,7 @@ import tomli_w
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators, preaggregators
 from fedrax.attacks.base import Attack, attacks
+from fedrax.compression.base import Compression, compressions
 from fedrax.config_tables import (
     BudgetConfig,
     CheckpointConfig,
@@ -54,6 +55,7 @@ COMPONENT_KINDS: dict[str, Registry[Any]] = {
     "aggregator": aggregators,
     "preaggregator": preaggregators,
     "attack": attacks,
+    "compression": compressions,
 }
 BASES: dict[str, type] = {
     "learner": Learner,
@@ -62,6 +64,7 @@ BASES: dict[str, type] = {
     "aggregator": Aggregator,
     "preaggregator": PreAggregator,
     "attack": Attack,
+    "compression": Compression,
 }
 DEFAULT_KINDS = {
     "learner": "policy-gradient",
@@ -70,6 +73,7 @@ DEFAULT_KINDS = {
     "aggregator": "mean",
     "preaggregator": "none",
     "attack": "none",
+    "compression": "none",
 }
 
 
@@ -97,6 +101,7 @@ class Config(Model):
     aggregator: dict[str, Any] = {}
     preaggregator: dict[str, Any] = {}
     attack: dict[str, Any] = {}
+    compression: dict[str, Any] = {}
 
     @pydantic.field_validator("name")
     @classmethod
@@ -138,9 +143,10 @@ class Config(Model):
         Of plugins it holds what they are called, and not where they lie.
         """
         content = self.model_dump(mode="json", exclude={"seed", "seeds", "name", "records"})
-        if content["critic"] == {"kind": DEFAULT_KINDS["critic"]}:
-            # As of runs that were recorded before there were others; so too goals and sampling.
-            del content["critic"]
+        for component_kind in ("critic", "compression"):
+            if content[component_kind] == {"kind": DEFAULT_KINDS[component_kind]}:
+                # As of runs that were recorded before there were others; so too goals, sampling and privacy.
+                del content[component_kind]
         if self.privacy == PrivacyConfig():
             del content["privacy"]
         if content["environment"]["goals"] is None:

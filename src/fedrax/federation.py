@@ -1,4 +1,4 @@
-"""The round: broadcast, absorb, work, emit, attack, combine. Pure, and the same for every runtime.
+"""The round: broadcast, absorb, work, emit, decode, attack, combine. Pure, and the same for every runtime.
 
 A runtime composes these verbs: it decides where experience comes from and how agents are mapped, nothing else.
 """
@@ -15,10 +15,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate, Aggregator, PreAggregator, check_verdict
 from fedrax.attacks.base import Attack, Knowledge
+from fedrax.compression.base import Compression, no_residual, with_feedback
 from fedrax.environments.actions import Actions
 from fedrax.environments.base import Episodes, Experience, Observation, Spaces
 from fedrax.learners.base import Agent, Learner, UpdateContext
-from fedrax.message import Message, arrived, finite_rows, keep_rows
+from fedrax.message import Message, arrived, finite_rows, is_real, keep_rows, periods
 from fedrax.privacy.protection import Protection
 from fedrax.seeds import derive
 from fedrax.strategies.base import Strategy, Tools
@@ -64,6 +65,18 @@ class Cohort(NamedTuple):
     """Who takes part: the others only fill a place, and are after the round as before it. None: everyone."""
 
 
+class Sending(NamedTuple):
+    """What an agent's message depends on, beside the agent and its own key."""
+
+    episodes: Int[Array, ""]
+    """Those that it was asked for."""
+    round: Int[Array, ""]
+    shared: PRNGKeyArray
+    """As of :meth:`Federation.shared_key`."""
+    secret: PRNGKeyArray | None = None
+    """What the noise of one agent alone is drawn from; None: from its own key."""
+
+
 class Exchange(NamedTuple):
     """What became of a round's messages."""
 
@@ -84,6 +97,7 @@ class Federation(eqx.Module):
     spread: Aggregator
     """The geometric median, for strategies that fall back on it when the rule accepts nobody."""
     attack: Attack
+    compression: Compression
     spaces: Spaces = eqx.field(static=True)
     actions: Actions = eqx.field(static=True)
     """From what the learner emits to what environments are given."""
@@ -126,13 +140,22 @@ class Federation(eqx.Module):
         own = derive(key, "agent", 0 if self.strategy.common_start else index)
         agent = dataclasses.replace(self.learner, networks=networks).init(own, self.spaces)
         private = self.strategy.private(self.learner, agent)
-        return Agent(agent.params, agent.optimizer, agent.memory, private)
+        agent = Agent(agent.params, agent.optimizer, agent.memory, private)
+        if not self.compression.remembers:
+            return agent
+        message = jax.eval_shape(lambda agent: self.strategy.emit(self.learner, agent, own), agent)
+        return dataclasses.replace(agent, residual=no_residual(message.update))
 
     def shapes(self) -> tuple[PyTree, PyTree]:
-        """One agent's message and the broadcast, as bare shapes."""
+        """One agent's message, as it travels, and the broadcast, as bare shapes."""
         key = jax.random.key(0)
         agent = jax.eval_shape(self.fresh, key, jnp.asarray(0))
-        message = jax.eval_shape(lambda agent: self.emit(agent, jnp.asarray(1), key), agent)
+
+        def sent(agent: Agent) -> Message:
+            sending = Sending(jnp.asarray(1), jnp.asarray(0), key)
+            return self.emit(agent, key, sending)[1]
+
+        message = jax.eval_shape(sent, agent)
         downlink = jax.eval_shape(lambda: self.strategy.broadcast(self.init(key).server, key))
         return message, downlink
 
@@ -198,19 +221,60 @@ class Federation(eqx.Module):
         learner = self.learner.clipping_episodes(self.protection.clips_episodes)
         return self.strategy.work(learner, agent, experience, update_context)
 
-    def emit(
-        self, agent: Agent, episodes: int | Int[Array, ""], key: PRNGKeyArray, secret: PRNGKeyArray | None = None
-    ) -> Message:
-        """What the agent sends, protected; ``episodes`` are those that it was asked for, and ``key`` is its own.
+    def emit(self, agent: Agent, key: PRNGKeyArray, sending: Sending) -> tuple[Agent, Message]:
+        """The agent after sending, and its message with the update as it travels: protected, then compressed.
 
-        Its noise is drawn from ``secret``; unless given, ``key`` is.
+        Args:
+            agent: with its residual.
+            key: the agent's own of the round.
+            sending: what the message depends on besides.
         """
-        message = self.strategy.emit(self.learner, agent, derive(key, "emit"))
-        secret = derive(key, "protect") if secret is None else secret
-        update = self.protection.at_agent(message.update, episodes, secret)
-        return dataclasses.replace(message, update=update)
+        message = self.strategy.emit(self.learner, dataclasses.replace(agent, residual=()), derive(key, "emit"))
+        secret = derive(key, "protect") if sending.secret is None else sending.secret
+        update = self.protection.at_agent(message.update, sending.episodes, secret)
+        message = dataclasses.replace(message, update=update)
+        if self.compression.lossless:
+            return agent, message
+        own = derive(key, "compression")
+        if not self.compression.remembers:
+            return agent, dataclasses.replace(message, update=self.compression.encode(update, own, sending.shared))
+        every = periods(message, self.strategy.period).update
+        travels = jax.tree.map(lambda x, n: (sending.round + 1) % n == 0 if is_real(x) else None, update, every)
+        encoded, residual = with_feedback(self.compression, update, agent.residual, travels, own, sending.shared)
+        return dataclasses.replace(agent, residual=residual), dataclasses.replace(message, update=encoded)
+
+    def sending(
+        self, downlink: Any, round: Int[Array, ""], key: PRNGKeyArray, secret: PRNGKeyArray | None = None
+    ) -> Sending:
+        """What messages of a round depend on beside their agents; ``key`` is the round's, of the run's seed.
+
+        Noise is drawn from ``secret``; unless given, from each agent's own key.
+        """
+        return Sending(jnp.asarray(downlink.episodes), jnp.asarray(round), self.shared_key(key), secret)
+
+    @staticmethod
+    def shared_key(key: PRNGKeyArray) -> PRNGKeyArray:
+        """Randomness that the server and all agents of a round share, nodes with secrets of their own too.
+
+        ``key`` is the round's, of the run's seed.
+        """
+        return derive(key, "compression")
 
     # The server's part.
+
+    def update_shapes(self) -> PyTree:
+        """One agent's update as the server decodes it, as bare shapes."""
+        key = jax.random.key(0)
+        agent = jax.eval_shape(lambda: dataclasses.replace(self.fresh(key, jnp.asarray(0)), residual=()))
+        return jax.eval_shape(lambda agent: self.strategy.emit(self.learner, agent, key), agent).update
+
+    def decoded(self, messages: Message, key: PRNGKeyArray) -> Message:
+        """A round's messages, leaves ``[m, ...]``, with their updates decoded; ``key`` is the round's."""
+        if self.compression.lossless:
+            return messages
+        template, shared = self.update_shapes(), self.shared_key(key)
+        update = jax.vmap(lambda encoded: self.compression.decode(encoded, template, shared))(messages.update)
+        return dataclasses.replace(messages, update=update)
 
     def broadcast(self, server: PyTree, key: PRNGKeyArray, round: Int[Array, ""]) -> Any:
         """What agents receive at the start of a round; ``key`` is the round's."""
@@ -231,12 +295,12 @@ class Federation(eqx.Module):
         reference: Episodes | None = None,
         secret: PRNGKeyArray | None = None,
     ) -> tuple[PyTree, Exchange]:
-        """Attack, exclude what is not finite, aggregate, combine. Message leaves are ``[m, ...]``.
+        """Decode, attack, exclude what is not finite, aggregate, combine. Message leaves are ``[m, ...]``.
 
         ``reference`` are the server's own trajectories at the broadcast policy, for rules that need its gradient, and
         ``secret`` is what noise is drawn from; unless given, ``key`` is.
         """
-        messages = self.received(messages, round)
+        messages = self.received(self.decoded(messages, key), round)
         rule = self.aggregator
         if reference is not None:
             rule = rule.informed(self.strategy.server_gradient(self.learner, server, reference))

@@ -32,6 +32,9 @@ class Agent(eqx.Module):
     """Experience kept between rounds (a replay buffer); on-policy learners keep none."""
     private: PyTree = ()
     """What the strategy keeps on the agent from round to round: gradients, control variates, earlier models."""
+    residual: PyTree = ()
+    """What compression has left out of the agent's updates so far, where it remembers (error feedback). Learners and
+    strategies are given agents without it."""
 
 
 class Batch(NamedTuple):

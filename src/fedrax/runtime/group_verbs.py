@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Experience
 from fedrax.environments.faults import Fault, earliest, masked, stacked
+from fedrax.federation import Sending
 from fedrax.learners.base import Agent
 from fedrax.runtime.programs import Decider, Group, GroupContext, Programs, UpdateKeys, joined, stack
 from fedrax.runtime.rounds import Update, summed_reports
@@ -21,10 +23,10 @@ from fedrax.strategies.base import Downlink
 class GroupVerbs:
     """The verbs of agents whose experience is collected outside of compiled programs, side by side in groups.
 
-    ``key`` is the round's, ``collect(decide) -> (experience, faults)`` what their environments yield, of agents without
-    faults, ``progress(update)`` how much of the budget is used, ``before()`` the agents as they were, ``[m, ...]``, and
-    ``secret`` what the noise of one agent alone is drawn from, unless ``key`` is. Who is not ``selected``, ``bool[m]``,
-    does not take part in the round; None: everyone does.
+    ``key`` is the round's, ``sending`` what messages depend on beside the agents, ``collect(decide) -> (experience,
+    faults)`` what their environments yield, of agents without faults, ``progress(update)`` how much of the budget is
+    used, and ``before()`` the agents as they were, ``[m, ...]``. Who is not ``selected``, ``bool[m]``, does not take
+    part in the round; None: everyone does.
     """
 
     def __init__(
@@ -34,15 +36,15 @@ class GroupVerbs:
         downlink: Downlink,
         key: PRNGKeyArray,
         *,
+        sending: Sending,
         collect: Callable[[Decider], tuple[Experience, Fault]],
         progress: Callable[[int], Array],
         before: Callable[[], Agent],
-        secret: PRNGKeyArray | None = None,
         selected: np.ndarray | None = None,
     ) -> None:
         self.programs, self.groups, self.downlink, self.key = programs, groups, downlink, key
         self._collected, self._progress, self._before = collect, progress, before
-        self._secret, self.selected = secret, selected
+        self.sending, self.selected = sending, selected
         self.fresh = not programs.begins
 
     def begin(self) -> tuple[list[Group], list[GroupContext]]:
@@ -76,13 +78,13 @@ class GroupVerbs:
         whole = joined([summed_reports(stack(list(each))) for each in zip(*reports, strict=True)])
         return agents, whole, earliest(stacked(faults))
 
-    def emit(self, agents: list[Group]) -> PyTree:
+    def emit(self, agents: list[Group]) -> tuple[list[Group], PyTree]:
         """All groups'."""
-        return self.programs.messages(agents, self.downlink, self.key, self._secret)
+        return self.programs.emit(agents, self.key, self.sending)
 
     def undo(self, void: np.ndarray, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree]:
         """Leaves ``[m, ...]``; environments start anew when a fault is found."""
-        after = joined([group.agents for group in agents])
+        after = joined([dataclasses.replace(group.agents, residual=group.residual) for group in agents])
         if self.selected is not None:
             void = void | ~self.selected
         if not void.any():

@@ -6,7 +6,8 @@ import dataclasses
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
-from fedrax.compatibility import check_components, check_critic, check_poisson, check_records
+from fedrax.compatibility import check_components, check_compression, check_critic, check_poisson, check_records
+from fedrax.compression.base import Compression
 from fedrax.config import Config
 from fedrax.config_tables import TD3_HER
 from fedrax.environments.base import Spaces, stack_physics
@@ -88,6 +89,7 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
     attack: Attack = config.component("attack")
     aggregator: Aggregator = config.component("aggregator")
     preaggregator: PreAggregator = config.component("preaggregator")
+    compression: Compression = config.component("compression")
     agents = config.federation.agents
     sites = agents
     if strategy.needs.pooled:
@@ -122,13 +124,14 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
     learner = learner.bind(spaces, config.environment.num_envs * (sites // agents), horizon)
     if config.video.agent >= sites:
         raise FedraxError(f"video.agent = {config.video.agent} is not allowed: there are agents 0 to {sites - 1}")
-    return Federation(
+    federation = Federation(
         learner=learner,
         strategy=strategy,
         aggregator=aggregator,
         preaggregator=preaggregator,
         spread=aggregators.build("geometric-median", {}),
         attack=attack,
+        compression=compression,
         spaces=spaces,
         actions=actions,
         agents=agents,
@@ -140,3 +143,6 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         detailed=config.records.csv_layout == TD3_HER,
         chance=chance,
     )
+    if not compression.lossless:
+        check_compression(compression, strategy, federation.update_shapes())
+    return federation

@@ -20,7 +20,7 @@ from fedrax.environments.faults import NOTHING, Fault, first_fault
 from fedrax.environments.goal_sets import held_out_of
 from fedrax.environments.native_steps import Decide
 from fedrax.environments.termination import EndsAtGoal
-from fedrax.federation import Federation, State, Tally
+from fedrax.federation import Federation, Sending, State, Tally
 from fedrax.learners.base import Agent
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import EpisodeCollector, collected_copies, collected_steps, make_collector
@@ -199,8 +199,9 @@ class NativeRuntime(Runtime):
 
         downlink = federation.broadcast(state.server, key, state.tally.rounds)
         cohort = federation.cohort(key)
+        sending = federation.sending(downlink, state.tally.rounds, key)
         agents, collector_states, messages, report = map_in_batches(
-            partial(self._agent_round, downlink=downlink, key=key, tally=state.tally),
+            partial(self._agent_round, downlink=downlink, key=key, sending=sending, tally=state.tally),
             (
                 take_rows(federation, state.agents, cohort.ids),
                 cohort.ids,
@@ -229,13 +230,7 @@ class NativeRuntime(Runtime):
         return select(active, updated, before), {**metrics, "active": active}
 
     def _agent_round(
-        self,
-        inputs: AgentInputs,
-        *,
-        downlink: Downlink,
-        key: PRNGKeyArray,
-        tally: Tally,
-        secret: PRNGKeyArray | None = None,
+        self, inputs: AgentInputs, *, downlink: Downlink, key: PRNGKeyArray, sending: Sending, tally: Tally
     ) -> tuple[Agent, PyTree, PyTree, dict[str, Any]]:
         """One agent's part of a round, of the round's key; :func:`agent_round`."""
         before, index, byzantine, selected, physics, collector_state = inputs
@@ -251,10 +246,10 @@ class NativeRuntime(Runtime):
             downlink,
             agent_key(key, index),
             selected=selected,
+            sending=sending,
             collect=collect,
             restarted=self.collector.restarted,
             progress=partial(self.progress, tally),
-            secret=secret,
         )
         (agent, collector_state), message, report = agent_round(verbs)
         return agent, collector_state, message, report

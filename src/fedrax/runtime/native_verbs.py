@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from fedrax.environments.base import Experience, Observation
 from fedrax.environments.faults import Fault, earliest, first_fault
 from fedrax.environments.native_steps import Decide
-from fedrax.federation import Federation
+from fedrax.federation import Federation, Sending
 from fedrax.learners.base import Agent, UpdateContext
 from fedrax.message import Message
 from fedrax.runtime.rounds import Update, agent_report, summed_reports, update_keys
@@ -26,10 +27,10 @@ AgentInRound = tuple[Agent, PyTree]
 class NativeVerbs:
     """One agent's verbs inside a compiled program; it and its running episodes go through the round together.
 
-    ``key`` is the agent's own of the round; ``collect(decide, key, running) -> (experience, running)`` is what its
-    environments yield, ``restarted(running)`` gives the running episodes up, ``progress(update)`` is how much of the
-    budget is used, and ``secret`` is what its noise is drawn from, unless ``key`` is. Who is not ``selected`` does not
-    take part in the round; None: it does.
+    ``key`` is the agent's own of the round, and ``sending`` what its message depends on besides;
+    ``collect(decide, key, running) -> (experience, running)`` is what its environments yield, ``restarted(running)``
+    gives the running episodes up, and ``progress(update)`` is how much of the budget is used. Who is not ``selected``
+    does not take part in the round; None: it does.
     """
 
     def __init__(
@@ -42,21 +43,21 @@ class NativeVerbs:
         key: PRNGKeyArray,
         *,
         selected: Array | None,
+        sending: Sending,
         collect: Callable[[Decide, PRNGKeyArray, PyTree], tuple[Experience, PyTree]],
         restarted: Callable[[PyTree], PyTree],
         progress: Callable[[Array], Array],
-        secret: PRNGKeyArray | None = None,
     ) -> None:
         self.federation, self.before = federation, before
         self.index, self.byzantine = index, byzantine
-        self.downlink, self.key, self.selected = downlink, key, selected
+        self.downlink, self.key, self.selected, self.sending = downlink, key, selected, sending
         self._collected, self._restarted, self._progress = collect, restarted, progress
-        self._secret = secret
 
     def begin(self) -> tuple[AgentInRound, PyTree]:
         """With its episodes as the last round left them."""
         strategy, learner = self.federation.strategy, self.federation.learner
         agent, running = self.before
+        agent = dataclasses.replace(agent, residual=())
         agent = strategy.absorb(agent, self.downlink, self.index)
         context = strategy.context(agent, self.downlink, self.index)
         return (strategy.begin(learner, agent, context, derive(self.key, "begin")), running), context
@@ -97,9 +98,12 @@ class NativeVerbs:
         agents, (reports, faults) = jax.lax.scan(step, agents, (jnp.arange(updates), keys))
         return agents, summed_reports(reports), earliest(faults)
 
-    def emit(self, agents: AgentInRound) -> Message:
+    def emit(self, agents: AgentInRound) -> tuple[AgentInRound, Message]:
         """With a key of the round's."""
-        return self.federation.emit(agents[0], self.downlink.episodes, self.key, self._secret)
+        agent, running = agents
+        agent = dataclasses.replace(agent, residual=self.before[0].residual)
+        agent, message = self.federation.emit(agent, self.key, self.sending)
+        return (agent, running), message
 
     def undo(self, void: Array, agents: AgentInRound, message: Message) -> tuple[AgentInRound, Message]:
         """The episodes of a void round start anew, unless the agent does not take part in it."""

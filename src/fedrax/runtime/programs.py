@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Experience, Observation
-from fedrax.federation import Cohort, Federation, State
+from fedrax.federation import Cohort, Federation, Sending, State
 from fedrax.learners.base import Agent, UpdateContext
 from fedrax.runtime.mapping import map_in_batches
 from fedrax.runtime.rounds import agent_key, agent_report, close_round, update_keys
@@ -40,13 +41,15 @@ class Group(NamedTuple):
     """Participants that one call computes, side by side."""
 
     agents: Agent
-    """Leaves ``[g, ...]``."""
+    """Leaves ``[g, ...]``, without their residuals."""
     rows: slice
     """Their places among the participants."""
     ids: Array
     """Their numbers among all agents, ``int[g]``."""
     byzantine: Array
     """Which of them an attack governs, ``bool[g]``."""
+    residual: PyTree
+    """What compression has left out of their updates, leaves ``[g, ...]`` (:attr:`Agent.residual`)."""
 
     def of(self, tree: PyTree) -> PyTree:
         """Their rows of something all participants have, leaves ``[m, ...]``."""
@@ -116,11 +119,17 @@ class Programs:
 
     def groups(self, agents: Agent, ids: Array, byzantine: Array) -> list[Group]:
         """The participants, leaves ``[m, ...]``, as groups that are computed together."""
-        count = ids.shape[0]
+        count, residual = ids.shape[0], agents.residual
+        agents = dataclasses.replace(agents, residual=())
         if count <= self.batch:
-            return [Group(agents, slice(0, count), ids, byzantine)]
+            return [Group(agents, slice(0, count), ids, byzantine, residual)]
         rows = [slice(first, min(first + self.batch, count)) for first in range(0, count, self.batch)]
-        return [Group(jax.tree.map(lambda x, r=each: x[r], agents), each, ids[each], byzantine[each]) for each in rows]
+
+        def part(rows: slice) -> Group:
+            own = jax.tree.map(lambda x: x[rows], (agents, ids, byzantine, residual))
+            return Group(own[0], rows, *own[1:])
+
+        return [part(each) for each in rows]
 
     def update_keys(self, key: PRNGKeyArray, ids: Array) -> UpdateKeys:
         """Of the round's key, and of every agent's number; ``[updates, m, ...]``."""
@@ -178,11 +187,14 @@ class Programs:
             reports.append(report)
         return after, reports
 
-    def messages(
-        self, groups: list[Group], downlink: Downlink, key: PRNGKeyArray, secret: PRNGKeyArray | None = None
-    ) -> PyTree:
-        """What the groups' agents send, leaves ``[m, ...]``; of one agent alone, with noise drawn from ``secret``."""
-        return joined([self._emit_group(group.agents, group.ids, downlink.episodes, key, secret) for group in groups])
+    def emit(self, groups: list[Group], key: PRNGKeyArray, sending: Sending) -> tuple[list[Group], PyTree]:
+        """The groups after sending, and what their agents send, leaves ``[m, ...]``."""
+        after, messages = [], []
+        for group in groups:
+            residual, message = self._emit_group(group.agents, group.residual, group.ids, key, sending)
+            after.append(group._replace(residual=residual))
+            messages.append(message)
+        return after, joined(messages)
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, num_envs, *o], step) -> action[1, num_envs, *a]`` of the server."""
@@ -303,10 +315,13 @@ class Programs:
         return map_in_batches(one, (agents, ids, context.own), self.batch)
 
     def _emit(
-        self, agents: Agent, ids: Array, episodes: Array, key: PRNGKeyArray, secret: PRNGKeyArray | None
-    ) -> PyTree:
-        keys = jax.vmap(partial(agent_key, key))(ids)
-        return jax.vmap(lambda agent, key: self.federation.emit(agent, episodes, key, secret))(agents, keys)
+        self, agents: Agent, residual: PyTree, ids: Array, key: PRNGKeyArray, sending: Sending
+    ) -> tuple[PyTree, PyTree]:
+        def one(agent: Agent, index: Array) -> tuple[PyTree, PyTree]:
+            after, message = self.federation.emit(agent, agent_key(key, index), sending)
+            return after.residual, message
+
+        return jax.vmap(one)(dataclasses.replace(agents, residual=residual), ids)
 
 
 def is_shared(function: Callable[[PyTree], Array], inputs: PyTree) -> bool:

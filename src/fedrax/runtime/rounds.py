@@ -46,8 +46,8 @@ class AgentVerbs(Protocol[Agents]):
         It hands every update the keys of :func:`update_keys`.
         """
 
-    def emit(self, agents: Agents) -> Message:
-        """What the agents send."""
+    def emit(self, agents: Agents) -> tuple[Agents, Message]:
+        """The agents after sending, and what they send."""
 
     def undo(self, void: Any, agents: Agents, message: Message) -> tuple[Any, Message]:
         """The agents after the round and their messages; where it is ``void``, as before it, and zeros."""
@@ -68,7 +68,7 @@ def agent_round(verbs: AgentVerbs[Agents]) -> tuple[Any, Message, dict[str, Any]
 
     agents, report, fault = verbs.repeat(update, agents)
     void = fault.kind != NOTHING
-    after, message = verbs.undo(void, agents, verbs.emit(agents))
+    after, message = verbs.undo(void, *verbs.emit(agents))
     return after, message, report | {"fault": fault.row}
 
 

@@ -7,6 +7,7 @@ derived from is the node's own secret, or the run's seed, which makes the number
 from __future__ import annotations
 
 import abc
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from fedrax.environments.crash import placed
 from fedrax.environments.faults import Fault
 from fedrax.environments.goal_sets import held_out_of, single_goals
 from fedrax.environments.host_collector import evaluate_host
-from fedrax.federation import Cohort, Federation, Tally
+from fedrax.federation import Cohort, Federation, Sending, Tally
 from fedrax.learners.base import Agent, UpdateContext
 from fedrax.message import Period, every_time
 from fedrax.runtime.base import Runtime
@@ -34,7 +35,7 @@ from fedrax.runtime.make import make_runtime
 from fedrax.runtime.native import NativeRuntime
 from fedrax.runtime.rounds import agent_report, agent_round, summed_reports
 from fedrax.seeds import derive, host_seeds
-from fedrax.strategies.base import Strategy
+from fedrax.strategies.base import Downlink, Strategy
 
 
 class Order(NamedTuple):
@@ -108,6 +109,11 @@ class AgentRuntime(abc.ABC):
         """The agent's first networks: those that the configuration yields, which the server may know."""
         return self.federation.fresh(jax.random.key(self.config.seed), jnp.asarray(self.index))
 
+    def sending(self, downlink: Downlink, order: Order, round: Array | int, secret: PRNGKeyArray | None) -> Sending:
+        """What the round's message depends on beside the agent; what all share in compression is no secret."""
+        key = derive(jax.random.key(self.config.seed), "round", round)
+        return self.federation.sending(downlink, order.tally.rounds, key, secret)
+
     def own_policy(self, snapshot: AgentSnapshot) -> PyTree:
         """The networks the agent has."""
         return snapshot.agent.params
@@ -155,7 +161,7 @@ class NativeAgentRuntime(AgentRuntime):
         )
         key = derive(self.key, "round", round)
         agent, collector_state, message, report = self.runtime._agent_round(
-            inputs, downlink=downlink, key=key, tally=order.tally, secret=secret
+            inputs, downlink=downlink, key=key, tally=order.tally, sending=self.sending(downlink, order, round, secret)
         )
         return Done(AgentSnapshot(agent, collector_state), message, report)
 
@@ -200,10 +206,10 @@ class HostAgentRuntime(AgentRuntime):
             self.programs.groups(before(), alone.ids, alone.byzantine),
             downlink,
             derive(self.key, "round", round),
+            sending=self.sending(downlink, order, round, self.noise_key),
             collect=lambda decide: self.environments.collect(decide, alone, downlink),
             progress=partial(self.runtime.progress, order.tally),
             before=before,
-            secret=self.noise_key,
         )
         agents, message, report = jax.tree.map(lambda x: x[0], agent_round(verbs))
         return Done(AgentSnapshot(agents, ()), message, report)
@@ -254,7 +260,7 @@ def report_shapes(federation: Federation, num_envs: int) -> dict[str, Any]:
 
     def report() -> dict[str, Any]:
         key = jax.random.key(0)
-        agent = federation.fresh(key, jnp.asarray(0))
+        agent = dataclasses.replace(federation.fresh(key, jnp.asarray(0)), residual=())
         downlink = strategy.broadcast(federation.init(key).server, key)
         agent = strategy.absorb(agent, downlink, jnp.asarray(0))
         context = strategy.context(agent, downlink, jnp.asarray(0))

@@ -46,6 +46,12 @@ def check_distributed(config: Config, federation: Federation) -> None:
             f"{federation.strategy.name!r}, whose messages mean nothing to a later model; set "
             "runtime.flower.staleness=0"
         )
+    if config.runtime.flower.staleness and federation.compression.uses_shared:
+        raise FedraxError(
+            f"runtime.flower.staleness = {config.runtime.flower.staleness} is not allowed with compression "
+            f"{federation.compression.name!r}, whose encodings can be read in their own round alone; set "
+            "runtime.flower.staleness=0, or another compression"
+        )
     if config.runtime.flower.staleness and (federation.participants < federation.agents or federation.chance):
         raise FedraxError("runtime.flower.staleness keeps all agents busy; set federation.participation=1")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -49,7 +49,7 @@ class Worked(NamedTuple):
     report: dict[str, Any]
     seconds: float
     norms: Mapping[str, float]
-    """Of each part of its message, Euclidean."""
+    """Of each part of its message, Euclidean; of its update once it is decoded."""
 
 
 class Counts(NamedTuple):
@@ -154,16 +154,26 @@ class WorkCheck:
     """Checks answers to a round's work against what this federation's agents can send."""
 
     def __init__(
-        self, message: Message, report: PyTree, period: Period, *, max_norm: float | None, withheld: bool = False
+        self,
+        message: Message,
+        report: PyTree,
+        period: Period,
+        *,
+        max_norm: float | None,
+        withheld: bool = False,
+        decoded: Callable[[PyTree, int], PyTree] | None = None,
     ) -> None:
         """Args:
         message, report: bare shapes.
         period: how often each array of the message travels.
         max_norm: the longest update accepted; None for any finite one.
         withheld: whether nodes report nothing that they measured (:func:`withheld`).
+        decoded: ``decoded(update, round)``, the update of what is sent in its place, or :class:`Rejected`; None where
+            it is sent as it is.
         """
         self.withheld = withheld
         self.message, self.report, self.period, self.max_norm = message, report, period, max_norm
+        self.decoded = decoded
 
     def __call__(self, envelope: Envelope, *, run: str, round: int, agent: int, counts: Counts) -> Worked:
         """The answer's content.
@@ -180,12 +190,24 @@ class WorkCheck:
         wrong = first_not_finite(part)
         if wrong is not None:
             raise Rejected(f"message{wrong} is not finite")
-        norms = {each.name: norm(getattr(part, each.name)) for each in dataclasses.fields(Message)}
+        message = filled(self.message, part)
+        read = self._read(message, round) if report["fault"][0] == NOTHING else message
+        norms = {each.name: norm(getattr(read, each.name)) for each in dataclasses.fields(Message)}
         if self.max_norm is not None and norms["update"] > self.max_norm:
             raise Rejected(f"an update of norm {norms['update']:.3g}, and runtime.flower.max_norm = {self.max_norm:g}")
         _check_report(report, counts, withheld=self.withheld)
         _check_statistics(part.statistics, counts)
-        return Worked(filled(self.message, part), report, float(envelope.fields["seconds"]), norms)
+        return Worked(message, report, float(envelope.fields["seconds"]), norms)
+
+    def _read(self, message: Message, round: int) -> Message:
+        """The message with its update decoded. Agents whose round is void send zeros, which encode nothing."""
+        if self.decoded is None:
+            return message
+        update = self.decoded(message.update, round)
+        wrong = first_not_finite(update)
+        if wrong is not None:
+            raise Rejected(f"message.update{wrong} is not finite once it is decoded")
+        return dataclasses.replace(message, update=update)
 
 
 def _check_report(report: Mapping[str, Any], counts: Counts, *, withheld: bool) -> None:

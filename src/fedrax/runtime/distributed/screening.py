@@ -20,6 +20,7 @@ from fedrax.message import is_real, norm
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.distributed.agent_runtime import report_shapes, travel_period
 from fedrax.runtime.distributed.checks import Counts, WorkCheck, Worked, possible_counts
+from fedrax.runtime.distributed.decoding import Decoding
 from fedrax.runtime.distributed.dispatcher import ANSWERED, DROPPED, EXCLUDED, Record
 from fedrax.runtime.distributed.envelopes import Envelope
 from fedrax.runtime.distributed.ledger import Ledger
@@ -65,7 +66,10 @@ class Screening:
         self.private = federation.protection.unit is not None
         """Whether nodes withhold what they measured, and what is done with an update may not depend on the others."""
         period = travel_period(config, federation.strategy)
-        self.check = WorkCheck(self.message, self.report, period, max_norm=limit, withheld=self.private)
+        decoded = None if federation.compression.lossless else Decoding(federation, config.seed)
+        self.check = WorkCheck(
+            self.message, self.report, period, max_norm=limit, withheld=self.private, decoded=decoded
+        )
         # Experiments with a simulated attack measure the rule alone, as the simulation does.
         self.simulated = config.attack["kind"] != "none"
         self.adaptive = settings.max_norm == "adaptive" and not self.simulated and not self.private
