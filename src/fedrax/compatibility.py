@@ -7,12 +7,16 @@ component alone, or the environment, is its own ``check``.
 
 from __future__ import annotations
 
+import jax
+
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
 from fedrax.config_tables import TD3_HER
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
+from fedrax.message import Message, is_real, periods
+from fedrax.privacy.secure_sum.terms import LEAST, most_bits
 from fedrax.strategies.base import Strategy, strategies
 
 CAPABILITIES = {
@@ -130,6 +134,53 @@ def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
         raise FedraxError(
             f"aggregator {aggregator.name!r} compares agents with a gradient that the server samples itself, and the "
             f"server of strategy {strategy.name!r} samples nothing; set another aggregator, or a strategy of {able}"
+        )
+
+
+def check_secure_sum(
+    strategy: Strategy,
+    aggregator: Aggregator,
+    preaggregator: PreAggregator,
+    message: Message,
+    *,
+    participants: int,
+    bits: int,
+) -> None:
+    """Raises :class:`FedraxError` where a server needs more of the agents' messages than the sum of their updates.
+
+    ``message`` is one of them as bare shapes.
+    """
+    if jax.tree.leaves((message.statistics, message.individual)) or strategy.weighs or not strategy.sums:
+        able = ", ".join(name for name in strategies if strategies[name].sums)
+        raise FedraxError(
+            f"privacy.secure_sum shows the server a sum alone, and that of strategy {strategy.name!r} needs more of "
+            f"agents' messages; set strategy to one of {able}, without strategy.return_temperature and "
+            "learner.normalise, or privacy.secure_sum=false"
+        )
+    if any(turns != 1 for turns in jax.tree.leaves(periods(message, strategy.period))):
+        raise FedraxError(
+            "privacy.secure_sum sums whole updates, of every round; set strategy.actor_every=1 and what else makes "
+            "arrays travel now and then"
+        )
+    if not all(is_real(leaf) for leaf in jax.tree.leaves(message.update)):
+        raise FedraxError(
+            f"privacy.secure_sum sums real numbers, and updates of strategy {strategy.name!r} hold others; set another "
+            "strategy, or privacy.secure_sum=false"
+        )
+    if aggregator.name != "mean" or preaggregator.name != "none":
+        raise FedraxError(
+            f"privacy.secure_sum shows the server no agent's update, which aggregator {aggregator.name!r} with "
+            f"preaggregator {preaggregator.name!r} looks at; set aggregator=mean and preaggregator=none"
+        )
+    if participants < LEAST:
+        raise FedraxError(
+            f"privacy.secure_sum of {participants} agents would show their updates to each other; raise "
+            f"federation.agents or federation.participation, so that {LEAST} take part"
+        )
+    if bits > most_bits(participants):
+        raise FedraxError(
+            f"privacy.bits = {bits} is not allowed: the sum over {participants} agents does not fit 32 bits; set "
+            f"privacy.bits to {most_bits(participants)} or less"
         )
 
 

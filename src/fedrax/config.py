@@ -30,6 +30,7 @@ from fedrax.config_tables import (
     EvaluationConfig,
     FederationConfig,
     Model,
+    PrivacyConfig,
     RecordsConfig,
     RuntimeConfig,
     VideoConfig,
@@ -88,6 +89,7 @@ class Config(Model):
     video: VideoConfig = VideoConfig()
     records: RecordsConfig = RecordsConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     learner: dict[str, Any] = {}
     critic: dict[str, Any] = {}
     strategy: dict[str, Any] = {}
@@ -140,6 +142,8 @@ class Config(Model):
             del content["critic"]
         if content["environment"]["goals"] is None:
             del content["environment"]["goals"], content["environment"]["held_out_goals"]
+        if self.privacy == PrivacyConfig():
+            del content["privacy"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

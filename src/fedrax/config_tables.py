@@ -272,6 +272,35 @@ class FlowerConfig(Model):
     )
 
 
+class PrivacyConfig(Model):
+    """What of an agent's message others may learn."""
+
+    clip: float | None = pydantic.Field(
+        None, gt=0, description="C: an agent's update is scaled down to this Euclidean norm where it is longer"
+    )
+    secure_sum: bool = pydantic.Field(
+        False,
+        description="the server learns the sum of the updates and no agent's; simulations do what it does to the "
+        "numbers alone",
+    )
+    bits: int = pydantic.Field(
+        20, ge=8, le=30, description="of each number in a secure sum; over n agents, n < 2^(32 - bits)"
+    )
+    threshold: float | None = pydantic.Field(
+        None,
+        gt=0.5,
+        le=1,
+        description="share of a round's participants that must stay for its secure sum; unset, two thirds and one more",
+    )
+
+    @pydantic.field_validator("secure_sum")
+    @classmethod
+    def _bounded(cls, secure_sum: bool, info: pydantic.ValidationInfo) -> bool:
+        if secure_sum and info.data.get("clip") is None:
+            raise ValueError("it needs privacy.clip, the norm that numbers of its bits are to hold")
+        return secure_sum
+
+
 class RuntimeConfig(Model):
     """Where and how it runs."""
 

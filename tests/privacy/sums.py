@@ -7,11 +7,10 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from fedrax.privacy.secure_sum.agent import Participant
-from fedrax.privacy.secure_sum.identity import Identity
+from fedrax.privacy.secure_sum.identity import NOBODY, Identity
 from fedrax.privacy.secure_sum.server import Summation
 from fedrax.privacy.secure_sum.terms import Terms, threshold_of
 
-NOBODY = Identity()
 STAGES = ("keys", "shares", "masked", "unmasked")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fedrax.errors import FedraxError
 from fedrax.privacy.secure_sum import masks, shamir
 from fedrax.privacy.secure_sum.agent import Participant
-from fedrax.privacy.secure_sum.identity import Identity, fingerprint, read_own, read_peers
+from fedrax.privacy.secure_sum.identity import NOBODY, Identity, fingerprint, read_own, read_peers
 from fedrax.privacy.secure_sum.server import Summation
 from fedrax.privacy.secure_sum.terms import SecureSumError, Terms, TooFew, most_bits, threshold_of
 from fedrax.privacy.secure_sum.wire import (
@@ -26,7 +26,7 @@ from fedrax.privacy.secure_sum.wire import (
 )
 from fedrax.runtime.flower.certificates import make_certificates
 
-from sums import NOBODY, STAGES, Sum, terms_of, vectors_of
+from sums import STAGES, Sum, terms_of, vectors_of
 
 
 def test_masks_are_the_key_stream_of_chacha20(monkeypatch):

@@ -6,7 +6,7 @@ import dataclasses
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
-from fedrax.compatibility import check_components, check_critic, check_records
+from fedrax.compatibility import check_components, check_critic, check_records, check_secure_sum
 from fedrax.config import Config
 from fedrax.config_tables import TD3_HER
 from fedrax.environments.base import Spaces, stack_physics
@@ -37,6 +37,16 @@ def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
     if settings.terminate_on_success and spaces.goal is not None:
         spaces = dataclasses.replace(spaces, goal=dataclasses.replace(spaces.goal, ends=True))
     federation = make_federation(config, spaces, described.horizon(settings.horizon))
+    if config.privacy.secure_sum:
+        message, _ = federation.shapes()
+        check_secure_sum(
+            federation.strategy,
+            federation.aggregator,
+            federation.preaggregator,
+            message,
+            participants=federation.participants,
+            bits=config.privacy.bits,
+        )
     draws = all_draws(config)
     if described.native:
         from fedrax.runtime.native import NativeRuntime

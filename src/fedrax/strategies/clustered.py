@@ -77,6 +77,7 @@ class OwnModels(FedAvg):
     """
 
     personal: ClassVar[bool] = True
+    sums: ClassVar[bool] = False
 
     memory: float = option(
         0.9, "weight of earlier rounds in the running mean of the cosines of updates", minimum=0, maximum=1

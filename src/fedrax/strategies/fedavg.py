@@ -28,6 +28,7 @@ class FedAvg(Carrying):
 
     common_start: ClassVar[bool] = True
     supports_staleness: ClassVar[bool] = True
+    sums: ClassVar[bool] = True
 
     server_learning_rate: float = option(1.0, "step of the server along the aggregate of the changes", minimum=0)
     actor_every: int = option(1, "rounds from one average of the part 'actor' to the next", unit="rounds", minimum=1)

@@ -30,6 +30,7 @@ class GradientStrategy(Strategy):
 
     needs: ClassVar[Needs] = Needs(local_updates=False)
     counts_server: ClassVar[bool] = True
+    sums: ClassVar[bool] = True
 
     @property
     def requires(self) -> frozenset[str]:

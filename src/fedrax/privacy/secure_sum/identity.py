@@ -31,6 +31,10 @@ class Identity(NamedTuple):
     """Registered public keys by fingerprint; None: nobody told it any, and it takes what the server hands it."""
 
 
+NOBODY = Identity()
+"""Of a node that neither signs nor asks for signatures."""
+
+
 def fingerprint(key: ec.EllipticCurvePublicKey) -> bytes:
     """SHA-256 of a public key in the form SubjectPublicKeyInfo."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo

@@ -16,8 +16,19 @@ from fedrax.environments.faults import NAMES, NOTHING
 from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.learners.moments import Moments
 from fedrax.message import Message, Period, filled, first_not_finite, norm, travelling
-from fedrax.runtime.distributed.envelopes import EVALUATED, JOINED, REFUSED, WORKED, Envelope
+from fedrax.runtime.distributed.envelopes import (
+    EVALUATED,
+    JOINED,
+    KEYED,
+    MASKED,
+    REFUSED,
+    SHARED,
+    UNMASKED,
+    WORKED,
+    Envelope,
+)
 from fedrax.strategies.return_weights import Returns
+from fedrax.trees import tree_bytes
 
 LARGEST = 2**31 - 1
 """Agents and rounds are counted in 32 bits; -1 stands for none."""
@@ -31,6 +42,8 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     JOINED: {"run": str, "node": str, "agent": int, "done": int},
     WORKED: {"run": str, "round": int, "agent": int, "form": str, "seconds": float},
     EVALUATED: {"run": str, "agent": int, "names": str},
+    KEYED: {"run": str, "round": int, "agent": int, "form": str, "seconds": float},
+    **{kind: {"run": str, "round": int, "agent": int} for kind in (SHARED, MASKED, UNMASKED)},
     REFUSED: {"reason": str},
 }
 """The fields of each kind of answer, no more and no fewer."""
@@ -47,7 +60,9 @@ class Worked(NamedTuple):
     report: dict[str, Any]
     seconds: float
     norms: Mapping[str, float]
-    """Of each part of its message, Euclidean."""
+    """Of each part of its message, Euclidean; empty where the message is not seen."""
+    keys: bytes = b""
+    """For the round's secure sum; empty where the agent keeps out of it, or there is none."""
 
 
 class Counts(NamedTuple):
@@ -153,6 +168,22 @@ class WorkCheck:
         _check_report(report, counts)
         _check_statistics(part.statistics, counts)
         return Worked(filled(self.message, part), report, float(envelope.fields["seconds"]), norms)
+
+
+def check_keyed(envelope: Envelope, report: PyTree, *, run: str, round: int, agent: int, counts: Counts) -> Worked:
+    """The content of an answer to work whose message is to be in a secure sum; ``report`` is one as bare shapes.
+
+    Raises:
+        Rejected: anything about it is not as it must be.
+    """
+    check_envelope(envelope, KEYED, {"run": run, "round": round, "agent": agent, "form": form(report)})
+    size = tree_bytes(report)
+    try:
+        told = unpacked(report, envelope.payload[:size])
+    except DecodeError as error:
+        raise Rejected(str(error)) from None
+    _check_report(told, counts)
+    return Worked((), told, float(envelope.fields["seconds"]), {}, envelope.payload[size:])
 
 
 def _check_report(report: Mapping[str, Any], counts: Counts) -> None:

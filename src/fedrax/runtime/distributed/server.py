@@ -31,11 +31,12 @@ from fedrax.runtime.distributed.agent_runtime import Order, order_shapes, travel
 from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.distributed.checks import Worked, check_evaluation
 from fedrax.runtime.distributed.dispatcher import EXCLUDED, Dispatcher, Question, Record
-from fedrax.runtime.distributed.envelopes import EVALUATE, WORK, Envelope, Field
+from fedrax.runtime.distributed.envelopes import EVALUATE, KEYS, WORK, Envelope, Field
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.pipeline import Pipeline
 from fedrax.runtime.distributed.randomness import SHARED
 from fedrax.runtime.distributed.screening import Screening
+from fedrax.runtime.distributed.secure_server import SecureServer
 from fedrax.runtime.distributed.transport import Transport
 from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_runtime
@@ -94,6 +95,10 @@ class DistributedRuntime(Runtime):
             run=self.dispatcher.run,
             name_of=membership.name_of,
         )
+        self.secure: SecureServer | None = None
+        if config.privacy.secure_sum:
+            shapes = {"message": self.screening.message, "report": self.screening.report}
+            self.secure = SecureServer(config, federation, self.dispatcher, directory, note, **shapes)
         self.pipeline: Pipeline | None = None
         if config.runtime.flower.staleness:
             self.pipeline = Pipeline(
@@ -127,7 +132,8 @@ class DistributedRuntime(Runtime):
     @property
     def quorum(self) -> int:
         """Answers without which a round does not end."""
-        return max(1, math.ceil(self.config.runtime.flower.quorum * self.federation.participants))
+        least = 1 if self.secure is None else self.secure.threshold
+        return max(least, math.ceil(self.config.runtime.flower.quorum * self.federation.participants))
 
     def init(self, initial: PyTree = ()) -> State:
         """The server before the first round."""
@@ -188,17 +194,25 @@ class DistributedRuntime(Runtime):
                 "form": shapes,
                 "order": packed(work).hex(),
             }
-            return Envelope(WORK, fields, payload)
+            return Envelope(WORK if self.secure is None else KEYS, fields, payload)
 
         answers, records = self._answers(index, ids, order, int(downlink.episodes))
         answers, dropped = self.screening.settled(index, answers, records, quorum=self.quorum)
-        usable = {agent: answer.message for agent, answer in answers.items() if agent not in dropped}
+        sound = {agent: answer for agent, answer in answers.items() if agent not in dropped}
+        if self.secure is None:
+            usable = {agent: answer.message for agent, answer in sound.items()}
+        else:
+            # Who drops out in a simulated way is in no sum either.
+            sent = dict(zip(ids, np.asarray(cohort.answers), strict=True))
+            keys = {agent: answer.keys for agent, answer in sound.items() if sent[agent]}
+            usable = self.secure.means(index, keys, self.screening.records)
+            cohort = cohort._replace(answers=jnp.asarray([agent in usable for agent in ids]))
         messages = _rows(self.screening.message, [usable.get(agent) for agent in ids])
         report = _rows(self.screening.report, [answers[agent].report if agent in answers else None for agent in ids])
         reported = jnp.asarray([agent in answers for agent in ids])
         verbs = ServerVerbs(
             reference=self.local.reference,
-            exchange=partial(self.screening.exchanged, self._exchanging, index),
+            exchange=partial(self._exchanged, index),
             refine=self.local.refine,
             finish=self._finishing,
             output=lambda server, _: () if federation.personal else federation.strategy.output(server),
@@ -208,6 +222,13 @@ class DistributedRuntime(Runtime):
         results = AgentResults((), messages, report, reported)
         return server_round(verbs, state, downlink, cohort, results, key)
 
+    def _exchanged(self, index: int, server: PyTree, downlink: Any, cohort: Cohort, *others: Any) -> Any:
+        """As :meth:`Screening.exchanged`; those whose updates are in a secure sum that was lost count as excluded."""
+        after, made = self.screening.exchanged(self._exchanging, index, server, downlink, cohort, *others)
+        if self.secure is not None and self.secure.lost:
+            made = made._replace(excluded=jnp.isin(cohort.ids, jnp.asarray(self.secure.lost)))
+        return after, made
+
     def _answers(
         self, index: int, ids: list[int], order: Callable[[int, int], Envelope], episodes: int
     ) -> tuple[dict[int, Worked], list[Record]]:
@@ -215,7 +236,10 @@ class DistributedRuntime(Runtime):
 
         Where too few count once they are seen beside each other, it waits for those who have not answered.
         """
-        seconds, checked = self.config.runtime.flower.deadline, self.screening.checked(episodes)
+        seconds, screening = self.config.runtime.flower.deadline, self.screening
+        checked = screening.checked(episodes)
+        if self.secure is not None:
+            checked = self.secure.checked(screening.counts(episodes))
         answers: dict[int, Worked] = {}
         records: dict[int, list[Record]] = {}
         missing, enough = ids, self.quorum
