@@ -251,6 +251,21 @@ def test_nodes_give_nothing_in_the_clear(tmp_path):
 
 
 @pytest.mark.training
+def test_an_agent_that_was_sent_another_model_than_the_others_spoils_the_sum(tmp_path):
+    """Otherwise a server could send models under which all updates but one vanish."""
+    federation, _, _ = distributed(configured(), tmp_path)
+    nodes = federation.dispatcher.transport.nodes
+    node = nodes[101]
+    nodes[101] = lambda envelope: node(
+        Envelope(KEYS, envelope.fields, bytes(len(envelope.payload))) if envelope.kind == KEYS else envelope
+    )
+    before = federation.init()
+    ((state, rows),) = federation.advance(before, 0)
+    assert rows["present"].tolist() == [[0]]
+    np.testing.assert_array_equal(flat(state.server.params), flat(before.server.params))
+
+
+@pytest.mark.training
 def test_who_drops_out_in_a_simulated_way_is_in_no_sum(tmp_path):
     config = configured("federation.dropout=0.2", "federation.agents=8")
     federation, services, _ = distributed(config, tmp_path)

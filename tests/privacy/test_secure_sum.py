@@ -335,13 +335,24 @@ def test_a_stranger_and_a_node_that_signs_twice_are_refused(identities):
     assert fingerprint(stranger.public_key()) not in identities[0].peers
 
 
-@pytest.mark.parametrize("change", [{"round": 4}, {"run": "other"}, {"participants": 5, "threshold": 4}, {"length": 4}])
+@pytest.mark.parametrize(
+    "change", [{"round": 4}, {"run": "other"}, {"participants": 5, "threshold": 4}, {"length": 4}, {"context": b"x"}]
+)
 def test_keys_of_another_round_or_of_other_terms_are_no_good(identities, change):
     """The server knows the keys of who dropped out of the last round: replayed, they would open this one."""
     old = read_entries(Participant(terms_of(4, 3)._replace(**change), 1, identities[1]).keys())[0]
     agent, roster = forged(identities, lambda entries, own: old)
     with pytest.raises(SecureSumError, match="keys of agent 1 that its registered key did not sign"):
         agent.shares(roster)
+
+
+def test_agents_that_were_shown_different_models_have_masks_that_do_not_cancel():
+    """So a server that makes all updates but one vanish learns nothing of that one."""
+    terms = terms_of(4, 64)
+    run = Sum(terms)
+    run.agents[0] = Participant(terms._replace(context=b"another model"), 0, NOBODY)
+    with pytest.raises(SecureSumError):
+        run.run(vectors_of(terms))
 
 
 def test_keys_that_make_no_secret_are_refused_by_the_server_and_by_agents():

@@ -68,8 +68,8 @@ class Strategy(eqx.Module):
     counts_server: ClassVar[bool] = False
     """Trajectories per agent are counted as in the code of FedPG-BR, where the server is one more node."""
     sums: ClassVar[bool] = False
-    """What the server makes of updates follows from their sum alone: nobody need see any of them
-    (``privacy.secure_sum``)."""
+    """What the server makes of updates follows from their sum alone, so that nobody need see any of them
+    (``privacy.secure_sum``); and it sends everybody the same."""
     shows_peers: ClassVar[bool] = False
     """Its context is :class:`~fedrax.learners.critics.base.Peers`, for critics that attend over them."""
     saved_part: ClassVar[str] = ""

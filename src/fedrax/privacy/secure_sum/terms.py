@@ -35,6 +35,9 @@ class Terms(NamedTuple):
     """Of a quantised coordinate."""
     length: int
     """Coordinates of a vector."""
+    context: bytes = b""
+    """A digest of what everybody was sent before. A server that shows agents different models, so that all updates but
+    one are known beforehand (Pasquini et al., 2022), leaves them with masks that do not cancel."""
 
     def check(self) -> None:
         """Raises :class:`SecureSumError` for terms under which somebody's part could be seen, or the sum overflow."""
@@ -48,9 +51,9 @@ class Terms(NamedTuple):
 
     def tagged(self, purpose: str, *agents: int) -> bytes:
         """These terms, a purpose and whom it concerns as bytes that nothing else has: what keys are derived for."""
-        run = self.run.encode()
-        numbers = (len(run), self.round, self.participants, self.threshold, self.bits, self.length, *agents)
-        return b"fedrax secure sum 1 " + purpose.encode() + b"\0" + struct.pack(f"<{len(numbers)}Q", *numbers) + run
+        words = self.run.encode() + self.context
+        numbers = (len(words), self.round, self.participants, self.threshold, self.bits, self.length, *agents)
+        return b"fedrax secure sum 1 " + purpose.encode() + b"\0" + struct.pack(f"<{len(numbers)}Q", *numbers) + words
 
 
 def most_bits(participants: int) -> int:

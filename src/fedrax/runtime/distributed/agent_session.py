@@ -33,7 +33,7 @@ from fedrax.runtime.distributed.agent_runtime import (
 )
 from fedrax.runtime.distributed.envelopes import EVALUATED, KEYED, KEYS, WORKED, Envelope, from_bytes, to_bytes
 from fedrax.runtime.distributed.randomness import Randomness
-from fedrax.runtime.distributed.secure_node import SecureNode
+from fedrax.runtime.distributed.secure_node import SecureNode, context_of, digest_of
 from fedrax.trees import tree_bytes
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,8 @@ class AgentSession:
         """Rounds whose work is done: the next one's number, unless the agent was left out of some."""
         self.reply: bytes = b""
         """The answer to the last of them."""
+        self.received = digest_of(b"")
+        """Of the broadcast that it was of."""
         self.took = 0.0
         self.unsaved = False
         self.order = folder / "order"
@@ -111,6 +113,7 @@ class AgentSession:
             self.snapshot, self.done = kept["snapshot"], int(meta["round"])
             self.reply = kept["reply"].tobytes()[: meta.get("reply_bytes")]
             self.took = float(meta["seconds"])
+            self.received = meta.get("received", self.received)
         self.lost = self._lost()
         write_json(self.folder / "agent.json", {"agent": index}, private=True)
         self.index = index
@@ -179,7 +182,8 @@ class AgentSession:
         if self.secure is None:
             return Envelope(WORKED, fields, self.reply)
         report = self.reply[-tree_bytes(self.report) :]
-        return Envelope(KEYED, fields | {"form": form(self.report)}, report + self.secure.keys(number))
+        context = context_of((self.folder / "config.toml").read_text(encoding="utf-8"), self.received)
+        return Envelope(KEYED, fields | {"form": form(self.report)}, report + self.secure.keys(number, context))
 
     def sum(self, envelope: Envelope) -> Envelope:
         """A further stage of a secure sum."""
@@ -220,7 +224,7 @@ class AgentSession:
             entry = recorded(self.index, fault, episodic=learner.episodic, updates=updates)
             logger.warning("round %d: %s", number + 1, described(entry))
         self.reply = packed((self._sent(message, number), report))
-        self.took = time.perf_counter() - started
+        self.took, self.received = time.perf_counter() - started, digest_of(envelope.payload)
         self.snapshot, self.done = snapshot, number + 1
         self.unsaved = self.done % self.config.runtime.flower.save_every == 0
         if not self.config.runtime.flower.fast:
@@ -235,7 +239,7 @@ class AgentSession:
     def save(self) -> None:
         """Saves the agent after the last round, where it is due and has not been saved."""
         if self.unsaved:
-            meta = {"seconds": self.took, "reply_bytes": len(self.reply)}
+            meta = {"seconds": self.took, "reply_bytes": len(self.reply), "received": self.received}
             save_checkpoint(self.folder / "checkpoints", self.done, self._kept(self.reply), meta)
             self.unsaved = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,11 +27,21 @@ ANSWERS = {SHARE: SHARED, MASK: MASKED, UNMASK: UNMASKED}
 """The kinds of requests after that for keys, and of their answers."""
 
 
-def terms_of(config: Config, run: str, round: int, *, participants: int, length: int) -> Terms:
+def terms_of(config: Config, run: str, round: int, context: bytes, *, participants: int, length: int) -> Terms:
     """The terms of a round's sum, of updates of so many numbers: the server's and every agent's."""
     settings = config.privacy
     threshold = threshold_of(participants, settings.threshold)
-    return Terms(run, round, participants, threshold, settings.bits, length)
+    return Terms(run, round, participants, threshold, settings.bits, length, context)
+
+
+def context_of(config: str, broadcast: str) -> bytes:
+    """What everybody in a round's sum was sent: the run's configuration as TOML, and a broadcast of this digest."""
+    return hashlib.sha256(hashlib.sha256(config.encode()).digest() + bytes.fromhex(broadcast)).digest()
+
+
+def digest_of(broadcast: bytes) -> str:
+    """A broadcast's, in hexadecimal."""
+    return hashlib.sha256(broadcast).hexdigest()
 
 
 class SecureNode:
@@ -68,17 +79,17 @@ class SecureNode:
         """The last round whose update may have been masked; -1 before the first."""
         return int(self.path.read_text(encoding="utf-8")) if self.path.exists() else -1
 
-    def keys(self, round: int) -> bytes:
+    def keys(self, round: int, context: bytes) -> bytes:
         """Stage A: the agent's keys for a round; none where its update of that round was in a sum already.
 
         In two sums over different agents one update would be their difference.
         """
         if round <= self.masked:
             return b""
-        current = self.participant
-        if current is None or current.terms.round != round or current.stage not in (None, Stage.KEYS):
+        terms, current = self.terms(round, context), self.participant
+        if current is None or current.terms != terms or current.stage not in (None, Stage.KEYS):
             # A server that was restarted begins the sum anew; of the one before nothing was masked.
-            self.participant = current = Participant(self.terms(round), self.agent, self.identity)
+            self.participant = current = Participant(terms, self.agent, self.identity)
         return current.keys()
 
     def answer(self, envelope: Envelope, update: Callable[[int], PyTree]) -> Envelope:

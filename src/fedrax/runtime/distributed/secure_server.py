@@ -22,7 +22,7 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.distributed.checks import Counts, Rejected, Worked, check_envelope, check_keyed
 from fedrax.runtime.distributed.dispatcher import ANSWERED, Dispatcher, Question, Record
 from fedrax.runtime.distributed.envelopes import MASK, SHARE, UNMASK, Envelope, Field
-from fedrax.runtime.distributed.secure_node import ANSWERS, terms_of
+from fedrax.runtime.distributed.secure_node import ANSWERS, context_of, digest_of, terms_of
 from fedrax.trees import tree_size, unravel_like
 
 SHORT_SECONDS = 60.0
@@ -47,13 +47,15 @@ class SecureServer:
     ) -> None:
         """``message`` and ``report`` are one agent's as bare shapes."""
         self.config, self.dispatcher, self.note, self.message, self.report = config, dispatcher, note, message, report
-        self.terms: Callable[[int], Terms] = partial(
+        self._terms: Callable[[int, bytes], Terms] = partial(
             terms_of,
             config,
             dispatcher.run,
             participants=federation.participants,
             length=tree_size(message.update),
         )
+        self.terms = self._terms(0, b"")
+        """Of the round under way."""
         self.path = directory.path / "sums.jsonl"
         self.told = False
         """Whether people know that keys are not authenticated."""
@@ -63,7 +65,11 @@ class SecureServer:
     @property
     def threshold(self) -> int:
         """Agents without whom there is no sum."""
-        return self.terms(0).threshold
+        return self.terms.threshold
+
+    def begin(self, round: int, broadcast: bytes) -> None:
+        """Begins a round, in which everybody is sent this."""
+        self.terms = self._terms(round, context_of(self.dispatcher.config, digest_of(broadcast)))
 
     def checked(self, counts: Counts) -> Callable[..., Worked]:
         """``check(answer, agent, turn)`` for answers to orders of work: reports and keys.
@@ -75,20 +81,20 @@ class SecureServer:
     def _checked(self, counts: Counts, answer: Envelope, agent: int, turn: int) -> Worked:
         worked = check_keyed(answer, self.report, run=self.dispatcher.run, round=turn, agent=agent, counts=counts)
         if worked.keys:
-            _accepted(Summation(self.terms(turn)).check_keys, agent, worked.keys)
+            _accepted(Summation(self.terms).check_keys, agent, worked.keys)
         return worked
 
-    def means(self, round: int, keys: Mapping[int, bytes], records: list[Record]) -> dict[int, Message]:
+    def means(self, keys: Mapping[int, bytes], records: list[Record]) -> dict[int, Message]:
         """The mean update of those who stayed, by each of them; nobody where the round is lost.
 
         Args:
             keys: of the agents that may be in the sum.
             records: of the round so far, to which what the further exchanges come to is added.
         """
-        sum, why = Summation(self.terms(round)), ""
+        sum, why, round = Summation(self.terms), "", self.terms.round
         means: dict[int, Message] = {}
         try:
-            total = self._exchanged(sum, round, keys, records)
+            total = self._exchanged(sum, keys, records)
             vector = restored(jnp.asarray(total), self._clip, self.config.privacy.bits) / len(sum.survivors)
             means = dict.fromkeys(sum.survivors, unravel_like(self.message, vector))
         except SecureSumError as error:
@@ -103,11 +109,9 @@ class SecureServer:
         assert self.config.privacy.clip is not None
         return self.config.privacy.clip
 
-    def _exchanged(
-        self, sum: Summation, round: int, keys: Mapping[int, bytes], records: list[Record]
-    ) -> Int32[np.ndarray, " d"]:
+    def _exchanged(self, sum: Summation, keys: Mapping[int, bytes], records: list[Record]) -> Int32[np.ndarray, " d"]:
         """The total; raises :class:`SecureSumError` where there is none."""
-        ask = partial(self._ask, round, records)
+        ask = partial(self._ask, records)
         roster = sum.enrol({agent: sum.check_keys(agent, own) for agent, own in keys.items() if own})
         if not sum.authenticated and not self.told:
             self.told = True
@@ -118,14 +122,13 @@ class SecureServer:
 
     def _ask(
         self,
-        round: int,
         records: list[Record],
         kind: str,
         payloads: Mapping[int, bytes],
         check: Callable[[int, bytes], Content],
     ) -> dict[int, Content]:
         """One exchange with these agents: what those answered who did in time."""
-        fields: dict[str, Field] = {"run": self.dispatcher.run, "round": round}
+        fields: dict[str, Field] = {"run": self.dispatcher.run, "round": self.terms.round}
 
         def question(agent: int, payload: bytes) -> Question:
             own = fields | {"agent": agent}

@@ -196,6 +196,8 @@ class DistributedRuntime(Runtime):
             }
             return Envelope(WORK if self.secure is None else KEYS, fields, payload)
 
+        if self.secure is not None:
+            self.secure.begin(index, whole()[0])
         answers, records = self._answers(index, ids, order, int(downlink.episodes))
         answers, dropped = self.screening.settled(index, answers, records, quorum=self.quorum)
         sound = {agent: answer for agent, answer in answers.items() if agent not in dropped}
@@ -205,7 +207,7 @@ class DistributedRuntime(Runtime):
             # Who drops out in a simulated way is in no sum either.
             sent = dict(zip(ids, np.asarray(cohort.answers), strict=True))
             keys = {agent: answer.keys for agent, answer in sound.items() if sent[agent]}
-            usable = self.secure.means(index, keys, self.screening.records)
+            usable = self.secure.means(keys, self.screening.records)
             cohort = cohort._replace(answers=jnp.asarray([agent in usable for agent in ids]))
         messages = _rows(self.screening.message, [usable.get(agent) for agent in ids])
         report = _rows(self.screening.report, [answers[agent].report if agent in answers else None for agent in ids])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
-from fedrax.privacy.secure_sum.identity import read_own, read_peers
+from fedrax.privacy.secure_sum.identity import fingerprint, read_own, read_peers
 from fedrax.records import lock
 from fedrax.records.files import write_atomic
 from fedrax.runtime.flower.agent_client import SOCKET
@@ -78,8 +78,10 @@ def run_node(
     if peers is not None:
         if key is None:
             raise FedraxError("--peers is for nodes with keys, whose signatures they ask of each other: give --key too")
-        read_own(key)
-        read_peers(peers)
+        if fingerprint(read_own(key).public_key()) not in read_peers(peers):
+            raise FedraxError(
+                f"{peers} lacks the public key of {key}: put the .pub of every node of the federation there"
+            )
     for override in overrides:
         # The agent's process checks the rest; this one imports nothing heavy, as it only watches.
         if not override.startswith(("environment.", "environment=")):
