@@ -257,10 +257,11 @@ def test_an_agent_that_was_sent_another_model_than_the_others_spoils_the_sum(tmp
     nodes = federation.dispatcher.transport.nodes
     node = nodes[101]
     nodes[101] = lambda envelope: node(
-        Envelope(KEYS, envelope.fields, bytes(len(envelope.payload))) if envelope.kind == KEYS else envelope
+        Envelope(KEYS, envelope.fields, bytes(4) + envelope.payload[4:]) if envelope.kind == KEYS else envelope
     )
     before = federation.init()
     ((state, rows),) = federation.advance(before, 0)
+    assert sums(tmp_path)[0]["enrolled"] == [0, 1, 2, 3]
     assert rows["present"].tolist() == [[0]]
     np.testing.assert_array_equal(flat(state.server.params), flat(before.server.params))
 
