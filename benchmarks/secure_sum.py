@@ -44,6 +44,7 @@ def main() -> None:
     """Measures all and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20, help="of each federation")
+    parser.add_argument("--note", default="", help="recorded beside the results")
     options = parser.parse_args()
     runs = {"plain": (), "secure sum": SECURE, "plain again": ()}
     result: dict[str, Any] = {
@@ -52,7 +53,7 @@ def main() -> None:
         "protocol": {f"{count} agents": protocol(count) for count in COUNTS},
     }
     print(json.dumps(result, indent=1))
-    save("secure_sum", result)
+    save("secure_sum", result, options.note)
 
 
 def federated(settings: Sequence[str], rounds: int) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def protocol(count: int) -> dict[str, Any]:
     vector = np.random.default_rng(0).integers(-(2**19), 2**19, LENGTH, np.int32)
     seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
     sizes: dict[str, int] = {}
-    server, agents = Summation(terms), {k: Participant(terms, k, NOBODY) for k in range(count)}
+    server, agents = Summation(terms), dict[int, Participant]()
 
     def asked(stage: str, ask: Callable[[], bytes]) -> bytes:
         answer, took = timed(ask)
@@ -85,7 +86,11 @@ def protocol(count: int) -> dict[str, Any]:
         sizes[stage] = len(answer)
         return answer
 
-    roster = server.enrol({k: server.check_keys(k, asked("keys", a.keys)) for k, a in agents.items()})
+    def joins(agent: int) -> bytes:
+        agents[agent] = Participant(terms, agent, NOBODY)
+        return agents[agent].keys()
+
+    roster = server.enrol({k: server.check_keys(k, asked("keys", lambda k=k: joins(k))) for k in range(count)})
     sealed = server.relay(
         {k: server.check_shares(k, asked("shares", lambda a=a: a.shares(roster))) for k, a in agents.items()}
     )
