@@ -304,6 +304,7 @@ def _node(options: argparse.Namespace) -> None:
             Endpoint(options.superlink, options.certificates),
             options.data,
             key=options.key,
+            peers=options.peers,
             agent=options.agent,
             overrides=[*own, *options.overrides],
             plugins=[located(plugin, Path.cwd()) for plugin in options.plugins],

@@ -120,6 +120,12 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     node.add_argument("overrides", nargs="*", metavar="environment.key=value", help="what is different at this site")
     _at_superlink(node)
     node.add_argument("--key", type=Path, metavar="FILE", help="this node's private key")
+    node.add_argument(
+        "--peers",
+        type=Path,
+        metavar="DIR",
+        help="public keys (*.pub) of all nodes: take part in secure sums alone, with those whose keys these signed",
+    )
     node.add_argument("--environment", metavar="ID", help="this site's environment (default: as the server says)")
     node.add_argument(
         "--agent", type=int, metavar="K", help="the agent to be (default: the first that no other node is)"

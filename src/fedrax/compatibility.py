@@ -19,6 +19,7 @@ from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
 from fedrax.message import Message, is_real, periods
 from fedrax.privacy.protection import Protection
+from fedrax.privacy.secure_sum.terms import LEAST, most_bits
 from fedrax.strategies.base import Strategy, strategies
 
 CAPABILITIES = {
@@ -260,6 +261,40 @@ def check_compression(compression: Compression, strategy: Strategy, update: PyTr
             f"compression {compression.name!r} makes one array of an update, of which strategy {strategy.name!r} sends "
             f"parts in every {longest}th round only; set compression to one of: {able}, or let all parts travel in "
             "every round"
+        )
+
+
+def check_secure_sum(
+    compression: Compression, strategy: Strategy, message: Message, *, participants: int, bits: int
+) -> None:
+    """Raises :class:`FedraxError` for updates that cannot be summed as integers, or sums that would show one.
+
+    ``message`` is one as bare shapes.
+    """
+    if not compression.lossless:
+        raise FedraxError(
+            f"privacy.secure_sum sums numbers of privacy.bits bits each, and not what compression {compression.name!r} "
+            "makes of them; set compression=none"
+        )
+    if any(turns != 1 for turns in jax.tree.leaves(periods(message, strategy.period))):
+        raise FedraxError(
+            "privacy.secure_sum sums whole updates, of every round; set strategy.actor_every=1 and what else makes "
+            "arrays travel now and then"
+        )
+    if not all(is_real(leaf) for leaf in jax.tree.leaves(message.update)):
+        raise FedraxError(
+            f"privacy.secure_sum sums real numbers, and updates of strategy {strategy.name!r} hold others; set another "
+            "strategy, or privacy.secure_sum=false"
+        )
+    if participants < LEAST:
+        raise FedraxError(
+            f"privacy.secure_sum of {participants} agents would show their updates to each other; raise "
+            f"federation.agents or federation.participation, so that {LEAST} take part"
+        )
+    if bits > most_bits(participants):
+        raise FedraxError(
+            f"privacy.bits = {bits} is not allowed: the sum over {participants} agents does not fit 32 bits; set "
+            f"privacy.bits to {most_bits(participants)} or less"
         )
 
 

@@ -93,8 +93,8 @@ class Config(Model):
     checkpoint: CheckpointConfig = CheckpointConfig()
     video: VideoConfig = VideoConfig()
     records: RecordsConfig = RecordsConfig()
-    privacy: PrivacyConfig = PrivacyConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     learner: dict[str, Any] = {}
     critic: dict[str, Any] = {}
     strategy: dict[str, Any] = {}

@@ -258,14 +258,6 @@ class PrivacyConfig(Model):
     clip_by: typing.Literal["flat", "layer"] = pydantic.Field(
         "flat", description="what is clipped: the update as one vector, or each array by itself to its share"
     )
-    clip_quantile: float | None = pydantic.Field(
-        None,
-        gt=0,
-        lt=1,
-        description="share of the agents whose update shall not be shortened: the clip moves there from privacy.clip, "
-        "round by round; unset, it stays",
-    )
-    clip_rate: float = pydantic.Field(0.2, gt=0, description="how fast it moves (Andrew et al., 2021)")
     noise: float | None = pydantic.Field(
         None,
         ge=0,

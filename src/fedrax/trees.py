@@ -32,3 +32,8 @@ def unravel_like(example: PyTree, vectors: Float[Array, "*batch d"]) -> PyTree:
 def tree_bytes(example: PyTree) -> int:
     """Bytes that the arrays of ``example`` (or ``jax.ShapeDtypeStruct``) take on a wire without a header."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(example))
+
+
+def tree_size(example: PyTree) -> int:
+    """Numbers in the arrays of ``example`` (or ``jax.ShapeDtypeStruct``)."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(example))

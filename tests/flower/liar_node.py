@@ -10,7 +10,7 @@ LIAR = str(Path(__file__).parent / "liar.py")
 
 
 def main() -> None:
-    def lying(socket, data, agent, overrides, *, plugins, shared_seeds):
+    def lying(socket, data, agent, overrides, **others):
         return [sys.executable, LIAR, str(socket), str(data), str(agent)]
 
     node.agent_server_command = lying

@@ -9,7 +9,7 @@ from fedrax.arrays import DecodeError
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.distributed.envelopes import Envelope
+from fedrax.runtime.distributed.envelopes import KEYS, Envelope
 from fedrax.runtime.distributed.server import DistributedRuntime
 from fedrax.runtime.distributed.transport import InProcessTransport
 from fedrax.runtime.flower import client_app
@@ -44,6 +44,12 @@ def test_any_process_may_load_the_agent(tmp_path, monkeypatch):
     assert {service.name for process in processes for service in process.values()} == {
         place.node for place in federation.dispatcher.membership.places.values()
     }
+
+
+def test_a_secure_sum_is_refused_where_no_process_keeps_its_secrets():
+    context = SimpleNamespace(node_config={"partition-id": 0}, run_config={})
+    answer = client_app._answered_here(Envelope(KEYS), context)
+    assert (answer.kind, "start nodes by `fedrax node`" in answer.fields["reason"]) == ("refused", True)
 
 
 def test_a_damaged_answer_is_said_to_be_one(monkeypatch):

@@ -60,6 +60,7 @@ def test_certificates_are_never_overwritten(certificates, capsys):
         (["node", "--agent", "-1"], "agents are numbered from 0"),
         (["node", "--certificates", "missing"], "holds no authority.crt"),
         (["node", "--key", "missing"], "there is no key missing"),
+        (["node", "--peers", "keys"], "--peers is for nodes with keys"),
         (["node", "learner.tau=1"], "is not a node's to say"),
         (["server", "fedpg-br/carpole"], "did you mean 'fedpg-br/cartpole'"),
         (["server", "fedtd3/pendulum", "strategy=central"], "in one place"),
@@ -81,6 +82,29 @@ def test_what_cannot_be_is_refused_in_one_line(arguments, why, capsys, tmp_path,
     assert why in error
     assert error.count("\n") == 1
     assert error.startswith("fedrax: ")
+
+
+def test_peers_that_a_node_cannot_be_one_of_are_refused(certificates, capsys):
+    nodes = certificates / "nodes"
+    command = ["node", "--certificates", str(certificates), "--key", "node-0", "--data", str(certificates / "data")]
+    for break_it, why in (
+        ((nodes / "node-0.pub").unlink, f"{nodes} lacks the public key of {nodes / 'node-0'}"),
+        (lambda: (nodes / "node-1.pub").write_text("x"), "node-1.pub is no public key of ECDSA P-384"),
+        ((nodes / "node-1.pub").unlink, "holds no *.pub"),
+    ):
+        break_it()
+        assert main([*command, "--peers", str(nodes)]) == 1
+        error = capsys.readouterr().err
+        assert why in error
+        assert error.count("\n") == 1
+
+
+def test_deploy_of_a_secure_sum_brings_every_public_key(capsys):
+    secure = ["strategy=gpomdp", "federation.agents=3", "privacy.secure_sum=true", "privacy.clip=1"]
+    assert main(["deploy", "fedpg-br/cartpole", *secure, "--superlink", "server.example.org:9092"]) == 0
+    *_, what, node = capsys.readouterr().out.splitlines()
+    assert what.endswith("with authority.crt and a key of its own, and all nodes' .pub")
+    assert "--peers certificates/nodes" in node
 
 
 def test_deploy_says_what_to_type_where(capsys):

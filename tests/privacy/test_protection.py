@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fedrax.privacy.noise import skellam
 from fedrax.privacy.protection import Protection
 
 ONE = jnp.asarray(1)
@@ -35,9 +36,29 @@ def test_every_row_becomes_the_mean_over_those_expected():
 
 
 def test_a_secure_sum_without_a_unit_is_divided_by_those_present():
-    chain = Protection(clip=10.0, secure_sum=True, expected=4.0)
+    chain = Protection(clip=10.0, secure_sum=True, bits=20, expected=4.0)
     after = chain.summed(rows([4.0, 0.0], [0.0, 8.0], [9.0, 9.0]), jnp.array([True, True, False]), ONE, KEY)
-    np.testing.assert_allclose(after["w"], [[2.0, 4.0]] * 3)
+    np.testing.assert_allclose(after["w"], [[2.0, 4.0]] * 3, atol=2.0**-19 * 10)
+
+
+def test_shares_of_the_noise_add_up_to_that_of_the_sum():
+    """Of ten participants, five honest ones' noise is enough: all ten add up to twice its variance."""
+    chain = Protection(
+        unit="agent", model="distributed", clip=2.0, noise=3.0, expected=10.0, secure_sum=True, bits=16, honest=5
+    )
+    zeros = {"w": jnp.zeros((10, 40_000))}
+    after = chain.summed(zeros, jnp.ones(10, bool), ONE, KEY)["w"]
+    assert float(jnp.std(after[0])) == pytest.approx(6.0 * np.sqrt(2) / 10, rel=0.02)
+    sent = jax.vmap(lambda key: chain.at_agent({"w": jnp.full(100, 9.0)}, ONE, key))(jax.random.split(KEY, 10))
+    assert (jnp.linalg.norm(sent["w"], axis=1) <= 2.0 * (1 - np.sqrt(100) / 2**15)).all()
+
+
+def test_a_nodes_noise_has_its_deviation_and_is_never_the_same():
+    first, second = skellam(1e5, 20_000), skellam(1e5, 20_000)
+    assert first.std() == pytest.approx(1e5, rel=0.03)
+    assert abs(first.mean()) < 5 * 1e5 / np.sqrt(20_000)
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.04
+    assert set(skellam(0.5, 2000)) >= {-1, 0, 1}
 
 
 @pytest.mark.parametrize(

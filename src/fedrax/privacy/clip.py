@@ -6,7 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 SAFETY = 1e-6
 """By how much shorter than the bound what is clipped becomes: a norm computed in float32 may be too small, by a few
@@ -27,11 +27,10 @@ def clipped(update: PyTree, bound: float | Array, *, by_layer: bool = False) -> 
         return update
     if by_layer:
         share = bound / math.sqrt(len(leaves))
-        scaled = [leaf * _scale([leaf], share) for leaf in leaves]
+        leaves = [_shortened([leaf], share)[0] for leaf in leaves]
     else:
-        scale = _scale(leaves, bound)
-        scaled = [leaf * scale for leaf in leaves]
-    return jax.tree.unflatten(structure, scaled)
+        leaves = _shortened(leaves, bound)
+    return jax.tree.unflatten(structure, leaves)
 
 
 def or_zeros(update: PyTree) -> PyTree:
@@ -40,22 +39,14 @@ def or_zeros(update: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0.0), update)
 
 
-def norm(update: PyTree) -> Float[Array, ""]:
-    """The Euclidean norm over all arrays; also of numbers whose squares float32 cannot hold."""
-    leaves = jax.tree.leaves(update)
+def _shortened(leaves: list[Array], bound: float | Array) -> list[Array]:
+    """The vector that these make up, no longer than ``bound``, and as it is where it is shorter already."""
     largest = jnp.stack([jnp.abs(leaf).max(initial=0.0) for leaf in leaves]).max()
-    unit = jnp.where(largest > 0, largest, 1.0)
-    return unit * jnp.sqrt(sum(jnp.square(leaf / unit).sum() for leaf in leaves))
-
-
-def within(update: PyTree, bound: float | Array) -> Float[Array, ""]:
-    """1 where the update is no longer than ``bound``, else 0."""
-    return (norm(update) <= bound).astype(jnp.float32)
-
-
-def _scale(leaves: list[Array], bound: float | Array) -> Float[Array, ""]:
-    """What brings the vector that they make up to ``bound`` at most: 1 where it is shorter already."""
-    length = norm(leaves)
+    # Squares of large numbers overflow, and reciprocals of the largest are subnormal, which compilers make zero.
+    unit = jnp.where(largest >= jnp.finfo(jnp.float32).tiny, jnp.minimum(largest, 2.0**125), 1.0)
+    scaled = [leaf / unit for leaf in leaves]
+    length = jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in scaled))
     rounded = SAFETY + float(jnp.finfo(jnp.float32).eps) * math.sqrt(sum(leaf.size for leaf in leaves))
     limit = bound * (1.0 - rounded)
-    return jnp.where(length > limit, limit / jnp.where(length > 0, length, 1.0), 1.0)
+    factor = limit / jnp.where(length > 0, length, 1.0)
+    return [jnp.where(unit * length > limit, part * factor, leaf) for part, leaf in zip(scaled, leaves, strict=True)]

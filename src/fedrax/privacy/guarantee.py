@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from fedrax.config_tables import FederationConfig, PrivacyConfig
 from fedrax.errors import FedraxError
+from fedrax.participation import most_participants
 from fedrax.privacy.accountant import Releases, epsilon, most_releases, noise_for
 
 DELTA = 1e-5
@@ -98,6 +100,13 @@ def resolved_privacy(settings: PrivacyConfig, federation: FederationConfig, roun
         FedraxError: settings that contradict each other or that nothing bounds.
     """
     _check(settings)
+    said = _of_unit(settings, federation, rounds)
+    if settings.secure_sum and settings.bits is None:
+        said["bits"] = _fitting_bits(settings, federation, said.get("noise") or 0.0)
+    return said
+
+
+def _of_unit(settings: PrivacyConfig, federation: FederationConfig, rounds: int | None) -> dict[str, Any]:
     if settings.unit is None:
         return {}
     neighbours = settings.neighbours
@@ -146,6 +155,21 @@ def guarantee(settings: PrivacyConfig, federation: FederationConfig) -> Guarante
     return made
 
 
+def honest_participants(settings: PrivacyConfig, participants: float) -> int:
+    """As many of a round's participants as add noise enough for all, where each adds a share."""
+    return max(1, math.floor(honest_share(settings) * participants + 1e-9))
+
+
+def _fitting_bits(settings: PrivacyConfig, federation: FederationConfig, noise: float) -> int:
+    """The most bits, up to 20, of numbers whose sum over a round's participants fits 32 with its noise."""
+    participants = max(1, round(federation.participation * federation.agents))
+    if federation.sampling == "poisson":
+        participants = most_participants(federation.agents, federation.participation)
+    # Eight deviations of all participants' noise, beside as many times the largest number.
+    terms = participants + 8 * noise * math.sqrt(participants / honest_participants(settings, participants))
+    return max(8, min(20, math.floor(32 - math.log2(terms + 1))))
+
+
 def honest_share(settings: PrivacyConfig) -> float:
     """The share of a round's participants whose noise must suffice where it is distributed."""
     return settings.honest or settings.threshold or 2 / 3
@@ -172,7 +196,6 @@ def _check(settings: PrivacyConfig) -> None:
         )
     if settings.clip is None:
         needed = "privacy.unit" if settings.unit is not None else "privacy.secure_sum" if settings.secure_sum else None
-        needed = "privacy.clip_quantile" if needed is None and settings.clip_quantile is not None else needed
         if needed is not None:
             raise FedraxError(f"{needed} needs a bound on updates: set privacy.clip, such as 1.0")
     if settings.model == "distributed" and not settings.secure_sum:
@@ -184,6 +207,11 @@ def _check(settings: PrivacyConfig) -> None:
         raise FedraxError(
             "privacy.model=local hides each update by itself, and a secure sum would need less noise: set "
             "privacy.model=distributed, or privacy.secure_sum=false"
+        )
+    if settings.honest is not None and settings.honest > (settings.threshold or 2 / 3):
+        raise FedraxError(
+            f"privacy.honest = {settings.honest:g} is more than the share of participants that a sum may be left with; "
+            "set privacy.threshold to that or more, or privacy.honest to less"
         )
     if settings.secure_sum and settings.model == "central" and (settings.noise or settings.epsilon):
         raise FedraxError(

@@ -17,8 +17,10 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from fedrax.message import keep_rows
 from fedrax.privacy.clip import clipped, or_zeros
-from fedrax.privacy.noise import with_noise
+from fedrax.privacy.noise import integer_noise, with_noise
+from fedrax.privacy.secure_sum.quantise import quantised, restored
 from fedrax.seeds import derive
+from fedrax.trees import ravel_rows, unravel_like
 
 Unit = Literal["agent", "trajectory"]
 Model = Literal["central", "local", "distributed"]
@@ -37,6 +39,10 @@ class Protection(eqx.Module):
     expected: float = eqx.field(static=True, default=1.0)
     """Agents that the sum is divided by: how many take part, or do on average, whoever answers."""
     secure_sum: bool = eqx.field(static=True, default=False)
+    bits: int = eqx.field(static=True, default=0)
+    """Of a number in a secure sum."""
+    honest: int = eqx.field(static=True, default=1)
+    """h: participants whose shares of the noise (``distributed``) are enough."""
 
     @property
     def sums(self) -> bool:
@@ -56,7 +62,7 @@ class Protection(eqx.Module):
         """
         if self.clip is None:
             return update
-        update = clipped(self._bounded(update), self.clip, by_layer=self.by_layer)
+        update = clipped(self._bounded(update), self._clip_of(update), by_layer=self.by_layer)
         if self.model != "local" or self.noise == 0:
             return update
         return with_noise(update, self.noise * self._sensitivity(episodes), key)
@@ -76,11 +82,51 @@ class Protection(eqx.Module):
         """
         if not self.sums:
             return updates
-        total = jax.tree.map(lambda x: x.sum(0), keep_rows(updates, present))
-        if self.noise > 0:
+        if self.secure_sum:
+            total = self._integer_sum(updates, present, episodes, key)
+        else:
+            total = jax.tree.map(lambda x: x.sum(0), keep_rows(updates, present))
+        if self.noise > 0 and self.model == "central":
             total = with_noise(total, self.noise * self._sensitivity(episodes), derive(key, "noise"))
         terms = jnp.maximum(present.sum(), 1) if self.unit is None else self.expected
         return jax.tree.map(lambda x, mean: jnp.broadcast_to(mean / terms, x.shape), updates, total)
+
+    def share_of_noise(self, episodes: int | Array) -> float | Array:
+        """The deviation of the noise that an agent adds to its integers in a secure sum."""
+        if self.noise == 0 or self.model != "distributed":
+            return 0.0
+        assert self.clip is not None
+        relative = self._sensitivity(episodes) / self.clip
+        return self.noise * relative * 2 ** (self.bits - 1) / math.sqrt(self.honest)
+
+    def after_secure_sum(self) -> Protection:
+        """What is left to do to updates in whose place nodes' secure sum is: it is clipped, and noisy, already."""
+        return Protection(unit=self.unit, expected=self.expected)
+
+    def _integer_sum(
+        self, updates: PyTree, present: Bool[Array, " m"], episodes: int | Array, key: PRNGKeyArray
+    ) -> PyTree:
+        """The sum as a secure one has it: of integers, each with its share of the noise."""
+        assert self.clip is not None
+        rows, clip, noisy = ravel_rows(updates), self.clip, self.noise > 0 and self.model == "distributed"
+
+        def integers(row: Array, here: Array, key: PRNGKeyArray) -> Array:
+            made = quantised(row, clip, self.bits, derive(key, "quantise"))
+            if noisy:
+                made += integer_noise(self.share_of_noise(episodes), made.shape, derive(key, "noise"))
+            return jnp.where(here, made, 0)
+
+        keys = jax.random.split(derive(key, "secure sum"), rows.shape[0])
+        total = jax.vmap(integers)(rows, present, keys).sum(0)
+        return unravel_like(jax.tree.map(lambda x: x[0], updates), restored(total, clip, self.bits))
+
+    def _clip_of(self, update: PyTree) -> float:
+        """What an update is clipped to: in a secure sum with noise, so that rounding does not make it longer than C."""
+        assert self.clip is not None
+        if not self.secure_sum or self.noise == 0:
+            return self.clip
+        dimension = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(update))
+        return self.clip * max(1e-3, 1 - math.sqrt(dimension) / 2 ** (self.bits - 1))
 
     def _bounded(self, update: PyTree) -> PyTree:
         """Zeros in place of what has no norm, where it may not be known whose update that was."""

@@ -33,6 +33,7 @@ def write_manifest(
     divergence: Mapping[str, float],
     files: Sequence[Path] = (),
     imported: bool = False,
+    secure_sum: str | None = None,
     command: str | Sequence[str] | None = None,
 ) -> None:
     """Writes ``manifest.json`` at the start of a run.
@@ -46,6 +47,7 @@ def write_manifest(
         divergence: how much the agents' environments differ, by parameter.
         files: what networks were read from, which are recorded with their digests.
         imported: whether these are all there is, and nothing was trained.
+        secure_sum: what stands for a secure sum in the run; None where there is none.
         command: what was run; unset, this process's own command line.
 
     Raises:
@@ -64,6 +66,7 @@ def write_manifest(
             "divergence": dict(divergence),
             **({"networks_from": {str(path): _digest(path) for path in files}} if files else {}),
             **({"imported": True} if imported else {}),
+            **({} if secure_sum is None else {"secure_sum": secure_sum}),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
             "commit": commit_of(Path(__file__).resolve().parent.parent),
             "platform": platform.platform(),

@@ -35,6 +35,12 @@ CHANGEABLE = (
 Everything else would make it another experiment.
 """
 
+SECURE_SUMS = {
+    "simulation": "simulated: quantised sum, no cryptography",
+    "flower": "masked by the nodes; sums.jsonl says who was in each, and whether keys were authenticated",
+}
+"""What stands for a secure sum in a run, by runtime."""
+
 RESTARTS = "checkpoint.every"
 """Changeable only where environments are in JAX: others start anew at every checkpoint, so it changes what they do."""
 
@@ -208,6 +214,7 @@ def begin_manifest(directory: RunDirectory, config: Config, *, files: Sequence[P
         divergence=divergence(config),
         files=files,
         imported=imported,
+        secure_sum=SECURE_SUMS[config.runtime.kind] if config.privacy.secure_sum else None,
     )
 
 

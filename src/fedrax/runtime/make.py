@@ -6,7 +6,14 @@ import dataclasses
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
-from fedrax.compatibility import check_components, check_compression, check_critic, check_poisson, check_records
+from fedrax.compatibility import (
+    check_components,
+    check_compression,
+    check_critic,
+    check_poisson,
+    check_records,
+    check_secure_sum,
+)
 from fedrax.compression.base import Compression
 from fedrax.config import Config
 from fedrax.config_tables import TD3_HER
@@ -16,6 +23,7 @@ from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.learners.critics.base import Critic
 from fedrax.participation import fewest_participants, most_participants
+from fedrax.privacy.guarantee import honest_participants
 from fedrax.privacy.protection import Protection
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.draws import all_draws, describe_run, make_environment
@@ -40,6 +48,10 @@ def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
     if settings.terminate_on_success and spaces.goal is not None:
         spaces = dataclasses.replace(spaces, goal=dataclasses.replace(spaces.goal, ends=True))
     federation = make_federation(config, spaces, described.horizon(settings.horizon))
+    if config.privacy.secure_sum:
+        message, _ = federation.shapes()
+        bits, participants = federation.protection.bits, federation.participants
+        check_secure_sum(federation.compression, federation.strategy, message, participants=participants, bits=bits)
     draws = all_draws(config)
     if described.native:
         from fedrax.runtime.native import NativeRuntime
@@ -75,6 +87,8 @@ def make_protection(config: Config, participants: float) -> Protection:
         noise=settings.noise or 0.0,
         expected=float(participants),
         secure_sum=settings.secure_sum,
+        bits=settings.bits or 0,
+        honest=honest_participants(settings, participants),
     )
 
 

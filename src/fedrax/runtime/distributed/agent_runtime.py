@@ -82,6 +82,10 @@ class AgentRuntime(abc.ABC):
         self.index = index
         self.key, self.seed = randomness
 
+    def noise_share(self, episodes: int) -> float:
+        """The deviation of the noise on its integers in a secure sum, asked for so many episodes."""
+        return float(self.federation.protection.share_of_noise(episodes))
+
     def counts(self, episodes: int) -> Counts:
         """What the agent can have collected in a round, asked for so many episodes."""
         horizon = self.runtime.training_horizon

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedrax.config import Config
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation
+from fedrax.privacy.secure_sum.terms import MOST
 
 
 def check_distributed(config: Config, federation: Federation) -> None:
@@ -54,6 +55,38 @@ def check_distributed(config: Config, federation: Federation) -> None:
         )
     if config.runtime.flower.staleness and (federation.participants < federation.agents or federation.chance):
         raise FedraxError("runtime.flower.staleness keeps all agents busy; set federation.participation=1")
+    if config.privacy.secure_sum:
+        _check_secure(config, federation)
+
+
+def _check_secure(config: Config, federation: Federation) -> None:
+    """Raises :class:`FedraxError` for what needs more of single agents than a secure sum shows."""
+    if config.runtime.flower.staleness:
+        raise FedraxError(
+            f"runtime.flower.staleness = {config.runtime.flower.staleness} is not allowed with privacy.secure_sum: who "
+            "is in a sum must be there until its end; set runtime.flower.staleness=0"
+        )
+    if not isinstance(config.runtime.flower.max_norm, str | None):
+        raise FedraxError(
+            f"runtime.flower.max_norm = {config.runtime.flower.max_norm:g} is not allowed with privacy.secure_sum, "
+            "under which the server sees no update's norm; set privacy.clip, and runtime.flower.max_norm=adaptive"
+        )
+    if federation.chance is not None:
+        raise FedraxError(
+            "federation.sampling=poisson is not allowed with privacy.secure_sum and runtime=flower: how many must stay "
+            "follows from how many take part; set federation.sampling=uniform, or runtime=simulation"
+        )
+    attack = federation.attack
+    if attack.on_messages or attack.on_statistics:
+        raise FedraxError(
+            f"attack {attack.name!r} is simulated at the server, which sees no message under privacy.secure_sum; set "
+            "attack=none or one on the environment, or runtime=simulation"
+        )
+    if federation.participants > MOST:
+        raise FedraxError(
+            f"privacy.secure_sum masks every pair of agents, with runtime=flower {MOST} at most, and a round has "
+            f"{federation.participants}; lower federation.participation"
+        )
 
 
 def _check_private(config: Config, federation: Federation) -> None:

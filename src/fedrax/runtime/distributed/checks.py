@@ -18,8 +18,19 @@ from fedrax.federation import Federation
 from fedrax.learners.moments import Moments
 from fedrax.message import Message, Period, filled, first_not_finite, norm, travelling
 from fedrax.runtime.collectors import collected_steps
-from fedrax.runtime.distributed.envelopes import EVALUATED, JOINED, REFUSED, WORKED, Envelope
+from fedrax.runtime.distributed.envelopes import (
+    EVALUATED,
+    JOINED,
+    KEYED,
+    MASKED,
+    REFUSED,
+    SHARED,
+    UNMASKED,
+    WORKED,
+    Envelope,
+)
 from fedrax.strategies.return_weights import Returns
+from fedrax.trees import tree_bytes
 
 LARGEST = 2**31 - 1
 """Agents and rounds are counted in 32 bits; -1 stands for none."""
@@ -33,6 +44,8 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     JOINED: {"run": str, "node": str, "agent": int, "done": int},
     WORKED: {"run": str, "round": int, "agent": int, "form": str, "seconds": float},
     EVALUATED: {"run": str, "agent": int, "names": str},
+    KEYED: {"run": str, "round": int, "agent": int, "form": str, "seconds": float},
+    **{kind: {"run": str, "round": int, "agent": int} for kind in (SHARED, MASKED, UNMASKED)},
     REFUSED: {"reason": str},
 }
 """The fields of each kind of answer, no more and no fewer."""
@@ -49,7 +62,9 @@ class Worked(NamedTuple):
     report: dict[str, Any]
     seconds: float
     norms: Mapping[str, float]
-    """Of each part of its message, Euclidean; of its update once it is decoded."""
+    """Of each part of its message, Euclidean, of its update once it is decoded; empty where it is not seen."""
+    keys: bytes = b""
+    """For the round's secure sum; empty where the agent keeps out of it, or there is none."""
 
 
 class Counts(NamedTuple):
@@ -208,6 +223,24 @@ class WorkCheck:
         if wrong is not None:
             raise Rejected(f"message.update{wrong} is not finite once it is decoded")
         return dataclasses.replace(message, update=update)
+
+
+def check_keyed(
+    envelope: Envelope, report: PyTree, *, run: str, round: int, agent: int, counts: Counts, withheld: bool
+) -> Worked:
+    """The content of an answer to work whose message is to be in a secure sum; ``report`` is one as bare shapes.
+
+    Raises:
+        Rejected: anything about it is not as it must be.
+    """
+    check_envelope(envelope, KEYED, {"run": run, "round": round, "agent": agent, "form": form(report)})
+    size = tree_bytes(report)
+    try:
+        told = unpacked(report, envelope.payload[:size])
+    except DecodeError as error:
+        raise Rejected(str(error)) from None
+    _check_report(told, counts, withheld=withheld)
+    return Worked((), told, float(envelope.fields["seconds"]), {}, envelope.payload[size:])
 
 
 def _check_report(report: Mapping[str, Any], counts: Counts, *, withheld: bool) -> None:

@@ -14,6 +14,12 @@ Field = int | float | str | bool
 JOIN, JOINED = "join", "joined"
 WORK, WORKED = "work", "worked"
 EVALUATE, EVALUATED = "evaluate", "evaluated"
+KEYS, KEYED = "keys", "keyed"
+"""Work whose message is to be in a secure sum: its answer holds the report, and keys in place of the message."""
+SHARE, SHARED = "share", "shared"
+MASK, MASKED = "mask", "masked"
+UNMASK, UNMASKED = "unmask", "unmasked"
+"""The further stages of a secure sum (:mod:`fedrax.privacy.secure_sum`)."""
 LARGEST = 2**63
 """Integers are of 64 bits."""
 UNKNOWN_RUN = "unknown-run"

@@ -25,7 +25,7 @@ from fedrax.runtime.distributed.dispatcher import ANSWERED, DROPPED, EXCLUDED, R
 from fedrax.runtime.distributed.envelopes import Envelope
 from fedrax.runtime.distributed.ledger import Ledger
 from fedrax.runtime.distributed.recent import Recent
-from fedrax.trees import tree_bytes
+from fedrax.trees import tree_bytes, tree_size
 
 LARGEST_RETURN = 1e6
 """How many times the median agent's (at least 1) a return of an evaluation may be."""
@@ -35,8 +35,10 @@ def largest_answer(config: Config, federation: Federation) -> int:
     """The most bytes of arrays that any answer of a node has."""
     message, _ = federation.shapes()
     work = tree_bytes((message, report_shapes(federation, config.environment.num_envs)))
+    # Of a secure sum, 32 bits a number, and a share of two secrets for everybody else.
+    summed = (4 * tree_size(message.update), 200 * federation.participants) if config.privacy.secure_sum else ()
     evaluation = len((*MEASURED, SUCCESS, LAST, SHARE)) * np.dtype(np.float32).itemsize * config.evaluation.episodes
-    return max(work, evaluation)
+    return max(work, evaluation, *summed)
 
 
 class Screening:
@@ -72,7 +74,8 @@ class Screening:
         )
         # Experiments with a simulated attack measure the rule alone, as the simulation does.
         self.simulated = config.attack["kind"] != "none"
-        self.adaptive = settings.max_norm == "adaptive" and not self.simulated and not self.private
+        unseen = self.simulated or self.private or config.privacy.secure_sum
+        self.adaptive = settings.max_norm == "adaptive" and not unseen
         params = federation.fresh(jax.random.key(config.seed), jnp.asarray(0)).params
         self.model = norm([leaf for leaf in jax.tree.leaves(jax.device_get(params)) if is_real(leaf)])
         """The norm of a policy that the run begins with."""
@@ -118,7 +121,7 @@ class Screening:
         self._mark(dropped, DROPPED)
         self._mark(excluded, EXCLUDED)
         usable = {agent: answer for agent, answer in answers.items() if agent not in excluded}
-        self.norms = {agent: answer.norms for agent, answer in usable.items() if agent not in dropped}
+        self.norms = {agent: each.norms for agent, each in usable.items() if each.norms and agent not in dropped}
         if len(usable) < quorum:
             self.ledger.write(index, self.records, self.name_of)
             raise FedraxError(

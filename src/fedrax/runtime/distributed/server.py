@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 import uuid
@@ -31,11 +32,12 @@ from fedrax.runtime.distributed.agent_runtime import Order, order_shapes, travel
 from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.distributed.checks import Worked, check_evaluation
 from fedrax.runtime.distributed.dispatcher import EXCLUDED, Dispatcher, Question, Record
-from fedrax.runtime.distributed.envelopes import EVALUATE, WORK, Envelope, Field
+from fedrax.runtime.distributed.envelopes import EVALUATE, KEYS, WORK, Envelope, Field
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.pipeline import Pipeline
 from fedrax.runtime.distributed.randomness import SHARED, fresh_key
 from fedrax.runtime.distributed.screening import Screening
+from fedrax.runtime.distributed.secure_server import SecureServer
 from fedrax.runtime.distributed.transport import Transport
 from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_runtime
@@ -94,6 +96,10 @@ class DistributedRuntime(Runtime):
             run=self.dispatcher.run,
             name_of=membership.name_of,
         )
+        self.secure: SecureServer | None = None
+        if config.privacy.secure_sum:
+            shapes = {"message": self.screening.message, "report": self.screening.report}
+            self.secure = SecureServer(config, federation, self.dispatcher, directory, note, **shapes)
         self.pipeline: Pipeline | None = None
         if config.runtime.flower.staleness:
             self.pipeline = Pipeline(
@@ -103,7 +109,9 @@ class DistributedRuntime(Runtime):
                 seconds=config.runtime.flower.deadline,
             )
         self._opening = jax.jit(self._opened)
-        self._exchanging = jax.jit(federation.exchange)
+        # What nodes have summed up is clipped and noisy already.
+        summed = dataclasses.replace(federation, protection=federation.protection.after_secure_sum())
+        self._exchanging = jax.jit((federation if self.secure is None else summed).exchange)
         self.private = federation.protection.unit is not None
         self._finishing = jax.jit(federation.strategy.finish)
         self._closing = jax.jit(partial(close_round, federation))
@@ -127,7 +135,8 @@ class DistributedRuntime(Runtime):
 
     def quorum(self, participants: int) -> int:
         """Answers without which a round of so many participants does not end."""
-        return math.ceil(self.config.runtime.flower.quorum * participants)
+        quorum = math.ceil(self.config.runtime.flower.quorum * participants)
+        return quorum if self.secure is None else max(self.secure.threshold, quorum)
 
     def _gather(self) -> None:
         """Waits for nodes: all agents', or in time a quorum of the most that a round asks."""
@@ -193,18 +202,28 @@ class DistributedRuntime(Runtime):
                 "form": shapes,
                 "order": packed(work).hex(),
             }
-            return Envelope(WORK, fields, payload)
+            return Envelope(WORK if self.secure is None else KEYS, fields, payload)
 
+        if self.secure is not None:
+            self.secure.begin(index, whole()[0])
         asked = ids if cohort.selected is None else [int(agent) for agent in np.asarray(cohort.ids[cohort.selected])]
         answers, records = self._answers(index, asked, order, int(downlink.episodes))
         answers, dropped = self.screening.settled(index, answers, records, quorum=self.quorum(len(asked)))
-        usable = {agent: answer.message for agent, answer in answers.items() if agent not in dropped}
+        sound = {agent: answer for agent, answer in answers.items() if agent not in dropped}
+        if self.secure is None:
+            usable = {agent: answer.message for agent, answer in sound.items()}
+        else:
+            # Who drops out in a simulated way is in no sum either.
+            sent = dict(zip(ids, np.asarray(cohort.answers), strict=True))
+            keys = {agent: answer.keys for agent, answer in sound.items() if sent[agent]}
+            usable = self.secure.means(keys, self.screening.records)
+            cohort = cohort._replace(answers=jnp.asarray([agent in usable for agent in ids]))
         messages = _rows(self.screening.message, [usable.get(agent) for agent in ids])
         report = _rows(self.screening.report, [answers[agent].report if agent in answers else None for agent in ids])
         reported = jnp.asarray([agent in answers for agent in ids])
         verbs = ServerVerbs(
             reference=self.local.reference,
-            exchange=partial(self.screening.exchanged, partial(self._exchanging, secret=self._noise_key()), index),
+            exchange=partial(self._exchanged, index),
             refine=self.local.refine,
             finish=self._finishing,
             output=lambda server, _: () if federation.personal else federation.strategy.output(server),
@@ -213,6 +232,14 @@ class DistributedRuntime(Runtime):
         )
         results = AgentResults((), messages, report, reported)
         return server_round(verbs, state, downlink, cohort, results, key)
+
+    def _exchanged(self, index: int, server: PyTree, downlink: Any, cohort: Cohort, *others: Any) -> Any:
+        """As :meth:`Screening.exchanged`; those whose updates are in a secure sum that was lost count as excluded."""
+        exchanging = partial(self._exchanging, secret=self._noise_key())
+        after, made = self.screening.exchanged(exchanging, index, server, downlink, cohort, *others)
+        if self.secure is not None and self.secure.lost:
+            made = made._replace(excluded=jnp.isin(cohort.ids, jnp.asarray(self.secure.lost)))
+        return after, made
 
     def _noise_key(self) -> PRNGKeyArray | None:
         """What the noise on this round's sum is drawn from; the simulation's where nodes draw as it does."""
@@ -225,7 +252,10 @@ class DistributedRuntime(Runtime):
 
         Where too few count once they are seen beside each other, it waits for those who have not answered.
         """
-        seconds, checked = self.config.runtime.flower.deadline, self.screening.checked(episodes)
+        seconds, screening = self.config.runtime.flower.deadline, self.screening
+        checked = screening.checked(episodes)
+        if self.secure is not None:
+            checked = self.secure.checked(screening.counts(episodes))
         answers: dict[int, Worked] = {}
         records: dict[int, list[Record]] = {}
         quorum = self.quorum(len(ids))

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
 from fedrax.arrays import DecodeError
+from fedrax.privacy.secure_sum.identity import Identity, read_own, read_peers
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.distributed.agent_service import AgentService, refused
 from fedrax.runtime.distributed.envelopes import from_bytes, to_bytes
@@ -40,6 +41,8 @@ def main() -> None:
     parser.add_argument("--socket", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--agent", type=int)
+    parser.add_argument("--key", type=Path)
+    parser.add_argument("--peers", type=Path)
     parser.add_argument("--plugins", action="append", default=[])
     parser.add_argument("--shared-seeds", action="store_true")
     parser.add_argument("overrides", nargs="*")
@@ -52,6 +55,10 @@ def main() -> None:
         agent=options.agent,
         plugins=options.plugins,
         shared_seeds=options.shared_seeds,
+        identity=Identity(
+            None if options.key is None else read_own(options.key),
+            None if options.peers is None else read_peers(options.peers),
+        ),
     )
     serve(service, options.socket)
 

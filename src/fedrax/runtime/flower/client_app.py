@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedrax.arrays import DecodeError
-from fedrax.runtime.distributed.envelopes import REFUSED, Envelope
+from fedrax.runtime.distributed.envelopes import KEYS, REFUSED, Envelope
 from fedrax.runtime.flower.agent_client import SOCKET, ask
 from fedrax.runtime.flower.records import from_records, to_records
 
@@ -34,6 +34,10 @@ def forward(message: Message, context: Context) -> Message:
 
 
 def _answered_here(envelope: Envelope, context: Context) -> Envelope:
+    if envelope.kind == KEYS:
+        # The next request may find another process.
+        reason = "privacy.secure_sum needs agents that stay in one process: start nodes by `fedrax node`"
+        return Envelope(REFUSED, {"reason": reason})
     # Only here is JAX needed: a node's ClientApp starts anew for every message, and does not wait for it.
     from fedrax.runtime.distributed.agent_service import AgentService
 

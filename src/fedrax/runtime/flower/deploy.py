@@ -42,8 +42,10 @@ def deploy(source: str, overrides: Sequence[str], *, superlink: str, app: Path |
     if secure:
         lines.append(f"fedrax certificates certificates --host {host} --nodes {agents}")
     lines.append(f"fedrax server {shlex.join([source, *overrides])} --superlink {superlink}{certificates}")
-    lines.append(f"# at each of {agents} sites" + (", with authority.crt and a key of its own" if secure else ""))
+    brought = "authority.crt and a key of its own" + (", and all nodes' .pub" if config.privacy.secure_sum else "")
+    lines.append(f"# at each of {agents} sites" + (f", with {brought}" if secure else ""))
     plugins = "".join(f" --plugins {Path(plugin).name}" for plugin in config.plugins)
     key = " --key certificates/nodes/node-K" if secure else ""
-    lines.append(f"fedrax node --superlink {superlink}{certificates}{key} --data node-K{plugins}")
+    peers = " --peers certificates/nodes" if secure and config.privacy.secure_sum else ""
+    lines.append(f"fedrax node --superlink {superlink}{certificates}{key}{peers} --data node-K{plugins}")
     return "\n".join(lines)

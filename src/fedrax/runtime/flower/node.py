@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
+from fedrax.privacy.secure_sum.identity import fingerprint, read_own, read_peers
 from fedrax.records import lock
 from fedrax.records.files import write_atomic
 from fedrax.runtime.flower.agent_client import SOCKET
@@ -35,6 +36,7 @@ def run_node(
     data: Path,
     *,
     key: Path | None = None,
+    peers: Path | None = None,
     agent: int | None = None,
     overrides: Sequence[str] = (),
     plugins: Sequence[str] = (),
@@ -48,6 +50,7 @@ def run_node(
         endpoint: of the SuperLink.
         data: the folder where the agent keeps its state.
         key: the node's private key, which an authenticating SuperLink asks for.
+        peers: the folder of all nodes' public keys, with which it takes part in secure sums alone.
         agent: the agent that it asks to be; unset, the server chooses.
         overrides: ``environment.KEY=VALUE``, what is different at this site.
         plugins: files and modules in place of those of the same name in the server's configuration.
@@ -72,6 +75,13 @@ def run_node(
         raise FedraxError(
             f"give --key, this node's private key, for example {endpoint.certificates / 'nodes' / 'node-0'}"
         )
+    if peers is not None:
+        if key is None:
+            raise FedraxError("--peers is for nodes with keys, whose signatures they ask of each other: give --key too")
+        if fingerprint(read_own(key).public_key()) not in read_peers(peers):
+            raise FedraxError(
+                f"{peers} lacks the public key of {key}: put the .pub of every node of the federation there"
+            )
     for override in overrides:
         # The agent's process checks the rest; this one imports nothing heavy, as it only watches.
         if not override.startswith(("environment.", "environment=")):
@@ -82,7 +92,9 @@ def run_node(
         socket = folder / "agent"
         variables = environment(data.resolve() / "flower") | LOOKING
         connection = Connection(endpoint, key, data / "supernode.log")
-        agent_command = agent_server_command(socket, data, agent, overrides, plugins=plugins, shared_seeds=shared_seeds)
+        agent_command = agent_server_command(
+            socket, data, agent, overrides, plugins=plugins, shared_seeds=shared_seeds, key=key, peers=peers
+        )
         agent_server = stack.enter_context(Watched(agent_command, data / "agent.log", variables))
         command = supernode_command(endpoint, socket, free_port(), key, fast=fast)
         supernode = stack.enter_context(Watched(command, connection.tail.path, variables))
@@ -117,7 +129,15 @@ def socket_folder(data: Path) -> Iterator[Path]:
 
 
 def agent_server_command(
-    socket: Path, data: Path, agent: int | None, overrides: Sequence[str], *, plugins: Sequence[str], shared_seeds: bool
+    socket: Path,
+    data: Path,
+    agent: int | None,
+    overrides: Sequence[str],
+    *,
+    plugins: Sequence[str],
+    shared_seeds: bool,
+    key: Path | None,
+    peers: Path | None,
 ) -> list[str]:
     """The agent's process."""
     command = [sys.executable, "-m", "fedrax.runtime.flower.agent_server", "--socket", str(socket), "--data", str(data)]
@@ -127,6 +147,10 @@ def agent_server_command(
         command += ["--plugins", plugin]
     if shared_seeds:
         command.append("--shared-seeds")
+    if key is not None:
+        command += ["--key", str(key.resolve())]
+    if peers is not None:
+        command += ["--peers", str(peers.resolve())]
     return [*command, *overrides]
 
 
