@@ -79,3 +79,21 @@ def test_a_node_counts_its_noisy_updates_and_makes_none_too_many(tmp_path):
 def test_what_would_tell_more_is_refused(overrides, words, tmp_path):
     with pytest.raises(FedraxError, match=words):
         distributed(private(*overrides), tmp_path)
+
+
+@pytest.mark.training
+def test_agents_that_add_noise_together_are_summed_as_the_simulation_sums_them(tmp_path):
+    """Their noise is of keys of their own, so that the two differ by no more than noise does."""
+    settings = ["privacy.model=distributed", "privacy.secure_sum=true", "federation.agents=4", "budget.rounds=1"]
+    config = private(*settings, "privacy.noise=0.001")
+    assert config.privacy.bits == 20
+    expected, _ = simulated(config, 1)
+    federation, _, _ = distributed(config, tmp_path)
+    state, rows = rounds_of(federation, 1)
+    assert rows["present"].tolist() == [[4]]
+    same(state.server, expected.server, tolerance=3e-3)
+    exact, _ = simulated(private(*settings, "privacy.noise=0"), 1)
+    differences = [
+        np.abs(x - y).max() for x, y in zip(*(jax.tree.leaves(s.server.params) for s in (state, exact)), strict=True)
+    ]
+    assert max(differences) > 1e-7
