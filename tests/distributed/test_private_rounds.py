@@ -10,6 +10,7 @@ from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.privacy.guarantee import guarantee
 from fedrax.runtime.distributed.releases import count_release
+from fedrax.seeds import derive
 
 from federations import SMALL, distributed, made, rounds_of, same, simulated
 
@@ -97,3 +98,16 @@ def test_agents_that_add_noise_together_are_summed_as_the_simulation_sums_them(t
         np.abs(x - y).max() for x, y in zip(*(jax.tree.leaves(s.server.params) for s in (state, exact)), strict=True)
     ]
     assert max(differences) > 1e-7
+
+
+def test_who_takes_part_by_chance_is_no_more_known_from_the_configuration(tmp_path):
+    def drawn(folder, *overrides):
+        settings = ["federation.sampling=poisson", "federation.participation=0.5", "federation.agents=40", *overrides]
+        federation, _, _ = distributed(private(*settings), tmp_path / folder)
+        cohorts = [federation.federation.cohort(derive(federation._drawing, "round", r)) for r in range(3)]
+        return [np.asarray(c.ids)[np.asarray(c.selected)].tolist() for c in cohorts]
+
+    assert drawn("shared-0") == drawn("shared-1")
+    own = "runtime.shared_seeds=false"
+    assert drawn("own", own) != drawn("other", own)
+    assert drawn("own", own) == drawn("own", own), "as a resumed server draws"

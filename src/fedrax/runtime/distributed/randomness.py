@@ -56,7 +56,7 @@ def fresh_key() -> PRNGKeyArray:
 
 
 def node_secret(folder: Path) -> bytes:
-    """The secret in a node's folder, made on first use; no one but its owner may read the file.
+    """The secret in a node's folder, or a run's, made on first use; no one but its owner may read the file.
 
     Raises:
         FedraxError: the file is not a secret's.

@@ -8,7 +8,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
@@ -35,7 +35,7 @@ from fedrax.runtime.distributed.dispatcher import EXCLUDED, Dispatcher, Question
 from fedrax.runtime.distributed.envelopes import EVALUATE, KEYS, WORK, Envelope, Field
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.pipeline import Pipeline
-from fedrax.runtime.distributed.randomness import SHARED, fresh_key
+from fedrax.runtime.distributed.randomness import SHARED, fresh_key, node_secret, secret_randomness
 from fedrax.runtime.distributed.screening import Screening
 from fedrax.runtime.distributed.secure_server import SecureServer
 from fedrax.runtime.distributed.transport import Transport
@@ -180,7 +180,8 @@ class DistributedRuntime(Runtime):
     def _round(self, state: State, index: int) -> tuple[State, dict[str, Any]]:
         federation = self.federation
         key = derive(jax.random.key(self.config.seed), "round", index)
-        downlink, cohort = self._opening(state.server, key, state.tally.rounds)
+        drawing = derive(self._drawing, "round", index)
+        downlink, cohort = self._opening(state.server, key, drawing, state.tally.rounds)
         ids = [int(agent) for agent in np.asarray(cohort.ids)]
         byzantine = dict(zip(ids, cohort.byzantine, strict=True))
 
@@ -296,8 +297,20 @@ class DistributedRuntime(Runtime):
         for trouble in troubles:
             self.note(f"round {index + 1}, seed {self.config.seed}: {trouble}")
 
-    def _opened(self, server: PyTree, key: PRNGKeyArray, round: Array) -> tuple[PyTree, Cohort]:
-        return self.federation.broadcast(server, key, round), self.federation.cohort(key)
+    def _opened(self, server: PyTree, key: PRNGKeyArray, drawing: PRNGKeyArray, round: Array) -> tuple[PyTree, Cohort]:
+        return self.federation.broadcast(server, key, round), self.federation.cohort(drawing)
+
+    @cached_property
+    def _drawing(self) -> PRNGKeyArray:
+        """The root of the draws of who takes part.
+
+        Where their chance is to hide who did, whoever has the configuration must not know it: it is of a secret in the
+        run's directory.
+        """
+        if not (self.private and self.federation.chance is not None) or self.config.runtime.shared_seeds:
+            return jax.random.key(self.config.seed)
+        secret = node_secret(self.directory.path)
+        return secret_randomness(secret, self.dispatcher.run, self.config.seed).key
 
     @property
     def differ(self) -> bool:
