@@ -98,6 +98,9 @@ def test_agents_that_add_noise_together_are_summed_as_the_simulation_sums_them(t
         np.abs(x - y).max() for x, y in zip(*(jax.tree.leaves(s.server.params) for s in (state, exact)), strict=True)
     ]
     assert max(differences) > 1e-7
+    # As much noise as there is in earnest is no reason to refuse a vector, or a sum.
+    noisy, _, _ = distributed(private(*settings, "privacy.epsilon=2"), tmp_path / "noisy")
+    assert rounds_of(noisy, 1)[1]["present"].tolist() == [[4]]
 
 
 def test_who_takes_part_by_chance_is_no_more_known_from_the_configuration(tmp_path):

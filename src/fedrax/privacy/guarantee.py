@@ -160,6 +160,14 @@ def honest_participants(settings: PrivacyConfig, participants: float) -> int:
     return max(1, math.floor(honest_share(settings) * participants + 1e-9))
 
 
+def most_noise(settings: PrivacyConfig, participants: int) -> int:
+    """The most, but once in 10^22, that an agent's share of the noise adds to one of its integers in a secure sum."""
+    if settings.model != "distributed" or not settings.noise or settings.bits is None:
+        return 0
+    honest = honest_participants(settings, participants)
+    return math.ceil(10 * settings.noise * 2 ** (settings.bits - 1) / math.sqrt(honest))
+
+
 def _fitting_bits(settings: PrivacyConfig, federation: FederationConfig, noise: float) -> int:
     """The most bits, up to 20, of numbers whose sum over a round's participants fits 32 with its noise."""
     participants = max(1, round(federation.participation * federation.agents))

@@ -163,7 +163,7 @@ class Participant:
         if not peers <= set(self._roster) - {self.agent}:
             raise SecureSumError("shares from agents that are not on the roster, or from this one")
         self._check_count({*peers, self.agent})
-        largest = 2 ** (self.terms.bits - 1)
+        largest = self.terms.largest(1)
         # Not by the absolute value: of the least integer there is none.
         if vector.shape != (self.terms.length,) or not ((vector >= -largest) & (vector <= largest)).all():
             raise SecureSumError("a vector that is not as the terms say")

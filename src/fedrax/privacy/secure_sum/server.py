@@ -144,7 +144,7 @@ class Summation:
         for gone in set(self.went_on) - set(self.survivors):
             self._take_off(words, gone, secrets[gone])
         total = words.view(np.int32)
-        bound = len(self.survivors) * 2 ** (self.terms.bits - 1)
+        bound = self.terms.largest(len(self.survivors))
         if ((total < -bound) | (total > bound)).any():
             raise SecureSumError("the sum is larger than any of such vectors: a node lied about its vector or a share")
         return total

@@ -35,6 +35,8 @@ class Terms(NamedTuple):
     """Of a quantised coordinate."""
     length: int
     """Coordinates of a vector."""
+    noise: int = 0
+    """The most that noise adds to a number of one agent's; independent, over n agents sqrt(n) times that."""
     context: bytes = b""
     """A digest of what everybody was sent before. A server that shows agents different models, so that all updates but
     one are known beforehand (Pasquini et al., 2022), leaves them with masks that do not cancel."""
@@ -49,10 +51,23 @@ class Terms(NamedTuple):
         if self.bits > most_bits(self.participants):
             raise SecureSumError(f"sums of {self.participants} numbers of {self.bits} bits pass {WORD} bits")
 
+    def largest(self, agents: int) -> int:
+        """The largest number of a sum over so many agents, without its sign."""
+        return agents * 2 ** (self.bits - 1) + math.ceil(self.noise * math.sqrt(agents))
+
     def tagged(self, purpose: str, *agents: int) -> bytes:
         """These terms, a purpose and whom it concerns as bytes that nothing else has: what keys are derived for."""
         words = self.run.encode() + self.context
-        numbers = (len(words), self.round, self.participants, self.threshold, self.bits, self.length, *agents)
+        numbers = (
+            len(words),
+            self.round,
+            self.participants,
+            self.threshold,
+            self.bits,
+            self.length,
+            self.noise,
+            *agents,
+        )
         return b"fedrax secure sum 1 " + purpose.encode() + b"\0" + struct.pack(f"<{len(numbers)}Q", *numbers) + words
 
 

@@ -14,6 +14,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.errors import FedraxError
+from fedrax.privacy.guarantee import most_noise
 from fedrax.privacy.noise import skellam
 from fedrax.privacy.secure_sum.agent import Participant, Stage
 from fedrax.privacy.secure_sum.identity import Identity
@@ -33,7 +34,8 @@ def terms_of(config: Config, run: str, round: int, context: bytes, *, participan
     settings = config.privacy
     assert settings.bits is not None
     threshold = threshold_of(participants, settings.threshold)
-    return Terms(run, round, participants, threshold, settings.bits, length, context)
+    noise = most_noise(settings, participants)
+    return Terms(run, round, participants, threshold, settings.bits, length, noise, context)
 
 
 def context_of(config: str, broadcast: str) -> bytes:
