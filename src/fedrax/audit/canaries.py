@@ -159,5 +159,3 @@ class Participation(Leak):
         answers = told_apart(setting, canary, effort, key)
         # What bounds an episode's influence promises nothing of all of an agent's.
         return answers if privacy.unit == "agent" else answers | {"epsilon_claimed": None}
-
-

@@ -61,7 +61,9 @@ def least_epsilon(present: Scores, absent: Scores, delta: float) -> float:
 
 def _bound(present: Scores, absent: Scores, delta: float, threshold: float, reverse: bool) -> float:
     """log((p - delta) / q) of the least p and the largest q, the chances to be told apart rightly and wrongly."""
-    rightly, wrongly = (absent < threshold, present < threshold) if reverse else (present >= threshold, absent >= threshold)
+    rightly, wrongly = (
+        (absent < threshold, present < threshold) if reverse else (present >= threshold, absent >= threshold)
+    )
     p, _ = clopper_pearson(int(rightly.sum()), len(rightly), CONFIDENCE)
     _, q = clopper_pearson(int(wrongly.sum()), len(wrongly), CONFIDENCE)
     return math.log((p - delta) / q) if p > delta else -math.inf

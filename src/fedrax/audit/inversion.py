@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from fedrax.environments.base import NativeEnvironment
 from fedrax.learners.distributions import Categorical, Distribution
@@ -26,7 +26,7 @@ from fedrax.learners.encoders import Flatten
 from fedrax.learners.networks import Dense
 from fedrax.privacy.clip import clipped
 
-STEP = 0.1
+STEP = 0.05
 """Of Adam, in standard deviations of an observation's numbers."""
 PRIOR = 0.1
 """Weight of the mean square of what steps are off the environment's, in deviations of its changes."""
@@ -48,7 +48,8 @@ def weighted_observation(gradient: Any) -> Float[Array, " o"]:
     Exactly the observation where the gradient is of one step; NaN where the gradient is 0.
     """
     layer = first_layer(gradient)
-    assert layer is not None and layer.bias is not None
+    assert layer is not None
+    assert layer.bias is not None
     unit = jnp.argmax(jnp.abs(layer.bias))
     weight = layer.weight.T if layer.by_output else layer.weight
     return weight[:, unit] / layer.bias[unit]
@@ -71,7 +72,7 @@ class Guess(NamedTuple):
     """Episodes as the search moves them."""
 
     observation: Float[Array, "T B o"]
-    """Standardised."""
+    """In deviations from the mean."""
     action: Float[Array, "T B a"]
     """Logits of discrete actions; real ones as they are."""
 
@@ -82,11 +83,9 @@ def searched(
     environment: NativeEnvironment | None,
     seen: PyTree,
     known: Known,
-    key: PRNGKeyArray,
+    starts: Guess,
     clip: float | None,
-    actions: int,
     iterations: int,
-    restarts: int,
 ) -> tuple[Float[Array, "T B o"], Float[Array, "T B a"]]:
     """Observations, and actions (scores of each discrete one, or real), of the best of several searches by Adam.
 
@@ -95,14 +94,11 @@ def searched(
         environment: whose steps the episodes take, and whose states are its observations; None: not known.
         seen: the gradient, or what became of it.
         known: see :class:`Known`.
-        key: of the starts.
+        starts: where each search starts, leaves ``[searches, T, B, ...]``.
         clip: what each episode's gradient was clipped to.
-        actions: how many discrete ones there are, or numbers of a real one.
         iterations: steps of Adam.
-        restarts: searches.
     """
     optimiser = optax.adam(optax.cosine_decay_schedule(STEP, iterations))
-    shape = (*known.valid.shape, known.mean.shape[0])
 
     def objective(guess: Guess) -> Array:
         observation = known.mean + known.deviation * guess.observation
@@ -112,10 +108,7 @@ def searched(
             return away
         return away + PRIOR * _inconsistency(environment, observation, guess.action, known)
 
-    def search(key: PRNGKeyArray) -> tuple[Array, Guess]:
-        place, move = jax.random.split(key)
-        start = Guess(jax.random.normal(place, shape), 0.1 * jax.random.normal(move, (*known.valid.shape, actions)))
-
+    def search(start: Guess) -> tuple[Array, Guess]:
         def step(carry: tuple[Guess, Any], _: None) -> tuple[tuple[Guess, Any], None]:
             guess, state = carry
             updates, state = optimiser.update(jax.grad(objective)(guess), state)
@@ -124,7 +117,7 @@ def searched(
         (guess, _), _ = jax.lax.scan(step, (start, optimiser.init(start)), None, iterations)
         return objective(guess), guess
 
-    losses, guesses = jax.lax.map(search, jax.random.split(key, restarts))
+    losses, guesses = jax.lax.map(search, starts)
     best = jnp.argmin(jnp.where(jnp.isfinite(losses), losses, jnp.inf))
     guess = jax.tree.map(lambda x: x[best], guesses)
     return known.mean + known.deviation * guess.observation, guess.action

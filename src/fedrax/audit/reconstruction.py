@@ -13,7 +13,14 @@ from scipy.optimize import linear_sum_assignment
 
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.episodes import Sent, collected, first, sent_of
-from fedrax.audit.inversion import Known, first_layer, observes_states, searched, weighted_observation
+from fedrax.audit.inversion import (
+    Guess,
+    Known,
+    first_layer,
+    observes_states,
+    searched,
+    weighted_observation,
+)
 from fedrax.audit.setting import Setting
 from fedrax.environments.base import Box, Discrete, Episodes
 from fedrax.learners.policy_gradient import PolicyGradient
@@ -22,8 +29,6 @@ from fedrax.trees import unravel_like
 
 COUNTS = (1, 4, 16)
 """Episodes in a message."""
-GUESSED = 64
-"""Episodes of its own from which the attacker knows what observations look like."""
 
 
 class Reconstruction(Leak):
@@ -54,14 +59,21 @@ class Reconstruction(Leak):
         agents = setting.federation.participants
         steps = effort.steps
         everyone = collected(setting, key, agents=agents, episodes=COUNTS[-1], steps=steps)
-        own = collected(setting, derive(key, "own"), agents=1, episodes=GUESSED, steps=steps, own_physics=False)
+        own = collected(
+            setting,
+            derive(key, "own"),
+            agents=1,
+            episodes=COUNTS[-1] * effort.restarts,
+            steps=steps,
+            own_physics=False,
+        )
         guess = Population(jax.tree.map(lambda x: x[0], own))
         answers: Answers = {"steps": steps}
         step = sent_of(setting, first(everyone, 1, 1), derive(key, "step"))
         answers["one_step_error"] = guess.error_of(step.episodes, self._closed(setting, step), np.ones((1, 1), bool))
         for count in COUNTS:
             message = sent_of(setting, first(everyone, count, steps), derive(key, "message", count))
-            answers |= self._searched(setting, message, guess, effort, derive(key, "search", count), count)
+            answers |= self._searched(setting, message, guess, effort, count)
         return answers
 
     @staticmethod
@@ -71,11 +83,10 @@ class Reconstruction(Leak):
         return np.asarray(weighted_observation(gradient))[None, None]
 
     @staticmethod
-    def _searched(
-        setting: Setting, message: Sent, guess: Population, effort: Effort, key: PRNGKeyArray, count: int
-    ) -> Answers:
+    def _searched(setting: Setting, message: Sent, guess: Population, effort: Effort, count: int) -> Answers:
         federation, runtime = setting.federation, setting.runtime
-        assert runtime is not None and isinstance(federation.learner, PolicyGradient)
+        assert runtime is not None
+        assert isinstance(federation.learner, PolicyGradient)
         space, episodes = federation.spaces.action, message.episodes
         discrete = isinstance(space, Discrete)
         observation, action = searched(
@@ -83,11 +94,9 @@ class Reconstruction(Leak):
             runtime.environment if observes_states(runtime.environment) else None,
             unravel_like(setting.update_shapes, message.row),
             guess.known(federation.learner.weights(episodes), episodes.valid),
-            key,
+            guess.starts(effort.restarts, count, space.n if isinstance(space, Discrete) else None),
             federation.protection.clips_episodes,
-            space.n if isinstance(space, Discrete) else math.prod(space.shape),
             effort.iterations,
-            effort.restarts,
         )
         valid = np.asarray(episodes.valid)
         answers: Answers = {f"state_error_{count}": guess.error_of(episodes, np.asarray(observation), valid)}
@@ -105,7 +114,7 @@ class Population:
 
     def __init__(self, episodes: Episodes) -> None:
         valid, observation = np.asarray(episodes.valid), np.asarray(_flat(episodes))
-        self.points = observation[valid]
+        self.episodes, self.points = episodes, observation[valid]
         self.mean = self.points.mean(0)
         self.deviation = self.points.std(0) + 1e-6
         change = np.diff(observation, axis=0)[valid[1:]]
@@ -114,6 +123,19 @@ class Population:
     def known(self, weights: Array, valid: Array) -> Known:
         """For a search."""
         return Known(weights, valid, *(jnp.asarray(x) for x in (self.mean, self.deviation, self.change)))
+
+    def starts(self, searches: int, count: int, actions: int | None) -> Guess:
+        """Where each search starts: so many of these episodes, each time others. ``actions``: of discrete ones."""
+
+        def shared(x: Array) -> Array:
+            """``[searches, T, count, ...]`` of ``[T, B, ...]``."""
+            chosen = x[:, : searches * count].reshape(x.shape[0], searches, count, *x.shape[2:])
+            return jnp.moveaxis(chosen, 1, 0)
+
+        observation = (shared(_flat(self.episodes)) - self.mean) / self.deviation
+        action = shared(self.episodes.action)
+        scores = action if actions is None else 2.0 * jax.nn.one_hot(action, actions)
+        return Guess(observation, scores.reshape(*observation.shape[:-1], -1))
 
     def error_of(self, episodes: Episodes, guessed: np.ndarray, valid: np.ndarray) -> float:
         """The guess's error over that of the best one without the message; 1 where there is no guess.
@@ -146,7 +168,8 @@ class Population:
 
 def _flat(episodes: Episodes) -> Any:
     """Observations ``[T, B, o]``."""
-    return jnp.reshape(episodes.observation, (*episodes.valid.shape, -1))
+    assert not isinstance(episodes.observation, dict)
+    return episodes.observation.reshape(*episodes.valid.shape, -1)
 
 
 def _squares(one: np.ndarray, other: np.ndarray) -> np.ndarray:

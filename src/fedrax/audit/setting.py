@@ -78,7 +78,9 @@ class Setting:
     def update_shapes(self) -> PyTree:
         """One agent's update before protection, as bare shapes."""
         federation = self.federation
-        return jax.eval_shape(lambda agent: federation.strategy.emit(federation.learner, agent, self.key), self.fresh).update
+        return jax.eval_shape(
+            lambda agent: federation.strategy.emit(federation.learner, agent, self.key), self.fresh
+        ).update
 
     @cached_property
     def whole_round(self) -> int:
