@@ -15,7 +15,7 @@ from fedrax.audit.physics import EnvironmentParameters
 from fedrax.audit.recomputation import Recomputation
 from fedrax.audit.reconstruction import Reconstruction
 from fedrax.audit.setting import Setting, last_state, made_setting
-from fedrax.audit.variants import Variant, own, variants
+from fedrax.audit.variants import PROTECTING, Variant, own, variants
 from fedrax.audit.words import EmbeddingRows
 from fedrax.config import Config
 from fedrax.errors import FedraxError, unknown
@@ -112,20 +112,28 @@ def attacked(
         return row | {"refused": str(error)}
     bound = setting.bound
     row |= {
-        "protection": config.privacy.model_dump(mode="json"),
+        "protection": protection_of(config),
         "guarantee": None if bound is None else bound.text(setting.planned),
     }
     results = {}
     for leak in leaks:
-        tell(f"{variant.name}: {leak.id} {leak.question}")
-        results[leak.id] = result_of(leak, setting, effort, seed)
+        results[leak.id] = result_of(leak, setting, effort, seed, lambda text: tell(f"{variant.name}: {text}"))
     return row | {"attacks": results}
 
 
-def result_of(leak: Leak, setting: Setting, effort: Effort, seed: int) -> dict[str, Any]:
-    """The answers of one attack, or the reason why it does not apply."""
+def protection_of(config: Config) -> dict[str, Any]:
+    """The settings that tell protections apart, as ``table.key``."""
+    table = config.model_dump(mode="json")
+    return {f"{name}.{key}": value for name in PROTECTING for key, value in table.get(name, {}).items()}
+
+
+def result_of(
+    leak: Leak, setting: Setting, effort: Effort, seed: int, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """The answers of one attack, which is told of, or the reason why it does not apply."""
     reason = leak.inapplicable(setting)
     if reason is None:
+        tell(f"{leak.id} {leak.question}")
         try:
             return {"answers": leak.answers(setting, effort, derive(jax.random.key(seed), leak.id))}
         except FedraxError as error:

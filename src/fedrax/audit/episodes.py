@@ -84,7 +84,7 @@ def _gradients(learner: EpisodeLearner, params: Any, everyone: Episodes) -> PyTr
     return jax.vmap(lambda episodes: learner.gradient(params, episodes))(everyone)
 
 
-def first(everyone: Episodes, episodes: int, steps: int) -> Episodes:
-    """So many of the episodes, leaves ``[m, T, B, ...]``, as if cut after so many steps."""
-    cut = jax.tree.map(lambda x: x[:, :steps, :episodes] if x.ndim > 2 else x[:, :episodes], everyone)
-    return eqx.tree_at(lambda e: e.terminated, cut, cut.terminated & (everyone.valid.sum(1)[:, :episodes] <= steps))
+def part_of(everyone: Episodes, chosen: slice, steps: int) -> Episodes:
+    """Some of the episodes, leaves ``[m, T, B, ...]``, as if cut after so many steps."""
+    cut = jax.tree.map(lambda x: x[:, :steps, chosen] if x.ndim > 2 else x[:, chosen], everyone)
+    return eqx.tree_at(lambda e: e.terminated, cut, cut.terminated & (everyone.valid.sum(1)[:, chosen] <= steps))

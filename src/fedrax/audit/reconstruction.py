@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from scipy.optimize import linear_sum_assignment
 
 from fedrax.audit.base import Answers, Effort, Leak
-from fedrax.audit.episodes import Sent, collected, first, sent_of
+from fedrax.audit.episodes import Sent, collected, part_of, sent_of
 from fedrax.audit.inversion import (
     Guess,
     Known,
@@ -29,6 +29,8 @@ from fedrax.trees import unravel_like
 
 COUNTS = (1, 4, 16)
 """Episodes in a message."""
+MESSAGES = 4
+"""Of each kind, over which answers are means, as far as there are episodes."""
 
 
 class Reconstruction(Leak):
@@ -69,21 +71,28 @@ class Reconstruction(Leak):
         )
         guess = Population(jax.tree.map(lambda x: x[0], own))
         answers: Answers = {"steps": steps}
-        step = sent_of(setting, first(everyone, 1, 1), derive(key, "step"))
-        answers["one_step_error"] = guess.error_of(step.episodes, self._closed(setting, step), np.ones((1, 1), bool))
-        for count in COUNTS:
-            message = sent_of(setting, first(everyone, count, steps), derive(key, "message", count))
-            answers |= self._searched(setting, message, guess, effort, count)
+        for count in (0, *COUNTS):
+            each = []
+            for number in range(min(MESSAGES, COUNTS[-1] // max(count, 1))):
+                chosen = slice(number * count, (number + 1) * count) if count else slice(number, number + 1)
+                episodes = part_of(everyone, chosen, steps if count else 1)
+                message = sent_of(setting, episodes, derive(key, "message", count, number))
+                each.append(
+                    self._searched(setting, message, guess, effort, count)
+                    if count
+                    else {"one_step_error": guess.error_of(message.episodes, *self._closed(setting, message))}
+                )
+            answers |= {name: float(np.mean([one[name] for one in each])) for name in each[0]}
         return answers
 
     @staticmethod
-    def _closed(setting: Setting, message: Sent) -> Float[np.ndarray, "1 1 o"]:
-        """The one observation that the message shows, or NaN."""
+    def _closed(setting: Setting, message: Sent) -> tuple[Float[np.ndarray, "1 1 o"], Bool[np.ndarray, "1 1"]]:
+        """The one observation that the message shows, or NaN; and that there is one."""
         gradient = unravel_like(setting.update_shapes, message.row)
-        return np.asarray(weighted_observation(gradient))[None, None]
+        return np.asarray(weighted_observation(gradient))[None, None], np.ones((1, 1), bool)
 
     @staticmethod
-    def _searched(setting: Setting, message: Sent, guess: Population, effort: Effort, count: int) -> Answers:
+    def _searched(setting: Setting, message: Sent, guess: Population, effort: Effort, count: int) -> dict[str, float]:
         federation, runtime = setting.federation, setting.runtime
         assert runtime is not None
         assert isinstance(federation.learner, PolicyGradient)
@@ -99,7 +108,7 @@ class Reconstruction(Leak):
             effort.iterations,
         )
         valid = np.asarray(episodes.valid)
-        answers: Answers = {f"state_error_{count}": guess.error_of(episodes, np.asarray(observation), valid)}
+        answers = {f"state_error_{count}": guess.error_of(episodes, np.asarray(observation), valid)}
         if discrete:
             true = np.asarray(episodes.action)[valid]
             chosen = np.asarray(action).argmax(-1)[valid]
@@ -138,7 +147,7 @@ class Population:
         return Guess(observation, scores.reshape(*observation.shape[:-1], -1))
 
     def error_of(self, episodes: Episodes, guessed: np.ndarray, valid: np.ndarray) -> float:
-        """The guess's error over that of the best one without the message; 1 where there is no guess.
+        """The guess's error over that of the best one without the message; 1 where there is no guess, or nothing to find.
 
         That is the better of the mean observation and of observations of other episodes. An error is the root mean
         square over steps and components, in the component's deviations, when guesses are assigned to steps so that
@@ -147,7 +156,7 @@ class Population:
         true = self._standard(np.asarray(_flat(episodes))[valid])
         others = self.points[np.linspace(0, len(self.points) - 1, len(true)).astype(int)]
         nothing = min(self._error(true, np.broadcast_to(self.mean, others.shape)), self._error(true, others))
-        if not np.isfinite(guessed).all():
+        if nothing == 0 or not np.isfinite(guessed).all():
             return 1.0
         return self._error(true, guessed[valid]) / nothing
 

@@ -17,7 +17,13 @@ WORDS = {
     "tpr_at_1_percent": "TPR at 1 % FPR",
     "epsilon_at_least": "epsilon at least",
     "epsilon_claimed": "claimed",
-    "one_step_error": "state error, one step",
+    "one_step_error": "state error of one step",
+    **{
+        f"{name}_{count}": f"{words} of {count} episode{'s' if count > 1 else ''}"
+        for count in (1, 4, 16)
+        for name, words in (("state_error", "state error"), ("action_accuracy", "actions right"))
+    },
+    **{f"most_common_action_{count}": "by the most common" for count in (1, 4, 16)},
     "r2": "R²",
     "ranked": "pairs in order",
     "as_run": "as run",
