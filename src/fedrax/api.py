@@ -15,9 +15,12 @@ from typing import Any, Literal
 import jax
 from jaxtyping import PyTree
 
+from fedrax.audit.auditing import audit_run
+from fedrax.audit.base import Effort
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
+from fedrax.records.audits import Record
 from fedrax.records.checkpoint import load_checkpoint, load_policy
 from fedrax.records.lock import held
 from fedrax.records.manifest import read_manifest
@@ -159,6 +162,36 @@ class Run:
         finally:
             runtime.close()
 
+    def audit(
+        self,
+        *,
+        attacks: Iterable[str] = (),
+        effort: Effort | None = None,
+        seed: int = 0,
+        against: bool = False,
+        progress: bool = False,
+    ) -> Record:
+        """What attacks on the run's messages come to, as of its last checkpoint; written to its ``audit.json``.
+
+        Args:
+            attacks: ids, ``A1`` to ``A7`` (docs/audit.md); none: all.
+            effort: of the attacker; unset, such as takes a minute or two where networks are small.
+            seed: of all that is drawn.
+            against: also under other protections in place of the run's.
+            progress: whether to say what is attacked.
+
+        Raises:
+            FedraxError: an attack that does not exist, or networks that no federation trained.
+        """
+
+        def tell(text: str) -> None:
+            if progress:
+                print(text, flush=True)
+
+        return audit_run(
+            self.config, self.directory, attacks=attacks, effort=effort, seed=seed, against=against, tell=tell
+        )
+
 
 def train(
     source: str | Path | Mapping[str, Any] | None,
@@ -271,6 +304,11 @@ def train_or_resume(
     if (Path(out) / "config.toml").is_file():
         return resume(out, progress=progress)
     return train(source, overrides, seeds=seeds, out=out, progress=progress)
+
+
+def audit(run: Path | str, *, plugins: Iterable[str] = (), **options: Any) -> Record:
+    """What attacks on a run's messages come to; ``options`` are those of :meth:`Run.audit`."""
+    return Run(run, plugins=plugins).audit(**options)
 
 
 def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0, many: bool = False) -> Outcome:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedrax.cli_checks import MOST_NODES, check_between, check_effort, check_evaluation, check_title
+from fedrax.cli_checks import MOST_NODES, check_audit, check_between, check_effort, check_evaluation, check_title
 from fedrax.cli_grammar import grammar
 from fedrax.errors import FedraxError
 from fedrax.records import lock
@@ -166,6 +166,24 @@ def _evaluate(options: argparse.Namespace) -> None:
         return
     for seed, result in run.evaluate(**settings, environments=options.environments).items():
         _print(evaluation_lines(seed, result, personal=personal))
+
+
+def _audit(options: argparse.Namespace) -> None:
+    from fedrax import api
+    from fedrax.audit.base import Effort
+    from fedrax.printing import audit_lines
+
+    check_audit(options)
+    record = api.audit(
+        options.run,
+        plugins=options.plugins,
+        attacks=[] if options.attacks is None else options.attacks.split(","),
+        effort=Effort(repetitions=options.repetitions),
+        seed=options.seed,
+        against=options.against,
+        progress=not options.quiet,
+    )
+    _print(audit_lines(record))
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -375,6 +393,7 @@ COMMANDS: dict[str, Command] = {
     "train": _train,
     "resume": _resume,
     "evaluate": _evaluate,
+    "audit": _audit,
     "render": _render,
     "import": _import,
     "export": _export,

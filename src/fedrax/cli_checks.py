@@ -14,12 +14,22 @@ than the second would not fit into memory."""
 MOST_NODES = 1000
 """That keys are made for at once."""
 LONGEST_TITLE = 200
+LEAST_REPETITIONS, MOST_REPETITIONS = 100, 1_000_000
+"""Of an audit."""
 
 
 def check_between(name: str, value: int | None, least: int, most: int) -> None:
     """Raises :class:`FedraxError` for an argument's whole number outside these bounds; None is not given."""
     if value is not None and not least <= value <= most:
         raise FedraxError(f"--{name} {shown(value)} is not allowed: it must be between {least} and {most}")
+
+
+def check_audit(options: argparse.Namespace) -> None:
+    """Raises :class:`FedraxError` for numbers that no audit can have."""
+    from fedrax import registry
+
+    check_between("repetitions", options.repetitions, LEAST_REPETITIONS, MOST_REPETITIONS)
+    check_between("seed", options.seed, 0, registry.LARGEST)
 
 
 def check_title(title: str) -> None:

@@ -60,6 +60,16 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     evaluate.add_argument("--evaluation-seed", type=int, metavar="S", help="seed of the initial states")
     _takes_plugins(evaluate, MOVED)
 
+    audit = command("audit", "attack a run's messages, and say what they reveal under its protection")
+    audit.add_argument("run", type=Path, metavar="RUN")
+    audit.add_argument("--attacks", metavar="A1,A2", help="which of A1 to A7 (default: all that apply)")
+    canaries = "releases with and without a canary (default: 2000)"
+    audit.add_argument("--repetitions", type=int, default=2000, metavar="N", help=canaries)
+    audit.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: 0)")
+    audit.add_argument("--against", action="store_true", help="also under other protections in place of the run's")
+    audit.add_argument("--quiet", action="store_true", help="no progress")
+    _takes_plugins(audit, MOVED)
+
     render = command("render", "record videos of a run's policy")
     render.add_argument("run", type=Path, metavar="RUN")
     render.add_argument("--episodes", type=int, default=1, metavar="N", help="episodes (default: 1)")

@@ -10,6 +10,7 @@ import numpy as np
 from fedrax.api import Run
 from fedrax.environments.success import LAST, SHARE, SUCCESS
 from fedrax.evaluation.statistics import wilson
+from fedrax.records.audits import Record, findings, refusals, setups_table
 from fedrax.runtime.pairs import Evaluation
 
 WHERE = {
@@ -76,6 +77,23 @@ def across_lines(seed: int, result: Evaluation, *, episodes: int, unseen: bool) 
     yield "policy  " + " ".join(f"{column:>8}" for column in range(means.shape[1])) + "     mean"
     for policy, row in enumerate(means):
         yield f"{policy:<6}  " + " ".join(f"{value:8.2f}" for value in row) + f" {row.mean():8.2f}"
+
+
+def audit_lines(record: Record) -> Iterator[str]:
+    """What was found of the run as it is, attack by attack, and every setup's headlines where there are several."""
+    run, *others = record["setups"]
+    yield f"{'guarantee':12} {run['guarantee'] or 'none (privacy.unit is not set)'}"
+    for id, question, said in findings(record, run):
+        yield f"{id}  {question}"
+        yield f"    {said}"
+    if not others:
+        return
+    headings, lines = setups_table(record)
+    widths = [max(len(row[column]) for row in (headings, *lines)) for column in range(len(headings))]
+    for row in (headings, *lines):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    for name, why in refusals(record):
+        yield f"{name}: refused: {why}"
 
 
 def _whose(*, personal: bool) -> str:

@@ -162,6 +162,11 @@ class RunDirectory:
         return sorted(int(match[1]) for match in matches if match)
 
     @property
+    def audit(self) -> Path:
+        """What attacks on its messages come to, where it was audited."""
+        return self.path / "audit.json"
+
+    @property
     def summary(self) -> Path:
         """The totals of a finished run."""
         return self.path / "summary.json"

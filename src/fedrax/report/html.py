@@ -17,6 +17,7 @@ from fedrax.records.metrics import spans
 from fedrax.report.agents import agents_table, divergence_table
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
 from fedrax.report.attention import attention_figure
+from fedrax.report.audits import audits_html, guarantees_table
 from fedrax.report.curves import AXES, STATISTICS, available_axes
 from fedrax.report.figures import axes_figure, curves_figure
 from fedrax.report.published import Series
@@ -85,6 +86,7 @@ def report_html(
         Section("Results", _results(groups, statistic)),
         *_figures(groups, statistic, smoothing, published or {}),
         *_agents(groups, statistic),
+        *_privacy(groups, statistic),
         Section("Notes", _notes(groups, statistic)),
         Section("Repeat it", part("code", commands)),
         Section("Settings", joined(_settings(run) for run in runs)),
@@ -244,6 +246,16 @@ def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
             "in bits, the mean Jensen-Shannon divergence of all pairs of agents."
         )
         sections.append(Section("Environments", part("noted_table", *differences, note)))
+    return sections
+
+
+def _privacy(groups: Sequence[Group], statistic: str) -> list[Section]:
+    sections = []
+    guaranteed, audited = guarantees_table(groups), audits_html(groups, statistic)
+    if guaranteed is not None:
+        sections.append(Section("What is guaranteed of privacy", table_html(*guaranteed, "told")))
+    if audited is not None:
+        sections.append(Section("What attacks on messages find", audited))
     return sections
 
 

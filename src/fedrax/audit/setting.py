@@ -1,0 +1,208 @@
+"""A federation as an attacker finds it: what is broadcast, what agents would send, and what of it a server sees."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from fedrax.aggregators.base import Aggregate
+from fedrax.attacks.base import attacks
+from fedrax.config import Config
+from fedrax.federation import Cohort, Federation, State
+from fedrax.learners.base import Agent
+from fedrax.message import Message, periods
+from fedrax.privacy.guarantee import Guarantee, guarantee
+from fedrax.records.checkpoint import load_checkpoint
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.continuation import accepting
+from fedrax.runtime.draws import describe_run, runs_native
+from fedrax.runtime.make import make_federation, make_runtime
+from fedrax.runtime.native import NativeRuntime
+from fedrax.strategies.base import Strategy
+from fedrax.trees import ravel_rows
+
+
+class Asked(NamedTuple):
+    """Of a broadcast, what protection depends on."""
+
+    episodes: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A run's federation at one broadcast, without simulated attacks, and under the protection of ``config``."""
+
+    config: Config
+    federation: Federation
+    server: PyTree
+    """The server before the round."""
+    agents: PyTree
+    """The agents before it, leaves ``[agents, ...]``; () where they are not at hand."""
+    rounds: int
+    """Done before it."""
+    planned: int
+    """Of the whole training, as far as known."""
+    runtime: NativeRuntime | None
+    """For one agent at a time; None where the environment is not in JAX."""
+    bound: Guarantee | None
+
+    @property
+    def key(self) -> PRNGKeyArray:
+        """The run's."""
+        return jax.random.key(self.config.seed)
+
+    @cached_property
+    def downlink(self) -> Any:
+        """What is broadcast."""
+        return self.federation.broadcast(self.server, self.key, jnp.asarray(self.whole_round + 1))
+
+    @cached_property
+    def episodes(self) -> int:
+        """Trajectories that each agent is asked for; 0 where it counts steps."""
+        return int(self.downlink.episodes)
+
+    @cached_property
+    def fresh(self) -> Agent:
+        """An agent before its first round."""
+        return self.federation.fresh(self.key, jnp.asarray(0))
+
+    @cached_property
+    def update_shapes(self) -> PyTree:
+        """One agent's update before protection, as bare shapes."""
+        federation = self.federation
+        return jax.eval_shape(
+            lambda agent: federation.strategy.emit(federation.learner, agent, self.key), self.fresh
+        ).update
+
+    @cached_property
+    def whole_round(self) -> int:
+        """The number of a round at whose end every array of a message travels."""
+        each = periods(Message(self.update_shapes), self.federation.strategy.period)
+        return math.lcm(*jax.tree.leaves(each), 1) - 1
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in an update."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.update_shapes))
+
+
+def made_setting(config: Config, state: State | None = None) -> Setting:
+    """The setting of a configuration, at this state of a run of the same networks; None: before its first round.
+
+    Raises:
+        FedraxError: a configuration that cannot run, in one line.
+    """
+    runtime = None
+    if runs_native(config):
+        alone = config.runtime.model_copy(update={"agents_per_batch": 1})
+        made = make_runtime(config.model_copy(update={"runtime": alone, "seeds": 1}))
+        assert isinstance(made, NativeRuntime)
+        runtime, federation = made, made.federation
+    else:
+        described, _ = describe_run(config)
+        federation = make_federation(config, described.spaces, described.horizon(config.environment.horizon))
+    federation = dataclasses.replace(federation, attack=attacks.build("none", {}))
+    rounds = 0 if state is None else int(state.tally.rounds)
+    return Setting(
+        config=config,
+        federation=federation,
+        server=federation.init(jax.random.key(config.seed)).server if state is None else state.server,
+        agents=() if state is None else state.agents,
+        rounds=rounds,
+        planned=config.budget.rounds or max(rounds, 1),
+        runtime=runtime,
+        bound=guarantee(config.privacy, config.federation),
+    )
+
+
+def last_state(config: Config, directory: RunDirectory) -> State | None:
+    """The first seed's state in a run's last checkpoint; None where there is no checkpoint.
+
+    Raises:
+        FedraxError: the checkpoint is another run's.
+    """
+    runtime = make_runtime(config, agents=False)
+    try:
+        template = jax.eval_shape(runtime.init)
+        if config.runtime.kind == "flower":
+            best = () if runtime.federation.personal else template.best
+            template = dataclasses.replace(template, agents=(), environments=(), best=best)
+        restored = load_checkpoint(directory.checkpoints, template, accepting(config))
+    finally:
+        runtime.close()
+    return None if restored is None else jax.tree.map(lambda x: x[0], restored[0])
+
+
+def sent(federation: Federation, agent: Agent, update: PyTree, episodes: int | Array, key: PRNGKeyArray) -> Message:
+    """What of an update leaves the agent: protected by the federation's own means, and nothing beside it.
+
+    Args:
+        federation: whose strategy is asked for nothing.
+        agent: any, for what the federation keeps on agents.
+        update: as a strategy makes it.
+        episodes: that the agent was asked for.
+        key: the agent's own of the round.
+    """
+
+    def emit(*_: object) -> Message:
+        return Message(update)
+
+    stand_in = dataclasses.replace(federation, strategy=_with_method(federation.strategy, "emit", emit))
+    return stand_in.emit(agent, episodes, key)
+
+
+def seen(
+    federation: Federation, messages: Message, episodes: int | Array, key: PRNGKeyArray, round: int
+) -> Float[Array, "rows d"]:
+    """What a server gets of a round's messages, or, where it may know a sum alone, everybody whom it tells.
+
+    It is what :meth:`Federation.exchange` hands to the strategy, whatever lies in between: every participant's update,
+    or one row, the sum and its noise (:attr:`Protection.sums`).
+
+    Args:
+        federation: without simulated attacks.
+        messages: of all participants, leaves ``[m, ...]``, as of :func:`sent`.
+        episodes: that each was asked for.
+        key: the round's.
+        round: its number; arrays that do not travel in it are zeros.
+    """
+    m = jax.tree.leaves(messages)[0].shape[0]
+
+    def combine(*arguments: Any) -> tuple[Array, Aggregate]:
+        rows = ravel_rows(arguments[4].update)
+        return rows, Aggregate(jnp.zeros(rows.shape[1]), jnp.ones(m, bool), jnp.asarray(True), {})
+
+    watched = dataclasses.replace(federation, strategy=_with_method(federation.strategy, "combine", combine))
+    cohort = Cohort(jnp.arange(m), jnp.zeros(m, bool), jnp.ones(m, bool))
+    rows, _ = watched.exchange((), Asked(jnp.asarray(episodes)), cohort, messages, key, jnp.asarray(round))
+    protection = federation.protection
+    if not protection.sums:
+        return jnp.asarray(rows)
+    return jnp.asarray(rows)[:1] * (m if protection.unit is None else protection.expected)
+
+
+def _with_method(strategy: Strategy, name: str, method: Callable[..., Any]) -> Strategy:
+    """The strategy with another method in place of its own, as if of a class derived from it."""
+    kind = type(type(strategy).__name__, (type(strategy),), {name: method, "__module__": type(strategy).__module__})
+    derived: Strategy = object.__new__(kind)
+    for field in dataclasses.fields(strategy):
+        object.__setattr__(derived, field.name, getattr(strategy, field.name))
+    return derived
+
+
+@eqx.filter_jit
+def seen_of(
+    federation: Federation, agent: Agent, updates: PyTree, episodes: Array, key: PRNGKeyArray, round: int
+) -> Float[Array, "rows d"]:
+    """What a server gets of updates of all participants, leaves ``[m, ...]``, that go the whole way to it."""
+    keys = jax.random.split(key, jax.tree.leaves(updates)[0].shape[0])
+    messages = jax.vmap(lambda update, own: sent(federation, agent, update, episodes, own))(updates, keys)
+    return seen(federation, messages, episodes, key, round)
