@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from audited import CARTPOLE, TRAJECTORY, setting_of
 
 from fedrax.audit.base import Effort
 from fedrax.audit.critics import SentCritics
 from fedrax.audit.physics import EnvironmentParameters, determination, ranked, ridge
 from fedrax.audit.recomputation import Recomputation, equal
 from fedrax.audit.words import EmbeddingRows, touched, words_at
-
-from audited import CARTPOLE, TRAJECTORY, setting_of
 
 KEY = jax.random.key(0)
 FORCES = "environment.heterogeneity.force_mag={distribution='uniform',low=3,high=20}"

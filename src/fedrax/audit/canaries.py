@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.estimates import auc, auc_margin, least_epsilon, true_positives_at
-from fedrax.audit.setting import Setting, seen, sent
+from fedrax.audit.setting import Asked, Setting, seen, sent
 from fedrax.federation import Federation
 from fedrax.learners.base import Agent
 from fedrax.trees import unravel_like
@@ -107,7 +107,8 @@ def scores(
         def release(total: Array, key: PRNGKeyArray) -> tuple[Array, None]:
             own = jax.random.split(key, federation.participants)
             updates = unravel_like(shapes, first * direction)
-            messages = jax.vmap(lambda update, own: sent(federation, agent, update, episodes, own))(updates, own)
+            sending = federation.sending(Asked(jnp.asarray(episodes)), jnp.asarray(round), key)
+            messages = jax.vmap(lambda update, own: sent(federation, agent, update, sending, own))(updates, own)
             return total + seen(federation, messages, episodes, key, round)[0] @ direction, None
 
         return jax.lax.scan(release, jnp.asarray(0.0), keys[1:])[0]

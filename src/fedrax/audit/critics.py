@@ -106,11 +106,16 @@ def playing(setting: Setting) -> Callable[[Played, PRNGKeyArray], Played]:
     physics = jax.tree.map(lambda x: x[:m], runtime.drawn(runtime.agents_draws, 0))
     zero = jnp.asarray(0)
     tally = Tally(jnp.asarray(setting.rounds), zero, zero, zero, zero)
+    sending = federation.sending(setting.downlink, tally.rounds, setting.key)
 
     def one(inputs: tuple[Any, ...], key: PRNGKeyArray) -> Played:
         agent, index, own, running = inputs
         agent, running, _, _ = runtime._agent_round(
-            (agent, index, jnp.asarray(False), own, running), downlink=setting.downlink, key=key, tally=tally
+            (agent, index, jnp.asarray(False), None, own, running),
+            downlink=setting.downlink,
+            key=key,
+            sending=sending,
+            tally=tally,
         )
         return Played(agent, running, federation.strategy.emit(federation.learner, agent, key).update)
 

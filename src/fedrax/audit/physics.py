@@ -90,12 +90,13 @@ def _updates(runtime: NativeRuntime, setting: Setting, physics: dict[str, Array]
     federation, downlink = setting.federation, setting.downlink
     zero = jnp.asarray(0)
     tally = Tally(jnp.asarray(setting.rounds), zero, zero, zero, zero)
+    sending = federation.sending(downlink, tally.rounds, setting.key)
 
     def one(inputs: tuple[dict[str, Array], PRNGKeyArray]) -> PyTree:
         own, key = inputs
         running = runtime.collector.start(derive(key, "environment"), own)
-        before = (federation.fresh(setting.key, zero), zero, jnp.asarray(False), own, running)
-        agent, _, _, _ = runtime._agent_round(before, downlink=downlink, key=key, tally=tally)
+        before = (federation.fresh(setting.key, zero), zero, jnp.asarray(False), None, own, running)
+        agent, _, _, _ = runtime._agent_round(before, downlink=downlink, key=key, sending=sending, tally=tally)
         return federation.strategy.emit(federation.learner, agent, key).update
 
     return jax.jit(lambda inputs: jax.lax.map(one, inputs))((physics, keys))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from fedrax.aggregators.base import Aggregate
 from fedrax.attacks.base import attacks
 from fedrax.config import Config
-from fedrax.federation import Cohort, Federation, State
+from fedrax.federation import Cohort, Federation, Sending, State
 from fedrax.learners.base import Agent
 from fedrax.message import Message, periods
 from fedrax.privacy.guarantee import Guarantee, guarantee
@@ -141,14 +141,14 @@ def last_state(config: Config, directory: RunDirectory) -> State | None:
     return None if restored is None else jax.tree.map(lambda x: x[0], restored[0])
 
 
-def sent(federation: Federation, agent: Agent, update: PyTree, episodes: int | Array, key: PRNGKeyArray) -> Message:
+def sent(federation: Federation, agent: Agent, update: PyTree, sending: Sending, key: PRNGKeyArray) -> Message:
     """What of an update leaves the agent: protected by the federation's own means, and nothing beside it.
 
     Args:
         federation: whose strategy is asked for nothing.
         agent: any, for what the federation keeps on agents.
         update: as a strategy makes it.
-        episodes: that the agent was asked for.
+        sending: what the message depends on besides.
         key: the agent's own of the round.
     """
 
@@ -156,7 +156,7 @@ def sent(federation: Federation, agent: Agent, update: PyTree, episodes: int | A
         return Message(update)
 
     stand_in = dataclasses.replace(federation, strategy=_with_method(federation.strategy, "emit", emit))
-    return stand_in.emit(agent, episodes, key)
+    return stand_in.emit(agent, key, sending)[1]
 
 
 def seen(
@@ -204,5 +204,6 @@ def seen_of(
 ) -> Float[Array, "rows d"]:
     """What a server gets of updates of all participants, leaves ``[m, ...]``, that go the whole way to it."""
     keys = jax.random.split(key, jax.tree.leaves(updates)[0].shape[0])
-    messages = jax.vmap(lambda update, own: sent(federation, agent, update, episodes, own))(updates, keys)
+    sending = federation.sending(Asked(episodes), jnp.asarray(round), key)
+    messages = jax.vmap(lambda update, own: sent(federation, agent, update, sending, own))(updates, keys)
     return seen(federation, messages, episodes, key, round)
