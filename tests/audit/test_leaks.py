@@ -20,7 +20,11 @@ PENDULUM = [
     *("budget.rounds=1", "checkpoint.every=1", "evaluation.episodes=2", "learner=td3", "strategy=fedavg"),
     *("learner.actor_layers=[8]", "learner.feature_layers=[64]", "learner.head_layers=[64]", "learner.batch_size=32"),
     *("learner.num_steps=16", "learner.buffer_size=1000", "learner.learning_starts=8", "learner.discount=0"),
-    *("learner.learning_rate=0.003", "learner.updates_per_step=64"),
+    *(
+        "learner.learning_rate=0.003",
+        "learner.updates_per_step=64",
+        "environment.heterogeneity.observation_noise_std=2.0",
+    ),
 ]
 
 

@@ -127,9 +127,7 @@ def protection_of(config: Config) -> dict[str, Any]:
     return {f"{name}.{key}": value for name in PROTECTING for key, value in table.get(name, {}).items()}
 
 
-def result_of(
-    leak: Leak, setting: Setting, effort: Effort, seed: int, tell: Callable[[str], None]
-) -> dict[str, Any]:
+def result_of(leak: Leak, setting: Setting, effort: Effort, seed: int, tell: Callable[[str], None]) -> dict[str, Any]:
     """The answers of one attack, which is told of, or the reason why it does not apply."""
     reason = leak.inapplicable(setting)
     if reason is None:
