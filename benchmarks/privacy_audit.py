@@ -2,9 +2,9 @@
 
     python benchmarks/privacy_audit.py
 
-CartPole by three agents whose policies have 16 and 16 hidden units, fresh. A1 in 20 runs of canaries for each level of noise,
-trajectories, replaced; A3 and A6 with and without protection, A3 in 3 runs. The results go to
-benchmarks/results/privacy_audit.json.
+CartPole by three agents whose policies have 16 and 16 hidden units, fresh. A1 in 20 runs of canaries for each level of
+noise (the unit is a trajectory, neighbours differ by replacement); A3 and A6 with and without protection, A3 in 3 runs.
+The results go to benchmarks/results/privacy_audit.json.
 """
 
 from __future__ import annotations
