@@ -18,7 +18,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 CHECKED = (
     *("learners", "aggregators", "attacks", "strategies", "evaluation", "federation", "message"),
     *("environments.native", "environments.native_collector", "environments.native_noise", "environments.native_steps"),
-    *("privacy.clip", "privacy.noise", "privacy.protection"),
+    *("privacy.clip", "privacy.noise", "privacy.protection", "audit"),
     *("arrays", "trees", "parts", "seeds", "topology", "topology_weights"),
 )
 """What computes with arrays: shapes and types of arguments and results are checked wherever tests call it."""

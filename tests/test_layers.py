@@ -8,9 +8,9 @@ import pytest
 import fedrax
 
 ROOT = Path(fedrax.__file__).parent
-OUTER = {"api", "cli", "render", "describe", "exchange"}
+OUTER = {"api", "audit", "cli", "render", "describe", "exchange"}
 """What a user calls; all else is below it."""
-COMPONENTS = ("learners", "strategies", "aggregators", "attacks", "compression", "environments")
+COMPONENTS = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "privacy")
 FORBIDDEN = {
     **{package: {"runtime", "records", "report", "sweep", *OUTER} for package in COMPONENTS},
     "evaluation": {"runtime", "records", "report", "sweep", *OUTER},

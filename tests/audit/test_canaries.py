@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from audited import AGENT, CARTPOLE, TRAJECTORY, setting_of
 
 from fedrax.audit.base import Effort
 from fedrax.audit.canaries import Canary, Participation, Trajectories, told_apart
 from fedrax.audit.setting import seen_of
 from fedrax.trees import unravel_like
+
+from audited import AGENT, CARTPOLE, TRAJECTORY, setting_of
 
 KEY = jax.random.key(0)
 

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from audited import CARTPOLE, TRAJECTORY, setting_of
 
 from fedrax.audit.base import Effort
 from fedrax.audit.critics import SentCritics
 from fedrax.audit.physics import EnvironmentParameters, determination, ranked, ridge
 from fedrax.audit.recomputation import Recomputation, equal
 from fedrax.audit.words import EmbeddingRows, touched, words_at
+
+from audited import CARTPOLE, TRAJECTORY, setting_of
 
 KEY = jax.random.key(0)
 FORCES = "environment.heterogeneity.force_mag={distribution='uniform',low=3,high=20}"
@@ -19,7 +20,11 @@ PENDULUM = [
     *("budget.rounds=1", "checkpoint.every=1", "evaluation.episodes=2", "learner=td3", "strategy=fedavg"),
     *("learner.actor_layers=[8]", "learner.feature_layers=[64]", "learner.head_layers=[64]", "learner.batch_size=32"),
     *("learner.num_steps=16", "learner.buffer_size=1000", "learner.learning_starts=8", "learner.discount=0"),
-    *("learner.learning_rate=0.003", "learner.updates_per_step=64"),
+    *(
+        "learner.learning_rate=0.003",
+        "learner.updates_per_step=64",
+        "environment.heterogeneity.observation_noise_std=2.0",
+    ),
 ]
 
 

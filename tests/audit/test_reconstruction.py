@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from audited import CARTPOLE, TRAJECTORY, setting_of
 
 from fedrax.audit.base import Effort
 from fedrax.audit.inversion import (
@@ -20,6 +19,8 @@ from fedrax.audit.reconstruction import Population, Reconstruction
 from fedrax.environments.base import Box, Discrete, Episodes, Spaces
 from fedrax.environments.native import native_environments
 from fedrax.learners.policy_gradient import PolicyGradient
+
+from audited import CARTPOLE, TRAJECTORY, setting_of
 
 KEY = jax.random.key(0)
 

@@ -30,7 +30,7 @@ ODD = [
 EVERY_COMMAND = ["", "--", "-", "--no-such", "''", "no-such", "train train", "--version", "LONG", "'a\nb'", "describe"]
 OF_RUNS = [
     f"{command} {path}"
-    for command in ("resume", "evaluate", "render", "export --to safetensors", "report", "status")
+    for command in ("resume", "evaluate", "audit", "render", "export --to safetensors", "report", "status")
     for path in ("MISSING", "DIR", "FILE", "FILE/x", "/dev/null", "LONG", "''", "PIPE")
 ]
 NUMBERS = ("-1", "0.5", "x", "''", "nan", "1e3", "9" * 30, "9" * 5000, "٣x")
@@ -44,6 +44,10 @@ ARGUMENTS = [
     ),
     *("evaluate RUN --environments some", "evaluate RUN --across", "evaluate RUN --unseen 3", "evaluate RUN RUN"),
     *("evaluate RUN --episodes 1000000 --unseen 100000", "evaluate RUN --plugins MISSING", "evaluate RUN --yes 3"),
+    *(f"audit RUN --repetitions {number}" for number in ("0", "99", "1000001", *NUMBERS)),
+    *(f"audit RUN --seed {number}" for number in ("2147483648", *NUMBERS)),
+    *(f"audit RUN --attacks {ids}" for ids in ("A8", "a1", "''", "A1,", "A1;A2", "LONG")),
+    *("audit RUN RUN", "audit RUN --against 3", "audit RUN --plugins MISSING"),
     *(f"render RUN --episodes {number}" for number in ("0", "1001", "2147483648", *NUMBERS)),
     *(f"render RUN --agent {number}" for number in ("2", *NUMBERS)),
     *("render RUN --format avi", "render RUN --format", "render RUN --policy 1", "render RUN --plugins FILE"),

@@ -86,7 +86,7 @@ def _epsilons(setting: Setting, present: np.ndarray, absent: np.ndarray, release
 def scores(
     federation: Federation,
     agent: Agent,
-    keys: PRNGKeyArray,
+    keys: Array,
     length: Array,
     episodes: int,
     round: int,
@@ -99,7 +99,7 @@ def scores(
     shapes = jax.eval_shape(lambda a: federation.strategy.emit(federation.learner, a, keys[0, 0]), agent).update
     width = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
-    def one(keys: PRNGKeyArray) -> Array:
+    def one(keys: Array) -> Array:
         direction = jax.random.normal(keys[0], (width,))
         direction /= jnp.linalg.norm(direction)
         first = jnp.zeros((federation.participants, 1)).at[0].set(length)

@@ -52,7 +52,7 @@ def _collected(
     environment: NativeEnvironment,
     params: PyTree,
     physics: dict[str, Array],
-    keys: PRNGKeyArray,
+    keys: Array,
     episodes: int,
     steps: int,
 ) -> Episodes:

@@ -8,13 +8,16 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import betaincinv
 
-Scores = Float[np.ndarray, " n"]
+Present = Float[np.ndarray, " p"]
+"""Scores with the canary."""
+Absent = Float[np.ndarray, " a"]
+"""Scores without."""
 CONFIDENCE = 0.95
 THRESHOLDS = 200
 """That are tried."""
 
 
-def auc(present: Scores, absent: Scores) -> float:
+def auc(present: Present, absent: Absent) -> float:
     """The chance that a score with the canary is above one without it (ties count half): area under the ROC curve."""
     ordered = np.sort(absent)
     below, upto = np.searchsorted(ordered, present, "left"), np.searchsorted(ordered, present, "right")
@@ -28,7 +31,7 @@ def auc_margin(value: float, present: int, absent: int) -> float:
     return 1.96 * math.sqrt(max(variance, 0.0) / present / absent)
 
 
-def true_positives_at(rate: float, present: Scores, absent: Scores) -> float:
+def true_positives_at(rate: float, present: Present, absent: Absent) -> float:
     """The share of present canaries that are found where at most ``rate`` of the absent are said to be there."""
     allowed = math.floor(rate * len(absent))
     threshold = np.sort(absent)[::-1][allowed]
@@ -46,7 +49,7 @@ def clopper_pearson(hits: int, trials: int, confidence: float) -> tuple[float, f
     return low, high
 
 
-def least_epsilon(present: Scores, absent: Scores, delta: float) -> float:
+def least_epsilon(present: Present, absent: Absent, delta: float) -> float:
     """A lower bound on the mechanism's epsilon at ``delta``, with 95 % confidence; 0 where nothing follows.
 
     A test of an (epsilon, delta)-private mechanism has TPR <= exp(epsilon) FPR + delta, and so for the complements.
@@ -59,7 +62,7 @@ def least_epsilon(present: Scores, absent: Scores, delta: float) -> float:
     return max(0.0, _bound(present[1::2], absent[1::2], delta, *best))
 
 
-def _bound(present: Scores, absent: Scores, delta: float, threshold: float, reverse: bool) -> float:
+def _bound(present: Present, absent: Absent, delta: float, threshold: float, reverse: bool) -> float:
     """log((p - delta) / q) of the least p and the largest q, the chances to be told apart rightly and wrongly."""
     rightly, wrongly = (
         (absent < threshold, present < threshold) if reverse else (present >= threshold, absent >= threshold)

@@ -85,7 +85,7 @@ def rows_of(setting: Setting, physics: dict[str, Array], shadows: int, key: PRNG
     return rows
 
 
-def _updates(runtime: NativeRuntime, setting: Setting, physics: dict[str, Array], keys: PRNGKeyArray) -> PyTree:
+def _updates(runtime: NativeRuntime, setting: Setting, physics: dict[str, Array], keys: Array) -> PyTree:
     """The updates of agents in these environments, before protection, leaves ``[n, ...]``."""
     federation, downlink = setting.federation, setting.downlink
     zero = jnp.asarray(0)

@@ -147,7 +147,7 @@ class Population:
         return Guess(observation, scores.reshape(*observation.shape[:-1], -1))
 
     def error_of(self, episodes: Episodes, guessed: np.ndarray, valid: np.ndarray) -> float:
-        """The guess's error over that of the best one without the message; 1 where there is no guess, or nothing.
+        """The guess's error over that of the best one without the message; 1 where there is none, or nothing to find.
 
         That is the better of the mean observation and of observations of other episodes. An error is the root mean
         square over steps and components, in the component's deviations, when guesses are assigned to steps so that

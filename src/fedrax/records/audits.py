@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedrax.errors import FedraxError
 from fedrax.records.files import read_json
 
 Record = dict[str, Any]
@@ -43,7 +44,10 @@ def read_audit(path: Path) -> Record:
     Raises:
         FedraxError: it is missing or damaged.
     """
-    return read_json(path, "audit")
+    record = read_json(path, "audit")
+    if not isinstance(record.get("setups"), list) or not isinstance(record.get("attacks"), dict):
+        raise FedraxError(f"the audit {path} is damaged: it holds no setups; delete it, or audit the run again")
+    return record
 
 
 def setups_table(record: Record) -> tuple[list[str], list[list[str]]]:

@@ -18,9 +18,9 @@ PROTECTION = ("privacy.", "compression.")
 UNSET = (None, "none")
 """What a configuration and its file say of what is not set."""
 NOTE = (
-    "What known attacks find, and not what none can. AUC: the chance to tell a release with the person from one "
-    "without, 0.5 is none. State error: over that of the best guess without the message. docs/audit.md says what each "
-    "number is. Returns are those of the reported runs that differ from the audited one in their protection alone."
+    "What known attacks find, and not what none can. AUC: the chance that a release with the person scores above one "
+    "without; 0.5 tells nothing. State error: over that of the best guess without the message. docs/audit.md says what "
+    "each number is. Returns are those of the reported runs that differ from the audited one in their protection alone."
 )
 
 
