@@ -125,8 +125,8 @@ class Trajectories(Leak):
     def inapplicable(self, setting: Setting) -> str | None:
         """Where updates are no means over episodes, or agents are what is protected."""
         strategy = setting.federation.strategy
-        if not strategy.sends:
-            return f"agents of strategy {strategy.name!r} send nothing"
+        if setting.without_updates:
+            return setting.without_updates
         if not strategy.means_of_episodes:
             return f"updates of strategy {strategy.name!r} are no means over episodes"
         if setting.config.privacy.unit == "agent":
@@ -148,9 +148,8 @@ class Participation(Leak):
     headline = "auc"
 
     def inapplicable(self, setting: Setting) -> str | None:
-        """Where nothing is sent."""
-        strategy = setting.federation.strategy
-        return None if strategy.sends else f"agents of strategy {strategy.name!r} send nothing"
+        """Where there is no update."""
+        return setting.without_updates
 
     def answers(self, setting: Setting, effort: Effort, key: PRNGKeyArray) -> Answers:
         """Of as many releases as the run has rounds, up to :data:`MOST_ROUNDS`."""

@@ -32,8 +32,8 @@ class EnvironmentParameters(Leak):
     def inapplicable(self, setting: Setting) -> str | None:
         """Where agents' environments do not differ, or no others of their kind can be made."""
         strategy, settings = setting.federation.strategy, setting.config.environment
-        if not strategy.sends:
-            return f"agents of strategy {strategy.name!r} send nothing"
+        if setting.without_updates:
+            return setting.without_updates
         if setting.runtime is None:
             return "the environment is not in JAX"
         if not settings.heterogeneity:

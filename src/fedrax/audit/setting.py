@@ -89,6 +89,16 @@ class Setting:
         return math.lcm(*jax.tree.leaves(each), 1) - 1
 
     @property
+    def without_updates(self) -> str | None:
+        """Why there is no update to attack, in one line; None where there is one."""
+        name = self.federation.strategy.name
+        if not self.federation.strategy.sends:
+            return f"agents of strategy {name!r} send nothing"
+        if not self.dimension:
+            return f"messages of strategy {name!r} hold no updates: the server has each agent's own, or relays it"
+        return None
+
+    @property
     def dimension(self) -> int:
         """Numbers in an update."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.update_shapes))
