@@ -18,7 +18,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.estimates import auc, auc_margin, least_epsilon, true_positives_at
-from fedrax.audit.setting import Setting, seen, sent
+from fedrax.audit.setting import Setting
+from fedrax.audit.sight import seen, sent
 from fedrax.federation import Federation
 from fedrax.learners.base import Agent
 from fedrax.trees import unravel_like

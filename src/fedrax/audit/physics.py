@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.audit.base import Answers, Effort, Leak
-from fedrax.audit.setting import Setting, seen_of
+from fedrax.audit.setting import Setting
+from fedrax.audit.sight import seen_of
 from fedrax.environments.base import stack_physics
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
