@@ -21,7 +21,7 @@ def inconsistency(
 ) -> Float[Array, ""]:
     """Mean square, over steps that another follows, of the next observation less what the step leads to.
 
-    In units of ``change``. Of discrete actions, ``action`` are scores, and what follows is the mean under their softmax.
+    In units of ``change``. Of discrete actions, ``action`` are scores: what follows is the mean under their softmax.
     """
     physics = environment.physics()
     state = state_from(environment)
