@@ -59,7 +59,9 @@ def collect(seed_environments, ids):
     def decide(observation, step):
         return np.broadcast_to(one, (*observation.shape[:2], *action.shape)).copy(), ()
 
-    experience, _ = seed_environments.collect(decide, SimpleNamespace(ids=np.array(ids)), SimpleNamespace(episodes=3))
+    experience, _ = seed_environments.collect(
+        decide, SimpleNamespace(ids=np.array(ids), selected=None), SimpleNamespace(episodes=3)
+    )
     return experience
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fedrax.audit.base import Effort
 from fedrax.audit.canaries import Canary, Participation, Trajectories, told_apart
-from fedrax.audit.setting import seen_of
+from fedrax.audit.sight import seen_of
 from fedrax.trees import unravel_like
 
 from audited import AGENT, CARTPOLE, TRAJECTORY, setting_of

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedrax.audit.base import Effort
+from fedrax.audit.canaries import Participation
 from fedrax.audit.critics import SentCritics
 from fedrax.audit.physics import EnvironmentParameters, determination, ranked, ridge
 from fedrax.audit.recomputation import Recomputation, equal
@@ -25,6 +26,11 @@ PENDULUM = [
         "learner.updates_per_step=64",
         "environment.heterogeneity.observation_noise_std=2.0",
     ),
+]
+
+GOSSIP = [
+    *("environment=CartPole-v1", "environment.num_envs=2", "federation.agents=2", "budget.rounds=1"),
+    *("learner=ppo", "learner.num_steps=16", "strategy=gossip"),
 ]
 
 
@@ -113,6 +119,7 @@ def test_a_critic_that_has_learned_its_steps_by_heart_gives_them_away():
     [
         (EnvironmentParameters(), CARTPOLE, [], "do not differ"),
         (EnvironmentParameters(), CARTPOLE, ["environment.heterogeneity.length=[0.5,0.4,0.8]"], "can be drawn"),
+        (Participation(), GOSSIP, [], "the server has each agent's own"),
         (EmbeddingRows(), CARTPOLE, [], "no words"),
         (SentCritics(), CARTPOLE, [], "no critics"),
         (SentCritics(), PENDULUM, ["strategy=distillation"], "does not average critics"),

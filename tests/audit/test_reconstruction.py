@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from fedrax.audit.base import Effort
+from fedrax.audit.dynamics import observes_states, state_from
 from fedrax.audit.inversion import (
     Known,
     cosine,
     first_layer,
     gradient_of,
-    observes_states,
-    state_from,
     weighted_observation,
 )
 from fedrax.audit.reconstruction import Population, Reconstruction

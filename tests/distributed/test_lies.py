@@ -121,7 +121,7 @@ def test_the_message_that_spoils_a_combination_is_left_out_and_named(tmp_path, m
     state, _ = rounds_of(honest, 4)
     exchange = honest._exchanging
 
-    def spoilt(server, downlink, cohort, *others):
+    def spoilt(server, downlink, cohort, *others, secret):
         after, made_of = exchange(server, downlink, cohort, *others)
         wrong = jax.tree.map(lambda x: x * np.nan if np.issubdtype(x.dtype, np.floating) else x, after)
         return (wrong if np.asarray(cohort.answers)[1] else after), made_of
@@ -193,7 +193,7 @@ def test_a_combination_that_cannot_be_right_is_undone_and_named(tmp_path, monkey
     state, _ = rounds_of(honest, 4)
     exchange = honest._exchanging
 
-    def ruined(server, downlink, cohort, *others):
+    def ruined(server, downlink, cohort, *others, secret):
         after, made_of = exchange(server, downlink, cohort, *others)
         wrong = jax.tree.map(lambda x: np.full_like(x, value) if np.issubdtype(x.dtype, np.floating) else x, after)
         return (wrong if np.asarray(cohort.answers).any() else after), made_of

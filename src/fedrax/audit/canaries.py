@@ -18,7 +18,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.estimates import auc, auc_margin, least_epsilon, true_positives_at
-from fedrax.audit.setting import Asked, Setting, seen, sent
+from fedrax.audit.setting import Setting
+from fedrax.audit.sight import Asked, seen, sent
 from fedrax.federation import Federation
 from fedrax.learners.base import Agent
 from fedrax.trees import unravel_like
@@ -126,8 +127,8 @@ class Trajectories(Leak):
     def inapplicable(self, setting: Setting) -> str | None:
         """Where updates are no means over episodes, or agents are what is protected."""
         strategy = setting.federation.strategy
-        if not strategy.sends:
-            return f"agents of strategy {strategy.name!r} send nothing"
+        if setting.without_updates:
+            return setting.without_updates
         if not strategy.means_of_episodes:
             return f"updates of strategy {strategy.name!r} are no means over episodes"
         if setting.config.privacy.unit == "agent":
@@ -149,9 +150,8 @@ class Participation(Leak):
     headline = "auc"
 
     def inapplicable(self, setting: Setting) -> str | None:
-        """Where nothing is sent."""
-        strategy = setting.federation.strategy
-        return None if strategy.sends else f"agents of strategy {strategy.name!r} send nothing"
+        """Where there is no update."""
+        return setting.without_updates
 
     def answers(self, setting: Setting, effort: Effort, key: PRNGKeyArray) -> Answers:
         """Of as many releases as the run has rounds, up to :data:`MOST_ROUNDS`."""

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.estimates import auc, auc_margin
-from fedrax.audit.setting import Setting, seen_of
+from fedrax.audit.setting import Setting
+from fedrax.audit.sight import seen_of
 from fedrax.environments.base import Discrete
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fedrax.audit.setting import Setting, seen_of
+from fedrax.audit.setting import Setting
+from fedrax.audit.sight import seen_of
 from fedrax.environments.base import Episodes, NativeEnvironment, Observation
 from fedrax.environments.native_collector import collect_episodes
 from fedrax.learners.base import EpisodeLearner, Learner

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.audit.base import Answers, Effort, Leak
-from fedrax.audit.setting import Setting, seen_of
+from fedrax.audit.setting import Setting
+from fedrax.audit.sight import seen_of
 from fedrax.environments.base import stack_physics
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
@@ -32,8 +33,8 @@ class EnvironmentParameters(Leak):
     def inapplicable(self, setting: Setting) -> str | None:
         """Where agents' environments do not differ, or no others of their kind can be made."""
         strategy, settings = setting.federation.strategy, setting.config.environment
-        if not strategy.sends:
-            return f"agents of strategy {strategy.name!r} send nothing"
+        if setting.without_updates:
+            return setting.without_updates
         if setting.runtime is None:
             return "the environment is not in JAX"
         if not settings.heterogeneity:

@@ -12,12 +12,12 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from scipy.optimize import linear_sum_assignment
 
 from fedrax.audit.base import Answers, Effort, Leak
+from fedrax.audit.dynamics import observes_states
 from fedrax.audit.episodes import Sent, collected, part_of, sent_of
 from fedrax.audit.inversion import (
     Guess,
     Known,
     first_layer,
-    observes_states,
     searched,
     weighted_observation,
 )

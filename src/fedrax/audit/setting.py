@@ -1,22 +1,19 @@
-"""A federation as an attacker finds it: what is broadcast, what agents would send, and what of it a server sees."""
+"""A federation as an attacker finds it, at one broadcast."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
-from fedrax.aggregators.base import Aggregate
 from fedrax.attacks.base import attacks
 from fedrax.config import Config
-from fedrax.federation import Cohort, Federation, Sending, State
+from fedrax.federation import Federation, State
 from fedrax.learners.base import Agent
 from fedrax.message import Message, periods
 from fedrax.privacy.guarantee import Guarantee, guarantee
@@ -26,14 +23,6 @@ from fedrax.runtime.continuation import accepting
 from fedrax.runtime.draws import describe_run, runs_native
 from fedrax.runtime.make import make_federation, make_runtime
 from fedrax.runtime.native import NativeRuntime
-from fedrax.strategies.base import Strategy
-from fedrax.trees import ravel_rows
-
-
-class Asked(NamedTuple):
-    """Of a broadcast, what protection depends on."""
-
-    episodes: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +78,16 @@ class Setting:
         return math.lcm(*jax.tree.leaves(each), 1) - 1
 
     @property
+    def without_updates(self) -> str | None:
+        """Why there is no update to attack, in one line; None where there is one."""
+        name = self.federation.strategy.name
+        if not self.federation.strategy.sends:
+            return f"agents of strategy {name!r} send nothing"
+        if not self.dimension:
+            return f"messages of strategy {name!r} hold no updates: the server has each agent's own, or relays it"
+        return None
+
+    @property
     def dimension(self) -> int:
         """Numbers in an update."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.update_shapes))
@@ -139,71 +138,3 @@ def last_state(config: Config, directory: RunDirectory) -> State | None:
     finally:
         runtime.close()
     return None if restored is None else jax.tree.map(lambda x: x[0], restored[0])
-
-
-def sent(federation: Federation, agent: Agent, update: PyTree, sending: Sending, key: PRNGKeyArray) -> Message:
-    """What of an update leaves the agent: protected by the federation's own means, and nothing beside it.
-
-    Args:
-        federation: whose strategy is asked for nothing.
-        agent: any, for what the federation keeps on agents.
-        update: as a strategy makes it.
-        sending: what the message depends on besides.
-        key: the agent's own of the round.
-    """
-
-    def emit(*_: object) -> Message:
-        return Message(update)
-
-    stand_in = dataclasses.replace(federation, strategy=_with_method(federation.strategy, "emit", emit))
-    return stand_in.emit(agent, key, sending)[1]
-
-
-def seen(
-    federation: Federation, messages: Message, episodes: int | Array, key: PRNGKeyArray, round: int
-) -> Float[Array, "rows d"]:
-    """What a server gets of a round's messages, or, where it may know a sum alone, everybody whom it tells.
-
-    It is what :meth:`Federation.exchange` hands to the strategy, whatever lies in between: every participant's update,
-    or one row, the sum and its noise (:attr:`Protection.sums`).
-
-    Args:
-        federation: without simulated attacks.
-        messages: of all participants, leaves ``[m, ...]``, as of :func:`sent`.
-        episodes: that each was asked for.
-        key: the round's.
-        round: its number; arrays that do not travel in it are zeros.
-    """
-    m = jax.tree.leaves(messages)[0].shape[0]
-
-    def combine(*arguments: Any) -> tuple[Array, Aggregate]:
-        rows = ravel_rows(arguments[4].update)
-        return rows, Aggregate(jnp.zeros(rows.shape[1]), jnp.ones(m, bool), jnp.asarray(True), {})
-
-    watched = dataclasses.replace(federation, strategy=_with_method(federation.strategy, "combine", combine))
-    cohort = Cohort(jnp.arange(m), jnp.zeros(m, bool), jnp.ones(m, bool))
-    rows, _ = watched.exchange((), Asked(jnp.asarray(episodes)), cohort, messages, key, jnp.asarray(round))
-    protection = federation.protection
-    if not protection.sums:
-        return jnp.asarray(rows)
-    return jnp.asarray(rows)[:1] * (m if protection.unit is None else protection.expected)
-
-
-def _with_method(strategy: Strategy, name: str, method: Callable[..., Any]) -> Strategy:
-    """The strategy with another method in place of its own, as if of a class derived from it."""
-    kind = type(type(strategy).__name__, (type(strategy),), {name: method, "__module__": type(strategy).__module__})
-    derived: Strategy = object.__new__(kind)
-    for field in dataclasses.fields(strategy):
-        object.__setattr__(derived, field.name, getattr(strategy, field.name))
-    return derived
-
-
-@eqx.filter_jit
-def seen_of(
-    federation: Federation, agent: Agent, updates: PyTree, episodes: Array, key: PRNGKeyArray, round: int
-) -> Float[Array, "rows d"]:
-    """What a server gets of updates of all participants, leaves ``[m, ...]``, that go the whole way to it."""
-    keys = jax.random.split(key, jax.tree.leaves(updates)[0].shape[0])
-    sending = federation.sending(Asked(episodes), jnp.asarray(round), key)
-    messages = jax.vmap(lambda update, own: sent(federation, agent, update, sending, own))(updates, keys)
-    return seen(federation, messages, episodes, key, round)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy.special import gammaincinv
 
 from fedrax.audit.base import Answers, Effort, Leak
-from fedrax.audit.setting import Setting, seen_of
+from fedrax.audit.setting import Setting
+from fedrax.audit.sight import seen_of
 from fedrax.environments.base import Box, Dict, Discrete, Episodes, Tokens
 from fedrax.learners.base import EpisodeLearner
 from fedrax.learners.encoders import Words
