@@ -259,3 +259,46 @@ def test_an_interrupt_says_how_to_go_on_where_one_can(arguments, said, saved, tm
     assert cli.main(arguments) == 130
     words = said.format(run=run) if saved == ("checkpoint-40",) else ""
     assert capsys.readouterr().err == f"fedrax: interrupted{words}\n"
+
+
+WITHOUT_EXTRAS = """
+import sys
+
+EXTRAS = ("flwr", "cryptography", "uvicorn", "starlette", "envpool", "minigrid", "gymnasium_robotics", "mujoco")
+EXTRAS += ("Box2D", "dp_accounting", "torch", "metaworld")
+
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in EXTRAS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Missing())
+from fedrax.cli import main
+
+run = sys.argv[1]
+settings = ["environment.horizon=5", "budget.trajectories=none", "budget.rounds=1", "evaluation.episodes=1"]
+settings += ["attack=none", "attack.agents=0", "federation.agents=3", "strategy=gpomdp", "strategy.batch=1", "learner.hidden=[2]"]
+settings += ["privacy.clip=1", "privacy.secure_sum=true"]
+main(["train", "fedpg-br/cartpole", *settings, "--out", run, "--quiet"])
+main(["audit", run, "--attacks", "A6", "--quiet"])
+main(["report", run, "--out", run + ".html"])
+"""
+
+
+@pytest.mark.training
+def test_what_the_core_does_needs_no_extra(tmp_path):
+    """The first commands of the README are run in an installation without any."""
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "final_return" in done.stdout
+    assert "trajectories" in done.stdout
+    assert (tmp_path / "run.html").is_file()
+
+
+def test_importing_the_interface_needs_no_extra():
+    code = WITHOUT_EXTRAS.partition("from fedrax.cli")[0] + "import fedrax.api"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

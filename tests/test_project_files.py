@@ -12,9 +12,8 @@ import fedrax
 
 PROJECT = Path(__file__).parent.parent
 SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-BROUGHT = {"Box2D": "gymnasium[box2d]", "scipy": "jax"}
-"""Packages that are declared by what brings them: Box2D's distribution has a name that depends on its version, and JAX
-itself needs SciPy."""
+BROUGHT = {"Box2D": "gymnasium[box2d]"}
+"""Packages that are declared by what brings them: Box2D's distribution has a name that depends on its version."""
 
 
 def normalised(name):

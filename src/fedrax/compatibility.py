@@ -18,6 +18,7 @@ from fedrax.errors import FedraxError
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
 from fedrax.message import Message, is_real, periods
+from fedrax.privacy.guarantee import summed_noise
 from fedrax.privacy.protection import Protection
 from fedrax.privacy.secure_sum.terms import LEAST, most_bits
 from fedrax.strategies.base import Strategy, strategies
@@ -242,7 +243,7 @@ def _check_episodes(learner: Learner, strategy: Strategy) -> None:
         raise FedraxError(f"privacy.unit=trajectory needs gradients of single episodes, and {learner.coupling}")
 
 
-def check_compression(compression: Compression, strategy: Strategy, update: PyTree) -> None:
+def check_compression(compression: Compression, strategy: Strategy, protection: Protection, update: PyTree) -> None:
     """Raises :class:`FedraxError` for a compression of nothing, or one that cannot leave out what does not travel.
 
     Args:
@@ -253,6 +254,11 @@ def check_compression(compression: Compression, strategy: Strategy, update: PyTr
         raise FedraxError(
             f"compression {compression.name!r} encodes agents' updates, and messages of strategy {strategy.name!r} "
             f"{sent}; set compression=none"
+        )
+    if protection.quantile is not None:
+        raise FedraxError(
+            f"compression {compression.name!r} changes the lengths of updates, by which privacy.clip_quantile sees "
+            "which were shortened: set compression=none, or leave privacy.clip_quantile out"
         )
     longest = max(jax.tree.leaves(periods(Message(update), strategy.period)))
     if longest > 1 and not compression.by_array:
@@ -265,7 +271,7 @@ def check_compression(compression: Compression, strategy: Strategy, update: PyTr
 
 
 def check_secure_sum(
-    compression: Compression, strategy: Strategy, message: Message, *, participants: int, bits: int
+    compression: Compression, strategy: Strategy, protection: Protection, message: Message, *, participants: int
 ) -> None:
     """Raises :class:`FedraxError` for updates that cannot be summed as integers, or sums that would show one.
 
@@ -291,10 +297,11 @@ def check_secure_sum(
             f"privacy.secure_sum of {participants} agents would show their updates to each other; raise "
             f"federation.agents or federation.participation, so that {LEAST} take part"
         )
-    if bits > most_bits(participants):
+    most = most_bits(participants, summed_noise(protection.noise, participants, protection.honest))
+    if protection.bits > most:
         raise FedraxError(
-            f"privacy.bits = {bits} is not allowed: the sum over {participants} agents does not fit 32 bits; set "
-            f"privacy.bits to {most_bits(participants)} or less"
+            f"privacy.bits = {protection.bits} is not allowed: the sum over {participants} agents does not fit 32 "
+            f"bits; set privacy.bits to {most} or less"
         )
 
 

@@ -253,19 +253,43 @@ class PrivacyConfig(Model):
         "agents together, each a share, under privacy.secure_sum",
     )
     clip: float | None = pydantic.Field(
-        None, gt=0, description="longest update of an agent, or gradient of an episode (Euclidean norm); unset, any"
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="longest update of an agent, or gradient of an episode (Euclidean norm); unset, any",
     )
     clip_by: typing.Literal["flat", "layer"] = pydantic.Field(
         "flat", description="what is clipped: the update as one vector, or each array by itself to its share"
     )
+    clip_quantile: float | None = pydantic.Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the agents whose updates shall not be shortened: from privacy.clip on, the clip moves "
+        "there round by round (Andrew et al., 2021); unset, it stays",
+    )
+    clip_rate: float = pydantic.Field(
+        0.2, gt=0, le=10, description="how fast it moves: the step of its logarithm, times how far the share is off"
+    )
+    clip_noise: float | None = pydantic.Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="standard deviation of the noise on how many updates were not shortened, a part of privacy.noise; "
+        "unset, a twentieth of the participants, at least privacy.noise",
+    )
     noise: float | None = pydantic.Field(
         None,
         ge=0,
+        allow_inf_nan=False,
         description="standard deviation of the noise on the sum, in units of the clip (local: on each update); unset, "
         "what privacy.epsilon allows, or none",
     )
     epsilon: float | None = pydantic.Field(
-        None, gt=0, description="what the whole training may cost; with privacy.noise, rounds end before they exceed it"
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="what the whole training may cost; with privacy.noise, rounds end before they exceed it",
     )
     delta: float | None = pydantic.Field(
         None, gt=0, lt=1, description="chance that epsilon does not hold; unset, 1e-5 or, with many agents, n^-1.1"
@@ -282,7 +306,7 @@ class PrivacyConfig(Model):
         None,
         ge=8,
         le=30,
-        description="of a number under a secure sum; unset, 20, or as many as leave room for the agents' sum",
+        description="of a number in a secure sum; unset, the most up to 20 of which the sum over the agents fits 32",
     )
     threshold: float | None = pydantic.Field(
         None,

@@ -49,6 +49,8 @@ class State(eqx.Module):
     best: PyTree
     """What was handed out at the best evaluation: a policy, or every agent's (``[agents]``)."""
     best_return: Array
+    clip: PyTree = ()
+    """What updates are clipped to, where that moves (:meth:`Protection.moved`)."""
     environments: PyTree = ()
     """The collectors' states in native environments, for learners whose episodes run on between collections; every
     leaf has a leading axis ``[agents]``."""
@@ -75,6 +77,8 @@ class Sending(NamedTuple):
     """As of :meth:`Federation.shared_key`."""
     secret: PRNGKeyArray | None = None
     """What the noise of one agent alone is drawn from; None: from its own key."""
+    clip: PyTree = ()
+    """As :attr:`State.clip`."""
 
 
 class Exchange(NamedTuple):
@@ -85,6 +89,8 @@ class Exchange(NamedTuple):
     excluded: Bool[Array, " m"]
     """Participants whose message was not finite."""
     metrics: dict[str, Array]
+    clip: PyTree = ()
+    """That of the next round, as :attr:`State.clip`."""
 
 
 class Federation(eqx.Module):
@@ -133,6 +139,7 @@ class Federation(eqx.Module):
             tally=Tally(zero, zero, zero, zero, zero),
             best=self.output(server, agents),
             best_return=jnp.asarray(-jnp.inf),
+            clip=self.protection.first_clip,
         )
 
     def fresh(self, key: PRNGKeyArray, index: Int[Array, ""], networks: PyTree = ()) -> Agent:
@@ -152,7 +159,7 @@ class Federation(eqx.Module):
         agent = jax.eval_shape(self.fresh, key, jnp.asarray(0))
 
         def sent(agent: Agent) -> Message:
-            sending = Sending(jnp.asarray(1), jnp.asarray(0), key)
+            sending = Sending(jnp.asarray(1), jnp.asarray(0), key, clip=self.protection.first_clip)
             return self.emit(agent, key, sending)[1]
 
         message = jax.eval_shape(sent, agent)
@@ -231,7 +238,7 @@ class Federation(eqx.Module):
         """
         message = self.strategy.emit(self.learner, dataclasses.replace(agent, residual=()), derive(key, "emit"))
         secret = derive(key, "protect") if sending.secret is None else sending.secret
-        update = self.protection.at_agent(message.update, sending.episodes, secret)
+        update = self.protection.at_agent(message.update, sending.episodes, secret, sending.clip)
         message = dataclasses.replace(message, update=update)
         if self.compression.lossless:
             return agent, message
@@ -244,13 +251,18 @@ class Federation(eqx.Module):
         return dataclasses.replace(agent, residual=residual), dataclasses.replace(message, update=encoded)
 
     def sending(
-        self, downlink: Any, round: Int[Array, ""], key: PRNGKeyArray, secret: PRNGKeyArray | None = None
+        self,
+        downlink: Any,
+        round: Int[Array, ""],
+        key: PRNGKeyArray,
+        clip: PyTree,
+        secret: PRNGKeyArray | None = None,
     ) -> Sending:
         """What messages of a round depend on beside their agents; ``key`` is the round's, of the run's seed.
 
-        Noise is drawn from ``secret``; unless given, from each agent's own key.
+        ``clip`` is :attr:`State.clip`. Noise is drawn from ``secret``; unless given, from each agent's own key.
         """
-        return Sending(jnp.asarray(downlink.episodes), jnp.asarray(round), self.shared_key(key), secret)
+        return Sending(jnp.asarray(downlink.episodes), jnp.asarray(round), self.shared_key(key), secret, clip)
 
     @staticmethod
     def shared_key(key: PRNGKeyArray) -> PRNGKeyArray:
@@ -293,12 +305,13 @@ class Federation(eqx.Module):
         key: PRNGKeyArray,
         round: Int[Array, ""],
         reference: Episodes | None = None,
+        clip: PyTree = (),
         secret: PRNGKeyArray | None = None,
     ) -> tuple[PyTree, Exchange]:
         """Decode, attack, exclude what is not finite, aggregate, combine. Message leaves are ``[m, ...]``.
 
-        ``reference`` are the server's own trajectories at the broadcast policy, for rules that need its gradient, and
-        ``secret`` is what noise is drawn from; unless given, ``key`` is.
+        ``reference`` are the server's own trajectories at the broadcast policy, for rules that need its gradient,
+        ``clip`` is :attr:`State.clip`, and ``secret`` is what noise is drawn from; unless given, ``key`` is.
         """
         messages = self.received(self.decoded(messages, key), round)
         rule = self.aggregator
@@ -319,18 +332,28 @@ class Federation(eqx.Module):
         everyone = jnp.ones(cohort.ids.shape)
         knowledge = Knowledge(lambda vectors: aggregate(vectors, everyone, downlink.episodes).vector)
         messages = self.received(self.attack.applied(messages, cohort.byzantine, key, knowledge), round)
-        clipped = self.protection.at_server(messages.update, downlink.episodes)
+        clipped = self.protection.at_server(messages.update, downlink.episodes, clip)
         messages = dataclasses.replace(messages, update=clipped)
         finite = finite_rows(messages, cohort.ids.shape[0])
         messages = keep_rows(messages, finite)
         present = cohort.answers & finite
-        messages, weights = self.summed(messages, present, downlink, key if secret is None else secret, round)
+        present &= present.sum() >= self.protection.least
+        secret = key if secret is None else secret
+        after = self.protection.moved(clip, messages.update, present, secret)
+        messages, weights = self.summed(messages, present, downlink, secret, round, clip)
         tools = Tools(aggregate, fallback, derive(key, "combine"), cohort.ids)
         server, verdict = self.strategy.combine(self.learner, server, downlink, messages, weights, tools)
-        return server, Exchange(verdict.accepted & present, present, cohort.answers & ~finite, verdict.metrics)
+        metrics = verdict.metrics if self.protection.quantile is None else {**verdict.metrics, "clip": clip}
+        return server, Exchange(verdict.accepted & present, present, cohort.answers & ~finite, metrics, after)
 
     def summed(
-        self, messages: Message, present: Bool[Array, " m"], downlink: Any, key: PRNGKeyArray, round: Int[Array, ""]
+        self,
+        messages: Message,
+        present: Bool[Array, " m"],
+        downlink: Any,
+        key: PRNGKeyArray,
+        round: Int[Array, ""],
+        clip: PyTree,
     ) -> tuple[Message, Float[Array, " m"]]:
         """What of these messages the server may know, and the weights of its rows.
 
@@ -340,9 +363,9 @@ class Federation(eqx.Module):
         weights = present.astype(jnp.float32)
         if not self.protection.sums:
             return messages, weights
-        update = self.protection.summed(messages.update, present, downlink.episodes, key)
+        update = self.protection.summed(messages.update, present, downlink.episodes, key, clip)
         known = self.protection.unit is not None
-        weights = jnp.ones_like(weights) * (1.0 if known else present.any())
+        weights = jnp.ones_like(weights) * (1.0 if known and not self.protection.least else present.any())
         return self.received(dataclasses.replace(messages, update=update), round), weights
 
 

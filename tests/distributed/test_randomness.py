@@ -4,11 +4,13 @@ import jax
 import numpy as np
 import pytest
 
+from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.runtime.distributed.agent_runtime import Order, order_shapes
 from fedrax.runtime.distributed.agent_service import AgentService
 from fedrax.runtime.distributed.envelopes import JOIN, JOINED, REFUSED, Envelope
 from fedrax.runtime.distributed.randomness import node_secret, secret_randomness, shared_randomness
+from fedrax.runtime.make import make_runtime
 
 from federations import configured, distributed, rounds_of, simulated
 
@@ -77,5 +79,7 @@ def test_what_is_drawn_follows_from_secret_run_and_seed():
 
 
 def test_an_order_says_nothing_of_other_agents():
-    assert Order._fields == ("byzantine", "tally")
-    assert {leaf.shape for leaf in jax.tree.leaves(order_shapes())} == {()}
+    assert Order._fields == ("byzantine", "tally", "clip")
+    for moving in ([], ["privacy.clip=1", "privacy.clip_quantile=0.5"]):
+        federation = make_runtime(resolve("fedtd3/pendulum", ["strategy=fedavg", *moving])).federation
+        assert {leaf.shape for leaf in jax.tree.leaves(order_shapes(federation))} == {()}

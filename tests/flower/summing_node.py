@@ -12,7 +12,8 @@ import numpy as np
 
 from fedrax import cli
 from fedrax.privacy.clip import clipped
-from fedrax.privacy.secure_sum.identity import Identity, read_own, read_peers
+from fedrax.privacy.secure_sum.identity import Identity
+from fedrax.privacy.secure_sum.signatures import read_own, read_peers
 from fedrax.runtime.distributed.agent_service import AgentService
 from fedrax.runtime.distributed.envelopes import KEYED, Envelope, from_bytes, to_bytes
 from fedrax.runtime.flower import node

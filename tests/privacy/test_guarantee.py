@@ -9,7 +9,8 @@ from test_protected_rounds import CARTPOLE
 from fedrax import api
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
-from fedrax.privacy.guarantee import guarantee
+from fedrax.privacy.accountant import Releases, epsilon
+from fedrax.privacy.guarantee import guarantee, noise_on_updates
 
 BASE = ["privacy.unit=agent", "privacy.clip=1"]
 
@@ -88,6 +89,20 @@ def test_training_ends_before_the_round_that_would_exceed_it(tmp_path):
         assert word in line, line
     again = api.resume(run.path, ["budget.rounds=60"], progress=False)
     assert again.summary()["rounds"] == limit
+
+
+def test_a_clip_that_moves_is_paid_for_by_the_noise():
+    """Andrew et al., theorem 1: two releases of z_delta and 2 sigma_b together are one of z."""
+    settings = [*BASE, "privacy.noise=2", "privacy.clip_quantile=0.5"]
+    config = resolve({}, [*CARTPOLE, *settings])
+    assert config.privacy.clip_noise == 2.0
+    on_updates = noise_on_updates(config.privacy)
+    together = epsilon([Releases(on_updates, 7), Releases(2 * config.privacy.clip_noise, 7)], 1e-5)
+    assert together == pytest.approx(of(config).epsilon(7), rel=1e-6)
+    many = resolve({}, [*CARTPOLE, *settings, "federation.agents=1000"]).privacy
+    assert many.clip_noise == 50.0
+    with pytest.raises(FedraxError, match="more than 1"):
+        bound(*settings, "privacy.clip_noise=1")
 
 
 def test_without_noise_no_bound_is_claimed():

@@ -1,10 +1,13 @@
 """Rounds under protection: what changes nothing changes nothing, and what is refused says why."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fedrax import api
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.federation import Cohort
@@ -62,6 +65,26 @@ def test_noise_is_drawn_anew_in_every_run_of_another_seed(engine):
     first = after(*noisy)
     np.testing.assert_array_equal(after(*noisy), first)
     assert np.abs(after(*noisy, "privacy.noise=0") - first).max() > 1e-3
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("native", ["true", "false"])
+def test_a_clip_moves_in_rounds_and_is_resumed(native, tmp_path):
+    """Nothing is as long as 1e3, so it falls by exp(-0.2 / 2) a round; a run that goes on knows where it was."""
+    settings = [*CARTPOLE, "privacy.clip=1e3", "privacy.clip_quantile=0.5", f"environment.native={native}"]
+    settings += ["environment.backend=gymnasium", "checkpoint.every=1"]
+    run = api.train({}, settings, out=tmp_path / "run", progress=False)
+    run = api.resume(run.path, ["budget.rounds=3"], progress=False)
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    np.testing.assert_allclose([row["clip"] for row in rows], 1e3 * np.exp(-0.1 * np.arange(3)), rtol=1e-5)
+
+
+@pytest.mark.training
+def test_a_secure_sum_below_its_threshold_is_lost_in_a_simulation_too():
+    settings = ["privacy.clip=1", "privacy.secure_sum=true", "privacy.threshold=1.0", "federation.dropout=0.5"]
+    settings += ["federation.agents=8", "budget.rounds=1", "checkpoint.every=1", "federation.max_lost_rounds=none"]
+    start = after(*settings, "learner.learning_rate=0")
+    np.testing.assert_array_equal(after(*settings), start)
 
 
 @pytest.mark.training
@@ -129,6 +152,21 @@ def test_servers_that_average_know_no_more_than_the_mean(strategy):
         (["privacy.unit=trajectory", "privacy.clip=1", "learner.baseline=average"], "learner.baseline=none"),
         (["privacy.unit=agent", "privacy.clip=1", "strategy=local"], "send nothing"),
         (["privacy.unit=agent", "privacy.clip=1", "privacy.epsilon=1", "privacy.noise=0.1"], "raise privacy.noise"),
+        (["privacy.model=local", "privacy.clip=1"], "privacy.unit"),
+        (["privacy.clip=1", "privacy.bits=16"], "privacy.secure_sum=true"),
+        (["privacy.unit=trajectory", "privacy.clip=1", "privacy.clip_by=layer"], "privacy.clip_by=flat"),
+        (["privacy.unit=trajectory", "privacy.clip=1", "privacy.clip_quantile=0.5"], "privacy.unit=agent"),
+        (["privacy.clip_quantile=0.5"], "privacy.clip"),
+        (["privacy.clip=1", "privacy.clip_noise=5"], "privacy.clip_quantile"),
+        (["privacy.clip=1", "privacy.clip_quantile=0.5", "compression=int8"], "compression=none"),
+        (["privacy.unit=agent", "privacy.clip=1", "privacy.noise=inf"], "privacy.noise"),
+        (
+            [
+                *("privacy.unit=agent", "privacy.clip=1", "privacy.model=distributed", "privacy.secure_sum=true"),
+                *("privacy.noise=1000", "privacy.bits=29"),
+            ],
+            "set privacy.bits to 18 or less",
+        ),
         (["privacy.unit=transition", "privacy.clip=1"], "'agent' or 'trajectory'"),
         (["privacy.unit=agent", "privacy.clip=0"], "privacy.clip"),
         (["privacy.unit=agent", "privacy.clip=1", "aggregator=fedpg-filter"], "aggregator=mean"),

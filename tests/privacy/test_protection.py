@@ -97,3 +97,38 @@ def test_what_has_no_norm_counts_as_zeros_and_nobody_is_left_out(model):
     after = chain.at_server(rows([np.nan, 1.0], [0.0, 0.5]), ONE)
     np.testing.assert_allclose(after["w"], [[0.0, 0.0], [0.0, 0.5]], rtol=1e-6)
     assert not np.isfinite(Protection(clip=1.0).at_server(rows([np.inf, 1.0]), ONE)["w"]).all()
+
+
+def test_a_clip_moves_to_the_quantile_of_what_agents_would_send():
+    """Of 100 lengths 1 to 100 half are no longer than 50, from above and from below; noise does not keep it from it."""
+    lengths = jnp.arange(1.0, 101.0)
+    directions = jax.random.normal(KEY, (100, 7))
+    updates = {"w": lengths[:, None] * directions / jnp.linalg.norm(directions, axis=1, keepdims=True)}
+    for first, share_noise in ((1.0, 0.0), (5000.0, 0.0), (1.0, 5.0)):
+        chain = Protection(
+            unit="agent", clip=first, quantile=0.5, rate=0.2, share_noise=share_noise, expected=100.0, noise=1.0
+        )
+        clip = chain.first_clip
+        for number in range(120):
+            sent = jax.vmap(lambda update, c=clip, chain=chain: chain.at_agent(update, ONE, KEY, c))(updates)
+            sent = chain.at_server(sent, ONE, clip)
+            clip = chain.moved(clip, sent, jnp.ones(100, bool), jax.random.key(number))
+        assert 42 <= float(clip) <= 58
+
+
+def test_one_step_of_the_clip_is_the_papers():
+    """C exp(-eta (b - gamma)): three of four are whole, and the absent one counts for none."""
+    chain = Protection(clip=2.0, quantile=0.5, rate=0.2)
+    updates = rows([1.0, 0.0], [0.0, 1.9], [0.1, 0.1], [2.0, 0.0], [2.0, 0.0])
+    present = jnp.array([True, True, True, True, False])
+    moved = chain.moved(chain.first_clip, chain.at_server(updates, ONE, chain.first_clip), present, KEY)
+    assert float(moved) == pytest.approx(2 * np.exp(-0.2 * (0.75 - 0.5)), rel=1e-6)
+    assert chain.moved(chain.first_clip, updates, jnp.zeros(5, bool), KEY) == 2.0
+    fixed = Protection(clip=2.0)
+    assert fixed.moved((), updates, present, KEY) == ()
+
+
+def test_noise_follows_the_clip():
+    chain = Protection(unit="agent", clip=1.0, quantile=0.5, noise=3.0, expected=5.0)
+    after = chain.summed({"w": jnp.zeros((5, 40_000))}, jnp.ones(5, bool), ONE, KEY, jnp.asarray(4.0))["w"]
+    assert float(jnp.std(after[0])) == pytest.approx(3 * 4 / 5, rel=0.02)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from fedrax.errors import FedraxError
 from fedrax.privacy.secure_sum import masks, shamir
 from fedrax.privacy.secure_sum.agent import Participant
-from fedrax.privacy.secure_sum.identity import NOBODY, Identity, fingerprint, read_own, read_peers
+from fedrax.privacy.secure_sum.identity import NOBODY, Identity
 from fedrax.privacy.secure_sum.server import Summation
+from fedrax.privacy.secure_sum.signatures import fingerprint, read_own, read_peers
 from fedrax.privacy.secure_sum.terms import SecureSumError, Terms, TooFew, most_bits, threshold_of
 from fedrax.privacy.secure_sum.wire import (
     MISSING,

@@ -108,7 +108,9 @@ def scores(
         def release(total: Array, key: PRNGKeyArray) -> tuple[Array, None]:
             own = jax.random.split(key, federation.participants)
             updates = unravel_like(shapes, first * direction)
-            sending = federation.sending(Asked(jnp.asarray(episodes)), jnp.asarray(round), key)
+            sending = federation.sending(
+                Asked(jnp.asarray(episodes)), jnp.asarray(round), key, federation.protection.first_clip
+            )
             messages = jax.vmap(lambda update, own: sent(federation, agent, update, sending, own))(updates, own)
             return total + seen(federation, messages, episodes, key, round)[0] @ direction, None
 

@@ -107,7 +107,7 @@ def playing(setting: Setting) -> Callable[[Played, PRNGKeyArray], Played]:
     physics = jax.tree.map(lambda x: x[:m], runtime.drawn(runtime.agents_draws, 0))
     zero = jnp.asarray(0)
     tally = Tally(jnp.asarray(setting.rounds), zero, zero, zero, zero)
-    sending = federation.sending(setting.downlink, tally.rounds, setting.key)
+    sending = federation.sending(setting.downlink, tally.rounds, setting.key, federation.protection.first_clip)
 
     def one(inputs: tuple[Any, ...], key: PRNGKeyArray) -> Played:
         agent, index, own, running = inputs

@@ -91,7 +91,7 @@ def _updates(runtime: NativeRuntime, setting: Setting, physics: dict[str, Array]
     federation, downlink = setting.federation, setting.downlink
     zero = jnp.asarray(0)
     tally = Tally(jnp.asarray(setting.rounds), zero, zero, zero, zero)
-    sending = federation.sending(downlink, tally.rounds, setting.key)
+    sending = federation.sending(downlink, tally.rounds, setting.key, federation.protection.first_clip)
 
     def one(inputs: tuple[dict[str, Array], PRNGKeyArray]) -> PyTree:
         own, key = inputs

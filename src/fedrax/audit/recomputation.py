@@ -96,7 +96,8 @@ def first_round(config: Config) -> Round:
         federation, key = runtime.federation, jax.random.key(config.seed)
         zero = jnp.asarray(0)
         downlink = federation.broadcast(federation.init(key).server, key, zero)
-        return Round(federation, downlink, Order(jnp.asarray(False), Tally(zero, zero, zero, zero, zero)))
+        order = Order(jnp.asarray(False), Tally(zero, zero, zero, zero, zero), federation.protection.first_clip)
+        return Round(federation, downlink, order)
     finally:
         runtime.close()
 
@@ -132,7 +133,7 @@ def message_of_node(config: Config, opened: Round) -> Float[np.ndarray, " n"]:
                 "run": "audit",
                 "round": 0,
                 "agent": AGENT,
-                "form": form((outgoing, order_shapes())),
+                "form": form((outgoing, order_shapes(opened.federation))),
                 "order": packed(opened.order).hex(),
             }
             answer = _asked(transport, Envelope(WORK, fields, packed(outgoing)), WORKED)

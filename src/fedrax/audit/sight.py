@@ -70,8 +70,8 @@ def seen(
 
     watched = dataclasses.replace(federation, strategy=_with_method(federation.strategy, "combine", combine))
     cohort = Cohort(jnp.arange(m), jnp.zeros(m, bool), jnp.ones(m, bool))
-    rows, _ = watched.exchange((), Asked(jnp.asarray(episodes)), cohort, messages, key, jnp.asarray(round))
-    protection = federation.protection
+    protection, asked = federation.protection, Asked(jnp.asarray(episodes))
+    rows, _ = watched.exchange((), asked, cohort, messages, key, jnp.asarray(round), clip=protection.first_clip)
     if not protection.sums:
         return jnp.asarray(rows)
     return jnp.asarray(rows)[:1] * (m if protection.unit is None else protection.expected)
@@ -92,6 +92,6 @@ def seen_of(
 ) -> Float[Array, "rows d"]:
     """What a server gets of updates of all participants, leaves ``[m, ...]``, that go the whole way to it."""
     keys = jax.random.split(key, jax.tree.leaves(updates)[0].shape[0])
-    sending = federation.sending(Asked(episodes), jnp.asarray(round), key)
+    sending = federation.sending(Asked(episodes), jnp.asarray(round), key, federation.protection.first_clip)
     messages = jax.vmap(lambda update, own: sent(federation, agent, update, sending, own))(updates, keys)
     return seen(federation, messages, episodes, key, round)

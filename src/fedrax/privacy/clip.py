@@ -6,7 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 SAFETY = 1e-6
 """By how much shorter than the bound what is clipped becomes: a norm computed in float32 may be too small, by a few
@@ -33,6 +33,13 @@ def clipped(update: PyTree, bound: float | Array, *, by_layer: bool = False) -> 
     return jax.tree.unflatten(structure, leaves)
 
 
+def is_whole(update: PyTree, bound: float | Array) -> Bool[Array, ""]:
+    """Whether a clipped update is as it was: so much shorter than ``bound`` that nothing was taken off it."""
+    leaves = [leaf / bound for leaf in jax.tree.leaves(update)]
+    length = jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in leaves))
+    return length < 1.0 - 3 * _rounding(leaves)
+
+
 def or_zeros(update: PyTree) -> PyTree:
     """The update, or zeros where it holds NaN or an infinity: to leave its sender out would tell that it did."""
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(update)]).all()
@@ -46,7 +53,11 @@ def _shortened(leaves: list[Array], bound: float | Array) -> list[Array]:
     unit = jnp.where(largest >= jnp.finfo(jnp.float32).tiny, jnp.minimum(largest, 2.0**125), 1.0)
     scaled = [leaf / unit for leaf in leaves]
     length = jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in scaled))
-    rounded = SAFETY + float(jnp.finfo(jnp.float32).eps) * math.sqrt(sum(leaf.size for leaf in leaves))
-    limit = bound * (1.0 - rounded)
+    limit = bound * (1.0 - _rounding(leaves))
     factor = limit / jnp.where(length > 0, length, 1.0)
     return [jnp.where(unit * length > limit, part * factor, leaf) for part, leaf in zip(scaled, leaves, strict=True)]
+
+
+def _rounding(leaves: list[Array]) -> float:
+    """By how much of itself a norm over so many numbers may be wrong, and :data:`SAFETY`."""
+    return SAFETY + float(jnp.finfo(jnp.float32).eps) * math.sqrt(sum(leaf.size for leaf in leaves))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,10 @@ from fedrax.config_tables import FederationConfig, PrivacyConfig
 from fedrax.errors import FedraxError
 from fedrax.participation import most_participants
 from fedrax.privacy.accountant import Releases, epsilon, most_releases, noise_for
+from fedrax.privacy.secure_sum.terms import most_bits
 
+LEAST_BITS, MOST_BITS = 8, 20
+"""Of numbers in a secure sum, unless a configuration says how many."""
 DELTA = 1e-5
 """Unless the number of agents asks for less: a mechanism that publishes one of n has a delta of 1/n."""
 TRUST = {
@@ -48,7 +52,7 @@ class Guarantee:
         count = min(rounds, 1) if self.unit == "trajectory" else rounds
         return epsilon([Releases(self._relative, count, self.sampling if sampled else 1.0)], self.delta)
 
-    @property
+    @functools.cached_property
     def limit(self) -> int | None:
         """Rounds that stay within :attr:`target`; None: any number."""
         if self.target is None or (self.unit == "trajectory" and self.epsilon(1) <= self.target):
@@ -101,6 +105,9 @@ def resolved_privacy(settings: PrivacyConfig, federation: FederationConfig, roun
     """
     _check(settings)
     said = _of_unit(settings, federation, rounds)
+    noise = said.get("noise")
+    if settings.clip_quantile is not None and noise and settings.clip_noise is None:
+        said["clip_noise"] = max(federation.participation * federation.agents / 20, noise)
     if settings.secure_sum and settings.bits is None:
         said["bits"] = _fitting_bits(settings, federation, said.get("noise") or 0.0)
     return said
@@ -137,6 +144,11 @@ def guarantee(settings: PrivacyConfig, federation: FederationConfig) -> Guarante
     """
     if settings.unit is None:
         return None
+    if settings.clip_noise is not None and settings.noise and 2 * settings.clip_noise <= settings.noise:
+        raise FedraxError(
+            f"privacy.clip_noise = {settings.clip_noise:g} leaves none of privacy.noise = {settings.noise:g} for the "
+            f"updates: set it to more than {settings.noise / 2:g}, or leave it out"
+        )
     made = Guarantee(
         settings.unit,
         settings.model,
@@ -155,6 +167,18 @@ def guarantee(settings: PrivacyConfig, federation: FederationConfig) -> Guarante
     return made
 
 
+def noise_on_updates(settings: PrivacyConfig) -> float:
+    """The noise on the sum over the clip: all of it or, where the clip moves, what is to be added for its share.
+
+    ``(z^-2 - (2 sigma_b)^-2)^(-1/2)`` (Andrew et al., NeurIPS 2021, theorem 1).
+    """
+    noise = settings.noise or 0.0
+    if settings.clip_quantile is None or noise == 0:
+        return noise
+    assert settings.clip_noise is not None
+    return (noise**-2 - (2 * settings.clip_noise) ** -2) ** -0.5
+
+
 def honest_participants(settings: PrivacyConfig, participants: float) -> int:
     """As many of a round's participants as add noise enough for all, where each adds a share."""
     return max(1, math.floor(honest_share(settings) * participants + 1e-9))
@@ -168,14 +192,18 @@ def most_noise(settings: PrivacyConfig, participants: int) -> int:
     return math.ceil(10 * settings.noise * 2 ** (settings.bits - 1) / math.sqrt(honest))
 
 
+def summed_noise(noise: float, participants: int, honest: int) -> float:
+    """The most that the noise of all participants adds to a secure sum, over the clip; z is that of ``honest`` ones."""
+    return 8 * noise * math.sqrt(participants / honest)
+
+
 def _fitting_bits(settings: PrivacyConfig, federation: FederationConfig, noise: float) -> int:
     """The most bits, up to 20, of numbers whose sum over a round's participants fits 32 with its noise."""
     participants = max(1, round(federation.participation * federation.agents))
     if federation.sampling == "poisson":
         participants = most_participants(federation.agents, federation.participation)
-    # Eight deviations of all participants' noise, beside as many times the largest number.
-    terms = participants + 8 * noise * math.sqrt(participants / honest_participants(settings, participants))
-    return max(8, min(20, math.floor(32 - math.log2(terms + 1))))
+    added = summed_noise(noise, participants, honest_participants(settings, participants))
+    return max(LEAST_BITS, min(MOST_BITS, most_bits(participants, added)))
 
 
 def honest_share(settings: PrivacyConfig) -> float:
@@ -202,8 +230,31 @@ def _check(settings: PrivacyConfig) -> None:
             f"privacy.{name} says nothing without whose influence it bounds: set privacy.unit=agent or trajectory, or "
             f"leave privacy.{name} out"
         )
+    beside = {"bits": settings.bits, "threshold": settings.threshold, "honest": settings.honest}
+    alone = [name for name, value in beside.items() if value is not None]
+    if alone and not settings.secure_sum:
+        raise FedraxError(
+            f"privacy.{alone[0]} is of secure sums: set privacy.secure_sum=true, or leave privacy.{alone[0]} out"
+        )
+    if settings.model == "local" and settings.unit is None:
+        raise FedraxError(
+            "privacy.model=local says who adds noise, and there is none: set privacy.unit and privacy.noise, or leave "
+            "privacy.model out"
+        )
+    if settings.clip_by == "layer" and settings.unit == "trajectory":
+        raise FedraxError(
+            "privacy.clip_by=layer clips the arrays of updates, and privacy.unit=trajectory gradients of episodes as a "
+            "whole: set privacy.clip_by=flat, or privacy.unit=agent"
+        )
+    if settings.clip_quantile is not None:
+        _check_moving(settings)
+    elif settings.clip_noise is not None:
+        raise FedraxError(
+            "privacy.clip_noise is of a clip that moves: set privacy.clip_quantile, or leave privacy.clip_noise out"
+        )
     if settings.clip is None:
         needed = "privacy.unit" if settings.unit is not None else "privacy.secure_sum" if settings.secure_sum else None
+        needed = "privacy.clip_quantile" if settings.clip_quantile is not None else needed
         if needed is not None:
             raise FedraxError(f"{needed} needs a bound on updates: set privacy.clip, such as 1.0")
     if settings.model == "distributed" and not settings.secure_sum:
@@ -225,4 +276,19 @@ def _check(settings: PrivacyConfig) -> None:
         raise FedraxError(
             "privacy.model=central has the server add the noise to a sum that it was not to see: set "
             "privacy.model=distributed, or privacy.secure_sum=false"
+        )
+
+
+def _check_moving(settings: PrivacyConfig) -> None:
+    """Raises where the server cannot count which updates were shortened, or may not."""
+    if settings.unit == "trajectory" or settings.model != "central" or settings.secure_sum:
+        raise FedraxError(
+            "privacy.clip_quantile has the server see which updates are as long as the clip: set privacy.unit=agent, "
+            "privacy.model=central and privacy.secure_sum=false, or leave it out"
+        )
+    if settings.clip_by == "layer":
+        raise FedraxError("privacy.clip_quantile moves one clip of whole updates: set privacy.clip_by=flat")
+    if settings.unit is None and settings.clip_noise is not None:
+        raise FedraxError(
+            "privacy.clip_noise says nothing without whose influence it bounds: set privacy.unit=agent, or leave it out"
         )

@@ -16,12 +16,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from fedrax.message import keep_rows
-from fedrax.privacy.clip import clipped, or_zeros
+from fedrax.privacy.clip import clipped, is_whole, or_zeros
 from fedrax.privacy.noise import integer_noise, with_noise
 from fedrax.privacy.secure_sum.quantise import quantised, restored
 from fedrax.seeds import derive
 from fedrax.trees import ravel_rows, unravel_like
 
+CLIPS = (1e-15, 1e15)
+"""Within which a clip moves: float32 holds squares of it."""
 Unit = Literal["agent", "trajectory"]
 Model = Literal["central", "local", "distributed"]
 
@@ -33,6 +35,12 @@ class Protection(eqx.Module):
     model: Model = eqx.field(static=True, default="central")
     clip: float | None = eqx.field(static=True, default=None)
     """C: the longest update of an agent or, where the unit is a trajectory, gradient of an episode."""
+    quantile: float | None = eqx.field(static=True, default=None)
+    """The share of updates that shall not be shortened, to which C moves from :attr:`clip` on; None: it stays."""
+    rate: float = eqx.field(static=True, default=0.2)
+    """eta: how fast it moves."""
+    share_noise: float = eqx.field(static=True, default=0.0)
+    """Standard deviation of the noise on the number of updates that were not shortened."""
     by_layer: bool = eqx.field(static=True, default=False)
     noise: float = eqx.field(static=True, default=0.0)
     """z: standard deviation on the sum (``local``: on each update), in units of C."""
@@ -44,6 +52,9 @@ class Protection(eqx.Module):
     honest: int = eqx.field(static=True, default=1)
     """h: participants whose shares of the noise (``distributed``) are enough."""
 
+    least: int = eqx.field(static=True, default=0)
+    """Updates without which there is no sum: those of a secure sum's threshold."""
+
     @property
     def sums(self) -> bool:
         """Whether the server may know nothing of the updates but their sum."""
@@ -54,28 +65,59 @@ class Protection(eqx.Module):
         """What the gradient of each episode is clipped to at the agent."""
         return self.clip if self.unit == "trajectory" else None
 
-    def at_agent(self, update: PyTree, episodes: int | Array, key: PRNGKeyArray) -> PyTree:
-        """One agent's update as it leaves it; ``episodes`` are those that it was asked for.
+    @property
+    def first_clip(self) -> PyTree:
+        """C in the first round, float32, where it moves; () where it stays what it is."""
+        return () if self.quantile is None else jnp.asarray(self.clip, jnp.float32)
+
+    def at_agent(self, update: PyTree, episodes: int | Array, key: PRNGKeyArray, clip: PyTree = ()) -> PyTree:
+        """One agent's update as it leaves it; ``episodes`` are those that it was asked for, ``clip`` is the round's.
 
         Gradients of episodes were clipped where they were made (:attr:`clips_episodes`), and their mean is as long as
         one of them at most.
         """
         if self.clip is None:
             return update
-        update = clipped(self._bounded(update), self._clip_of(update), by_layer=self.by_layer)
+        bound = self._clip_of(update) if self.quantile is None else clip
+        update = clipped(self._bounded(update), bound, by_layer=self.by_layer)
         if self.model != "local" or self.noise == 0:
             return update
         return with_noise(update, self.noise * self._sensitivity(episodes), key)
 
-    def at_server(self, updates: PyTree, episodes: int | Array) -> PyTree:
+    def at_server(self, updates: PyTree, episodes: int | Array, clip: PyTree = ()) -> PyTree:
         """The updates of all participants, leaves ``[m, ...]``, no longer than honest ones are."""
         if self.clip is None or self.secure_sum:
             return updates
-        bound = self._longest(updates, episodes)
+        bound = self._longest(updates, episodes) if self.quantile is None else clip
         by_layer = self.by_layer and self.model != "local"
         return jax.vmap(lambda update: clipped(self._bounded(update), bound, by_layer=by_layer))(updates)
 
-    def summed(self, updates: PyTree, present: Bool[Array, " m"], episodes: int | Array, key: PRNGKeyArray) -> PyTree:
+    def moved(self, clip: PyTree, updates: PyTree, present: Bool[Array, " m"], key: PRNGKeyArray) -> PyTree:
+        """C of the next round, of the updates of this one as of :meth:`at_server`.
+
+        ``C exp(-eta (b - gamma))``, b the share of updates that were not shortened (Andrew et al., NeurIPS 2021,
+        algorithm 1). Their number is released with noise of its own, which the noise on the updates makes up for
+        (theorem 1; :func:`~fedrax.privacy.guarantee.noise_on_updates`).
+        """
+        if self.quantile is None:
+            return clip
+        whole = jax.vmap(lambda update: is_whole(update, clip))(updates)
+        # From -1/2 to 1/2 each, so that one more or less moves their sum by half.
+        total = jnp.where(present, whole - 0.5, 0.0).sum()
+        total += self.share_noise * jax.random.normal(derive(key, "share"))
+        count = self.expected if self.unit is not None else jnp.maximum(present.sum(), 1)
+        step = jnp.exp(-self.rate * (total / count + 0.5 - self.quantile))
+        known = present.any() if self.unit is None else True
+        return jnp.where(known, jnp.clip(clip * step, *CLIPS), clip)
+
+    def summed(
+        self,
+        updates: PyTree,
+        present: Bool[Array, " m"],
+        episodes: int | Array,
+        key: PRNGKeyArray,
+        clip: PyTree = (),
+    ) -> PyTree:
         """The noisy mean in place of every update, leaves ``[m, ...]``; the updates themselves unless :attr:`sums`.
 
         With a unit of privacy the sum is divided by :attr:`expected`, whoever answered; without one by how many did.
@@ -87,7 +129,8 @@ class Protection(eqx.Module):
         else:
             total = jax.tree.map(lambda x: x.sum(0), keep_rows(updates, present))
         if self.noise > 0 and self.model == "central":
-            total = with_noise(total, self.noise * self._sensitivity(episodes), derive(key, "noise"))
+            sensitivity = self._sensitivity(episodes) if self.quantile is None else clip
+            total = with_noise(total, self.noise * sensitivity, derive(key, "noise"))
         terms = jnp.maximum(present.sum(), 1) if self.unit is None else self.expected
         return jax.tree.map(lambda x, mean: jnp.broadcast_to(mean / terms, x.shape), updates, total)
 
@@ -101,7 +144,7 @@ class Protection(eqx.Module):
 
     def after_secure_sum(self) -> Protection:
         """What is left to do to updates in whose place nodes' secure sum is: it is clipped, and noisy, already."""
-        return Protection(unit=self.unit, expected=self.expected)
+        return Protection(unit=self.unit, expected=self.expected, least=self.least)
 
     def _integer_sum(
         self, updates: PyTree, present: Bool[Array, " m"], episodes: int | Array, key: PRNGKeyArray

@@ -237,7 +237,7 @@ class HostRuntime(Runtime):
             programs.groups(opened.agents, cohort.ids, cohort.byzantine),
             downlink,
             key,
-            sending=self.federation.sending(downlink, state.tally.rounds, key),
+            sending=self.federation.sending(downlink, state.tally.rounds, key, state.clip),
             collect=lambda decide: environments.collect(decide, cohort, downlink),
             progress=partial(self.progress, state.tally),
             before=lambda: jax.tree.map(lambda x: x[cohort.ids], state.agents),

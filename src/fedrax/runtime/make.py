@@ -23,8 +23,9 @@ from fedrax.federation import Federation
 from fedrax.learners.base import Learner
 from fedrax.learners.critics.base import Critic
 from fedrax.participation import fewest_participants, most_participants
-from fedrax.privacy.guarantee import honest_participants
+from fedrax.privacy.guarantee import honest_participants, noise_on_updates
 from fedrax.privacy.protection import Protection
+from fedrax.privacy.secure_sum.terms import threshold_of
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.draws import all_draws, describe_run, make_environment
 from fedrax.runtime.videos import check_picture
@@ -50,8 +51,13 @@ def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
     federation = make_federation(config, spaces, described.horizon(settings.horizon))
     if config.privacy.secure_sum:
         message, _ = federation.shapes()
-        bits, participants = federation.protection.bits, federation.participants
-        check_secure_sum(federation.compression, federation.strategy, message, participants=participants, bits=bits)
+        check_secure_sum(
+            federation.compression,
+            federation.strategy,
+            federation.protection,
+            message,
+            participants=federation.participants,
+        )
     draws = all_draws(config)
     if described.native:
         from fedrax.runtime.native import NativeRuntime
@@ -84,11 +90,15 @@ def make_protection(config: Config, participants: float) -> Protection:
         model=settings.model,
         clip=settings.clip,
         by_layer=settings.clip_by == "layer",
-        noise=settings.noise or 0.0,
+        quantile=settings.clip_quantile,
+        rate=settings.clip_rate,
+        share_noise=(settings.clip_noise or 0.0) if settings.noise else 0.0,
+        noise=noise_on_updates(settings),
         expected=float(participants),
         secure_sum=settings.secure_sum,
         bits=settings.bits or 0,
         honest=honest_participants(settings, participants),
+        least=threshold_of(round(participants), settings.threshold) if settings.secure_sum else 0,
     )
 
 
@@ -158,5 +168,5 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         chance=chance,
     )
     if not compression.lossless:
-        check_compression(compression, strategy, federation.update_shapes())
+        check_compression(compression, strategy, protection, federation.update_shapes())
     return federation

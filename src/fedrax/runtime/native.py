@@ -199,7 +199,7 @@ class NativeRuntime(Runtime):
 
         downlink = federation.broadcast(state.server, key, state.tally.rounds)
         cohort = federation.cohort(key)
-        sending = federation.sending(downlink, state.tally.rounds, key)
+        sending = federation.sending(downlink, state.tally.rounds, key, state.clip)
         agents, collector_states, messages, report = map_in_batches(
             partial(self._agent_round, downlink=downlink, key=key, sending=sending, tally=state.tally),
             (

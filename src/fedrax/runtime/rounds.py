@@ -140,7 +140,7 @@ def server_round(
     cohort = cohort._replace(answers=answers if results.reported is None else answers & results.reported)
     reference = verbs.reference(state.server, downlink, derive(key, "reference"))
     server, exchange = verbs.exchange(
-        state.server, downlink, cohort, results.messages, key, state.tally.rounds, reference
+        state.server, downlink, cohort, results.messages, key, state.tally.rounds, reference, state.clip
     )
     server, own = verbs.refine(server, derive(key, "server"))
     server, work = verbs.finish(server, derive(key, "finish"))
@@ -176,6 +176,7 @@ def close_round(federation: Federation, state: State, result: RoundResult) -> tu
         tally=tally,
         best=select(better, result.output, state.best),
         best_return=jnp.where(better, evaluation["return"], state.best_return),
+        clip=exchange.clip,
         environments=state.environments,
     )
     learning = jax.tree.map(lambda x: jnp.where(honest, x, 0).sum() / honest.sum(), report["learning"])

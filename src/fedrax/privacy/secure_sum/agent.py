@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from jaxtyping import Int32
 
 from fedrax.privacy.secure_sum import shamir
-from fedrax.privacy.secure_sum.identity import Identity, fingerprint, is_signed, signed
+from fedrax.privacy.secure_sum.identity import Identity
 from fedrax.privacy.secure_sum.keys import BYTES, mask_key, opened, sealed, sealing_key
 from fedrax.privacy.secure_sum.masks import adds, put, stream
+from fedrax.privacy.secure_sum.signatures import fingerprint, is_signed, signed
 from fedrax.privacy.secure_sum.terms import SecureSumError, Terms
 from fedrax.privacy.secure_sum.wire import (
     Entry,

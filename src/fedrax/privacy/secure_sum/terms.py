@@ -71,9 +71,12 @@ class Terms(NamedTuple):
         return b"fedrax secure sum 1 " + purpose.encode() + b"\0" + struct.pack(f"<{len(numbers)}Q", *numbers) + words
 
 
-def most_bits(participants: int) -> int:
-    """The most bits of a quantised number of which a sum over so many fits: ``participants < 2^(32 - bits)``."""
-    return WORD - participants.bit_length()
+def most_bits(participants: int, noise: float = 0.0) -> int:
+    """The most bits of a quantised number of which a sum over so many fits: ``participants + noise < 2^(32 - bits)``.
+
+    ``noise`` is the most that noise adds to the sum, in units of the largest such number.
+    """
+    return WORD - math.floor(participants + noise).bit_length()
 
 
 def threshold_of(participants: int, share: float | None) -> int:

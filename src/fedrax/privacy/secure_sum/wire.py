@@ -7,10 +7,10 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from fedrax.privacy.secure_sum import identity, keys, shamir
+from fedrax.privacy.secure_sum import keys, shamir, signatures
 from fedrax.privacy.secure_sum.terms import SecureSumError, Terms
 
-ENTRY = struct.Struct(f"<I{keys.BYTES}s{keys.BYTES}s?{identity.FINGERPRINT}s{identity.BYTES}s")
+ENTRY = struct.Struct(f"<I{keys.BYTES}s{keys.BYTES}s?{signatures.FINGERPRINT}s{signatures.BYTES}s")
 NUMBER = struct.Struct("<I")
 SHARES = 2 * shamir.BYTES
 """Bytes of what one agent gives another: a share of its seed's and one of its key."""
@@ -29,9 +29,9 @@ class Entry(NamedTuple):
     """Its public key for masks."""
     checks: bool
     """Whether it asks its peers for signatures."""
-    signer: bytes = bytes(identity.FINGERPRINT)
+    signer: bytes = bytes(signatures.FINGERPRINT)
     """The fingerprint of its registered key; zeros where it does not sign."""
-    signature: bytes = bytes(identity.BYTES)
+    signature: bytes = bytes(signatures.BYTES)
 
     def content(self, terms: Terms) -> bytes:
         """What is signed."""

@@ -45,12 +45,14 @@ class Order(NamedTuple):
     """Whether an attack governs it (simulated attacks only), bool."""
     tally: Tally
     """How far the run is."""
+    clip: PyTree = ()
+    """As :attr:`State.clip`."""
 
 
-def order_shapes() -> Order:
+def order_shapes(federation: Federation) -> Order:
     """An order as bare shapes."""
-    number = jnp.asarray(0)
-    return jax.eval_shape(lambda: Order(jnp.asarray(False), Tally(number, number, number, number, number)))
+    number, clip = jnp.asarray(0), federation.protection.first_clip
+    return jax.eval_shape(lambda: Order(jnp.asarray(False), Tally(number, number, number, number, number), clip))
 
 
 class AgentSnapshot(eqx.Module):
@@ -116,7 +118,7 @@ class AgentRuntime(abc.ABC):
     def sending(self, downlink: Downlink, order: Order, round: Array | int, secret: PRNGKeyArray | None) -> Sending:
         """What the round's message depends on beside the agent; what all share in compression is no secret."""
         key = derive(jax.random.key(self.config.seed), "round", round)
-        return self.federation.sending(downlink, order.tally.rounds, key, secret)
+        return self.federation.sending(downlink, order.tally.rounds, key, order.clip, secret)
 
     def own_policy(self, snapshot: AgentSnapshot) -> PyTree:
         """The networks the agent has."""

@@ -36,7 +36,7 @@ from fedrax.runtime.distributed.envelopes import (
     Envelope,
 )
 from fedrax.runtime.distributed.randomness import Randomness, node_secret, secret_randomness, shared_randomness
-from fedrax.runtime.distributed.secure_node import ANSWERS
+from fedrax.runtime.distributed.secure_terms import ANSWERS
 
 logger = logging.getLogger(__name__)
 

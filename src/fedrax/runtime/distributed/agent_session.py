@@ -7,7 +7,7 @@ import logging
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +35,11 @@ from fedrax.runtime.distributed.checks import withheld
 from fedrax.runtime.distributed.envelopes import EVALUATED, KEYED, KEYS, WORKED, Envelope, from_bytes, to_bytes
 from fedrax.runtime.distributed.randomness import Randomness
 from fedrax.runtime.distributed.releases import count_release
-from fedrax.runtime.distributed.secure_node import SecureNode, context_of, digest_of
+from fedrax.runtime.distributed.secure_terms import context_of, digest_of
 from fedrax.trees import tree_bytes
+
+if TYPE_CHECKING:
+    from fedrax.runtime.distributed.secure_node import SecureNode
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +100,11 @@ class AgentSession:
         self.message, self.report = message, report_shapes(federation, self.config.environment.num_envs)
         self.incoming = jax.eval_shape(partial(federation.strategy.outgoing, index=index), downlink)
         self.period = travel_period(self.config, federation.strategy)
-        self.orders = order_shapes()
+        self.orders = order_shapes(federation)
         if self.config.privacy.secure_sum and self.secure is None:
+            # Not before it is needed: `cryptography` comes with an extra.
+            from fedrax.runtime.distributed.secure_node import SecureNode
+
             self.secure = SecureNode(
                 self.config,
                 self.folder,

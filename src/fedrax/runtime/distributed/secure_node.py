@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,38 +13,15 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.errors import FedraxError
-from fedrax.privacy.guarantee import most_noise
 from fedrax.privacy.noise import skellam
 from fedrax.privacy.secure_sum.agent import Participant, Stage
 from fedrax.privacy.secure_sum.identity import Identity
 from fedrax.privacy.secure_sum.quantise import quantised
-from fedrax.privacy.secure_sum.terms import Terms, threshold_of
 from fedrax.records.files import write_atomic
-from fedrax.runtime.distributed.envelopes import MASK, MASKED, SHARE, SHARED, UNMASK, UNMASKED, Envelope
+from fedrax.runtime.distributed.envelopes import MASK, SHARE, Envelope
+from fedrax.runtime.distributed.secure_terms import ANSWERS, terms_of
 from fedrax.seeds import derive
 from fedrax.trees import ravel_rows, tree_size
-
-ANSWERS = {SHARE: SHARED, MASK: MASKED, UNMASK: UNMASKED}
-"""The kinds of requests after that for keys, and of their answers."""
-
-
-def terms_of(config: Config, run: str, round: int, context: bytes, *, participants: int, length: int) -> Terms:
-    """The terms of a round's sum, of updates of so many numbers: the server's and every agent's."""
-    settings = config.privacy
-    assert settings.bits is not None
-    threshold = threshold_of(participants, settings.threshold)
-    noise = most_noise(settings, participants)
-    return Terms(run, round, participants, threshold, settings.bits, length, noise, context)
-
-
-def context_of(config: str, broadcast: str) -> bytes:
-    """What everybody in a round's sum was sent: the run's configuration as TOML, and a broadcast of this digest."""
-    return hashlib.sha256(hashlib.sha256(config.encode()).digest() + bytes.fromhex(broadcast)).digest()
-
-
-def digest_of(broadcast: bytes) -> str:
-    """A broadcast's, in hexadecimal."""
-    return hashlib.sha256(broadcast).hexdigest()
 
 
 class SecureNode:
@@ -75,7 +51,8 @@ class SecureNode:
         self.participant: Participant | None = None
         """Of the round under way; its secrets are nowhere else."""
         clip, bits = config.privacy.clip, config.privacy.bits
-        assert clip is not None and bits is not None  # noqa: PT018
+        assert clip is not None
+        assert bits is not None
         self._quantised = jax.jit(lambda vector, key: quantised(vector, clip, bits, key))
 
     @property

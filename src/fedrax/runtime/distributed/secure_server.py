@@ -22,7 +22,7 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.distributed.checks import Counts, Rejected, Worked, check_envelope, check_keyed
 from fedrax.runtime.distributed.dispatcher import ANSWERED, Dispatcher, Question, Record
 from fedrax.runtime.distributed.envelopes import MASK, SHARE, UNMASK, Envelope, Field
-from fedrax.runtime.distributed.secure_node import ANSWERS, context_of, digest_of, terms_of
+from fedrax.runtime.distributed.secure_terms import ANSWERS, context_of, digest_of, terms_of
 from fedrax.trees import tree_size, unravel_like
 
 SHORT_SECONDS = 60.0

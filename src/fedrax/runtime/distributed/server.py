@@ -150,7 +150,7 @@ class DistributedRuntime(Runtime):
         def server(key: PRNGKeyArray, initial: PyTree) -> State:
             state = self.federation.init(key, initial)
             best = () if personal else state.best
-            return State(state.server, (), state.tally, best, state.best_return)
+            return State(state.server, (), state.tally, best, state.best_return, state.clip)
 
         return jax.jit(jax.vmap(server))(jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds)), initial)
 
@@ -187,7 +187,7 @@ class DistributedRuntime(Runtime):
 
         def wrapped(outgoing: PyTree) -> tuple[bytes, str]:
             part = travelling(outgoing, self.period, index)
-            return packed(part), form((part, order_shapes()))
+            return packed(part), form((part, order_shapes(federation)))
 
         whole = cache(lambda: wrapped(downlink))
 
@@ -195,7 +195,7 @@ class DistributedRuntime(Runtime):
             outgoing = federation.strategy.outgoing(downlink, agent)
             # What goes to all nodes is packed once, and travels to the SuperLink once.
             payload, shapes = whole() if outgoing is downlink else wrapped(outgoing)
-            work = Order(byzantine[agent], state.tally)
+            work = Order(byzantine[agent], state.tally, state.clip)
             fields: dict[str, Field] = {
                 "run": self.dispatcher.run,
                 "round": turn,

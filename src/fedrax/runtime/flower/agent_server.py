@@ -9,7 +9,8 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
 from fedrax.arrays import DecodeError
-from fedrax.privacy.secure_sum.identity import Identity, read_own, read_peers
+from fedrax.privacy.secure_sum.identity import Identity
+from fedrax.privacy.secure_sum.signatures import read_own, read_peers
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.distributed.agent_service import AgentService, refused
 from fedrax.runtime.distributed.envelopes import from_bytes, to_bytes

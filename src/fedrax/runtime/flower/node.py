@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
-from fedrax.privacy.secure_sum.identity import fingerprint, read_own, read_peers
+from fedrax.privacy.secure_sum.signatures import fingerprint, read_own, read_peers
 from fedrax.records import lock
 from fedrax.records.files import write_atomic
 from fedrax.runtime.flower.agent_client import SOCKET
