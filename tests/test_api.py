@@ -279,7 +279,8 @@ from fedrax.cli import main
 
 run = sys.argv[1]
 settings = ["environment.horizon=5", "budget.trajectories=none", "budget.rounds=1", "evaluation.episodes=1"]
-settings += ["attack=none", "attack.agents=0", "federation.agents=3", "strategy=gpomdp", "strategy.batch=1", "learner.hidden=[2]"]
+settings += ["attack=none", "attack.agents=0"]
+settings += ["federation.agents=3", "strategy=gpomdp", "strategy.batch=1", "learner.hidden=[2]"]
 settings += ["privacy.clip=1", "privacy.secure_sum=true"]
 main(["train", "fedpg-br/cartpole", *settings, "--out", run, "--quiet"])
 main(["audit", run, "--attacks", "A6", "--quiet"])
