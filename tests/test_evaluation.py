@@ -90,6 +90,7 @@ def test_every_policy_is_evaluated_in_every_agents_environment(run):
         assert np.ptp(expected, axis=1).min() > 1, "gravity tells"
 
 
+@pytest.mark.training
 def test_best_is_chosen_by_the_same_measure(run):
     for index, (seed, policy) in enumerate(run.policies("best").items()):
         returns = [row["return"] for row in run.metrics() if row["seed"] == seed and "return" in row]

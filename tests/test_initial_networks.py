@@ -78,6 +78,7 @@ def assert_equal(ours, theirs):
         np.testing.assert_array_equal(np.asarray(mine), np.broadcast_to(np.asarray(other), mine.shape))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("setup", SETUPS)
 def test_all_agents_start_from_the_networks(setup, tmp_path):
     settings = [*SETUPS[setup], "seeds=2"]

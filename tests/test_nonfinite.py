@@ -244,6 +244,7 @@ def records(path):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in fedrax.load(path).metrics()]
 
 
+@pytest.mark.training
 def test_one_nan_is_named_recorded_and_counted(tmp_path, capsys, fresh_counts):
     assert run(tmp_path, "TestOnceNan-v0", "budget.rounds=12") == 0
     rows = records(tmp_path / "run")
@@ -345,6 +346,7 @@ def test_an_evaluation_that_is_not_finite_is_never_the_best(value):
     assert not np.isfinite(counter.final_return)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("id", ["TestNanReward-v0", "TestEndless-v0"])
 def test_an_evaluation_that_is_not_finite_is_named(tmp_path, capsys, id):
     assert run(tmp_path, id, "federation.max_lost_rounds=none", "budget.rounds=2") == 0

@@ -114,6 +114,7 @@ def test_a_critic_that_has_learned_its_steps_by_heart_gives_them_away():
     assert SentCritics().answers(noisy, Effort(), KEY)["auc"] < 0.75
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("leak", "source", "overrides", "words"),
     [

@@ -73,6 +73,7 @@ def test_of_an_episode_a_linear_softmax_shows_score_weighted_sums_and_no_more(ac
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.training
 def test_candidates_have_the_gradient_that_agents_send():
     """At the true episodes, with actions that are certain, the search's objective is 0."""
     learner, policy, episodes = made((8,), actions=3, steps=6, episodes=3)

@@ -54,6 +54,7 @@ def test_an_envelope_that_comes_twice_is_answered_twice_alike(history):
     same(before, service.session.snapshot, 0)
 
 
+@pytest.mark.training
 def test_a_restarted_agent_goes_on_where_it_was(history, tmp_path):
     envelopes, service, folder = history
     assert agent_service(folder / "node").answer(worked(envelopes)[-1]) == service.answer(worked(envelopes)[-1])

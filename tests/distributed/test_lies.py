@@ -104,6 +104,7 @@ def test_every_lie_is_excluded_and_named_and_the_others_lose_nothing(tmp_path, r
     assert len(set(names)) == len(names) >= LEAST
 
 
+@pytest.mark.training
 def test_a_node_that_says_it_has_started_anew_joins_again_and_costs_nobody_a_round(tmp_path):
     def forgetting(envelope, answer):
         asked.append(1)

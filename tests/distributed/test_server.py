@@ -145,6 +145,7 @@ def test_no_trajectory_leaves_a_node(case, tmp_path, monkeypatch):
     assert len(found) < 0.02 * len(telling)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("where", ["all", "registered"])
 def test_a_shared_policy_is_evaluated_at_the_server_as_in_the_simulation(where, tmp_path):
     """In every agent's environment as the configuration draws them; no node is asked."""

@@ -217,6 +217,7 @@ def test_one_river_is_uniform_over_lines_and_gaps(generate):
     assert deviation < 75  # chi-square with 41 degrees of freedom: exceeded once in a thousand
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", ["MiniGrid-SimpleCrossingS9N3-v0", "MiniGrid-LavaCrossingS11N5-v0"])
 def test_mazes_have_the_distribution_of_minigrids_generator(generate, name):
     """Every two cells are river together as often as in MiniGrid: that tells lines, rooms and paths."""
@@ -284,6 +285,7 @@ def reachable(free, start):
         start = after
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", IDS[:4])
 def test_every_maze_can_be_solved_between_every_two_corners(generate, name):
     size, count = native_environments[name].size, 100

@@ -68,6 +68,7 @@ def test_unseen_environments_need_distributions(crossing, tmp_path, capsys):
     assert run.evaluate_across(episodes=3)[0].returns.shape == (1, 2, 3)
 
 
+@pytest.mark.training
 def test_equal_environments_are_not_compared(tmp_path, capsys):
     run = fedrax.train({}, [*SMALL, "environment=CartPole-v1", "strategy=local"], out=tmp_path / "run", progress=False)
     assert main(["evaluate", str(run.path), "--across"]) == 1

@@ -45,6 +45,7 @@ def test_blocks_and_products_are_a_convolution(kernel, stride, sides):
     np.testing.assert_allclose(patches(pictures, kernel, stride) @ weight, expected, atol=1e-3)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("shape", "layers", "width"),
     [

@@ -77,6 +77,7 @@ def stacked(each):
     return jax.tree.map(lambda *x: jnp.stack(x), *each)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("order", ["post", "pre"])
 def test_values_and_gradients_are_pytorchs(order):
     sines = Sines()
@@ -131,6 +132,7 @@ def test_one_layer_asks_the_same_with_one_query_as_with_all():
     )
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("queries", ["one", "all"])
 def test_peers_that_are_not_known_change_nothing(queries):
     learner, agent = make(queries=queries)

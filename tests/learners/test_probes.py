@@ -99,6 +99,7 @@ def value(learner, agent, observation):
     return float(agent.params.value(observation, agent.params.act(observation))[0])
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", [name for name in LEARNERS if not name.startswith("policy")])
 def test_critics_expect_what_comes(name):
     make, *arguments = LEARNERS[name]

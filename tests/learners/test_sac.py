@@ -130,6 +130,7 @@ def test_an_actor_step_climbs_the_soft_value(actor_first):
     np.testing.assert_allclose(vector(after.target), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("name", "spaces"), [("sac", SPACES), ("sac-discrete", DISCRETE)])
 @pytest.mark.parametrize("learns", [True, False])
 def test_the_temperature_rises_while_entropy_is_too_low(name, spaces, learns):

@@ -98,6 +98,7 @@ def test_agents_that_do_not_clip_are_clipped_by_the_server():
     assert np.linalg.norm(after(*settings) - start) > 0.01
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("strategy", [name for name in strategies if strategies[name].averages])
 def test_servers_that_average_know_no_more_than_the_mean(strategy):
     """Other updates of the same mean come to the same server: what the strategy declares is true."""

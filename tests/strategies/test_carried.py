@@ -87,6 +87,7 @@ def test_by_default_both_stay_with_the_agent():
     same(after.optimizer, before.optimizer)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "moon"])
 def test_targets_are_averaged_as_networks_are(strategy):
     state, _, after = one_round(f"strategy={strategy}", "strategy.average_targets=true")

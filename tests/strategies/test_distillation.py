@@ -190,6 +190,7 @@ def test_what_the_rule_rejects_is_not_distilled():
     assert all(float(jnp.abs(x).max()) < 5 for x in jax.tree.leaves(after.teacher))
 
 
+@pytest.mark.training
 def test_the_local_step_is_the_papers():
     strategy = strategies.build("distillation", {"local_share": 0.25, "local_steps": 1})
     teacher, own = (LEARNER.init_params(jax.random.key(k), SPACES) for k in (5, 6))

@@ -241,6 +241,7 @@ def test_agents_attend_to_saved_encoders(agents, saved):
     assert (taken > 0).all()
 
 
+@pytest.mark.training
 def test_the_most_attended_may_be_saved(saved):
     _, path = saved
     runtime = made("federation.agents=2", f"strategy.saved={path}", "strategy.saved_peers=4", "strategy.top=1")

@@ -40,6 +40,7 @@ def trained():
     return states("federation.local_updates=2")
 
 
+@pytest.mark.training
 def test_both_are_learned_in_a_round(trained):
     before, after = trained
     assert moved(before.agents.params, after.agents.params, HEAD) > 1e-4

@@ -91,6 +91,7 @@ def test_clusters_are_averaged_each_on_their_own():
     assert exchange.metrics["cluster"].tolist() == [0, 1, 0, 1]
 
 
+@pytest.mark.training
 def test_all_are_averaged_alike_in_the_first_rounds():
     together = federation("strategy=clustered", "strategy.warmup=1", "strategy.threshold=0.5")
     directions = axes(together, 5, 9, 5, 9)
@@ -119,6 +120,7 @@ def test_top_leaves_the_others_out():
     assert np.abs(changes(state, after)[0, 9]) < 1e-6
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 @pytest.mark.parametrize("strategy", ["clustered", "similarity"])
 def test_targets_and_moments_are_averaged_as_networks_are(strategy, rate):

@@ -78,6 +78,7 @@ def test_sampling_for_the_first_step_would_change_nothing():
     assert float(sampled.ratio) == pytest.approx(1.0)
 
 
+@pytest.mark.training
 def test_later_steps_follow_the_formula():
     strategy = strategies.build("svrpg", {"ratio_band": None})
     before, after, messages = combined(strategy, jax.random.key(1))
