@@ -166,6 +166,7 @@ def test_videos_show_the_agents_own_environment(landers, tmp_path):
     assert not np.array_equal(ends[0], ends[2])
 
 
+@pytest.mark.training
 def test_the_draws_are_recorded(landers):
     (draws,) = json.loads((landers.path / "manifest.json").read_text())["draws"]
     assert [draw["gravity"] for draw in draws] == [-10.0, -3.0, -11.5, -1.0]

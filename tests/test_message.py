@@ -40,6 +40,7 @@ def leaves(message):
     return [message.update["weight"], message.individual[0]]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", [name for name in shipped(attacks) if name not in ("none", "false-statistics")])
 def test_attacks_touch_real_numbers_of_updates_and_individual_parts_alone(name):
     attack = attacks.build(name, {"agents": 2})

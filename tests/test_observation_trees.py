@@ -232,6 +232,7 @@ def test_a_round_with_such_a_number_is_dropped_and_the_next_goes_on():
     assert (rows["dropped"][..., 2][rows["dropped"][..., 0] == 1] == 3).all()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -174,6 +174,7 @@ def test_recall_and_precision_of_a_filter():
     assert float(measured["filter_precision"]) == 0.5
 
 
+@pytest.mark.training
 def test_metrics_of_a_mean_under_attack_name_no_recall():
     _, metrics = advance(["strategy=gpomdp", "strategy.batch=2", "attack=sign-flipping", "attack.agents=1"])
     assert metrics["byzantine"].tolist() == [1] * 4

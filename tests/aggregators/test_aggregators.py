@@ -330,6 +330,7 @@ def test_nobody_one_and_equals(rule):
     np.testing.assert_allclose(equals.vector, vectors[0], rtol=1e-6)
 
 
+@pytest.mark.training
 @every_rule
 def test_maps_over_seeds(rule):
     vectors = np.random.default_rng(3).normal(size=(3, N, D)).astype(np.float32)

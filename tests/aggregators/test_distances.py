@@ -61,6 +61,7 @@ def test_huge_rows_leave_the_others_exact(exact, huge, small):
         np.testing.assert_allclose(got, reference(vectors), rtol=1e-6)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("exact", [True, False])
 def test_blocks_make_no_difference(monkeypatch, exact):
     vectors = jnp.asarray(np.random.default_rng(2).normal(size=(23, 7)), jnp.float32)

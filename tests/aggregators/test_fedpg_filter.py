@@ -147,6 +147,7 @@ def test_calibration_finds_the_noise():
     assert got.metrics["filter_rule"] == 1
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("agents", "attackers"), [(10, 4), (11, 5), (3, 1), (31, 15)])
 @pytest.mark.parametrize("attack", ["far", "collude", "spread", "huge", "on one honest"])
 def test_calibration_resists_every_minority(agents, attackers, attack):

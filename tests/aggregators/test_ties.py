@@ -36,6 +36,7 @@ def test_the_smallest_case_that_once_failed():
     assert chosen("krum", vectors, tolerated=0)[0] == 0
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("rule", ["krum", "multi-krum", "bulyan"])
 def test_far_rows_are_not_chosen_at_any_magnitude(rule, scale):
@@ -49,6 +50,7 @@ def test_far_rows_are_not_chosen_at_any_magnitude(rule, scale):
         assert np.flatnonzero(times).tolist() == best(vectors, 2)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("scale", SCALES)
 def test_other_rows_of_any_magnitude_change_nothing(scale):
     vectors = scale * np.random.default_rng(6).normal(size=(9, 3))
@@ -78,6 +80,7 @@ def test_a_choice_is_the_same_for_the_same_key():
     assert twice[0].sum() == 3 * 64
 
 
+@pytest.mark.training
 def test_equally_near_neighbours_share_the_last_places():
     """Of -1, 0, 1 and 5, two nearest: 0 is as far from -1 as from 1, and whose id is lower does not matter."""
     mix = preaggregators.build("nearest-neighbour-mixing", {})

@@ -53,6 +53,7 @@ def test_honest_messages_are_untouched_and_forged_ones_finite(name, byzantine, s
         assert np.isfinite(got[leaf]).all()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", SHIPPED)
 def test_attacks_map_over_seeds(name):
     attack = attacks.build(name, {"agents": 2})

@@ -219,6 +219,7 @@ def test_what_is_not_finite_stays_so(name, bad):
     assert not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(back))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", NAMES)
 def test_agents_side_by_side_encode_as_they_do_alone(name):
     compression = BUILT[name]

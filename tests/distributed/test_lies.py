@@ -138,6 +138,7 @@ def test_the_message_that_spoils_a_combination_is_left_out_and_named(tmp_path, m
     assert not [note for note in notes if "undone" in note]
 
 
+@pytest.mark.training
 def test_a_lie_does_not_count_towards_the_quorum_while_honest_nodes_are_slow(tmp_path):
     def huge(envelope, answer):
         message, report = unpacked(template, answer.payload)
@@ -188,6 +189,7 @@ def test_an_evaluation_far_beyond_the_others_is_not_averaged_with_them(tmp_path)
     assert any(note.startswith("agent 1 paused") for note in notes)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("value", [3e38, np.nan])
 def test_a_combination_that_cannot_be_right_is_undone_and_named(tmp_path, monkeypatch, value):
     honest, notes = federation(tmp_path, lambda envelope, answer: to_bytes(answer))

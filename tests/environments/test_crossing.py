@@ -251,6 +251,7 @@ def river_lines(cells):
     return inner.sum(2)[:, 1:-1:2] == length - 1, inner.sum(1)[:, 1:-1:2] == length - 1
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("size", "crossings"), SIZES.values())
 def test_orientation_chooses_among_the_rivers(generate, size, crossings):
     name = f"MiniGrid-SimpleCrossingS{size}N{crossings}-v0"

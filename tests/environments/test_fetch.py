@@ -56,6 +56,7 @@ def test_both_backends_have_the_same_spaces_rule_and_limit(task, dense):
     environments.close()
 
 
+@pytest.mark.training
 @needed
 @pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
 @pytest.mark.parametrize("task", [*TASKS, "FetchPushDense"])
@@ -72,6 +73,7 @@ def test_rewards_and_successes_follow_from_the_goals(task, backend):
     assert all(part.dtype == np.float32 for part in seen.values())
 
 
+@pytest.mark.training
 @needed
 @pytest.mark.parametrize("task", TASKS)
 def test_both_backends_start_from_the_same_place_and_draw_the_same_goals(task):

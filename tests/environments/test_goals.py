@@ -234,6 +234,7 @@ def test_only_training_episodes_end_in_success(environment, tmp_path):
         assert run.metrics()[0]["agent_steps"] == 2 * 2 * (3 * 6 + 1)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("id", TASKS)
 def test_the_point_tasks_keep_their_word(id):
     environment = native_environments[id]()

@@ -88,6 +88,7 @@ NO, YES = [False] * 4, [False, False, True, False]
 """By step of an episode, and of the step that starts the next."""
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("parts", [(12,), (2, 1, 3, 6), (1,) * 12])
 @pytest.mark.parametrize(("touch", "expected"), [(1.0, YES), (2.0, YES), (3.0, YES), (4.0, NO)])
 def test_an_episodes_last_step_tells_its_success_in_whichever_collection_it_was(parts, touch, expected):

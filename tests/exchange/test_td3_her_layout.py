@@ -116,6 +116,7 @@ def test_networks_of_another_form_are_not_exported(changes, why):
         from_params(fresh(**changes), SPACES, "x", lambda: 0)
 
 
+@pytest.mark.training
 def test_other_learners_and_other_parts_are_not_exported():
     ppo = learners.build("ppo", {})
     with pytest.raises(FedraxError, match="the run's learner is not td3"):
@@ -125,6 +126,7 @@ def test_other_learners_and_other_parts_are_not_exported():
         from_params(fresh(spaces), spaces, "x", lambda: 0)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("spaces", "why"),
     [
@@ -200,6 +202,7 @@ def test_files_that_are_not_what_they_say(contents, why):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.training
 def test_networks_that_only_look_like_theirs_are_refused():
     """SAC's actor returns a deviation too, and an attending critic is none of dense layers alone."""
     soft = learners.build("sac", WIDE).init_params(jax.random.key(0), SPACES)

@@ -28,6 +28,7 @@ def made(torso, box):
     return make_encoder(jax.random.key(0), torso, box, "orthogonal")
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("kernel", "stride"), [(8, 4), (4, 2), (3, 1)])
 @pytest.mark.parametrize("sides", [(36, 36), (37, 50)])
 def test_blocks_and_products_are_a_convolution(kernel, stride, sides):
@@ -119,6 +120,7 @@ def test_minigrids_views_are_no_pictures(learner):
     assert not any(isinstance(part, Convolutions) for part in encoders)
 
 
+@pytest.mark.training
 def test_a_replay_of_images_is_bytes():
     spaces = Spaces(image(3, 12, 12), Box((1,), (-1.0,), (1.0,)))
     replay = empty_replay(spaces, 10)

@@ -189,6 +189,7 @@ HORIZON = 6
 moves = st.lists(st.tuples(st.booleans(), st.lists(st.booleans(), min_size=8, max_size=8)), min_size=1, max_size=12)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("kind", ["future", "final", "episode"])
 @given(moves, st.integers(0, 2**31 - 1))
 @settings(deadline=None, max_examples=60)

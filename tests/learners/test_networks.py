@@ -72,6 +72,7 @@ def views(*shape):
     return jnp.stack(parts, -1).astype(jnp.float32)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("pooling", [False, True])
 @pytest.mark.parametrize("encoding", ["raw", "one-hot"])
 def test_slices_and_products_are_a_convolution(encoding, pooling):

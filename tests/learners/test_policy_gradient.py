@@ -66,6 +66,7 @@ def test_reference_policies_are_bounded():
     assert np.abs(continuous(observation).mean).max() <= 1.0
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("normalisation", ["steps", "trajectories"])
 def test_gradient_is_the_weighted_sum_of_scores(spaces, normalisation):

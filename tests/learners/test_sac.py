@@ -200,6 +200,7 @@ def test_random_discrete_actions_are_as_many_as_asked_for():
     assert action.dtype == np.int32
 
 
+@pytest.mark.training
 def test_updates_change_every_part_and_nothing_before_the_replay_is_filled():
     learner, agent = make()
     steps = real_steps([1.0, 0.0, 1.0])

@@ -226,6 +226,7 @@ def test_agents_move_towards_the_teacher_before_they_collect():
     jax.tree.map(np.testing.assert_array_equal, unchanged.params, agent.params)
 
 
+@pytest.mark.training
 def test_statistics_are_fewer_bytes_and_no_sample():
     sizes = {}
     for version in ("representations", "gaussian", "statistics"):

@@ -113,6 +113,7 @@ def served(settings, sent, *, present=(1, 1, 1, 1), rounds=1):
     return state.server, server, verdict
 
 
+@pytest.mark.training
 def test_who_sends_nothing_keeps_the_old_encoders_and_grows_old():
     before, after, _ = served([], 1.0, present=(1, 0, 1, 0), rounds=2)
     moved = vectors(after.encoders) - vectors(before.encoders)
@@ -150,6 +151,7 @@ def test_target_encoders_lag():
     np.testing.assert_allclose(vectors(seen.targets), vectors(after.targets)[1:], atol=1e-6)
 
 
+@pytest.mark.training
 def test_the_most_attended_are_seen_and_nobody_is_forgotten():
     runtime = made("strategy.top=2", "federation.agents=6")
     server = jax.jit(runtime.federation.init)(jax.random.key(0)).server

@@ -252,6 +252,7 @@ def test_what_is_not_sent_leaves_the_neighbours_with_the_last_copy():
     assert verdict.accepted.tolist() == [True, False]
 
 
+@pytest.mark.training
 def test_a_message_is_the_change_since_the_neighbours_copy_and_the_mean_return():
     strategy, agents, server = make()
     inbox = strategy.broadcast(server, jax.random.key(0))
