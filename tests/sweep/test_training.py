@@ -48,7 +48,7 @@ def test_a_sweep_trains_its_setups(trained, capsys):
         else:
             run = fedrax.load(task.job.directory)
             assert run.config == task.job.config
-            assert run.summary()["seeds"] == [task.job.seed]
+            assert run.summary()["seeds"] == [*task.job.seeds]
     assert main(["sweep", str(path), "--dry-run"]) == 0
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["plain", "fedpg-br/cartpole", "budget.trajectories=none", "2"] in shown

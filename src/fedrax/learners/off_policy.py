@@ -358,7 +358,7 @@ class OffPolicy(Learner):
         which: str,
         objective: Objective,
         *,
-        scale: float = 1.0,
+        scale: Number = 1.0,
     ) -> Training:
         """One optimiser step of the parts that the gradient is of, ``scale`` times as long."""
         masked = put_parts(only(training.params, ()), gradient)

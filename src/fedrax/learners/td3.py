@@ -87,7 +87,8 @@ class TD3(OffPolicy):
         if not self.clip_values or spaces.goal is None:
             return bound
         low, high = spaces.goal.bounds
-        bounds = min(low, 0.0) / (1 - self.discount), max(high, 0.0) / (1 - self.discount)
+        left = 1 - float(self.discount)
+        bounds = min(low, 0.0) / left, max(high, 0.0) / left
         return dataclasses.replace(bound, value_bounds=bounds)
 
     def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> TwinCritic:
