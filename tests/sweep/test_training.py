@@ -13,8 +13,9 @@ import fedrax
 from fedrax import api
 from fedrax.cli import main
 from fedrax.records.lock import held
+from fedrax.sweep.attempts import command_of
 from fedrax.sweep.plan import read_plan
-from fedrax.sweep.runner import command_of, run_plan
+from fedrax.sweep.runner import run_plan
 from fedrax.sweep.tasks import tasks_of
 
 

@@ -46,6 +46,8 @@ class Task:
     """Of the last attempt; negative, the signal that ended it."""
     reason: str = ""
     """The last line that a failed attempt left in its log."""
+    rows_before: int = 0
+    """Bytes of records that lay there when the sweep started."""
     progress: Progress = dataclasses.field(default_factory=lambda: Progress())
 
     @property
@@ -94,6 +96,8 @@ def tasks_of(plan: Plan) -> list[Task]:
         task = Task(job, attempts=entry.get("attempts", 0), seconds=entry.get("seconds", 0.0))
         if task.started:
             _check_unchanged(job)
+            records = RunDirectory(job.directory).metrics_jsonl
+            task.rows_before = records.stat().st_size if records.is_file() else 0
             task.read_progress()
             if task.finished:
                 task.state, task.exit_code = "done", 0
