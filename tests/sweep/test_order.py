@@ -8,10 +8,10 @@ import pytest
 from sweep_files import TINY, written
 
 import fedrax
-from fedrax import api
 from fedrax.sweep.attempts import Worker, may_share
 from fedrax.sweep.order import Waiting
 from fedrax.sweep.plan import read_plan
+from fedrax.sweep.runner import run_plan
 from fedrax.sweep.tasks import Task, tasks_of
 
 SHAPES = """
@@ -87,7 +87,7 @@ def test_setups_that_differ_in_numbers_are_trained_by_one_process_that_compiles_
     [setups.third]
     learner.discount = 0.9
     """
-    outcome = api.sweep(written(tmp_path, text))
+    outcome = run_plan(read_plan(written(tmp_path, text)))
     states = {task.job.setup.name: task.state for task in outcome.tasks}
     assert states == {"one": "done", "other": "done", "wrong": "failed", "third": "done"}
     logs = {task.job.setup.name: task.job.log.read_text() for task in outcome.tasks}
