@@ -5,6 +5,7 @@ import itertools
 import zlib
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -102,7 +103,18 @@ def check_attack_on_messages(federation, messages, key):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), messages)
 
 
-def exchanged(federation, runtime, server, downlink, messages, key):
+def traced_with_numbers(function, federation, *inputs):
+    """Shapes of a function of a federation, whose numbers are a program's arguments: no branch may look at them."""
+    numbers, constants = eqx.partition(federation, lambda leaf: isinstance(leaf, (int, float)))
+    return jax.eval_shape(lambda numbers, *inputs: function(eqx.combine(numbers, constants), *inputs), numbers, *inputs)
+
+
+def round_of(runtime, federation, *inputs):
+    runtime._learn_from(federation)
+    return runtime._rounds(*inputs)
+
+
+def exchanged(runtime, federation, server, downlink, messages, key):
     cohort = Cohort(jnp.arange(federation.agents), jnp.arange(federation.agents) < 2, jnp.ones(federation.agents, bool))
     reference = None
     if federation.aggregator.needs_server_gradient:
@@ -142,7 +154,7 @@ def check_pair(learner, strategy, *, rules, products, acting, traced=True):
         attack = attacks.build(name, {} if name == "none" else {"agents": 2})
         if traced and not attack.on_messages and (name == "none" or (strategy == "fedavg" and learner in acting)):
             runtime.federation = dataclasses.replace(federation, attack=attack)
-            after, _ = jax.eval_shape(runtime._rounds, fresh, jnp.asarray(0))
+            after, _ = traced_with_numbers(partial(round_of, runtime), runtime.federation, fresh, jnp.asarray(0))
             assert jax.tree.structure(after) == jax.tree.structure(fresh)
     if not federation.strategy.sends:
         return
@@ -168,9 +180,9 @@ def check_pair(learner, strategy, *, rules, products, acting, traced=True):
         share = rules if (attack, mixing) == ("none", "none") else products * (1 if mixing == "none" else 10)
         if not chosen(share, *names):
             continue
-        half = partial(exchanged, together, runtime)
-        arguments = (state.server, downlink, messages, key)
-        after, _ = half(*arguments) if chosen(COMPUTED, "computed", *names) else jax.eval_shape(half, *arguments)
+        half, arguments = partial(exchanged, runtime), (together, state.server, downlink, messages, key)
+        computed = chosen(COMPUTED, "computed", *names)
+        after, _ = half(*arguments) if computed else traced_with_numbers(half, *arguments)
         assert jax.tree.structure(after) == jax.tree.structure(state.server)
         assert [x.shape for x in jax.tree.leaves(after)] == [x.shape for x in jax.tree.leaves(state.server)]
     # A strategy that weighs agents goes with the few rules that heed weights, one that averages nothing with those that

@@ -29,6 +29,7 @@ from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.records.summary import read_summary
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.continuation import accepting, changed, configuration, continued, move_plugins, warn_of_edits
+from fedrax.runtime.library import Programs
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.pairs import Evaluation
 from fedrax.runtime.training import train_run
@@ -201,6 +202,7 @@ def train(
     out: Path | str | None = None,
     progress: bool = True,
     plugins: Iterable[str] = (),
+    library: Programs | None = None,
 ) -> Run:
     """Trains what a preset, a TOML file or a table describes, or the defaults, under ``key=value`` overrides.
 
@@ -209,6 +211,7 @@ def train(
         out: the run directory; it must be empty or not exist. Unset, ``runs/NAME-TIME``.
         progress: show live progress on standard output.
         plugins: files and modules to load, beside those of the configuration.
+        library: compiled programs of earlier runs: one that differs in numbers alone compiles nothing.
 
     Raises:
         FedraxError: one line, before anything is trained, where the configuration cannot run.
@@ -221,7 +224,7 @@ def train(
         RunDirectory(directory).check_new()
         return _train_on_nodes(source, changes, directory, progress=progress, plugins=plugins)
     enable_compilation_cache()
-    runtime = make_runtime(config)
+    runtime = make_runtime(config, library=library)
     try:
         rundir = RunDirectory.create(directory)
         with held(rundir.path):
@@ -254,7 +257,12 @@ def _train_on_nodes(
 
 
 def resume(
-    run: Path | str, overrides: Iterable[str] = (), *, progress: bool = True, plugins: Iterable[str] = ()
+    run: Path | str,
+    overrides: Iterable[str] = (),
+    *,
+    progress: bool = True,
+    plugins: Iterable[str] = (),
+    library: Programs | None = None,
 ) -> Run:
     """Continues a run from its last checkpoint; a finished run is returned as it is.
 
@@ -264,6 +272,7 @@ def resume(
             (:data:`fedrax.runtime.continuation.CHANGEABLE`). The former configuration and summary are kept in the
             manifest's ``history``.
         plugins: where plugins of the run are now that are not where they were, which the run then remembers.
+        library: compiled programs of earlier runs, as for :func:`train`.
 
     Raises:
         FedraxError: one line: another process writes to the run, an override or an edit of its ``config.toml`` would
@@ -287,7 +296,7 @@ def resume(
             print(change, flush=True)
         if config.runtime.kind != "flower":
             enable_compilation_cache()
-            runtime = make_runtime(config)
+            runtime = make_runtime(config, library=library)
             try:
                 train_run(config, runtime, directory, progress=progress)
             finally:

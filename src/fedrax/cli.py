@@ -22,6 +22,7 @@ from fedrax.signals import Interrupted, orderly, stopping
 
 if TYPE_CHECKING:
     from fedrax.api import Run
+    from fedrax.runtime.library import Programs
 
 
 Command = Callable[[argparse.Namespace], int | None]
@@ -30,13 +31,19 @@ LONGEST = 400
 """Characters shown of an error that may be pages long, as those of a compiler are."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 for a mistake a user can mend, 128 + signal when interrupted."""
+def main(arguments: list[str] | None = None, *, library: Programs | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 for a mistake a user can mend, 128 + signal when interrupted.
+
+    Args:
+        arguments: of the command line, unless it is this process's own.
+        library: compiled programs of earlier runs of this process.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name in another encoding than the terminal's is shown as far as it can be.
             stream.reconfigure(errors="backslashreplace")
     options = parsed(arguments)
+    options.library = library
 
     def interrupted() -> str:
         return f"fedrax: interrupted{_how_to_continue(options.continued)}"
@@ -132,6 +139,7 @@ def _train(options: argparse.Namespace) -> None:
         out=options.out,
         progress=not options.quiet,
         plugins=options.plugins,
+        library=options.library,
     )
     _print_summary(run)
 
@@ -139,7 +147,14 @@ def _train(options: argparse.Namespace) -> None:
 def _resume(options: argparse.Namespace) -> None:
     from fedrax import api
 
-    _print_summary(api.resume(options.run, options.overrides, progress=not options.quiet, plugins=options.plugins))
+    run = api.resume(
+        options.run,
+        options.overrides,
+        progress=not options.quiet,
+        plugins=options.plugins,
+        library=options.library,
+    )
+    _print_summary(run)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

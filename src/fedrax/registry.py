@@ -20,12 +20,16 @@ from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import pydantic
+from jaxtyping import Array, Float
 
 from fedrax.errors import FedraxError, nearest, shown, unknown
 from fedrax.plugins import check_component, described, load_installed
 
 T = TypeVar("T")
 
+Scalar = Float[Array, ""]
+Number = float | Scalar
+"""What an option is whose value compiled programs take as an argument (``option(..., argument=True)``)."""
 
 LARGEST = 2**31 - 1
 """The largest whole number of a configuration: compiled programs count in 32 bits."""
@@ -55,14 +59,19 @@ def option(
     unit: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
+    argument: bool = False,
 ) -> Any:
     """A field of a component that a configuration can set.
 
     The field's annotation is its type (use ``Literal`` for a choice); ``minimum`` and ``maximum`` are inclusive, and
     hold for each number of a tuple.
-    Options are static: they are constants of the compiled program.
+
+    Options are static, constants of the compiled program, but for real numbers declared with ``argument``: programs
+    take these as arguments, so that runs which differ in nothing else share one. Their annotation is :data:`Number`
+    or ``Number | None``, and inside a round no Python branch may look at them but for whether they are None.
     """
-    return eqx.field(static=True, default=default, metadata={"option": Option(meaning, unit, minimum, maximum)})
+    declared = {"option": Option(meaning, unit, minimum, maximum)}
+    return eqx.field(static=not argument, default=default, metadata=declared)
 
 
 def options_of(component: type) -> Mapping[str, tuple[dataclasses.Field[Any], Option, Any]]:
@@ -86,10 +95,18 @@ def _resolved(component: type) -> dict[str, tuple[dataclasses.Field[Any], Option
             f"{file}: the annotations of {component.__qualname__} cannot be read: {described(error)}; mend them"
         ) from None
     return {
-        field.name: (field, field.metadata["option"], hints[field.name])
+        field.name: (field, field.metadata["option"], _set_as(hints[field.name]))
         for field in dataclasses.fields(component)
         if "option" in field.metadata
     }
+
+
+def _set_as(annotation: Any) -> Any:
+    """The type that a configuration gives: of a :data:`Number`, the real number."""
+    parts = typing.get_args(annotation)
+    if Scalar not in parts:
+        return annotation
+    return typing.Union[tuple(part for part in parts if part is not Scalar)]  # noqa: UP007  (of a tuple)
 
 
 class Registry(Generic[T]):

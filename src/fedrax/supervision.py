@@ -37,6 +37,7 @@ def start(
     header: str = "",
     pass_fds: Sequence[int] = (),
     private: bool = False,
+    stdin: int = subprocess.DEVNULL,
 ) -> Process:
     """Starts a command that, where the kernel is Linux, ends with this process (:mod:`.parent_death`).
 
@@ -46,6 +47,7 @@ def start(
         variables: its environment.
         header: written to the log first.
         pass_fds: open files that it inherits.
+        stdin: what it reads, as :class:`subprocess.Popen` has it; nothing unless given.
         private: only the owner may read the log, also one that others could read before.
 
     Raises:
@@ -63,7 +65,7 @@ def start(
             file.write(header.encode())
             return subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=variables,

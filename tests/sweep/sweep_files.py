@@ -15,10 +15,11 @@ TINY = [
 DEADLINE = 120.0
 
 
-def written(folder, text, name="sweep.toml", preset="fedpg-br/cartpole", changes=TINY):
-    """A sweep's file in ``folder``, its ``out`` there too."""
+def written(folder, text, name="sweep.toml", preset="fedpg-br/cartpole", changes=TINY, together=False):
+    """A sweep's file in ``folder``, its ``out`` there too, with a run for every seed unless they train ``together``."""
     path = folder / name
-    path.write_text(f'preset = "{preset}"\nout = "{folder / "out"}"\nset = {json.dumps(changes)}\n{text}')
+    head = f'preset = "{preset}"\nout = "{folder / "out"}"\nset = {json.dumps(changes)}\n'
+    path.write_text(head + ("" if together else "seeds_per_run = 1\n") + text)
     return path
 
 

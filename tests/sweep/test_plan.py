@@ -25,7 +25,7 @@ def test_a_file_becomes_setups_times_seeds(tmp_path):
     )
     plan = read_plan(path)
     assert [setup.name for setup in plan.setups] == ["plain", "robust", "other"]
-    assert [(job.setup.name, job.seed) for job in plan.jobs[:4]] == [
+    assert [(job.setup.name, *job.seeds) for job in plan.jobs[:4]] == [
         ("plain", 3),
         ("robust", 3),
         ("other", 3),

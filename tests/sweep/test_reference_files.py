@@ -47,7 +47,7 @@ def test_the_references_files_are_translated(tmp_path, unresolved):
     path = tmp_path / "04_02_3.json"
     path.write_text(json.dumps(REFERENCE))
     plan = read_plan(path)
-    assert {job.seed for job in plan.jobs} == {1, 2, 3, 4, 5}
+    assert {seed for job in plan.jobs for seed in job.seeds} == {1, 2, 3, 4, 5}
     assert {job.setup.preset for job in plan.jobs} == {"fedppo/simple-crossing"}
     mdpo, clip, averaged, both = ({*setup.overrides} for setup in plan.setups)
     assert mdpo == {

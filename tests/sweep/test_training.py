@@ -13,8 +13,9 @@ import fedrax
 from fedrax import api
 from fedrax.cli import main
 from fedrax.records.lock import held
+from fedrax.sweep.attempts import command_of
 from fedrax.sweep.plan import read_plan
-from fedrax.sweep.runner import command_of, run_plan
+from fedrax.sweep.runner import run_plan
 from fedrax.sweep.tasks import tasks_of
 
 
@@ -48,7 +49,7 @@ def test_a_sweep_trains_its_setups(trained, capsys):
         else:
             run = fedrax.load(task.job.directory)
             assert run.config == task.job.config
-            assert run.summary()["seeds"] == [task.job.seed]
+            assert run.summary()["seeds"] == [*task.job.seeds]
     assert main(["sweep", str(path), "--dry-run"]) == 0
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["plain", "fedpg-br/cartpole", "budget.trajectories=none", "2"] in shown

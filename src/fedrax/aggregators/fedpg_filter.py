@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from fedrax.aggregators.base import Aggregate, Aggregator, aggregators
 from fedrax.aggregators.distances import Pairs, pairs, within
 from fedrax.aggregators.rows import aggregate, average, difference, length, lower_quantile, present_rows, shorten
-from fedrax.registry import option
+from fedrax.registry import Number, option
 from fedrax.seeds import derive
 
 
@@ -44,7 +44,9 @@ class FedPGFilter(Aggregator):
 
     rejects = True
 
-    sigma: float = option(0.06, "bound on one trajectory's gradient noise", unit="gradient norm", minimum=0)
+    sigma: Number = option(
+        0.06, "bound on one trajectory's gradient noise", unit="gradient norm", minimum=0, argument=True
+    )
     delta: float = option(
         0.6, "chance that the first rule rejects an honest agent", unit="probability", minimum=1e-9, maximum=1
     )

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from fedrax.aggregators.base import Aggregate, Aggregator, ServerGradient, aggregators
 from fedrax.aggregators.rows import aggregate, average, draws, length, present_rows, unit_rows
-from fedrax.registry import option
+from fedrax.registry import Number, option
 
 
 class ServerGradientRule(Aggregator):
@@ -85,8 +85,12 @@ class Zeno(ServerGradientRule):
     below the number of agents can be tolerated, a majority too.
     """
 
-    step: float = option(1.0, "gamma: how far along a gradient the loss is tried", unit="gradient", minimum=1e-9)
-    penalty: float = option(0.005, "rho over gamma: what a gradient's squared length costs it", minimum=0)
+    step: Number = option(
+        1.0, "gamma: how far along a gradient the loss is tried", unit="gradient", minimum=1e-9, argument=True
+    )
+    penalty: Number = option(
+        0.005, "rho over gamma: what a gradient's squared length costs it", minimum=0, argument=True
+    )
 
     def __call__(
         self,

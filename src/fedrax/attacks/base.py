@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Spaces
 from fedrax.message import Message, attackable
-from fedrax.registry import Registry, option
+from fedrax.registry import Number, Registry, option
 from fedrax.seeds import derive
 
 
@@ -45,12 +45,13 @@ class Attack(eqx.Module):
         "who is Byzantine: the same agents always; the same agents, each in a round with `probability`; "
         "a set of `agents` drawn anew each round",
     )
-    probability: float = option(
+    probability: Number = option(
         0.5,
         "chance that an intermittent attacker attacks in a round",
         unit="probability",
         minimum=0,
         maximum=1,
+        argument=True,
     )
 
     @property

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from fedrax.attacks.base import Attack, Knowledge, attacks, replace_rows
 from fedrax.attacks.gradients import per_tensor
-from fedrax.registry import option
+from fedrax.registry import Number, option
 from fedrax.trees import ravel_rows, unravel_like
 
 Sees = Literal["byzantine", "honest"]
@@ -48,7 +48,7 @@ class FedScsPG(Attack):
 
     ignores_honest = True
 
-    strength: float = option(1.5, "offset in multiples of the attackers' diameter", minimum=0)
+    strength: Number = option(1.5, "offset in multiples of the attackers' diameter", minimum=0, argument=True)
 
     def corrupt(
         self, messages: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge
@@ -74,8 +74,10 @@ class ALittleIsEnough(Attack):
     for whom the paper's formula is below zero, and who sends the mean.
     """
 
-    z: float | None = option(
-        None, "deviations off the mean; unset, the paper's: the largest that enough honest agents exceed"
+    z: Number | None = option(
+        None,
+        "deviations off the mean; unset, the paper's: the largest that enough honest agents exceed",
+        argument=True,
     )
     sees: Sees = option(
         "byzantine", "whose mean and deviation: the attackers' own messages (reference) or the honest ones"
@@ -116,7 +118,7 @@ def alie_z(agents: int, byzantine: int) -> float:
 class InnerProduct(Attack):
     """All send ``-epsilon`` times the honest mean (Xie et al., UAI 2020)."""
 
-    epsilon: float = option(1.0, "factor on the flipped honest mean", minimum=0)
+    epsilon: Number = option(1.0, "factor on the flipped honest mean", minimum=0, argument=True)
 
     def corrupt(
         self, messages: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge
@@ -161,9 +163,13 @@ class Normalised(Attack):
     elsewhere: lambda .83, zeta .03 on CartPole; 1.0 and .02 on LunarLander.
     """
 
-    direction_start: float = option(1.0, "lambda at which the search of stage I starts", minimum=0)
-    length_start: float = option(
-        1.0, "zeta at which the search of stage II starts", unit="mean honest lengths", minimum=0
+    direction_start: Number = option(1.0, "lambda at which the search of stage I starts", minimum=0, argument=True)
+    length_start: Number = option(
+        1.0,
+        "zeta at which the search of stage II starts",
+        unit="mean honest lengths",
+        minimum=0,
+        argument=True,
     )
     iterations: int = option(5, "steps of each search", minimum=1)
 
@@ -198,7 +204,7 @@ class Normalised(Attack):
         forged = jnp.broadcast_to(length * mean_length * chosen, vectors.shape)
         return replace_rows(messages, byzantine, unravel_like(example, forged))
 
-    def _search(self, score: object, start: float) -> Array:
+    def _search(self, score: object, start: Number) -> Array:
         """The value with the best score met on the way."""
         assert callable(score)
 
@@ -212,7 +218,7 @@ class Normalised(Attack):
             return (best, jnp.where(better, scores[index], best_score), stride / 3), None
 
         first = jnp.asarray(start)
-        stride = jnp.asarray(max(start, 1.0) / 3)
+        stride = jnp.maximum(first, 1.0) / 3
         (best, _, _), _ = jax.lax.scan(step, (first, score(first), stride), None, length=self.iterations)
         return best
 

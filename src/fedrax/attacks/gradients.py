@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from fedrax.attacks.base import Attack, Knowledge, attacks, replace_rows
-from fedrax.registry import option
+from fedrax.registry import Number, option
 from fedrax.trees import ravel_rows, unravel_like
 
 
@@ -38,7 +38,7 @@ class RandomNoise(Attack):
 
     ignores_honest = True
 
-    scale: float = option(3.0, "noise amplitude in multiples of the tensor's range", minimum=0)
+    scale: Number = option(3.0, "noise amplitude in multiples of the tensor's range", minimum=0, argument=True)
 
     def corrupt(
         self, messages: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge
@@ -59,7 +59,7 @@ class SignFlipping(Attack):
 
     ignores_honest = True
 
-    scale: float = option(2.5, "factor on the flipped message", minimum=0)
+    scale: Number = option(2.5, "factor on the flipped message", minimum=0, argument=True)
 
     def corrupt(
         self, messages: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge
@@ -74,7 +74,7 @@ class LargeNoise(Attack):
 
     ignores_honest = True
 
-    amplitude: float = option(1000.0, "largest coordinate sent", minimum=0)
+    amplitude: Number = option(1000.0, "largest coordinate sent", minimum=0, argument=True)
 
     def corrupt(
         self, messages: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge
@@ -93,7 +93,7 @@ class OrthogonalNoise(Attack):
 
     ignores_honest = True
 
-    scale: float = option(1.0, "length of the noise over that of the honest message", minimum=0)
+    scale: Number = option(1.0, "length of the noise over that of the honest message", minimum=0, argument=True)
 
     def corrupt(
         self, messages: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge

@@ -8,14 +8,16 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from fedrax.attacks.base import Attack, Knowledge, attacks, replace_rows
 from fedrax.attacks.gradients import per_tensor
-from fedrax.registry import option
+from fedrax.registry import Number, option
 
 
 @attacks.register("drop-out")
 class DropOut(Attack):
     """Does not answer."""
 
-    silence: float = option(1.0, "chance of not answering in a round", unit="probability", minimum=0, maximum=1)
+    silence: Number = option(
+        1.0, "chance of not answering in a round", unit="probability", minimum=0, maximum=1, argument=True
+    )
 
     def answers(self, byzantine: Bool[Array, " n"], key: PRNGKeyArray) -> Bool[Array, " n"]:
         """Everyone but the silent attackers."""
@@ -28,7 +30,9 @@ class PartialDrop(Attack):
 
     ignores_honest = True
 
-    share: float = option(0.5, "chance of each coordinate to be dropped", unit="probability", minimum=0, maximum=1)
+    share: Number = option(
+        0.5, "chance of each coordinate to be dropped", unit="probability", minimum=0, maximum=1, argument=True
+    )
 
     def corrupt(
         self, messages: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray, knowledge: Knowledge

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from fedrax.attacks.base import Attack, attacks, replace_rows
 from fedrax.message import is_real
-from fedrax.registry import option
+from fedrax.registry import Number, option
 
 
 @attacks.register("false-statistics")
@@ -19,8 +19,8 @@ class FalseStatistics(Attack):
     ``return_temperature`` of ``fedavg``, and least under ``weights = "return"`` of ``neighbours``.
     """
 
-    sums: float = option(10.0, "factor on every sum of real numbers that is reported")
-    counts: float = option(1.0, "factor on every count that is reported, rounded", minimum=0)
+    sums: Number = option(10.0, "factor on every sum of real numbers that is reported", argument=True)
+    counts: Number = option(1.0, "factor on every count that is reported, rounded", minimum=0, argument=True)
 
     def falsify(self, statistics: PyTree, byzantine: Bool[Array, " n"], key: PRNGKeyArray) -> PyTree:
         """The statistics of attackers, scaled."""

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fedrax.environments.base import Steps
+from fedrax.registry import Number
 
 
 def generalised_advantages(
-    steps: Steps, values: Float[Array, "states B"], *, discount: float, gae_lambda: float
+    steps: Steps, values: Float[Array, "states B"], *, discount: Number, gae_lambda: Number
 ) -> Float[Array, "states-1 B"]:
     """``A_t = delta_t + gamma lambda A_{t+1}`` within an episode, ``delta_t = r_t + gamma V(s_{t+1}) - V(s_t)``.
 

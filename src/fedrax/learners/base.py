@@ -18,7 +18,7 @@ from fedrax.errors import FedraxError
 from fedrax.learners.distributions import Distribution
 from fedrax.learners.networks import Policy
 from fedrax.privacy.clip import clipped
-from fedrax.registry import Registry, option
+from fedrax.registry import Number, Registry, option
 
 
 class Agent(eqx.Module):
@@ -106,12 +106,13 @@ class Learner(eqx.Module):
     optimizer: Literal["adam", "sgd"] = option(
         "adam", "optimiser of this learner's updates, at agents and at the server"
     )
-    learning_rate: float = option(1e-3, "step size", minimum=0)
-    max_gradient_norm: float | None = option(
+    learning_rate: Number = option(1e-3, "step size", minimum=0, argument=True)
+    max_gradient_norm: Number | None = option(
         None,
         "gradients longer than this are scaled down to it before the optimiser",
         unit="Euclidean norm",
         minimum=0,
+        argument=True,
     )
     initial: str | None = option(
         None, "networks to start from: a run's directory (its last policy) or a policy's file; none: fresh ones"

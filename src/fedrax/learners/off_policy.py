@@ -24,7 +24,7 @@ from fedrax.learners.networks import Activation, Initialisation
 from fedrax.learners.replay import Replay, Transitions, empty_replay, replay_bytes
 from fedrax.learners.twin_critic import TwinCritic, make_twin_critic
 from fedrax.parts import NORMALISER, only, put_parts, take_parts
-from fedrax.registry import option
+from fedrax.registry import Number, option
 
 CRITIC = ("features", "head")
 ACTOR = ("actor",)
@@ -56,7 +56,7 @@ class OffPolicy(Learner):
     trained: ClassVar[dict[str, tuple[str, ...]]] = {"critic": CRITIC, "actor": ACTOR}
     """The parts that each of the optimisers changes."""
 
-    learning_rate: float = option(3e-4, "step size, of actor and critics", minimum=0)
+    learning_rate: Number = option(3e-4, "step size, of actor and critics", minimum=0, argument=True)
     num_steps: int = option(16, "steps of each copy of the environment per update", unit="steps", minimum=1)
     updates_per_step: int | float = option(
         1, "critic updates for each of these steps; num_steps times it is a whole number", minimum=0
@@ -67,8 +67,8 @@ class OffPolicy(Learner):
     batch_size: int = option(256, "transitions of a minibatch", unit="transitions", minimum=1)
     buffer_size: int = option(100_000, "capacity of the replay", unit="transitions", minimum=1)
     learning_starts: int = option(256, "no update before the replay holds so many", unit="transitions", minimum=1)
-    discount: float = option(0.99, "gamma", minimum=0, maximum=1)
-    tau: float = option(0.005, "how far the targets move towards the networks", minimum=0, maximum=1)
+    discount: Number = option(0.99, "gamma", minimum=0, maximum=1, argument=True)
+    tau: Number = option(0.005, "how far the targets move towards the networks", minimum=0, maximum=1, argument=True)
     scale_actions: bool = option(
         True,
         "critics see actions as shares of their range, -1 to 1; false: in units of the action itself (the reference)",
@@ -358,7 +358,7 @@ class OffPolicy(Learner):
         which: str,
         objective: Objective,
         *,
-        scale: float = 1.0,
+        scale: Number = 1.0,
     ) -> Training:
         """One optimiser step of the parts that the gradient is of, ``scale`` times as long."""
         masked = put_parts(only(training.params, ()), gradient)

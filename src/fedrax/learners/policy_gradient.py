@@ -16,7 +16,7 @@ from fedrax.learners.encoders import TORSO, TorsoKind, check_torso
 from fedrax.learners.networks import Activation, Initialisation, Policy
 from fedrax.learners.policies import make_policy
 from fedrax.learners.returns import Baseline, Estimator, step_weights
-from fedrax.registry import option
+from fedrax.registry import Number, option
 
 
 @learners.register("policy-gradient")
@@ -46,7 +46,7 @@ class PolicyGradient(EpisodeLearner):
         "steps",
         "what the sum over all steps is divided by: the number of steps (reference) or of trajectories (paper)",
     )
-    discount: float = option(0.99, "gamma", minimum=0, maximum=1)
+    discount: Number = option(0.99, "gamma", minimum=0, maximum=1, argument=True)
     torso: TorsoKind = option("auto", TORSO)
     hidden: tuple[int, ...] = option((64, 64), "widths of the hidden layers", minimum=1)
     activation: Activation = option("tanh", "activation of the hidden layers")

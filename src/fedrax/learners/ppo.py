@@ -22,7 +22,7 @@ from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext
 from fedrax.learners.distributions import Distribution, kl_divergence
 from fedrax.learners.encoders import GRID, TORSO, check_torso
 from fedrax.learners.networks import Activation, by_input
-from fedrax.registry import option
+from fedrax.registry import Number, option
 
 
 class Rollout(NamedTuple):
@@ -61,41 +61,54 @@ class PPO(Learner):
     body: ClassVar[tuple[str, ...]] = ("torso",)
     policy_parts: ClassVar[tuple[str, ...]] = ("torso", "actor")
 
-    learning_rate: float = option(2.5e-4, "step size, before annealing", minimum=0)
-    max_gradient_norm: float | None = option(
-        0.5, "gradients longer than this are scaled down to it", unit="Euclidean norm", minimum=0
+    learning_rate: Number = option(2.5e-4, "step size, before annealing", minimum=0, argument=True)
+    max_gradient_norm: Number | None = option(
+        0.5,
+        "gradients longer than this are scaled down to it",
+        unit="Euclidean norm",
+        minimum=0,
+        argument=True,
     )
-    adam_epsilon: float = option(1e-5, "added to Adam's denominator", minimum=0)
+    adam_epsilon: Number = option(1e-5, "added to Adam's denominator", minimum=0, argument=True)
     anneal_learning_rate: bool = option(True, "lower the step size linearly to 0 over the budget")
     num_steps: int = option(128, "steps of each copy of the environment per update", unit="steps", minimum=1)
     num_minibatches: int = option(4, "minibatches an epoch is split into", minimum=1)
     update_epochs: int = option(4, "passes over the steps of an update", minimum=1)
-    discount: float = option(0.99, "gamma", minimum=0, maximum=1)
-    gae_lambda: float = option(0.95, "lambda of generalised advantage estimation", minimum=0, maximum=1)
+    discount: Number = option(0.99, "gamma", minimum=0, maximum=1, argument=True)
+    gae_lambda: Number = option(0.95, "lambda of generalised advantage estimation", minimum=0, maximum=1, argument=True)
     normalise_advantages: bool = option(True, "standardise the advantages of each minibatch")
     objective: Literal["none", "clip", "kl", "mdpo"] = option(
         "clip",
         "the surrogate: plain ratio, clipped ratio, or ratio with kl_coefficient times KL(old || new) (kl) "
         "or KL(new || old) (mdpo)",
     )
-    clip_coefficient: float = option(0.2, "half-width of the interval ratios and values are clipped to", minimum=0)
+    clip_coefficient: Number = option(
+        0.2, "half-width of the interval ratios and values are clipped to", minimum=0, argument=True
+    )
     clip_value_loss: bool = option(True, "also clip how far a value may move")
-    kl_coefficient: float = option(1.0, "weight of the KL divergence (kl and mdpo)", unit="1/nat", minimum=0)
-    kl_target: float | None = option(
+    kl_coefficient: Number = option(
+        1.0, "weight of the KL divergence (kl and mdpo)", unit="1/nat", minimum=0, argument=True
+    )
+    kl_target: Number | None = option(
         None,
         "adapt the weight: halve it where the update's mean KL is below two thirds of this, double it above "
         "three halves of it; none: fixed",
         unit="nat",
         minimum=0,
+        argument=True,
     )
     kl_estimator: Literal["exact", "sampled"] = option(
         "exact", "over all actions (closed form for Gaussians), or the reference's estimate from the actions taken"
     )
-    target_kl: float | None = option(
-        None, "no further epoch once the last minibatch's KL(old || new) exceeds this", unit="nat", minimum=0
+    target_kl: Number | None = option(
+        None,
+        "no further epoch once the last minibatch's KL(old || new) exceeds this",
+        unit="nat",
+        minimum=0,
+        argument=True,
     )
-    entropy_coefficient: float = option(0.01, "weight of the policy's entropy", unit="1/nat", minimum=0)
-    value_coefficient: float = option(0.5, "weight of the value loss", minimum=0)
+    entropy_coefficient: Number = option(0.01, "weight of the policy's entropy", unit="1/nat", minimum=0, argument=True)
+    value_coefficient: Number = option(0.5, "weight of the value loss", minimum=0, argument=True)
     action_bounds: Bounds = option("clip", MEANING)
     initial_deviation: float = option(
         0.5,

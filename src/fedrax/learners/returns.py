@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fedrax.registry import Number
+
 Estimator = Literal["reinforce", "gpomdp", "whitened"]
 Baseline = Literal["none", "constant", "average", "leave-one-out"]
 
 
-def rewards_to_go(rewards: Float[Array, "T B"], discount: float) -> Float[Array, "T B"]:
+def rewards_to_go(rewards: Float[Array, "T B"], discount: Number) -> Float[Array, "T B"]:
     """Discounted sums of the rewards from each step on; padding must hold rewards of 0."""
 
     def backwards(later: Array, reward: Array) -> tuple[Array, Array]:
@@ -27,7 +29,7 @@ def step_weights(
     valid: Bool[Array, "T B"],
     *,
     estimator: Estimator,
-    discount: float,
+    discount: Number,
     baseline: Baseline = "none",
 ) -> Float[Array, "T B"]:
     """The factor of each step's score function ``grad log pi(a_t | s_t)``; 0 on padding.

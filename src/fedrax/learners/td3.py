@@ -22,7 +22,7 @@ from fedrax.learners.off_policy import ACTOR, OffPolicy, Training, as_batch
 from fedrax.learners.replay import Transitions
 from fedrax.learners.twin_critic import TwinCritic
 from fedrax.parts import put_parts, take_parts
-from fedrax.registry import option
+from fedrax.registry import Number, option
 
 
 @learners.register("td3")
@@ -32,14 +32,26 @@ class TD3(OffPolicy):
     policy_delay: int = option(
         2, "critic updates between updates of the actor and of all targets", minimum=1, maximum=1000
     )
-    exploration_noise: float = option(
-        0.1, "standard deviation of the noise on actions taken", unit="half an action's range", minimum=0
+    exploration_noise: Number = option(
+        0.1,
+        "standard deviation of the noise on actions taken",
+        unit="half an action's range",
+        minimum=0,
+        argument=True,
     )
-    target_noise: float = option(
-        0.2, "standard deviation of the noise on target actions", unit="half an action's range", minimum=0
+    target_noise: Number = option(
+        0.2,
+        "standard deviation of the noise on target actions",
+        unit="half an action's range",
+        minimum=0,
+        argument=True,
     )
-    target_noise_clip: float = option(
-        0.5, "bound of the noise on target actions", unit="half an action's range", minimum=0
+    target_noise_clip: Number = option(
+        0.5,
+        "bound of the noise on target actions",
+        unit="half an action's range",
+        minimum=0,
+        argument=True,
     )
     scale_target_noise: bool = option(
         True, "false: target_noise and its clip are in units of the action itself (the FedTD3 reference)"
@@ -75,7 +87,8 @@ class TD3(OffPolicy):
         if not self.clip_values or spaces.goal is None:
             return bound
         low, high = spaces.goal.bounds
-        bounds = min(low, 0.0) / (1 - self.discount), max(high, 0.0) / (1 - self.discount)
+        left = 1 - float(self.discount)
+        bounds = min(low, 0.0) / left, max(high, 0.0) / left
         return dataclasses.replace(bound, value_bounds=bounds)
 
     def init_params(self, key: PRNGKeyArray, spaces: Spaces) -> TwinCritic:

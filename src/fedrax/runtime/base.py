@@ -41,6 +41,14 @@ class Runtime(abc.ABC):
         """Memory of all replays."""
         self.guarantee = guarantee(config.privacy, config.federation)
         """What the noise amounts to; None without a unit of privacy."""
+        self.limits = {
+            "rounds": config.budget.rounds,
+            "trajectories": config.budget.trajectories,
+            "steps": config.budget.steps,
+            "agent_steps": config.budget.steps_per_agent and config.budget.steps_per_agent * federation.sites,
+        }
+        """The budget by what is counted of a seed (:class:`Tally`), None without a limit; traced inside a program that
+        takes it as an argument."""
         self.training_horizon: int
         self.evaluation_horizon: int
 
@@ -212,35 +220,35 @@ class Runtime(abc.ABC):
 
     def active(self, tally: Tally) -> Array:
         """Whether a seed has budget left for another round; bool."""
-        budget = self.config.budget
+        limits = self.limits
         left = jnp.asarray(True)
-        if budget.rounds is not None:
-            left &= tally.rounds < budget.rounds
-        if budget.trajectories is not None:
+        if limits["rounds"] is not None:
+            left &= tally.rounds < limits["rounds"]
+        if limits["trajectories"] is not None:
             # At most, not less than: the reference stops once its count exceeds the budget.
-            left &= tally.trajectories <= budget.trajectories
-        if budget.steps is not None:
-            left &= tally.steps < budget.steps
-        if budget.steps_per_agent is not None:
-            left &= tally.agent_steps < budget.steps_per_agent * self.federation.sites
+            left &= tally.trajectories <= limits["trajectories"]
+        if limits["steps"] is not None:
+            left &= tally.steps < limits["steps"]
+        if limits["agent_steps"] is not None:
+            left &= tally.agent_steps < limits["agent_steps"]
         if self.guarantee is not None and self.guarantee.limit is not None:
             left &= tally.rounds < self.guarantee.limit
         return left
 
     def progress(self, tally: Tally, update: Array | int) -> Float[Array, ""]:
         """How much of the budget is used before local update ``update`` of a round that starts with this tally."""
-        budget, federation = self.config.budget, self.federation
+        limits, federation = self.limits, self.federation
         share = update / federation.local_updates
         used = [jnp.asarray(0.0)]
-        if budget.rounds is not None:
-            used.append((tally.rounds + share) / budget.rounds)
-        if budget.trajectories is not None:
-            used.append(tally.trajectories / budget.trajectories)
+        if limits["rounds"] is not None:
+            used.append((tally.rounds + share) / limits["rounds"])
+        if limits["trajectories"] is not None:
+            used.append(tally.trajectories / limits["trajectories"])
         fresh = update * (federation.learner.steps or 0) * self.num_envs * federation.mean_participants
-        if budget.steps is not None:
-            used.append((tally.steps + fresh) / budget.steps)
-        if budget.steps_per_agent is not None:
-            used.append((tally.agent_steps + fresh) / (budget.steps_per_agent * federation.sites))
+        if limits["steps"] is not None:
+            used.append((tally.steps + fresh) / limits["steps"])
+        if limits["agent_steps"] is not None:
+            used.append((tally.agent_steps + fresh) / limits["agent_steps"])
         return jnp.clip(jnp.stack(used).max(), 0.0, 1.0)
 
     def fraction_done(self, rounds: int, trajectories: float, steps: float, agent_steps: float) -> float:

@@ -28,14 +28,16 @@ from fedrax.privacy.protection import Protection
 from fedrax.privacy.secure_sum.terms import threshold_of
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.draws import all_draws, describe_run, make_environment
+from fedrax.runtime.library import Programs
 from fedrax.runtime.videos import check_picture
 from fedrax.strategies.base import Strategy
 
 
-def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
+def make_runtime(config: Config, *, agents: bool = True, library: Programs | None = None) -> Runtime:
     """The runtime of a configuration: native where Fedrax has the environment in JAX, host otherwise.
 
     Args:
+        library: where compiled programs of earlier runs are, which this one may use, and where its own are put.
         agents: False where agents act elsewhere, so that none of their environments is made here.
 
     Raises:
@@ -63,7 +65,7 @@ def make_runtime(config: Config, *, agents: bool = True) -> Runtime:
         from fedrax.runtime.native import NativeRuntime
 
         environment = make_environment(config)
-        return NativeRuntime(config, federation, environment, stack_physics(draws) if draws else None)
+        return NativeRuntime(config, federation, environment, stack_physics(draws) if draws else None, library)
     from fedrax.runtime.host import HostRuntime
 
     return HostRuntime(config, federation, described, draws, mixture, agents=agents)

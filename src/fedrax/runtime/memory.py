@@ -54,6 +54,11 @@ def device_memory() -> int | None:
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return int(statistics["bytes_limit"])
+    return machine_memory()
+
+
+def machine_memory() -> int | None:
+    """Bytes of the machine's own memory; None where it cannot be told."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):

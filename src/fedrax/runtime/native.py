@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,7 @@ from fedrax.federation import Federation, Sending, State, Tally
 from fedrax.learners.base import Agent
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import EpisodeCollector, collected_copies, collected_steps, make_collector
+from fedrax.runtime.library import Arguments, NativePrograms, Programs, constant_settings
 from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
 from fedrax.runtime.memory import check_memory
 from fedrax.runtime.native_evaluation import NativeEvaluation
@@ -51,7 +54,8 @@ physics, and its collector's state."""
 class NativeRuntime(Runtime):
     """Rounds as a scan inside one program; ``physics`` are per-agent parameters, or None for all equal.
 
-    They are ``[draws, sites]``: the seeds take the draws in turn.
+    They are ``[draws, sites]``: the seeds take the draws in turn. Programs are taken from the ``library`` where it has
+    them, and else made and put there.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class NativeRuntime(Runtime):
         federation: Federation,
         environment: NativeEnvironment,
         physics: dict[str, Array] | None,
+        library: Programs | None = None,
     ) -> None:
         super().__init__(config, federation)
         actions = federation.actions
@@ -75,6 +80,17 @@ class NativeRuntime(Runtime):
         self.seeds_together = 1 if self.batch == 1 else config.seeds
         mapped = {SEEDS: self.seeds_together, AGENTS: min(self.batch, federation.participants)}
         self.axes = tuple(name for name, together in mapped.items() if together > 1)
+        self._learn_from(federation)
+        self.seeds = jnp.asarray(config.all_seeds)
+        self.arguments, self._constants = self._parted()
+        self.programs = (Programs() if library is None else library).of(self._key(), self._programs)
+        self._refined = jax.jit(self._refine)
+        self._referenced = jax.jit(self._reference)
+
+    def _learn_from(self, federation: Federation) -> None:
+        """Makes what collects and evaluates for this federation, whose numbers may be traced."""
+        self.federation = federation
+        config = self.config
         training = EndsAtGoal(self.environment) if config.environment.terminate_on_success else self.environment
         self.collector = make_collector(
             federation,
@@ -84,22 +100,56 @@ class NativeRuntime(Runtime):
             per_copy=self._per_copy,
             axis_names=self.axes,
         )
-        self.rounds: Callable[[State, Array], tuple[State, dict[str, Array]]]
-        self.rounds = self._jitted = jax.jit(self._rounds, donate_argnums=0)
         self.evaluation = NativeEvaluation(
             self.environment, federation, greedy=config.evaluation.greedy, horizon=self.evaluation_horizon
         )
-        self._evaluate = jax.jit(self.evaluation.table, static_argnames="episodes")
-        self._refined = jax.jit(self._refine)
-        self._referenced = jax.jit(self._reference)
+
+    def _parted(self) -> tuple[Arguments, Federation]:
+        """What programs take as arguments, and the federation without its numbers."""
+        numbers, constants = eqx.partition(self.federation, lambda leaf: isinstance(leaf, (int, float)))
+        return Arguments(numbers, self.limits, self.seeds, self.draws, self.agents_draws), constants
+
+    def _with(self, arguments: Arguments) -> NativeRuntime:
+        """This runtime with its numbers, limits, seeds and physics from a program's arguments."""
+        runtime = copy.copy(self)
+        runtime.limits, runtime.seeds = arguments.limits, arguments.seeds
+        runtime.draws, runtime.agents_draws = arguments.draws, arguments.agents_draws
+        runtime._learn_from(eqx.combine(arguments.numbers, self._constants))
+        return runtime
+
+    def _key(self) -> tuple[Any, ...]:
+        """What two runtimes have in common whose programs differ in their arguments alone."""
+        shapes = jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), self.arguments)
+        # Arrays among the constants are no other runtime's.
+        arrays = tuple(map(id, jax.tree.leaves(self._constants)))
+        kinds = type(self.environment), jax.tree.structure(self.federation), shapes, arrays
+        return *kinds, constant_settings(self.config)
+
+    def _programs(self) -> NativePrograms:
+        """Made once for all runtimes of the same :meth:`_key`."""
+
+        def init(initial: PyTree, arguments: Arguments) -> State:
+            return self._with(arguments)._init_seeds(initial)
+
+        def rounds(state: State, first: Array, arguments: Arguments) -> tuple[State, dict[str, Array]]:
+            return self._with(arguments)._rounds(state, first)
+
+        def evaluate(numbers: PyTree, *inputs: Any, episodes: int) -> dict[str, Array]:
+            numbered = self._with(self.arguments._replace(numbers=numbers))
+            return numbered.evaluation.table(*inputs, episodes=episodes)
+
+        return NativePrograms(
+            jax.jit(init), jax.jit(rounds, donate_argnums=0), jax.jit(evaluate, static_argnames="episodes")
+        )
 
     def init(self, initial: PyTree = ()) -> State:
         """The states before the first round."""
-        start = jax.jit(jax.vmap(self._init))
-        positions = jnp.arange(self.config.seeds)
-        keys = jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds))
-        check_memory(self.config, jax.eval_shape(start, keys, positions, initial))
-        return start(keys, positions, initial)
+        check_memory(self.config, jax.eval_shape(self.programs.init, initial, self.arguments))
+        return self.programs.init(initial, self.arguments)
+
+    def _init_seeds(self, initial: PyTree) -> State:
+        keys = jax.vmap(jax.random.key)(self.seeds)
+        return jax.vmap(self._init)(keys, jnp.arange(self.config.seeds), initial)
 
     def _init(self, key: PRNGKeyArray, position: Array, initial: PyTree) -> State:
         state = self.federation.init(key, initial)
@@ -140,7 +190,14 @@ class NativeRuntime(Runtime):
 
     def compile(self, state: State) -> None:
         """Compiles the program of ``checkpoint.every`` rounds."""
-        self.rounds = self._jitted.lower(state, jnp.asarray(0)).compile()
+        if self.programs.compiled is None:
+            self.programs.compiled = self.programs.rounds.lower(state, jnp.asarray(0), self.arguments).compile()
+
+    def rounds(self, state: State, first: Array) -> tuple[State, dict[str, Array]]:
+        """``checkpoint.every`` rounds of every seed from round ``first`` on; ``state`` is donated."""
+        result: tuple[State, dict[str, Array]]
+        result = (self.programs.compiled or self.programs.rounds)(state, first, self.arguments)
+        return result
 
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """Runs ``checkpoint.every`` rounds in one call."""
@@ -171,12 +228,13 @@ class NativeRuntime(Runtime):
         physics = self.tested(physics)
         table = None if pairs.environments is None else jnp.asarray(pairs.environments)
         key = jax.random.key(seed)
-        measured = self._evaluate(params, physics, key, table, episodes=pairs.episodes)
+        inputs = params, physics, key, table
+        measured = self.programs.evaluate(self.arguments.numbers, *inputs, episodes=pairs.episodes)
         return {name: np.asarray(array) for name, array in measured.items()}
 
     def _rounds(self, state: State, first: Array) -> tuple[State, dict[str, Array]]:
         """``checkpoint.every`` rounds of every seed."""
-        keys = jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds))
+        keys = jax.vmap(jax.random.key)(self.seeds)
 
         def step(state: State, index: Array) -> tuple[State, dict[str, Array]]:
             # The round's number is not mapped: all seeds are in the same round, so what happens only in some

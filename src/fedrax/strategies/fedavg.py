@@ -13,7 +13,7 @@ from fedrax.aggregators.base import Aggregate
 from fedrax.environments.base import Spaces
 from fedrax.learners.base import Agent, Learner
 from fedrax.message import Message
-from fedrax.registry import option
+from fedrax.registry import Number, option
 from fedrax.strategies.base import Tools, select, strategies
 from fedrax.strategies.carried import Carrying, apart, averaged, joined
 from fedrax.strategies.return_weights import WEIGHTED, Returns, weighed
@@ -30,7 +30,9 @@ class FedAvg(Carrying):
     supports_staleness: ClassVar[bool] = True
     averages: ClassVar[bool] = True
 
-    server_learning_rate: float = option(1.0, "step of the server along the aggregate of the changes", minimum=0)
+    server_learning_rate: Number = option(
+        1.0, "step of the server along the aggregate of the changes", minimum=0, argument=True
+    )
     actor_every: int = option(1, "rounds from one average of the part 'actor' to the next", unit="rounds", minimum=1)
     return_temperature: float | None = option(
         None, "weigh agents by softmax(-return / temperature), so that the worst count most; none: equally", minimum=0

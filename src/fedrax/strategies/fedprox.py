@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -31,7 +30,7 @@ class FedProx(FedAvg):
 class Proximal(Objective):
     """Half the squared distance of the averaged parts from where they were."""
 
-    strategy: FedProx = eqx.field(static=True)
+    strategy: FedProx
     received: PyTree
 
     def penalty(self, params: PyTree, batch: Batch) -> Float[Array, ""]:

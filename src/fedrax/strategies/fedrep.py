@@ -108,7 +108,7 @@ class Partly(Objective):
     An optimiser whose gradients of a part have always been 0 leaves that part as it is: its moments are 0 too.
     """
 
-    strategy: FedRep = eqx.field(static=True)
+    strategy: FedRep
     head: Bool[Array, ""]
     """Whether all else is learned."""
 

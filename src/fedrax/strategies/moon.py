@@ -78,8 +78,8 @@ class MOON(FedAvg):
 class Contrast(Objective):
     """Near the received model's representations, far from the previous model's."""
 
-    strategy: MOON = eqx.field(static=True)
-    learner: Learner = eqx.field(static=True)
+    strategy: MOON
+    learner: Learner
     received: PyTree
     previous: PyTree
 

@@ -296,7 +296,7 @@ class Reference(eqx.Module):
 class Penalty(Objective):
     """``beta KL`` between an agent's policy and its own previous and its neighbours' policies as one."""
 
-    strategy: Neighbours = eqx.field(static=True)
+    strategy: Neighbours
     peers: PyTree
     weights: Float[Array, " members"]
 

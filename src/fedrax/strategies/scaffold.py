@@ -134,7 +134,7 @@ class Scaffold(FedAvg):
 class Correction(Objective):
     """Adds ``c - c_i`` to every gradient, and sums up what the gradients were without it."""
 
-    strategy: Scaffold = eqx.field(static=True)
+    strategy: Scaffold
     difference: PyTree
 
     def start(self, params: PyTree) -> Gradients:

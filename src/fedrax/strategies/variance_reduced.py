@@ -18,7 +18,7 @@ from fedrax.aggregators.base import Aggregate, ServerGradient
 from fedrax.environments.base import Episodes, Spaces
 from fedrax.learners.base import Agent, EpisodeLearner, Learner
 from fedrax.message import Message
-from fedrax.registry import option
+from fedrax.registry import Number, option
 from fedrax.strategies.base import Downlink, Needs, ServerWork, Tools, select
 from fedrax.strategies.gradients import GradientStrategy
 from fedrax.trees import ravel_rows, unravel_like
@@ -99,10 +99,11 @@ class VarianceReduced(GradientStrategy):
         "step",
         "importance weights of g(theta_0): a ratio per time step (reference) or per trajectory (paper)",
     )
-    ratio_band: float | None = option(
+    ratio_band: Number | None = option(
         0.005,
         "the inner loop stops once the mean ratio leaves 1 +- this; none: it never stops early",
         minimum=0,
+        argument=True,
     )
     fallback: Literal["server", "geometric-median", "skip"] = option(
         "server",

@@ -153,6 +153,10 @@ def _fraction(task: Task) -> float:
     return 1.0 if task.state == "done" else task.progress.fraction
 
 
+def _range(seeds: Sequence[int]) -> str:
+    return "-".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+
+
 def _cells(tasks: Sequence[Task]) -> list[str]:
     def count(*states: str) -> str:
         return str(sum(task.state in states for task in tasks) or "")
@@ -165,7 +169,7 @@ def _cells(tasks: Sequence[Task]) -> list[str]:
         count("running"),
         count("failed"),
         count("waiting", "interrupted"),
-        "  ".join(f"{task.job.seed}: {task.progress.fraction:.0%}" for task in running),
+        "  ".join(f"{_range(task.job.seeds)}: {task.progress.fraction:.0%}" for task in running),
         f"{statistics.fmean(returns):.4g}" if returns else "",
         short(speed) if speed else "",
     ]
@@ -190,7 +194,7 @@ def show_plan(plan: Plan, tasks: Sequence[Task], stream: TextIO | None = None) -
         cells = (setup.name, setup.preset, "\n".join(setup.overrides))
         table.add_row(*map(rich.text.Text, cells), *(str(count or "") for count in counts))
     console.print(table)
-    seeds = sorted({task.job.seed for task in tasks})
+    seeds = sorted({seed for task in tasks for seed in task.job.seeds})
     console.print(
         f"{len(plan.setups)} setups, seeds {', '.join(map(str, seeds))}: {len(tasks)} runs in {plan.out}, "
         f"{plan.at_once} at once on {plan.cores_per_job} core{'s' * (plan.cores_per_job > 1)} each",

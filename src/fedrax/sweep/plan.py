@@ -20,12 +20,13 @@ from fedrax.plugins import located_in
 from fedrax.records.files import reason
 from fedrax.registry import LARGEST
 from fedrax.sweep.flags import translate
+from fedrax.sweep.grouping import MOST_SEEDS, folder_of, grouped, most_together
 
 REFERENCE_PRESET = "fedppo/simple-crossing"
 """What the reference's experiment files change, as they name no preset."""
 
-KEYS = ("preset", "seeds", "out", "jobs", "cores_per_job", "set", "setups", "grid")
-REFERENCE_KEYS = ("preset", "num_runs", "out", "jobs", "cores_per_job", "setups")
+KEYS = ("preset", "seeds", "seeds_per_run", "out", "jobs", "cores_per_job", "set", "setups", "grid")
+REFERENCE_KEYS = ("preset", "num_runs", "seeds_per_run", "out", "jobs", "cores_per_job", "setups")
 
 MANY_RUNS, MOST_RUNS = 1000, 100_000
 """More runs than the first are asked about, and than the second refused, before any is made."""
@@ -45,17 +46,19 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run of a sweep: a setup with one seed."""
+    """One run of a sweep: a setup with one seed, or with several that train together."""
 
     setup: Setup
-    seed: int
+    seeds: tuple[int, ...]
+    """They follow one another."""
     config: Config
     directory: Path
 
     @property
     def name(self) -> str:
         """What lines and tables call it."""
-        return f"{self.setup.name} seed {self.seed}"
+        first, last = self.seeds[0], self.seeds[-1]
+        return f"{self.setup.name} {f'seed {first}' if first == last else f'seeds {first} to {last}'}"
 
     @property
     def log(self) -> Path:
@@ -64,8 +67,8 @@ class Job:
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """The setup's, and the seed."""
-        return (*self.setup.overrides, "seeds=1", f"seed={self.seed}")
+        """The setup's, and the seeds."""
+        return (*self.setup.overrides, f"seeds={len(self.seeds)}", f"seed={self.seeds[0]}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Plan:
     """Jobs at once."""
     cores_per_job: int
     jobs: tuple[Job, ...]
-    """Seed by seed, so that every setup has a first result early."""
+    """Every setup's first run before any second one, so that every setup has a first result early."""
     notes: tuple[str, ...]
     """What the user should know before it starts, a line each."""
 
@@ -164,12 +167,28 @@ def _plan(file: Path, table: Mapping[str, Any], jobs: int | None, many: bool) ->
     )
     if len(parts) > 1:
         notes = (*notes, why_apart(parts))
-    planned = tuple(
-        Job(setup, seed, config.model_copy(update={"seed": seed}), Path(out) / setup.name / f"seed-{seed}")
-        for seed in seeds
-        for setup, config in configs.items()
-    )
+    wanted = _count(table, "seeds_per_run", MOST_SEEDS)
+    planned = _jobs(configs, seeds, Path(out), wanted, at_once)
     return Plan(file, Path(out), min(at_once, len(planned)), per_job, planned, notes)
+
+
+def _jobs(
+    configs: Mapping[Setup, Config], seeds: Sequence[int], out: Path, wanted: int, at_once: int
+) -> tuple[Job, ...]:
+    """Every setup's first run, then every setup's second, and so on."""
+    # Where there are fewer setups than runs at once, some seeds train beside others.
+    parts = math.ceil(at_once / len(configs))
+    by_setup = []
+    for setup, config in configs.items():
+        together = min(wanted, most_together(config, at_once=at_once) if wanted > 1 and len(seeds) > 1 else 1)
+        runs = grouped(seeds, out / setup.name, together=together, parts=parts)
+        by_setup.append([_job(setup, config, run, out) for run in runs])
+    return tuple(job for turn in itertools.zip_longest(*by_setup) for job in turn if job is not None)
+
+
+def _job(setup: Setup, config: Config, seeds: tuple[int, ...], out: Path) -> Job:
+    config = config.model_copy(update={"seed": seeds[0], "seeds": len(seeds)})
+    return Job(setup, seeds, config, out / setup.name / folder_of(seeds))
 
 
 def _setups(file: Path, table: Mapping[str, Any], setups: Mapping[str, Any]) -> list[Setup]:

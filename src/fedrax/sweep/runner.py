@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep, each a process of its own on cores of its own, and survives whatever ends them."""
+"""Runs the jobs of a sweep, several at once on cores of their own, and survives whatever ends them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import dataclasses
 import os
 import shlex
 import signal
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
 from fedrax.records.files import write_json
 from fedrax.records.lock import held
-from fedrax.supervision import POLL_SECONDS, Process, start, stop_all
+from fedrax.supervision import POLL_SECONDS, Process, stop_all
+from fedrax.sweep.attempts import ATTEMPT, Attempt, Worker, command_of
 from fedrax.sweep.board import Board, failure
+from fedrax.sweep.order import Waiting
 from fedrax.sweep.plan import Plan
-from fedrax.sweep.processes import Stop, environment, placed, stoppable
+from fedrax.sweep.processes import Stop, placed, stoppable
 from fedrax.sweep.tasks import Task, tasks_of
 
 GRACE_SECONDS = 30.0
@@ -26,8 +26,6 @@ GRACE_SECONDS = 30.0
 
 LAST_BYTES = 1 << 16
 """Where the last line of a log is looked for."""
-ATTEMPT = "=== attempt"
-"""How the line in a log begins that comes before an attempt's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,29 +48,12 @@ class Outcome:
         return 128 + self.interrupted if self.interrupted else 1 if self.failed else 0
 
 
-@dataclasses.dataclass
-class _Running:
-    task: Task
-    process: Process
-    slot: int
-    began: float
-
-
-def command_of(task: Task) -> list[str]:
-    """The command line of a task's next attempt: train, or resume what an earlier attempt began."""
-    fedrax, job = [sys.executable, "-m", "fedrax.cli"], task.job
-    if task.started:
-        moved = [word for plugin in job.config.plugins for word in ("--plugins", plugin)]
-        return [*fedrax, "resume", str(job.directory), "--quiet", *moved]
-    return [*fedrax, "train", job.setup.preset, *job.overrides, "--out", str(job.directory), "--quiet"]
-
-
 def run_plan(
     plan: Plan,
     *,
     retry: int = 0,
     terminal: bool | None = None,
-    command: Callable[[Task], Sequence[str]] = command_of,
+    command: Callable[[Task], Sequence[str]] | None = None,
     check: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Outcome:
     """Runs what is missing of a plan, and prints how it goes.
@@ -81,7 +62,8 @@ def run_plan(
         plan: the jobs.
         retry: how often a failed job is tried again.
         terminal: whether to draw a moving table; unset, whether standard output is a terminal.
-        command: what an attempt executes.
+        command: what an attempt executes, each in a process of its own; unset, Fedrax, whose processes may train one
+            run after the other.
         check: raises :class:`FedraxError` for a plan that cannot be carried out, or adds notes to it.
 
     Raises:
@@ -110,22 +92,24 @@ def run_plan(
 
 class _Runner:
     def __init__(
-        self, plan: Plan, tasks: list[Task], retry: int, command: Callable[[Task], Sequence[str]], lock: int
+        self, plan: Plan, tasks: list[Task], retry: int, command: Callable[[Task], Sequence[str]] | None, lock: int
     ) -> None:
         self._plan, self._tasks, self._command, self._lock = plan, tasks, command, lock
-        self._waiting = deque(task for task in tasks if task.state == "waiting")
+        self._waiting = Waiting((task for task in tasks if task.state == "waiting"), sharing=command is None)
         self._retries = {id(task): retry for task in tasks}
-        self._free = list(range(plan.at_once))
-        self._running: list[_Running] = []
+        self._running: dict[int, Attempt | Worker] = {}
+        """By slot: the cores that a process has."""
+        self._idle: dict[int, Worker] = {}
 
     def run(self, board: Board, stop: Stop) -> None:
         """Until nothing is left to do, or the user asks to stop."""
         while (self._waiting or self._running) and not stop.asked:
-            while self._waiting and self._free and not stop.asked:
-                self._start(self._waiting.popleft(), board)
-            for running in list(self._running):
-                if running.process.poll() is not None:
-                    self._ended(running, board, stopping=False)
+            for slot in range(self._plan.at_once):
+                if slot not in self._running and not stop.asked:
+                    self._fill(slot, board)
+            for slot, running in list(self._running.items()):
+                if (status := running.status()) is not None:
+                    self._ended(slot, status, board, stopping=False)
             board.update()
             time.sleep(POLL_SECONDS)
 
@@ -133,35 +117,57 @@ class _Runner:
         """Ends what still runs: asks, waits, and then kills. Asked twice, the user does not want to wait."""
         if self._running:
             board.note(f"stopping {len(self._running)} running jobs")
-        by_process = {running.process: running for running in self._running}
-        stop_all(
-            list(by_process),
-            [(signal.SIGINT, GRACE_SECONDS)],
-            hurry=lambda: stop.asked > 1,
-            ended=lambda process: self._ended(by_process[process], board, stopping=True),
-        )
+        slots = {running.process: slot for slot, running in self._running.items()}
+        idle = [worker.process for worker in self._idle.values()]
+        for worker in self._idle.values():
+            worker.close()
+
+        def ended(process: Process) -> None:
+            if process in slots:
+                self._ended(slots[process], process.returncode, board, stopping=True)
+
+        stop_all([*slots, *idle], [(signal.SIGINT, GRACE_SECONDS)], hurry=lambda: stop.asked > 1, ended=ended)
         for task in self._tasks:
             if task.state in ("waiting", "running"):
                 task.state = "interrupted"
 
-    def _start(self, task: Task, board: Board) -> None:
-        command = list(self._command(task))
-        header = f"{ATTEMPT} {task.attempts + 1}, {time.strftime('%Y-%m-%d %H:%M:%S')}: {shlex.join(command)}\n"
-        job, slot, cores = task.job, self._free.pop(0), self._plan.cores_per_job
-        with placed(slot, cores):
-            process = start(job.name, command, job.log, environment(cores), header=header, pass_fds=(self._lock,))
+    def _fill(self, slot: int, board: Board) -> None:
+        """Starts a job on these cores, if there is one for them."""
+        worker, running = self._idle.get(slot), [attempt.task for attempt in self._running.values()]
+        task = self._waiting.take(running, None if worker is None else worker.task)
+        if task is None:
+            return
+        cores = self._plan.cores_per_job
+        if self._waiting.shape(task) is not None:
+            if worker is None:
+                with placed(slot, cores):
+                    worker = Worker(task, cores, self._lock)
+            self._idle.pop(slot, None)
+            worker.give(task)
+            self._running[slot] = worker
+        else:
+            self._retire(slot)
+            with placed(slot, cores):
+                self._running[slot] = Attempt(task, (self._command or command_of)(task), cores, self._lock)
         task.attempts, task.state, task.reason, task.exit_code = task.attempts + 1, "running", "", None
-        self._running.append(_Running(task, process, slot, time.monotonic()))
         board.started(task)
 
-    def _ended(self, running: _Running, board: Board, *, stopping: bool) -> None:
-        """Takes note of a job that ended."""
-        self._running.remove(running)
-        self._free.append(running.slot)
-        self._free.sort()
+    def _retire(self, slot: int) -> None:
+        """Lets an idle process end."""
+        if (worker := self._idle.pop(slot, None)) is not None:
+            worker.close()
+            stop_all([worker.process], [(signal.SIGTERM, GRACE_SECONDS)])
+
+    def _ended(self, slot: int, status: int, board: Board, *, stopping: bool) -> None:
+        """Takes note of a job that ended; what failed in a process may fail what follows."""
+        running = self._running.pop(slot)
         task, seconds = running.task, time.monotonic() - running.began
+        if isinstance(running, Worker):
+            self._idle[slot] = running
+            if status != 0 or stopping:
+                self._retire(slot)
         task.seconds += seconds
-        task.exit_code = running.process.returncode
+        task.exit_code = status
         if task.exit_code == 0 and task.finished:
             task.state = "done"
         elif stopping:
@@ -171,7 +177,7 @@ class _Runner:
             if self._retries[id(task)] > 0:
                 self._retries[id(task)] -= 1
                 task.state = "waiting"
-                self._waiting.append(task)
+                self._waiting.add(task)
             else:
                 task.state = "failed"
         board.ended(task, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -45,6 +46,8 @@ class Task:
     """Of the last attempt; negative, the signal that ended it."""
     reason: str = ""
     """The last line that a failed attempt left in its log."""
+    rows_before: int = 0
+    """Bytes of records that lay there when the sweep started."""
     progress: Progress = dataclasses.field(default_factory=lambda: Progress())
 
     @property
@@ -65,7 +68,8 @@ class Task:
         """Its entry in ``sweep.json``."""
         return {
             "setup": self.job.setup.name,
-            "seed": self.job.seed,
+            "seed": self.job.seeds[0],
+            "seeds": list(self.job.seeds),
             "state": self.state,
             "attempts": self.attempts,
             "seconds": self.seconds,
@@ -84,13 +88,16 @@ def tasks_of(plan: Plan) -> list[Task]:
     """
     record = plan.out / "sweep.json"
     entries = read_json(record, "record of the sweep").get("jobs", []) if record.is_file() else []
-    earlier = {(entry["setup"], entry["seed"]): entry for entry in entries}
+    # A record of an earlier version has one seed for every run.
+    earlier = {(entry["setup"], tuple(entry.get("seeds", [entry["seed"]]))): entry for entry in entries}
     tasks = []
     for job in plan.jobs:
-        entry = earlier.get((job.setup.name, job.seed), {})
+        entry = earlier.get((job.setup.name, job.seeds), {})
         task = Task(job, attempts=entry.get("attempts", 0), seconds=entry.get("seconds", 0.0))
         if task.started:
             _check_unchanged(job)
+            records = RunDirectory(job.directory).metrics_jsonl
+            task.rows_before = records.stat().st_size if records.is_file() else 0
             task.read_progress()
             if task.finished:
                 task.state, task.exit_code = "done", 0
@@ -99,17 +106,18 @@ def tasks_of(plan: Plan) -> list[Task]:
 
 
 def read_progress(path: Path, config: Config) -> Progress:
-    """What the tail of a ``metrics.jsonl`` says of a run with one seed; nothing yet, the beginning."""
+    """What the tail of a ``metrics.jsonl`` says of a run, of its seeds together; nothing yet, the beginning."""
     rows = read_tail(path, TAIL_BYTES)
     if not rows:
         return Progress()
-    returns = [row["return"] for row in rows if row.get("return") is not None]
-    last = rows[-1]
+    # A seed whose budget ended rounds ago is not in the tail any more.
+    last = {row.get("seed"): row for row in rows}.values()
+    returns = {row.get("seed"): row["return"] for row in rows if row.get("return") is not None}.values()
     return Progress(
-        fraction=_fraction(last, config),
-        last_return=returns[-1] if returns else None,
-        steps=last.get("total_steps", 0),
-        seconds=last.get("seconds", 0.0),
+        fraction=min(_fraction(row, config) for row in last),
+        last_return=statistics.fmean(returns) if returns else None,
+        steps=sum(row.get("total_steps", 0) for row in last),
+        seconds=max(row.get("seconds", 0.0) for row in last),
     )
 
 

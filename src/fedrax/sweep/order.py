@@ -1,0 +1,64 @@
+"""Which job comes next: so that no two processes compile the same program at once, and few load another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime.library import shape_of
+from fedrax.sweep.attempts import may_share
+from fedrax.sweep.tasks import Task
+
+
+class Waiting:
+    """The jobs that wait, in the order of the plan."""
+
+    def __init__(self, tasks: Iterable[Task], *, sharing: bool = True) -> None:
+        """Args:
+        tasks: in the order of the plan.
+        sharing: whether their processes use each other's programs.
+        """
+        self._tasks = list(tasks)
+        self._shapes = {id(task): _shape(task) if sharing else None for task in self._tasks}
+        self._compiled: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, task: Task) -> None:
+        """One that is tried again, after all others."""
+        self._tasks.append(task)
+
+    def shape(self, task: Task) -> str | None:
+        """What jobs have in common that may use each other's programs; None for one that shares nothing."""
+        return self._shapes[id(task)]
+
+    def take(self, running: Iterable[Task], last: Task | None) -> Task | None:
+        """The next for a process whose ``last`` job has ended, or for a new one; None where all must wait.
+
+        One that can use what the process has compiled; else the first whose program nobody is compiling just now: it
+        will be in JAX's cache when that is done.
+        """
+        compiling = {self.shape(task) for task in running if not self._has_compiled(task)} - {None}
+        mine = None if last is None else self.shape(last)
+        own = (task for task in self._tasks if mine is not None and self.shape(task) == mine)
+        others = (task for task in self._tasks if self.shape(task) not in compiling)
+        task = next(own, None) or next(others, None)
+        if task is not None:
+            self._tasks.remove(task)
+        return task
+
+    def _has_compiled(self, task: Task) -> bool:
+        """Whether a program of the task's shape exists: of any, once one has recorded rounds."""
+        shape = self.shape(task)
+        if shape is None or shape in self._compiled:
+            return True
+        records = RunDirectory(task.job.directory).metrics_jsonl
+        if records.is_file() and records.stat().st_size > task.rows_before:
+            self._compiled.add(shape)
+            return True
+        return False
+
+
+def _shape(task: Task) -> str | None:
+    return shape_of(task.job.config) if may_share(task.job.config) else None

@@ -1,0 +1,164 @@
+"""One program for runs that differ in numbers, seeds or budgets, and what may differ in how they compute."""
+
+import contextlib
+import typing
+
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+
+import fedrax
+from fedrax.config import COMPONENT_KINDS
+from fedrax.registry import Scalar, options_of
+from fedrax.runtime.library import KEPT, Programs, shape_of
+from fedrax.runtime.make import make_runtime
+
+TINY = [
+    "budget.trajectories=none",
+    "budget.rounds=4",
+    "checkpoint.every=2",
+    "federation.agents=5",
+    "environment.horizon=15",
+    "evaluation.episodes=2",
+    "strategy.batch_min=2",
+    "strategy.batch_max=3",
+    "attack=sign-flipping",
+    "attack.agents=1",
+]
+OTHER = ["attack.scale=4", "learner.learning_rate=0.03", "learner.discount=0.5", "seed=7", "budget.rounds=9"]
+"""Numbers, a seed and a budget, and no shape."""
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@contextlib.contextmanager
+def compilations():
+    """The programs compiled within, by name."""
+    names = []
+
+    def listen(event, seconds, **details):
+        if event == COMPILED:
+            names.append(details.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def made(*changes, library=None, preset="fedpg-br/cartpole"):
+    return make_runtime(fedrax.resolve(preset, [*TINY, *changes]), library=library)
+
+
+def run(runtime, calls=2):
+    """The states and metrics of some calls, as NumPy."""
+    state = runtime.init()
+    runtime.compile(state)
+    rows = []
+    for call in range(calls):
+        for after, metrics in runtime.advance(state, call * runtime.rounds_per_call):
+            state = after
+            rows.append({name: x for name, x in metrics.items() if name != "seconds"})
+    return jax.tree.map(np.asarray, (runtime.outputs(state), rows))
+
+
+def large(names):
+    return [name for name in names if name in ("jit(init)", "jit(rounds)")]
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """Two runs of one library, what was compiled for the second, and the second's by itself."""
+    library = Programs()
+    first = run(made(library=library))
+    with compilations() as names:
+        second = run(made(*OTHER, library=library))
+    with compilations() as alone:
+        by_itself = run(made(*OTHER))
+    return first, second, names, by_itself, alone
+
+
+def test_a_second_setup_of_one_shape_compiles_nothing(shared):
+    _, _, names, _, alone = shared
+    assert large(names) == []
+    assert large(alone) == ["jit(init)", "jit(rounds)"]  # The count can tell.
+
+
+def test_a_shared_program_computes_the_run_by_itself_to_the_bit(shared):
+    first, second, _, by_itself, _ = shared
+    assert all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), second, by_itself)))
+    assert not np.array_equal(*(jax.tree.leaves(outputs)[0] for outputs, _ in (first, second)))
+
+
+def lowered(*changes):
+    runtime = made(*changes)
+    state = jax.eval_shape(runtime.programs.init, (), runtime.arguments)
+    return runtime.programs.rounds.lower(state, np.int32(0), runtime.arguments).as_text()
+
+
+HETEROGENEITY = "environment.heterogeneity={length = {distribution = 'uniform', low = %s, high = 0.9}}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [([], OTHER), ([HETEROGENEITY % 0.2], [HETEROGENEITY % 0.3, "seed=4"]), (["seeds=2"], ["seeds=2", "seed=2"])],
+)
+def test_processes_find_each_others_programs(one, other):
+    """JAX's cache finds a program by its text."""
+    assert lowered(*one) == lowered(*other)
+    assert shape_of(made(*one).config) == shape_of(made(*other).config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "attack.agents=2",
+        "learner.hidden=[8]",
+        "learner.max_gradient_norm=1",
+        "seeds=2",
+        "evaluation.every=2",
+        "strategy.ratio_band=none",
+        "budget.steps=100000",
+    ],
+)
+def test_what_is_computed_otherwise_is_another_program(change):
+    library = Programs()
+    one, other = made(library=library), made(change, library=library)
+    assert one.programs is not other.programs
+    assert shape_of(one.config) != shape_of(other.config)
+
+
+def test_a_graph_drawn_from_the_seed_is_a_constant():
+    library = Programs()
+    changes = ["strategy.topology=random", "strategy.degree=2", "federation.agents=6"]
+    one, other, same = (
+        make_runtime(fedrax.resolve("fedppo/simple-crossing", [*changes, f"seed={seed}"]), library=library)
+        for seed in (0, 3, 0)
+    )
+    assert one.federation.strategy.graph != other.federation.strategy.graph
+    assert one.programs is same.programs is not other.programs
+
+
+def test_a_library_keeps_the_last_used():
+    library, numbers = Programs(), range(KEPT + 1)
+    first = [library.of((number,), object) for number in numbers]
+    assert library.of((KEPT,), object) is first[KEPT]
+    assert library.of((1,), object) is first[1]
+    assert library.of((0,), object) is not first[0]
+
+
+def test_what_is_an_argument_is_declared_as_a_number():
+    """A tracer is no float, and a number that is not declared stays a constant."""
+    found = 0
+    for registry in COMPONENT_KINDS.values():
+        for name in registry:
+            component = registry[name]
+            hints = typing.get_type_hints(component)
+            for key, (field, _, annotation) in options_of(component).items():
+                number = Scalar in typing.get_args(hints[key])
+                assert number == (not field.metadata.get("static", False)), f"{name}.{key}"
+                assert Scalar not in (annotation, *typing.get_args(annotation))
+                found += number
+    assert found > 30
