@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import descendants
 
 from fedrax.runtime.flower.processes import free_port
 from fedrax.supervision import start, stop_all
+
+from harness import descendants
 
 PROJECT = Path(__file__).parents[2]
 SMALL = [
@@ -28,7 +29,7 @@ CONNECTIONS = """[superlink]
 default = "local"
 [superlink.local]
 address = ":local:"
-[superlink.site]
+[superlink.deployment]
 address = "{address}"
 insecure = true
 """
@@ -80,7 +81,7 @@ class Fresh:
     def finished(self, connection: str) -> None:
         """Asserts that Flower says that its last run has completed."""
         listed = json.loads(self("flwr", "list", connection, "--format", "json"))
-        assert listed["runs"][0]["status"] == "finished:completed", listed
+        assert [run["status"] for run in listed.get("runs", ())] == ["finished:completed"], listed
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +154,11 @@ def deployed(fresh):
             processes.append(start(name, line, logs / f"{name}.log", fresh.variables))
         wait_for(lambda: "connected" in (logs / "node.log").read_text(), 120)
         said = fresh(
-            *("flwr", "run", "site", "site", "--stream", "--run-config"),
+            *("flwr", "run", "site", "deployment", "--stream", "--run-config"),
             f'directory="{directory}" nodes="{fresh.folder / "deployed-nodes"}"',
         )
         assert "round 2/2" in said, said
-        fresh.finished("site")
+        fresh.finished("deployment")
         trained(directory)
     finally:
         stop_all(processes, ((signal.SIGTERM, 10.0),))
