@@ -183,10 +183,15 @@ def test_an_evaluation_far_beyond_the_others_is_not_averaged_with_them(tmp_path)
         return data
 
     liars.dispatcher.transport.nodes[101] = lying
-    _, rows = rounds_of(liars, 2)
+    state, rows = rounds_of(liars, 2)
     assert (rows["return"] < 100).all()
     assert "agent 1 excluded: a return of 3e+38 in an evaluation, over the limit of" in " ".join(notes)
     assert any(note.startswith("agent 1 paused") for note in notes)
+    # Nor does a server ask it that was started anew.
+    again = DistributedRuntime(liars.config, liars.dispatcher.transport, liars.directory, note=notes.append)
+    _, rows = rounds_of(again, 1, state, 2)
+    assert rows["present"].tolist() == [[2]]
+    assert [row["outcome"] for row in exchanged(tmp_path) if row["round"] == 2] == ["answered", "paused", "answered"]
 
 
 @pytest.mark.parametrize(("by", "moved"), [("mean", True), ("median", False)])
