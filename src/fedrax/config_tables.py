@@ -205,6 +205,11 @@ class EvaluationConfig(Model):
         description="all: every policy in every agent's environment; own: each agent's policy in that agent's; "
         "registered: in the registered one; unset, all where environment.heterogeneity is set, else registered",
     )
+    best_by: typing.Literal["mean", "median"] = pydantic.Field(
+        "mean",
+        description="which return makes a policy the best so far: the mean over agents, or the median of theirs, which "
+        "fewer than half of them cannot move at will; the mean where agents are not evaluated one by one",
+    )
 
 
 class CheckpointConfig(Model):

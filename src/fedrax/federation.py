@@ -120,6 +120,8 @@ class Federation(eqx.Module):
     """Whether every agent's episodes and learning metrics are recorded one by one (``records.csv_layout``)."""
     chance: float | None = eqx.field(static=True, default=None)
     """The probability with which each agent takes part in a round, whoever else does; None: ``participants`` do."""
+    best_by: str = eqx.field(static=True, default="mean")
+    """``mean`` or ``median``: which return over agents makes a policy the best."""
 
     def init(self, key: PRNGKeyArray, initial: PyTree = ()) -> State:
         """The state before the first round.

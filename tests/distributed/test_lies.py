@@ -183,10 +183,39 @@ def test_an_evaluation_far_beyond_the_others_is_not_averaged_with_them(tmp_path)
         return data
 
     liars.dispatcher.transport.nodes[101] = lying
-    _, rows = rounds_of(liars, 2)
+    state, rows = rounds_of(liars, 2)
     assert (rows["return"] < 100).all()
     assert "agent 1 excluded: a return of 3e+38 in an evaluation, over the limit of" in " ".join(notes)
     assert any(note.startswith("agent 1 paused") for note in notes)
+    # Nor does a server ask it that was started anew.
+    again = DistributedRuntime(liars.config, liars.dispatcher.transport, liars.directory, note=notes.append)
+    _, rows = rounds_of(again, 1, state, 2)
+    assert rows["present"].tolist() == [[2]]
+    assert [row["outcome"] for row in exchanged(tmp_path) if row["round"] == 2] == ["answered", "paused", "answered"]
+
+
+@pytest.mark.parametrize(("by", "moved"), [("mean", True), ("median", False)])
+def test_an_evaluation_that_could_be_moves_the_best_by_mean_and_not_by_median(tmp_path, by, moved):
+    config = ("evaluation.environments=own", "evaluation.every=1", "evaluation.episodes=2", f"evaluation.best_by={by}")
+    liars, _ = federation(tmp_path, lambda envelope, answer: to_bytes(answer), *config)
+    inner = liars.dispatcher.transport.nodes[101]
+
+    def lying(envelope):
+        data = inner(envelope)
+        answer = from_bytes(data)
+        if answer.kind == EVALUATED:
+            numbers = np.frombuffer(answer.payload, np.float32).copy()
+            numbers[:2] = 5000.0
+            data = to_bytes(Envelope(answer.kind, answer.fields, numbers.tobytes()))
+        return data
+
+    liars.dispatcher.transport.nodes[101] = lying
+    state, rows = rounds_of(liars, 1)
+    assert rows["return"][0, 0] > 1000, "it is no million times the others'"
+    assert (float(state.best_return[0]) > 1000) is moved
+    assert ("return_median" in rows) is not moved
+    if not moved:
+        assert float(state.best_return[0]) == np.median(rows["agent_returns"][0, 0]) < 100
 
 
 @pytest.mark.training

@@ -9,7 +9,7 @@ from fedrax.arrays import DecodeError
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.distributed.envelopes import KEYS, Envelope
+from fedrax.runtime.distributed.envelopes import JOIN, KEYS, Envelope
 from fedrax.runtime.distributed.server import DistributedRuntime
 from fedrax.runtime.distributed.transport import InProcessTransport
 from fedrax.runtime.flower import client_app
@@ -50,6 +50,11 @@ def test_a_secure_sum_is_refused_where_no_process_keeps_its_secrets():
     context = SimpleNamespace(node_config={"partition-id": 0}, run_config={})
     answer = client_app._answered_here(Envelope(KEYS), context)
     assert (answer.kind, "start nodes by `fedrax node`" in answer.fields["reason"]) == ("refused", True)
+
+
+def test_a_supernode_without_a_number_is_told_how_to_get_one():
+    answer = client_app._answered_here(Envelope(JOIN), SimpleNamespace(node_config={}, run_config={}))
+    assert (answer.kind, "--node-config 'partition-id=K'" in answer.fields["reason"]) == ("refused", True)
 
 
 def test_a_damaged_answer_is_said_to_be_one(monkeypatch):

@@ -118,7 +118,10 @@ def test_deploy_says_what_to_type_where(capsys):
 def test_deploy_writes_a_flower_app(tmp_path, capsys):
     app = tmp_path / "app"
     assert main(["deploy", "fedpg-br/cartpole", "federation.agents=3", "--app", str(app)]) == 0
-    table = tomllib.loads((app / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    assert f"flwr run {app} local --stream --federation-config 'num-supernodes=3 " in capsys.readouterr().out
+    table = tomllib.loads((app / "pyproject.toml").read_text())
+    assert table["project"]["dependencies"] == [], "Flower would install them anew for every run"
+    table = table["tool"]["flwr"]["app"]
     assert table["config"] == {
         "preset": "fedpg-br/cartpole",
         "overrides": "federation.agents=3",

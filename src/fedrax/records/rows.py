@@ -18,7 +18,16 @@ Row = dict[str, Any]
 """The values of one seed and round (from 0) by name: numbers, or lists for what has no single number."""
 SCALARS = frozenset(
     {
-        *("return", "return_worst", "train_return", "episode_length", "success", "success_last", "success_share"),
+        *(
+            "return",
+            "return_worst",
+            "return_median",
+            "train_return",
+            "episode_length",
+            "success",
+            "success_last",
+            "success_share",
+        ),
         *("trajectories", "agent_trajectories", "server_trajectories", "total_trajectories", "train_success"),
         *("agent_steps", "server_steps", "total_steps", "gradient_steps", "bytes_up", "bytes_down", "seconds"),
     }

@@ -22,6 +22,7 @@ SUMMED = (
 EVALUATED = (
     "return",
     "return_worst",
+    "return_median",
     "episode_length",
     "success",
     "success_last",
@@ -138,16 +139,17 @@ class Counters:
     def note(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Takes up an evaluation, and returns its part of the row: nothing in rounds without one, which have no length.
 
-        The best return so far is that of the evaluation as configured, in whichever environments; one that is not
-        finite was measured, and is never the best.
+        The best return so far is that of the evaluation as configured, in whichever environments, and the median over
+        agents where that decides; one that is not finite was measured, and is never the best.
         """
         if math.isnan(float(metrics["episode_length"])):
             return {}
         evaluated = float(metrics["return"])
         self.final_return = evaluated
         self.final_worst = float(metrics.get("return_worst", math.nan))
-        if math.isfinite(evaluated) and not evaluated <= self.best_return:
-            self.best_return = evaluated
+        score = float(metrics.get("return_median", evaluated))
+        if math.isfinite(score) and not score <= self.best_return:
+            self.best_return = score
         self.final_evaluation = {name: _number(metrics[name]) for name in EVALUATED if name in metrics}
         return self.final_evaluation
 

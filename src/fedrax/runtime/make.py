@@ -168,6 +168,7 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         protection=protection,
         detailed=config.records.csv_layout == TD3_HER,
         chance=chance,
+        best_by=config.evaluation.best_by,
     )
     if not compression.lossless:
         check_compression(compression, strategy, protection, federation.update_shapes())

@@ -169,13 +169,17 @@ def close_round(federation: Federation, state: State, result: RoundResult) -> tu
     honest = ~cohort.byzantine & sound
     if result.by_agents.reported is not None:
         honest &= result.by_agents.reported
-    better = jnp.isfinite(evaluation["return"]) & (evaluation["return"] > state.best_return)
+    if federation.best_by == "median" and "agent_returns" in evaluation:
+        # Of agents that were not there, nothing is known.
+        evaluation = {**evaluation, "return_median": jnp.nanmedian(evaluation["agent_returns"])}
+    score = evaluation.get("return_median", evaluation["return"])
+    better = jnp.isfinite(score) & (score > state.best_return)
     updated = State(
         server=result.server,
         agents=result.by_agents.agents,
         tally=tally,
         best=select(better, result.output, state.best),
-        best_return=jnp.where(better, evaluation["return"], state.best_return),
+        best_return=jnp.where(better, score, state.best_return),
         clip=exchange.clip,
         environments=state.environments,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 WINDOW = 5
 """Rounds of an agent that count: those in which it was asked."""
@@ -26,6 +27,8 @@ class BackOff:
 
     def paused(self, round: int) -> dict[int, int]:
         """The agents that are not to be asked in this round, and in which they will be."""
+        if self.failures is None:
+            return {}
         self.until = {agent: end for agent, end in self.until.items() if end > round}
         return dict(self.until)
 
@@ -48,3 +51,30 @@ class BackOff:
         why = f"lost, late or excluded in {sum(window)} of the last {len(window)} rounds in which it was asked"
         window.clear()
         return f"{why}; it is asked again in round {round + 2 + rounds} (runtime.flower.max_failures)"
+
+    def state(self) -> dict[str, Any]:
+        """All that it remembers, for a file."""
+        return {
+            "window": {str(agent): list(window) for agent, window in self.window.items()},
+            "pauses": {str(agent): count for agent, count in self.pauses.items()},
+            "until": {str(agent): end for agent, end in self.until.items()},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Remembers what another one did.
+
+        Raises:
+            ValueError: it is no such state.
+        """
+        try:
+            window = {int(agent): deque(seen, WINDOW) for agent, seen in state["window"].items()}
+            pauses = {int(agent): count for agent, count in state["pauses"].items()}
+            until = {int(agent): end for agent, end in state["until"].items()}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"no state of pauses: {error}") from None
+        numbers = [*window, *pauses, *until, *pauses.values(), *until.values()]
+        if not all(type(number) is int and number >= 0 for number in numbers) or not all(
+            type(failed) is bool for seen in window.values() for failed in seen
+        ):
+            raise ValueError("no state of pauses: a number that cannot be")
+        self.window, self.pauses, self.until = window, pauses, until

@@ -23,7 +23,7 @@ from fedrax.runtime.distributed.checks import Counts, WorkCheck, Worked, possibl
 from fedrax.runtime.distributed.decoding import Decoding
 from fedrax.runtime.distributed.dispatcher import ANSWERED, DROPPED, EXCLUDED, Record
 from fedrax.runtime.distributed.envelopes import Envelope
-from fedrax.runtime.distributed.ledger import Ledger
+from fedrax.runtime.distributed.ledger import EVALUATION, Ledger
 from fedrax.runtime.distributed.recent import Recent
 from fedrax.trees import tree_bytes, tree_size
 
@@ -145,7 +145,8 @@ class Screening:
         for agent, reason in reasons.items():
             self.note(f"agent {agent} {EXCLUDED}: {reason}")
         self.ledger.judge(
-            [record._replace(outcome=EXCLUDED) if record.agent in reasons else record for record in records]
+            [record._replace(outcome=EXCLUDED) if record.agent in reasons else record for record in records],
+            EVALUATION,
         )
         return {agent: table for agent, table in answers.items() if agent not in reasons}
 

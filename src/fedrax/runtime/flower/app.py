@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 import tomli_w
@@ -27,7 +26,9 @@ def write_app(folder: Path, settings: Mapping[str, str]) -> Path:
             "version": "1.0.0",
             "description": "A federation of Fedrax: its server, and the client of every node's agent.",
             "license": "Apache-2.0",
-            "dependencies": [f"fedrax[flower]=={version('fedrax')}"],
+            # Flower's SuperLink makes an environment of these for each run, by uv and from PyPI. Without any it needs
+            # no network, and what is installed beside Flower, this package among it, is what runs.
+            "dependencies": [],
         },
         "tool": {
             "flwr": {

@@ -17,6 +17,9 @@ from fedrax.runtime.distributed.envelopes import KEYS, REFUSED, Envelope
 from fedrax.runtime.flower.agent_client import SOCKET, ask
 from fedrax.runtime.flower.records import from_records, to_records
 
+PARTITION = "partition-id"
+"""Of a SuperNode's configuration: the agent's number, which Flower's simulation sets."""
+
 app = ClientApp()
 _services: dict[int, object] = {}
 
@@ -38,10 +41,15 @@ def _answered_here(envelope: Envelope, context: Context) -> Envelope:
         # The next request may find another process.
         reason = "privacy.secure_sum needs agents that stay in one process: start nodes by `fedrax node`"
         return Envelope(REFUSED, {"reason": reason})
+    if PARTITION not in context.node_config:
+        reason = f"this SuperNode says no {PARTITION}: start it by `fedrax node`, or with --node-config '{PARTITION}=K'"
+        return Envelope(REFUSED, {"reason": reason})
     # Only here is JAX needed: a node's ClientApp starts anew for every message, and does not wait for it.
+    from fedrax.runtime.compiling import enable_compilation_cache
     from fedrax.runtime.distributed.agent_service import AgentService
 
-    agent = int(context.node_config["partition-id"])
+    enable_compilation_cache()
+    agent = int(context.node_config[PARTITION])
     folder = Path(str(context.run_config.get("nodes", "")) or Path.cwd() / "runs" / "nodes")
     service = _services.get(agent)
     if service is None:

@@ -28,12 +28,16 @@ def deploy(source: str, overrides: Sequence[str], *, superlink: str, app: Path |
     named = source if source in presets() else str(Path(source).resolve())
     if app is not None:
         write_app(app, {"preset": named, "overrides": shlex.join(overrides)})
+        simulated = f"num-supernodes={agents} client-resources-num-cpus=1"
         return "\n".join(
             [
                 f"wrote {app / 'pyproject.toml'}: a Flower app, for every machine where fedrax[flower] is installed",
-                f"  flwr run {app} CONNECTION --stream                    # on a SuperLink",
-                f"  flwr run {app} CONNECTION --run-config 'overrides=\"budget.rounds=10\"'",
-                f"in Flower's simulation it takes {agents} SuperNodes; elsewhere, nodes started by `fedrax node`",
+                f"  flwr run {shlex.quote(str(app))} local --stream --federation-config {shlex.quote(simulated)}",
+                "    # in Flower's simulation on this machine, which needs fedrax[flower-simulation]",
+                f"  flwr run {shlex.quote(str(app))} CONNECTION --stream",
+                f"    # on the SuperLink that ~/.flwr/config.toml calls so, with {agents} nodes: `fedrax node`",
+                f"  flwr run {shlex.quote(str(app))} local --run-config 'overrides=\"budget.rounds=10\"'",
+                "    # other overrides in place of these",
             ]
         )
     secure = not is_loopback(host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import append_traceback, owner_only, write_atomic
+from fedrax.records.lock import COMMAND
 from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.distributed.server import DistributedRuntime
@@ -37,9 +39,13 @@ def main(grid: Grid, context: Context) -> None:
     directory = RunDirectory.create(out or default_directory(configured(settings).name), resume=True)
     if not directory.is_run():
         directory.write_config(configured(settings).to_toml())
+    # Under `fedrax server` that says all of it; elsewhere it is what `flwr run --stream` and `flwr log` show.
+    told = COMMAND not in os.environ
+    if told:
+        print(f"the run is in {directory.path.resolve()}", flush=True)
     with held(directory.path), recorded(directory.path):
         enable_compilation_cache()
-        serve(grid, directory, keys=settings.get("keys", "") == LASTING)
+        serve(grid, directory, keys=settings.get("keys", "") == LASTING, told=told)
 
 
 def configured(settings: Mapping[str, Any]) -> Config:
@@ -61,11 +67,18 @@ def recorded(folder: Path) -> Iterator[None]:
         raise
 
 
-def serve(grid: Grid, directory: RunDirectory, *, keys: bool) -> None:
-    """Trains the run in ``directory`` on the nodes that the grid reaches; ``keys`` as of :class:`FlowerTransport`."""
+def serve(grid: Grid, directory: RunDirectory, *, keys: bool, told: bool) -> None:
+    """Trains the run in ``directory`` on the nodes that the grid reaches.
+
+    Args:
+        keys: as of :class:`FlowerTransport`.
+        told: whether to print what people should know, and how far it is.
+    """
     config = resolve(directory.config)
 
     def note(text: str) -> None:
+        if told:
+            print(text, flush=True)
         with open(directory.path / LOG, "a", encoding="utf-8", opener=owner_only) as log:
             log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
@@ -83,6 +96,6 @@ def serve(grid: Grid, directory: RunDirectory, *, keys: bool) -> None:
         poll=POLL_SECONDS[config.runtime.flower.fast],
     )
     try:
-        train_run(config, federation, directory, progress=False)
+        train_run(config, federation, directory, progress=told)
     finally:
         federation.close()
