@@ -244,24 +244,11 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from fedrax.report.curves import natural_axis
-    from fedrax.report.figures import curves_figure
-    from fedrax.report.html import write_report
-    from fedrax.report.runs import difference, group_runs, load_runs, parts_of
-    from fedrax.report.style import save
+    from fedrax.report.outputs import suffix_of, write_outputs
 
     check_title(options.title)
-    page = write_report(options.runs, options.out or options.runs[0] / "report.html", title=options.title)
-    figure = page.with_suffix(".png")
-    groups = group_runs(load_runs(options.runs))
-    if said := difference(groups):
-        print(said)
-    for number, (_, members) in enumerate(parts_of(groups), start=1):
-        # Runs that were evaluated differently have no axis in common.
-        path = figure if number == 1 else page.with_name(f"{page.stem}-{number}.png")
-        save(curves_figure(members, natural_axis(members), title=options.title), path)
-        print(path)
-    print(page)
+    suffix = suffix_of(options.out, options.table, options.figure)
+    _print(write_outputs(options.runs, suffix, options.out, title=options.title))
 
 
 def _reproduce(options: argparse.Namespace) -> None:

@@ -25,6 +25,8 @@ from fedrax.report.templating import chart_html, joined, part
 
 PAIRS = 6
 """Most groups of which every pair has a line; of more, each beside the best one."""
+LEVEL = 0.05
+"""Below which the chance must be that all seeds of equal setups were won by one of them, before anything is certain."""
 LEVELS = 60
 """Returns at which a profile is drawn."""
 COLUMNS = 12
@@ -32,8 +34,8 @@ COLUMNS = 12
 NOTE = (
     "Chance: that a run of the one ends with a higher return than a run of the other, ties counting one half (Agarwal "
     "et al., 2021), over all pairs of their seeds; brackets: 95 % stratified bootstrap over seeds. Better: where the "
-    "interval lies above one half. With few seeds an interval is too narrow: of three against three, 100 % says only "
-    "that every seed won."
+    "interval lies above one half. With few seeds it is too narrow: of two equal setups with three seeds "
+    "each, one wins every pair one time in ten, so that below four each nothing is called better."
 )
 PROFILE = "Share of seeds whose final return is above a level: the higher a line, the better at that level."
 GAIN = (
@@ -72,8 +74,11 @@ def improvement_table(groups: Sequence[Group], statistic: str) -> tuple[list[str
     for one, other in pairs:
         chance = probability_of_improvement(scores[one], scores[other])
         low, high = improvement_interval(scores[one], scores[other])
+        counts = (len(scores[one]), len(scores[other]))
         verdict = "better" if low > 0.5 else "worse" if high < 0.5 else "not certain"
-        seeds = f"{len(scores[one])} and {len(scores[other])}"
+        if 2 / math.comb(sum(counts), counts[0]) > LEVEL:
+            verdict = "too few seeds"
+        seeds = f"{counts[0]} and {counts[1]}"
         lines.append([one, other, f"{_share(chance)} [{_share(low)}, {_share(high)}]", verdict, seeds])
     return ["", "over", "chance of a higher return", "which is", "seeds"], lines
 

@@ -232,10 +232,10 @@ def clusters_html(groups: Sequence[Group]) -> Markup | None:
     if not lines:
         return None
     table = table_html(headings, lines, "told")
-    if all(len(line["x"]) < 2 for line in counted.values()):
+    if all(len(set(line["y"])) < 2 for line in counted.values()):
         return table
     shown = dict(list(counted.items())[:SHOWN])
-    chart = lines_chart("rounds", "clusters", shown)
+    chart = {**lines_chart("rounds", "clusters", shown), "whole": True}
     return joined([table, chart_html(chart, _clusters_figure(shown), "clusters", "Number of clusters by round")])
 
 

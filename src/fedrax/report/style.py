@@ -113,7 +113,7 @@ def cost_axis(axes: Axes) -> None:
 def save(figure: Figure, *paths: Path) -> None:
     """Writes the figure to each path, in the format of its suffix; equal figures give equal files."""
     for path in paths:
-        dated = {"Date": None} if path.suffix == ".svg" else None
+        dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
         figure.savefig(path, dpi=160, metadata=dated)
 
 

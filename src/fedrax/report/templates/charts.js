@@ -17,6 +17,7 @@ const Charts = (() => {
       };
       this.hidden = new Set();
       this.known = new Map();
+      this.keys = new Map();
       this.place = make("div", {class: "plot"});
       this.at = make("p", {class: "small at", "aria-live": "off"});
       this.legend = make("div", {class: "legend"});
@@ -131,9 +132,26 @@ const Charts = (() => {
       const shown = lines.filter((line) => !this.hidden.has(line.place));
       const rows = shown.flatMap((line) => line.x.map((x, place) => ({x, y: line.y[place], line, place})));
       rows.sort((a, b) => a.x - b.x);
-      this.names = rows.map((row) => row.line.names?.[row.place]);
+      // An empty row on either side: uPlot draws only one of several points at an end.
+      const ends = rows.length ? [rows[0].x, rows[rows.length - 1].x] : [0, 1];
+      const margin = 0.04 * (ends[1] - ends[0]) || 0.04 * Math.abs(ends[0]) || 1;
+      rows.unshift({x: ends[0] - margin, y: null});
+      rows.push({x: ends[1] + margin, y: null});
+      this.rows = rows;
       const values = (line) => rows.map((row) => (row.line === line ? row.y : null));
       return {grid: rows.map((row) => row.x), columns: shown.map((line) => ({line, role: "line", values: values(line)}))};
+    }
+
+    // The points at the cost under the pointer, each with its agent.
+    tellPoints(at) {
+      const cost = at === null || at === undefined ? undefined : this.rows[at].x;
+      const shown = this.rows.filter((row) => row.line && row.x === cost);
+      const axis = this.spec.x.find(([value]) => value === this.choice.x)[1];
+      const names = [...new Set(shown.map((row) => row.line.names[row.place]))];
+      this.at.textContent = shown.length ? `${axis} ${number(cost)}: ${names.join(", ")}` : "Point at a dot to read it.";
+      for (const [place, {value}] of this.keys) {
+        value.textContent = shown.filter((row) => row.line.place === place).map((row) => number(row.y)).join(", ");
+      }
     }
 
     draw() {
@@ -177,7 +195,10 @@ const Charts = (() => {
         ...this.size(), series: [{}, ...series], bands, legend: {show: false},
         padding: [12, 12, 0, 0],
         scales: {x: {time: false, distr: this.choice.logX ? 3 : 1}, y: {distr: this.choice.logY ? bent : 1, ...(this.spec.range && !this.choice.logY ? {range: this.spec.range} : {})}},
-        axes: [axis(name(this.spec.x, this.choice.x), 30), axis(name(this.spec.y, this.choice.y), 52)],
+        axes: [
+          axis(name(this.spec.x, this.choice.x), 30),
+          {...axis(name(this.spec.y, this.choice.y), 52), ...(this.spec.whole ? {incrs: [1, 2, 5, 10, 25, 50, 100]} : {})},
+        ],
         cursor: {points: {size: 7}, drag: {x: true, y: false}},
         hooks: {setCursor: [() => this.tell()]},
       };
@@ -212,21 +233,30 @@ const Charts = (() => {
       return dashes;
     }
 
+    // Buttons stay the same ones, so that the keyboard's focus does.
     drawLegend(lines) {
-      this.values = new Map();
-      const keys = lines.map((line) => {
-        const value = make("span", {class: "value"});
-        this.values.set(line.place, value);
-        const swatch = make("span", {class: "swatch"});
-        const dash = this.spec.kind === "points" ? "0 8" : line.dash.join(" ");
-        swatch.innerHTML = `<svg viewBox="0 0 28 10" width="28" height="10" aria-hidden="true"><line x1="3" x2="25" y1="5" y2="5" stroke="${colour(line.colour)}" stroke-width="${this.spec.kind === "points" ? 7 : 3}" stroke-dasharray="${dash}" stroke-linecap="${this.spec.kind === "points" ? "round" : "butt"}"/></svg>`;
-        return make("button", {
-          type: "button", class: "key", "aria-pressed": String(!this.hidden.has(line.place)),
-          title: "Click: on or off. Double click: this one alone, or all.",
-          onclick: (event) => (event.detail > 1 ? this.alone(line.place) : this.toggle(line.place)),
-        }, swatch, make("span", {class: "name"}, line.label), value);
-      });
-      this.legend.replaceChildren(...keys);
+      for (const line of lines) {
+        if (!this.keys.has(line.place)) this.keys.set(line.place, this.key(line));
+        const tint = colour(line.colour), {element, swatch} = this.keys.get(line.place);
+        const mark = this.spec.kind === "points" ? `<circle cx="14" cy="5" r="4" fill="${tint}"/>`
+          : `<path d="M3 5h22" stroke="${tint}" stroke-width="3" stroke-dasharray="${line.dash.join(" ")}"/>`;
+        swatch.innerHTML = `<svg viewBox="0 0 28 10" width="28" height="10" aria-hidden="true">${mark}</svg>`;
+        element.setAttribute("aria-pressed", String(!this.hidden.has(line.place)));
+      }
+      const elements = lines.map((line) => this.keys.get(line.place).element);
+      const there = [...this.legend.children];
+      if (elements.length !== there.length || elements.some((element, place) => element !== there[place])) {
+        this.legend.replaceChildren(...elements);
+      }
+    }
+
+    key(line) {
+      const swatch = make("span", {class: "swatch"}), value = make("span", {class: "value"});
+      const element = make("button", {
+        type: "button", class: "key", title: "Click: on or off. Double click: this one alone, or all.",
+        onclick: (event) => (event.detail > 1 ? this.alone(line.place) : this.toggle(line.place)),
+      }, swatch, make("span", {class: "name"}, line.label), value);
+      return {element, swatch, value};
     }
 
     toggle(place) {
@@ -243,22 +273,22 @@ const Charts = (() => {
 
     // Values beside the names: under the pointer, else the last ones.
     tell() {
-      if (!this.plot || !this.values) return;
+      if (!this.plot || !this.shownLines) return;
       const at = this.plot.cursor.idx, grid = this.plot.data[0];
+      if (this.spec.kind === "points") { this.tellPoints(at); return; }
       const pointed = at !== null && at !== undefined;
       const axis = this.spec.x.find(([value]) => value === this.choice.x)[1];
-      const name = pointed ? this.names?.[at] : undefined;
-      this.at.textContent = pointed ? `${name ? `${name}, ` : ""}${axis}: ${number(grid[at])}` : this.spec.kind === "points"
-        ? "Point at a dot to read it." : this.spec.range ? "Point at the chart to read values." : "Last values; point at the chart to read others, drag to zoom, double-click to zoom out.";
-      for (const [place, output] of this.values) {
+      this.at.textContent = pointed ? `${axis}: ${number(grid[at])}` : this.spec.range
+        ? "Point at the chart to read values." : "Last values; point at the chart to read others, drag to zoom, double-click to zoom out.";
+      for (const [place, key] of this.keys) {
         const of = (role) => this.columns.find((one) => one.line.place === place && one.role === role)?.values;
         const values = of("line");
         let where = at;
-        if (values && !pointed) where = this.spec.kind === "points" || this.spec.range ? -1 : values.findLastIndex((value) => value !== null);
+        if (values && !pointed) where = this.spec.range ? -1 : values.findLastIndex((value) => value !== null);
         const value = values?.[where], low = of("low")?.[where], high = of("high")?.[where];
         const known = value !== null && value !== undefined;
         const interval = known && low !== null && low !== undefined ? ` [${number(low)}, ${number(high)}]` : "";
-        output.textContent = known ? number(value) + interval : "";
+        key.value.textContent = known ? number(value) + interval : "";
       }
     }
 
