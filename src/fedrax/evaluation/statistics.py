@@ -20,6 +20,8 @@ import numpy.typing as npt
 from fedrax.errors import FedraxError
 
 Scores = npt.NDArray[np.float64]
+MOST_NUMBERS = 2_000_000
+"""Resampled scores in memory at once."""
 Statistic = Callable[[Scores], Scores]
 """``[..., runs, tasks] -> [...]``."""
 
@@ -166,15 +168,18 @@ def stratified_bootstrap(
         return undefined, undefined.copy()
     drawn = np.random.default_rng(seed).integers(0, runs, size=(repetitions, runs, tasks))
     tail = (1 - confidence) / 2
-    # One position at a time: all resamples of a whole curve would fill the memory.
-    bounds = np.array(
-        [
-            _percentiles(statistic(position[drawn, np.arange(tasks)]), tail)
-            if not np.isnan(position).any()
-            else (np.nan, np.nan)
-            for position in array.reshape(-1, runs, tasks)
-        ]
-    ).reshape(-1, 2)
+    positions = array.reshape(-1, runs, tasks)
+    bounds = np.full((len(positions), 2), np.nan)
+    finite = np.isfinite(positions).all(axis=(1, 2))
+    # Some positions at a time: all resamples of a whole curve would fill the memory.
+    together = max(1, MOST_NUMBERS // drawn.size)
+    places = np.flatnonzero(finite)
+    for start in range(0, len(places), together):
+        some = places[start : start + together]
+        values = statistic(positions[some][:, drawn, np.arange(tasks)])
+        bounds[some] = np.quantile(values, [tail, 1 - tail], axis=-1).T
+    for place in np.flatnonzero(~finite & ~np.isnan(positions).any(axis=(1, 2))):
+        bounds[place] = _percentiles(statistic(positions[place][drawn, np.arange(tasks)]), tail)
     shape = array.shape[:-2]
     return bounds[:, 0].reshape(shape), bounds[:, 1].reshape(shape)
 

@@ -77,7 +77,7 @@ def _exchanges(entries: Sequence[Exchange], prefix: str) -> Markup:
         part("noted_table", *exchange_table(entries), NOTE),
         figure_html(outcomes_figure(entries), prefix, described),
     ]
-    lines = _latencies(entries)
+    lines = latencies(entries)
     if lines:
         chart = lines_chart("round", "seconds to an answer", lines)
         parts.append(chart_html(chart, latency_figure(lines), f"{prefix}-latency", "Seconds to an answer, by round"))
@@ -143,7 +143,7 @@ def outcomes_figure(entries: Sequence[Exchange], title: str = "") -> Figure:
     return figure
 
 
-def _latencies(entries: Sequence[Exchange]) -> dict[str, dict[str, Any]]:
+def latencies(entries: Sequence[Exchange]) -> dict[str, dict[str, Any]]:
     """Seconds to an answer by round, of each agent; of many agents, the median, the fastest and the slowest."""
     known = [entry for entry in entries if entry.get("outcome") == "answered" and (entry.get("seconds") or 0) > 0]
     agents = sorted({entry["agent"] for entry in known})

@@ -18,6 +18,8 @@ from fedrax.report.runs import Group, check_one_measure
 from fedrax.report.style import MUTED, PAPER, colour, cost_axis, dashes, new_figure, styled
 
 READ_OFF = "published (read off)"
+MOST_SEEDS = 36
+"""Of all groups, that have a line each: more hide what they are drawn beneath."""
 UPON = (0, (1.2, 1.6))
 """Dashes of a line that lies upon another, which shows between them."""
 Colours = Mapping[str, int]
@@ -39,8 +41,11 @@ def curves_figure(
     value: str = "return",
     statistic: str = "iqm",
     smoothing: int = 1,
+    points: int = 300,
 ) -> Figure:
     """Each group's aggregate with its 95 % interval, its seeds as faint lines, and published points.
+
+    Of more than :data:`MOST_SEEDS` seeds there are no lines.
 
     Args:
         groups: runs to compare.
@@ -50,6 +55,7 @@ def curves_figure(
         value: a column of ``metrics.jsonl``.
         statistic: ``iqm`` or ``mean``.
         smoothing: trailing evaluations averaged per seed.
+        points: of an aggregate, at most.
 
     Raises:
         FedraxError: an unknown axis or statistic, published points over another axis, or groups that were evaluated
@@ -59,7 +65,7 @@ def curves_figure(
     figure = new_figure(7.6, 5.2, title)
     axes = figure.add_subplot()
     colours = _colours([groups], [published or {}])
-    curves = [summarise(group, x, value, statistic, smoothing) for group in groups]
+    curves = [summarise(group, x, value, statistic, smoothing, points) for group in groups]
     _draw(axes, curves, x, published or {}, colours)
     axes.set_ylabel(value_label(value))
     _legend(figure, curves, colours, published or {})
@@ -143,10 +149,10 @@ def _draw(
             markeredgewidth=0.9,
             zorder=4,
         )
-    hiding = coinciding(curves)
+    hiding, thin = coinciding(curves), _seeds_drawn(curves)
     for curve in curves:
         tint = colour(colours[curve.label])
-        if len(curve.seeds) > 1:
+        if thin and len(curve.seeds) > 1:
             for seed in curve.seeds:
                 axes.plot(seed.x, seed.y, color=tint, linewidth=0.6, alpha=0.3, drawstyle="steps-post", zorder=1.5)
         if curve.x.size and not np.isnan(curve.low).all():
@@ -170,6 +176,10 @@ def _draw(
     cost_axis(axes)
 
 
+def _seeds_drawn(curves: Sequence[Curve]) -> bool:
+    return sum(len(curve.seeds) for curve in curves) <= MOST_SEEDS
+
+
 def describe(curves: Sequence[Curve]) -> str:
     """What lines, bands and faint lines mean, in one sentence each, and which lines lie upon others."""
     drawn = [curve for curve in curves if curve.x.size]
@@ -189,7 +199,8 @@ def describe(curves: Sequence[Curve]) -> str:
         text[0] += f", mean of the {drawn[0].smoothing} last evaluations"
     if several:
         text.append("band: 95 % stratified bootstrap over seeds" + (", none with one seed" if counts[0] == 1 else ""))
-        text.append("thin: seeds")
+        if _seeds_drawn(curves):
+            text.append("thin: seeds")
     upon = [f"{label} (dotted) lies on {' and '.join(others)}" for label, others in coinciding(curves).items()]
     return "; ".join([*text, *points, *upon]) + "."
 

@@ -28,6 +28,9 @@ from fedrax.report.tables import COSTS, MISSING, Result, duration, number, resul
 from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
 from fedrax.report.videos import videos_html
 
+PICTURE_POINTS = 150
+"""Of a curve in the picture that stands for a chart: two a millimetre on paper."""
+
 
 def write_report(
     paths: Iterable[Path | str],
@@ -44,7 +47,13 @@ def write_report(
     Raises:
         FedraxError: a path is no run, a run's files are damaged, or ``out`` cannot be written.
     """
-    groups = group_runs(load_runs(paths))
+    return write_page(group_runs(load_runs(paths)), out, title=title, statistic=statistic, smoothing=smoothing)
+
+
+def write_page(
+    groups: Sequence[Group], out: Path, *, title: str = "", statistic: str = "iqm", smoothing: int = 1
+) -> Path:
+    """As :func:`write_report`, of runs that are read already."""
     check_writable(out)
     out.write_text(
         report_html(groups, title=title, statistic=statistic, smoothing=smoothing, commands=commands(groups)),
@@ -208,7 +217,7 @@ def _returns_figures(
     labels = {group.label for group in groups}
     published = {label: series for label, series in published.items() if not heading or label in labels}
     shown = {label: series for label, series in published.items() if series.axis == first}
-    curves = curves_figure(groups, first, shown, statistic=statistic, smoothing=smoothing)
+    curves = curves_figure(groups, first, shown, statistic=statistic, smoothing=smoothing, points=PICTURE_POINTS)
     chart = curves_chart(groups, published, statistic=statistic, smoothing=smoothing)
     drawn = chart_html(chart, curves, f"curves{prefix}", f"Return over {AXES[first].label}")
     sections = [Section(f"Learning curves{heading}", drawn)]

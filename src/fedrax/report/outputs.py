@@ -14,7 +14,7 @@ from fedrax.evaluation.measure import said
 from fedrax.records.files import check_writable
 from fedrax.report.curves import STATISTICS, natural_axis
 from fedrax.report.figures import curves_figure
-from fedrax.report.html import write_report
+from fedrax.report.html import write_page
 from fedrax.report.runs import Group, difference, group_runs, load_runs, parts_of
 from fedrax.report.style import save
 from fedrax.report.tables import COSTS, Estimate, mean_costs, number, result
@@ -53,8 +53,8 @@ def write_outputs(runs: Sequence[Path], suffix: str, out: Path | None, *, title:
     Raises:
         FedraxError: a path is no run, a run's files are damaged, or a file cannot be written.
     """
+    groups = group_runs(load_runs(runs))
     if suffix in TABLES.values():
-        groups = group_runs(load_runs(runs))
         text = table_csv(groups) if suffix == ".csv" else table_latex(groups)
         if out is None:
             yield text.removesuffix("\n")
@@ -65,8 +65,7 @@ def write_outputs(runs: Sequence[Path], suffix: str, out: Path | None, *, title:
         return
     path = out or runs[0] / f"report{suffix}"
     if suffix == ".html":
-        write_report(runs, path, title=title)
-    groups = group_runs(load_runs(runs))
+        write_page(groups, path, title=title)
     if told := difference(groups):
         yield told
     figure = path.with_suffix(".png") if suffix == ".html" else path

@@ -132,7 +132,7 @@ def inline_svg(figure: Figure, prefix: str, description: str) -> str:
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'href="#|url\(#', lambda found: f"{found.group()}{prefix}-", text)
-    text = re.sub(r"(\.\d\d)\d+", r"\1", text)  # a hundredth of a point is finer than any screen
+    text = re.sub(r"(\.\d)\d+", r"\1", text)  # a tenth of a point is finer than any screen
     for hexadecimal, variable in THEMED.items():
         text = text.replace(hexadecimal, f"var(--{variable})")
     # The page's own font: matplotlib's list of fallbacks would be repeated for every label.
