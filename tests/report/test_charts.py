@@ -6,7 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from fedrax.errors import FedraxError
+from fedrax.records.across import write_across
 from fedrax.report import charts
+from fedrax.report.across import across_figure, across_html
 from fedrax.report.agents import parameters_of
 from fedrax.report.charts import curves_chart
 from fedrax.report.published import load
@@ -96,3 +99,29 @@ def test_a_charts_json_is_json(write_run, tmp_path):
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     chart = curves_chart(group_runs(load_runs([run])), {}, statistic="iqm", smoothing=1)
     assert chart["groups"][0]["seeds"][0]["y"]["return"] == [None, 200, 300, 400]
+
+
+def test_maps_of_every_policy_in_every_environment(write_run, tmp_path):
+    run = write_run(tmp_path / "a")
+    groups = group_runs(load_runs([run]))
+    assert across_html(groups) is None
+    returns = {0: np.array([[10.0, 2.0], [4.0, 30.0]]), 1: np.array([[20.0, 4.0], [6.0, 50.0]])}
+    write_across(run, returns, episodes=7, policy="last")
+    made = across_html(groups)
+    assert "&#39;last&#39;, 7 episodes of each pair, the mean over 2 seeds. In its agent&#39;s own" in made
+    assert "reaches 27.5 on average, in others&#39; 4." in made
+    figure = across_figure(np.array([[10.0, 2.0], [4.0, 30.0]]))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["10", "2", "4", "30"]
+    shared = across_figure(np.full((1, 30), 3.0))
+    assert len(shared.axes) == 1  # Of equal returns there is no colour bar.
+    assert len(shared.axes[0].texts) == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"returns": {"0": [1, 2]}, "episodes": 1, "policy": "last"}', '{"returns": []}']
+)
+def test_a_damaged_record_of_them_is_told_in_one_line(text, write_run, tmp_path):
+    run = write_run(tmp_path / "a")
+    (run / "across.json").write_text(text)
+    with pytest.raises(FedraxError, match=r"across\.json is damaged: .*; delete it, or evaluate again"):
+        across_html(group_runs(load_runs([run])))

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from fedrax.evaluation.measure import SENTENCES, said
 from fedrax.records.files import check_writable
 from fedrax.records.metrics import spans
+from fedrax.report.across import across_html
 from fedrax.report.agents import agents_table, divergence_table, parameters_of
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
 from fedrax.report.attention import attention_figure
@@ -253,6 +254,7 @@ def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
         if gains is not None:
             heading = f": {said(telling)}" if len(parts) > 1 else ""
             sections.append(Section(f"Gain over learning alone{heading}", part("noted_table", *gains, GAIN)))
+    sections += _optional("Every policy in every agent's environment", across_html(groups))
     for place, each in enumerate(parameters_of(groups)):
         drawn = chart_html(each.chart(), each.figure(), f"parameters-{place}", "Final return by parameter")
         folded = part("folded_table", "Every agent", *each.table())
