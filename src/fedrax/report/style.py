@@ -137,7 +137,9 @@ def inline_svg(figure: Figure, prefix: str, description: str) -> str:
         text = text.replace(hexadecimal, f"var(--{variable})")
     # The page's own font: matplotlib's list of fallbacks would be repeated for every label.
     text = re.sub(r"font: ((?:bold )?)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", text)
-    # Below this width the labels are too small to read, and the page scrolls the figure instead.
-    least = 0.8 * 96 * figure.get_figwidth()
-    opening = f'<svg role="img" aria-label="{html.escape(description)}" style="min-width: {least:.0f}px"'
+    # Below the first width the labels are too small to read, and the page scrolls the figure instead; above the second
+    # they are larger than the page's own text.
+    least, most = (scale * 96 * figure.get_figwidth() for scale in (0.8, 1.3))
+    size = f"min-width: {least:.0f}px; max-width: {most:.0f}px"
+    opening = f'<svg role="img" aria-label="{html.escape(description)}" style="{size}"'
     return text.replace("<svg", opening, 1)
