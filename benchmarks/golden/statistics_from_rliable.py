@@ -12,10 +12,12 @@ import numpy as np
 from rliable import library, metrics
 
 
-def sample_scores() -> np.ndarray:
-    """One method's scores, [10 runs, 3 tasks], with ties between them."""
+def sample_scores() -> tuple[np.ndarray, np.ndarray]:
+    """Two methods' scores, [10 runs, 3 tasks] and [7 runs, 3 tasks], with ties between them."""
     generator = np.random.default_rng(2021)
-    return np.round(generator.gamma(4.0, 0.2, size=(10, 3)), 1)
+    ours = np.round(generator.gamma(4.0, 0.2, size=(10, 3)), 1)
+    theirs = np.round(generator.gamma(3.0, 0.2, size=(7, 3)), 1)
+    return ours, theirs
 
 
 def interval(scores: np.ndarray, statistic) -> list[float]:
@@ -28,12 +30,15 @@ def interval(scores: np.ndarray, statistic) -> list[float]:
 
 
 def main() -> None:
-    ours = sample_scores()
+    ours, theirs = sample_scores()
     golden = {
         "ours": ours.tolist(),
+        "theirs": theirs.tolist(),
         "iqm": metrics.aggregate_iqm(ours),
         "iqm_task_0": metrics.aggregate_iqm(ours[:, :1]),
         "mean": metrics.aggregate_mean(ours),
+        "probability_of_improvement": metrics.probability_of_improvement(ours, theirs),
+        "profile": library.score_distributions(ours, np.array([0.3, 0.6, 0.9, 1.2])).tolist(),
         "iqm_interval": interval(ours, metrics.aggregate_iqm),
         "mean_interval_task_0": interval(ours[:, :1], metrics.aggregate_mean),
     }

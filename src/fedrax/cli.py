@@ -160,6 +160,7 @@ def _resume(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from fedrax import api
     from fedrax.printing import across_lines, evaluation_lines
+    from fedrax.records.across import write_across
 
     check_evaluation(options)
     run = api.load(options.run, plugins=options.plugins)
@@ -176,8 +177,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         agreed=options.yes,
     )
     if options.across or options.unseen:
-        for seed, result in run.evaluate_across(**settings, unseen=options.unseen).items():
+        results = run.evaluate_across(**settings, unseen=options.unseen)
+        for seed, result in results.items():
             _print(across_lines(seed, result, episodes=options.episodes, unseen=options.unseen > 0))
+        if not options.unseen:
+            means = {seed: result.returns.mean(-1) for seed, result in results.items()}
+            write_across(run.path, means, episodes=options.episodes, policy=options.policy)
         return
     for seed, result in run.evaluate(**settings, environments=options.environments).items():
         _print(evaluation_lines(seed, result, personal=personal))
@@ -259,24 +264,11 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from fedrax.report.curves import natural_axis
-    from fedrax.report.figures import curves_figure
-    from fedrax.report.html import write_report
-    from fedrax.report.runs import difference, group_runs, load_runs, parts_of
-    from fedrax.report.style import save
+    from fedrax.report.outputs import suffix_of, write_outputs
 
     check_title(options.title)
-    page = write_report(options.runs, options.out or options.runs[0] / "report.html", title=options.title)
-    figure = page.with_suffix(".png")
-    groups = group_runs(load_runs(options.runs))
-    if said := difference(groups):
-        print(said)
-    for number, (_, members) in enumerate(parts_of(groups), start=1):
-        # Runs that were evaluated differently have no axis in common.
-        path = figure if number == 1 else page.with_name(f"{page.stem}-{number}.png")
-        save(curves_figure(members, natural_axis(members), title=options.title), path)
-        print(path)
-    print(page)
+    suffix = suffix_of(options.out, options.table, options.figure)
+    _print(write_outputs(options.runs, suffix, options.out, title=options.title))
 
 
 def _reproduce(options: argparse.Namespace) -> None:

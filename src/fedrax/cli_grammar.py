@@ -98,9 +98,13 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     export.add_argument("--out", type=Path, metavar="FILE", help="(default: exported.SUFFIX in the run)")
     _takes_plugins(export, MOVED)
 
-    report = command("report", "write one HTML report, and a figure, of several runs")
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    report.add_argument("--out", type=Path, metavar="FILE", help="(default: report.html in the first run)")
+    report = command("report", "write one HTML report of several runs or a sweep, a figure, or a table for a paper")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run, or a folder of runs, as a sweep's is")
+    written = "(default: report.html in the first run; a table is printed)"
+    report.add_argument("--out", type=Path, metavar="FILE", help=f".html, .csv, .tex, .pdf, .svg or .png {written}")
+    alone = report.add_mutually_exclusive_group()
+    alone.add_argument("--table", choices=("csv", "latex"), help="only the table of results")
+    alone.add_argument("--figure", choices=("pdf", "svg", "png"), help="only the learning curves")
     report.add_argument("--title", default="", metavar="TEXT", help="heading of the page and of the figure")
 
     again = "the same command goes on with what is missing"

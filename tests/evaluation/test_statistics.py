@@ -25,6 +25,17 @@ OURS = np.array(
         [0.5, 1.0, 1.1],
     ]
 )
+THEIRS = np.array(
+    [
+        [0.4, 0.5, 0.5],
+        [0.2, 0.2, 0.3],
+        [0.8, 0.7, 0.4],
+        [0.6, 0.5, 1.0],
+        [0.4, 0.6, 0.8],
+        [0.2, 0.5, 0.6],
+        [0.5, 0.6, 0.4],
+    ]
+)
 some_scores = arrays(
     np.float64,
     st.tuples(st.integers(1, 9), st.integers(1, 3)),
@@ -36,6 +47,10 @@ def test_aggregates_match_rliable():
     assert statistics.iqm(OURS) == pytest.approx(0.6875)
     assert statistics.iqm(OURS[:, 0]) == pytest.approx(0.7333333333333334)
     assert statistics.mean(OURS) == pytest.approx(0.7433333333333335)
+    assert statistics.probability_of_improvement(OURS, THEIRS) == pytest.approx(0.7095238095238096)
+    assert statistics.performance_profile(OURS, [0.3, 0.6, 0.9, 1.2]) == pytest.approx(
+        [0.9666666666666667, 0.5666666666666667, 0.23333333333333334, 0.03333333333333333]
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,6 +89,34 @@ def test_iqm_of_ten_drops_two_at_each_end():
     assert statistics.iqm([-1000, 0, 1, 2, 3, 4, 5, 6, 7, 1e6]) == pytest.approx(3.5)
 
 
+def test_ties_count_one_half():
+    assert statistics.probability_of_improvement([1.0, 2.0], [2.0, 2.0, 0.0]) == pytest.approx(
+        (0 + 0 + 1 + 0.5 + 0.5 + 1) / 6
+    )
+
+
+def test_the_interval_of_an_improvement_holds_it_and_is_certain_where_every_run_is_better():
+    low, high = statistics.improvement_interval(OURS, THEIRS)
+    assert 0 < low < statistics.probability_of_improvement(OURS, THEIRS) < high < 1
+    assert statistics.improvement_interval([3.0, 4.0], [1.0, 2.0]) == (1, 1)
+    # Of two runs each, of which one pair in four is lost: drawn anew, all four pairs may be that one.
+    assert statistics.improvement_interval([1.0, 3.0], [0.0, 2.0]) == (0, 1)
+    assert np.isnan(statistics.improvement_interval([3.0], [1.0, 2.0])).all()
+    assert np.isnan(statistics.improvement_interval([3.0, math.nan], [1.0, 2.0])).all()
+
+
+def test_infinite_scores_count_as_what_they_are():
+    assert statistics.probability_of_improvement([math.inf, 1], [math.inf, 0]) == (0.5 + 1 + 0 + 1) / 4
+    np.testing.assert_array_equal(statistics.performance_profile([math.inf, -math.inf], [0.0]), [0.5])
+
+
+@given(some_scores, some_scores)
+def test_probabilities_of_improvement_of_two_methods_sum_to_one(x, y):
+    x, y = x[:, :1], y[:, :1]
+    forth, back = statistics.probability_of_improvement(x, y), statistics.probability_of_improvement(y, x)
+    assert forth + back == pytest.approx(1.0)
+
+
 def test_one_run_has_no_interval():
     low, high = statistics.stratified_bootstrap([[3.0]], statistics.iqm)
     assert np.isnan(low)
@@ -85,6 +128,8 @@ def test_a_diverged_run_is_not_dropped():
     scores = [1.0, 2.0, 3.0, 4.0, float("nan"), 5.0, 6.0, 7.0]
     assert np.isnan(statistics.iqm(scores))
     assert np.isnan(statistics.mean(scores))
+    assert math.isnan(statistics.probability_of_improvement(scores, scores))
+    assert np.isnan(statistics.performance_profile(scores, [0.0])).all()
     assert np.isnan(statistics.stratified_bootstrap(scores, statistics.iqm, repetitions=50)[0])
 
 
@@ -131,6 +176,7 @@ def test_higher_confidence_is_never_narrower(scores):
     ("call", "message"),
     [
         (lambda: statistics.iqm([]), "hold no run"),
+        (lambda: statistics.probability_of_improvement(OURS, THEIRS[:, :2]), "same tasks"),
         (lambda: statistics.stratified_bootstrap(OURS, statistics.iqm, confidence=95), "between 0 and 1"),
         (lambda: statistics.stratified_bootstrap(OURS, statistics.iqm, repetitions=0), "at least 1"),
     ],

@@ -17,7 +17,7 @@ from fedrax.cli import main
 from fedrax.config import parse_override, resolve
 from fedrax.errors import FedraxError
 from fedrax.parsing import is_deep, text_of
-from fedrax.report import style
+from fedrax.report import outputs
 
 NAME = "Zürich 東京"
 ODD_NAMES = ["$x$ \\bad{", "a_b^c", "<b>bold</b>", "\"quoted\" 'too'", "$", "$\\frac{1}{2}$ & more", "100 % {x} %s"]
@@ -84,8 +84,8 @@ def test_tables_and_keys_are_at_most_so_deep():
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_names_and_titles_are_shown_as_they_are(name, whole, tmp_path, monkeypatch):
     drawn = []
-    kept = style.save
-    monkeypatch.setattr(style, "save", lambda figure, *paths: (drawn.append(figure), kept(figure, *paths)))
+    kept = outputs.save
+    monkeypatch.setattr(outputs, "save", lambda figure, *paths: (drawn.append(figure), kept(figure, *paths)))
     run = renamed(whole, tmp_path / "run", name)
     other = renamed(whole, tmp_path / "other", f"{name} again")
     page = tmp_path / "page.html"

@@ -12,8 +12,8 @@ from fedrax.errors import FedraxError
 from fedrax.report import published
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
 from fedrax.report.attention import attention_figure
-from fedrax.report.curves import summarise
-from fedrax.report.figures import axes_figure, curves_figure, describe, panels_figure
+from fedrax.report.curves import coinciding, summarise
+from fedrax.report.figures import curves_figure, describe, panels_figure
 from fedrax.report.runs import Group, group_runs, load_run, load_runs
 from fedrax.report.style import inline_svg, save
 
@@ -82,24 +82,23 @@ def test_published_points_over_another_axis_are_refused(write_run, tmp_path):
         curves_figure([Group("ours", (load_run(write_run(tmp_path / "a")),))], "round", shown)
 
 
-def test_small_multiples_show_each_recorded_cost(write_run, tmp_path):
-    run = load_run(write_run(tmp_path / "a", without=("bytes_up", "seconds")))
-    figure = axes_figure([Group("ours", (run,))], {"ours": published.load("fedpg-br-cartpole")["FedPG-BR K=10"]})
-    shown = [axes for axes in figure.axes if axes.axison]
-    assert [axes.get_xlabel() for axes in shown] == [
-        "trajectories per agent (reference count)",
-        "rounds",
-        "environment steps per agent",
-        "environment steps, all agents and server",
-    ]
-    assert [len(axes.lines) for axes in shown] == [2, 1, 1, 1]
+def test_a_line_that_lies_upon_another_is_dotted_and_said(write_run, tmp_path):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", strategy="svrpg")
+    write_run(tmp_path / "c", strategy="gpomdp", seeds=(5, 6, 7))
+    groups = group_runs(load_runs([tmp_path]))
+    curves = [summarise(group) for group in groups]
+    assert coinciding(curves) == {"svrpg": ["fedpg-br"]}
+    assert "svrpg (dotted) lies on fedpg-br" in describe(curves)
+    lines = [line for line in curves_figure(groups).axes[0].lines if line.get_linewidth() == 1.7]
+    assert [line.get_linestyle() for line in lines] == ["-", "--", "-"]
 
 
 def test_a_run_without_evaluation_draws_empty_axes(write_run, tmp_path):
     group = Group("ours", (load_run(write_run(tmp_path / "a", without=("return",))),))
-    for figure in (curves_figure([group]), axes_figure([group])):
-        save(figure, tmp_path / "f.png")
-        assert [text.get_text() for text in figure.axes[0].texts] == ["no evaluation yet"]
+    figure = curves_figure([group])
+    save(figure, tmp_path / "f.png")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no evaluation yet"]
 
 
 def test_panels_share_colours(write_run, tmp_path):
@@ -121,6 +120,19 @@ def test_filter_quality_leaves_undefined_precision_out(write_run, tmp_path):
     heights = [[bar.get_height() for bar in bars] for bars in figure.axes[1].containers]
     assert np.sum(heights, axis=0).tolist() == [1, 1, 1, 1]
     assert heights[0] == [1, 0, 0, 1]
+
+
+def test_where_nobody_attacks_the_filters_quality_has_no_panel(write_run, tmp_path):
+    quiet = write_run(tmp_path / "a", filtering=True)
+    rows = [json.loads(line) for line in (quiet / "metrics.jsonl").read_text().splitlines()]
+    kept = (
+        {key: value for key, value in row.items() if key not in ("filter_recall", "filter_precision")} for row in rows
+    )
+    (quiet / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    write_run(tmp_path / "b", attack="sign-flipping", byzantine=3, filtering=True)
+    figure = filter_quality_figure(group_runs(load_runs([tmp_path])))
+    assert [axes.get_visible() for axes in figure.axes] == [False, True, True, True]
+    assert [axes.get_ylabel() for axes in figure.axes[:2]] == ["", "precision, recall"]
 
 
 def test_filter_quality_needs_its_columns(write_run, tmp_path):

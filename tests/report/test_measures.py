@@ -12,7 +12,7 @@ from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import apart, measure, why_apart
 from fedrax.report.attack_figures import filter_quality_figure
-from fedrax.report.figures import axes_figure, curves_figure, panels_figure
+from fedrax.report.figures import curves_figure, panels_figure
 from fedrax.report.html import write_report
 from fedrax.report.reproduce import reproduce
 from fedrax.report.runs import Group, group_runs, load_run, load_runs, parts_of
@@ -67,7 +67,7 @@ def test_two_measures_have_two_axes(two, tmp_path, evaluations, capsys):
     assert "report-2.png" in shown
     assert (tmp_path / "report-2.png").stat().st_size > 1000
     groups = group_runs(load_runs([runs]))
-    for draw in (curves_figure, axes_figure, lambda both: panels_figure({"a": both[:1], "b": both[1:]})):
+    for draw in (curves_figure, lambda both: panels_figure({"a": both[:1], "b": both[1:]})):
         with pytest.raises(FedraxError, match=re.escape(SENTENCE)):
             draw(groups)
     pyplot.close("all")

@@ -20,6 +20,8 @@ import numpy.typing as npt
 from fedrax.errors import FedraxError
 
 Scores = npt.NDArray[np.float64]
+MOST_NUMBERS = 2_000_000
+"""Resampled scores in memory at once."""
 Statistic = Callable[[Scores], Scores]
 """``[..., runs, tasks] -> [...]``."""
 
@@ -55,6 +57,79 @@ def iqm(scores: npt.ArrayLike) -> Scores:
         middle = ordered[..., cut : count - cut].mean(axis=-1)
     # Sorting puts NaN last, where the cut would hide it.
     return np.where(np.isnan(ordered[..., -1]), np.nan, middle)
+
+
+def probability_of_improvement(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """The chance that a run of ``x[runs, tasks]`` scores above a run of ``y[other runs, tasks]``.
+
+    The Mann-Whitney statistic over the number of pairs, ties counting one half, averaged over tasks (Agarwal et al.
+    2021, section 4.3). NaN with a NaN among the scores.
+
+    Raises:
+        FedraxError: ``x`` and ``y`` differ in their number of tasks.
+    """
+    ours, theirs = _comparable(x, y)
+    if np.isnan(ours).any() or np.isnan(theirs).any():
+        return math.nan
+    return float(_wins(ours, theirs).mean())
+
+
+def improvement_interval(
+    x: npt.ArrayLike, y: npt.ArrayLike, repetitions: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile interval of :func:`probability_of_improvement` when the runs of both are drawn anew.
+
+    Args:
+        x: ``[runs, tasks]``, drawn with replacement within each task.
+        y: ``[other runs, tasks]``, drawn independently of ``x``.
+        repetitions: number of resamples.
+        confidence: coverage of the interval, inside (0, 1).
+        seed: of the resampling.
+
+    Returns:
+        ``(low, high)``; NaN with a NaN among the scores, or where either has one run, which says nothing about others.
+    """
+    ours, theirs = _comparable(x, y)
+    if min(len(ours), len(theirs)) < 2 or np.isnan(ours).any() or np.isnan(theirs).any():
+        return math.nan, math.nan
+    generator = np.random.default_rng(seed)
+
+    def counts(runs: int) -> Scores:
+        """How often each run is drawn in each resample."""
+        return generator.multinomial(runs, np.full(runs, 1 / runs), size=repetitions).astype(np.float64)
+
+    wins = np.moveaxis(_wins(ours, theirs), -1, 0)
+    each = [((counts(len(ours)) @ task) * counts(len(theirs))).sum(axis=1) for task in wins]
+    values = np.mean(each, axis=0) / (len(ours) * len(theirs))
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def performance_profile(scores: npt.ArrayLike, thresholds: npt.ArrayLike) -> Scores:
+    """The fraction of scores above each threshold, ``[..., runs, tasks] -> [..., thresholds]``.
+
+    Source: the run-score distribution of Agarwal et al. 2021, section 4.2.
+    """
+    array = _as_scores(scores)
+    levels = np.asarray(thresholds, dtype=np.float64)
+    above = array[..., None] > levels
+    unknown = np.isnan(array).any(axis=(-2, -1))
+    return np.where(np.expand_dims(unknown, -1), np.nan, above.mean(axis=(-3, -2)))
+
+
+def _comparable(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Scores, Scores]:
+    ours, theirs = _as_scores(x), _as_scores(y)
+    if ours.ndim != 2 or theirs.ndim != 2 or ours.shape[1] != theirs.shape[1]:
+        raise FedraxError(
+            f"scores of shape {ours.shape} and {theirs.shape} cannot be compared; give both as [runs, tasks] "
+            "on the same tasks"
+        )
+    return ours, theirs
+
+
+def _wins(x: Scores, y: Scores) -> Scores:
+    """``[runs, other runs, tasks]``: 1 where ``x`` scores above ``y``, one half where they tie."""
+    return (x[:, None] > y[None]) + (x[:, None] == y[None]) / 2
 
 
 def stratified_bootstrap(
@@ -93,15 +168,18 @@ def stratified_bootstrap(
         return undefined, undefined.copy()
     drawn = np.random.default_rng(seed).integers(0, runs, size=(repetitions, runs, tasks))
     tail = (1 - confidence) / 2
-    # One position at a time: all resamples of a whole curve would fill the memory.
-    bounds = np.array(
-        [
-            _percentiles(statistic(position[drawn, np.arange(tasks)]), tail)
-            if not np.isnan(position).any()
-            else (np.nan, np.nan)
-            for position in array.reshape(-1, runs, tasks)
-        ]
-    ).reshape(-1, 2)
+    positions = array.reshape(-1, runs, tasks)
+    bounds = np.full((len(positions), 2), np.nan)
+    finite = np.isfinite(positions).all(axis=(1, 2))
+    # Some positions at a time: all resamples of a whole curve would fill the memory.
+    together = max(1, MOST_NUMBERS // drawn.size)
+    places = np.flatnonzero(finite)
+    for start in range(0, len(places), together):
+        some = places[start : start + together]
+        values = statistic(positions[some][:, drawn, np.arange(tasks)])
+        bounds[some] = np.quantile(values, [tail, 1 - tail], axis=-1).T
+    for place in np.flatnonzero(~finite & ~np.isnan(positions).any(axis=(1, 2))):
+        bounds[place] = _percentiles(statistic(positions[place][drawn, np.arange(tasks)]), tail)
     shape = array.shape[:-2]
     return bounds[:, 0].reshape(shape), bounds[:, 1].reshape(shape)
 

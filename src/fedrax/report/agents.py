@@ -1,13 +1,18 @@
-"""How evenly agents fare, and how much their environments differ, as tables."""
+"""How evenly agents fare, and how much their environments differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.figure import Figure
 
+from fedrax.report.charts import Chart, points_chart
+from fedrax.report.curves import Vector
 from fedrax.report.runs import Group, History
+from fedrax.report.style import colour, new_figure, styled
 from fedrax.report.tables import MISSING, Estimate, number
 
 COLUMNS = 12
@@ -50,7 +55,7 @@ def agents_table(groups: Sequence[Group], statistic: str) -> tuple[list[str], li
 
 def final_agent_returns(group: Group, name: str = "agent_returns") -> Float[np.ndarray, "seeds agents"] | None:
     """Every agent's return in each seed's last evaluation; None where there is none."""
-    rows = [row for history in group.histories if (row := _last(history, name)) is not None]
+    rows = [row for history in group.histories if (row := last_of_agents(history, name)) is not None]
     return np.array(rows, float) if rows else None
 
 
@@ -63,7 +68,80 @@ def divergence_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]
     return ["", *names], [[label, *(number(float(found.get(name, 0.0))) for name in names)] for label, found in known]
 
 
-def _last(history: History, name: str) -> list[float] | None:
+def own_returns(history: History) -> Vector | None:
+    """Each agent's last return in its own environment, ``[agents]``: its own policy's, or the one that all share."""
+    last = last_of_agents(history, "agent_own_returns") or last_of_agents(history, "agent_returns")
+    return None if last is None else np.array(last, np.float64)
+
+
+class Parameters:
+    """What each agent's environment was drawn to be, beside what it reached; of one draw, the first.
+
+    Of groups whose agents' environments are the same ones.
+    """
+
+    def __init__(self, drawn: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> None:
+        self.drawn = {name: [float(agent[name]) for agent in drawn] for name in _differing(drawn)}
+        self.returns: dict[str, Vector] = {}
+        for group in groups:
+            known = [each for history in group.histories if (each := own_returns(history)) is not None]
+            if known and len(known[0]) == len(drawn):
+                self.returns[group.label] = np.mean(known, axis=0)
+        self.agents = [f"agent {number}" for number in range(len(drawn))]
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Headings, and a line of each agent."""
+        columns = [*self.drawn.values(), *(list(each) for each in self.returns.values())]
+        lines = [
+            [agent, *(number(float(column[place])) for column in columns)] for place, agent in enumerate(self.agents)
+        ]
+        return ["", *self.drawn, *(f"final return: {label}" for label in self.returns)], lines
+
+    def chart(self) -> Chart:
+        """Final returns over each parameter."""
+        values = {label: {**self.drawn, "return": list(each)} for label, each in self.returns.items()}
+        x = {name: name for name in self.drawn}
+        return points_chart(x, {"return": "final return in the agent's environment"}, values, self.agents)
+
+    @styled
+    def figure(self, title: str = "") -> Figure:
+        """The same over the first parameters, at most three."""
+        names = list(self.drawn)[:3]
+        figure = new_figure(max(5.4, 3.4 * len(names) + 0.4), 4.2, title)
+        grid = figure.subplots(1, len(names), sharey=True, squeeze=False)
+        for axes, name in zip(grid[0], names, strict=True):
+            for place, (label, each) in enumerate(self.returns.items()):
+                axes.plot(self.drawn[name], each, "o", color=colour(place), label=label, markersize=5)
+            axes.set_xlabel(name)
+        grid[0, 0].set_ylabel("final return")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
+        return figure
+
+
+def parameters_of(groups: Sequence[Group]) -> list[Parameters]:
+    """By draw of the agents' environments, in order of appearance; none where they do not differ."""
+    members: dict[str, tuple[list[Mapping[str, Any]], list[Group]]] = {}
+    for group in groups:
+        draws = group.runs[0].manifest.get("draws") or []
+        drawn = draws[0] if draws and isinstance(draws[0], list) else []
+        if drawn and all(isinstance(agent, Mapping) for agent in drawn) and _differing(drawn):
+            members.setdefault(str(drawn), (drawn, []))[1].append(group)
+    found = [Parameters(drawn, those) for drawn, those in members.values()]
+    return [each for each in found if each.returns]
+
+
+def _differing(drawn: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The parameters that are numbers, of all agents, and not the same of all."""
+    return [
+        name
+        for name in drawn[0]
+        if all(isinstance(agent.get(name), (int, float)) for agent in drawn)
+        and len({agent[name] for agent in drawn}) > 1
+    ]
+
+
+def last_of_agents(history: History, name: str) -> list[float] | None:
+    """A column of a value for each agent, where all have one for the last time."""
     for row in reversed(history.rows):
         returns = row.get(name)
         if returns is not None and all(value is not None for value in returns):

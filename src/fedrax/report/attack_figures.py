@@ -61,11 +61,18 @@ def filter_quality_figure(groups: Sequence[Group], title: str = "") -> Figure | 
         grid[0, column].set_title(group.label)
         if fires:
             _draw_rules(grid[1, column], group)
-        grid[-1, column].set_xlabel("rounds")
         grid[-1, column].set_xlim(left=0)
-    grid[0, 0].set_ylabel("precision, recall")
-    if fires:
-        grid[1, 0].set_ylabel("rule that fired,\nshare of rounds")
+    # Where nobody attacks there is neither precision nor recall, and an empty panel says nothing.
+    for axes in grid.flat:
+        axes.set_visible(axes.has_data())
+    for row, name in zip(grid, ("precision, recall", "rule that fired,\nshare of rounds"), strict=False):
+        first = next((axes for axes in row if axes.get_visible()), row[0])
+        first.set_ylabel(name)
+        first.tick_params(labelleft=True)
+    for column_of_axes in grid.T:
+        last = next((axes for axes in column_of_axes[::-1] if axes.get_visible()), column_of_axes[-1])
+        last.set_xlabel("rounds")
+        last.tick_params(labelbottom=True)
     handles = {
         label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -107,7 +114,6 @@ def _draw_rules(axes: Axes, group: Group) -> None:
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if not rounds.size:
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=MUTED)
         return
     below: npt.NDArray[np.float64] | None = None
     for rule in sorted(set(RULES) | set(fired.astype(int).tolist()), key=lambda rule: (rule == 0, rule)):

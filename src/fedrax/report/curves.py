@@ -19,6 +19,10 @@ STATISTICS: dict[str, tuple[str, Statistic]] = {"iqm": ("IQM", iqm), "mean": ("m
 """Aggregates over seeds: name -> (what a figure calls it, function)."""
 
 
+NEAR, MOSTLY = 0.005, 0.95
+"""Lines coincide that are no further apart than this share of the range, at this share of their points."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Axis:
     """A cost that a return can be plotted against."""
@@ -157,6 +161,23 @@ def summarise(
     aggregate = STATISTICS[statistic][1]
     low, high = stratified_bootstrap(scores, aggregate)
     return Curve(group.label, seeds, grid, aggregate(scores), low, high, statistic, smoothing)
+
+
+def coinciding(curves: Sequence[Curve]) -> dict[str, list[str]]:
+    """Labels of curves that lie upon earlier ones, with these: almost always nearer than a 200th of the range."""
+    known = [curve for curve in curves if curve.x.size > 1]
+    heights = np.concatenate([curve.centre[np.isfinite(curve.centre)] for curve in known] or [np.empty(0)])
+    if not heights.size:
+        return {}
+    close = NEAR * float(np.ptp(heights))
+    found: dict[str, list[str]] = {}
+    for place, curve in enumerate(known):
+        for other in known[:place]:
+            theirs = SeedCurve(0, other.x, other.centre).at(curve.x)
+            both = np.isfinite(curve.centre) & np.isfinite(theirs)
+            if both.sum() > 1 and (np.abs(curve.centre - theirs)[both] <= close).mean() >= MOSTLY:
+                found.setdefault(curve.label, []).append(other.label)
+    return found
 
 
 def aggregate_at(

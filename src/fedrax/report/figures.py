@@ -1,4 +1,4 @@
-"""Learning curves as figures: one x-axis, all x-axes side by side, or one panel per attack."""
+"""Learning curves as figures: one x-axis, or one panel per attack."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedrax.errors import FedraxError
-from fedrax.report.curves import AXES, STATISTICS, Curve, available_axes, axis_of, summarise
+from fedrax.report.curves import AXES, STATISTICS, Curve, axis_of, coinciding, summarise
 from fedrax.report.published import Series
 from fedrax.report.runs import Group, check_one_measure
 from fedrax.report.style import MUTED, PAPER, colour, cost_axis, dashes, new_figure, styled
 
 READ_OFF = "published (read off)"
+MOST_SEEDS = 36
+"""Of all groups, that have a line each: more hide what they are drawn beneath."""
+UPON = (0, (1.2, 1.6))
+"""Dashes of a line that lies upon another, which shows between them."""
 Colours = Mapping[str, int]
 """Position in the palette, by label."""
 
@@ -37,8 +41,11 @@ def curves_figure(
     value: str = "return",
     statistic: str = "iqm",
     smoothing: int = 1,
+    points: int = 300,
 ) -> Figure:
     """Each group's aggregate with its 95 % interval, its seeds as faint lines, and published points.
+
+    Of more than :data:`MOST_SEEDS` seeds there are no lines.
 
     Args:
         groups: runs to compare.
@@ -48,6 +55,7 @@ def curves_figure(
         value: a column of ``metrics.jsonl``.
         statistic: ``iqm`` or ``mean``.
         smoothing: trailing evaluations averaged per seed.
+        points: of an aggregate, at most.
 
     Raises:
         FedraxError: an unknown axis or statistic, published points over another axis, or groups that were evaluated
@@ -57,41 +65,10 @@ def curves_figure(
     figure = new_figure(7.6, 5.2, title)
     axes = figure.add_subplot()
     colours = _colours([groups], [published or {}])
-    curves = [summarise(group, x, value, statistic, smoothing) for group in groups]
+    curves = [summarise(group, x, value, statistic, smoothing, points) for group in groups]
     _draw(axes, curves, x, published or {}, colours)
     axes.set_ylabel(value_label(value))
     _legend(figure, curves, colours, published or {})
-    return figure
-
-
-@styled
-def axes_figure(
-    groups: Sequence[Group],
-    published: Mapping[str, Series] | None = None,
-    title: str = "",
-    *,
-    value: str = "return",
-    statistic: str = "iqm",
-    smoothing: int = 1,
-) -> Figure:
-    """The same curves over every recorded cost, side by side; published points over their own axis."""
-    check_one_measure(groups)
-    names = available_axes(groups, value) or ["round"]
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = new_figure(3.4 * columns + 0.4, 2.7 * rows + 1.6, title)
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    colours = _colours([groups], [published or {}])
-    curves: list[Curve] = []
-    for axes, name in zip(grid.flat, names, strict=False):
-        shown = {label: series for label, series in (published or {}).items() if series.axis == name}
-        curves = [summarise(group, name, value, statistic, smoothing, points=120) for group in groups]
-        _draw(axes, curves, name, shown, colours, seeds=False)
-    for axes in grid.flat[len(names) :]:
-        axes.set_axis_off()
-    for axes in grid[:, 0]:
-        axes.set_ylabel(value_label(value))
-    _legend(figure, curves, colours, published or {}, seeds=False)
     return figure
 
 
@@ -153,8 +130,6 @@ def _draw(
     x: str,
     published: Mapping[str, Series],
     colours: Colours,
-    *,
-    seeds: bool = True,
 ) -> None:
     axes.set_xlabel(axis_of(x).label)
     for label, series in published.items():
@@ -174,9 +149,10 @@ def _draw(
             markeredgewidth=0.9,
             zorder=4,
         )
+    hiding, thin = coinciding(curves), _seeds_drawn(curves)
     for curve in curves:
         tint = colour(colours[curve.label])
-        if seeds and len(curve.seeds) > 1:
+        if thin and len(curve.seeds) > 1:
             for seed in curve.seeds:
                 axes.plot(seed.x, seed.y, color=tint, linewidth=0.6, alpha=0.3, drawstyle="steps-post", zorder=1.5)
         if curve.x.size and not np.isnan(curve.low).all():
@@ -186,7 +162,7 @@ def _draw(
             curve.centre,
             color=tint,
             linewidth=1.7,
-            linestyle=dashes(colours[curve.label]),
+            linestyle=UPON if curve.label in hiding else dashes(colours[curve.label]),
             # A single evaluation is a point, and a line through one point is invisible.
             marker="o" if curve.x.size == 1 else None,
             drawstyle="steps-post",
@@ -200,8 +176,12 @@ def _draw(
     cost_axis(axes)
 
 
-def describe(curves: Sequence[Curve], *, seeds: bool = True) -> str:
-    """What lines, bands and faint lines mean, in one sentence each."""
+def _seeds_drawn(curves: Sequence[Curve]) -> bool:
+    return sum(len(curve.seeds) for curve in curves) <= MOST_SEEDS
+
+
+def describe(curves: Sequence[Curve]) -> str:
+    """What lines, bands and faint lines mean, in one sentence each, and which lines lie upon others."""
     drawn = [curve for curve in curves if curve.x.size]
     scattered = [curve for curve in curves if curve.seeds and not curve.x.size]
     points = (
@@ -219,9 +199,10 @@ def describe(curves: Sequence[Curve], *, seeds: bool = True) -> str:
         text[0] += f", mean of the {drawn[0].smoothing} last evaluations"
     if several:
         text.append("band: 95 % stratified bootstrap over seeds" + (", none with one seed" if counts[0] == 1 else ""))
-        if seeds:
+        if _seeds_drawn(curves):
             text.append("thin: seeds")
-    return "; ".join([*text, *points]) + "."
+    upon = [f"{label} (dotted) lies on {' and '.join(others)}" for label, others in coinciding(curves).items()]
+    return "; ".join([*text, *points, *upon]) + "."
 
 
 def _legend(
@@ -229,11 +210,9 @@ def _legend(
     curves: Sequence[Curve],
     colours: Colours,
     published: Mapping[str, Series],
-    *,
-    seeds: bool = True,
 ) -> None:
     """Below the axes, where it covers no data, headed by what lines and bands mean."""
-    ours = {curve.label for curve in curves}
+    ours, hiding = {curve.label for curve in curves}, coinciding(curves)
     handles: list[Artist] = []
     for label, index in colours.items():
         only_published = label not in ours
@@ -243,7 +222,7 @@ def _legend(
                 [],
                 color=colour(index),
                 linewidth=1.2 if only_published else 2.4,
-                linestyle=(0, (4, 3)) if only_published else dashes(index),
+                linestyle=(0, (4, 3)) if only_published else UPON if label in hiding else dashes(index),
                 marker="o" if only_published else None,
                 markeredgecolor=PAPER,
                 label=f"{label}, {READ_OFF}" if only_published else label,
@@ -261,7 +240,7 @@ def _legend(
         handles=handles,
         loc="outside lower left",
         ncols=columns,
-        title="\n".join(textwrap.wrap(describe(curves, seeds=seeds), int(width * 14))),
+        title="\n".join(textwrap.wrap(describe(curves), int(width * 14))),
         title_fontsize=8.5,
         alignment="left",
         columnspacing=1.6,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,24 +13,24 @@ from markupsafe import Markup
 from fedrax.evaluation.measure import SENTENCES, said
 from fedrax.records.files import check_writable
 from fedrax.records.metrics import spans
-from fedrax.report.agents import agents_table, divergence_table
+from fedrax.report.across import across_html
+from fedrax.report.agents import agents_table, divergence_table, parameters_of
 from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
 from fedrax.report.attention import attention_figure
 from fedrax.report.audits import audits_html, guarantees_table
+from fedrax.report.charts import curves_chart
+from fedrax.report.comparisons import GAIN, comparison_html, gain_table
 from fedrax.report.curves import AXES, STATISTICS, available_axes
-from fedrax.report.figures import axes_figure, curves_figure
+from fedrax.report.federations import attendance_html, clusters_html
+from fedrax.report.figures import curves_figure
 from fedrax.report.published import Series
 from fedrax.report.runs import Group, Run, difference, group_runs, load_runs, parts_of
 from fedrax.report.tables import COSTS, MISSING, Result, duration, number, result
-from fedrax.report.templating import figure_html, joined, page, part, table_html
+from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
+from fedrax.report.videos import videos_html
 
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A part of a page. Markup goes into the page as it is, plain text is escaped."""
-
-    heading: str
-    body: Markup
+PICTURE_POINTS = 150
+"""Of a curve in the picture that stands for a chart: two a millimetre on paper."""
 
 
 def write_report(
@@ -49,7 +48,13 @@ def write_report(
     Raises:
         FedraxError: a path is no run, a run's files are damaged, or ``out`` cannot be written.
     """
-    groups = group_runs(load_runs(paths))
+    return write_page(group_runs(load_runs(paths)), out, title=title, statistic=statistic, smoothing=smoothing)
+
+
+def write_page(
+    groups: Sequence[Group], out: Path, *, title: str = "", statistic: str = "iqm", smoothing: int = 1
+) -> Path:
+    """As :func:`write_report`, of runs that are read already."""
     check_writable(out)
     out.write_text(
         report_html(groups, title=title, statistic=statistic, smoothing=smoothing, commands=commands(groups)),
@@ -86,7 +91,10 @@ def report_html(
         Section("Results", _results(groups, statistic)),
         *_figures(groups, statistic, smoothing, published or {}),
         *_agents(groups, statistic),
+        *_optional("Who was averaged together", clusters_html(groups)),
+        *_optional("Who took part", attendance_html(groups)),
         *_privacy(groups, statistic),
+        *_optional("Videos", videos_html(groups)),
         Section("Notes", _notes(groups, statistic)),
         Section("Repeat it", part("code", commands)),
         Section("Settings", joined(_settings(run) for run in runs)),
@@ -210,18 +218,20 @@ def _returns_figures(
     labels = {group.label for group in groups}
     published = {label: series for label, series in published.items() if not heading or label in labels}
     shown = {label: series for label, series in published.items() if series.axis == first}
-    curves = curves_figure(groups, first, shown, statistic=statistic, smoothing=smoothing)
-    drawn = figure_html(curves, f"curves{prefix}", f"Return over {AXES[first].label}")
+    curves = curves_figure(groups, first, shown, statistic=statistic, smoothing=smoothing, points=PICTURE_POINTS)
+    chart = curves_chart(groups, published, statistic=statistic, smoothing=smoothing)
+    drawn = chart_html(chart, curves, f"curves{prefix}", f"Return over {AXES[first].label}")
     sections = [Section(f"Learning curves{heading}", drawn)]
-    if len(axes) > 1:
-        costs = axes_figure(groups, published, statistic=statistic, smoothing=smoothing)
-        drawn = figure_html(costs, f"axes{prefix}", "Return over each cost")
-        sections.append(Section(f"The same curves over each cost{heading}", drawn))
+    sections += _optional(f"Which is better, and how sure{heading}", comparison_html(groups, statistic, prefix))
     table = attack_table(groups, statistic)
     if table is not None:
         drawn = figure_html(attack_heatmap(table), f"attacks{prefix}", "Return by attack")
         sections.append(Section(f"Return under attack{heading}", drawn))
     return sections
+
+
+def _optional(heading: str, body: Markup | None) -> list[Section]:
+    return [] if body is None else [Section(heading, body)]
 
 
 def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
@@ -240,6 +250,15 @@ def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
                 note += " The agents that attack, the first ids, are among them."
             heading = f"Agents: {said(telling)}" if len(parts) > 1 else "Agents"
             sections.append(Section(heading, part("noted_table", *returns, note)))
+        gains = gain_table(members)
+        if gains is not None:
+            heading = f": {said(telling)}" if len(parts) > 1 else ""
+            sections.append(Section(f"Gain over learning alone{heading}", part("noted_table", *gains, GAIN)))
+    sections += _optional("Every policy in every agent's environment", across_html(groups))
+    for place, each in enumerate(parameters_of(groups)):
+        drawn = chart_html(each.chart(), each.figure(), f"parameters-{place}", "Final return by parameter")
+        folded = part("folded_table", "Every agent", *each.table())
+        sections.append(Section("What each agent's environment is, and its return", joined([drawn, folded])))
     if differences is not None:
         note = (
             "Standard deviation over agents, divided by the default where it is not 0; "

@@ -24,12 +24,12 @@ from fedrax.report import published as library
 from fedrax.report.curves import STATISTICS, aggregate_at
 from fedrax.report.experiments import FIGURES, Experiment, Setup, experiment
 from fedrax.report.figures import curves_figure, panels_figure
-from fedrax.report.html import Section, report_html
+from fedrax.report.html import report_html
 from fedrax.report.published import Published, Series
 from fedrax.report.runs import Group, Run, is_run, load_run
 from fedrax.report.style import save
 from fedrax.report.tables import MISSING, Estimate, number
-from fedrax.report.templating import figure_html, joined, part, table_html
+from fedrax.report.templating import Section, figure_html, joined, part, table_html
 
 __all__ = ["FIGURES", "Comparison", "Train", "compare", "reproduce"]
 

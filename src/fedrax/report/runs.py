@@ -54,6 +54,8 @@ class Run:
     manifest: dict[str, Any]
     summary: dict[str, Any]
     histories: tuple[History, ...]
+    setup: str = ""
+    """Its setup's name, where it is one of a sweep's runs."""
 
     @property
     def name(self) -> str:
@@ -198,30 +200,67 @@ def load_run(path: Path | str) -> Run:
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[Run]:
-    """Reads the runs at these paths; a directory that is no run stands for the runs directly inside it.
+    """Reads the runs at these paths; a directory that is no run stands for the runs inside it.
+
+    They may lie directly inside it, or, as a sweep's do, in a folder of each setup. What a sweep wrote
+    (``sweep.json``) says which runs are one setup's, also where a setup's folder or one of its runs is given.
 
     Raises:
         FedraxError: a path is neither, or no path is given.
     """
     found: list[Run] = []
     for path in map(Path, paths):
-        inside = sorted(child for child in path.iterdir() if is_run(child)) if path.is_dir() else []
-        found += [load_run(child) for child in inside] if inside and not is_run(path) else [load_run(path)]
+        known = {child.resolve(): child for child in _runs_in(path)}
+        setups = _setups(path)
+        runs = [load_run(child) for child in known.values()] or [load_run(path)]
+        found += [dataclasses.replace(run, setup=setups.get(run.path.resolve(), "")) for run in runs]
     if not found:
         raise FedraxError("no run is given; name one or more directories that fedrax train wrote")
     return found
 
 
+def _runs_in(path: Path) -> list[Path]:
+    """The runs that a directory stands for; none where it is a run itself, or holds none."""
+    if not path.is_dir() or is_run(path):
+        return []
+    folders = sorted(child for child in path.iterdir() if child.is_dir())
+    return [run for run in folders if is_run(run)] + [
+        run for folder in folders if not is_run(folder) for run in sorted(folder.iterdir()) if is_run(run)
+    ]
+
+
+def _setups(path: Path) -> dict[Path, str]:
+    """By resolved directory, the setup of every run of the sweep that the path is, or is in.
+
+    A setup's folder is called after it; the sweep's own record is written only when it ends.
+    """
+    path = path.resolve()
+    if is_run(path):
+        recorded = (path.parent, path.parent.parent)
+    else:
+        inside = _runs_in(path)
+        if inside and all(run.parent != path for run in inside):
+            return {run: run.parent.name for run in inside}
+        recorded = (path, path.parent)
+    sweep = next((folder for folder in recorded if (folder / "sweep.json").is_file()), None)
+    if sweep is None:
+        return {}
+    return {run: run.relative_to(sweep).parts[0] for run in _runs_in(sweep)}
+
+
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Groups runs by configuration, ignoring seeds, in order of appearance.
 
-    A group is labelled by the settings in which the groups differ, or by its strategy, environment and number
-    of agents when there is but one.
+    A group is labelled by its setup's name where all are of a sweep; else by the settings in which the groups
+    differ, or by its strategy, environment and number of agents when there is but one.
     """
-    members: dict[str, list[Run]] = {}
+    members: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        members.setdefault(json.dumps(run.settings, sort_keys=True, default=str), []).append(run)
+        members.setdefault((run.setup, json.dumps(run.settings, sort_keys=True, default=str)), []).append(run)
     groups = list(members.values())
+    setups = [group[0].setup for group in groups]
+    if all(setups) and len(set(setups)) == len(setups):
+        return [Group(name, tuple(group)) for name, group in zip(setups, groups, strict=True)]
     keys = _telling_keys([group[0].settings for group in groups])
     labels = [_label(group[0], keys) for group in groups]
     # Where settings make no short or no unique label, the directory tells the groups apart.

@@ -113,7 +113,7 @@ def cost_axis(axes: Axes) -> None:
 def save(figure: Figure, *paths: Path) -> None:
     """Writes the figure to each path, in the format of its suffix; equal figures give equal files."""
     for path in paths:
-        dated = {"Date": None} if path.suffix == ".svg" else None
+        dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
         figure.savefig(path, dpi=160, metadata=dated)
 
 
@@ -132,12 +132,14 @@ def inline_svg(figure: Figure, prefix: str, description: str) -> str:
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'href="#|url\(#', lambda found: f"{found.group()}{prefix}-", text)
-    text = re.sub(r"(\.\d\d)\d+", r"\1", text)  # a hundredth of a point is finer than any screen
+    text = re.sub(r"(\.\d)\d+", r"\1", text)  # a tenth of a point is finer than any screen
     for hexadecimal, variable in THEMED.items():
         text = text.replace(hexadecimal, f"var(--{variable})")
     # The page's own font: matplotlib's list of fallbacks would be repeated for every label.
     text = re.sub(r"font: ((?:bold )?)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", text)
-    # Below this width the labels are too small to read, and the page scrolls the figure instead.
-    least = 0.8 * 96 * figure.get_figwidth()
-    opening = f'<svg role="img" aria-label="{html.escape(description)}" style="min-width: {least:.0f}px"'
+    # Below the first width the labels are too small to read, and the page scrolls the figure instead; above the second
+    # they are larger than the page's own text.
+    least, most = (scale * 96 * figure.get_figwidth() for scale in (0.8, 1.3))
+    size = f"min-width: {least:.0f}px; max-width: {most:.0f}px"
+    opening = f'<svg role="img" aria-label="{html.escape(description)}" style="{size}"'
     return text.replace("<svg", opening, 1)

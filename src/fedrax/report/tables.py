@@ -103,13 +103,21 @@ COSTS: dict[str, tuple[Callable[[Row, History], float | None], Callable[[float],
 """Heading -> (the cumulative cost at a row, how to write it)."""
 
 
-def result(group: Group, statistic: str = "iqm", value: str = "return") -> Result:
-    """Final and best ``value`` and the mean cost of a group's seeds, as far as they were recorded."""
+def mean_costs(group: Group) -> dict[str, float]:
+    """The mean over seeds of each cost that some seed recorded, by heading of :data:`COSTS`."""
     costs = {}
-    for heading, (cost, write) in COSTS.items():
+    for heading, (cost, _) in COSTS.items():
         spent = [cost(history.rows[-1], history) for history in group.histories if history.rows]
         known = [amount for amount in spent if amount is not None]
-        costs[heading] = write(float(np.mean(known))) if known else MISSING
+        if known:
+            costs[heading] = float(np.mean(known))
+    return costs
+
+
+def result(group: Group, statistic: str = "iqm", value: str = "return") -> Result:
+    """Final and best ``value`` and the mean cost of a group's seeds, as far as they were recorded."""
+    spent = mean_costs(group)
+    costs = {name: write(spent[name]) if name in spent else MISSING for name, (_, write) in COSTS.items()}
     return Result(
         label=group.label,
         seeds=len(group.histories),

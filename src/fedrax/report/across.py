@@ -1,0 +1,82 @@
+"""How every policy fares in every agent's environment, as maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from fedrax.records.across import read_across
+from fedrax.report.runs import Group
+from fedrax.report.style import PAPER, new_figure, styled
+from fedrax.report.tables import number
+from fedrax.report.templating import figure_html, joined, part
+
+WRITTEN = 12
+"""Most policies or environments whose returns are written into the map."""
+
+
+def across_html(groups: Sequence[Group]) -> Markup | None:
+    """A map of each run that was evaluated with ``--across``; None where none was.
+
+    Raises:
+        FedraxError: a record is damaged.
+    """
+    parts = []
+    for place, (label, run) in enumerate((group.label, run) for group in groups for run in group.runs):
+        found = read_across(run.path)
+        if found is None:
+            continue
+        returns, episodes, policy = found
+        mean = np.mean(list(returns.values()), axis=0)
+        seeds = f"the mean over {len(returns)} seeds" if len(returns) > 1 else "one seed"
+        drawn = figure_html(
+            across_figure(mean, label), f"across-{place}", "Return of every policy in every environment"
+        )
+        own = ""
+        if mean.shape[0] == mean.shape[1] > 1:
+            inside = float(np.diagonal(mean).mean())
+            outside = float((mean.sum() - np.trace(mean)) / (mean.size - len(mean)))
+            own = (
+                f" In its agent's own environment a policy reaches {number(inside)} on average, in others' "
+                f"{number(outside)}."
+            )
+        parts += [drawn, part("small", f"Policy {policy!r}, {episodes} episodes of each pair, {seeds}.{own}")]
+    return joined(parts) if parts else None
+
+
+@styled
+def across_figure(returns: Float[np.ndarray, "policies environments"], title: str = "") -> Figure:
+    """A row of each policy, a column of each environment; numbers where there are few."""
+    policies, environments = returns.shape
+    side = 0.55 if max(returns.shape) <= WRITTEN else 0.2
+    figure = new_figure(min(11.0, 3.6 + side * 1.3 * environments), min(9.0, 1.6 + side * policies), title)
+    axes = figure.add_subplot()
+    low, high = float(np.nanmin(returns)), float(np.nanmax(returns))
+    scale = matplotlib.colormaps["cividis"]
+    image = axes.pcolormesh(returns, cmap=scale, vmin=low, vmax=max(high, low + 1e-9), edgecolors=PAPER, linewidth=1)
+    if max(returns.shape) <= WRITTEN:
+        for (row, column), value in np.ndenumerate(returns):
+            # Not the themed ink and paper: the cell under the number keeps its colour in dark mode.
+            ink = "#111111" if high > low and (value - low) / (high - low) > 0.55 else "#fefefe"
+            axes.text(column + 0.5, row + 0.5, number(float(value)), ha="center", va="center", color=ink, fontsize=8.5)
+    for ticks, count in ((axes.set_xticks, environments), (axes.set_yticks, policies)):
+        places = np.arange(0, count, 1 if count <= WRITTEN else -(-count // 20))
+        ticks(places + 0.5, [str(place) for place in places])
+    if policies == 1:
+        axes.set_yticks([0.5], ["shared"])
+    axes.set_xlabel("environment of agent")
+    axes.set_ylabel("policy" if policies == 1 else "policy of agent")
+    axes.invert_yaxis()
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if high > low:
+        bar = figure.colorbar(image, ax=axes, pad=0.02)
+        bar.set_label("return")
+        bar.outline.set_visible(False)
+    return figure

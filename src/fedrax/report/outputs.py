@@ -1,0 +1,143 @@
+"""What ``fedrax report`` writes: a page with its figure, a figure alone, or the table of results for a paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedrax.errors import FedraxError
+from fedrax.evaluation.measure import said
+from fedrax.records.files import check_writable
+from fedrax.report.curves import STATISTICS, natural_axis
+from fedrax.report.figures import curves_figure
+from fedrax.report.html import write_page
+from fedrax.report.runs import Group, difference, group_runs, load_runs, parts_of
+from fedrax.report.style import save
+from fedrax.report.tables import COSTS, Estimate, mean_costs, number, result
+
+TABLES = {"csv": ".csv", "latex": ".tex"}
+"""Formats of a table, with their suffixes."""
+FIGURES = ("pdf", "svg", "png")
+SUFFIXES = (".html", *TABLES.values(), *(f".{name}" for name in FIGURES))
+STATISTIC = "iqm"
+SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+"""What LaTeX writes otherwise than with a backslash before it."""
+
+
+def suffix_of(out: Path | None, table: str | None, figure: str | None) -> str:
+    """The suffix of what is to be written: as asked for, or as the file's name says.
+
+    Raises:
+        FedraxError: the name has another suffix, or the two do not agree.
+    """
+    asked = TABLES[table] if table else f".{figure}" if figure else None
+    if out is None:
+        return asked or ".html"
+    if out.suffix not in SUFFIXES:
+        raise FedraxError(
+            f"--out {out} is not allowed: a report is written as .html, a table as .csv or .tex, a figure as .pdf, "
+            ".svg or .png"
+        )
+    if asked and out.suffix != asked:
+        raise FedraxError(f"--out {out} is not allowed with --{'table' if table else 'figure'}: it must end in {asked}")
+    return out.suffix
+
+
+def write_outputs(runs: Sequence[Path], suffix: str, out: Path | None, *, title: str = "") -> Iterable[str]:
+    """Writes what the suffix says, and yields what to print: notes, and the files; without a file, the table itself.
+
+    Raises:
+        FedraxError: a path is no run, a run's files are damaged, or a file cannot be written.
+    """
+    groups = group_runs(load_runs(runs))
+    if suffix in TABLES.values():
+        text = table_csv(groups) if suffix == ".csv" else table_latex(groups)
+        if out is None:
+            yield text.removesuffix("\n")
+            return
+        check_writable(out)
+        out.write_text(text, encoding="utf-8")
+        yield str(out)
+        return
+    path = out or runs[0] / f"report{suffix}"
+    if suffix == ".html":
+        write_page(groups, path, title=title)
+    if told := difference(groups):
+        yield told
+    figure = path.with_suffix(".png") if suffix == ".html" else path
+    check_writable(figure)
+    for place, (_, members) in enumerate(parts_of(groups), start=1):
+        # Runs that were evaluated differently have no axis in common.
+        file = figure if place == 1 else figure.with_name(f"{figure.stem}-{place}{figure.suffix}")
+        save(curves_figure(members, natural_axis(members), title=title), file)
+        yield str(file)
+    if suffix == ".html":
+        yield str(path)
+
+
+def table_csv(groups: Sequence[Group]) -> str:
+    """Results and costs as numbers; of groups that were evaluated differently, with what tells them apart."""
+    name = STATISTICS[STATISTIC][0]
+    estimates = [f"{which} return{what}" for which in ("final", "best") for what in (f", {name}", ", low", ", high")]
+    rows: list[list[Any]] = [["name", "evaluated with", "seeds", *estimates, "state", *COSTS_IN_TABLE]]
+    for telling, members in parts_of(groups):
+        for group in members:
+            line = result(group, STATISTIC)
+            costs = mean_costs(group)
+            rows.append(
+                [
+                    line.label,
+                    said(telling),
+                    line.seeds,
+                    *(_cell(value) for each in (line.final, line.best) for value in _numbers(each)),
+                    "finished" if line.finished else "unfinished",
+                    *(_cell(costs.get(heading, math.nan)) for heading in COSTS),
+                ]
+            )
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+COSTS_IN_TABLE = [
+    heading + {"up per agent": ", bytes", "down per agent": ", bytes", "training time": ", s"}.get(heading, "")
+    for heading in COSTS
+]
+"""Costs with their units: numbers of a table have none beside them."""
+
+
+def table_latex(groups: Sequence[Group]) -> str:
+    """Final returns with their intervals as tables of the package booktabs, one for each way of evaluation."""
+    name = STATISTICS[STATISTIC][0]
+    tables = []
+    for telling, members in parts_of(groups):
+        lines = [result(group, STATISTIC) for group in members]
+        steps = [mean_costs(group).get("steps per agent", math.nan) for group in members]
+        rows = [
+            [line.label, str(line.seeds), str(line.final), number(count)]
+            for line, count in zip(lines, steps, strict=True)
+        ]
+        head = ["", "seeds", f"final return, {name} [95 %]", "steps per agent"]
+        body = [" & ".join(map(latex, row)) + r" \\" for row in (head, *rows)]
+        note = [f"% {said(telling)}"] if telling else []
+        opening = [*note, r"\begin{tabular}{lrrr}", r"\toprule", body[0], r"\midrule"]
+        tables.append("\n".join([*opening, *body[1:], r"\bottomrule", r"\end{tabular}", ""]))
+    return "\n".join(tables)
+
+
+def latex(text: str) -> str:
+    """The text as LaTeX shows it."""
+    return "".join(SIGNS.get(sign, f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in text)
+
+
+def _numbers(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
+
+
+def _cell(value: float) -> str:
+    """Six digits; empty where there is none."""
+    return "" if math.isnan(value) else f"{value:.6g}"

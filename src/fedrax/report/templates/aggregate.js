@@ -1,0 +1,111 @@
+// Aggregates over seeds as fedrax.report.curves makes them: seeds are held at their last evaluation, never interpolated,
+// and the aggregate ends where the first seed ends. Only the draws of the bootstrap are others than Python's.
+const Aggregate = (() => {
+  const RESAMPLES = 1000, POINTS = 300;
+
+  // A column as it is stored: a list, or a progression {from, by, count}.
+  function column(stored) {
+    if (Array.isArray(stored)) return stored;
+    return Array.from({length: stored.count}, (_, place) => stored.from + place * stored.by);
+  }
+
+  function trailing(values, count) {
+    if (count < 2) return values;
+    return values.map((_, end) => {
+      const last = values.slice(Math.max(0, end + 1 - count), end + 1);
+      return last.includes(null) ? null : last.reduce((sum, value) => sum + value, 0) / last.length;
+    });
+  }
+
+  // One seed's evaluations {x, y} over a cost; y is null where it is not a number.
+  function evaluations(seed, axis, value, smoothing) {
+    if (seed.x[axis] === undefined || seed.y[value] === undefined) return {x: [], y: []};
+    const x = column(seed.x[axis]), y = column(seed.y[value]);
+    const kept = x.map((_, place) => place).filter((place) => x[place] !== null);
+    return {x: kept.map((place) => x[place]), y: trailing(kept.map((place) => y[place]), smoothing)};
+  }
+
+  // The last evaluation at or before each point; null before the first and beyond the last one.
+  function held(curve, grid) {
+    let place = -1;
+    const last = curve.x[curve.x.length - 1];
+    return grid.map((point) => {
+      while (place + 1 < curve.x.length && curve.x[place + 1] <= point) place += 1;
+      return place < 0 || point > last ? null : curve.y[place];
+    });
+  }
+
+  function commonGrid(curves) {
+    const start = Math.max(...curves.map((curve) => curve.x[0]));
+    const end = Math.min(...curves.map((curve) => curve.x[curve.x.length - 1]));
+    const every = [...new Set(curves.flatMap((curve) => curve.x))].filter((x) => x >= start && x <= end);
+    every.sort((a, b) => a - b);
+    if (every.length <= POINTS) return every;
+    return Array.from({length: POINTS}, (_, place) => start + (end - start) * place / (POINTS - 1));
+  }
+
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  function iqm(values) {
+    const cut = Math.floor(values.length / 4);
+    return mean(cut ? sorted(values.slice()).slice(cut, values.length - cut) : values);
+  }
+  const STATISTICS = {iqm, mean};
+
+  // By insertion: a few values, a million times.
+  function sorted(values) {
+    for (let end = 1; end < values.length; end += 1) {
+      const value = values[end];
+      let place = end - 1;
+      while (place >= 0 && values[place] > value) { values[place + 1] = values[place]; place -= 1; }
+      values[place + 1] = value;
+    }
+    return values;
+  }
+
+  // Numbers from 0 to 1 that are the same each time (mulberry32).
+  function generator(state) {
+    return () => {
+      state = (state + 0x6d2b79f5) | 0;
+      let t = Math.imul(state ^ (state >>> 15), 1 | state);
+      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+      return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+    };
+  }
+
+  function draws(runs) {
+    const random = generator(1);
+    return Array.from({length: RESAMPLES}, () => Array.from({length: runs}, () => Math.floor(random() * runs)));
+  }
+
+  function quantile(ordered, level) {
+    const place = level * (ordered.length - 1), below = Math.floor(place);
+    const above = Math.min(below + 1, ordered.length - 1);
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below]);
+  }
+
+  function interval(scores, statistic, drawn) {
+    const values = Float64Array.from(drawn, (runs) => STATISTICS[statistic](runs.map((run) => scores[run]))).sort();
+    return [quantile(values, 0.025), quantile(values, 0.975)];
+  }
+
+  // A group's {x, y, low, high, seeds} over a cost.
+  function curve(group, axis, value, statistic, smoothing) {
+    const seeds = group.seeds.map((seed) => evaluations(seed, axis, value, smoothing)).filter((seed) => seed.x.length);
+    const empty = {x: [], y: [], low: [], high: [], seeds};
+    if (!seeds.length) return empty;
+    const grid = commonGrid(seeds), each = seeds.map((seed) => held(seed, grid));
+    const drawn = seeds.length > 1 ? draws(seeds.length) : [];
+    const made = {...empty, x: grid};
+    grid.forEach((_, place) => {
+      const scores = each.map((values) => values[place]);
+      const unknown = scores.includes(null);
+      made.y.push(unknown ? null : STATISTICS[statistic](scores));
+      const [low, high] = unknown || scores.length < 2 ? [null, null] : interval(scores, statistic, drawn);
+      made.low.push(low);
+      made.high.push(high);
+    });
+    return made;
+  }
+
+  return {curve, held};
+})();

@@ -1,0 +1,3 @@
+Tables.start();
+Exports.start();
+Charts.start();

@@ -1,0 +1,80 @@
+"""Which group is better and how sure that is, and gains over learning alone."""
+
+import numpy as np
+import pytest
+
+from fedrax.report.comparisons import comparison_html, gain_table, improvement_table, profile_figure, profiles_of
+from fedrax.report.runs import Group, History, Run
+
+
+def group(label, *returns, strategy="fedavg", own=None):
+    """A group of a seed each with these last returns, of one agent or of several."""
+    histories = []
+    for seed, value in enumerate(returns):
+        row = {"round": 0, "trajectories": 1}
+        row |= {"return": float(np.mean(value)), "agent_returns": list(np.atleast_1d(value).astype(float))}
+        row |= {} if own is None else {"agent_own_returns": own[seed]}
+        histories.append(History(seed, (row,), np.size(value)))
+    return Group(label, (Run("run", {"strategy": {"kind": strategy}}, {}, {}, tuple(histories)),))
+
+
+def test_the_better_stands_first_with_its_chance():
+    headings, lines = improvement_table([group("low", 1, 2, 3, 4), group("high", 5, 6, 7, 8)], "mean")
+    assert headings == ["", "over", "chance of a higher return", "which is", "seeds"]
+    assert lines == [["high", "low", "100 % [100 %, 100 %]", "better", "4 and 4"]]
+
+
+def test_three_seeds_each_are_too_few_whoever_wins():
+    _, ((*_, verdict, seeds),) = improvement_table([group("low", 1, 2, 3), group("high", 5, 6, 7)], "mean")
+    assert (verdict, seeds) == ("too few seeds", "3 and 3")
+
+
+def test_what_overlaps_is_not_certain():
+    _, lines = improvement_table([group("a", 1, 3, 5, 7, 9), group("b", 2, 4, 6, 8, 10)], "iqm")
+    ((one, _, chance, verdict, _),) = lines
+    assert (one, verdict) == ("b", "not certain")
+    assert chance.startswith("60 % [")
+
+
+@pytest.mark.parametrize("others", [[], [(5.0,)], [(float("nan"), 1.0)]])
+def test_one_group_of_several_finite_seeds_is_compared_with_nothing(others):
+    groups = [group("a", 1, 2, 3), *(group("b", *returns) for returns in others)]
+    assert improvement_table(groups, "iqm") is None
+    assert comparison_html(groups, "iqm", "") is None
+
+
+def test_of_many_groups_each_stands_beside_the_best():
+    groups = [group(f"g{number}", number, number + 0.5) for number in range(8)]
+    _, lines = improvement_table(groups, "mean")
+    assert [line[:2] for line in lines] == [["g7", f"g{number}"] for number in range(6, -1, -1)]
+
+
+def test_profiles_fall_from_one_to_none_within_their_bands():
+    profiles = profiles_of([group("a", 1, 2, 3, 4), group("b", 4, 4, 4, 4)])
+    for line in profiles.values():
+        assert (line["y"][0], line["y"][-1]) == (1, 0)
+        assert (np.diff(line["y"]) <= 0).all()
+        assert (line["low"] <= line["y"]).all()
+        assert (line["y"] <= line["high"]).all()
+    middle = np.searchsorted(profiles["a"]["x"], 2.5)
+    assert profiles["a"]["y"][middle] == 0.5
+    assert len(profile_figure(profiles).axes[0].lines) == 2
+
+
+def test_gains_are_taken_agent_by_agent_and_seed_by_seed():
+    alone = group("alone", (1, 10), (2, 20), strategy="local")
+    together = group("together", (3, 9), (4, 18), (100, 100))
+    headings, lines = gain_table([together, alone])
+    assert headings == ["", "gain of the mean agent", "smallest gain", "agents that gain", "agent 0", "agent 1"]
+    assert lines == [["together", "0.25 [0, 0.5]", "-1.5 [-2, -1]", "1 of 2", "2", "-1.5"]]
+
+
+def test_a_gain_is_one_in_the_agents_own_environment():
+    alone = group("alone", (1, 1), strategy="local", own=[[5.0, 6.0]])
+    _, ((*_, first, second),) = gain_table([group("together", (7, 7)), alone])
+    assert (first, second) == ("2", "1")
+
+
+def test_without_agents_that_learn_alone_there_is_no_gain():
+    assert gain_table([group("a", (1, 2)), group("b", (1, 2))]) is None
+    assert gain_table([group("a", (1, 2, 3)), group("alone", (1, 2), strategy="local")]) is None

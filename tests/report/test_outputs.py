@@ -1,0 +1,118 @@
+"""What fedrax report writes, of which runs, and what it refuses."""
+
+import csv
+import json
+
+import pytest
+
+from fedrax.cli import main
+from fedrax.report.outputs import latex
+from fedrax.report.runs import group_runs, load_runs
+
+
+@pytest.fixture
+def sweep(write_run, tmp_path):
+    """A sweep's folder: two setups of two seeds, of which one differs in no setting that a label would show."""
+    out = tmp_path / "sweep"
+    for setup, strategy in (("plain", "fedpg-br"), ("plain_again", "fedpg-br"), ("without filter", "svrpg")):
+        for seed in (0, 1):
+            write_run(out / setup / f"seed-{seed}", seeds=(seed,), strategy=strategy)
+        (out / setup / "seed-0.log").write_text("")
+    (out / "sweep.json").write_text(json.dumps({"file": "sweep.toml", "jobs": []}))
+    return out
+
+
+SETUPS = {"plain": [0, 1], "plain_again": [0, 1], "without filter": [0, 1]}
+
+
+def seeds_by_label(*paths):
+    return {group.label: [history.seed for history in group.histories] for group in group_runs(load_runs(paths))}
+
+
+def test_a_sweeps_folder_stands_for_its_setups(sweep):
+    assert seeds_by_label(sweep) == SETUPS
+
+
+def test_setups_are_known_by_their_folders_and_runs_too(sweep):
+    assert seeds_by_label(sweep / "plain", sweep / "without filter" / "seed-1") == {
+        "plain": [0, 1],
+        "without filter": [1],
+    }
+
+
+def test_a_sweep_under_way_has_no_record_yet(sweep):
+    (sweep / "sweep.json").unlink()
+    assert seeds_by_label(sweep) == SETUPS
+
+
+def test_a_sweep_may_keep_a_setups_seeds_in_one_run(write_run, tmp_path):
+    for setup in ("a", "b"):
+        write_run(tmp_path / setup, seeds=(0, 1))
+    (tmp_path / "sweep.json").write_text("{}")
+    assert seeds_by_label(tmp_path) == {"a": [0, 1], "b": [0, 1]}
+
+
+def test_runs_of_sweeps_and_others_are_labelled_by_their_settings(sweep, write_run, tmp_path):
+    labels = seeds_by_label(sweep / "plain", write_run(tmp_path / "other", strategy="svrpg"))
+    assert list(labels) == ["fedpg-br", "svrpg"]
+
+
+def test_a_table_is_printed_or_written_as_numbers(sweep, tmp_path, capsys):
+    assert main(["report", str(sweep), "--table", "csv"]) == 0
+    printed = capsys.readouterr().out
+    (first, *_) = csv.DictReader(printed.splitlines())
+    assert first["name"] == "plain"
+    assert (first["final return, IQM"], first["final return, low"], first["final return, high"]) == (
+        "405",
+        "400",
+        "410",
+    )
+    assert (first["seeds"], first["state"], first["up per agent, bytes"]) == ("2", "finished", "6000")
+    out = tmp_path / "table.csv"
+    assert main(["report", str(sweep), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert out.read_text() == printed
+
+
+def test_a_latex_table_is_one_of_booktabs(sweep, capsys):
+    assert main(["report", str(sweep), "--table", "latex"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == r"\begin{tabular}{lrrr}"
+    assert lines[2] == r" & seeds & final return, IQM [95 \%] & steps per agent \\"
+    assert lines[5] == r"plain\_again & 2 & 405 [400, 410] & 8,000 \\"
+    assert lines[-1] == r"\end{tabular}"
+
+
+def test_latex_shows_every_sign():
+    assert latex(r"a_b & 50 % {x} \y ~^ $1 #2 –") == (
+        r"a\_b \& 50 \% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{} \$1 \#2 --"
+    )
+
+
+@pytest.mark.parametrize(("suffix", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
+def test_a_figure_is_written_in_each_format(suffix, begins, sweep, tmp_path, capsys):
+    out = tmp_path / f"figure.{suffix}"
+    assert main(["report", str(sweep), "--figure", suffix, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    first = out.read_bytes()
+    assert first.startswith(begins)
+    main(["report", str(sweep), "--out", str(out)])
+    assert out.read_bytes() == first
+    assert main(["report", str(sweep / "plain"), "--figure", suffix]) == 0
+    assert (sweep / "plain" / f"report.{suffix}").read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "a.txt"], "--out a.txt is not allowed: a report is written as .html, a table as .csv or .tex"),
+        (["--out", "a"], "--out a is not allowed"),
+        (["--table", "csv", "--out", "a.tex"], "not allowed with --table: it must end in .csv"),
+        (["--figure", "pdf", "--out", "a.html"], "not allowed with --figure: it must end in .pdf"),
+    ],
+)
+def test_other_suffixes_are_refused_in_one_line(words, message, sweep, capsys):
+    assert main(["report", str(sweep), *words]) == 1
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
