@@ -265,7 +265,7 @@ WITHOUT_EXTRAS = """
 import sys
 
 EXTRAS = ("flwr", "cryptography", "uvicorn", "starlette", "envpool", "minigrid", "gymnasium_robotics", "mujoco")
-EXTRAS += ("Box2D", "dp_accounting", "torch", "metaworld")
+EXTRAS += ("Box2D", "dp_accounting", "torch", "metaworld", "onnx", "pandas")
 
 
 class Missing:
