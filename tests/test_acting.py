@@ -1,9 +1,12 @@
 """Policies of runs that act, and exports of runs; none is trained: fresh networks lie where training puts its own."""
 
 import builtins
+import importlib.util
 import json
 import math
+import re
 import runpy
+from pathlib import Path
 
 import gymnasium
 import jax
@@ -319,3 +322,27 @@ def test_exports_of_a_run_act_as_the_run_does(to, push, tmp_path):
 def test_a_module_is_not_written_over_its_weights(cartpole, tmp_path):
     with pytest.raises(FedraxError, match=r"choose a name that ends in \.pt"):
         export(cartpole.path, "torch", out=tmp_path / "policy.py")
+
+
+def test_the_pages_code_acts(tmp_path, monkeypatch):
+    """Of docs/networks.md, block by block, in a folder with a run and its exports."""
+    page = (Path(__file__).parent.parent / "docs" / "networks.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 4
+    made(tmp_path / "runs" / "cartpole", "fedpg-br/cartpole")
+    monkeypatch.chdir(tmp_path)
+    for module, to in (("", "npz"), ("onnxruntime", "onnx"), ("torch", "torch")):
+        if not module or importlib.util.find_spec(module):
+            export("runs/cartpole", to)
+    monkeypatch.syspath_prepend("runs/cartpole")
+    actions = []
+    for block in blocks:
+        if ("onnxruntime" in block and not importlib.util.find_spec("onnxruntime")) or (
+            "torch" in block and not importlib.util.find_spec("torch")
+        ):
+            continue
+        names = {}
+        exec(block, names)
+        actions += [int(names["action"][0])] if "action" in names else []
+    assert len(actions) == 1 + sum(importlib.util.find_spec(name) is not None for name in ("onnxruntime", "torch"))
+    assert len(set(actions)) == 1
