@@ -31,7 +31,12 @@ test: $(VENV)/.installed-all
 test-training: $(VENV)/.installed-all
 	$(BIN)/python -m pytest -m "training and not slow and not faults"
 
-test-slow: $(VENV)/.installed-all
+# Of the notebook among the examples.
+$(VENV)/.installed-notebook: $(VENV)/.installed-all
+	$(BIN)/python -m pip install --quiet --group notebook
+	touch $@
+
+test-slow: $(VENV)/.installed-notebook
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -m slow --dist load
 
 test-faults: $(VENV)/.installed-all

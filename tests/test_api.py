@@ -1,10 +1,15 @@
 """The public API and the command line on short native runs."""
 
+import base64
 import json
+import math
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -99,6 +104,74 @@ def test_evaluation_is_the_same_every_time(run):
         np.testing.assert_array_equal(first[seed].returns, second[seed].returns)
     evaluated = run.evaluate(episodes=3)
     assert evaluated[0].returns.mean() == pytest.approx(run.summary()["final_return"][0])
+
+
+def test_a_run_says_what_it_is(run, tmp_path):
+    mean = np.mean(run.summary()["final_return"])
+    text = repr(run)
+    assert text.startswith(f"<Run {run.path}: fedpg-br, policy-gradient, CartPole-v1, 10 agents, seeds 0 to 1, final")
+    assert f"final return {mean:,.6g} ± " in text
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    assert repr(fedrax.load(tmp_path / "run")).endswith("seeds 0 to 1, not finished>")
+
+
+def test_a_notebook_shows_a_run_as_a_table_and_its_curve(run, tmp_path):
+    page = run._repr_html_()
+    rows = re.findall(r"<th[^>]*>(.*?)</th><td[^>]*>(.*?)</td>", page)
+    assert ("environment", "CartPole-v1") in rows
+    assert [name for name, _ in rows][:2] == ["run", "strategy"]
+    picture = re.search(r'src="data:image/png;base64,(.*?)"', page)[1]
+    assert base64.b64decode(picture).startswith(b"\x89PNG")
+    # Before anything was recorded, and of a name that is markup.
+    bare = tmp_path / "<b>run"
+    bare.mkdir()
+    shutil.copy(run.path / "config.toml", bare)
+    page = fedrax.load(bare)._repr_html_()
+    assert "&lt;b&gt;run" in page
+    assert "not finished" in page
+    assert "<img" not in page
+
+
+def test_the_curve_of_a_run_is_a_figure(run, tmp_path):
+    figure = run.figure("round", title="short")
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("rounds", "evaluation return")
+    assert figure.get_suptitle() == "short"
+    figure.savefig(tmp_path / "curve.svg")
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(fedrax.FedraxError, match="rounds"):
+        run.figure("rounds")
+
+
+def test_a_frame_has_a_row_for_each_seed_and_round(run):
+    pandas = pytest.importorskip("pandas")
+    frame = run.frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert len(frame) == len(run.metrics()) == 24
+    rows = [row for row in run.metrics() if row["seed"] == 1]
+    assert frame[frame["seed"] == 1]["trajectories"].tolist() == [row["trajectories"] for row in rows]
+
+
+def test_without_pandas_there_is_no_frame_but_a_line(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(fedrax.FedraxError, match=r'pip install "fedrax\[pandas\]", or take the rows of metrics'):
+        run.frame()
+
+
+def test_a_trained_policy_holds_the_pole_as_long_as_its_evaluation_says(run):
+    """A few episodes by hand in Gymnasium: the same policies, and near the returns that were measured in JAX."""
+    policy, environment = run.policy(seed=1), gymnasium.make("CartPole-v1")
+    returns = []
+    for number in range(20):
+        observation, _ = environment.reset(seed=number)
+        steps, over = 0, False
+        while not over:
+            observation, _, terminated, truncated, _ = environment.step(policy(observation))
+            steps, over = steps + 1, terminated or truncated
+        returns.append(steps)
+    measured = run.evaluate(episodes=50)[1].returns
+    assert abs(np.mean(returns) - measured.mean()) < 4 * measured.std() / math.sqrt(20)
 
 
 def test_best_policy_earns_the_best_return(run):
@@ -265,7 +338,7 @@ WITHOUT_EXTRAS = """
 import sys
 
 EXTRAS = ("flwr", "cryptography", "uvicorn", "starlette", "envpool", "minigrid", "gymnasium_robotics", "mujoco")
-EXTRAS += ("Box2D", "dp_accounting", "torch", "metaworld")
+EXTRAS += ("Box2D", "dp_accounting", "torch", "metaworld", "onnx", "pandas")
 
 
 class Missing:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 from jaxtyping import PyTree
 
+from fedrax import run_views
+from fedrax.acting import Chosen, TrainedPolicy, choose
 from fedrax.audit.auditing import audit_run
 from fedrax.audit.base import Effort
 from fedrax.config import Config, resolve
@@ -39,6 +41,10 @@ from fedrax.sweep.checks import checked
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import Outcome, run_plan
 from fedrax.sweep.tasks import tasks_of
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +72,46 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """One row per seed and round."""
         return read_metrics(self.directory.metrics_jsonl)
+
+    def frame(self) -> pandas.DataFrame:
+        """:meth:`metrics` as a pandas frame: a row per seed and round, a column for each that any row has.
+
+        Raises:
+            FedraxError: pandas is not installed.
+        """
+        return run_views.frame_of(self.metrics())
+
+    def figure(self, x: str | None = None, *, value: str = "return", smoothing: int = 1, title: str = "") -> Figure:
+        """The learning curve, as reports draw it: a matplotlib figure.
+
+        Args:
+            x: what the curve is drawn over, a key of :data:`fedrax.report.curves.AXES`; unset, as in reports.
+            value: a column of :meth:`metrics`.
+            smoothing: evaluations of a seed that each point is the mean of.
+            title: above it.
+
+        Raises:
+            FedraxError: an axis that there is not.
+        """
+        return run_views.figure_of([self.path], x=x, value=value, smoothing=smoothing, title=title)
+
+    def __repr__(self) -> str:
+        return run_views.line(self.config, self.path, self._totals())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the run in a table, and its curve where there is one."""
+        shown = run_views.table(self.config, self.path, self._totals())
+        # Imported networks, and runs before their first evaluation, have none.
+        drawn = any(row.get("return") is not None for row in self.metrics()) if self._trained else False
+        return shown + (run_views.picture(self.figure()) if drawn else "")
+
+    @property
+    def _trained(self) -> bool:
+        return self.directory.metrics_jsonl.is_file()
+
+    def _totals(self) -> dict[str, Any] | None:
+        """The summary; None where the run is not finished."""
+        return self.summary() if self.directory.summary.is_file() else None
 
     def policies(self, which: Which = "last") -> dict[int, PyTree]:
         """The policy of every seed, by seed.
@@ -96,6 +142,52 @@ class Run:
         return {
             seed: jax.tree.map(lambda x, i=index: x[i], stacked) for index, seed in enumerate(self.config.all_seeds)
         }
+
+    def chosen(self, which: Which = "last", *, seed: int | None = None, agent: int | None = None) -> Chosen:
+        """One seed's policy, and one agent's where each has its own: its networks, and what they see and do.
+
+        Raises:
+            FedraxError: as :func:`fedrax.acting.choose`.
+        """
+        path = self._policy_file(which)
+        return choose(self.config, self.directory, path, seed=seed, agent=agent, otherwise=lambda: self.policies(which))
+
+    def policy(
+        self,
+        *,
+        seed: int | None = None,
+        agent: int | None = None,
+        best: bool = False,
+        rounds: int | None = None,
+        deterministic: bool = True,
+        random_seed: int = 0,
+    ) -> TrainedPolicy:
+        """A policy that acts: ``run.policy()(observation)`` is an action of the environment, in NumPy.
+
+        The environment's package need not be installed.
+
+        Args:
+            seed: of the run's, unset the first.
+            agent: whose policy; needed where each agent has its own. Where agents have different tasks, the policy is
+                given the observations of this agent's.
+            best: that of the best evaluation, and not the last.
+            rounds: that after so many rounds, where it was kept.
+            deterministic: whether actions are the most likely ones; else they are drawn.
+            random_seed: of what is drawn.
+
+        Raises:
+            FedraxError: one line: no such seed or agent, no policy, or one per agent and no agent named.
+        """
+        if best and rounds is not None:
+            raise FedraxError(f"best=True and rounds={rounds} are two policies; give one of them")
+        chosen = self.chosen("best" if best else "last" if rounds is None else rounds, seed=seed, agent=agent)
+        return TrainedPolicy(
+            self.config,
+            chosen,
+            task=None if agent is None or chosen.mixture is None else agent % len(chosen.mixture.ids),
+            deterministic=deterministic,
+            random_seed=random_seed,
+        )
 
     def _policy_file(self, which: Which) -> Path:
         """Where a policy is."""

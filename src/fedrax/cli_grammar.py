@@ -90,7 +90,7 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
 
     export = command("export", "write a run's policy as a file for other programs")
     export.add_argument("run", type=Path, metavar="RUN")
-    formats = "safetensors, or pth as the TD3+HER reference has it"
+    formats = "npz, onnx, torch, safetensors, or pth as the TD3+HER reference has it"
     export.add_argument("--to", required=True, metavar="FORMAT", help=formats)
     _takes_policy(export)
     export.add_argument("--seed", type=int, metavar="S", help="which of the run's seeds (default: the first)")

@@ -176,7 +176,7 @@ def test_exported_weights_are_by_output_whatever_the_learner():
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--to", "pht"], "unknown format 'pht' (did you mean 'pth'?); allowed: pth, safetensors"),
+        (["--to", "pht"], "unknown format 'pht' (did you mean 'pth'?); allowed: npz, onnx, pth, safetensors, torch"),
         (["--to", "safetensors", "--seed", "5"], "seed = 5 is not allowed: the run has seeds 0 to 1"),
         (["--to", "safetensors", "--agent", "4"], "agent = 4 is not allowed: the run has agents 0 to 0"),
         (["--to", "safetensors", "--policy", "7"], "holds no policy after 7 rounds"),
@@ -197,7 +197,7 @@ def test_networks_of_another_form_say_to_what_they_can_be_exported(tmp_path):
     run = import_arrays(made(8, 2, 2, (4, 4, 4)), "td3-her/point-push", out=tmp_path / "run")
     with pytest.raises(FedraxError, match=r"hidden layers are \[4, 4, 4\].*; export to safetensors instead"):
         export(run.path, "pth")
-    assert set(FORMATS) == {"pth", "safetensors"}
+    assert set(FORMATS) == {"npz", "onnx", "pth", "safetensors", "torch"}
 
 
 def test_without_pytorch_its_files_are_refused(imported, tmp_path, monkeypatch, capsys):

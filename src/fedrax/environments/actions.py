@@ -120,9 +120,9 @@ class Actions:
         if isinstance(self.space, Discrete):
             return action
         x = action.reshape(*action.shape[: action.ndim - len(self._box.shape)], -1)
-        if not self._scales:
+        if not self.scales:
             return x
-        both, below, above, centre, reach, low, high = self._parts
+        both, below, above, centre, reach, low, high = self.parts
         share = (x - centre) / np.where(reach > 0, reach, 1.0)
         if self.bounds == "squash":
             share = jnp.arctanh(jnp.clip(share, -INSIDE, INSIDE))
@@ -134,11 +134,12 @@ class Actions:
         return self.space
 
     @property
-    def _scales(self) -> bool:
+    def scales(self) -> bool:
+        """Whether -1 and 1 stand for bounds."""
         return self.normalised and self.bounds != "none"
 
     @functools.cached_property
-    def _parts(self) -> tuple[np.ndarray, ...]:
+    def parts(self) -> tuple[np.ndarray, ...]:
         """Which components have both bounds, the lower or the upper alone; centre, reach and bounds, 0 where none."""
         low, high = _bounds(self._box)
         below, above = np.isfinite(low), np.isfinite(high)
@@ -153,17 +154,17 @@ class Actions:
         """Scaled, and within the bounds unless ``none``; flat, in the precision of ``x``."""
         if self.bounds == "none":
             return x
-        if self._scales and self.bounds == "clip":
+        if self.scales and self.bounds == "clip":
             # Before it is scaled, so that no sample overflows a wide range.
-            x = xp.where(self._parts[0], xp.clip(x, -1.0, 1.0), x)
+            x = xp.where(self.parts[0], xp.clip(x, -1.0, 1.0), x)
         low, high = (bound.astype(x.dtype) for bound in _bounds(self._box))
         return xp.clip(self._scaled(x, xp), low, high)
 
     def _scaled(self, x: Any, xp: ModuleType) -> Any:
         """In the environment's units, flat."""
-        if not self._scales:
+        if not self.scales:
             return x
-        both, below, above, *numbers = self._parts
+        both, below, above, *numbers = self.parts
         centre, reach, low, high = (number.astype(x.dtype) for number in numbers)
         share = xp.tanh(x) if self.bounds == "squash" else x
         shifted = xp.where(below, low + (x + 1.0), xp.where(above, high + (x - 1.0), x))

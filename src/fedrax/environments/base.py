@@ -25,6 +25,8 @@ class Discrete:
     """Actions ``0 .. n-1``, int32 scalars."""
 
     n: int
+    start: int = dataclasses.field(default=0, compare=False)
+    """What the environment calls the first of them; only what acts outside of Fedrax needs to know."""
 
     @property
     def shape(self) -> tuple[int, ...]:

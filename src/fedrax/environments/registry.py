@@ -254,7 +254,7 @@ def _spaces(id: str, observation: object, action: object) -> Spaces:
             raise FedraxError(f"environment {id!r} has {what} {space}, without a number; give it at least one")
     seen = Dict.of(boxes) if isinstance(observation, gymnasium.spaces.Dict) else boxes[""]
     if isinstance(action, gymnasium.spaces.Discrete):
-        return Spaces(seen, Discrete(int(action.n)))
+        return Spaces(seen, Discrete(int(action.n), int(action.start)))
     if isinstance(action, gymnasium.spaces.Box):
         return Spaces(seen, _box(action))
     raise FedraxError(f"environment {id!r} has actions {action}; only Discrete and Box actions are supported")

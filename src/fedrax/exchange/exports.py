@@ -6,12 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import jax
-
 from fedrax.api import Run, Which
 from fedrax.errors import FedraxError, unknown
 from fedrax.exchange.formats import FORMATS, Exported
-from fedrax.runtime.draws import describe_run
 
 
 def export(
@@ -42,23 +39,15 @@ def export(
         raise unknown("format", to, FORMATS)
     loaded = Run(run, plugins=plugins)
     config = loaded.config
-    seed = config.seed if seed is None else seed
-    if seed not in config.all_seeds:
-        raise FedraxError(
-            f"seed = {seed} is not allowed: the run has seeds {config.all_seeds[0]} to {config.all_seeds[-1]}"
-        )
-    personal, agents = config.hands_out_own(), config.federation.agents
-    if not 0 <= agent < agents:
-        raise FedraxError(f"agent = {agent} is not allowed: the run has agents 0 to {agents - 1}")
-    params = loaded.policies(policy)[seed]
-    if personal:
-        params = jax.tree.map(lambda x: x[agent], params)
-    spaces = describe_run(config)[0].spaces
+    personal = config.hands_out_own()
+    # Of a federation over Flower, whose agents keep their policies, the refusal comes from there.
+    chosen = loaded.chosen(policy, seed=seed, agent=agent if personal or agent else None)
     format = FORMATS[to]
     usual = f"exported{format.suffix}"
     path = Path(out) if out is not None else loaded.path / usual
-    _check_free(path, usual)
-    format.write(Exported(params, spaces, config, seed, agent if personal else None, str(policy)), path)
+    for each in format.files(path):
+        _check_free(each, each.name if path.name == usual else "")
+    format.write(Exported(chosen.params, chosen.spaces, config, chosen.seed, chosen.agent, str(policy)), path)
     return path
 
 

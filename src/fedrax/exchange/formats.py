@@ -18,9 +18,14 @@ from safetensors.numpy import save_file
 import fedrax
 from fedrax.config import Config
 from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
+from fedrax.errors import FedraxError
 from fedrax.exchange.achieved import achieved_at
+from fedrax.exchange.graph import Graph
+from fedrax.exchange.network_graphs import policy_graph
+from fedrax.exchange.onnx_files import write_onnx
 from fedrax.exchange.td3_her import from_params
 from fedrax.exchange.torch_files import write_torch
+from fedrax.exchange.torch_modules import write_torch_module
 from fedrax.learners.networks import Dense
 from fedrax.parts import NORMALISER, put_parts
 from fedrax.records.checkpoint import EXPORTED
@@ -51,16 +56,32 @@ class Format:
     suffix: str
     meaning: str
     write: Callable[[Exported, Path], None]
+    beside: str | None = None
+    """The suffix of a second file, where one is written beside the first."""
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """What is written.
+
+        Raises:
+            FedraxError: the second file would be the first.
+        """
+        if self.beside is None:
+            return (path,)
+        if path.suffix == self.beside:
+            raise FedraxError(f"{path} is where a file beside it is written; choose a name that ends in {self.suffix}")
+        return path, path.with_suffix(self.beside)
 
 
 FORMATS: dict[str, Format] = {}
 
 
-def export_format(name: str, suffix: str, meaning: str) -> Callable[..., Callable[[Exported, Path], None]]:
+def export_format(
+    name: str, suffix: str, meaning: str, beside: str | None = None
+) -> Callable[..., Callable[[Exported, Path], None]]:
     """Decorator of the function that writes the format ``name``."""
 
     def add(write: Callable[[Exported, Path], None]) -> Callable[[Exported, Path], None]:
-        FORMATS[name] = Format(suffix, meaning, write)
+        FORMATS[name] = Format(suffix, meaning, write, beside)
         return write
 
     return add
@@ -86,6 +107,33 @@ def write_safetensors(exported: Exported, path: Path) -> None:
         except SafetensorError as error:
             # The library turns the operating system's refusals into its own type.
             raise OSError(str(error)) from error
+
+
+@export_format("npz", ".npz", "NumPy: every array of the networks by name, and metadata as one JSON text, about")
+def write_npz(exported: Exported, path: Path) -> None:
+    """As :func:`write_safetensors`, in NumPy's own format; nothing in it is pickled."""
+    arrays = dict(named_arrays(exported.params))
+    about = np.array(json.dumps({"format": EXPORTED, **facts(exported)}))
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays, about=about)
+
+
+@export_format("onnx", ".onnx", "ONNX: from observation to action and to the distribution's parameters")
+def write_onnx_graph(exported: Exported, path: Path) -> None:
+    """Raises :class:`~fedrax.errors.FedraxError` for networks that have no graph, or without the package."""
+    write_onnx(path, graph_of(exported), described(exported))
+
+
+@export_format("torch", ".pt", "PyTorch: a state dictionary, and a module beside it that needs PyTorch alone", ".py")
+def write_module(exported: Exported, path: Path) -> None:
+    """Raises :class:`~fedrax.errors.FedraxError` for networks that have no graph, or without PyTorch."""
+    write_torch_module(path, graph_of(exported))
+
+
+def graph_of(exported: Exported) -> Graph:
+    """The policy as a graph."""
+    learner = exported.config.component("learner")
+    return policy_graph(exported.params, exported.spaces, learner.actions(exported.spaces))
 
 
 def named_arrays(params: PyTree) -> Iterator[tuple[str, np.ndarray]]:
@@ -115,9 +163,14 @@ def described(exported: Exported) -> dict[str, str]:
     ``observation``: the parts in the order in which the first layer sees them, with shape and type; a Box alone is the
     part ``observation``. ``action``: lowest and highest numbers, or how many there are. ``learner``: its options.
     """
+    return {"format": EXPORTED, **{name: json.dumps(fact) for name, fact in facts(exported).items()}}
+
+
+def facts(exported: Exported) -> dict[str, Any]:
+    """What :func:`described` says, as it is."""
     config, tasks = exported.config, task_ids(exported.config)
     learner = {key: value for key, value in config.learner.items() if key != "initial"}
-    facts = {
+    return {
         "fedrax": fedrax.__version__,
         "environment": config.environment.id if exported.agent is None else tasks[exported.agent % len(tasks)],
         "tasks": list(config.environment.tasks),
@@ -128,7 +181,6 @@ def described(exported: Exported) -> dict[str, str]:
         "observation": _parts(exported.spaces.observation),
         "action": _action(exported.spaces.action),
     }
-    return {"format": EXPORTED, **{name: json.dumps(fact) for name, fact in facts.items()}}
 
 
 def _parts(space: Box | Dict) -> list[dict[str, Any]]:
@@ -138,5 +190,5 @@ def _parts(space: Box | Dict) -> list[dict[str, Any]]:
 
 def _action(space: Box | Discrete) -> dict[str, Any]:
     if isinstance(space, Discrete):
-        return {"count": space.n}
+        return {"count": space.n, "first": space.start}
     return {"shape": list(space.shape), "low": [float(x) for x in space.low], "high": [float(x) for x in space.high]}

@@ -104,3 +104,10 @@ def write_torch(path: Path, content: Mapping[str, Mapping[str, np.ndarray]]) -> 
     }
     with replacing(path) as temporary:
         torch.save(tensors, temporary)
+
+
+def write_state(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name as one state dictionary; errors as of :func:`write_torch`."""
+    torch = pytorch()
+    with replacing(path) as temporary:
+        torch.save({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}, temporary)

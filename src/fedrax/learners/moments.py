@@ -150,8 +150,17 @@ class Normaliser(eqx.Module):
         """As a server's broadcast says; what the agent observed before is in it, as far as it arrived."""
         return dataclasses.replace(self, shared=shared, own=jax.tree.map(jnp.zeros_like, self.own))
 
+    def of(self, name: str, moments: PyTree) -> Any:
+        """Those of ``moments`` by which a part of an observation is normalised."""
+        return moments[_of(name, moments)]
+
+    def mask(self, name: str) -> str | None:
+        """The part that says which numbers of another are an observation's own, where one does."""
+        return name + MASK if name in self.masked else None
+
     def _mask(self, observation: dict[str, Array], name: str) -> Array | None:
-        return observation[name + MASK] if name in self.masked else None
+        mask = self.mask(name)
+        return None if mask is None else observation[mask]
 
 
 def _of(name: str, moments: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ def write_manifest(
     files: Sequence[Path] = (),
     imported: bool = False,
     secure_sum: str | None = None,
+    spaces: Mapping[str, Any] | None = None,
     command: str | Sequence[str] | None = None,
 ) -> None:
     """Writes ``manifest.json`` at the start of a run.
@@ -48,6 +49,8 @@ def write_manifest(
         files: what networks were read from, which are recorded with their digests.
         imported: whether these are all there is, and nothing was trained.
         secure_sum: what stands for a secure sum in the run; None where there is none.
+        spaces: of every environment, so that policies can act where it is not installed
+            (:mod:`fedrax.environments.spaces`); none: they are not known.
         command: what was run; unset, this process's own command line.
 
     Raises:
@@ -67,6 +70,7 @@ def write_manifest(
             **({"networks_from": {str(path): _digest(path) for path in files}} if files else {}),
             **({"imported": True} if imported else {}),
             **({} if secure_sum is None else {"secure_sum": secure_sum}),
+            **({} if spaces is None else {"spaces": dict(spaces)}),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
             "commit": commit_of(Path(__file__).resolve().parent.parent),
             "platform": platform.platform(),

@@ -1,4 +1,4 @@
-"""How far training is, live: one moving line on a terminal, a plain line every few seconds anywhere else."""
+"""How far training is, live: one line that changes on a terminal and in a notebook, lines now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TextIO
 
 import rich.console
 import rich.progress
+
+from fedrax.records.notebook import cell_line
 
 PLAIN_SECONDS = 5.0
 """The least time between two plain lines, so that a log of a long run stays readable."""
@@ -47,6 +49,8 @@ class Progress:
         self._first: tuple[float, float, float] | None = None
         self._line, self._printed, self._printed_at = "", "", -math.inf
         self._live: rich.progress.Progress | None = None
+        # A cell shows what is printed to the process's own output.
+        self._cell = cell_line() if enabled and stream is None and terminal is None else None
         if enabled and (self._stream.isatty() if terminal is None else terminal):
             self._live = rich.progress.Progress(
                 rich.progress.BarColumn(bar_width=20),
@@ -70,6 +74,8 @@ class Progress:
         self._line = self._describe(now, fraction, round, evaluation, steps)
         if self._live is not None:
             self._live.update(self._task, completed=min(fraction, 1.0), description=self._line)
+        elif self._cell is not None:
+            self._cell.show(self._line)
         elif now - self._printed_at >= PLAIN_SECONDS:
             self._printed_at = now
             self._print_line()
@@ -85,6 +91,8 @@ class Progress:
         """Leaves the last state standing."""
         if self._live is not None:
             self._live.stop()
+        elif self._cell is not None:
+            self._cell.show(self._line, last=True)
         else:
             self._print_line()
 

@@ -77,9 +77,19 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
     return drawn
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows where a cell returns it, whether or not ``pyplot`` was imported."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
 def new_figure(width: float, height: float, title: str) -> Figure:
     """An empty figure of ``width`` x ``height`` inches with a left-aligned title."""
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08), facecolor=PAPER)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = ShownFigure(figsize=(width, height), layout=layout, facecolor=PAPER)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure

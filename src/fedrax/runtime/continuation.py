@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrax.config import Config, read_source, resolve
+from fedrax.environments.spaces import written
 from fedrax.errors import FedraxError
 from fedrax.migration import present_keys
 from fedrax.parsing import parsed_toml
@@ -18,7 +19,7 @@ from fedrax.records.files import write_json
 from fedrax.records.manifest import read_manifest, write_manifest
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
-from fedrax.runtime.draws import all_draws, divergence, runs_native
+from fedrax.runtime.draws import all_draws, divergence, runs_native, spaces_of
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +216,7 @@ def begin_manifest(directory: RunDirectory, config: Config, *, files: Sequence[P
         files=files,
         imported=imported,
         secure_sum=SECURE_SUMS[config.runtime.kind] if config.privacy.secure_sum else None,
+        spaces={id: written(spaces) for id, spaces in spaces_of(config).items()},
     )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import gymnasium
 
 from fedrax.config import Config
-from fedrax.environments.base import NativeEnvironment
+from fedrax.environments.base import NativeEnvironment, Spaces
 from fedrax.environments.distributions import joint_draws, joint_keys
 from fedrax.environments.divergence import environment_divergence
 from fedrax.environments.goal_sets import NO_GOALS, goals_of, held_out_of
@@ -81,6 +81,16 @@ def describe_run(config: Config) -> tuple[Description, Mixture | None]:
     limit = min(limits) if len(limits) == len(each) else None
     known = Description(" and ".join(ids), mixture.spaces, limit, each[0].native, tuple(modes))
     return known, mixture
+
+
+def spaces_of(config: Config) -> dict[str, Spaces]:
+    """The spaces of each of the environments that agents have, by its id, before tasks are made alike."""
+    described, mixture = describe_run(config)
+    return (
+        {config.environment.id: described.spaces}
+        if mixture is None
+        else dict(zip(mixture.ids, mixture.tasks, strict=True))
+    )
 
 
 def runs_native(config: Config) -> bool:

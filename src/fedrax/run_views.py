@@ -1,0 +1,110 @@
+"""A run as a line, a table, a figure, and a pandas frame: what notebooks show of it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedrax.config import Config
+from fedrax.errors import FedraxError
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+RESOLUTION = 100
+"""Dots per inch of a figure within a page."""
+SHOWN = {
+    "rounds": "rounds",
+    "trajectories": "trajectories",
+    "total_steps": "steps",
+    "final_return": "final return",
+    "best_return": "best return",
+    "final_success": "final success",
+    "seconds_train": "seconds of training",
+}
+"""What of a summary is shown, and how it is called."""
+
+
+def line(config: Config, path: Path, summary: Mapping[str, Any] | None) -> str:
+    """A run in one line; ``summary`` is None where it is not finished."""
+    parts = [text for _, text in _setup(config)]
+    if summary is None:
+        return f"<Run {path}: {', '.join(parts)}, not finished>"
+    return f"<Run {path}: {', '.join(parts)}, final return {_values(summary['final_return'])}>"
+
+
+def table(config: Config, path: Path, summary: Mapping[str, Any] | None) -> str:
+    """A run as an HTML table of two columns."""
+    rows = [("run", str(path)), *_setup(config)]
+    if summary is None:
+        rows.append(("state", "not finished"))
+    else:
+        rows += [(name, _values(summary[key])) for key, name in SHOWN.items() if key in summary]
+    cells = "".join(
+        f'<tr><th style="text-align: left">{html.escape(name)}</th>'
+        f'<td style="text-align: left">{html.escape(text)}</td></tr>'
+        for name, text in rows
+    )
+    return f"<table>{cells}</table>"
+
+
+def picture(figure: Figure) -> str:
+    """A figure as an HTML element that needs no other file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=RESOLUTION)
+    return f'<img alt="return" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+
+
+def figure_of(paths: Sequence[Path], *, x: str | None, value: str, smoothing: int, title: str) -> Figure:
+    """The curves of runs that were evaluated alike.
+
+    Raises:
+        FedraxError: an axis that there is not, or runs with nothing to draw.
+    """
+    from fedrax.report.curves import natural_axis
+    from fedrax.report.figures import curves_figure
+    from fedrax.report.runs import group_runs, load_runs
+
+    groups = group_runs(load_runs(paths))
+    return curves_figure(groups, x or natural_axis(groups), title=title, value=value, smoothing=smoothing)
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """Rows as a frame of pandas.
+
+    Raises:
+        FedraxError: it is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise FedraxError('frames need pandas: pip install "fedrax[pandas]", or take the rows of metrics()') from None
+    return pandas.DataFrame(list(rows))
+
+
+def _setup(config: Config) -> Iterator[tuple[str, str]]:
+    """What was trained, by name."""
+    yield "strategy", config.component("strategy").name
+    yield "learner", config.component("learner").name
+    yield "environment", ", ".join(config.environment.tasks) or config.environment.id
+    yield "agents", f"{config.federation.agents} agent{'s' if config.federation.agents > 1 else ''}"
+    attack = config.component("attack").name
+    if attack != "none":
+        yield "attack", f"{attack} of {config.component('attack').agents}"
+    seeds = config.all_seeds
+    yield "seeds", f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+
+
+def _values(value: Any) -> str:
+    """A number, or the mean of those of several seeds and how far they lie apart."""
+    numbers = np.asarray(value, float).ravel()
+    if numbers.size == 1:
+        return f"{numbers[0]:,.6g}"
+    return f"{numbers.mean():,.6g} ± {numbers.std(ddof=1):,.3g} ({numbers.size} seeds)"

@@ -1,0 +1,153 @@
+"""Exported graphs compute what the networks compute, by ONNX Runtime and by PyTorch, for every kind of network."""
+
+import dataclasses
+import importlib.util
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
+from fedrax.exchange.network_graphs import policy_graph
+from fedrax.exchange.onnx_files import write_onnx
+from fedrax.exchange.torch_modules import write_torch_module
+from fedrax.learners.base import learners
+from fedrax.learners.encoders import GRID
+from fedrax.learners.networks import Policy
+from fedrax.learners.soft_networks import DiscreteTwinCritic, SoftTwinCritic
+
+ROWS = 33
+
+
+def box(shape, low=-math.inf, high=math.inf, dtype="float32"):
+    size = math.prod(shape)
+    return Box(shape, (low,) * size, (high,) * size, dtype)
+
+
+VECTOR, TWO = box((5,)), box((2,), -2.0, 3.0)
+VIEW = box(GRID, 0.0, 255.0)
+SENTENCE = Tokens(6, 9)
+GOALS = Dict.of({"observation": box((4,)), "achieved_goal": box((2,)), "desired_goal": box((2,))})
+MASKED = Dict.of({"observation": VECTOR, "observation_mask": box((5,), 0.0, 1.0, "bool"), "count": box((3,))})
+MIXED = Dict.of({"image": box((12, 10, 3), 0.0, 255.0, "uint8"), "mission": SENTENCE, "speed": box(())})
+ODD = Box((2, 2), (-1.0, -math.inf, 0.0, -math.inf), (1.0, 5.0, math.inf, math.inf), "float64")
+
+CASES = {
+    "policy gradient, discrete": ("policy-gradient", Spaces(VECTOR, Discrete(3)), {"logits": "tanh"}),
+    "discrete from 4 on": ("policy-gradient", Spaces(VECTOR, Discrete(3, start=4)), {"activation": "relu"}),
+    "policy gradient, real": ("policy-gradient", Spaces(VECTOR, TWO), {}),
+    "bounded deviation": ("policy-gradient", Spaces(VECTOR, TWO), {"gaussian": "bounded"}),
+    "no hidden layer": ("policy-gradient", Spaces(VECTOR, TWO), {"hidden": []}),
+    "actions as they are": ("policy-gradient", Spaces(VECTOR, TWO), {"action_bounds": "none"}),
+    "one bound or none": ("ppo", Spaces(VECTOR, ODD), {}),
+    "one bound or none, squashed": ("ppo", Spaces(VECTOR, ODD), {"action_bounds": "squash"}),
+    "whole numbers": ("ppo", Spaces(VECTOR, box((3,), -4, 9, "int16")), {"initial_deviation": 1.0}),
+    "ppo, discrete": ("ppo", Spaces(VECTOR, Discrete(4)), {}),
+    "ppo, real": ("ppo", Spaces(VECTOR, TWO), {"action_bounds": "squash"}),
+    "images": ("ppo", Spaces(box((40, 44, 3), 0.0, 255.0, "uint8"), Discrete(4)), {}),
+    "images, channels first": ("ppo", Spaces(box((4, 41, 36), 0.0, 255.0, "uint8"), Discrete(4)), {}),
+    "images as numbers": ("ppo", Spaces(box((6, 6, 3), 0.0, 255.0, "uint8"), Discrete(4)), {}),
+    "parts": ("policy-gradient", Spaces(MIXED, Discrete(4)), {}),
+    "grid": ("ppo", Spaces(VIEW, Discrete(7)), {}),
+    "grid and words": ("ppo", Spaces(Dict.of({"image": VIEW, "mission": SENTENCE}), Discrete(7)), {}),
+    "grid as in the reference": ("ppo", Spaces(VIEW, Discrete(7)), {"grid_pooling": False, "encoding": "raw"}),
+    "td3": ("td3", Spaces(VECTOR, TWO), {}),
+    "td3 of goals, normalised": ("td3", Spaces(GOALS, TWO), {"normalise": True}),
+    "td3 of images": ("td3", Spaces(box((36, 36, 3), 0.0, 255.0, "uint8"), TWO), {}),
+    "sac": ("sac", Spaces(VECTOR, TWO), {}),
+    "sac of tasks, normalised": ("sac", Spaces(MASKED, TWO), {"normalise": True}),
+    "sac, discrete": ("sac-discrete", Spaces(VECTOR, Discrete(5)), {}),
+}
+
+
+def observations(space, generator):
+    def one(part):
+        shape = (ROWS, *part.shape)
+        if isinstance(part, Tokens):
+            return generator.integers(0, part.vocabulary, shape, np.int32)
+        if part.shape == GRID:
+            return np.stack([generator.integers(0, n, shape[:-1]) for n in (11, 6, 4)], -1).astype(np.float32)
+        if part.dtype == "uint8":
+            return generator.integers(0, 256, shape, np.uint8)
+        if part.dtype == "bool":
+            return generator.integers(0, 2, shape).astype(np.float32)
+        return generator.normal(size=shape).astype(np.float32)
+
+    return jax.tree.map(one, space.tree)
+
+
+def made(name):
+    """A learner, networks of numbers none of which is 0, their graph, and observations."""
+    kind, spaces, options = CASES[name]
+    learner, generator = learners.build(kind, options), np.random.default_rng(0)
+    params = learner.init_params(jax.random.key(0), spaces)
+    # As large as they are, and biases as well: sums of many numbers stay as exact as 32 bits are.
+    scales = jax.tree.map(lambda x: max(float(np.std(x)), 0.1) if x.ndim < 2 else float(np.std(x)), params)
+    params = jax.tree.map(lambda x, s: x + generator.normal(0, s, x.shape).astype(x.dtype), params, scales)
+    seen = observations(spaces.observation, generator)
+    if learner.normalises:
+        fresh = learner.init_params(jax.random.key(0), spaces).normaliser
+        observed = fresh.observe(jax.tree.map(jnp.asarray, seen), jnp.ones(ROWS, bool))
+        if "count" in seen:  # Never observed, and so seen as it is.
+            observed = dataclasses.replace(observed, own={**observed.own, "count": fresh.own["count"]})
+        params = dataclasses.replace(params, normaliser=observed)
+    return learner, params, spaces, policy_graph(params, spaces, learner.actions(spaces)), seen
+
+
+def wanted(learner, params, spaces, seen):
+    """What the networks themselves say."""
+    seen = jax.tree.map(jnp.asarray, seen)
+    action = learner.actions(spaces).host(np.asarray(learner.act(params, seen, None)))
+    if isinstance(spaces.action, Discrete):
+        action = action + spaces.action.start
+    said = {"action": action}
+    stochastic = isinstance(params, (Policy, SoftTwinCritic, DiscreteTwinCritic))
+    distribution = (params if isinstance(params, Policy) else params.policy)(seen) if stochastic else None
+    for field in ("logits", "mean", "deviation"):
+        if hasattr(distribution, field):
+            said[field] = np.asarray(getattr(distribution, field))
+    return said
+
+
+def check(found, expected):
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        assert found[name].shape == array.shape, name
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_onnx_runtime_computes_what_the_networks_do(name, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    learner, params, spaces, graph, seen = made(name)
+    path = tmp_path / "policy.onnx"
+    write_onnx(path, graph, {"format": "fedrax-policy-1"})
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    parts = {f"observation.{part}": x for part, x in seen.items()} if isinstance(seen, dict) else {"observation": seen}
+    for rows in (ROWS, 1):
+        given = {part: x[:rows] for part, x in parts.items()}
+        found = dict(zip((o.name for o in session.get_outputs()), session.run(None, given), strict=True))
+        check(found, wanted(learner, params, spaces, jax.tree.map(lambda x, n=rows: x[:n], seen)))
+    if isinstance(spaces.action, Box):
+        assert found["action"].dtype == np.dtype(spaces.action.dtype)
+    assert session.get_modelmeta().custom_metadata_map == {"format": "fedrax-policy-1"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pytorch_computes_what_the_networks_do(name, tmp_path):
+    torch = pytest.importorskip("torch")
+    learner, params, spaces, graph, seen = made(name)
+    write_torch_module(tmp_path / "policy.pt", graph)
+    described = importlib.util.spec_from_file_location("exported_policy", tmp_path / "policy.py")
+    module = importlib.util.module_from_spec(described)
+    described.loader.exec_module(module)
+    policy = module.load()
+    found = policy(jax.tree.map(torch.from_numpy, seen))
+    check({name: x.detach().numpy() for name, x in found.items()}, wanted(learner, params, spaces, seen))
+    assert set(policy.state_dict()) == set(graph.arrays)
+    if "mean" in found or "logits" in found:
+        found["mean" if "mean" in found else "logits"].sum().backward()
+        assert any(p.grad is not None for p in policy.parameters())

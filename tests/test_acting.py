@@ -1,0 +1,348 @@
+"""Policies of runs that act, and exports of runs; none is trained: fresh networks lie where training puts its own."""
+
+import builtins
+import importlib.util
+import json
+import math
+import re
+import runpy
+from pathlib import Path
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fedrax
+from fedrax.acting import known_spaces
+from fedrax.cli import main
+from fedrax.config import resolve
+from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
+from fedrax.environments.spaces import of_gymnasium, read, written
+from fedrax.errors import FedraxError
+from fedrax.exchange.exports import export
+from fedrax.records.checkpoint import save_policy
+from fedrax.records.files import write_json
+from fedrax.records.manifest import read_manifest
+from fedrax.records.rundir import RunDirectory
+from fedrax.runtime import draws
+from fedrax.runtime.continuation import begin_manifest
+from fedrax.runtime.draws import describe_run
+from fedrax.runtime.make import make_learner
+
+BUDGET = ["budget.rounds=1", "budget.trajectories=none", "federation.agents=2", "attack=none", "attack.agents=0"]
+SMALL = {
+    "fedpg-br/cartpole": ["learner.hidden=[8]"],
+    "fedtd3/pendulum": ["learner.actor_layers=[8]", "learner.normalise=true"],
+    "td3-her/point-push": ["learner.actor_layers=[8]", "learner.normalise=true"],
+    "fedppo/simple-crossing": ["learner.hidden=[8]", "federation.agents=3"],
+}
+
+
+def made(folder, source, overrides=(), seeds=2):
+    """A run's directory with fresh networks, another for every seed and agent."""
+    config = resolve(source, [*BUDGET, *SMALL.get(source, []), f"seeds={seeds}", *overrides])
+    spaces = describe_run(config)[0].spaces
+    learner = make_learner(config)
+    axes = (seeds, config.federation.agents) if config.hands_out_own() else (seeds,)
+    keys = jax.random.split(jax.random.key(0), axes)
+    init = lambda key: learner.init_params(key, spaces)  # noqa: E731
+    for _ in axes:
+        init = jax.vmap(init)
+    directory = RunDirectory.create(folder)
+    params = init(keys)
+    for path in (directory.policy, directory.kept_policy(1)):
+        save_policy(path, params)
+    save_policy(directory.best_policy, jax.tree.map(lambda x: -x, params))
+    begin_manifest(directory, config, files=[])
+    directory.write_config(config.to_toml())
+    return fedrax.load(directory.path)
+
+
+@pytest.fixture(scope="module")
+def cartpole(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("acting") / "cartpole", "fedpg-br/cartpole")
+
+
+@pytest.fixture(scope="module")
+def pendulum(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("acting") / "pendulum", "fedtd3/pendulum")
+
+
+@pytest.fixture(scope="module")
+def push(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("acting") / "push", "td3-her/point-push", ["strategy=local"])
+
+
+@pytest.fixture(scope="module")
+def crossing(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("acting") / "crossing", "fedppo/simple-crossing")
+
+
+def test_a_policy_acts_in_gymnasium(cartpole):
+    policy = cartpole.policy()
+    environment = gymnasium.make("CartPole-v1")
+    assert policy.action_space == environment.action_space
+    assert policy.observation_space.shape == environment.observation_space.shape
+    observation, _ = environment.reset(seed=0)
+    for _ in range(5):
+        action = policy(observation)
+        assert environment.action_space.contains(action)
+        observation, *_ = environment.step(action)
+
+
+def test_an_observation_is_a_batch_of_one(cartpole):
+    policy, batch = cartpole.policy(seed=1), np.random.default_rng(0).normal(size=(13, 4))
+    actions = policy(batch)
+    assert (actions.shape, actions.dtype) == ((13,), np.int64)
+    assert [policy(row) for row in batch] == actions.tolist()
+    assert policy(batch[:0]).shape == (0,)
+    # What the networks say themselves.
+    expected = make_learner(cartpole.config).act(cartpole.policies()[1], jnp.asarray(batch, jnp.float32), None)
+    np.testing.assert_array_equal(actions, expected)
+
+
+def test_each_policy_of_a_run_is_another(cartpole):
+    batch = np.random.default_rng(0).normal(size=(200, 4))
+    first, second, best = (
+        cartpole.policy(**which)(batch) for which in ({"seed": 0}, {"seed": 1}, {"seed": 0, "best": True})
+    )
+    assert (first != second).any()
+    assert (first != best).any()
+    np.testing.assert_array_equal(cartpole.policy(rounds=1)(batch), first)
+
+
+def test_what_is_drawn_follows_from_the_seed(cartpole):
+    batch = np.zeros((64, 4))
+    policy, again = (cartpole.policy(deterministic=False, random_seed=3) for _ in range(2))
+    drawn = policy(batch)
+    assert set(drawn.tolist()) == {0, 1}
+    np.testing.assert_array_equal(drawn, again(batch))
+    assert (policy(batch) != drawn).any()
+    policy.reset(3)
+    np.testing.assert_array_equal(policy(batch), drawn)
+    assert (cartpole.policy(deterministic=False, random_seed=4)(batch) != drawn).any()
+    assert len(set(policy(batch, deterministic=True).tolist())) == 1
+    assert len(set(cartpole.policy()(batch, deterministic=False).tolist())) == 2
+
+
+def test_real_actions_are_the_environments_own(pendulum):
+    policy = pendulum.policy()
+    actions = policy(np.random.default_rng(0).normal(0, 9, (50, 3)))
+    assert (actions.shape, actions.dtype) == ((50, 1), np.float32)
+    assert all(policy.action_space.contains(action) for action in actions)
+    assert policy.action_space == gymnasium.make("Pendulum-v1").action_space
+    noisy = policy(np.zeros((50, 3)), deterministic=False)
+    assert len(np.unique(noisy)) > 1
+
+
+def test_an_agents_own_policy_sees_observations_of_several_parts(push):
+    first, second = (push.policy(agent=agent) for agent in (0, 1))
+    seen = first.observation_space.sample()
+    assert set(seen) == {"observation", "achieved_goal", "desired_goal"}
+    assert not np.array_equal(first(seen), second(seen))
+    batch = {name: np.stack([x, x + 1]) for name, x in seen.items()}
+    np.testing.assert_allclose(first(batch)[0], first(seen), atol=1e-6)
+
+
+def test_minigrid_is_seen_as_it_comes(crossing):
+    policy = crossing.policy(agent=0)
+    view = np.random.default_rng(0).integers(0, 3, (7, 7, 3), np.uint8)
+    given = {"image": view, "direction": 1, "mission": "find the opening and get to the green goal square"}
+    assert policy(given) == policy(view)
+    assert policy.action_space.contains(policy(view))
+
+
+def test_a_task_of_an_agents_is_seen_as_it_is(tmp_path):
+    tasks = ["environment.tasks=['PointReach-v0','PointPush-v0']", "environment.task_identity=true"]
+    run = made(tmp_path / "run", "td3-her/point-push", ["strategy=fedavg", *tasks], seeds=1)
+    own, alike = run.policy(agent=0), run.policy()
+    reach = own.observation_space["observation"].shape
+    assert reach < alike.observation_space["observation"].shape
+    seen = own.observation_space.sample()
+    mixed = {name: np.zeros(part.shape, part.dtype) for name, part in alike.observation_space.items()}
+    for name, x in seen.items():
+        mixed[name][: len(x)] = x
+    mixed["observation_mask"][: reach[0]] = 1
+    mixed["task_identity"][0] = 1
+    np.testing.assert_array_equal(own(seen), alike(mixed))
+
+
+@pytest.mark.parametrize(
+    ("observation", "why"),
+    [
+        (np.zeros(3), r"the observation has the shape \(3,\), and the policy sees \(4,\), or \(n, 4\) for a batch"),
+        (np.zeros((2, 2, 4)), r"has the shape \(2, 2, 4\)"),
+        (0.0, r"has the shape \(\)"),
+        ("left", "is str, and the policy sees numbers"),
+        ({"x": np.zeros(4)}, "is dict, and the policy sees numbers"),
+        ([[1, 2], [3]], "is list, and the policy sees numbers"),
+        (np.array([0, 0, 0, np.nan]), "numbers that are not finite"),
+    ],
+)
+def test_what_is_no_observation_is_one_line(cartpole, observation, why):
+    with pytest.raises(FedraxError, match=why) as error:
+        cartpole.policy()(observation)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda seen: seen["observation"], "is ndarray float32, and the policy sees a dictionary of achieved_goal"),
+        (lambda seen: {**seen, "wind": 0.0}, "has wind, and the policy sees"),
+        (lambda seen: {"observation": seen["observation"]}, "has no achieved_goal, desired_goal"),
+        (
+            lambda seen: {**seen, "observation": seen["observation"][None]},
+            "different batches: achieved_goal one, desired_goal one, observation a batch of 1",
+        ),
+        (lambda seen: {**seen, "observation": 1}, r"observation's observation has the shape \(\)"),
+    ],
+)
+def test_parts_that_do_not_fit_are_one_line(push, change, why):
+    policy = push.policy(agent=0)
+    with pytest.raises(FedraxError, match=why):
+        policy(change({name: np.asarray(x) for name, x in policy.observation_space.sample().items()}))
+
+
+@pytest.mark.parametrize(
+    ("which", "why"),
+    [
+        ({}, "every agent of .* has a policy of its own: give agent=0 to agent=1"),
+        ({"agent": 2}, "agent = 2 is not allowed: the run has agents 0 to 1"),
+        ({"agent": 0, "seed": 2}, "seed = 2 is not allowed: the run has seeds 0 to 1"),
+        ({"agent": 0, "rounds": 7}, "holds no policy after 7 rounds; kept are those after 1;"),
+        ({"agent": 0, "rounds": 1, "best": True}, "are two policies; give one of them"),
+    ],
+)
+def test_a_policy_that_is_not_there_is_one_line(push, which, why):
+    with pytest.raises(FedraxError, match=why):
+        push.policy(**which)
+
+
+def test_a_run_without_a_policy_is_one_line(tmp_path):
+    run = made(tmp_path / "run", "fedpg-br/cartpole")
+    run.directory.policy.unlink()
+    with pytest.raises(FedraxError, match=r"there is no policy at .*; give a run that has finished its first check"):
+        run.policy()
+
+
+def test_neither_acting_nor_exporting_asks_for_the_environment(cartpole, tmp_path, monkeypatch):
+    def refused(*arguments, **options):
+        raise AssertionError("the environment is asked")
+
+    for module in (draws, __import__("fedrax.acting").acting):
+        monkeypatch.setattr(module, "describe_run" if module is not draws else "describe_environment", refused)
+    assert cartpole.policy()(np.zeros(4)) in (0, 1)
+    assert export(cartpole.path, "npz", out=tmp_path / "policy.npz").is_file()
+
+
+def test_a_run_that_did_not_record_its_spaces_asks_the_environment(tmp_path):
+    run = made(tmp_path / "run", "fedpg-br/cartpole")
+    manifest = read_manifest(run.directory)
+    recorded, _ = known_spaces(run.config, run.directory)
+    write_json(run.directory.manifest, {key: value for key, value in manifest.items() if key != "spaces"})
+    assert known_spaces(run.config, run.directory)[0] == recorded == describe_run(run.config)[0].spaces
+
+
+@pytest.mark.parametrize(
+    "spaces",
+    [
+        Spaces(Box((2, 1), (-math.inf, 0.0), (math.inf, 1.0), "float64"), Discrete(3, start=-1)),
+        Spaces(Box((4, 8, 8), (0.0,) * 256, (255.0,) * 256, "uint8"), Box((2,), (-1.0, -2.0), (1.0, 2.0))),
+        Spaces(Dict.of({"words": Tokens(5, 70), "mask": Box((2,), (0.0,) * 2, (1.0,) * 2, "bool")}), Discrete(2)),
+    ],
+)
+def test_spaces_are_recorded_whole(spaces, tmp_path):
+    write_json(tmp_path / "spaces.json", written(spaces))
+    again = read(fedrax.records.files.read_json(tmp_path / "spaces.json", "spaces"))
+    assert again == spaces
+    if isinstance(spaces.action, Discrete):
+        assert again.action.start == spaces.action.start
+    assert len(json.dumps(written(spaces))) < 500
+    assert of_gymnasium(spaces.observation).sample() is not None
+
+
+def test_an_npz_file_is_all_that_numpy_needs(cartpole, tmp_path, capsys):
+    """The policy of the file and its metadata alone."""
+    out = tmp_path / "policy.npz"
+    assert main(["export", str(cartpole.path), "--to", "npz", "--seed", "1", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    with np.load(out, allow_pickle=False) as file:
+        about, arrays = json.loads(str(file["about"])), {name: file[name] for name in file if name != "about"}
+    assert (about["format"], about["seed"], about["action"]) == ("fedrax-policy-1", 1, {"count": 2, "first": 0})
+    x = batch = np.random.default_rng(0).normal(size=(50, 4))
+    count = len(about["learner"]["hidden"]) + 1
+    for number in range(count):
+        x = x @ arrays[f"layers.{number}.weight"].T + arrays[f"layers.{number}.bias"]
+        x = np.maximum(x, 0) if number < count - 1 else x
+    np.testing.assert_array_equal(x.argmax(1), cartpole.policy(seed=1)(batch))
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_a_package_that_is_missing_is_named(cartpole, to, monkeypatch, capsys, tmp_path):
+    real = builtins.__import__
+
+    def missing(name, *arguments, **options):
+        if name.partition(".")[0] in ("onnx", "torch"):
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    assert main(["export", str(cartpole.path), "--to", to, "--out", str(tmp_path / f"policy.{to}")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f'pip install "fedrax[{to}]"' in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_exports_of_a_run_act_as_the_run_does(to, push, tmp_path):
+    pytest.importorskip(to)
+    policy = push.policy(seed=1, agent=1)
+    seen = {
+        name: np.stack([policy.observation_space[name].sample() for _ in range(5)]) for name in policy.observation_space
+    }
+    path = export(push.path, to, seed=1, agent=1, out=tmp_path / {"onnx": "policy.onnx", "torch": "policy.pt"}[to])
+    if to == "onnx":
+        runtime = pytest.importorskip("onnxruntime")
+        session = runtime.InferenceSession(path)
+        about = session.get_modelmeta().custom_metadata_map
+        assert (json.loads(about["agent"]), json.loads(about["environment"])) == (1, "PointPush-v0")
+        (action,) = session.run(["action"], {f"observation.{name}": x for name, x in seen.items()})
+    else:
+        import torch
+
+        module = runpy.run_path(str(path.with_suffix(".py")))
+        given = {name: torch.from_numpy(x) for name, x in seen.items()}
+        action = module["load"]()(given)["action"].detach().numpy()
+    np.testing.assert_allclose(action, policy(seen), atol=1e-5)
+
+
+def test_a_module_is_not_written_over_its_weights(cartpole, tmp_path):
+    with pytest.raises(FedraxError, match=r"choose a name that ends in \.pt"):
+        export(cartpole.path, "torch", out=tmp_path / "policy.py")
+
+
+def test_the_pages_code_acts(tmp_path, monkeypatch):
+    """Of docs/networks.md, block by block, in a folder with a run and its exports."""
+    page = (Path(__file__).parent.parent / "docs" / "networks.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 4
+    made(tmp_path / "runs" / "cartpole", "fedpg-br/cartpole")
+    monkeypatch.chdir(tmp_path)
+    for module, to in (("", "npz"), ("onnxruntime", "onnx"), ("torch", "torch")):
+        if not module or importlib.util.find_spec(module):
+            export("runs/cartpole", to)
+    monkeypatch.syspath_prepend("runs/cartpole")
+    actions = []
+    for block in blocks:
+        if ("onnxruntime" in block and not importlib.util.find_spec("onnxruntime")) or (
+            "torch" in block and not importlib.util.find_spec("torch")
+        ):
+            continue
+        names = {}
+        exec(block, names)
+        actions += [int(names["action"][0])] if "action" in names else []
+    assert len(actions) == 1 + sum(importlib.util.find_spec(name) is not None for name in ("onnxruntime", "torch"))
+    assert len(set(actions)) == 1
