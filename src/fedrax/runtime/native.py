@@ -54,6 +54,8 @@ class NativeRuntime(Runtime):
     They are ``[draws, sites]``: the seeds take the draws in turn.
     """
 
+    compiles_ahead = True
+
     def __init__(
         self,
         config: Config,
