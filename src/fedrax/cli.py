@@ -395,12 +395,13 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
-    from fedrax.describe import configuration, described
+    from fedrax.describe import configuration
+    from fedrax.explain import explained
 
     if options.source is None:
         print(configuration(None, options.overrides, plugins=options.plugins))
     else:
-        print(described(options.source, options.overrides, plugins=options.plugins))
+        print(explained(options.source, options.overrides, plugins=options.plugins))
 
 
 COMMANDS: dict[str, Command] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -23,7 +22,6 @@ from fedrax.environments.noise import ACTION_NOISE, NOISE, OBSERVATION_NOISE
 from fedrax.environments.registry import describe_environment
 from fedrax.environments.robotics import FAMILIES, load_robotics
 from fedrax.errors import unknown
-from fedrax.plugins import load_plugins, located
 from fedrax.registry import Registry
 from fedrax.report.experiments import FIGURES
 from fedrax.runtime.distributed.allowed import check_distributed
@@ -38,15 +36,6 @@ def registered() -> dict[str, dict[str, str]]:
         names.ENVIRONMENTS: _summaries(native_environments),
         names.DISTRIBUTIONS: _summaries(joint_distributions),
     }
-
-
-def described(name: str, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()) -> str:
-    """What a preset or a file describes (:func:`configuration`), or what is called ``name`` (:func:`describe`)."""
-    overrides, plugins = list(overrides), list(plugins)
-    if overrides or name in presets() or Path(name).is_file():
-        return configuration(name, overrides, plugins=plugins)
-    load_plugins(located(plugin, Path.cwd()) for plugin in plugins)
-    return describe(name)
 
 
 def describe(name: str) -> str:

@@ -9,15 +9,10 @@ from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any
 
-from fedrax import sweep
 from fedrax.config import COMPONENT_KINDS, Config
 from fedrax.config_tables import Model
 from fedrax.errors import SOME
 from fedrax.registry import options_of
-from fedrax.sweep.plan import KEYS
-
-SWEEP = "sweep"
-"""What the file of a sweep is called in ``fedrax describe``."""
 
 
 def plain_table(name: str) -> type[Model] | None:
@@ -32,14 +27,12 @@ def plain_table(name: str) -> type[Model] | None:
 
 
 def described_keys(name: str) -> list[str]:
-    """What there is to say of a key: ``seeds``, ``runtime.flower.quorum``, ``strategy.minibatch``, ``sweep.jobs``.
+    """What there is to say of a key: ``seeds``, ``runtime.flower.quorum``, ``strategy.minibatch``.
 
     A name without its table (``quorum``) stands for every key that ends in it. Empty where no key is called so.
     """
     keys = [name] if name in all_keys() else [key for key in all_keys() if key.rpartition(".")[2] == name]
     said = [text for key in keys for text in _key(key)]
-    if name == SWEEP or name in KEYS or name.removeprefix(f"{SWEEP}.") in KEYS:
-        said.append(_sweep(name.removeprefix(f"{SWEEP}."), whole=not said))
     if len(said) > SOME:
         said = [*said[:SOME], f"and {len(said) - SOME} more keys called {name}"]
     return said
@@ -101,12 +94,6 @@ def _key(key: str) -> Iterator[str]:
     model = plain_table(table) if table else Config
     assert model is not None
     yield "\n".join(_setting(key, model, name))
-
-
-def _sweep(key: str, *, whole: bool) -> str:
-    if not whole:
-        return f"{key} is a key of a sweep's file too: fedrax describe {SWEEP}"
-    return inspect.getdoc(sweep) or ""
 
 
 def _component_option(table: str, key: str, component: type) -> list[str]:
