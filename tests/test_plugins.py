@@ -289,7 +289,7 @@ def test_a_component_that_raises_or_ends_the_process_is_named(project, capsys, t
 def test_an_error_of_no_line_of_a_plugins_names_the_plugin_all_the_same(project, capsys, monkeypatch):
     """As where a component returns what the package cannot use."""
     path = project.write("mine.py", "")
-    monkeypatch.setattr("fedrax.describe.overview", statistics.fmean)
+    monkeypatch.setattr("fedrax.listing.overview", statistics.fmean)
     assert main(["list", "--plugins", str(path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(rf"StatisticsError: .*; the traceback is in .*; look in .*{path} for what it comes from", line), (

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedrax.api import Run, load, resume, train
-    from fedrax.config import Config, presets, resolve
+    from fedrax.config import Config, resolve
     from fedrax.errors import FedraxError
     from fedrax.runtime.pairs import Evaluation
+    from fedrax.sources import presets
 
-__version__ = version("fedrax")
+    __version__: str
 
 __all__ = [
     "Config",
@@ -29,15 +29,25 @@ __all__ = [
 
 _HOMES = {
     "fedrax.api": ("Run", "load", "resume", "train"),
-    "fedrax.config": ("Config", "presets", "resolve"),
+    "fedrax.config": ("Config", "resolve"),
     "fedrax.errors": ("FedraxError",),
     "fedrax.runtime.pairs": ("Evaluation",),
+    "fedrax.sources": ("presets",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used, so that ``fedrax --help`` does not wait for JAX."""
+    """Imports a public name when it is first used (PEP 562), so that ``import fedrax`` does not wait for JAX."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fedrax")
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'fedrax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not, and the modules that are."""
+    return sorted({*__all__, *globals()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import io
+import os
 import shlex
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fedrax.cli_checks import MOST_NODES, check_audit, check_between, check_effort, check_evaluation, check_title
 from fedrax.cli_grammar import grammar
-from fedrax.errors import FedraxError
+from fedrax.errors import FedraxError, nearest, shown
 from fedrax.records import lock
 from fedrax.records.files import append_traceback, reason
 from fedrax.signals import Interrupted, orderly, stopping
@@ -42,6 +43,11 @@ def main(arguments: list[str] | None = None, *, library: Programs | None = None)
         if isinstance(stream, io.TextIOWrapper):
             # A name in another encoding than the terminal's is shown as far as it can be.
             stream.reconfigure(errors="backslashreplace")
+    if "_ARGCOMPLETE" in os.environ:
+        # A shell asks what may follow: see fedrax.completion, which is imported for nobody else.
+        from fedrax.completion import complete
+
+        complete(_grammar(tuple(COMMANDS.items())))
     options = parsed(arguments)
     options.library = library
 
@@ -100,6 +106,9 @@ def _how_to_continue(words: str) -> str:
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     """The arguments, ``key=value`` wherever they stand: argparse by itself takes them only in one place."""
     known = _grammar(tuple(COMMANDS.items()))
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        known.error(f"unknown command {shown(words[0])}{nearest(words[0], COMMANDS)}; fedrax --help lists them")
     options, rest = known.parse_known_args(arguments)
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         known.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -118,7 +127,7 @@ def _grammar(commands: tuple[tuple[str, Command], ...]) -> argparse.ArgumentPars
     return grammar(dict(commands))
 
 
-def _is_file(name: str) -> bool:
+def _is_file(name: str | Path) -> bool:
     """Whether there is such a file; none has a name that the system finds too long."""
     try:
         return Path(name).is_file()
@@ -130,6 +139,10 @@ def _is_file(name: str) -> bool:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from fedrax.opening import opening
+
+    if not options.quiet:
+        print(opening(options.source, options.overrides, seeds=options.seeds), flush=True)
     from fedrax import api
 
     run = api.train(
@@ -145,6 +158,11 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _resume(options: argparse.Namespace) -> None:
+    from fedrax.opening import opening
+
+    config = options.run / "config.toml"
+    if not options.quiet and _is_file(config):
+        print(opening(config, options.overrides), flush=True)
     from fedrax import api
 
     run = api.resume(
@@ -283,6 +301,9 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from fedrax.opening import sweep_opening
+
+    print(sweep_opening(options.file), flush=True)
     from fedrax import api
 
     if options.dry_run:
@@ -368,32 +389,26 @@ def _status(options: argparse.Namespace) -> None:
     print(show_status(options.run))
 
 
+def _completion(options: argparse.Namespace) -> None:
+    from fedrax.completion import script
+
+    print(script(options.shell))
+
+
 def _list(options: argparse.Namespace) -> None:
-    import gymnasium
+    from fedrax.listing import listed
 
-    from fedrax.describe import overview
-
-    known = set(gymnasium.registry)
-    _load(options.plugins)
-    print(overview(gymnasium.registry.keys() - known))
+    print(listed(options.plugins))
 
 
 def _describe(options: argparse.Namespace) -> None:
-    from fedrax.config import presets
-    from fedrax.describe import configuration, describe
+    from fedrax.describe import configuration
+    from fedrax.explain import explained
 
-    name = options.name
-    if options.source is None or options.overrides or name in presets() or Path(name).is_file():
-        print(configuration(options.source, options.overrides, plugins=options.plugins))
-        return
-    _load(options.plugins)
-    print(describe(name))
-
-
-def _load(plugins: list[str]) -> None:
-    from fedrax.plugins import load_plugins, located
-
-    load_plugins(located(plugin, Path.cwd()) for plugin in plugins)
+    if options.source is None:
+        print(configuration(None, options.overrides, plugins=options.plugins))
+    else:
+        print(explained(options.source, options.overrides, plugins=options.plugins))
 
 
 COMMANDS: dict[str, Command] = {
@@ -412,6 +427,7 @@ COMMANDS: dict[str, Command] = {
     "certificates": _certificates,
     "deploy": _deploy,
     "status": _status,
+    "completion": _completion,
     "list": _list,
     "describe": _describe,
 }

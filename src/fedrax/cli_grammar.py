@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+import platform
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 LOOPBACK = "127.0.0.1:9092"
 """Where the SuperLink of a trial on one machine is."""
@@ -23,9 +24,28 @@ class Parser(argparse.ArgumentParser):
         super().error(text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)")
 
 
+class Version(argparse.Action):
+    """``--version``: Fedrax's, Python's and JAX's, which is not imported for it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Prints one line, and ends the process."""
+        # What it needs takes as long to import as all the rest here.
+        from importlib.metadata import version
+
+        print(f"fedrax {version('fedrax')} (Python {platform.python_version()}, jax {version('jax')})")
+        parser.exit()
+
+
 def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
     """The command line's grammar; ``functions`` are the commands' by name."""
     top = Parser(prog="fedrax", description="Federated reinforcement learning.", allow_abbrev=False)
+    top.add_argument("--version", action=Version, nargs=0, help="of Fedrax, Python and JAX")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, text: str, continued: str = "") -> argparse.ArgumentParser:
@@ -164,6 +184,11 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
 
     status = command("status", "who answers in a federation, how fast, and why not")
     status.add_argument("run", type=Path, metavar="RUN")
+
+    text = "print what lets a shell complete commands, presets, names and keys"
+    completion = command("completion", text)
+    how = 'eval "$(fedrax completion bash)" in ~/.bashrc; zsh the same; fedrax completion fish | source'
+    completion.add_argument("shell", choices=("bash", "zsh", "fish", "powershell"), help=how)
 
     listed = command("list", "everything that can be named on the command line")
     _takes_plugins(listed, "list what this registers too")

@@ -11,10 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import tomllib
-import typing
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +33,20 @@ from fedrax.config_tables import (
     RuntimeConfig,
     VideoConfig,
 )
-from fedrax.errors import FedraxError, nearest, shown, unknown
+from fedrax.errors import SOME, FedraxError, shown, suggestions, unknown
 from fedrax.evaluation.measure import renamed, resolved_evaluation
 from fedrax.layers import merge, merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
-from fedrax.migration import is_recorded, present_keys, refuse_former_keys
-from fedrax.parsing import DEEPEST, parsed_toml, text_of
+from fedrax.migration import refuse_former_keys
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.privacy.guarantee import resolved_privacy
 from fedrax.registry import LARGEST, Registry, in_words, options_of
+from fedrax.sources import DEFAULT_KINDS as DEFAULT_KINDS
+from fedrax.sources import in_tables as in_tables
+from fedrax.sources import parse_override as parse_override
+from fedrax.sources import presets as presets
+from fedrax.sources import read_source as read_source
 from fedrax.strategies.base import Strategy, strategies
 
 COMPONENT_KINDS: dict[str, Registry[Any]] = {
@@ -65,15 +66,6 @@ BASES: dict[str, type] = {
     "preaggregator": PreAggregator,
     "attack": Attack,
     "compression": Compression,
-}
-DEFAULT_KINDS = {
-    "learner": "policy-gradient",
-    "critic": "mlp",
-    "strategy": "fedpg-br",
-    "aggregator": "mean",
-    "preaggregator": "none",
-    "attack": "none",
-    "compression": "none",
 }
 
 
@@ -157,73 +149,6 @@ class Config(Model):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def presets() -> list[str]:
-    """The names of the published experiments that ship with the package."""
-    root = resources.files("fedrax") / "presets"
-    return sorted(
-        f"{family.name}/{preset.name.removesuffix('.toml')}"
-        for family in root.iterdir()
-        if family.is_dir()
-        for preset in family.iterdir()
-        if preset.name.endswith(".toml")
-    )
-
-
-def read_source(source: str | Path) -> dict[str, Any]:
-    """The raw tables of a preset's name or of a TOML file's path."""
-    if str(source) in presets():
-        text = (resources.files("fedrax") / "presets" / f"{source}.toml").read_text(encoding="utf-8")
-        label = str(source)
-    elif Path(source).is_file():
-        text, label = _text_of(Path(source)), str(source)
-    else:
-        raise FedraxError(
-            f"no preset and no file is called {str(source)!r}{nearest(str(source), presets())}; "
-            f"presets: {', '.join(presets())}"
-        )
-    try:
-        tables = parsed_toml(text)
-    except tomllib.TOMLDecodeError as error:
-        raise FedraxError(f"{label} is not valid TOML: {error}") from None
-    return present_keys(tables) if is_recorded(Path(source)) else tables
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return text_of(path)
-    except OSError as error:
-        raise FedraxError(f"cannot read {path}: {error.strerror}; mend its permissions, or give another file") from None
-    except ValueError as error:
-        raise FedraxError(f"{path} is not valid TOML: {error}") from None
-
-
-def parse_override(text: str) -> dict[str, Any]:
-    """``"attack.agents=3"`` as ``{"attack": {"agents": 3}}``; ``attack=NAME`` is short for ``attack.kind=NAME``.
-
-    A value is read as TOML where it is TOML (numbers, booleans, lists, tables), else as a bare word; ``none`` unsets
-    an option that may be unset.
-    """
-    key, separator, value = text.partition("=")
-    key, value = key.strip(), value.strip()
-    if not separator or not all(key.split(".")) or key.count(".") > DEEPEST:
-        raise FedraxError(f"{shown(text)} is not of the form key=value, for example federation.agents=20")
-    try:
-        parsed: Any = parsed_toml(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value
-    for part in reversed(key.split(".")):
-        parsed = {part: parsed}
-    return in_tables(typing.cast(dict[str, Any], parsed))
-
-
-def in_tables(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """The layer with a name alone in place of a component's, the runtime's or the environment's table spelled out."""
-    named = {**dict.fromkeys([*COMPONENT_KINDS, "runtime"], "kind"), "environment": "id"}
-    return {
-        key: {named[key]: value} if key in named and isinstance(value, str) else value for key, value in layer.items()
-    }
-
-
 def resolve(
     source: str | Path | Mapping[str, Any] | None, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()
 ) -> Config:
@@ -292,7 +217,7 @@ def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[
         kind = layer.get(component_kind, {}).get("kind", kind)
     if not isinstance(kind, str):
         raise FedraxError(
-            f"{component_kind}.kind = {shown(kind)} is not allowed: give one of {', '.join(registry.names())}"
+            f"{component_kind}.kind = {shown(kind)} is not allowed: give a name (fedrax describe {component_kind})"
         )
     component = registry[kind]
     if not issubclass(component, BASES[component_kind]):
@@ -314,7 +239,8 @@ def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[
                 continue
             if isinstance(value, Mapping):
                 if key not in registry:
-                    raise unknown(f"table {component_kind}.{key}: no {component_kind} is called", key, registry.names())
+                    what = f"table {component_kind}.{key}: no {component_kind} is called"
+                    raise unknown(what, key, registry, f"fedrax describe {component_kind}")
                 if key == kind:
                     settings.update(value)
             elif key in common or speaking in (None, kind):
@@ -348,8 +274,11 @@ def _validate(tables: Mapping[str, Any]) -> Config:
             allowed = sorted(model.model_fields)
             top = len(first["loc"]) == 1
             elsewhere = [other for other in _keys(tables) if top and other.rpartition(".")[2] == name]
-            hint = f" (did you mean {' or '.join(elsewhere)}?)" if elsewhere else nearest(name, allowed)
-            raise FedraxError(f"unknown key {key}{hint}; allowed: {', '.join(allowed)}") from None
+            if elsewhere:
+                raise FedraxError(f"unknown key {key} (did you mean {' or '.join(elsewhere[:SOME])}?)") from None
+            table = key.rpartition(".")[0]
+            see = f"fedrax describe {table}" if table else "fedrax list"
+            raise FedraxError(f"unknown key {key}{suggestions(name, allowed, see)}") from None
         raise FedraxError(f"{key} = {shown(first['input'])} is not allowed: {in_words(first)}") from None
 
 

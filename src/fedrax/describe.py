@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-import typing
 from collections.abc import Iterable
-from types import NoneType, UnionType
 from typing import Any
 
 import gymnasium
 import jax
 
-from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, Config, presets, read_source, resolve
-from fedrax.config_tables import Model
+from fedrax import names
+from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, presets, resolve
+from fedrax.describe_keys import all_keys, component_text, described_keys, plain_table, table_text
 from fedrax.environments.base import Box, Dict, Discrete, Tokens
 from fedrax.environments.constructor import REQUIRED, constructor_of
 from fedrax.environments.distributions import TABLE, JointDistribution, joint_distributions
@@ -23,62 +22,43 @@ from fedrax.environments.noise import ACTION_NOISE, NOISE, OBSERVATION_NOISE
 from fedrax.environments.registry import describe_environment
 from fedrax.environments.robotics import FAMILIES, load_robotics
 from fedrax.errors import unknown
-from fedrax.registry import options_of
+from fedrax.registry import Registry
 from fedrax.report.experiments import FIGURES
 from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.initial import initial_files
 from fedrax.runtime.make import make_runtime
 
 
-def plain_tables() -> dict[str, type[Model]]:
-    """The tables of a configuration that hold plain settings rather than a choice of component."""
+def registered() -> dict[str, dict[str, str]]:
+    """What is registered by now, plugins' too, as :func:`fedrax.names.components` reads it from the source."""
     return {
-        name: field.annotation
-        for name, field in Config.model_fields.items()
-        if inspect.isclass(field.annotation) and issubclass(field.annotation, Model)
+        **{names.plural(component_kind): _summaries(registry) for component_kind, registry in COMPONENT_KINDS.items()},
+        names.ENVIRONMENTS: _summaries(native_environments),
+        names.DISTRIBUTIONS: _summaries(joint_distributions),
     }
-
-
-def overview(environments: Iterable[str] = ()) -> str:
-    """Every preset, component, native environment and published figure, by kind; also ``environments`` of plugins."""
-    sections = {
-        "presets": presets(),
-        **{_plural(component_kind): registry.names() for component_kind, registry in COMPONENT_KINDS.items()},
-        "native environments": native_environments.names(),
-        "joint distributions of heterogeneity": joint_distributions.names(),
-        "figures": sorted(FIGURES),
-        **({"environments of plugins": sorted(environments)} if environments else {}),
-    }
-    lines = []
-    for title, names in sections.items():
-        lines += [title, *(f"  {name:32}{_first_line(title, name)}".rstrip() for name in names), ""]
-    lines.append(
-        "Any Gymnasium id with observations of a Box (or Dict of Boxes) and Discrete or Box actions is one too."
-    )
-    lines.append(
-        "fedrax describe NAME explains a name; component kinds and tables: "
-        + ", ".join([*COMPONENT_KINDS, *plain_tables()])
-    )
-    return "\n".join(lines)
 
 
 def describe(name: str) -> str:
-    """Every option of what is called ``name`` (a component, a component kind, a table, a joint distribution): meaning,
-    unit, allowed values, default. Of presets and files, see :func:`configuration`.
+    """Every option of what is called ``name`` (a component, a component kind, a table, a key, a joint distribution):
+    meaning, unit, allowed values, default. Of presets and files, see :func:`configuration`.
 
     For a native environment, its spaces, its physical parameters and their defaults; for another of Gymnasium's, its
     spaces and the arguments of its constructor.
     """
     found = [
-        _component(f"{component_kind} {name}", component_kind, COMPONENT_KINDS[component_kind][name])
+        component_text(f"{component_kind} {name}", component_kind, COMPONENT_KINDS[component_kind][name])
         for component_kind in COMPONENT_KINDS
         if name in COMPONENT_KINDS[component_kind]
     ]
     if name in COMPONENT_KINDS:
-        lines = [f"{kind:32}{_first_line(_plural(name), kind)}".rstrip() for kind in COMPONENT_KINDS[name]]
+        lines = [f"{kind:32}{line}".rstrip() for kind, line in _summaries(COMPONENT_KINDS[name]).items()]
         found.append("\n  ".join([f"{name}, default {DEFAULT_KINDS[name]}; one of", *lines]))
-    if name in plain_tables():
-        found.append(_plain_table(name))
+    component_kind, _, component = name.partition(".")
+    if component_kind in COMPONENT_KINDS and component in COMPONENT_KINDS[component_kind]:
+        title = f"{component_kind} {component}"
+        found.append(component_text(title, component_kind, COMPONENT_KINDS[component_kind][component]))
+    if (table := plain_table(name)) is not None:
+        found.append(table_text(name, table))
     if name in native_environments:
         found.append(_environment(name))
     elif load_robotics(name) or FAMILIES.fullmatch(name):
@@ -88,10 +68,12 @@ def describe(name: str) -> str:
     if name in FIGURES:
         figure = FIGURES[name]
         found.append(f"figure {name}: fedrax reproduce {name}\n{inspect.cleandoc(str(figure.title))}")
+    found = found or described_keys(name)
     if not found:
-        known = [*presets(), *COMPONENT_KINDS, *plain_tables(), *(n for r in COMPONENT_KINDS.values() for n in r)]
+        known = [*presets(), *COMPONENT_KINDS, *names.plain_tables(), *(n for r in COMPONENT_KINDS.values() for n in r)]
         known += [*native_environments, *joint_distributions, *FIGURES]
-        raise unknown("name", name, set(known))
+        known += [part for key in all_keys() for part in (key, key.rpartition(".")[2])]
+        raise unknown("name", name, known, "fedrax list")
     return "\n\n".join(found)
 
 
@@ -115,16 +97,9 @@ def configuration(source: str | None, overrides: Iterable[str] = (), *, plugins:
     return config.to_toml().rstrip()
 
 
-def _component(title: str, component_kind: str, component: type) -> str:
-    lines = [title, "", inspect.cleandoc(component.__doc__ or ""), ""]
-    for key, (field, declared, annotation) in options_of(component).items():
-        limits = [
-            f"{sign} {bound:g}"
-            for sign, bound in ((">=", declared.minimum), ("<=", declared.maximum))
-            if bound is not None
-        ]
-        lines += _option(f"{component_kind}.{key}", declared.meaning, annotation, field.default, limits, declared.unit)
-    return "\n".join(lines).rstrip()
+def _summaries(registry: Registry[Any]) -> dict[str, str]:
+    """The first line on each of a registry's classes."""
+    return {name: inspect.cleandoc(registry[name].__doc__ or "").split("\n")[0] for name in registry}
 
 
 def _environment(name: str) -> str:
@@ -192,74 +167,7 @@ def _space(space: Box | Dict | Discrete | Tokens) -> str:
 
 def _joint_distribution(joint: type[JointDistribution]) -> str:
     return (
-        _component(f"joint distribution {joint.name}", TABLE, joint)
+        component_text(f"joint distribution {joint.name}", TABLE, joint)
         + "\n\n  environments: "
         + ", ".join(sorted(joint.environments))
     )
-
-
-def _plain_table(name: str) -> str:
-    model = plain_tables()[name]
-    return "\n".join([name, "", inspect.cleandoc(model.__doc__ or ""), "", *_settings(name, model)]).rstrip()
-
-
-def _settings(name: str, model: type[Model]) -> list[str]:
-    """A table's options, those of tables in it too."""
-    lines = []
-    for key, field in model.model_fields.items():
-        if inspect.isclass(field.annotation) and issubclass(field.annotation, Model):
-            lines += _settings(f"{name}.{key}", field.annotation)
-            continue
-        default = field.get_default(call_default_factory=True)
-        limits = [
-            f"{sign} {getattr(bound, attribute):g}"
-            for bound in field.metadata
-            for attribute, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
-            if hasattr(bound, attribute)
-        ]
-        lines += _option(f"{name}.{key}", field.description or "", field.annotation, default, limits)
-    return lines
-
-
-def _option(
-    key: str,
-    meaning: str,
-    annotation: Any,
-    default: Any,
-    limits: list[str],
-    unit: str = "",
-) -> list[str]:
-    kind = ", ".join([_type_name(annotation), *limits])
-    shown = "none" if default is None else json.dumps(default)
-    return [f"  {key} = {shown}   [{kind}{', ' + unit if unit else ''}]", f"      {meaning}"]
-
-
-def _type_name(annotation: Any) -> str:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Literal:
-        return " | ".join(map(str, arguments))
-    if origin in (typing.Union, UnionType):
-        return " | ".join("none" if part is NoneType else _type_name(part) for part in arguments)
-    if origin is tuple:
-        return f"list of {_type_name(arguments[0])}"
-    names = {int: "integer", float: "number", bool: "true | false", str: "text", NoneType: "none"}
-    return names.get(annotation, "table")
-
-
-def _first_line(title: str, name: str) -> str:
-    for component_kind, registry in COMPONENT_KINDS.items():
-        if title == _plural(component_kind):
-            return inspect.cleandoc(registry[name].__doc__ or "").split("\n")[0]
-    if title == "native environments":
-        return inspect.cleandoc(native_environments[name].__doc__ or "").split("\n")[0]
-    if title == "joint distributions of heterogeneity":
-        return inspect.cleandoc(joint_distributions[name].__doc__ or "").split("\n")[0]
-    if title == "presets":
-        return str(read_source(name).get("name", ""))
-    if title == "figures":
-        return str(FIGURES[name].title)
-    return ""
-
-
-def _plural(component_kind: str) -> str:
-    return component_kind[:-1] + "ies" if component_kind.endswith("y") else component_kind + "s"

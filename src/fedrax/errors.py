@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-MOST, SOME = 40, 8
-"""Names that are listed whole, and those that are listed of more."""
+SOME = 8
+"""Names that are listed whole; of more, the closest ones, and no more than these."""
 LONGEST = 120
 """Characters shown of a value."""
 LONGEST_TEXT = 1200
@@ -34,15 +34,27 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
-def unknown(what: str, name: str, allowed: Iterable[str]) -> FedraxError:
-    """The error for a name that is none of ``allowed``: names the nearest one, and lists them, or so many of them."""
-    names = sorted(allowed)
-    if len(names) <= MOST:
-        listed = ", ".join(names)
-    else:
-        near = difflib.get_close_matches(name, names, n=SOME, cutoff=0.3) or names[:SOME]
-        listed = f"{', '.join(near)} and {len(names) - len(near)} others (fedrax list)"
-    return FedraxError(f"unknown {what} {shown(name)}{nearest(name, names)}; allowed: {listed}")
+def suggestions(name: str, allowed: Iterable[str], see: str = "") -> str:
+    """``" (did you mean 'x'?); allowed: x, y, z"``: all that is allowed, or of many names those closest to ``name``.
+
+    ``see`` is a command that lists them all.
+    """
+    names = sorted(set(allowed))
+    if len(names) <= SOME:
+        return f"{nearest(name, names)}; allowed: {', '.join(names) or 'none'}"
+    # Of names in many parts (`fedpg-br/cartpole`, `runtime.flower.quorum`) somebody may know one.
+    parts = [each for each in names if name and name.lower() in each.lower()]
+    near = list(dict.fromkeys([*difflib.get_close_matches(name, names, n=SOME, cutoff=0.5), *parts]))[:SOME]
+    more = f"; all: {see}" if see else ""
+    if not near:
+        return f"; there are {len(names)}, such as {', '.join(names[:3])}{more}"
+    others = len(names) - len(near)
+    return f"{nearest(name, names)}; allowed: {', '.join(near)} and {others} others{more}"
+
+
+def unknown(what: str, name: str, allowed: Iterable[str], see: str = "") -> FedraxError:
+    """The error for a name that is none of ``allowed``, with the :func:`suggestions` of it."""
+    return FedraxError(f"unknown {what} {shown(name)}{suggestions(name, allowed, see)}")
 
 
 def shown(value: object) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from fedrax.errors import FedraxError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FLOWER = ("quorum", "deadline", "gather", "max_norm", "save_every", "staleness", "fast")
 KEYS = {
@@ -90,6 +91,8 @@ def present_arrays(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) ->
     Neighbours once counted episodes as real numbers, all agents' trajectories, ``int32[seeds]``, were in the totals of
     ``meta`` alone, and whether a running episode had reached its goal was not known.
     """
+    import numpy as np  # Here, so that reading a configuration does not wait for it.
+
     present = {present_leaf(name): array for name, array in arrays.items()}
     for collector_state in COLLECTOR_STATES:
         over = f"{collector_state}.over"

@@ -22,7 +22,7 @@ import equinox as eqx
 import pydantic
 from jaxtyping import Array, Float
 
-from fedrax.errors import FedraxError, nearest, shown, unknown
+from fedrax.errors import FedraxError, nearest, shown, suggestions, unknown
 from fedrax.plugins import check_component, described, load_installed
 
 T = TypeVar("T")
@@ -169,7 +169,12 @@ class Registry(Generic[T]):
         try:
             return self._classes[name]
         except KeyError:
-            raise unknown(self.component_kind, name, self._classes) from None
+            raise unknown(self.component_kind, name, self._classes, self._lists) from None
+
+    @property
+    def _lists(self) -> str:
+        """The command that lists the names."""
+        return f"fedrax describe {self.component_kind}" if self.component_kind.isalpha() else "fedrax list"
 
     def build(self, name: str, settings: Mapping[str, Any]) -> T:
         """The component ``name`` with these settings, each checked against its option.
@@ -183,8 +188,8 @@ class Registry(Generic[T]):
         for key, value in settings.items():
             if key not in known:
                 raise FedraxError(
-                    f"unknown key {self.component_kind}.{key}{nearest(key, known)}: {self.component_kind} {name!r} has "
-                    + (", ".join(sorted(known)) if known else "no options")
+                    f"unknown key {self.component_kind}.{key} of {self.component_kind} {name!r}"
+                    + suggestions(key, known, f"fedrax describe {name}")
                 )
             _, declared, annotation = known[key]
             checked[key] = check_value(f"{self.component_kind}.{key}", value, annotation, declared)

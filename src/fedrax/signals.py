@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -80,11 +81,12 @@ def stopping(line: Callable[[], str]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not numbers:
         yield
         return
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    # Sockets: on Windows a signal's handler writes to nothing else.
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
     watcher = threading.Thread(target=_watch, args=(reading, line), daemon=True)
     # The file is written by the signal's handler in C, whatever the main thread is doing.
-    before_file = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before_file = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     before = {number: signal.signal(number, _heed) for number in numbers}
     watcher.start()
     try:
@@ -93,9 +95,9 @@ def stopping(line: Callable[[], str]) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(before_file)
-        os.close(writing)
+        writing.close()
         watcher.join()
-        os.close(reading)
+        reading.close()
 
 
 def _heed(number: int, frame: FrameType | None) -> None:
@@ -106,8 +108,8 @@ def _raise(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-def _watch(reading: int, line: Callable[[], str]) -> None:
-    while byte := os.read(reading, 1):
+def _watch(reading: socket.socket, line: Callable[[], str]) -> None:
+    while byte := reading.recv(1):
         if byte[0] in NUMBERS:
             _end(byte[0], line)
 

@@ -53,6 +53,11 @@ def start(
     Raises:
         FedraxError: there is no such command, or nothing can be written to its log.
     """
+    if sys.platform == "win32":
+        raise FedraxError(
+            f"cannot start {name}: sweeps and federations of processes need Linux or macOS; on Windows use WSL, or "
+            "`fedrax train`"
+        )
     if shutil.which(command[0], path=variables.get("PATH")) is None:
         raise FedraxError(f"cannot start {name}: there is no command {command[0]}")
     if sys.platform == "linux":

@@ -99,6 +99,28 @@ def test_a_terminal_gets_one_moving_line_and_notes_above_it() -> None:
     assert "\x1b[2K" in shown, "the line must be redrawn in place"
 
 
+def test_what_comes_before_the_first_round_has_a_clock() -> None:
+    clock, stream = Clock(), Terminal()
+    with Progress(4, stream=stream, clock=clock) as progress:
+        progress.wait("compiling")
+        clock.now += 7.0
+        progress.note("a line above")
+        progress.update(fraction=0.25, round=1)
+    shown = stream.getvalue()
+    assert "compiling 7 s" in shown
+    assert "compiling" not in shown.rstrip().split("\r")[-1]
+
+
+def test_a_log_is_told_once_what_goes_on() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Progress(4, stream=stream, clock=clock) as progress:
+        progress.wait("compiling")
+        clock.now += 7.0
+        progress.wait("compiled in 7.0 s; rounds 1 to 2")
+        progress.update(fraction=0.5, round=2)
+    assert stream.getvalue() == "compiling ...\ncompiled in 7.0 s; rounds 1 to 2 ...\nround 2/4\n"
+
+
 def test_a_log_gets_notes_as_lines() -> None:
     stream = io.StringIO()
     with Progress(4, stream=stream) as progress:
@@ -109,6 +131,7 @@ def test_a_log_gets_notes_as_lines() -> None:
 def test_disabled_shows_nothing() -> None:
     for stream in (io.StringIO(), Terminal()):
         with Progress(4, enabled=False, stream=stream) as progress:
+            progress.wait("compiling")
             progress.update(fraction=1.0, round=4)
             progress.note("a warning")
         assert stream.getvalue() == ""

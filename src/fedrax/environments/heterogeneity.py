@@ -119,7 +119,9 @@ def draw(
     for name, value in table_of_parameters.items():
         if name not in defaults:
             known = [*defaults, *joint_keys(table, environment)]
-            raise unknown("physical parameter in environment.heterogeneity:", name, known)
+            raise unknown(
+                "physical parameter in environment.heterogeneity:", name, known, f"fedrax describe {environment}"
+            )
         generator = np.random.default_rng(int(host_seeds((), seed + number, "heterogeneity", name)))
         columns[name] = _column(f"environment.heterogeneity.{name}", value, agents, generator)
     whole = {name for name, value in defaults.items() if isinstance(value, int)}

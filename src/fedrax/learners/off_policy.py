@@ -59,7 +59,7 @@ class OffPolicy(Learner):
     learning_rate: Number = option(3e-4, "step size, of actor and critics", minimum=0, argument=True)
     num_steps: int = option(16, "steps of each copy of the environment per update", unit="steps", minimum=1)
     updates_per_step: int | float = option(
-        1, "critic updates for each of these steps; num_steps times it is a whole number", minimum=0
+        1, "critic updates for each of these steps; num_steps times it is a whole number", minimum=0, maximum=1_000_000
     )
     policy_delay: int = option(
         1, "critic updates between updates of the actor and of all targets", minimum=1, maximum=1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -147,8 +148,11 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Makes a file's content, or a folder's names, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Makes a file's content, or a folder's names, survive a power cut; the latter not on Windows, which has no way."""
+    if sys.platform == "win32" and path.is_dir():
+        return
+    # Windows flushes only what may be written to.
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

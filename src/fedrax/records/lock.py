@@ -7,7 +7,6 @@ file left by a process that is gone is no obstacle. Readers take no lock and nev
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from fedrax.errors import FedraxError
 from fedrax.parsing import parsed_json
+from fedrax.records.file_lock import locked
 from fedrax.records.files import reason, write_all
 
 LOCK = ".lock"
@@ -84,13 +84,9 @@ def is_held(folder: Path, name: str = LOCK) -> bool:
     except FileNotFoundError:
         return False
     try:
-        # A shared lock needs no right to write, and does not stop others who look.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not locked(descriptor, alone=False)
     finally:
         os.close(descriptor)
-    return False
 
 
 def written_folders() -> tuple[Path, ...]:
@@ -112,17 +108,16 @@ def holder(path: Path) -> str:
 def _taken(descriptor: int) -> bool:
     """Takes the lock; False where another process holds it for longer than one that only looks would."""
     for wait in (*WAITS, None):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if wait is not None:
-                time.sleep(wait)
-        else:
+        if locked(descriptor, alone=True):
             return True
+        if wait is not None:
+            time.sleep(wait)
     return False
 
 
 def _lives(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # There `os.kill` with 0 ends the process.
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -151,4 +146,5 @@ def _let_go() -> None:
         os.close(_open.pop())
 
 
-os.register_at_fork(after_in_child=_let_go)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)

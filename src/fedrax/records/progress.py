@@ -1,4 +1,7 @@
-"""How far training is, live: one line that changes on a terminal and in a notebook, lines now and then elsewhere."""
+"""How far training is, live: one line that changes on a terminal and in a notebook, lines now and then elsewhere.
+
+What comes before the first round, compiling above all, has a clock of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,26 @@ from typing import TextIO
 
 import rich.console
 import rich.progress
+import rich.text
 
 from fedrax.records.notebook import cell_line
 
 PLAIN_SECONDS = 5.0
 """The least time between two plain lines, so that a log of a long run stays readable."""
+
+
+class _Line(rich.progress.ProgressColumn):
+    """The text of a task; while it waits for something, with the seconds that have passed."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def render(self, task: rich.progress.Task) -> rich.text.Text:
+        """One line."""
+        since = task.fields["since"]
+        passed = "" if since is None else f" {self._clock() - since:.0f} s"
+        return rich.text.Text(f"{task.description}{passed}")
 
 
 class Progress:
@@ -54,10 +72,22 @@ class Progress:
         if enabled and (self._stream.isatty() if terminal is None else terminal):
             self._live = rich.progress.Progress(
                 rich.progress.BarColumn(bar_width=20),
-                rich.progress.TextColumn("{task.description}", markup=False),
+                _Line(clock),
                 console=rich.console.Console(file=self._stream, force_terminal=True),
             )
-            self._task = self._live.add_task("compiling", total=1.0)
+            self._task = self._live.add_task("starting", total=None, since=None)
+
+    def wait(self, what: str) -> None:
+        """Says what goes on until the next update, such as ``compiling``, and for how long it has; a log, that it does.
+
+        A bar that moves to and fro stands for it.
+        """
+        if self._live is not None:
+            self._live.update(self._task, total=None, description=what, since=self._clock())
+        elif self._cell is not None:
+            self._cell.show(f"{what} ...")
+        elif self._enabled:
+            print(f"{what} ...", file=self._stream, flush=True)
 
     def update(self, *, fraction: float, round: int, evaluation: float = math.nan, steps: float = math.nan) -> None:
         """Shows where training is.
@@ -73,7 +103,8 @@ class Progress:
             self._first = (now, fraction, steps)
         self._line = self._describe(now, fraction, round, evaluation, steps)
         if self._live is not None:
-            self._live.update(self._task, completed=min(fraction, 1.0), description=self._line)
+            done = min(fraction, 1.0)
+            self._live.update(self._task, total=1.0, completed=done, description=self._line, since=None)
         elif self._cell is not None:
             self._cell.show(self._line)
         elif now - self._printed_at >= PLAIN_SECONDS:

@@ -97,5 +97,5 @@ FIGURES: dict[str, Experiment] = {
 def experiment(name: str) -> Experiment:
     """The experiment by name, or a :class:`fedrax.errors.FedraxError` naming the nearest one."""
     if name not in FIGURES:
-        raise unknown("figure", name, FIGURES)
+        raise unknown("figure", name, FIGURES, "fedrax list")
     return FIGURES[name]

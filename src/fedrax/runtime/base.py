@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Iterator, Set
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,9 @@ from fedrax.trees import tree_bytes
 
 class Runtime(abc.ABC):
     """A federation in this process, several seeds at once. States have a leading axis ``[seeds]``."""
+
+    compiles_ahead: ClassVar[bool] = False
+    """Whether :meth:`compile` leaves nothing to compile in the first rounds."""
 
     def __init__(self, config: Config, federation: Federation) -> None:
         self.config = config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 
 import jax
 from jaxtyping import PyTree
@@ -59,6 +60,8 @@ def device_memory() -> int | None:
 
 def machine_memory() -> int | None:
     """Bytes of the machine's own memory; None where it cannot be told."""
+    if sys.platform == "win32":
+        return None
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):

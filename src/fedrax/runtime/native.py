@@ -58,6 +58,8 @@ class NativeRuntime(Runtime):
     them, and else made and put there.
     """
 
+    compiles_ahead = True
+
     def __init__(
         self,
         config: Config,

@@ -59,18 +59,22 @@ def train_run(config: Config, runtime: Runtime, directory: RunDirectory, *, prog
 
 
 def _train_run(config: Config, runtime: Runtime, directory: RunDirectory, *, progress: bool) -> None:
-    state, counters, meta = _where_it_stands(config, runtime, directory)
-    begun = directory.manifest.exists()
-    if not begun:
-        directory.write_config(config.to_toml())
-        begin_manifest(directory, config, files=initial_files(config))
-    missing = missing_rounds(directory, _rounds_done(config, counters))
-    if missing:
-        logger.warning("%s lacks %s; the run goes on without", directory.metrics_jsonl, ", ".join(missing))
+    with Progress(*_goal(config), enabled=progress) as display:
+        before = compile_seconds()
+        display.wait("compiling")
+        state, counters, meta = _where_it_stands(config, runtime, directory)
+        begun = directory.manifest.exists()
+        if not begun:
+            directory.write_config(config.to_toml())
+            begin_manifest(directory, config, files=initial_files(config))
+        missing = missing_rounds(directory, _rounds_done(config, counters))
+        if missing:
+            logger.warning("%s lacks %s; the run goes on without", directory.metrics_jsonl, ", ".join(missing))
 
-    stopped = None
-    if not meta["finished"]:
-        stopped = _train(config, runtime, directory, state, counters, meta, begun=begun, progress=progress)
+        stopped = None
+        if not meta["finished"]:
+            compiled = before - meta["seconds_compile"]
+            stopped = _train(config, runtime, directory, state, counters, meta, display, begun=begun, compiled=compiled)
     # A finished run may have been killed before its summary.
     if meta["finished"] and not directory.summary.exists():
         summary = _summary(config, counters, meta["seconds_compile"])
@@ -139,23 +143,22 @@ def _train(
     state: State,
     counters: list[Counters],
     meta: dict[str, Any],
+    display: Progress,
     *,
     begun: bool,
-    progress: bool,
+    compiled: float,
 ) -> str | None:
     """Rounds until the budget is used; brings ``counters`` and ``meta`` up to date.
+
+    ``compiled`` is what :func:`compile_seconds` is to be counted from.
 
     Returns why it stopped where too many rounds were lost: looked at where a checkpoint is due, so that none is lost.
     """
     first, tables = int(meta["round"]), table(config)
-    compiled = compile_seconds() - meta["seconds_compile"]
     runtime.compile(state)
-    with (
-        MetricsWriter(
-            directory, resume_round=_rounds_done(config, counters), further=_layout(config, runtime, directory)
-        ) as writer,
-        Progress(*_goal(config), enabled=progress) as display,
-    ):
+    with MetricsWriter(
+        directory, resume_round=_rounds_done(config, counters), further=_layout(config, runtime, directory)
+    ) as writer:
         if begun:
             display.note(f"goes on after round {first}" if first else "no checkpoint yet: starts anew")
         if runtime.replay_bytes:
@@ -165,6 +168,9 @@ def _train(
         differences = divergence(config)
         if differences:
             display.note("environments differ by " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
+        if runtime.compiles_ahead:
+            seconds = compile_seconds() - compiled - meta["seconds_compile"]
+            display.wait(f"compiled in {seconds:.1f} s; rounds {first + 1} to {first + runtime.rounds_per_call}")
         finished = False
         stopped: str | None = None
         lost = LostRounds(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -63,7 +64,7 @@ def stoppable() -> Iterator[Stop]:
     """Counts requests to stop, rather than being torn out of whatever goes on."""
     stop = Stop()
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup wants to outlive its terminal.
-        numbers.append(signal.SIGHUP)
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # Unless nohup wants to outlive its terminal.
     with handled(stop.ask, numbers):
         yield stop

@@ -74,7 +74,7 @@ def joint_draws(
         return [{} for _ in range(agents)], dict(table)
     name = table["distribution"]
     if not isinstance(name, str) or name not in joint_distributions:
-        raise unknown(f"{TABLE}.distribution", str(name), joint_distributions)
+        raise unknown(f"{TABLE}.distribution", str(name), joint_distributions, "fedrax list")
     known = joint_distributions[name]
     if environment not in known.environments:
         raise FedraxError(

@@ -13,6 +13,8 @@ AUTHORITY, CERTIFICATE, KEY = "authority.crt", "server.crt", "server.key"
 """Files in a folder of certificates."""
 NODES = "nodes"
 """The folder of the nodes' keys in it."""
+NUMBERS = re.compile(r"[0-9.]+")
+"""What only an address is made of: top-level domains are no numbers (RFC 3696)."""
 LABEL = re.compile("[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 """Of a machine's name, between its dots; underscores are common in networks of containers."""
 
@@ -59,7 +61,11 @@ def is_host(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        return len(text) <= 253 and all(LABEL.fullmatch(label) for label in text.split("."))
+        return (
+            len(text) <= 253
+            and not NUMBERS.fullmatch(text)
+            and all(LABEL.fullmatch(label) for label in text.split("."))
+        )
     return True
 
 

@@ -1,0 +1,91 @@
+"""Where a configuration comes from: presets, TOML files and ``key=value``. Reading them needs no JAX."""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fedrax.errors import FedraxError, shown, suggestions
+from fedrax.migration import is_recorded, present_keys
+from fedrax.parsing import DEEPEST, parsed_toml, text_of
+
+DEFAULT_KINDS = {
+    "learner": "policy-gradient",
+    "critic": "mlp",
+    "strategy": "fedpg-br",
+    "aggregator": "mean",
+    "preaggregator": "none",
+    "attack": "none",
+    "compression": "none",
+}
+"""Every kind of component, and the one that is taken where none is named."""
+
+
+def presets() -> list[str]:
+    """The names of the published experiments that ship with the package."""
+    root = resources.files("fedrax") / "presets"
+    return sorted(
+        f"{family.name}/{preset.name.removesuffix('.toml')}"
+        for family in root.iterdir()
+        if family.is_dir()
+        for preset in family.iterdir()
+        if preset.name.endswith(".toml")
+    )
+
+
+def read_source(source: str | Path) -> dict[str, Any]:
+    """The raw tables of a preset's name or of a TOML file's path."""
+    if str(source) in presets():
+        text = (resources.files("fedrax") / "presets" / f"{source}.toml").read_text(encoding="utf-8")
+        label = str(source)
+    elif Path(source).is_file():
+        text, label = _text_of(Path(source)), str(source)
+    else:
+        raise FedraxError(
+            f"no preset and no file is called {shown(str(source))}{suggestions(str(source), presets(), 'fedrax list')}"
+        )
+    try:
+        tables = parsed_toml(text)
+    except tomllib.TOMLDecodeError as error:
+        raise FedraxError(f"{label} is not valid TOML: {error}") from None
+    return present_keys(tables) if is_recorded(Path(source)) else tables
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return text_of(path)
+    except OSError as error:
+        raise FedraxError(f"cannot read {path}: {error.strerror}; mend its permissions, or give another file") from None
+    except ValueError as error:
+        raise FedraxError(f"{path} is not valid TOML: {error}") from None
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """``"attack.agents=3"`` as ``{"attack": {"agents": 3}}``; ``attack=NAME`` is short for ``attack.kind=NAME``.
+
+    A value is read as TOML where it is TOML (numbers, booleans, lists, tables), else as a bare word; ``none`` unsets
+    an option that may be unset.
+    """
+    key, separator, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not separator or not all(key.split(".")) or key.count(".") > DEEPEST:
+        raise FedraxError(f"{shown(text)} is not of the form key=value, for example federation.agents=20")
+    try:
+        parsed: Any = parsed_toml(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    return in_tables(typing.cast(dict[str, Any], parsed))
+
+
+def in_tables(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """The layer with a name alone in place of a component's, the runtime's or the environment's table spelled out."""
+    named = {**dict.fromkeys([*DEFAULT_KINDS, "runtime"], "kind"), "environment": "id"}
+    return {
+        key: {named[key]: value} if key in named and isinstance(value, str) else value for key, value in layer.items()
+    }

@@ -1,0 +1,284 @@
+"""What a newcomer meets first: a command that speaks at once, names without waiting, words that a shell completes."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import fedrax
+from fedrax import names
+from fedrax.cli import main
+from fedrax.completion import describable, key_values, values_of
+from fedrax.config import presets, resolve
+from fedrax.describe_keys import all_keys
+from fedrax.errors import SOME, suggestions
+from fedrax.opening import AGENTS, ENVIRONMENT, opening, sweep_opening
+from fedrax.registry import options_of
+from fedrax.sources import DEFAULT_KINDS
+from fedrax.strategies.base import strategies
+
+ROOT = Path(fedrax.__file__).parent
+
+
+def python(*arguments, **variables):
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=os.environ | variables
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import fedrax",
+        "import fedrax; dir(fedrax); fedrax.presets(); fedrax.__version__",
+        "from fedrax import cli; cli.main(['list'])",
+        "from fedrax import cli; cli.main(['completion', 'bash'])",
+        "from fedrax.opening import opening; opening('fedpg-br/cartpole', ['attack=alie'])",
+        "from fedrax.completion import key_values; key_values('learner.l')",
+    ],
+)
+def test_this_imports_neither_jax_nor_what_takes_as_long(code):
+    heavy = ("jax", "equinox", "pydantic", "gymnasium", "matplotlib", "numpy", "scipy")
+    done = python("-c", f"import sys; {code}; sys.exit(', '.join(set({heavy}) & sys.modules.keys()) or 0)")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_first_line_of_a_training_comes_before_jax_is_imported():
+    """JAX cannot be imported here at all."""
+    code = """
+import sys
+sys.modules["jax"] = None
+from fedrax.cli import main
+main(["train", "fedpg-br/cartpole", "attack=alie", "attack.agents=3", "--seeds", "2", "--out", "never"])
+"""
+    assert python("-c", code).stdout.splitlines() == [
+        "fedpg-br/cartpole: strategy fedpg-br, learner policy-gradient, CartPole-v1, 10 agents, "
+        "attack alie by 3 of them, 5,000 trajectories per agent, 2 seeds"
+    ]
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_the_first_line_says_what_is_then_resolved(preset):
+    changes = ["attack=sign-flipping", "attack.agents=1"]
+    config = resolve(preset, changes)
+    said = opening(preset, changes)
+    assert f"strategy {config.strategy['kind']}, learner {config.learner['kind']}, {config.environment.id}, " in said
+    assert re.search(rf" {config.federation.agents} agents?, attack sign-flipping by 1 of them, \d", said)
+
+
+def test_the_first_line_says_the_defaults_of_what_nobody_says():
+    config = resolve(None, ["budget.rounds=3"])
+    assert (config.federation.agents, config.environment.id) == (AGENTS, ENVIRONMENT)
+    assert opening(None, ["budget.rounds=3"]) == (
+        "strategy fedpg-br, learner policy-gradient, CartPole-v1, 10 agents, 3 rounds"
+    )
+
+
+def test_the_first_line_reads_tables_of_components_and_later_layers():
+    source = {"attack": {"kind": "alie", "alie": {"agents": 4}}, "federation": {"agents": 1}, "budget": {"rounds": 9}}
+    assert opening(source, ["budget.steps=2000000"]).endswith(
+        "1 agent, attack alie by 4 of them, 9 rounds or 2,000,000 environment steps"
+    )
+    assert "attack" not in opening(source, ["attack=none"])
+
+
+def test_a_sweeps_first_line(tmp_path):
+    file = tmp_path / "sweep.toml"
+    file.write_text('preset = "fedpg-br/cartpole"\nseeds = [3, 5]\n[setups.a]\n[setups.b]\n[grid]\nx = [1, 2]\n')
+    assert sweep_opening(file) == f"{file}: 2 setups of fedpg-br/cartpole, times a grid, 2 seeds each"
+    file.write_text("setups = 3")
+    assert sweep_opening(file) == f"{file}: reading the setups"
+
+
+def test_names_read_from_the_source_are_those_that_are_registered():
+    """In a process of its own: other tests register components."""
+    code = """
+from fedrax import names
+from fedrax.describe import registered
+from fedrax.listing import overview
+assert names.components() == registered()
+assert overview(names.components()).count("\\n") > 100
+"""
+    assert python("-c", code).stderr == ""
+
+
+def test_keys_read_from_the_source_are_those_that_are_declared():
+    declared = {key for key in all_keys() if key.partition(".")[0] not in DEFAULT_KINDS}
+    assert set(names.plain_keys()) == declared
+    options = {key for name in strategies for key in options_of(strategies[name])}
+    assert set(names.options("strategy")) == options
+    assert all(setting.meaning for setting in names.options("strategy").values())
+
+
+def test_the_command_runs_as_a_module_and_says_its_version():
+    done = python("-m", "fedrax", "--version")
+    assert re.fullmatch(rf"fedrax {re.escape(fedrax.__version__)} \(Python 3\.\S+, jax \S+\)\n", done.stdout)
+
+
+def test_public_names_are_there_before_they_are_imported():
+    done = python("-c", "import fedrax; print(*[name for name in fedrax.__all__ if name not in dir(fedrax)])")
+    assert done.stdout == "\n"
+    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+        _ = fedrax.trian
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("seeds", "seeds = 1   [integer, > 0, <= 100000]"),
+        ("plugins", "plugins = []   [list of text]"),
+        ("federation.agents", "federation.agents = 10   [integer, > 0"),
+        ("privacy", "privacy.secure_sum = false   [true | false]"),
+        ("runtime.flower", 'runtime.flower.max_norm = "adaptive"   [number | adaptive | none]'),
+        ("runtime.flower.quorum", "share of a round's participants"),
+        ("quorum", "runtime.flower.quorum = 0.5"),
+        ("strategy.minibatch", "of fedpg-br, svrpg"),
+        ("attack.agents", "of every attack"),
+        ("attack.kind", "one of alie,"),
+        ("strategy.svrpg", "strategy svrpg"),
+        ("sweep", "cores_per_job = 1"),
+        ("sweep.jobs", "at most so many runs at once"),
+        ("setups", "[setups.robust]"),
+    ],
+)
+def test_every_key_can_be_described(name, said, capsys):
+    assert main(["describe", name]) == 0
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["name", "environment.heterogeneity", "runtime.flower.fast", "learner.hidden"])
+def test_the_keys_of_a_configuration_are_described(key):
+    assert key in all_keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "fedpg-br/cartpol"], "(did you mean 'fedpg-br/cartpole'?); allowed: fedpg-br/cartpole, "),
+        (["describe", "fedpgbr"], "(did you mean 'fedpg-br'?); allowed: fedpg-br, "),
+        (["describe", "quorm"], "(did you mean 'quorum'?)"),
+        (["train", "fedpg-br/cartpole", "aggregator=krumm"], "others; all: fedrax describe aggregator"),
+        (["train", "fedpg-br/cartpole", "learner.learningrate=1"], "(did you mean 'learning_rate'?); allowed: "),
+        (["train", "fedpg-br/cartpole", "federaton.agents=3"], "unknown key federaton (did you mean 'federation'?)"),
+        (["train", "fedpg-br/cartpole", "privacy.eps=3"], "all: fedrax describe privacy"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_a_few_others(arguments, said, capsys):
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.partition("allowed: ")[2].count(",") < SOME
+
+
+def test_an_unknown_command_is_answered_with_one():
+    done = python("-m", "fedrax", "trian", "fedpg-br/cartpole")
+    assert done.returncode == 2
+    assert "unknown command 'trian' (did you mean 'train'?); fedrax --help lists them" in done.stderr
+
+
+def test_few_names_are_all_listed_and_of_many_the_near_ones():
+    assert suggestions("b", ["c", "a"]) == "; allowed: a, c"
+    many = [f"key_{number}" for number in range(50)]
+    assert suggestions("key_7", [*many, "key7"], "fedrax list").endswith("others; all: fedrax list")
+    assert suggestions("zzz", many) == "; there are 50, such as key_0, key_1, key_10"
+
+
+def completed(line):
+    """What a shell is answered at the end of the line."""
+    variables = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_COMP_WORDBREAKS": " \t\n\"'><=;|&(:",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    code = (
+        "import os, sys; os.dup2(1, 8); os.dup2(2, 9); sys.modules['jax'] = None; from fedrax.cli import main; main()"
+    )
+    return python("-c", code, **variables).stdout.split("\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("fedrax tr", ["train "]),
+        ("fedrax train fedpg-br/c", ["fedpg-br/cartpole "]),
+        ("fedrax train fedpg-br/cartpole attack=al", ["alie "]),
+        ("fedrax train fedpg-br/cartpole federation.ag", ["federation.agents="]),
+        ("fedrax train fedpg-br/cartpole --se", ["--seeds "]),
+        ("fedrax describe runtime.flower.qu", ["runtime.flower.quorum "]),
+        ("fedrax reproduce fedpg-br/cartpole-", ["fedpg-br/cartpole-attacks "]),
+    ],
+)
+def test_a_shell_completes_words(line, words):
+    assert completed(line) == words
+
+
+def test_what_is_completed():
+    assert "budget.rounds=" in key_values("bud")
+    assert "budget.rounds=" not in key_values("")
+    assert "strategy=" in key_values("")
+    assert "strategy.minibatch=" in key_values("strategy.m")
+    assert values_of("runtime") == ["simulation", "flower"]
+    assert values_of("privacy.secure_sum") == ["false", "true"]
+    assert "CartPole-v1" in values_of("environment")
+    assert "krum" in values_of("aggregator.kind")
+    assert values_of("no.such") == []
+    assert "privacy" in describable("")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_a_shell_is_told_how(shell, capsys):
+    assert main(["completion", shell]) == 0
+    assert "fedrax" in capsys.readouterr().out
+
+
+def test_bash_takes_the_script(capsys):
+    main(["completion", "bash"])
+    script = capsys.readouterr().out
+    done = subprocess.run(["bash", "-c", f"{script}\ncomplete -p fedrax"], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("complete ")
+
+
+POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
+"""Modules that Windows does not have."""
+CALLS = {"fork", "getuid", "geteuid", "killpg", "register_at_fork", "sched_getaffinity", "setsid", "sysconf", "SIGHUP"}
+"""And what is missing there of ``os`` and ``signal``."""
+
+
+def run_on_import(nodes):
+    """Every node that importing a module evaluates on Windows: none in a function, none that asks for the platform."""
+    for node in nodes:
+        if isinstance(node, ast.If) and re.search(r"platform|hasattr", ast.unparse(node.test)):
+            yield from run_on_import(node.body if "win32" in ast.unparse(node.test) else [])
+            continue
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield node
+            yield from run_on_import(ast.iter_child_nodes(node))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_importing_needs_nothing_that_windows_lacks(path):
+    needed = set()
+    for node in run_on_import(ast.parse(path.read_text(encoding="utf-8")).body):
+        if isinstance(node, ast.Import):
+            needed |= {name.name for name in node.names} & POSIX
+        elif isinstance(node, ast.ImportFrom):
+            needed |= {node.module} & POSIX
+        elif isinstance(node, ast.Attribute):
+            needed |= {node.attr} & CALLS
+    assert needed == set()
+
+
+def test_the_workflow_tests_the_versions_that_the_package_names():
+    project = tomllib.loads((ROOT.parent.parent / "pyproject.toml").read_text())["project"]
+    named = {text.rpartition(" ")[2] for text in project["classifiers"] if "Python :: 3." in text}
+    workflow = (ROOT.parent.parent / ".github" / "workflows" / "ci.yml").read_text()
+    tested = re.search(r'python: \[(".*")\]', workflow)[1]
+    assert {version.strip(' "') for version in tested.split(",")} == named
+    assert project["requires-python"] == f">={min(named)}"
