@@ -10,7 +10,7 @@ import fedrax
 ROOT = Path(fedrax.__file__).parent
 OUTER = {"api", "audit", "cli", "render", "describe", "exchange"}
 """What a user calls; all else is below it."""
-COMPONENTS = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "privacy")
+COMPONENTS = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "privacy", "loggers")
 FORBIDDEN = {
     **{package: {"runtime", "records", "report", "sweep", *OUTER} for package in COMPONENTS},
     "evaluation": {"runtime", "records", "report", "sweep", *OUTER},

@@ -23,11 +23,18 @@ from fedrax.environments.noise import ACTION_NOISE, NOISE, OBSERVATION_NOISE
 from fedrax.environments.registry import describe_environment
 from fedrax.environments.robotics import FAMILIES, load_robotics
 from fedrax.errors import unknown
-from fedrax.registry import options_of
+from fedrax.loggers.base import DEFAULT, loggers
+from fedrax.registry import Registry, options_of
 from fedrax.report.experiments import FIGURES
 from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.initial import initial_files
 from fedrax.runtime.make import make_runtime
+
+KINDS: dict[str, Registry[Any]] = {**COMPONENT_KINDS, "logger": loggers}
+"""What components a configuration names: one of each kind, and any number of loggers."""
+TABLES = {"logger": "records.loggers.{name}"}
+"""Where a configuration has the options of a component, where that is not the table of its kind."""
+DEFAULTS = {**DEFAULT_KINDS, "logger": ", ".join(DEFAULT)}
 
 
 def plain_tables() -> dict[str, type[Model]]:
@@ -43,7 +50,7 @@ def overview(environments: Iterable[str] = ()) -> str:
     """Every preset, component, native environment and published figure, by kind; also ``environments`` of plugins."""
     sections = {
         "presets": presets(),
-        **{_plural(component_kind): registry.names() for component_kind, registry in COMPONENT_KINDS.items()},
+        **{_plural(component_kind): registry.names() for component_kind, registry in KINDS.items()},
         "native environments": native_environments.names(),
         "joint distributions of heterogeneity": joint_distributions.names(),
         "figures": sorted(FIGURES),
@@ -56,8 +63,7 @@ def overview(environments: Iterable[str] = ()) -> str:
         "Any Gymnasium id with observations of a Box (or Dict of Boxes) and Discrete or Box actions is one too."
     )
     lines.append(
-        "fedrax describe NAME explains a name; component kinds and tables: "
-        + ", ".join([*COMPONENT_KINDS, *plain_tables()])
+        "fedrax describe NAME explains a name; component kinds and tables: " + ", ".join([*KINDS, *plain_tables()])
     )
     return "\n".join(lines)
 
@@ -70,13 +76,17 @@ def describe(name: str) -> str:
     spaces and the arguments of its constructor.
     """
     found = [
-        _component(f"{component_kind} {name}", component_kind, COMPONENT_KINDS[component_kind][name])
-        for component_kind in COMPONENT_KINDS
-        if name in COMPONENT_KINDS[component_kind]
+        _component(
+            f"{component_kind} {name}",
+            TABLES.get(component_kind, component_kind).format(name=name),
+            KINDS[component_kind][name],
+        )
+        for component_kind in KINDS
+        if name in KINDS[component_kind]
     ]
-    if name in COMPONENT_KINDS:
-        lines = [f"{kind:32}{_first_line(_plural(name), kind)}".rstrip() for kind in COMPONENT_KINDS[name]]
-        found.append("\n  ".join([f"{name}, default {DEFAULT_KINDS[name]}; one of", *lines]))
+    if name in KINDS:
+        lines = [f"{kind:32}{_first_line(_plural(name), kind)}".rstrip() for kind in KINDS[name]]
+        found.append("\n  ".join([f"{name}, default {DEFAULTS[name]}; one of", *lines]))
     if name in plain_tables():
         found.append(_plain_table(name))
     if name in native_environments:
@@ -89,7 +99,7 @@ def describe(name: str) -> str:
         figure = FIGURES[name]
         found.append(f"figure {name}: fedrax reproduce {name}\n{inspect.cleandoc(str(figure.title))}")
     if not found:
-        known = [*presets(), *COMPONENT_KINDS, *plain_tables(), *(n for r in COMPONENT_KINDS.values() for n in r)]
+        known = [*presets(), *KINDS, *plain_tables(), *(n for r in KINDS.values() for n in r)]
         known += [*native_environments, *joint_distributions, *FIGURES]
         raise unknown("name", name, set(known))
     return "\n\n".join(found)
@@ -115,7 +125,7 @@ def configuration(source: str | None, overrides: Iterable[str] = (), *, plugins:
     return config.to_toml().rstrip()
 
 
-def _component(title: str, component_kind: str, component: type) -> str:
+def _component(title: str, table: str, component: type) -> str:
     lines = [title, "", inspect.cleandoc(component.__doc__ or ""), ""]
     for key, (field, declared, annotation) in options_of(component).items():
         limits = [
@@ -123,7 +133,7 @@ def _component(title: str, component_kind: str, component: type) -> str:
             for sign, bound in ((">=", declared.minimum), ("<=", declared.maximum))
             if bound is not None
         ]
-        lines += _option(f"{component_kind}.{key}", declared.meaning, annotation, field.default, limits, declared.unit)
+        lines += _option(f"{table}.{key}", declared.meaning, annotation, field.default, limits, declared.unit)
     return "\n".join(lines).rstrip()
 
 
@@ -247,7 +257,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _first_line(title: str, name: str) -> str:
-    for component_kind, registry in COMPONENT_KINDS.items():
+    for component_kind, registry in KINDS.items():
         if title == _plural(component_kind):
             return inspect.cleandoc(registry[name].__doc__ or "").split("\n")[0]
     if title == "native environments":
