@@ -8,7 +8,7 @@ import pytest
 import fedrax
 
 ROOT = Path(fedrax.__file__).parent
-OUTER = {"api", "audit", "cli", "render", "describe", "exchange"}
+OUTER = {"api", "audit", "cli", "render", "describe", "exchange", "watch"}
 """What a user calls; all else is below it."""
 COMPONENTS = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "privacy", "loggers")
 FORBIDDEN = {

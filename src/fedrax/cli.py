@@ -361,6 +361,12 @@ def _status(options: argparse.Namespace) -> None:
     print(show_status(options.run))
 
 
+def _watch(options: argparse.Namespace) -> None:
+    from fedrax.watch.server import watch
+
+    watch(options.run, port=options.port, browser=options.open, say=lambda text: print(text, flush=True))
+
+
 def _list(options: argparse.Namespace) -> None:
     import gymnasium
 
@@ -405,6 +411,7 @@ COMMANDS: dict[str, Command] = {
     "certificates": _certificates,
     "deploy": _deploy,
     "status": _status,
+    "watch": _watch,
     "list": _list,
     "describe": _describe,
 }
