@@ -26,7 +26,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 def plugin(tmp_path_factory):
     """The page's code blocks as one file, as a user would write them."""
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     path = tmp_path_factory.mktemp("plugin") / "mine.py"
     path.write_text("\n".join(blocks))
     return path
@@ -44,6 +44,8 @@ def test_extending_page_trains(plugin, tmp_path):
             "attack=mimic",
             "attack.agents=1",
             "compression=coarse",
+            'records.loggers=["lines"]',
+            "records.loggers.lines.prefix=round-",
             "environment=Corridor-v0",
             "environment.horizon=50",
             "environment.heterogeneity.drift=[0.0, 0.05, 0.1, -0.05]",
@@ -59,6 +61,9 @@ def test_extending_page_trains(plugin, tmp_path):
     assert len(rows) == 20
     assert rows[-1]["return"] > rows[0]["return"] or rows[-1]["return"] == 50.0
     assert rows[-1]["byzantine"] == 1
+    lines = (run.path / "lines-0.txt").read_text().splitlines()
+    assert lines[-1] == f"round-19 {rows[-1]['return']}"
+    assert len(lines) == 20
 
 
 def test_the_pages_learner_learns(plugin, tmp_path):

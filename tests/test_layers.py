@@ -8,9 +8,9 @@ import pytest
 import fedrax
 
 ROOT = Path(fedrax.__file__).parent
-OUTER = {"acting", "api", "audit", "cli", "render", "describe", "exchange", "run_views"}
+OUTER = {"acting", "api", "audit", "cli", "render", "describe", "exchange", "run_views", "watch"}
 """What a user calls; all else is below it."""
-COMPONENTS = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "privacy")
+COMPONENTS = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "privacy", "loggers")
 FORBIDDEN = {
     **{package: {"runtime", "records", "report", "sweep", *OUTER} for package in COMPONENTS},
     "evaluation": {"runtime", "records", "report", "sweep", *OUTER},

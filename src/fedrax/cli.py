@@ -395,6 +395,12 @@ def _completion(options: argparse.Namespace) -> None:
     print(script(options.shell))
 
 
+def _watch(options: argparse.Namespace) -> None:
+    from fedrax.watch.server import watch
+
+    watch(options.run, port=options.port, browser=options.open, say=lambda text: print(text, flush=True))
+
+
 def _list(options: argparse.Namespace) -> None:
     from fedrax.listing import listed
 
@@ -428,6 +434,7 @@ COMMANDS: dict[str, Command] = {
     "deploy": _deploy,
     "status": _status,
     "completion": _completion,
+    "watch": _watch,
     "list": _list,
     "describe": _describe,
 }

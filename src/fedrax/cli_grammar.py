@@ -190,6 +190,11 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     how = 'eval "$(fedrax completion bash)" in ~/.bashrc; zsh the same; fedrax completion fish | source'
     completion.add_argument("shell", choices=("bash", "zsh", "fish", "powershell"), help=how)
 
+    watch = command("watch", "a page of a run's curves, or of a folder's runs, that follows them while they train")
+    watch.add_argument("run", type=Path, metavar="RUN", help="a run, or a folder with runs, such as a sweep's")
+    watch.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (default: a free one)")
+    watch.add_argument("--open", action="store_true", help="open a browser")
+
     listed = command("list", "everything that can be named on the command line")
     _takes_plugins(listed, "list what this registers too")
 

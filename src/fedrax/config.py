@@ -38,6 +38,7 @@ from fedrax.evaluation.measure import renamed, resolved_evaluation
 from fedrax.layers import merge, merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
+from fedrax.loggers.base import Logger, built
 from fedrax.migration import refuse_former_keys
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.privacy.guarantee import resolved_privacy
@@ -205,6 +206,7 @@ def resolve(
     )
     if config.budget == BudgetConfig():
         raise FedraxError("no budget: set budget.rounds, budget.trajectories, budget.steps or budget.steps_per_agent")
+    config = _with_loggers(config)
     said = resolved_privacy(config.privacy, config.federation, config.budget.rounds)
     return config.model_copy(update={"privacy": config.privacy.model_copy(update=said)}) if said else config
 
@@ -246,6 +248,13 @@ def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[
             elif key in common or speaking in (None, kind):
                 settings[key] = value
     return {"kind": kind, **settings}
+
+
+def _with_loggers(config: Config) -> Config:
+    """The configuration with every option of its loggers written out."""
+    made: dict[str, Logger] = built(config.records.loggers)
+    tables = {name: {key: getattr(one, key) for key in options_of(type(one))} for name, one in made.items()}
+    return config.model_copy(update={"records": config.records.model_copy(update={"loggers": tables})})
 
 
 def _built(component_kind: str, table: Mapping[str, Any]) -> Any:

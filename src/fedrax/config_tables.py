@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pydantic
 
 from fedrax.evaluation.measure import Environments
+from fedrax.loggers.base import DEFAULT, by_name
 from fedrax.registry import LARGEST, MOST_EPISODES, of_its_kind
 
 TD3_HER = "td3-her"
@@ -242,6 +243,21 @@ class RecordsConfig(Model):
         description="td3-her: also the CSV files of the TD3+HER reference, agent by agent, in the folder td3-her; "
         "fedrax: metrics.csv alone",
     )
+    loggers: dict[str, dict[str, Any]] = pydantic.Field(
+        {name: dict(options) for name, options in DEFAULT.items()},
+        description="where rows go while the run trains: names (tensorboard, wandb, mlflow, a plugin's), or a table of "
+        "options by name, records.loggers.wandb.project=mine; none: nowhere",
+    )
+
+    @pydantic.field_validator("loggers", mode="before")
+    @classmethod
+    def _names_stand_for_defaults(cls, loggers: Any) -> Any:
+        return by_name(loggers)
+
+    @pydantic.field_serializer("loggers")
+    def _none_is_written(self, loggers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]] | list[str]:
+        # As an empty table it would be no key of the configuration.
+        return loggers or []
 
 
 class PrivacyConfig(Model):

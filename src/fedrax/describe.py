@@ -22,17 +22,24 @@ from fedrax.environments.noise import ACTION_NOISE, NOISE, OBSERVATION_NOISE
 from fedrax.environments.registry import describe_environment
 from fedrax.environments.robotics import FAMILIES, load_robotics
 from fedrax.errors import unknown
+from fedrax.loggers.base import DEFAULT, loggers
 from fedrax.registry import Registry
 from fedrax.report.experiments import FIGURES
 from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.initial import initial_files
 from fedrax.runtime.make import make_runtime
 
+KINDS: dict[str, Registry[Any]] = {**COMPONENT_KINDS, "logger": loggers}
+"""What components a configuration names: one of each kind, and any number of loggers."""
+TABLES = {"logger": "records.loggers.{name}"}
+"""Where a configuration has the options of a component, where that is not the table of its kind."""
+DEFAULTS = {**DEFAULT_KINDS, "logger": ", ".join(DEFAULT)}
+
 
 def registered() -> dict[str, dict[str, str]]:
     """What is registered by now, plugins' too, as :func:`fedrax.names.components` reads it from the source."""
     return {
-        **{names.plural(component_kind): _summaries(registry) for component_kind, registry in COMPONENT_KINDS.items()},
+        **{names.plural(component_kind): _summaries(registry) for component_kind, registry in KINDS.items()},
         names.ENVIRONMENTS: _summaries(native_environments),
         names.DISTRIBUTIONS: _summaries(joint_distributions),
     }
@@ -45,18 +52,13 @@ def describe(name: str) -> str:
     For a native environment, its spaces, its physical parameters and their defaults; for another of Gymnasium's, its
     spaces and the arguments of its constructor.
     """
-    found = [
-        component_text(f"{component_kind} {name}", component_kind, COMPONENT_KINDS[component_kind][name])
-        for component_kind in COMPONENT_KINDS
-        if name in COMPONENT_KINDS[component_kind]
-    ]
-    if name in COMPONENT_KINDS:
-        lines = [f"{kind:32}{line}".rstrip() for kind, line in _summaries(COMPONENT_KINDS[name]).items()]
-        found.append("\n  ".join([f"{name}, default {DEFAULT_KINDS[name]}; one of", *lines]))
+    found = [_component_text(kind, name) for kind, registry in KINDS.items() if name in registry]
+    if name in KINDS:
+        lines = [f"{kind:32}{line}".rstrip() for kind, line in _summaries(KINDS[name]).items()]
+        found.append("\n  ".join([f"{name}, default {DEFAULTS[name]}; one of", *lines]))
     component_kind, _, component = name.partition(".")
-    if component_kind in COMPONENT_KINDS and component in COMPONENT_KINDS[component_kind]:
-        title = f"{component_kind} {component}"
-        found.append(component_text(title, component_kind, COMPONENT_KINDS[component_kind][component]))
+    if component_kind in KINDS and component in KINDS[component_kind]:
+        found.append(_component_text(component_kind, component))
     if (table := plain_table(name)) is not None:
         found.append(table_text(name, table))
     if name in native_environments:
@@ -70,7 +72,7 @@ def describe(name: str) -> str:
         found.append(f"figure {name}: fedrax reproduce {name}\n{inspect.cleandoc(str(figure.title))}")
     found = found or described_keys(name)
     if not found:
-        known = [*presets(), *COMPONENT_KINDS, *names.plain_tables(), *(n for r in COMPONENT_KINDS.values() for n in r)]
+        known = [*presets(), *KINDS, *names.plain_tables(), *(n for r in KINDS.values() for n in r)]
         known += [*native_environments, *joint_distributions, *FIGURES]
         known += [part for key in all_keys() for part in (key, key.rpartition(".")[2])]
         raise unknown("name", name, known, "fedrax list")
@@ -95,6 +97,11 @@ def configuration(source: str | None, overrides: Iterable[str] = (), *, plugins:
     finally:
         runtime.close()
     return config.to_toml().rstrip()
+
+
+def _component_text(component_kind: str, name: str) -> str:
+    table = TABLES.get(component_kind, component_kind).format(name=name)
+    return component_text(f"{component_kind} {name}", table, KINDS[component_kind][name])
 
 
 def _summaries(registry: Registry[Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedrax.environments.distributions import joint_distributions
 from fedrax.environments.metaworld import spelled_out
+from fedrax.loggers.base import DEFAULT, by_name
 from fedrax.plugins import plugins_of, split_id
 from fedrax.registry import options_of
 
@@ -25,7 +26,7 @@ def merge_settings(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The layers' plain settings as one table.
 
     Short forms of environments are spelled out. Plugins add up, and a module before the environment's id is one of
-    them; heterogeneity as in :func:`merge_heterogeneity`.
+    them; heterogeneity as in :func:`merge_heterogeneity`, loggers as in :func:`merge_loggers`.
     """
     layers = list(layers)
     # What is said above the first layer is said by one user: a task there, and another id, contradict each other.
@@ -38,6 +39,9 @@ def merge_settings(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     ]
     merged = merge(layers)
     merged["plugins"] = [plugin for layer in layers for plugin in plugins_of(layer)]
+    if isinstance(merged.get("records"), Mapping):
+        records = [layer.get("records") for layer in layers]
+        merged["records"] = {**merged["records"], "loggers": merge_loggers(records)}
     if not isinstance(merged.get("environment"), Mapping):
         return merged
     environment = merged["environment"] = dict(merged["environment"])
@@ -76,4 +80,19 @@ def merge_heterogeneity(tables: Iterable[Any]) -> Any:
         merged = merge([merged, table])
         if merged.get("distribution") == "none":
             del merged["distribution"]
+    return merged
+
+
+def merge_loggers(records: Iterable[Any]) -> Any:
+    """``records.loggers`` of several layers' ``records``, of which the first is a preset's or a file's.
+
+    Names take the place of what earlier layers said, and so does all that the first layer says; a table of a later
+    layer adds its loggers and options.
+    """
+    merged: Any = DEFAULT
+    for index, table in enumerate(records):
+        if isinstance(table, Mapping) and "loggers" in table:
+            said = by_name(table["loggers"])
+            adds = index > 0 and isinstance(table["loggers"], Mapping) and isinstance(merged, Mapping)
+            merged = merge([merged, said]) if adds else said
     return merged

@@ -61,6 +61,6 @@ def overview(components: Mapping[str, Mapping[str, str]], environments: Iterable
     )
     lines.append(
         "fedrax describe NAME explains a name or a key; component kinds and tables: "
-        + ", ".join([*DEFAULT_KINDS, *names.plain_tables(), "sweep"])
+        + ", ".join([*DEFAULT_KINDS, "logger", *names.plain_tables(), "sweep"])
     )
     return "\n".join(lines)

@@ -18,10 +18,10 @@ from typing import NamedTuple
 from fedrax.sources import DEFAULT_KINDS
 
 ROOT = Path(__file__).parent
-PACKAGES = ("learners", "strategies", "aggregators", "attacks", "compression", "environments")
+PACKAGES = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "loggers")
 """Where components are."""
-ENVIRONMENTS, DISTRIBUTIONS = "native_environments", "joint_distributions"
-"""What the registries are called in the source that are no kind of component."""
+LOGGERS, ENVIRONMENTS, DISTRIBUTIONS = "loggers", "native_environments", "joint_distributions"
+"""What the registries are called in the source whose components have no table of their kind."""
 TABLES = ("config_tables.py", "config.py")
 """Where the plain tables of a configuration are."""
 
@@ -66,7 +66,7 @@ def plural(component_kind: str) -> str:
 
 def components() -> dict[str, dict[str, str]]:
     """What is registered, by registry (``learners``, ``native_environments``) and name: the first line on each."""
-    registries = [*map(plural, DEFAULT_KINDS), ENVIRONMENTS, DISTRIBUTIONS]
+    registries = [*map(plural, DEFAULT_KINDS), LOGGERS, ENVIRONMENTS, DISTRIBUTIONS]
     found: dict[str, dict[str, str]] = {registry: {} for registry in registries}
     for source in _registered():
         if source.registry in found:

@@ -176,23 +176,26 @@ class Registry(Generic[T]):
         """The command that lists the names."""
         return f"fedrax describe {self.component_kind}" if self.component_kind.isalpha() else "fedrax list"
 
-    def build(self, name: str, settings: Mapping[str, Any]) -> T:
+    def build(self, name: str, settings: Mapping[str, Any], *, table: str | None = None) -> T:
         """The component ``name`` with these settings, each checked against its option.
+
+        ``table`` is where a configuration has them; unset, the table of the component kind.
 
         Raises:
             FedraxError: an unknown name or key, or a value of the wrong type or outside its interval.
         """
         component = self[name]
         known = options_of(component)
+        table = self.component_kind if table is None else table
         checked = {}
         for key, value in settings.items():
             if key not in known:
                 raise FedraxError(
-                    f"unknown key {self.component_kind}.{key} of {self.component_kind} {name!r}"
+                    f"unknown key {table}.{key} of {self.component_kind} {name!r}"
                     + suggestions(key, known, f"fedrax describe {name}")
                 )
             _, declared, annotation = known[key]
-            checked[key] = check_value(f"{self.component_kind}.{key}", value, annotation, declared)
+            checked[key] = check_value(f"{table}.{key}", value, annotation, declared)
         return component(**checked)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import json
 import os
 import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event
 
 from fedrax.errors import FedraxError
-from fedrax.records.manifest import write_manifest
+from fedrax.records.live import LiveLoggers
 from fedrax.records.metrics import MetricsWriter
 from fedrax.records.rows import read_metrics
 from fedrax.records.rundir import RunDirectory
@@ -53,9 +55,23 @@ def table(run: RunDirectory) -> list[dict[str, Any]]:
         return [{k: json.loads(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
-def events(run: RunDirectory) -> list[tuple[int, str, float]]:
-    """(step, tag, value) of every scalar in the one event file."""
-    (path,) = run.tensorboard.iterdir()
+@contextlib.contextmanager
+def recording(run: RunDirectory, resume_round: int = 0, *, seeds: Sequence[int] = (0,)) -> Iterator[MetricsWriter]:
+    """A run's writer, with TensorBoard as in a run that names no logger."""
+    with (
+        LiveLoggers(run, {"tensorboard": {}}, name="run", seeds=seeds, config={}) as live,
+        MetricsWriter(run, resume_round=resume_round, further=[live]) as writer,
+    ):
+        yield writer
+
+
+def events(run: RunDirectory) -> dict[str, list[tuple[int, str, float]]]:
+    """(step, tag, value) of every scalar in the one event file of each folder."""
+    return {folder.name: events_in(folder) for folder in run.tensorboard.iterdir()}
+
+
+def events_in(folder: Path) -> list[tuple[int, str, float]]:
+    (path,) = folder.iterdir()
     data, found = path.read_bytes(), []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
@@ -65,52 +81,47 @@ def events(run: RunDirectory) -> list[tuple[int, str, float]]:
     return found
 
 
-def scalars(rows: list[dict[str, Any]], several: bool = False) -> list[tuple[int, str, float]]:
-    """What the event file should hold for ``rows``."""
-    return [
-        (row["round"], f"{name}/seed_{row['seed']}" if several else name, float(np.float32(value)))
-        for row in rows
-        for name, value in row.items()
-        if name not in ("seed", "round") and isinstance(value, (int, float))
-    ]
+def scalars(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, str, float]]]:
+    """What the event files should hold for ``rows``."""
+    found: dict[str, list[tuple[int, str, float]]] = {}
+    for row in rows:
+        found.setdefault(f"seed_{row['seed']}", []).extend(
+            (row["round"], name, float(np.float32(value)))
+            for name, value in row.items()
+            if name not in ("seed", "round") and isinstance(value, (int, float))
+        )
+    return found
 
 
-def assert_agree(run: RunDirectory, rows: list[dict[str, Any]], several: bool = False) -> None:
+def assert_agree(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
     assert read_metrics(run.metrics_jsonl) == rows
     assert table(run) == rows
-    assert events(run) == scalars(rows, several)
+    assert events(run) == scalars(rows)
 
 
 def test_one_row_in_three_forms(run: RunDirectory) -> None:
-    with MetricsWriter(run, seeds=[0]) as writer:
+    with recording(run, seeds=[0]) as writer:
         writer.write([{"seed": 0, "round": 0, "return": 9.5, "total_steps": 1200, "excluded": [1, 2]}])
     line = '{"seed": 0, "round": 0, "return": 9.5, "total_steps": 1200, "excluded": [1, 2]}\n'
     assert run.metrics_jsonl.read_text() == line
     assert run.metrics_csv.read_text() == 'seed,round,return,total_steps,excluded\n0,0,9.5,1200,"[1, 2]"\n'
-    assert events(run) == [(0, "return", 9.5), (0, "total_steps", 1200.0)]
+    assert events(run) == {"seed_0": [(0, "return", 9.5), (0, "total_steps", 1200.0)]}
 
 
 def test_columns_grow_in_the_middle_of_a_run(run: RunDirectory) -> None:
-    with MetricsWriter(run, seeds=[0]) as writer:
+    with recording(run, seeds=[0]) as writer:
         for row in rows_of(range(7)):
             writer.write([row])
     assert run.metrics_csv.read_text().splitlines()[0] == "seed,round,train_return,accepted,return,excluded"
     assert_agree(run, rows_of(range(7)))
 
 
-def test_several_seeds_have_their_own_tags(run: RunDirectory) -> None:
+def test_several_seeds_have_a_folder_each_and_the_same_tags(run: RunDirectory) -> None:
     rows = rows_of(range(4), seeds=(3, 5))
-    with MetricsWriter(run, seeds=[3, 5]) as writer:
+    with recording(run, seeds=[3, 5]) as writer:
         writer.write(rows)
-    assert (2, "return/seed_5", 102.0) in events(run)
-    assert_agree(run, rows, several=True)
-
-
-def test_seeds_are_those_of_the_manifest(run: RunDirectory) -> None:
-    write_manifest(run, config={}, config_hash="", seeds=[3, 5], draws=[], divergence={}, command="")
-    with MetricsWriter(run) as writer:
-        writer.write([{"seed": 3, "round": 0, "return": 1.0}])
-    assert events(run) == [(0, "return/seed_3", 1.0)]
+    assert (2, "return", 102.0) in events(run)["seed_5"]
+    assert_agree(run, rows)
 
 
 def test_numbers_of_any_make_become_plain(run: RunDirectory) -> None:
@@ -125,7 +136,7 @@ def test_numbers_of_any_make_become_plain(run: RunDirectory) -> None:
         "f": jnp.arange(2),
         "g": np.bool_(True),
     }
-    with MetricsWriter(run, seeds=[0]) as writer:
+    with recording(run, seeds=[0]) as writer:
         writer.write([row])
     text = run.metrics_jsonl.read_text()
     assert text.startswith('{"seed": 0, "round": 1, "a": 0.5,'), "integers must stay integers"
@@ -140,11 +151,11 @@ def test_numbers_of_any_make_become_plain(run: RunDirectory) -> None:
         "d": None,
         "e": None,
     }
-    assert events(run) == [(1, "a", 0.5), (1, "b", 2.0), (1, "g", 1.0)]
+    assert events(run) == {"seed_0": [(1, "a", 0.5), (1, "b", 2.0), (1, "g", 1.0)]}
 
 
 def test_rows_are_readable_while_the_run_goes_on(run: RunDirectory) -> None:
-    with MetricsWriter(run, seeds=[0]) as writer:
+    with recording(run, seeds=[0]) as writer:
         writer.write(rows_of(range(3)))
         assert read_metrics(run.metrics_jsonl) == rows_of(range(3))
         assert table(run) == rows_of(range(3))
@@ -159,20 +170,20 @@ def test_a_killed_and_resumed_run_has_the_records_of_one_that_was_not(
 ) -> None:
     checkpoint = data.draw(st.integers(0, killed), label="checkpoint")
     torn = data.draw(st.integers(0, 40), label="bytes torn off")
-    with MetricsWriter(run, seeds=[0, 1]) as writer:
+    with recording(run, seeds=[0, 1]) as writer:
         writer.write(rows_of(range(checkpoint), (0, 1)))
         writer.sync()
         durable = run.metrics_jsonl.stat().st_size
         writer.write(rows_of(range(checkpoint, killed), (0, 1)))
     length = run.metrics_jsonl.stat().st_size
     os.truncate(run.metrics_jsonl, max(durable, length - torn))
-    with MetricsWriter(run, resume_round=checkpoint, seeds=[0, 1]) as writer:
+    with recording(run, resume_round=checkpoint, seeds=[0, 1]) as writer:
         assert read_metrics(run.metrics_jsonl) == rows_of(range(checkpoint), (0, 1))
         for number in range(checkpoint, 10):
             writer.write(rows_of(range(number, number + 1), (0, 1)))
     resumed = (run.metrics_jsonl.read_bytes(), run.metrics_csv.read_bytes())
-    assert_agree(run, rows_of(range(10), (0, 1)), several=True)
-    with MetricsWriter(run, seeds=[0, 1]) as writer:
+    assert_agree(run, rows_of(range(10), (0, 1)))
+    with recording(run, seeds=[0, 1]) as writer:
         for number in range(10):
             writer.write(rows_of(range(number, number + 1), (0, 1)))
     assert resumed == (run.metrics_jsonl.read_bytes(), run.metrics_csv.read_bytes())
@@ -180,7 +191,7 @@ def test_a_killed_and_resumed_run_has_the_records_of_one_that_was_not(
 
 def test_a_new_run_starts_with_no_rows(run: RunDirectory) -> None:
     for _ in range(2):
-        with MetricsWriter(run, seeds=[0]) as writer:
+        with recording(run, seeds=[0]) as writer:
             assert read_metrics(run.metrics_jsonl) == []
             writer.write(rows_of(range(2)))
     assert_agree(run, rows_of(range(2)))
@@ -214,7 +225,7 @@ def test_a_full_disk_tears_no_row_and_says_what_is_kept(
         room -= written
         return written
 
-    writer = MetricsWriter(run, seeds=[0])
+    writer = MetricsWriter(run)
     writer.write(rows_of(range(3)))
     with monkeypatch.context() as patch:
         patch.setattr("os.write", full)
@@ -224,6 +235,6 @@ def test_a_full_disk_tears_no_row_and_says_what_is_kept(
     assert "No space left on device; rows up to round 2 are kept in metrics.jsonl" in message
     assert "\n" not in message
     assert run.metrics_jsonl.read_bytes().endswith(b"\n")
-    with MetricsWriter(run, resume_round=3, seeds=[0]) as resumed:
+    with recording(run, resume_round=3, seeds=[0]) as resumed:
         resumed.write(rows_of(range(3, 5)))
     assert_agree(run, rows_of(range(5)))

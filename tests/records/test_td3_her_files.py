@@ -83,7 +83,7 @@ def test_a_resumed_run_has_the_same_files(tmp_path):
         folder.mkdir()
         for done, part in parts:
             further = files(directory.td3_her, ["FetchPush-v4", "FetchSlide-v4"])
-            with MetricsWriter(directory, resume_round=done, seeds=[0], further=further) as writer:
+            with MetricsWriter(directory, resume_round=done, further=[further]) as writer:
                 for each in part:
                     writer.write([each])
         return {path.name: path.read_bytes() for path in directory.td3_her.iterdir()}

@@ -25,6 +25,9 @@ from fedrax.records.files import reason, write_all
 LOCK = ".lock"
 """The file that whoever trains in a run's directory holds."""
 
+SERVER_LOCK = ".server.lock"
+"""The same of a federation's server, which a command with the other one starts again and again."""
+
 COMMAND = "FEDRAX_COMMAND"
 """The environment variable by which processes learn the command that started them, as JSON."""
 

@@ -1,7 +1,8 @@
-"""The rows of a run, in three forms: ``metrics.jsonl`` is the truth, the table and TensorBoard follow it.
+"""The rows of a run: ``metrics.jsonl`` is the truth, and the table follows it.
 
-So do files in another layout, where one is asked for. A resumed run cuts the rows back to its checkpoint and makes the
-others anew from those left, so a run that was killed and resumed has the same records as one that was not.
+So do files in another layout, where one is asked for, and live loggers. A resumed run cuts the rows back to its
+checkpoint and makes the others anew from those left, so a run that was killed and resumed has the same records as one
+that was not.
 """
 
 from __future__ import annotations
@@ -12,28 +13,19 @@ import io
 import itertools
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
-
 from fedrax.errors import FedraxError
 from fedrax.records.encoding import plain
 from fedrax.records.files import reason, write_all, write_atomic
-from fedrax.records.manifest import read_manifest
 from fedrax.records.rows import Row, read_metrics, seed_of
 from fedrax.records.rundir import RunDirectory
 
-TENSORBOARD_SECONDS = 5.0
-"""How far TensorBoard may lag: flushing its file to the disk every round would cost milliseconds each."""
-
 
 class RowFiles(Protocol):
-    """Files that follow a run's rows."""
+    """Files, or loggers, that follow a run's rows."""
 
     def rewrite(self, rows: Iterable[Row]) -> None:
         """Makes all of them anew, of these rows."""
@@ -46,10 +38,10 @@ class RowFiles(Protocol):
 
 
 class MetricsWriter:
-    """Appends rows to ``metrics.jsonl``, ``metrics.csv`` and the one event file under ``tensorboard/``.
+    """Appends rows to ``metrics.jsonl`` and ``metrics.csv``, and hands them to what follows them.
 
     A row is a mapping from names to numbers, or to lists for what has no single number; it holds ``seed`` and
-    ``round`` (from 0). NaN and infinities are written as ``null``, and not at all to TensorBoard.
+    ``round`` (from 0). NaN and infinities are written as ``null``.
     """
 
     def __init__(
@@ -57,8 +49,7 @@ class MetricsWriter:
         rundir: RunDirectory,
         resume_round: int | Mapping[int, int] = 0,
         *,
-        seeds: Sequence[int] | None = None,
-        further: RowFiles | None = None,
+        further: Sequence[RowFiles] = (),
     ) -> None:
         """Opens the files of ``rundir``.
 
@@ -66,15 +57,12 @@ class MetricsWriter:
             rundir: the run.
             resume_round: rounds done at the checkpoint resumed from, by all seeds or by seed; rows of that round and
                 later are dropped. 0: the run starts anew.
-            seeds: the seeds trained; unset, those of the manifest. With several, TensorBoard's tags end in
-                ``/seed_<s>``.
-            further: files in another layout that follow the rows too.
+            further: what follows the rows too: files in another layout, live loggers.
 
         Raises:
             FedraxError: the files cannot be written, or the rows to keep are damaged.
         """
         self._rundir, self._further = rundir, further
-        self._several = len(read_manifest(rundir)["seeds"] if seeds is None else seeds) > 1
         self._keep(resume_round)
         rows = read_metrics(rundir.metrics_jsonl)
         self._kept = f"{len(rows)} rows"
@@ -82,11 +70,8 @@ class MetricsWriter:
             self._jsonl: BinaryIO = rundir.metrics_jsonl.open("ab", buffering=0)
             self._columns = _columns(rows)
             self._csv = self._rewritten_table(rows, self._columns)
-            if further is not None:
-                further.rewrite(rows)
-            self._restart_tensorboard()
-            self._log(rows)
-            self._events.flush()
+            for each in further:
+                each.rewrite(rows)
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends rows; they outlive the process, though not a power cut before the next :meth:`sync`.
@@ -108,11 +93,8 @@ class MetricsWriter:
                 old, self._csv = self._csv, self._rewritten_table(everything, columns)
                 old.close()
                 self._columns = columns
-            if self._further is not None:
-                self._further.append(new)
-            self._log(new)
-            if time.monotonic() - self._flushed > TENSORBOARD_SECONDS:
-                self._flush_tensorboard()
+            for each in self._further:
+                each.append(new)
 
     def sync(self) -> None:
         """Makes the rows survive a power cut. Call it before saving a checkpoint, which counts on its rows.
@@ -123,9 +105,8 @@ class MetricsWriter:
         with self._refusals():
             os.fsync(self._jsonl.fileno())
             os.fsync(self._csv.fileno())
-            if self._further is not None:
-                self._further.sync()
-            self._flush_tensorboard()
+            for each in self._further:
+                each.sync()
 
     def close(self) -> None:
         """Syncs and closes the files."""
@@ -150,8 +131,6 @@ class MetricsWriter:
     def _release(self) -> None:
         self._jsonl.close()
         self._csv.close()
-        with contextlib.suppress(OSError):
-            self._events.close()
 
     def _keep(self, rounds: int | Mapping[int, int]) -> None:
         """Cuts ``metrics.jsonl`` back to the rows before ``rounds``."""
@@ -169,29 +148,6 @@ class MetricsWriter:
         header = line(columns) if columns else ""
         write_atomic(self._rundir.metrics_csv, header + _table(rows, columns))
         return self._rundir.metrics_csv.open("ab", buffering=0)
-
-    def _restart_tensorboard(self) -> None:
-        folder = self._rundir.tensorboard
-        folder.mkdir(exist_ok=True)
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        # Not SummaryWriter: its thread dies unseen when the disk is full, and the next rows wait for ever.
-        self._events = EventsWriter(str(folder / "events"))
-        self._flushed = time.monotonic()
-
-    def _log(self, rows: list[Row]) -> None:
-        for row in rows:
-            suffix = f"/seed_{row['seed']}" if self._several else ""
-            values = [
-                Summary.Value(tag=name + suffix, simple_value=value)
-                for name, value in row.items()
-                if name not in ("seed", "round") and isinstance(value, (int, float))
-            ]
-            self._events.write_event(Event(wall_time=time.time(), step=row["round"], summary=Summary(value=values)))
-
-    def _flush_tensorboard(self) -> None:
-        self._events.flush()
-        self._flushed = time.monotonic()
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:

@@ -86,10 +86,14 @@ def read_tail(path: Path, size: int) -> list[Row]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))
-            lines = file.read().split(b"\n")
+            return parsed_rows(file.read())
     except OSError:
         return []
-    return [row for line in lines if (row := _row(line)) is not None]
+
+
+def parsed_rows(data: bytes) -> list[Row]:
+    """The rows of these lines; damaged ones are left out."""
+    return [row for line in data.split(b"\n") if (row := _row(line)) is not None]
 
 
 def seed_of(row: Row) -> int:

@@ -124,7 +124,7 @@ class RunDirectory:
 
     @property
     def tensorboard(self) -> Path:
-        """The folder of the run's one TensorBoard event file."""
+        """The folder of TensorBoard's event files: a folder for each seed, with one file."""
         return self.path / "tensorboard"
 
     @property

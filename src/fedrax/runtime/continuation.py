@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 CHANGEABLE = (
     *("name", "plugins", "budget.rounds", "budget.trajectories", "budget.steps", "budget.steps_per_agent"),
     *("evaluation.every", "checkpoint.every", "checkpoint.keep_policies", "video.every", "video.agent"),
-    *("environment.threads", "runtime.agents_per_batch"),
+    *("environment.threads", "runtime.agents_per_batch", "records.loggers"),
     *("runtime.flower.quorum", "runtime.flower.deadline", "runtime.flower.gather"),
     *("runtime.flower.max_norm", "runtime.flower.max_failures"),
     *("runtime.flower.save_every", "runtime.flower.fast"),
@@ -68,6 +68,11 @@ def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}
 
 
+def may_change(key: str, allowed: Iterable[str] = CHANGEABLE) -> bool:
+    """Whether it is one of these keys, or in a table of them."""
+    return any(key == one or key.startswith(f"{one}.") for one in allowed)
+
+
 def changeable(config: Config) -> tuple[str, ...]:
     """The keys that may change while this run goes on."""
     return tuple(key for key in CHANGEABLE if key != RESTARTS or runs_native(config))
@@ -99,7 +104,7 @@ def warn_of_edits(directory: RunDirectory, config: Config) -> None:
         found = differences(_recorded(before, config), config)
     except FedraxError:  # Recorded by an earlier version.
         return
-    foreign = {key: values for key, values in found.items() if key not in CHANGEABLE}
+    foreign = {key: values for key, values in found.items() if not may_change(key)}
     if foreign:
         logger.warning("%s was edited since the run was trained: %s", directory.config, _listed(foreign))
 
@@ -148,7 +153,7 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
     allowed = changeable(before)
     edited = differences(before, there)
     for key, values in changes.items():
-        if key not in allowed:
+        if not may_change(key, allowed):
             raise _another_experiment(directory, key, values, edited=key in edited, allowed=allowed)
     most = after.budget.rounds
     if most is not None and directory.summary.exists():
@@ -237,7 +242,7 @@ def accepting(config: Config) -> Callable[[Path, Mapping[str, Any]], bool]:
         if meta.get("config", own) == own:
             return True
         found = differences(_recorded(meta["config"], config), config)
-        foreign = {key: values for key, values in found.items() if key not in CHANGEABLE}
+        foreign = {key: values for key, values in found.items() if not may_change(key)}
         if foreign:
             key, (other, ours) = next(iter(foreign.items()))
             raise FedraxError(

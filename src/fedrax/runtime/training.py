@@ -20,8 +20,9 @@ from fedrax.federation import State
 from fedrax.privacy.guarantee import Guarantee, guarantee
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.files import append_traceback
+from fedrax.records.live import LiveLoggers
 from fedrax.records.manifest import check_unchanged, finish_manifest
-from fedrax.records.metrics import MetricsWriter, missing_rounds
+from fedrax.records.metrics import MetricsWriter, RowFiles, missing_rounds
 from fedrax.records.progress import Progress
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import write_summary
@@ -155,10 +156,10 @@ def _train(
     Returns why it stopped where too many rounds were lost: looked at where a checkpoint is due, so that none is lost.
     """
     first, tables = int(meta["round"]), table(config)
+    live = LiveLoggers(directory, config.records.loggers, name=config.name, seeds=config.all_seeds, config=tables)
+    further: tuple[RowFiles, ...] = (*_layout(config, runtime, directory), live)
     runtime.compile(state)
-    with MetricsWriter(
-        directory, resume_round=_rounds_done(config, counters), further=_layout(config, runtime, directory)
-    ) as writer:
+    with live, MetricsWriter(directory, resume_round=_rounds_done(config, counters), further=further) as writer:
         if begun:
             display.note(f"goes on after round {first}" if first else "no checkpoint yet: starts anew")
         if runtime.replay_bytes:
@@ -210,6 +211,7 @@ def _train(
                     save_policy(directory.best_policy, state.best)
                     best = np.asarray(state.best_return)
             save_checkpoint(directory.checkpoints, first, state, meta)
+            live.finished = finished
     return stopped
 
 
@@ -222,15 +224,15 @@ def _record_video(config: Config, runtime: Runtime, state: State, directory: Run
     record_videos(config, runtime, params, directory.path / "videos" / f"round-{rounds}", agent=agent)
 
 
-def _layout(config: Config, runtime: Runtime, directory: RunDirectory) -> TD3HERFiles | None:
+def _layout(config: Config, runtime: Runtime, directory: RunDirectory) -> tuple[TD3HERFiles, ...]:
     """The files in another layout that the run is to write."""
     if config.records.csv_layout != TD3_HER:
-        return None
+        return ()
     federation, tasks = runtime.federation, task_ids(config)
     pooled = federation.agents < federation.sites
     each = [config.environment.id if pooled else tasks[agent % len(tasks)] for agent in range(federation.agents)]
     settings = {**config.learner, "rounds": config.budget.rounds, "horizon": runtime.training_horizon}
-    return TD3HERFiles(directory.td3_her, config.all_seeds, tuple(each), settings)
+    return (TD3HERFiles(directory.td3_her, config.all_seeds, tuple(each), settings),)
 
 
 def _promise(config: Config, bound: Guarantee) -> str:

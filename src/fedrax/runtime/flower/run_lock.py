@@ -11,10 +11,9 @@ LOG = "federation.log"
 """What people should know, a line each."""
 WHY = "stopped.txt"
 """Why the server gave up, where it did."""
-LOCK = ".server.lock"
+LOCK = lock.SERVER_LOCK
 REFUSED_PARTS = "refused.txt"
 """In the folder of Flower's files: the parts of messages that the SuperLink did not take because of their size."""
-EXCHANGES = "exchanges.jsonl"
 
 
 def held(folder: Path) -> contextlib.AbstractContextManager[int]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import rich.console
 import rich.live
@@ -16,55 +14,15 @@ import rich.text
 
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
-from fedrax.parsing import parsed_json
+from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import read_json
 from fedrax.records.rundir import RunDirectory
-from fedrax.runtime.flower.run_lock import EXCHANGES, WHY, is_held
+from fedrax.runtime.flower.run_lock import WHY, is_held
 from fedrax.runtime.memory import size_text
 
-COLUMNS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("agent", "round", "bytes_up", "bytes_down"), int),
-    **dict.fromkeys(("seconds", "work_seconds"), float),
-    **dict.fromkeys(("outcome", "reason"), str),
-}
-"""What is read of a line of the exchanges."""
 
-
-class Agents:
-    """The exchanges of a run so far, by agent; reads only what is new."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / EXCHANGES
-        self.place = 0
-        self.last: dict[int, dict[str, Any]] = {}
-        """Each agent's last exchange."""
-        self.totals: dict[int, dict[str, int]] = {}
-        self.round = -1
-
-    def read(self) -> None:
-        """Takes in the lines that came since."""
-        if not self.path.exists():
-            return
-        with open(self.path, "rb") as file:
-            file.seek(self.place)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.place += len(whole)
-        for line in whole.decode(errors="replace").splitlines():
-            try:
-                row = parsed_json(line)
-                agent, number = int(row["agent"]), int(row["round"])
-                row = {name: kind(row[name]) for name, kind in COLUMNS.items()}
-            except (ValueError, KeyError, TypeError):
-                # A server was killed over this line, and the next one went on from there.
-                continue
-            self.last[agent] = row
-            self.round = max(self.round, number)
-            totals = self.totals.setdefault(agent, {"answered": 0, "asked": 0, "bytes_up": 0, "bytes_down": 0})
-            totals["asked"] += row["outcome"] != "paused"
-            totals["answered"] += row["outcome"] == "answered"
-            totals["bytes_up"] += row["bytes_up"]
-            totals["bytes_down"] += row["bytes_down"]
+class Agents(Exchanges):
+    """The exchanges of a run so far, as a table."""
 
     def table(self, title: str) -> rich.table.Table:
         """One line for each agent."""

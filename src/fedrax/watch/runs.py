@@ -1,0 +1,213 @@
+"""What is watched: a run, or the runs in a folder, as numbers that grow while they train."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedrax.errors import FedraxError
+from fedrax.records.exchanges import Exchanges
+from fedrax.records.files import read_json
+from fedrax.records.rows import Row, seed_of
+from fedrax.records.rundir import RunDirectory
+from fedrax.records.standing import Progress, Standing
+
+SWEEP = "sweep.json"
+AXES = ("round", "total_steps", "trajectories", "seconds")
+"""What the page may draw against; all else that is one number may be drawn."""
+MOST_POINTS = 20_000
+"""In one answer; the page asks for the rest at once."""
+OPEN_STATES = ("waiting", "failed", "interrupted")
+"""Of a sweep's jobs without a process."""
+
+
+class Columns:
+    """Rows of many series, a column for each name; numbers only."""
+
+    def __init__(self) -> None:
+        self.series = array("l")
+        self._columns: dict[str, array[float]] = {}
+
+    def add(self, series: int, row: Row) -> None:
+        """Appends a row of a series."""
+        count = len(self.series)
+        self.series.append(series)
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and math.isfinite(value) and name != "seed":
+                if name not in self._columns:
+                    self._columns[name] = array("d", [math.nan]) * count
+                self._columns[name].append(value)
+        for column in self._columns.values():
+            if len(column) == count:
+                column.append(math.nan)
+
+    @property
+    def names(self) -> list[str]:
+        """What may be drawn."""
+        return [name for name in self._columns if name not in AXES]
+
+    def rows(self, start: int, names: Sequence[str]) -> list[list[float | int | None]]:
+        """From row ``start`` on, at most :data:`MOST_POINTS`: the series, the axes, and these names; None where a row
+        has no such number."""
+        columns = [self._columns.get(name) for name in (*AXES, *names)]
+        end = min(len(self.series), start + MOST_POINTS)
+        return [
+            [
+                self.series[index],
+                *(None if c is None or math.isnan(c[index]) else _short(c[index]) for c in columns),
+            ]
+            for index in range(start, end)
+        ]
+
+
+class Watched:
+    """The runs at a path, and their rows so far."""
+
+    def __init__(self, path: Path) -> None:
+        """Looks what is there.
+
+        Raises:
+            FedraxError: neither a run nor a folder with runs in it.
+        """
+        self.path = path
+        self.single = RunDirectory(path).is_run()
+        self._runs: dict[Path, Progress] = {}
+        self._numbers: dict[tuple[Path, int], int] = {}
+        """The series of every run's seeds."""
+        self._fed: set[Path] = set()
+        """Runs of which rows were taken in."""
+        self.columns = Columns()
+        self.epoch = 0
+        """Changes when rows that were handed out hold no longer, as a run was resumed."""
+        if not self._found():
+            # Says what is there instead.
+            RunDirectory.open(path) if not path.is_dir() else None
+            raise FedraxError(f"{path} holds no run, and no folder with runs; give what training or a sweep wrote")
+        self.exchanges = Exchanges(path) if self.single else None
+
+    def refresh(self) -> None:
+        """Takes in what was written since.
+
+        Raises:
+            FedraxError: the run that is watched has no configuration that can be read.
+        """
+        for path in self._found():
+            if path not in self._runs:
+                try:
+                    self._runs[path] = Progress(RunDirectory(path))
+                except FedraxError:
+                    if self.single:
+                        raise
+                    # Of many runs, one may be damaged.
+                    continue
+        news = {path: run.read() for path, run in self._runs.items()}
+        if any(anew and path in self._fed for path, (_, anew) in news.items()):
+            self._start_anew()
+            return
+        for path, (rows, _) in news.items():
+            self._take(path, rows)
+        if self.exchanges is not None:
+            self.exchanges.read()
+
+    def data(self, epoch: int, start: int, names: Sequence[str]) -> dict[str, Any]:
+        """What the page shows: where all runs are, and rows from ``start`` on if ``epoch`` is still the present one."""
+        if epoch != self.epoch or not 0 <= start <= len(self.columns.series):
+            start = 0
+        known = set(self.columns.names)
+        asked = [name for name in names if name in known]
+        rows = self.columns.rows(start, asked)
+        series = self._series()
+        return {
+            "epoch": self.epoch,
+            "next": start + len(rows),
+            "total": len(self.columns.series),
+            "from": start,
+            "title": str(self._title()),
+            "path": str(self.path),
+            "names": self.columns.names,
+            "columns": ["series", *AXES, *asked],
+            "rows": rows,
+            "series": series,
+            "attendance": self._attendance(),
+        }
+
+    def _title(self) -> str:
+        run = self._runs.get(self.path)
+        return str(run.config.get("name", self.path.name)) if run is not None else self.path.resolve().name
+
+    def _found(self) -> list[Path]:
+        """The directories of all runs; of a folder, those in it and in the folders of it."""
+        if self.single:
+            return [self.path]
+        inner = [*self.path.glob("*/config.toml"), *self.path.glob("*/*/config.toml")]
+        return sorted(path.parent for path in inner)
+
+    def _start_anew(self) -> None:
+        """All rows again: they are read as fast as they were sent."""
+        self.epoch += 1
+        self.columns, self._numbers, self._fed = Columns(), {}, set()
+        self._runs = {path: Progress(run.directory) for path, run in self._runs.items()}
+        for path, run in self._runs.items():
+            self._take(path, run.read()[0])
+
+    def _take(self, path: Path, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._fed.add(path)
+            self.columns.add(self._number(path, seed_of(row)), row)
+
+    def _number(self, path: Path, seed: int) -> int:
+        return self._numbers.setdefault((path, seed), len(self._numbers))
+
+    def _series(self) -> list[dict[str, Any]]:
+        """Every seed of every run, in the order of their numbers, with where it is."""
+        jobs = self._jobs()
+        for path, run in self._runs.items():
+            for seed in run.standings():
+                self._number(path, seed)
+        standings = {path: run.standings() for path, run in self._runs.items()}
+        found = []
+        for path, seed in self._numbers:
+            standing = standings[path].get(seed, Standing("stopped"))
+            if standing.state == "stopped" and (state := jobs.get(path.resolve())) in OPEN_STATES:
+                standing = standing._replace(state="failed" if state == "failed" else "waiting")
+            found.append(
+                {
+                    "group": f"seed {seed}" if self.single else self._group(path),
+                    "seed": seed,
+                    **standing._asdict(),
+                    "left": standing.left,
+                }
+            )
+        return found
+
+    def _group(self, path: Path) -> str:
+        """What a run in the folder is a repetition of: of ``SETUP/seed-0``, the setup."""
+        parts = path.relative_to(self.path).parts
+        return parts[0]
+
+    def _jobs(self) -> dict[Path, str]:
+        """What a sweep says of its runs."""
+        if self.single or not (self.path / SWEEP).is_file():
+            return {}
+        try:
+            jobs = read_json(self.path / SWEEP, "record of the sweep").get("jobs", [])
+            return {Path(job["run"]).resolve(): str(job["state"]) for job in jobs}
+        except (FedraxError, LookupError, TypeError):
+            return {}
+
+    def _attendance(self) -> list[dict[str, Any]]:
+        """Of a federation, every agent's last exchange, and how often it answered."""
+        if self.exchanges is None:
+            return []
+        return [
+            {**row, **self.exchanges.totals[agent], "missed": self.exchanges.missed(agent)}
+            for agent, row in sorted(self.exchanges.last.items())
+        ]
+
+
+def _short(value: float) -> float | int:
+    """A whole number as one, others to six digits: what a screen can show."""
+    return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.6g}")

@@ -1,0 +1,290 @@
+"""The page of `fedrax watch`: what it is told, by whom it may be asked, and how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fedrax.cli import main
+from fedrax.errors import FedraxError
+from fedrax.records import lock
+from fedrax.records.standing import Standing, fraction_done
+from fedrax.watch.runs import MOST_POINTS, Watched
+from fedrax.watch.server import FILES, Server
+
+
+def row(round, seed=0, **values):
+    return {"seed": seed, "round": round, "return": 10.0 * round + seed, "total_steps": 100 * (round + 1)} | values
+
+
+def make_run(path: Path, rows=(), *, rounds=10, name="demo", seeds=1) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    settings = f"name = {json.dumps(name)}\nseed = 0\nseeds = {seeds}\n[budget]\nrounds = {rounds}\n"
+    (path / "config.toml").write_text(settings + "[federation]\nagents = 2\n")
+    if rows:
+        write(path, rows, "w")
+    return path
+
+
+def write(path: Path, rows, mode="a") -> None:
+    with open(path / "metrics.jsonl", mode) as file:
+        file.write("".join(json.dumps(each) + "\n" for each in rows))
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A function that serves a path and returns its server."""
+    servers = []
+
+    def serve(path: Path) -> Server:
+        server = Server(Watched(path), 0)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        return server
+
+    yield serve
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def ask(server: Server, path: str, host: str | None = None, method: str = "GET"):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+    try:
+        connection.request(method, path, headers={} if host is None else {"Host": host})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
+def data(watched: Watched, epoch=-1, start=0, names=("return",)):
+    watched.refresh()
+    return watched.data(epoch, start, names)
+
+
+def test_the_page_gets_only_what_is_new(tmp_path):
+    watched = Watched(make_run(tmp_path / "run", [row(0), row(1)], name="<b>run</b>"))
+    first = data(watched)
+    assert first["title"] == "<b>run</b>"
+    assert first["columns"] == ["series", "round", "total_steps", "trajectories", "seconds", "return"]
+    assert first["rows"] == [[0, 0, 100, None, None, 0], [0, 1, 200, None, None, 10]]
+    write(tmp_path / "run", [row(2, **{"return": None})])
+    then = data(watched, first["epoch"], first["next"])
+    assert then["rows"] == [[0, 2, 300, None, None, None]]
+    assert (then["from"], then["next"], then["total"]) == (2, 3, 3)
+    assert data(watched, then["epoch"], then["next"])["rows"] == []
+
+
+def test_a_line_that_is_half_written_waits_for_the_rest(tmp_path):
+    run = make_run(tmp_path / "run", [row(0)])
+    watched = Watched(run)
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"seed": 0, "round": 1, "ret')
+    assert data(watched)["total"] == 1
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('urn": 7.5}\n')
+    assert data(watched)["rows"][-1] == [0, 1, None, None, None, 7.5]
+
+
+def test_a_resumed_run_is_read_anew(tmp_path):
+    run = make_run(tmp_path / "run", [row(0), row(1), row(2)])
+    watched = Watched(run)
+    first = data(watched)
+    # As the metrics' writer does: another file takes the place of the first.
+    write(tmp_path, [row(0), row(1, **{"return": 99.0})])
+    os.replace(tmp_path / "metrics.jsonl", run / "metrics.jsonl")
+    then = data(watched, first["epoch"], first["next"])
+    assert then["epoch"] != first["epoch"]
+    assert [each[-1] for each in then["rows"]] == [0, 99]
+    assert then["from"] == 0
+
+
+def test_where_a_run_is(tmp_path):
+    run = make_run(
+        tmp_path / "run", [row(number, seed, seconds=6.0) for number in range(3) for seed in (0, 1)], seeds=2
+    )
+    watched = Watched(run)
+    with lock.held(run):
+        # A lock of this process's own is one of another's to who opens the file once more.
+        series = data(watched)["series"]
+    assert [(one["group"], one["state"], one["rounds"]) for one in series] == [
+        ("seed 0", "training", 3),
+        ("seed 1", "training", 3),
+    ]
+    assert series[1]["fraction"] == 0.3
+    assert series[1]["left"] == pytest.approx(14.0)
+    assert (series[1]["last_return"], series[1]["best_return"]) == (21.0, 21.0)
+    assert data(watched)["series"][0]["state"] == "stopped"
+    (run / "summary.json").write_text("{}")
+    last = data(watched)["series"][0]
+    assert (last["state"], last["fraction"], last["left"]) == ("finished", 1.0, None)
+
+
+def test_a_run_without_rows_is_there(tmp_path):
+    series = data(Watched(make_run(tmp_path / "run", seeds=3)))["series"]
+    assert [(one["group"], one["fraction"], one["last_return"]) for one in series] == [
+        (f"seed {seed}", 0.0, None) for seed in range(3)
+    ]
+
+
+def test_a_sweep_is_shown_by_setup(tmp_path):
+    for setup in ("plain", "robust"):
+        for seed in (0, 1):
+            make_run(tmp_path / setup / f"seed-{seed}", [row(0, seed)])
+    jobs = [{"run": str(tmp_path / "robust" / "seed-1"), "state": "failed"}]
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    watched = Watched(tmp_path)
+    found = data(watched)
+    assert [(one["group"], one["seed"], one["state"]) for one in found["series"]] == [
+        ("plain", 0, "stopped"),
+        ("plain", 1, "stopped"),
+        ("robust", 0, "stopped"),
+        ("robust", 1, "failed"),
+    ]
+    # A run that starts later joins without what was handed out changing.
+    make_run(tmp_path / "robust" / "seed-2", [row(0, 2)])
+    then = data(watched, found["epoch"], found["next"])
+    assert then["epoch"] == found["epoch"]
+    assert then["rows"] == [[4, 0, 100, None, None, 2]]
+
+
+def test_attendance_of_a_federation(tmp_path):
+    run = make_run(tmp_path / "run", [row(0)])
+    outcomes = ["answered", "late", "answered", "paused"]
+    lines = [
+        {"round": number, "agent": 1, "outcome": outcome, "seconds": 1.5, "work_seconds": 1.0, "bytes_up": 10}
+        | {"bytes_down": 20, "reason": "<i>slow</i>" if outcome == "late" else ""}
+        for number, outcome in enumerate(outcomes)
+    ]
+    # Rounds since a checkpoint are done again.
+    again = [{**lines[1], "outcome": "answered"}]
+    (run / "exchanges.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, *again]))
+    (agent,) = data(Watched(run))["attendance"]
+    assert (agent["agent"], agent["asked"], agent["answered"], agent["missed"]) == (1, 4, 3, 1)
+
+
+def test_long_runs_come_in_pieces(tmp_path):
+    run = make_run(tmp_path / "run", [row(number) for number in range(MOST_POINTS + 5)])
+    watched = Watched(run)
+    first = data(watched)
+    assert (len(first["rows"]), first["total"]) == (MOST_POINTS, MOST_POINTS + 5)
+    assert len(data(watched, first["epoch"], first["next"])["rows"]) == 5
+
+
+def test_the_server_has_its_own_paths_alone(served, tmp_path):
+    server = served(make_run(tmp_path / "run", [row(0)]))
+    for path in FILES:
+        status, headers, content = ask(server, path)
+        assert (status, bool(content)) == (200, True)
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert json.loads(ask(server, "/data?y=return&epoch=0&from=0")[2])["total"] == 1
+    for path in ("/page.py", "/../config.toml", "//etc/passwd", "/%2e%2e/config.toml", "/data/"):
+        assert ask(server, path)[0] == 404
+    assert ask(server, "/data?from=x")[0] == 400
+    assert ask(server, "/", method="POST")[0] == 501
+
+
+def test_strangers_names_are_refused(served, tmp_path):
+    server = served(make_run(tmp_path / "run", [row(0)]))
+    port = server.server_port
+    for host in (f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}", f"127.0.0.1.evil.example:{port}", ""):
+        assert ask(server, "/data", host)[0] == 421
+    assert ask(server, "/data", f"localhost:{port}")[0] == 200
+    assert server.server_address[0] == "127.0.0.1"
+
+
+def test_nothing_of_the_page_comes_from_elsewhere():
+    from importlib import resources
+
+    page = (resources.files("fedrax.watch") / "page" / "index.html").read_text()
+    script = (resources.files("fedrax.watch") / "page" / "page.js").read_text()
+    assert "http:" not in page + script
+    assert "https:" not in page + script
+    assert "innerHTML" not in script
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["{path}/nothing"], "there is no run at"),
+        (["{path}"], "holds no run, and no folder with runs"),
+        (["{path}/run", "--port", "70000"], "--port 70000 is not allowed"),
+        (["{path}/torn"], "cannot be read"),
+    ],
+)
+def test_what_cannot_be_watched_is_one_line(tmp_path, capsys, arguments, told):
+    if "run" in arguments[0]:
+        make_run(tmp_path / "run")
+    if "torn" in arguments[0]:
+        make_run(tmp_path / "torn")
+        (tmp_path / "torn" / "config.toml").write_text("name = \n")
+    assert main(["watch", *(word.format(path=tmp_path) for word in arguments)]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_said(tmp_path):
+    make_run(tmp_path / "run")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(
+            FedraxError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use; give another"
+        ):
+            Server(Watched(tmp_path / "run"), other.getsockname()[1])
+
+
+def test_ctrl_c_ends_it(tmp_path):
+    make_run(tmp_path / "run", [row(0)])
+    command = [sys.executable, "-m", "fedrax.cli", "watch", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "http://127.0.0.1:" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)
+    assert (process.returncode, error) == (130, "fedrax: interrupted\n")
+
+
+def test_how_much_of_a_budget_is_used():
+    budget = {"rounds": 10, "steps": 400, "trajectories": "none"}
+    assert fraction_done({"round": 1, "total_steps": 100}, budget, 2) == 0.25
+    assert fraction_done({"round": 1, "agent_steps": 100}, {"steps_per_agent": 100}, 2) == 0.5
+    assert fraction_done({"round": 30}, budget, 2) == 1.0
+    assert Standing("training", 0.25, seconds=10.0).left == 30.0
+    assert Standing("stopped", 0.25, seconds=10.0).left is None
+
+
+@pytest.mark.slow
+def test_a_browser_draws_it(served, tmp_path):
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("there is no chromium")
+    server = served(make_run(tmp_path / "run", [row(number) for number in range(5)], name="<b>mine</b>"))
+    done = subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"),
+            *("--virtual-time-budget=3000", server.url),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert '<h1 id="title">&lt;b&gt;mine&lt;/b&gt;</h1>' in done.stdout
+    assert done.stdout.count("<canvas") == 1
+    assert "50 %" in done.stdout
+    assert "CONSOLE" not in done.stderr
