@@ -1,12 +1,14 @@
 # Two commands on a machine with Python 3.11 or newer: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+# Of Material for MkDocs: what docs/dependencies.md says of MkDocs 2.
+export NO_MKDOCS_2_WARNING := 1
 BIN := $(VENV)/bin
 # The filter of FedPG-BR beside the same federation without one.
 DEMO := attack=random-noise attack.agents=3 budget.trajectories=1500 seeds=3
 DEMO_TITLE := CartPole, ten agents, three of them send noise
 
-.PHONY: demo test test-training test-slow test-faults lint format clean
+.PHONY: demo docs test test-training test-slow test-faults lint format clean
 
 # --no-cache-dir would slow every retry; pip's cache is the user's own.
 $(VENV)/.installed: pyproject.toml
@@ -16,7 +18,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-all: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test --group lint
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test --group lint --group docs
 	touch $@
 
 demo: $(VENV)/.installed
@@ -52,10 +54,15 @@ lint: $(VENV)/.installed-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --strict --quiet
+
+# The documentation's site, in `site`: open site/index.html. Its settings are in mkdocs.yml.
+docs: $(VENV)/.installed-all
+	$(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.installed-all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

@@ -1,0 +1,181 @@
+"""Every command and code block of the documentation runs, or is checked as far as it can be without training."""
+
+import ast
+import importlib
+import re
+import shutil
+import tomllib
+
+import pytest
+
+from fedrax.cli import COMMANDS, main, parsed
+from fedrax.config import COMPONENT_KINDS, presets, resolve
+from fedrax.describe import plain_tables
+from fedrax.errors import FedraxError
+from fedrax.registry import options_of
+from fedrax.sweep.plan import read_plan
+
+from own_files import project
+from pages import PAGES, PROGRAMS, PROJECT, blocks, inline, overrides
+
+__all__ = ["project"]
+
+SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+SOURCES = ("train", "server", "deploy", "import")
+"""Commands whose first argument describes an experiment."""
+CHECKED_ELSEWHERE = {"extending.md": "tests/test_docs.py runs all of it as one plugin"}
+
+
+def name_of(page):
+    return str(page.relative_to(PROJECT))
+
+
+def with_(chosen):
+    return pytest.mark.parametrize("page", [page for page in PAGES if chosen(page)], ids=name_of)
+
+
+def has_commands(page):
+    return any(block.commands() for block in blocks(page))
+
+
+def has_python(page):
+    return page.name not in CHECKED_ELSEWHERE and any(block.language == "python" for block in blocks(page))
+
+
+@pytest.fixture
+def folder(project, monkeypatch):
+    """A folder with all files that pages speak of without showing them."""
+    shutil.copytree(PROJECT / "examples", project.path / "examples")
+    for file in (project.path / "examples" / "point-mass").iterdir():
+        # One file: a process has one plugin of a name.
+        (project.path / file.name).symlink_to(file)
+    extending = blocks(PROJECT / "docs" / "extending.md")
+    project.write("mine.py", "\n".join(block.text for block in extending if block.language == "python"))
+    for name in ("RUN", "imported/push"):
+        project.write(f"{name}/config.toml", resolve("td3-her/push").to_toml())
+    monkeypatch.chdir(project.path)
+    return project
+
+
+@with_(has_commands)
+def test_commands_are_such_as_the_program_takes(page, folder, capsys):
+    for block in blocks(page):
+        if block.file:
+            folder.write(block.file, block.text)
+        for words in block.commands():
+            with_line = f"{name_of(page)}:{block.line}: {' '.join(words)}"
+            assert words[0] in PROGRAMS or block.reason, f"{with_line}\nis no command that is checked: say why not"
+            try:
+                CHECKS.get(words[0], lambda words, block: None)(words, block)
+            except (FedraxError, SystemExit) as error:
+                pytest.fail(f"{with_line}\n{error} {capsys.readouterr().err}")
+
+
+def fedrax_line(words, block):
+    """Parsed by the program's grammar, and its configuration resolved."""
+    options = parsed(words[1:])
+    name = words[1]
+    if name in SOURCES:
+        source = options.source
+        resolve(source if source is None else str(source), options.overrides, plugins=getattr(options, "plugins", []))
+    elif name == "describe" and (options.overrides or options.name in presets()):
+        resolve(options.name, options.overrides)
+    elif name in ("describe", "list"):
+        assert main(words[1:]) == 0
+    elif name == "sweep" and options.file.is_file():
+        read_plan(options.file)
+
+
+def make_line(words, block):
+    targets = re.findall(r"(?m)^([\w-]+):", (PROJECT / "Makefile").read_text())
+    assert set(words[1:]) <= set(targets), words
+
+
+def pip_line(words, block):
+    assert block.reason or any("cov" not in word for word in words)
+    extras = [extra for word in words for extra in re.findall(r"^(?:fedrax|\.)\[(.*)\]$", word)]
+    named = {extra for listed in extras for extra in listed.split(",")}
+    assert named <= set(SETTINGS["project"]["optional-dependencies"]), words
+
+
+def python_line(words, block):
+    if words[1] != "-m":
+        assert (PROJECT / words[1]).is_file(), words
+
+
+CHECKS = {"fedrax": fedrax_line, "make": make_line, "pip": pip_line, "python": python_line}
+
+
+@with_(lambda page: has_python(page) and not overrides(page))
+def test_python_runs(page, folder):
+    """Where it is said why it does not, it is compiled, and what it imports is there."""
+    namespace = {"__name__": "page"}
+    for block in blocks(page):
+        if block.language != "python":
+            continue
+        code = compile(block.text, f"{page}:{block.line}", "exec")
+        if not block.reason:
+            exec(code, namespace)
+            continue
+        for node in ast.walk(ast.parse(block.text)):
+            if isinstance(node, ast.Import):
+                [importlib.import_module(name.name) for name in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, name.name) for name in node.names)
+
+
+@pytest.mark.training
+@with_(overrides)
+def test_a_page_runs_from_top_to_bottom(page, project, monkeypatch):
+    def small(source, changes=(), **settings):
+        return resolve(source, [*changes, *overrides(page)], **settings)
+
+    monkeypatch.setattr("fedrax.api.resolve", small)
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    namespace = {"__name__": "page"}
+    for block in blocks(page):
+        if block.file:
+            project.write(block.file, block.text)
+        elif block.language == "python" and not block.reason:
+            exec(compile(block.text, f"{page}:{block.line}", "exec"), namespace)
+        elif not block.reason:
+            for words in block.commands():
+                assert words[0] == "fedrax", f"{name_of(page)}:{block.line}: say why it is not run"
+                assert main(words[1:]) == 0, f"{name_of(page)}:{block.line}: {' '.join(words)}"
+
+
+def known_keys():
+    """Every key of a configuration, tables of tables included."""
+    keys = {"seed", "seeds", "name", "plugins", *COMPONENT_KINDS, *plain_tables()}
+
+    def add(name, model):
+        for key, field in model.model_fields.items():
+            keys.add(f"{name}.{key}")
+            if hasattr(field.annotation, "model_fields"):
+                add(f"{name}.{key}", field.annotation)
+
+    for name, model in plain_tables().items():
+        add(name, model)
+    for kind, registry in COMPONENT_KINDS.items():
+        for component in registry:
+            options = options_of(registry[component])
+            keys |= {f"{kind}.{option}" for option in options}
+            keys |= {f"{kind}.{component}.{option}" for option in options}
+    return keys
+
+
+FREE = ("environment.heterogeneity.", "environment.kwargs.", "environment.key")
+"""Keys that an environment, or a page's reader, gives."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_settings_and_commands_named_in_the_text_exist(page):
+    keys = known_keys()
+    for said in inline(page):
+        for setting in re.findall(r"(?:^| )'?([a-z]+\.[a-z_.-]+)=", said):
+            kind = setting.split(".")[0]
+            if kind in keys and not setting.startswith(FREE):
+                assert setting in keys, f"{name_of(page)}: `{said}`"
+        if match := re.match(r"fedrax ([a-z]+)", said):
+            assert match[1] in COMMANDS, f"{name_of(page)}: `{said}`"
