@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import KEYS, write_summary
 from fedrax.sweep.attempts import arguments_of
+from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import Outcome
 from fedrax.sweep.search import Searching
 from fedrax.sweep.space import drawn, read_space
@@ -258,3 +260,17 @@ def test_a_search_trains_and_its_budget_is_what_the_runs_did(tmp_path, capsys):
     assert record["best"]["setup"] == Path(whole.path).parent.name
     assert record["best"]["value"] == whole.summary()["final_return"]
     assert "stage 2 of 2: 1 trials to budget.rounds = 3" in capsys.readouterr().out
+
+
+def test_the_pages_files_are_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    sweep, search = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    for name, text in (("sweep", sweep), ("search", search)):
+        (tmp_path / f"{name}.toml").write_text(text.replace('out = "runs', f'out = "{tmp_path}/runs'))
+    plan = read_plan(tmp_path / "sweep.toml", jobs=2)
+    assert [job.name for job in plan.jobs][:2] == [
+        f"plain,learner.learning_rate={rate} seeds 0 to 9" for rate in ("0.001", "0.003")
+    ]
+    plan = Searching(tmp_path / "search.toml", jobs=2).plan()
+    assert len(plan.setups) == 27
+    assert plan.jobs[0].config.budget.trajectories == 200
