@@ -40,6 +40,7 @@ from fedrax.sweep.board import show_plan
 from fedrax.sweep.checks import checked
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import Outcome, run_plan
+from fedrax.sweep.search import Searching, is_search
 from fedrax.sweep.tasks import tasks_of
 
 if TYPE_CHECKING:
@@ -413,7 +414,7 @@ def audit(run: Path | str, *, plugins: Iterable[str] = (), **options: Any) -> Re
 
 
 def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0, many: bool = False) -> Outcome:
-    """Runs what is missing of a sweep (its file: :mod:`fedrax.sweep`), each run in a process of its own.
+    """Runs what is missing of a sweep, or of a search for settings (its file: docs/sweeps.md).
 
     Args:
         jobs: how many runs at once; unset, as the file says.
@@ -423,13 +424,19 @@ def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0, many: bo
     Raises:
         FedraxError: one line, before anything is trained, where a setup cannot be run.
     """
+    if is_search(file):
+        searching = Searching(file, jobs=jobs)
+        return searching.run(
+            lambda plan: run_plan(plan, retry=retry, check=checked), lambda line: print(line, flush=True)
+        )
     plan = read_plan(file, jobs=jobs, many=many)
     return run_plan(plan, retry=retry, check=checked)
 
 
 def show_sweep(file: Path | str, *, jobs: int | None = None) -> None:
     """Prints what :func:`sweep` would run."""
-    plan = checked(read_plan(file, jobs=jobs, many=True))
+    plan = Searching(file, jobs=jobs).plan() if is_search(file) else read_plan(file, jobs=jobs, many=True)
+    plan = checked(plan)
     show_plan(plan, tasks_of(plan))
 
 

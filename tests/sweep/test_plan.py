@@ -91,11 +91,11 @@ def test_a_grid_multiplies_every_setup(tmp_path):
 )
 def test_values_survive_as_overrides(value):
     from fedrax.config import parse_override
-    from fedrax.sweep.plan import _override
+    from fedrax.sweep.plan import override
 
-    found = parse_override(_override("environment.heterogeneity", [value]))["environment"]["heterogeneity"]
+    found = parse_override(override("environment.heterogeneity", [value]))["environment"]["heterogeneity"]
     assert found == [value] or value is None
-    assert parse_override(_override("x.y", value))["x"]["y"] == ("none" if value is None else value)
+    assert parse_override(override("x.y", value))["x"]["y"] == ("none" if value is None else value)
 
 
 @pytest.mark.parametrize(

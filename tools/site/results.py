@@ -21,7 +21,16 @@ GROUPS = {
     "speed": "Speed and scale",
 }
 """Pages, by what the names of their results begin with."""
-ELSEWHERE = {"secure": "privacy", "transport": "federation", "scale": "speed", "revisions": "speed"}
+ELSEWHERE = {
+    "compression": "privacy",
+    "first_minute": "speed",
+    "report_speed": "speed",
+    "revisions": "speed",
+    "scale": "speed",
+    "secure": "privacy",
+    "sweep_speed": "speed",
+    "transport": "federation",
+}
 CURVES = ("runs", "curves", "curve")
 """Keys whose values are whole learning curves, which tables leave out."""
 LONGEST = 12

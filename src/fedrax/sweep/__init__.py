@@ -1,9 +1,10 @@
-"""Many runs from one file: named setups times seeds, several at once, each a process of its own.
+"""Many runs from one file: named setups times seeds, or the trials of a search, several at once (docs/sweeps.md).
 
 A sweep is a TOML file::
 
     preset = "fedpg-br/cartpole"      # of every setup that names none; a preset or the path of a TOML file
     seeds = 10                        # seeds 0 to 9, or a list of them
+    seeds_per_run = 1                 # default: as many as can train in one program
     out = "runs/sweeps/robust"        # default: runs/sweeps/<name of the file>
     jobs = 2                          # at most so many runs at once; default: as many as the cores allow
     cores_per_job = 1
@@ -28,7 +29,7 @@ module before an environment's id.
 The experiment files of RLHF-And-Friends/FedRL (``{"num_runs": 5, "setups": {NAME: {FLAG: VALUE}}}``, ending in
 ``.json``) are read too; :data:`fedrax.sweep.flags.FLAGS` says what each flag becomes.
 
-Everything of a sweep lies in ``out``: ``SETUP/seed-S`` is a run, ``SETUP/seed-S.log`` what its process printed,
+Everything of a sweep lies in ``out``: ``SETUP/seed-S`` or ``SETUP/seeds-A-B`` is a run, and beside it is a log;
 ``sweep.json`` the state of every job. Environments and networks of every setup are made before the first run trains,
 so that a mistake in any of them is told at once; more than 1,000 runs are refused without ``--yes``. Starting the same
 sweep again does what is missing, and no more.

@@ -27,7 +27,7 @@ def arguments_of(task: Task) -> list[str]:
     job = task.job
     if task.started:
         moved = [word for plugin in job.config.plugins for word in ("--plugins", plugin)]
-        return ["resume", str(job.directory), "--quiet", *moved]
+        return ["resume", str(job.directory), *job.grown, "--quiet", *moved]
     return ["train", job.setup.preset, *job.overrides, "--out", str(job.directory), "--quiet"]
 
 

@@ -53,6 +53,8 @@ class Job:
     """They follow one another."""
     config: Config
     directory: Path
+    grown: tuple[str, ...] = ()
+    """``key=value``, by which a run that an earlier stage of a search finished is extended."""
 
     @property
     def name(self) -> str:
@@ -84,6 +86,8 @@ class Plan:
     """Every setup's first run before any second one, so that every setup has a first result early."""
     notes: tuple[str, ...]
     """What the user should know before it starts, a line each."""
+    wanted_at_once: int
+    """Jobs at once, had it enough."""
 
     @property
     def setups(self) -> tuple[Setup, ...]:
@@ -108,14 +112,19 @@ def read_plan(file: Path | str, *, jobs: int | None = None, many: bool = False) 
         FedraxError: one line that names the file, and the setup where one is at fault; or so many runs.
     """
     file = Path(file)
-    table = _parse(file)
+    table = read_table(file)
     try:
-        return _plan(file, table, jobs, many)
+        return plan_of(file, table, jobs, many=many)
     except FedraxError as error:
         raise FedraxError(f"{file}: {error}") from None
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def read_table(file: Path) -> dict[str, Any]:
+    """The table of a file.
+
+    Raises:
+        FedraxError: it cannot be read, or is none.
+    """
     try:
         text = text_of(file)
         table = parsed_json(text) if file.suffix == ".json" else parsed_toml(text)
@@ -130,7 +139,12 @@ def _parse(file: Path) -> dict[str, Any]:
     return table
 
 
-def _plan(file: Path, table: Mapping[str, Any], jobs: int | None, many: bool) -> Plan:
+def plan_of(file: Path, table: Mapping[str, Any], jobs: int | None, *, many: bool, grown: tuple[str, ...] = ()) -> Plan:
+    """The plan of a table, read from ``file``; ``grown`` is what its runs are extended by (:attr:`Job.grown`).
+
+    Raises:
+        FedraxError: one line, as for :func:`read_plan`, without the file's name.
+    """
     reference = file.suffix == ".json"
     allowed = REFERENCE_KEYS if reference else KEYS
     for key in table:
@@ -169,7 +183,8 @@ def _plan(file: Path, table: Mapping[str, Any], jobs: int | None, many: bool) ->
         notes = (*notes, why_apart(parts))
     wanted = _count(table, "seeds_per_run", MOST_SEEDS)
     planned = _jobs(configs, seeds, Path(out), wanted, at_once)
-    return Plan(file, Path(out), min(at_once, len(planned)), per_job, planned, notes)
+    planned = tuple(dataclasses.replace(job, grown=grown) for job in planned)
+    return Plan(file, Path(out), min(at_once, len(planned)), per_job, planned, notes, at_once)
 
 
 def _jobs(
@@ -219,7 +234,7 @@ def _reference_setups(
             raise FedraxError(f"setup {name!r}: {error}") from None
         skipped |= without
         preset = table.get("preset", REFERENCE_PRESET)
-        texts = [_override(key, value) for key, value in overrides.items()]
+        texts = [override(key, value) for key, value in overrides.items()]
         found.append(_setup(file, name, preset, texts, [one.name for one in found]))
     note = f"{file}: flags without an equivalent are skipped: {', '.join(sorted(skipped))}"
     return found, (note,) if skipped else ()
@@ -239,11 +254,11 @@ def _setup(file: Path, name: str, preset: Any, overrides: list[str], taken: list
     return Setup(name, source, tuple(_located(text, file.parent) for text in overrides))
 
 
-def _located(override: str, folder: Path) -> str:
+def _located(text: str, folder: Path) -> str:
     """The override with the plugins that it names beside the sweep's file, as any process finds them."""
-    before = parse_override(override)
+    before = parse_override(text)
     after = located_in(before, folder)
-    return override if after == before else "".join(_override(key, value) for key, value in after.items())
+    return text if after == before else "".join(override(key, value) for key, value in after.items())
 
 
 def _resolved(setup: Setup) -> Config:
@@ -255,7 +270,7 @@ def _resolved(setup: Setup) -> Config:
 
 def _grid(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Every combination, as overrides; one empty combination without a grid."""
-    return list(itertools.product(*([_override(key, value) for value in values] for key, values in _axes(table))))
+    return list(itertools.product(*([override(key, value) for value in values] for key, values in _axes(table))))
 
 
 def _axes(table: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
@@ -287,7 +302,7 @@ def _overrides(where: str, value: Any) -> list[str]:
 
 
 def _flat(table: Mapping[str, Any]) -> list[str]:
-    return [_override(key, value) for key, value in _leaves(table)]
+    return [override(key, value) for key, value in _leaves(table)]
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -298,7 +313,7 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _override(key: str, value: Any) -> str:
+def override(key: str, value: Any) -> str:
     """``key=value`` as on the command line; quoted where the bare text would read as something else."""
     bare = isinstance(value, str) and parse_override(f"key={value}") == {"key": value}
     return f"{key}={value if bare else _toml(value)}"

@@ -52,8 +52,9 @@ class Task:
 
     @property
     def finished(self) -> bool:
-        """Whether the run reached its end: it writes its summary last."""
-        return RunDirectory(self.job.directory).summary.is_file()
+        """Whether the run reached its end, and not that of an earlier stage: it writes its summary last."""
+        directory = RunDirectory(self.job.directory)
+        return directory.summary.is_file() and (not self.job.grown or _there(self.job).budget == self.job.config.budget)
 
     @property
     def started(self) -> bool:
@@ -133,15 +134,19 @@ def _fraction(row: Mapping[str, Any], config: Config) -> float:
     return min(1.0, max((used.get(key, 0) / limit for key, limit in limits.items() if limit), default=0.0))
 
 
-def _check_unchanged(job: Job) -> None:
-    """Refuses a directory whose run is not the one that would be trained there now."""
+def _there(job: Job) -> Config:
     try:
-        there = resolve(RunDirectory(job.directory).config, plugins=job.config.plugins)
+        return resolve(RunDirectory(job.directory).config, plugins=job.config.plugins)
     except FedraxError as error:
         raise FedraxError(f"{job.name}: {error}; move {job.directory} away") from None
-    for key, (before, now) in differences(there, job.config).items():
+
+
+def _check_unchanged(job: Job) -> None:
+    """Refuses a directory whose run is not the one that would be trained there now."""
+    grown = {text.partition("=")[0] for text in job.grown}
+    for key, (before, now) in differences(_there(job), job.config).items():
         # What an experiment is called does not change it.
-        if key != "name":
+        if key != "name" and key not in grown:
             raise FedraxError(
                 f"{job.name} was started with {key} = {before!r} and would now run with {now!r}; move {job.directory} "
                 "away, or give the sweep another out"

@@ -1,0 +1,276 @@
+"""Searches: what a file may say, which trials run and in which order, what they cost, and how they go on."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sweep_files import TINY
+
+import fedrax
+from fedrax import api
+from fedrax.cli import main
+from fedrax.errors import FedraxError
+from fedrax.records.rundir import RunDirectory
+from fedrax.records.summary import KEYS, write_summary
+from fedrax.sweep.attempts import arguments_of
+from fedrax.sweep.plan import read_plan
+from fedrax.sweep.runner import Outcome
+from fedrax.sweep.search import Searching
+from fedrax.sweep.space import drawn, read_space
+from fedrax.sweep.tasks import tasks_of
+
+SPACE = {
+    "learner": {"learning_rate": {"log-uniform": [1e-4, 1e-1]}, "hidden": [[8], [16, 16]]},
+    "strategy.minibatch": {"integers": [2, 4]},
+    "learner.discount": {"uniform": [0.5, 1]},
+}
+HALVING = """
+method = "halving"
+trials = 9
+least = 1
+"""
+
+
+def written(folder, search="", space='"learner.learning_rate" = {log-uniform = [1e-4, 1e-1]}', head=""):
+    path = folder / "search.toml"
+    preset = f'preset = "fedpg-br/cartpole"\nout = "{folder / "out"}"\nset = {json.dumps(TINY)}\njobs = 2\n{head}\n'
+    path.write_text(f"{preset}[search]\n{search}\n[search.space]\n{space}\n")
+    return path
+
+
+def finish(plan, score, steps=10):
+    """Runs that end at once, with a return that depends on the trial."""
+    for job in plan.jobs:
+        value = score(job)
+        job.directory.mkdir(parents=True, exist_ok=True)
+        (job.directory / "config.toml").write_text(job.config.to_toml())
+        if value is not None:
+            rounds = job.config.budget.rounds
+            summary = {"final_return": value, "rounds": rounds, "total_steps": steps * rounds, "seeds": [*job.seeds]}
+            write_summary(RunDirectory(job.directory), dict.fromkeys(KEYS, 0) | summary)
+    return Outcome(plan.out, (), interrupted=0)
+
+
+def rate(job):
+    return job.config.learner["learning_rate"]
+
+
+def test_ranges_and_choices_hold_what_they_say():
+    space = read_space(SPACE)
+    trials = [drawn(space, 0, number) for number in range(400)]
+    rates = np.array([trial["learner.learning_rate"] for trial in trials])
+    assert 1e-4 <= rates.min() < 3e-4
+    assert 3e-2 < rates.max() <= 1e-1
+    assert abs(np.mean(np.log10(rates)) + 2.5) < 0.2  # Even in the logarithm.
+    assert {trial["strategy.minibatch"] for trial in trials} == {2, 3, 4}
+    assert {str(trial["learner.hidden"]) for trial in trials} == {"[8]", "[16, 16]"}
+    assert all(0.5 <= trial["learner.discount"] <= 1 for trial in trials)
+    assert trials[7] == drawn(space, 0, 7) != drawn(space, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("search", "space", "needle"),
+    [
+        ("method = 'grid'", "a = [1]", "unknown search.method 'grid'"),
+        ("trails = 3", "a = [1]", "did you mean 'trials'"),
+        ("least = 3", "a = [1]", "unknown key of search.method = 'random' 'least'"),
+        ("trials = 0", "a = [1]", "search.trials = 0 is not allowed: give a whole number from 1"),
+        ("direction = 'up'", "a = [1]", "allowed: maximise, minimise"),
+        ("", "", "search.space is empty"),
+        ("", "a = 3", "search.space.a = 3 is not allowed: give a list of values, or a range"),
+        ("", "a = {log-uniform = [0, 1]}", "and more than 0"),
+        ("", "a = {integers = [1.5, 2]}", "give two whole numbers"),
+        ("", "a = {log-normal = [1, 2]}", "allowed: integers, log-uniform, uniform"),
+        ("", '"learner.learning_rat" = [1]', "did you mean 'learning_rate'"),
+        ("method = 'halving'", "a = [1]", "needs search.least"),
+        (
+            "method = 'halving'\nleast = 5",
+            '"learner.discount" = [0.9]',
+            "search.least = 5 is more than budget.rounds = 3",
+        ),
+        ("method = 'halving'\nleast = 1\nbudget = 'steps'", '"learner.discount" = [0.9]', "give it one limit"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, capsys, search, space, needle):
+    path = written(tmp_path, search, space)
+    assert main(["sweep", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert needle in error
+    assert str(path) in error
+
+
+def test_a_search_has_no_setups(tmp_path):
+    path = written(tmp_path)
+    path.write_text(path.read_text() + "\n[setups.a]\n")
+    with pytest.raises(FedraxError, match="unknown key of a search's file 'setups'"):
+        Searching(path)
+
+
+def test_random_trials_are_run_and_the_best_is_told(tmp_path):
+    path = written(tmp_path, "trials = 5\ndirection = 'minimise'")
+    lines = []
+    Searching(path).run(lambda plan: finish(plan, rate), lines.append)
+    record = json.loads((tmp_path / "out" / "search.json").read_text())
+    rates = [trial["params"]["learner.learning_rate"] for trial in record["trials"]]
+    assert len(set(rates)) == 5
+    assert record["best"]["value"] == min(rates)
+    assert record["spent"] == {"environment_steps": 5 * 3 * 10, "rounds": 15}
+    assert "5 of 5 trials; spent 0 environment steps in 0 rounds" in lines[0]
+    assert "best is trial-" in lines[-1]
+    assert "150 environment steps in 15 rounds" in lines[-1]
+    # More trials are added to those there are; another space is another search.
+    written(tmp_path, "trials = 7\ndirection = 'minimise'")
+    stage, trials = Searching(path).following()
+    assert (stage, [trial["number"] for trial in trials]) == (0, [5, 6])
+    written(tmp_path, "trials = 7")
+    with pytest.raises(FedraxError, match=r"holds a search with direction = .*another out"):
+        Searching(path)
+
+
+def test_halving_extends_the_best_of_every_stage(tmp_path):
+    path = written(tmp_path, HALVING)
+    plans = []
+
+    def carry_out(plan):
+        plans.append(plan)
+        return finish(plan, rate)
+
+    searching = Searching(path)
+    searching.run(carry_out, lambda line: None)
+    assert [len(plan.jobs) for plan in plans] == [9, 3]
+    assert [plan.jobs[0].config.budget.rounds for plan in plans] == [1, 3]
+    rates = sorted(rate(job) for job in plans[0].jobs)
+    assert sorted(rate(job) for job in plans[1].jobs) == rates[-3:]
+    assert searching.best["params"]["learner.learning_rate"] == rates[-1]
+    assert searching.best["limits"] == [1, 3]
+    # What was done in the first stage is not done again.
+    assert searching.spent() == {"environment_steps": 10 * (6 * 1 + 3 * 3), "rounds": 15}
+
+
+def test_a_stage_resumes_what_the_one_before_it_finished(tmp_path):
+    path = written(tmp_path, HALVING)
+    searching = Searching(path)
+    first = searching.plan()
+    finish(first, rate)
+    assert {task.state for task in tasks_of(first)} == {"done"}
+    _, trials = searching.following()
+    for trial in trials:
+        trial["values"].append(trial["params"]["learner.learning_rate"])
+    second = searching.plan()
+    (task, *_) = tasks_of(second)
+    assert task.state == "waiting"
+    assert arguments_of(task) == ["resume", str(task.job.directory), "budget.rounds=3", "--quiet"]
+
+
+def test_an_interrupted_search_goes_on_and_failed_trials_are_not_promoted(tmp_path):
+    path = written(tmp_path, HALVING)
+
+    def interrupted(plan):
+        return Outcome(plan.out, (), interrupted=2)
+
+    assert Searching(path).run(interrupted, lambda line: None).interrupted == 2
+    searching = Searching(path)
+    stage, trials = searching.following()
+    assert (stage, len(trials)) == (0, 9)
+    best = max(trial["params"]["learner.learning_rate"] for trial in trials)
+    plans = []
+
+    def carry_out(plan):
+        plans.append(plan)
+        return finish(plan, lambda job: None if rate(job) == best else rate(job))
+
+    searching.run(carry_out, lambda line: None)
+    assert best not in [rate(job) for job in plans[1].jobs]
+    assert Searching(path).following() == (2, [])
+
+
+def test_the_objective_is_a_number_of_the_summary_and_a_mean_over_seeds(tmp_path):
+    path = written(tmp_path, "trials = 1\nobjective = 'best_retrun'")
+    with pytest.raises(FedraxError, match="did you mean 'best_return'"):
+        Searching(path).run(lambda plan: finish(plan, rate), lambda line: None)
+    folder = tmp_path / "seeds"
+    folder.mkdir()
+    path = written(folder, "trials = 2", head="seeds = 2\nseeds_per_run = 1")
+    searching = Searching(path)
+    searching.run(lambda plan: finish(plan, lambda job: float(job.seeds[0])), lambda line: None)
+    assert [trial["values"] for trial in searching.trials] == [[0.5], [0.5]]
+
+
+def test_a_return_that_is_not_finite_is_no_result(tmp_path):
+    searching = Searching(written(tmp_path, "trials = 2"))
+    searching.run(lambda plan: finish(plan, lambda job: math.nan), lambda line: None)
+    assert searching.best is None
+
+
+def test_optuna_is_told_what_came_out_and_goes_on_from_the_record(tmp_path):
+    pytest.importorskip("optuna")
+    path = written(
+        tmp_path,
+        "method = 'optuna'\ntrials = 6",
+        '"learner.learning_rate" = {uniform = [0.1, 0.9]}\n"learner.hidden" = [[8], [16]]',
+    )
+    counts = []
+
+    def carry_out(plan):
+        counts.append(len(plan.setups))
+        return finish(plan, rate) if len(counts) < 2 else Outcome(plan.out, (), interrupted=2)
+
+    Searching(path).run(carry_out, lambda line: None)
+    assert counts == [2, 2]  # As many as run at once.
+    searching = Searching(path)
+    _, waiting = searching.following()
+    assert [trial["number"] for trial in waiting] == [2, 3]  # Those that were under way.
+    searching.run(lambda plan: finish(plan, rate), lambda line: None)
+    assert len({trial["params"]["learner.learning_rate"] for trial in searching.trials}) == 6
+    path.write_text(path.read_text().replace("trials = 6", "trials = 6\nsampler = 'TPESamplre'"))
+    with pytest.raises(FedraxError, match="did you mean 'TPESampler'"):
+        Searching(path)
+
+
+def test_without_optuna_one_line_says_what_to_install(tmp_path, monkeypatch):
+    import builtins
+
+    real = builtins.__import__
+
+    def missing(name, *rest, **named):
+        if name == "optuna":
+            raise ImportError
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(FedraxError, match=r'pip install "fedrax\[optuna\]"'):
+        Searching(written(tmp_path, "method = 'optuna'"))
+
+
+@pytest.mark.training
+def test_a_search_trains_and_its_budget_is_what_the_runs_did(tmp_path, capsys):
+    path = written(tmp_path, "method = 'halving'\ntrials = 3\nleast = 1")
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    assert "trial-0002" in capsys.readouterr().out
+    assert api.sweep(path).status == 0
+    record = json.loads((tmp_path / "out" / "search.json").read_text())
+    runs = [fedrax.load(folder) for folder in sorted((tmp_path / "out").glob("trial-*/seed-0"))]
+    assert sorted(run.summary()["rounds"] for run in runs) == [1, 1, 3]
+    assert record["spent"]["environment_steps"] == sum(run.summary()["total_steps"] for run in runs)
+    (whole,) = (run for run in runs if run.summary()["rounds"] == 3)
+    assert record["best"]["setup"] == Path(whole.path).parent.name
+    assert record["best"]["value"] == whole.summary()["final_return"]
+    assert "stage 2 of 2: 1 trials to budget.rounds = 3" in capsys.readouterr().out
+
+
+def test_the_pages_files_are_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    sweep, search = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    for name, text in (("sweep", sweep), ("search", search)):
+        (tmp_path / f"{name}.toml").write_text(text.replace('out = "runs', f'out = "{tmp_path}/runs'))
+    plan = read_plan(tmp_path / "sweep.toml", jobs=2)
+    assert [job.name for job in plan.jobs][:2] == [
+        f"plain,learner.learning_rate={rate} seeds 0 to 9" for rate in ("0.001", "0.003")
+    ]
+    plan = Searching(tmp_path / "search.toml", jobs=2).plan()
+    assert len(plan.setups) == 27
+    assert plan.jobs[0].config.budget.trajectories == 200
