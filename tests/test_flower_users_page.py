@@ -22,7 +22,8 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory):
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    path = tmp_path_factory.mktemp("plugin") / "mine.py"
+    # Not mine.py: a process that tests other pages too has a module of that name.
+    path = tmp_path_factory.mktemp("plugin") / "of_the_flower_page.py"
     path.write_text(block)
     return f'plugins=["{path}"]'
 

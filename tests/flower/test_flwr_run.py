@@ -113,6 +113,7 @@ def simulated(fresh):
         words = ["flwr", "run", "site", "local", "--stream", "--federation-config", federation]
         said = fresh(*words, "--run-config", f'directory="{directory}" nodes="{fresh.folder / "simulated-nodes"}"')
         assert f"the run is in {directory}" in said, said
+        assert "os.fork" not in said, said
         assert "round 2/2" in said, said
         fresh.finished("local")
         trained(directory)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ POLL_SECONDS = {False: 0.25, True: 0.1}
 """Between two looks for answers, by whether the run is fast."""
 
 app = ServerApp()
+# In Flower's simulation Ray starts its processes beside JAX's threads: by a fork that becomes another program at once.
+warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
 
 
 @app.main()
