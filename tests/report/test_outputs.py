@@ -18,7 +18,8 @@ def sweep(write_run, tmp_path):
         for seed in (0, 1):
             write_run(out / setup / f"seed-{seed}", seeds=(seed,), strategy=strategy)
         (out / setup / "seed-0.log").write_text("")
-    (out / "sweep.json").write_text(json.dumps({"file": "sweep.toml", "jobs": []}))
+    jobs = [{"setup": setup, "seed": seed} for seed in (0, 1) for setup in ("without filter", "plain", "plain_again")]
+    (out / "sweep.json").write_text(json.dumps({"file": "sweep.toml", "jobs": jobs}))
     return out
 
 
@@ -31,6 +32,10 @@ def seeds_by_label(*paths):
 
 def test_a_sweeps_folder_stands_for_its_setups(sweep):
     assert seeds_by_label(sweep) == SETUPS
+
+
+def test_setups_stand_in_the_order_of_the_sweeps_file(sweep):
+    assert list(seeds_by_label(sweep)) == ["without filter", "plain", "plain_again"]
 
 
 def test_setups_are_known_by_their_folders_and_runs_too(sweep):
@@ -61,7 +66,7 @@ def test_a_table_is_printed_or_written_as_numbers(sweep, tmp_path, capsys):
     assert main(["report", str(sweep), "--table", "csv"]) == 0
     printed = capsys.readouterr().out
     (first, *_) = csv.DictReader(printed.splitlines())
-    assert first["name"] == "plain"
+    assert first["name"] == "without filter"
     assert (first["final return, IQM"], first["final return, low"], first["final return, high"]) == (
         "405",
         "400",
@@ -79,7 +84,7 @@ def test_a_latex_table_is_one_of_booktabs(sweep, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == r"\begin{tabular}{lrrr}"
     assert lines[2] == r" & seeds & final return, IQM [95 \%] & steps per agent \\"
-    assert lines[5] == r"plain\_again & 2 & 405 [400, 410] & 8,000 \\"
+    assert lines[6] == r"plain\_again & 2 & 405 [400, 410] & 8,000 \\"
     assert lines[-1] == r"\end{tabular}"
 
 

@@ -30,10 +30,10 @@ def test_a_torn_last_line_is_ignored(write_run, tmp_path):
 
 
 def test_a_directory_of_runs_stands_for_its_runs(write_run, tmp_path):
-    write_run(tmp_path / "b")
-    write_run(tmp_path / "a")
+    for name in ("b10", "a", "b9", "9"):
+        write_run(tmp_path / name)
     (tmp_path / "notes").mkdir()
-    assert [run.name for run in load_runs([tmp_path])] == ["a", "b"]
+    assert [run.name for run in load_runs([tmp_path])] == ["9", "a", "b9", "b10"]
 
 
 @pytest.mark.parametrize(

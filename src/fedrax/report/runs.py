@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from fedrax.parsing import parsed_toml, text_of
 from fedrax.records.encoding import decoded
 from fedrax.records.rows import Row, read_by_seed
 
+SWEEP = "sweep.json"
+"""What a sweep writes into its folder: the state of every job, by setup and seed."""
 REPETITION = frozenset({"seed", "seeds", "name"})
 """Settings in which repetitions of one experiment may differ."""
 
@@ -210,10 +213,11 @@ def load_runs(paths: Iterable[Path | str]) -> list[Run]:
     """
     found: list[Run] = []
     for path in map(Path, paths):
-        known = {child.resolve(): child for child in _runs_in(path)}
         setups = _setups(path)
-        runs = [load_run(child) for child in known.values()] or [load_run(path)]
-        found += [dataclasses.replace(run, setup=setups.get(run.path.resolve(), "")) for run in runs]
+        runs = [load_run(child) for child in _runs_in(path)] or [load_run(path)]
+        runs = [dataclasses.replace(run, setup=setups.get(run.path.resolve(), "")) for run in runs]
+        order = _order(path)
+        found += sorted(runs, key=lambda run: order.index(run.setup) if run.setup in order else len(order))
     if not found:
         raise FedraxError("no run is given; name one or more directories that fedrax train wrote")
     return found
@@ -223,10 +227,23 @@ def _runs_in(path: Path) -> list[Path]:
     """The runs that a directory stands for; none where it is a run itself, or holds none."""
     if not path.is_dir() or is_run(path):
         return []
-    folders = sorted(child for child in path.iterdir() if child.is_dir())
+    folders = [child for child in sorted(path.iterdir(), key=_natural) if child.is_dir()]
     return [run for run in folders if is_run(run)] + [
-        run for folder in folders if not is_run(folder) for run in sorted(folder.iterdir()) if is_run(run)
+        run for folder in folders if not is_run(folder) for run in sorted(folder.iterdir(), key=_natural) if is_run(run)
     ]
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """What sorts ``run-9`` before ``run-10``."""
+    return [
+        (int(part or 0), "") if place % 2 else (0, part) for place, part in enumerate(re.split(r"(\d+)", path.name))
+    ]
+
+
+def _order(path: Path) -> list[str]:
+    """The setups of a sweep in the order of its file, where it has ended once; empty elsewhere."""
+    jobs = _json_object(path / SWEEP).get("jobs")
+    return [str(job.get("setup")) for job in jobs if isinstance(job, Mapping)] if isinstance(jobs, list) else []
 
 
 def _setups(path: Path) -> dict[Path, str]:
@@ -242,7 +259,7 @@ def _setups(path: Path) -> dict[Path, str]:
         if inside and all(run.parent != path for run in inside):
             return {run: run.parent.name for run in inside}
         recorded = (path, path.parent)
-    sweep = next((folder for folder in recorded if (folder / "sweep.json").is_file()), None)
+    sweep = next((folder for folder in recorded if (folder / SWEEP).is_file()), None)
     if sweep is None:
         return {}
     return {run: run.relative_to(sweep).parts[0] for run in _runs_in(sweep)}

@@ -44,22 +44,13 @@ const Aggregate = (() => {
     return Array.from({length: POINTS}, (_, place) => start + (end - start) * place / (POINTS - 1));
   }
 
-  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  function iqm(values) {
-    const cut = Math.floor(values.length / 4);
-    return mean(cut ? sorted(values.slice()).slice(cut, values.length - cut) : values);
-  }
-  const STATISTICS = {iqm, mean};
+  // How many of so many scores an aggregate leaves out at either end.
+  const CUTS = {iqm: (count) => Math.floor(count / 4), mean: () => 0};
 
-  // By insertion: a few values, a million times.
-  function sorted(values) {
-    for (let end = 1; end < values.length; end += 1) {
-      const value = values[end];
-      let place = end - 1;
-      while (place >= 0 && values[place] > value) { values[place + 1] = values[place]; place -= 1; }
-      values[place + 1] = value;
-    }
-    return values;
+  function aggregate(scores, statistic) {
+    const cut = CUTS[statistic](scores.length);
+    const kept = scores.slice().sort((a, b) => a - b).slice(cut, scores.length - cut);
+    return kept.reduce((sum, score) => sum + score, 0) / kept.length;
   }
 
   // Numbers from 0 to 1 that are the same each time (mulberry32).
@@ -72,9 +63,14 @@ const Aggregate = (() => {
     };
   }
 
+  // How often each run is drawn in each resample.
   function draws(runs) {
     const random = generator(1);
-    return Array.from({length: RESAMPLES}, () => Array.from({length: runs}, () => Math.floor(random() * runs)));
+    return Array.from({length: RESAMPLES}, () => {
+      const counts = new Uint16Array(runs);
+      for (let drawn = 0; drawn < runs; drawn += 1) counts[Math.floor(random() * runs)] += 1;
+      return counts;
+    });
   }
 
   function quantile(ordered, level) {
@@ -83,8 +79,19 @@ const Aggregate = (() => {
     return ordered[below] + (place - below) * (ordered[above] - ordered[below]);
   }
 
-  function interval(scores, statistic, drawn) {
-    const values = Float64Array.from(drawn, (runs) => STATISTICS[statistic](runs.map((run) => scores[run]))).sort();
+  // The scores are sorted once, and a resample's aggregate follows from how often each is drawn.
+  function interval(scores, statistic, resamples) {
+    const ranked = scores.map((_, run) => run).sort((a, b) => scores[a] - scores[b]);
+    const count = scores.length, cut = CUTS[statistic](count), end = count - cut;
+    const values = Float64Array.from(resamples, (counts) => {
+      let seen = 0, sum = 0;
+      for (const run of ranked) {
+        const kept = Math.min(seen + counts[run], end) - Math.max(seen, cut);
+        if (kept > 0) sum += kept * scores[run];
+        seen += counts[run];
+      }
+      return sum / (end - cut);
+    }).sort();
     return [quantile(values, 0.025), quantile(values, 0.975)];
   }
 
@@ -94,13 +101,13 @@ const Aggregate = (() => {
     const empty = {x: [], y: [], low: [], high: [], seeds};
     if (!seeds.length) return empty;
     const grid = commonGrid(seeds), each = seeds.map((seed) => held(seed, grid));
-    const drawn = seeds.length > 1 ? draws(seeds.length) : [];
+    const resamples = seeds.length > 1 ? draws(seeds.length) : [];
     const made = {...empty, x: grid};
     grid.forEach((_, place) => {
       const scores = each.map((values) => values[place]);
       const unknown = scores.includes(null);
-      made.y.push(unknown ? null : STATISTICS[statistic](scores));
-      const [low, high] = unknown || scores.length < 2 ? [null, null] : interval(scores, statistic, drawn);
+      made.y.push(unknown ? null : aggregate(scores, statistic));
+      const [low, high] = unknown || scores.length < 2 ? [null, null] : interval(scores, statistic, resamples);
       made.low.push(low);
       made.high.push(high);
     });
