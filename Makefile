@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-all: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test --group lint --group docs
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test --group oracles --group lint --group docs
 	touch $@
 
 demo: $(VENV)/.installed

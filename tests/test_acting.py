@@ -1,6 +1,7 @@
 """Policies of runs that act, and exports of runs; none is trained: fresh networks lie where training puts its own."""
 
 import builtins
+import functools
 import importlib.util
 import json
 import math
@@ -29,7 +30,8 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.runtime import draws
 from fedrax.runtime.continuation import begin_manifest
 from fedrax.runtime.draws import describe_run
-from fedrax.runtime.make import make_learner
+from fedrax.runtime.make import make_learner, make_runtime
+from fedrax.strategies.base import strategies
 
 BUDGET = ["budget.rounds=1", "budget.trajectories=none", "federation.agents=2", "attack=none", "attack.agents=0"]
 SMALL = {
@@ -346,3 +348,29 @@ def test_the_pages_code_acts(tmp_path, monkeypatch):
         actions += [int(names["action"][0])] if "action" in names else []
     assert len(actions) == 1 + sum(importlib.util.find_spec(name) is not None for name in ("onnxruntime", "torch"))
     assert len(set(actions)) == 1
+
+
+@pytest.mark.parametrize("strategy", sorted(strategies))
+def test_what_every_strategy_hands_out_is_what_policies_are_read_as(strategy):
+    """Shapes alone: the networks of the learner, for every seed, and for every agent where each has its own."""
+    settings = ["seeds=2", "federation.agents=4", "budget.rounds=1", f"strategy={strategy}"]
+    settings += {"fedformer": ["critic=fedformer"], "fedrep": ["federation.local_updates=2"]}.get(strategy, [])
+    for learner, environment in (("policy-gradient", "CartPole-v1"), ("ppo", "CartPole-v1"), ("td3", "PointReach-v0")):
+        own = [
+            f"learner={learner}",
+            f"environment={environment}",
+            "learner.actor_layers=[4]" if learner == "td3" else "learner.hidden=[4]",
+        ]
+        try:
+            config = resolve({}, [*settings, *own])
+            runtime = make_runtime(config)
+            handed = jax.eval_shape(runtime.init).best
+        except FedraxError:  # The strategy needs another learner.
+            continue
+        runtime.close()
+        fresh = functools.partial(make_learner(config).init_params, spaces=runtime.federation.spaces)
+        one = jax.eval_shape(fresh, jax.random.key(0))
+        axes = (2, 4) if config.hands_out_own() else (2,)
+        assert jax.tree.map(lambda x: x.shape, handed) == jax.tree.map(lambda x, axes=axes: (*axes, *x.shape), one)
+        return
+    raise AssertionError("no learner fits")

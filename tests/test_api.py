@@ -174,6 +174,15 @@ def test_a_trained_policy_holds_the_pole_as_long_as_its_evaluation_says(run):
     assert abs(np.mean(returns) - measured.mean()) < 4 * measured.std() / math.sqrt(20)
 
 
+def test_a_run_that_goes_on_acts_by_its_last_checkpoint(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    for name in ("policy.safetensors", "best.safetensors", "summary.json"):
+        (tmp_path / "run" / name).unlink()
+    batch, going = np.random.default_rng(0).normal(size=(200, 4)), fedrax.load(tmp_path / "run")
+    for best in (False, True):
+        np.testing.assert_array_equal(going.policy(seed=1, best=best)(batch), run.policy(seed=1, best=best)(batch))
+
+
 def test_best_policy_earns_the_best_return(run):
     best = run.evaluate(episodes=3, policy="best")
     for index, seed in enumerate(run.config.all_seeds):
