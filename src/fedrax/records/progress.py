@@ -79,7 +79,7 @@ class Progress:
         A bar that moves to and fro stands for it.
         """
         if self._live is not None:
-            self._live.update(self._task, total=None, description=what, since=self._clock())
+            self._live.update(self._task, total=None, description=what, since=self._clock(), refresh=True)
         elif self._enabled:
             print(f"{what} ...", file=self._stream, flush=True)
 
