@@ -1,5 +1,6 @@
 """Training time without compiling, also where programs compile when they are first met."""
 
+import os
 import time
 
 import jax.monitoring
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fedrax
+from fedrax.runtime import compiling
 from fedrax.runtime.compiling import CompileClock
 
 
@@ -69,3 +71,21 @@ def test_training_time_leaves_out_compiling_on_host_environments(tmp_path):
     assert summary["seconds_compile"] > spent / 2
     assert 0 < summary["seconds_train"] < wall - summary["seconds_compile"] + 1e-3
     assert run.metrics()[-1]["seconds"] == summary["seconds_train"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "plugins", "after"),
+    [
+        ("", (), f"{compiling.LEVEL}=2"),
+        ("--xla_other=1", (), f"--xla_other=1 {compiling.LEVEL}=2"),
+        (f"{compiling.LEVEL}=3", (), f"{compiling.LEVEL}=3"),
+        ("", ("cuda",), ""),
+    ],
+)
+def test_processors_programs_are_compiled_at_the_second_level_unless_somebody_says_another(
+    flags, plugins, after, monkeypatch
+):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: plugins)
+    compiling.enable_compilation_cache()
+    assert os.environ["XLA_FLAGS"] == after

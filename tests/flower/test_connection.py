@@ -15,7 +15,7 @@ from fedrax.runtime.flower import connection as module
 from fedrax.runtime.flower import serving
 from fedrax.runtime.flower.connection import Connection
 from fedrax.runtime.flower.deaths import Deaths, exception_line
-from fedrax.runtime.flower.endpoint import Endpoint
+from fedrax.runtime.flower.endpoint import Endpoint, is_host
 from fedrax.runtime.flower.node import SOCKET_FOLDER, socket_folder
 from fedrax.runtime.flower.processes import Watched
 from fedrax.runtime.flower.run_lock import held
@@ -203,3 +203,18 @@ def test_what_nodes_say_is_their_owners_to_read(tmp_path, existed):
         os.umask(before)
     assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600] * 3
     assert "said" in files[2].read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("256.256.256.256", False),
+        ("10.0.0", False),
+        ("1", False),
+        ("10.0.0.1", True),
+        ("1und1.de", True),
+        ("::1", True),
+    ],
+)
+def test_numbers_are_a_host_only_where_they_are_an_address(text, host):
+    assert is_host(text) == host

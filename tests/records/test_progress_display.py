@@ -104,9 +104,11 @@ def test_what_comes_before_the_first_round_has_a_clock() -> None:
     with Progress(4, stream=stream, clock=clock) as progress:
         progress.wait("compiling")
         clock.now += 7.0
-        progress.note("a line above")
+        assert progress._live is not None
+        progress._live.refresh()  # As it does ten times a second.
         progress.update(fraction=0.25, round=1)
     shown = stream.getvalue()
+    assert "compiling 0 s" in shown
     assert "compiling 7 s" in shown
     assert "compiling" not in shown.rstrip().split("\r")[-1]
 

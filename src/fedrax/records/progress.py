@@ -83,7 +83,7 @@ class Progress:
         A bar that moves to and fro stands for it.
         """
         if self._live is not None:
-            self._live.update(self._task, total=None, description=what, since=self._clock())
+            self._live.update(self._task, total=None, description=what, since=self._clock(), refresh=True)
         elif self._cell is not None:
             self._cell.show(f"{what} ...")
         elif self._enabled:
