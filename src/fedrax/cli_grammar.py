@@ -158,8 +158,10 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     deploy.add_argument("--app", type=Path, metavar="DIR", help="write a Flower app there, for `flwr run`")
     deploy.add_argument("--superlink", metavar="HOST:PORT", default=LOOPBACK, help=f"(default: {LOOPBACK})")
 
-    status = command("status", "who answers in a federation, how fast, and why not")
+    text = "how far a run is, or a folder's runs, such as a sweep's; of a federation also who answers, and why not"
+    status = command("status", text)
     status.add_argument("run", type=Path, metavar="RUN")
+    status.add_argument("--watch", action="store_true", help="refresh until nothing trains any more")
 
     watch = command("watch", "a page of a run's curves, or of a folder's runs, that follows them while they train")
     watch.add_argument("run", type=Path, metavar="RUN", help="a run, or a folder with runs, such as a sweep's")

@@ -16,6 +16,7 @@ from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import append_traceback, owner_only, write_atomic
 from fedrax.records.rundir import RunDirectory, default_directory
+from fedrax.records.summary import read_summary
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.distributed.server import DistributedRuntime
 from fedrax.runtime.flower.app import LASTING
@@ -84,5 +85,6 @@ def serve(grid: Grid, directory: RunDirectory, *, keys: bool) -> None:
     )
     try:
         train_run(config, federation, directory, progress=False)
+        federation.end(int(read_summary(directory)["rounds"]))
     finally:
         federation.close()
