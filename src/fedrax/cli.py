@@ -381,12 +381,25 @@ def _deploy(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from fedrax.runtime.flower import needed
+    from fedrax.records.exchanges import EXCHANGES
+    from fedrax.watch.runs import Watched
+    from fedrax.watch.status import follow, standing_text
 
-    needed()
-    from fedrax.runtime.flower.status import show_status
+    watched = Watched(options.run)
+    nodes = (options.run / EXCHANGES).exists()
 
-    print(show_status(options.run))
+    def text() -> tuple[str, bool]:
+        shown, over = standing_text(watched)
+        if nodes:
+            from fedrax.runtime.flower.status import show_status
+
+            shown = show_status(options.run)
+        return shown, over
+
+    if options.watch:
+        follow(text)
+    else:
+        print(text()[0])
 
 
 def _completion(options: argparse.Namespace) -> None:

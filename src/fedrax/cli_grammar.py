@@ -182,8 +182,10 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     deploy.add_argument("--app", type=Path, metavar="DIR", help="write a Flower app there, for `flwr run`")
     deploy.add_argument("--superlink", metavar="HOST:PORT", default=LOOPBACK, help=f"(default: {LOOPBACK})")
 
-    status = command("status", "who answers in a federation, how fast, and why not")
+    text = "how far a run is, or a folder's runs, such as a sweep's; of a federation also who answers, and why not"
+    status = command("status", text)
     status.add_argument("run", type=Path, metavar="RUN")
+    status.add_argument("--watch", action="store_true", help="refresh until nothing trains any more")
 
     text = "print what lets a shell complete commands, presets, names and keys"
     completion = command("completion", text)

@@ -43,6 +43,9 @@ def summary_lines(run: Run) -> Iterator[str]:
         if name in summary:
             yield f"{name:18} {_values(summary[name])}"
     yield f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}"
+    if "missed_rounds" in summary:
+        missed = [f"agent {agent}: {count}" for agent, count in summary["missed_rounds"].items() if count]
+        yield f"{'rounds missed':18} {', '.join(missed) or 'none'}"
     if "privacy" in summary:
         yield f"{'privacy':18} {summary['privacy']['text']}"
     yield f"{'run':18} {run.path}"

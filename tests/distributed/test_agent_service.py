@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 
 from fedrax.errors import FedraxError
-from fedrax.runtime.distributed.agent_service import AgentSession
-from fedrax.runtime.distributed.envelopes import EVALUATE, JOIN, JOINED, REFUSED, UNKNOWN_RUN, WORK, WORKED, Envelope
+from fedrax.runtime.distributed.agent_service import AgentService, AgentSession
+from fedrax.runtime.distributed.envelopes import (
+    END,
+    EVALUATE,
+    JOIN,
+    JOINED,
+    REFUSED,
+    UNKNOWN_RUN,
+    WORK,
+    WORKED,
+    Envelope,
+)
 from fedrax.runtime.distributed.randomness import shared_randomness
 from fedrax.runtime.distributed.transport import InProcessTransport
 
@@ -265,3 +275,25 @@ def test_nodes_have_names_of_their_own_that_last(tmp_path):
     names = {agent_service(tmp_path / str(k % 2)).name for k in range(4)}
     assert len(names) == 2
     np.testing.assert_array_equal([len(name) for name in names], [32, 32])
+
+
+def test_the_end_of_a_run_that_a_node_is_not_in_is_none_of_its_own(tmp_path):
+    told = []
+    service = AgentService(tmp_path, tell=told.append)
+    assert service.answer(Envelope(END, {"run": "abc", "rounds": 12})).kind == UNKNOWN_RUN
+    assert told == []
+
+
+@pytest.mark.training
+def test_a_nodes_owner_is_told_who_it_is_and_what_it_does(tmp_path):
+    told = []
+    service = AgentService(tmp_path / "node", agent=0, shared_seeds=True, tell=told.append)
+    federation, _, _ = distributed(configured(*CASE), tmp_path, InProcessTransport({7: service.answer}))
+    rounds_of(federation, 2)
+    federation.end(2)
+    assert [line.partition(" in ")[0] for line in told] == [
+        "agent 0 (of 0 to 0) of the run 'SCCD Pendulum', after 0 rounds",
+        "round 1: trained",
+        "round 2: trained",
+        "the run is over, after 2 rounds",
+    ]

@@ -11,12 +11,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from fedrax.cli import main
+from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.endpoint import Endpoint, is_loopback, split_address
 from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port
 from fedrax.runtime.flower.run_lock import Tail, held, is_held
 from fedrax.runtime.flower.serving import prepared
+from fedrax.runtime.flower.status import Board
 
 
 @pytest.fixture
@@ -171,11 +173,19 @@ def test_status_shows_who_answered_and_why_not(tmp_path, capsys):
     assert "0/1" in shown
 
 
-def test_status_of_a_simulation_is_refused(tmp_path, capsys):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.toml").write_text("[budget]\nrounds = 1\n")
-    assert main(["status", str(tmp_path / "run")]) == 1
-    assert "is a simulation" in capsys.readouterr().err
+def test_the_live_table_says_how_far_the_run_is(tmp_path, capsys):
+    directory = prepared("fedpg-br/cartpole", ["federation.agents=2", "budget.rounds=10"], tmp_path / "run")
+    row = {"round": 3, "node": "n", "seconds": 1.5, "work_seconds": 1.0, "bytes_down": 100, "bytes_up": 2000}
+    with Board(directory.path, resolve(directory.config), enabled=True) as board, held(directory.path):
+        lines = [{**row, "agent": 0, "outcome": "answered", "reason": ""}]
+        lines += [{**row, "agent": 1, "outcome": "late", "reason": "slow"}]
+        (directory.path / "exchanges.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+        rounds = {"seed": 0, "round": 3, "return": 12.5, "seconds": 8.0, "trajectories": 0}
+        directory.metrics_jsonl.write_text(json.dumps(rounds) + "\n")
+        board.refresh()
+    shown = capsys.readouterr().out
+    assert "round 4: 1 of 2 agents answered, the slowest in 1.50 s; 40% done, 4 rounds, return 12.5, left 0:12" in shown
+    assert [board.agents.missed(agent) for agent in (0, 1)] == [0, 1]
 
 
 def test_addresses():

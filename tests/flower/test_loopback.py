@@ -25,6 +25,14 @@ def test_two_nodes_train_to_the_simulations_result(tmp_path):
         np.testing.assert_allclose(ours.layers[0].weight, theirs.layers[0].weight, rtol=1e-4, atol=1e-5)
         assert [row["outcome"] for row in federation.exchanges()] == ["answered"] * 4
         assert "final_return" in federation.said()
+        assert "the run is over after 2 rounds: return " in federation.said()
+        assert fedrax.load(federation.run).summary()["missed_rounds"] == {"0": 0, "1": 0}
+        for node in range(2):
+            assert federation.processes[f"node-{node}"].wait(60) == 0, federation.logs()
+            told = (tmp_path / f"node-{node}.out").read_text()
+            assert f"agent {node} (of 0 to 1) of the run " in told
+            assert "round 2: trained in " in told
+            assert "the run is over, after 2 rounds" in told
 
 
 @pytest.mark.training

@@ -21,6 +21,7 @@ from fedrax.records import lock
 from fedrax.records.standing import Standing, fraction_done
 from fedrax.watch.runs import MOST_POINTS, Watched
 from fedrax.watch.server import FILES, Server
+from fedrax.watch.status import follow, standing_text
 
 
 def row(round, seed=0, **values):
@@ -266,6 +267,36 @@ def test_how_much_of_a_budget_is_used():
     assert fraction_done({"round": 30}, budget, 2) == 1.0
     assert Standing("training", 0.25, seconds=10.0).left == 30.0
     assert Standing("stopped", 0.25, seconds=10.0).left is None
+
+
+def test_status_of_a_simulation_and_of_a_sweep(tmp_path, capsys):
+    run = make_run(tmp_path / "sweep" / "plain" / "seed-0", [row(number) for number in range(5)])
+    assert main(["status", str(run)]) == 0
+    assert "seed 0  stopped     50%  5 rounds  return 40.0, best 40.0" in capsys.readouterr().out
+    (make_run(tmp_path / "sweep" / "robust" / "seed-3", [row(9, 3)]) / "summary.json").write_text("{}")
+    assert main(["status", str(tmp_path / "sweep")]) == 0
+    shown = capsys.readouterr().out
+    assert "sweep: 1 stopped, 1 finished" in shown
+    assert "plain   seed 0" in shown
+    assert "robust  seed 3  finished   100%" in shown
+
+
+def test_status_is_followed_until_nothing_trains(tmp_path, capsys):
+    run = make_run(tmp_path / "run", [row(0)])
+    watched, waits = Watched(run), []
+
+    def wait(seconds):
+        waits.append(seconds)
+        write(run, [row(len(waits))])
+        if len(waits) == 3:
+            (run / "summary.json").write_text("{}")
+
+    with lock.held(run):
+        follow(lambda: standing_text(watched), wait=wait)
+    shown = capsys.readouterr().out
+    assert len(waits) == 3
+    assert shown.count("training") == 6, "the run's line and its seed's, three times"
+    assert "finished   100%  4 rounds" in shown
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from fedrax.errors import FedraxError
 from fedrax.federation import State
 from fedrax.privacy.guarantee import Guarantee, guarantee
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
+from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import append_traceback
 from fedrax.records.live import LiveLoggers
 from fedrax.records.manifest import check_unchanged, finish_manifest
@@ -78,11 +79,19 @@ def _train_run(config: Config, runtime: Runtime, directory: RunDirectory, *, pro
             stopped = _train(config, runtime, directory, state, counters, meta, display, begun=begun, compiled=compiled)
     # A finished run may have been killed before its summary.
     if meta["finished"] and not directory.summary.exists():
-        summary = _summary(config, counters, meta["seconds_compile"])
+        summary = _summary(config, counters, meta["seconds_compile"]) | _missed(directory)
         write_summary(directory, summary | ({"missing_metrics": missing} if missing else {}))
         finish_manifest(directory)
     if stopped is not None:
         raise FedraxError(stopped)
+
+
+def _missed(directory: RunDirectory) -> dict[str, Any]:
+    """Of a federation of nodes, in how many rounds each agent was to take part and its answer was not used."""
+    exchanges = Exchanges(directory.path)
+    exchanges.read()
+    missed = {str(agent): exchanges.missed(agent) for agent in sorted(exchanges.last)}
+    return {"missed_rounds": missed} if missed else {}
 
 
 def _where_it_stands(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedrax.arrays import DecodeError
@@ -26,10 +26,13 @@ from fedrax.privacy.secure_sum.terms import SecureSumError
 from fedrax.records.files import append_traceback, keep_private, read_json, write_atomic, write_json
 from fedrax.runtime.distributed.agent_session import UNKNOWN, AgentSession
 from fedrax.runtime.distributed.envelopes import (
+    END,
+    ENDED,
     EVALUATE,
     JOIN,
     JOINED,
     KEYS,
+    OVER,
     REFUSED,
     UNKNOWN_RUN,
     WORK,
@@ -53,6 +56,7 @@ class AgentService:
         plugins: Sequence[str] = (),
         shared_seeds: bool = False,
         identity: Identity = NOBODY,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Args:
         folder: where the node's name, its secret and its agent's state are kept.
@@ -61,12 +65,13 @@ class AgentService:
         plugins: the only plugins that this node imports, in place of the server's of the same name.
         shared_seeds: a run may ask it to draw from the run's seed (``runtime.shared_seeds``); others are refused.
         identity: for secure sums; with peers' keys in it, runs without secure sums are refused.
+        tell: told what the agent does, a line each.
 
         Raises:
             FedraxError: overrides of anything but the environment; a secret that is none.
         """
         self.folder, self.overrides, self.wanted, self.plugins = folder, list(overrides), agent, list(plugins)
-        self.shared_seeds, self.identity = shared_seeds, identity
+        self.shared_seeds, self.identity, self.tell = shared_seeds, identity, tell
         check_overrides(overrides)
         self.name, self.secret = self._name(), node_secret(folder)
         self.session: AgentSession | None = None
@@ -93,6 +98,8 @@ class AgentService:
                 return session.sum(envelope)
             if envelope.kind == EVALUATE:
                 return session.evaluate(envelope)
+            if envelope.kind == END:
+                return self._end(envelope)
             return refused(f"no request is called {envelope.kind!r}")
         except EnvironmentCrash as crash:
             path = append_traceback(self.folder, crash)
@@ -104,6 +111,11 @@ class AgentService:
             # An error in one request must not end the service.
             logger.exception("a request %r failed", envelope.kind)
             return refused(f"{type(error).__name__}: {error}")
+
+    def _end(self, envelope: Envelope) -> Envelope:
+        """The run is over: whoever runs the node may end it."""
+        self.tell(f"{OVER}, after {int(envelope.fields['rounds'])} rounds")
+        return Envelope(ENDED, {"run": str(envelope.fields["run"])})
 
     def _join(self, envelope: Envelope) -> Envelope:
         run = str(envelope.fields["run"])
@@ -156,7 +168,9 @@ class AgentService:
         folder = self.folder / "runs" / run
         write_atomic(folder / "config.toml", text)
         site = merge_settings([parse_override(override) for override in self.overrides]).get("environment", {})
-        self.session = AgentSession(run, config, folder, randomness, environment=site.get("id"), identity=self.identity)
+        self.session = AgentSession(
+            run, config, folder, randomness, environment=site.get("id"), identity=self.identity, tell=self.tell
+        )
         return self.session
 
     def _randomness(self, run: str, config: Config) -> Randomness:

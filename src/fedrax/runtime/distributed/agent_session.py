@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,10 +60,12 @@ class AgentSession:
         *,
         environment: str | None = None,
         identity: Identity = NOBODY,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """``environment`` is the one that the site says it has; unset, it has the server's."""
+        """``environment`` is the one that the site says it has; unset, it has the server's. ``tell`` is told who the
+        agent is and what it does, a line each."""
         self.run, self.config, self.folder, self.randomness = run, config, folder, randomness
-        self.environment, self.identity = environment, identity
+        self.environment, self.identity, self.tell = environment, identity, tell
         self.secure: SecureNode | None = None
         self.runtime: AgentRuntime | None = None
         self.snapshot: AgentSnapshot | None = None
@@ -75,7 +78,7 @@ class AgentSession:
         self.episodes = 0
         """Those that it was asked for then."""
         self.took = 0.0
-        self.unsaved = False
+        self.unsaved = self.told = False
         self.order = folder / "order"
         """The last order whose answer may have left before the agent was saved, in a fast run."""
         self.lost: Envelope | None = None
@@ -127,6 +130,10 @@ class AgentSession:
             self.episodes = meta.get("episodes", self.episodes)
         self.lost = self._lost()
         write_json(self.folder / "agent.json", {"agent": index}, private=True)
+        if self.index != index or not self.told:
+            self.told = True
+            count = self.config.federation.agents
+            self.tell(f"agent {index} (of 0 to {count - 1}) of the run {self.config.name!r}, after {self.done} rounds")
         self.index = index
 
     def _lost(self) -> Envelope | None:
@@ -233,12 +240,9 @@ class AgentSession:
             raise
         fault = Fault.of_row(np.asarray(report["fault"]))
         took = time.perf_counter() - started
+        self._tell_round(runtime, number, took, fault)
         if runtime.federation.protection.unit is not None:
             report, took = withheld(report, runtime.counts(int(downlink.episodes))), 0.0
-        if fault.kind != NOTHING:
-            learner, updates = runtime.federation.learner, runtime.federation.local_updates
-            entry = recorded(self.index, fault, episodic=learner.episodic, updates=updates)
-            logger.warning("round %d: %s", number + 1, described(entry))
         self.reply = packed((self._sent(message, number), report))
         self.episodes = int(downlink.episodes)
         self.took, self.received = took, digest_of(envelope.payload)
@@ -248,6 +252,16 @@ class AgentSession:
             self.save()
         elif self.unsaved:
             write_atomic(self.order, to_bytes(envelope))
+
+    def _tell_round(self, runtime: AgentRuntime, number: int, seconds: float, fault: Fault) -> None:
+        """What was done in a round."""
+        if fault.kind == NOTHING:
+            self.tell(f"round {number + 1}: trained in {seconds:.2f} s")
+            return
+        learner, updates = runtime.federation.learner, runtime.federation.local_updates
+        entry = recorded(self.index, fault, episodic=learner.episodic, updates=updates)
+        logger.warning("round %d: %s", number + 1, described(entry))
+        self.tell(f"round {number + 1}: void after {seconds:.2f} s, {described(entry)}")
 
     def _sent(self, message: PyTree, number: int) -> PyTree:
         """What of a message is sent in this round."""

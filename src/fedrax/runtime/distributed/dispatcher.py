@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from fedrax.arrays import DecodeError
 from fedrax.runtime.distributed.checks import Rejected
-from fedrax.runtime.distributed.envelopes import JOIN, UNKNOWN_RUN, Envelope
+from fedrax.runtime.distributed.envelopes import END, JOIN, UNKNOWN_RUN, Envelope
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.transport import Answer, DeliveryError, Transport
 
@@ -15,6 +15,8 @@ JOIN_SECONDS = 60.0
 """How long a node may take to answer that it joins: the first time it compiles nothing, but starts."""
 LOOK_SECONDS = 1.0
 """Between two looks at which nodes there are."""
+END_SECONDS = 10.0
+"""How long nodes may take to answer that they know of the run's end."""
 AGAIN_SECONDS = 10.0
 """Before a node that could not join is asked again."""
 
@@ -156,6 +158,18 @@ class Dispatcher:
             request.send(max(deadline - self.transport.now(), 1.0) if in_time else seconds)
             self.turn()
         return request.results, request.close()
+
+    def end(self, rounds: int) -> None:
+        """Tells the nodes that are there that the run is over after so many rounds, and waits a while for answers."""
+        envelope = Envelope(END, {"run": self.run, "rounds": rounds})
+        members = [member.address for member in self.membership.present.values()]
+        tickets = set(self.transport.send([(address, envelope) for address in members], seconds=END_SECONDS))
+        deadline = self.transport.now() + END_SECONDS
+        while tickets and self.transport.now() < deadline:
+            arrived = {ticket for ticket, _ in self.transport.collect(list(tickets))}
+            tickets -= arrived
+            if not arrived:
+                self.transport.wait(self.poll)
 
     def turn(self) -> None:
         """Looks once for new nodes and for answers."""

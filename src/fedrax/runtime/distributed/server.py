@@ -391,6 +391,10 @@ class DistributedRuntime(Runtime):
         """In the server's own environment."""
         return self.local.refine(server, key)
 
+    def end(self, rounds: int) -> None:
+        """Tells the nodes that the run is over after so many rounds."""
+        self.dispatcher.end(rounds)
+
     def close(self) -> None:
         """Frees the server's environments."""
         self.local.close()

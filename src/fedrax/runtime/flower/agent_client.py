@@ -10,6 +10,8 @@ from fedrax.runtime.distributed.envelopes import Envelope, from_bytes, to_bytes
 
 SOCKET = "fedrax-socket"
 """Under which key a node's configuration says where its agent's socket is."""
+TOLD = "agent.txt"
+"""In a node's data: what its agent does, a line each, for the node's owner."""
 START_SECONDS = 60.0
 """How long an envelope waits for an agent's server that is (re)starting."""
 RETRY_SECONDS = 0.1

@@ -11,9 +11,11 @@ from pathlib import Path
 from fedrax.arrays import DecodeError
 from fedrax.privacy.secure_sum.identity import Identity
 from fedrax.privacy.secure_sum.signatures import read_own, read_peers
+from fedrax.records.files import owner_only
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.distributed.agent_service import AgentService, refused
 from fedrax.runtime.distributed.envelopes import from_bytes, to_bytes
+from fedrax.runtime.flower.agent_client import TOLD
 
 
 def serve(service: AgentService, socket: str) -> None:
@@ -50,12 +52,19 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     enable_compilation_cache()
+    told = options.data / TOLD
+
+    def tell(text: str) -> None:
+        with contextlib.suppress(OSError), open(told, "a", encoding="utf-8", opener=owner_only) as file:
+            file.write(f"{text}\n")
+
     service = AgentService(
         options.data,
         overrides=options.overrides,
         agent=options.agent,
         plugins=options.plugins,
         shared_seeds=options.shared_seeds,
+        tell=tell,
         identity=Identity(
             None if options.key is None else read_own(options.key),
             None if options.peers is None else read_peers(options.peers),

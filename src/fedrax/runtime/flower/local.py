@@ -9,8 +9,9 @@ from pathlib import Path
 from fedrax.config import Config, resolve
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.flower.endpoint import Endpoint
-from fedrax.runtime.flower.processes import Watched, environment, free_port
+from fedrax.runtime.flower.processes import STAGES, Watched, environment, free_port
 from fedrax.runtime.flower.serving import serve
+from fedrax.supervision import stop_all
 
 
 def train_locally(directory: RunDirectory, *, progress: bool) -> None:
@@ -26,17 +27,22 @@ def train_locally(directory: RunDirectory, *, progress: bool) -> None:
     with contextlib.ExitStack() as stack:
 
         def ready() -> None:
+            # All at once, as each takes seconds to end.
+            stack.callback(lambda: stop_all([node.process for node in nodes], STAGES))
             # Not before the server has its SuperLink: somebody else's might be at this address by now.
             for agent in range(config.federation.agents):
                 command = node_command(config, endpoint, folder, agent)
-                nodes.append(stack.enter_context(Watched(command, folder / f"node-{agent}.log", environment(folder))))
+                node = Watched(command, folder / f"node-{agent}.log", environment(folder))
+                node.start()
+                nodes.append(node)
 
         serve(
             directory,
             endpoint,
             progress=progress,
             ready=ready,
-            meanwhile=lambda: [node.watch() or "" for node in nodes],
+            # A node ends well when its run is over.
+            meanwhile=lambda: [node.watch() or "" for node in nodes if node.process.poll() != 0],
         )
 
 

@@ -16,16 +16,20 @@ from fedrax.errors import FedraxError
 from fedrax.privacy.secure_sum.signatures import fingerprint, read_own, read_peers
 from fedrax.records import lock
 from fedrax.records.files import write_atomic
-from fedrax.runtime.flower.agent_client import SOCKET
+from fedrax.runtime.distributed.envelopes import OVER
+from fedrax.runtime.flower.agent_client import SOCKET, TOLD
 from fedrax.runtime.flower.connection import Connection
 from fedrax.runtime.flower.endpoint import Endpoint
 from fedrax.runtime.flower.flower_patches.commands import TESTED, is_tested
 from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port, patched_command
+from fedrax.runtime.flower.run_lock import Tail
 
 PREFIX = "fedrax-"
 """How the names of temporary folders begin."""
 SOCKET_FOLDER = "socket.txt"
 """Where a node's data say which temporary folder the agent's socket is in."""
+OVER_SECONDS = 5.0
+"""How long the answer to a run's end may take on its way, before the node ends."""
 LOOK_SECONDS = 0.2
 LOOKING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
 """How often Flower looks whether there is a message to start a process for, in seconds; its own default is 1."""
@@ -44,7 +48,9 @@ def run_node(
     fast: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Runs a node until it is stopped; what dies of it is started again, and the agent goes on where it was saved.
+    """Runs a node until its run is over, or it is stopped.
+
+    What dies of it meanwhile is started again, and the agent goes on where it was saved.
 
     Args:
         endpoint: of the SuperLink.
@@ -91,7 +97,7 @@ def run_node(
     with lock.held(data), socket_folder(data) as folder, contextlib.ExitStack() as stack:
         socket = folder / "agent"
         variables = environment(data.resolve() / "flower") | LOOKING
-        connection = Connection(endpoint, key, data / "supernode.log")
+        connection, told = Connection(endpoint, key, data / "supernode.log"), Tail(data / TOLD)
         agent_command = agent_server_command(
             socket, data, agent, overrides, plugins=plugins, shared_seeds=shared_seeds, key=key, peers=peers
         )
@@ -99,10 +105,15 @@ def run_node(
         command = supernode_command(endpoint, socket, free_port(), key, fast=fast)
         supernode = stack.enter_context(Watched(command, connection.tail.path, variables))
         say(f"node for {endpoint.address}; logs and state in {data}")
-        while True:
-            for text in (agent_server.watch(), *connection.watch(supernode)):
-                if text:
-                    say(text)
+        over: float | None = None
+        while over is None or time.monotonic() - over < OVER_SECONDS:
+            for text in told.lines():
+                # A run's name may be the server's words.
+                say("".join(each if each.isprintable() else " " for each in text))
+                over = time.monotonic() if over is None and text.startswith(OVER) else over
+            for said in (agent_server.watch(), *connection.watch(supernode)):
+                if said and over is None:
+                    say(said)
             time.sleep(LOOK_SECONDS)
 
 

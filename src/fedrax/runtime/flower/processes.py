@@ -51,7 +51,7 @@ class Watched:
         self.starts = 0
 
     def __enter__(self) -> Watched:
-        self._start()
+        self.start()
         return self
 
     def __exit__(
@@ -59,7 +59,8 @@ class Watched:
     ) -> None:
         stop_all([self.process], STAGES)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Starts the process."""
         self.starts += 1
         self.process = start(self.name, self.command, self.log, self.variables, private=True)
 
@@ -77,7 +78,7 @@ class Watched:
             return f"{self.name} ended ({status}), see {self.log}; it is started again"
         if time.monotonic() - self.died >= AGAIN_SECONDS:
             self.died = None
-            self._start()
+            self.start()
         return None
 
 

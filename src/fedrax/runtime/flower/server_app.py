@@ -19,6 +19,7 @@ from fedrax.errors import FedraxError
 from fedrax.records.files import append_traceback, owner_only, write_atomic
 from fedrax.records.lock import COMMAND
 from fedrax.records.rundir import RunDirectory, default_directory
+from fedrax.records.summary import read_summary
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.distributed.server import DistributedRuntime
 from fedrax.runtime.flower.app import LASTING
@@ -100,5 +101,6 @@ def serve(grid: Grid, directory: RunDirectory, *, keys: bool, told: bool) -> Non
     )
     try:
         train_run(config, federation, directory, progress=told)
+        federation.end(int(read_summary(directory)["rounds"]))
     finally:
         federation.close()

@@ -17,6 +17,7 @@ from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.lock import held, holder
 from fedrax.records.rundir import RunDirectory, default_directory
+from fedrax.records.summary import read_summary
 from fedrax.runtime.continuation import continued, move_plugins
 from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.distributed.screening import largest_answer
@@ -135,10 +136,19 @@ def serve(
                 known = link.starts
             board.refresh()
             time.sleep(LOOK_SECONDS)
-        board.note("the run has ended; its processes are being stopped")
+        board.note(ended_text(directory))
     why = folder / WHY
     if why.exists():
         raise FedraxError(why.read_text(encoding="utf-8").strip())
+
+
+def ended_text(directory: RunDirectory) -> str:
+    """What is said before the run's processes are stopped, which takes seconds."""
+    if not directory.summary.exists():
+        return "the run has ended; its processes are being stopped"
+    summary = read_summary(directory)
+    values = f"return {summary['final_return']:.4g}, best {summary['best_return']:.4g}"
+    return f"the run is over after {summary['rounds']} rounds: {values}; its processes are being stopped"
 
 
 def largest_request(config: Config) -> int:

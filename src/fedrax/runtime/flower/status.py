@@ -13,10 +13,11 @@ import rich.table
 import rich.text
 
 from fedrax.config import Config, resolve
-from fedrax.errors import FedraxError
 from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import read_json
+from fedrax.records.progress import clock_time
 from fedrax.records.rundir import RunDirectory
+from fedrax.records.standing import Progress
 from fedrax.runtime.flower.run_lock import WHY, is_held
 from fedrax.runtime.memory import size_text
 
@@ -28,7 +29,18 @@ class Agents(Exchanges):
         """One line for each agent."""
         # What nodes say, and folders are called, is text, never Rich's markup.
         table = rich.table.Table(title=rich.text.Text(title), title_justify="left")
-        for column in ("agent", "round", "outcome", "seconds", "of them work", "up", "down", "answered", "why not"):
+        for column in (
+            "agent",
+            "round",
+            "outcome",
+            "seconds",
+            "of them work",
+            "up",
+            "down",
+            "answered",
+            "missed",
+            "why not",
+        ):
             table.add_column(column, justify="left" if column in ("outcome", "why not") else "right")
         for agent, row in sorted(self.last.items()):
             totals = self.totals[agent]
@@ -41,6 +53,7 @@ class Agents(Exchanges):
                 size_text(totals["bytes_up"]),
                 size_text(totals["bytes_down"]),
                 f"{totals['answered']}/{totals['asked']}",
+                str(self.missed(agent)),
                 row["reason"][:80],
             )
             table.add_row(*map(rich.text.Text, cells))
@@ -52,6 +65,7 @@ class Board:
 
     def __init__(self, folder: Path, config: Config, *, enabled: bool) -> None:
         self.agents = Agents(folder)
+        self.progress = Progress(RunDirectory(folder))
         self.config, self.enabled = config, enabled
         self.console = rich.console.Console(file=sys.stdout)
         self.live: rich.live.Live | None = None
@@ -83,28 +97,39 @@ class Board:
         if not self.enabled:
             return
         self.agents.read()
+        self.progress.read()
         if self.live is not None:
-            self.live.update(self.agents.table(self.config.name), refresh=True)
+            self.live.update(self.agents.table(f"{self.config.name}: {position(self.progress)}"), refresh=True)
         elif self.agents.round > self.shown:
             self.shown = self.agents.round
             rows = [row for row in self.agents.last.values() if row["round"] == self.shown]
             answered = sum(row["outcome"] == "answered" for row in rows)
             slowest = max(row["seconds"] for row in rows)
             self.note(
-                f"round {self.shown + 1}: {answered} of {len(rows)} agents answered, the slowest in {slowest:.2f} s"
+                f"round {self.shown + 1}: {answered} of {len(rows)} agents answered, the slowest in {slowest:.2f} s; "
+                f"{position(self.progress)}"
             )
+
+
+def position(progress: Progress) -> str:
+    """How far a run with one seed is: share of its budget, rounds, return and time left."""
+    (standing,) = progress.standings().values()
+    parts = [f"{standing.fraction:.0%} done", f"{standing.rounds} rounds"]
+    if standing.last_return is not None:
+        parts.append(f"return {standing.last_return:.1f}")
+    if standing.left is not None:
+        parts.append(f"left {clock_time(standing.left)}")
+    return ", ".join(parts)
 
 
 def show_status(folder: Path) -> str:
     """A run's state as text.
 
     Raises:
-        FedraxError: it is no run of a federation.
+        FedraxError: it is no run.
     """
     directory = RunDirectory.open(folder)
     config = resolve(directory.config)
-    if config.runtime.kind != "flower":
-        raise FedraxError(f"{folder} is a simulation, which has no nodes; `fedrax report` and TensorBoard show it")
     if directory.summary.exists():
         state = "finished"
     elif is_held(folder):
@@ -118,5 +143,7 @@ def show_status(folder: Path) -> str:
     members = read_json(folder / "members.json", "list of members") if (folder / "members.json").exists() else {}
     console = rich.console.Console(width=140, record=True, file=io.StringIO())
     joined = f"nodes of {len(members)} of {config.federation.agents} agents have joined so far"
-    console.print(agents.table(f"{folder}: {state}; {joined}"))
+    progress = Progress(directory)
+    progress.read()
+    console.print(agents.table(f"{folder}: {state}; {position(progress)}; {joined}"))
     return console.export_text().rstrip()
