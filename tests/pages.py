@@ -15,7 +15,7 @@ PAGES = [
     *sorted((PROJECT / "docs").rglob("*.md")),
 ]
 FENCE = re.compile(r"(?ms)^```(\w*)([^\n]*)\n(.*?)^```$")
-SNIPPET = re.compile(r'(?m)^--8<-- "(.*)"$')
+SNIPPET = re.compile(r"(?m)^--8<--\n(.*)\n--8<--$")
 REASON = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
 OVERRIDES = re.compile(r"<!-- test with: (.+?) -->")
 PROGRAMS = ("fedrax", "make", "pip", "python", ".", "flwr")

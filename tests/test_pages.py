@@ -81,7 +81,8 @@ def fedrax_line(words, block):
     elif name == "describe" and (options.overrides or options.name in presets()):
         resolve(options.name, options.overrides)
     elif name in ("describe", "list"):
-        assert main(words[1:]) == 0
+        # Its error is on the terminal, which the failing test shows.
+        assert main(words[1:]) == 0, words
     elif name == "sweep" and options.file.is_file():
         read_plan(options.file)
 
@@ -165,8 +166,8 @@ def known_keys():
     return keys
 
 
-FREE = ("environment.heterogeneity.", "environment.kwargs.", "environment.key")
-"""Keys that an environment, or a page's reader, gives."""
+FREE = ("environment.heterogeneity.", "environment.kwargs.", "environment.key", "environment.task")
+"""Keys that an environment gives, or that stand for others."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -11,9 +11,9 @@ from importlib import resources
 from fedrax.cli import COMMANDS, main
 from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, presets, resolve
 from fedrax.describe import describe
-from fedrax.names import plain_tables
 from fedrax.environments.distributions import joint_distributions
 from fedrax.environments.native import native_environments
+from fedrax.names import plain_tables
 
 TITLES = {
     "learner": "Learners",

@@ -49,7 +49,7 @@ def benchmark_pages(project: Path) -> dict[str, str]:
     pages = {"benchmarks/index.md": _overview(readme, grouped)}
     for group, paths in grouped.items():
         parts = [
-            f"# Results: {GROUPS[group]}",
+            f"---\ntitle: {GROUPS[group]}\n---\n\n# {GROUPS[group]}: measured results",
             "Generated from `benchmarks/results`. Brackets are 95 % intervals where the column says so. Learning "
             "curves of single runs are in the files and not shown here.",
         ]
@@ -91,7 +91,7 @@ def _result(path: Path, readme: str) -> str:
         lines.append(f"*{note}*")
     parts = [f"## {path.stem} {{ #{path.stem} }}", "  \n".join(lines)]
     for heading, table in _tables("", content["results"]):
-        parts += [*([f"### {heading} {{ data-toc-label='' }}"] if heading else []), table]
+        parts += [*([f"**{heading}**"] if heading else []), table]
     return "\n\n".join(parts)
 
 
@@ -108,6 +108,11 @@ def _measures(stem: str, readme: str) -> str:
 
 def _tables(heading: str, node: Any) -> Iterator[tuple[str, str]]:
     """Tables of a result, each with its heading: of rows that are alike one, of all else one for each part."""
+    if isinstance(node, dict) and len(parts := {key: part for key, part in node.items() if key not in CURVES}) == 1:
+        (key, only), *_ = parts.items()
+        if _nested(only):
+            yield from _tables(heading if key == "table" else _words(key), only)
+            return
     rows = _rows(node)
     if rows is not None:
         columns = list(dict.fromkeys(key for _, row in rows for key in row))
