@@ -61,13 +61,13 @@ class Attempt:
 
 
 class Worker:
-    """A process with one job after the other (:mod:`fedrax.sweep.worker`)."""
+    """A process with one job after the other (:mod:`fedrax.sweep_worker`)."""
 
     def __init__(self, first: Task, cores: int, lock: int) -> None:
         """Starts it; what it prints before its first job is in that job's log."""
         self._answers, writing = os.pipe()
         os.set_blocking(self._answers, False)
-        command = [sys.executable, "-m", "fedrax.sweep.worker", str(writing)]
+        command = [sys.executable, "-m", "fedrax.sweep_worker", str(writing)]
         try:
             self.process: Process = start(
                 first.job.name,
