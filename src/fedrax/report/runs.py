@@ -235,9 +235,8 @@ def _runs_in(path: Path) -> list[Path]:
 
 def _natural(path: Path) -> list[tuple[int, str]]:
     """What sorts ``run-9`` before ``run-10``."""
-    return [
-        (int(part or 0), "") if place % 2 else (0, part) for place, part in enumerate(re.split(r"(\d+)", path.name))
-    ]
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)]
 
 
 def _order(path: Path) -> list[str]:

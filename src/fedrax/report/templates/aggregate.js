@@ -83,15 +83,19 @@ const Aggregate = (() => {
   function interval(scores, statistic, resamples) {
     const ranked = scores.map((_, run) => run).sort((a, b) => scores[a] - scores[b]);
     const count = scores.length, cut = CUTS[statistic](count), end = count - cut;
-    const values = Float64Array.from(resamples, (counts) => {
+    const values = new Float64Array(resamples.length);
+    for (let resample = 0; resample < resamples.length; resample += 1) {
+      const counts = resamples[resample];
       let seen = 0, sum = 0;
-      for (const run of ranked) {
-        const kept = Math.min(seen + counts[run], end) - Math.max(seen, cut);
+      for (let rank = 0; rank < count; rank += 1) {
+        const run = ranked[rank], above = seen + counts[run];
+        const kept = (above < end ? above : end) - (seen > cut ? seen : cut);
         if (kept > 0) sum += kept * scores[run];
-        seen += counts[run];
+        seen = above;
       }
-      return sum / (end - cut);
-    }).sort();
+      values[resample] = sum / (end - cut);
+    }
+    values.sort();
     return [quantile(values, 0.025), quantile(values, 0.975)];
   }
 
