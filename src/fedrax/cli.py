@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import io
 import os
@@ -162,7 +163,9 @@ def _resume(options: argparse.Namespace) -> None:
 
     config = options.run / "config.toml"
     if not options.quiet and _is_file(config):
-        print(opening(config, options.overrides), flush=True)
+        # A damaged file is refused below, in words that know what the run wrote.
+        with contextlib.suppress(FedraxError):
+            print(opening(config, options.overrides), flush=True)
     from fedrax import api
 
     run = api.resume(

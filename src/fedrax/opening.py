@@ -60,7 +60,7 @@ def sweep_opening(file: Path) -> str:
         table = parsed_toml(text_of(file))
         setups, seeds = len(table["setups"]), table.get("seeds", 1)
         seeds = len(seeds) if isinstance(seeds, list) else int(seeds)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return f"{file}: reading the setups"
     preset = f" of {table['preset']}" if table.get("preset") in presets() else ""
     grid = ", times a grid" if "grid" in table else ""
