@@ -101,6 +101,8 @@ def serve(grid: Grid, directory: RunDirectory, *, keys: bool, told: bool) -> Non
     )
     try:
         train_run(config, federation, directory, progress=told)
-        federation.end(int(read_summary(directory)["rounds"]))
+        # The run is done and recorded: nodes that cannot be told stay, and change nothing of that.
+        with contextlib.suppress(Exception):
+            federation.end(int(read_summary(directory)["rounds"]))
     finally:
         federation.close()
