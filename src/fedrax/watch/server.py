@@ -33,8 +33,8 @@ FILES = {
     "/": ("fedrax.watch", "page/index.html", "text/html; charset=utf-8"),
     "/page.css": ("fedrax.watch", "page/page.css", "text/css; charset=utf-8"),
     "/page.js": ("fedrax.watch", "page/page.js", "text/javascript; charset=utf-8"),
-    "/uPlot.iife.min.js": ("fedrax.report", "vendor/uPlot.iife.min.js", "text/javascript; charset=utf-8"),
-    "/uPlot.min.css": ("fedrax.report", "vendor/uPlot.min.css", "text/css; charset=utf-8"),
+    "/uPlot.iife.min.js": ("fedrax.report", "templates/vendor/uplot.js", "text/javascript; charset=utf-8"),
+    "/uPlot.min.css": ("fedrax.report", "templates/vendor/uplot.css", "text/css; charset=utf-8"),
 }
 """By path, the package, the file in it, and its type."""
 
