@@ -1,6 +1,6 @@
 """Methods by attacks: a LaTeX table of final returns on CartPole, three of ten agents Byzantine, five seeds of each.
 
-Each row is a method, such as, with a budget of 2,
+Prints a row for each method; with a budget of 2, for example,
 
     svrpg & 9 [9, 13] & 9 [9, 11] & 9 [9, 11] \\\\
 

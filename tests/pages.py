@@ -17,7 +17,7 @@ PAGES = [
 FENCE = re.compile(r"(?ms)^```(\w*)([^\n]*)\n(.*?)^```$")
 SNIPPET = re.compile(r"(?m)^--8<--\n(.*)\n--8<--$")
 REASON = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
-OVERRIDES = re.compile(r"<!-- test with: (.+?) -->")
+OVERRIDES = re.compile(r"(?m)^<!-- test with: (.+?) -->$")
 PROGRAMS = ("fedrax", "make", "pip", "python", ".", "flwr")
 """First words of lines that are commands, in blocks that name no language too."""
 

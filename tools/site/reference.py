@@ -133,12 +133,14 @@ def _body(text: str, title: str) -> str:
     for line in lines:
         if match := OPTION.match(line):
             key, default, values = match.groups()
-            rows.append((f"`{key}`", f"`{default}`", _cell(values), _cell(next(lines).strip())))
+            # On a narrow screen a key breaks at its dots.
+            name = f"<code>{key.replace('.', '.<wbr>')}</code>"
+            rows.append((name, _cell(next(lines).strip()), f"`{default}`", _cell(values)))
         else:
             prose.append(line)
     parts = [_prose("\n".join(prose))]
     if rows:
-        table = ["| option | default | values | meaning |", "|---|---|---|---|"]
+        table = ["| option | meaning | default | values |", "|---|---|---|---|"]
         parts.append("\n".join([*table, *(f"| {' | '.join(row)} |" for row in rows)]))
     return "\n\n".join(part for part in parts if part) or "No options."
 

@@ -136,7 +136,9 @@ def _nested(value: Any) -> bool:
 def _rows(node: Any) -> list[tuple[str, dict[str, str]]] | None:
     """Named rows, where a node is a list of tables or a table of tables."""
     if isinstance(node, list):
-        return [("", _flat(part)) for part in node]
+        return [
+            (str(part.get("setup", "")), _flat({key: part[key] for key in part if key != "setup"})) for part in node
+        ]
     parts = {key: value for key, value in node.items() if key not in CURVES}
     if parts and all(isinstance(value, dict) for value in parts.values()):
         return [(_words(key), _flat(value)) for key, value in parts.items()]
@@ -180,8 +182,11 @@ def _table(rows: list[tuple[str, dict[str, str]]], columns: list[str]) -> str:
     names = [name.replace("|", "\\|") for name, _ in rows]
     cells = [[row.get(column, "") for column in columns] for _, row in rows]
     if len(columns) > len(rows):
-        head, body = names, [[column, *column_cells] for column, *column_cells in zip(columns, *cells, strict=True)]
-        corner = ""
+        body = [[column, *column_cells] for column, *column_cells in zip(columns, *cells, strict=True)]
+        if len(rows) > 1 and not any(names):
+            (corner, *head), *body = body
+        else:
+            corner, head = "", names
     else:
         head, corner = columns, ""
         body = [[name, *row] for name, row in zip(names, cells, strict=True)]
