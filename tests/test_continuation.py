@@ -197,7 +197,12 @@ def test_without_overrides_a_finished_run_is_left_alone(copied):
 
 
 @pytest.mark.parametrize(
-    "override", ["learner.learning_rate=0.5", "seed=3", "evaluation.episodes=9", "federation.agents=3", "attack=alie"]
+    "override",
+    [
+        *("learner.learning_rate=0.5", "seed=3", "evaluation.episodes=9", "federation.agents=3", "attack=alie"),
+        # Contradicts other settings too.
+        "privacy.noise=1",
+    ],
 )
 def test_what_would_make_another_experiment_is_refused(copied, override, capsys):
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != ".lock"}

@@ -7,6 +7,8 @@ component alone, or the environment, is its own ``check``.
 
 from __future__ import annotations
 
+import math
+
 import jax
 from jaxtyping import PyTree
 
@@ -23,6 +25,9 @@ from fedrax.privacy.protection import Protection
 from fedrax.privacy.secure_sum.terms import LEAST, most_bits
 from fedrax.strategies.base import Strategy, strategies
 
+LEAST_WIDTH = 32
+"""The deviation, in integers, from which on the noise of a secure sum is as good as a Gaussian: its Renyi divergence is
+larger by a share of at most ``(1 + 3 / a) / 32^2`` at order a (:func:`fedrax.privacy.noise.skellam`)."""
 CAPABILITIES = {
     "gradient": "a gradient at any given policy",
     "distribution": "a stochastic policy",
@@ -221,8 +226,8 @@ def _check_only_the_mean(aggregator: Aggregator, preaggregator: PreAggregator, k
     """Raises where a rule must see updates one by one."""
     if aggregator.name != "mean":
         raise FedraxError(
-            f"aggregator {aggregator.name!r} compares agents' updates, of which the server may know the sum alone "
-            f"({key}); set aggregator=mean, or noise that each agent adds itself (privacy.model=local)"
+            f"aggregator {aggregator.name!r} takes agents' updates one by one, of which the server may know the sum "
+            f"alone ({key}); set aggregator=mean, or noise that each agent adds itself (privacy.model=local)"
         )
     if preaggregator.name != "none":
         raise FedraxError(
@@ -297,11 +302,34 @@ def check_secure_sum(
             f"privacy.secure_sum of {participants} agents would show their updates to each other; raise "
             f"federation.agents or federation.participation, so that {LEAST} take part"
         )
+    _check_integers(strategy, protection, message)
     most = most_bits(participants, summed_noise(protection.noise, participants, protection.honest))
     if protection.bits > most:
         raise FedraxError(
             f"privacy.bits = {protection.bits} is not allowed: the sum over {participants} agents does not fit 32 "
             f"bits; set privacy.bits to {most} or less"
+        )
+
+
+def _check_integers(strategy: Strategy, protection: Protection, message: Message) -> None:
+    """Raises where integers are too coarse for the noise, or rounding to them as long as the updates."""
+    if not protection.noise:
+        return
+    dimension = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(message.update))
+    # Rounded, a vector is longer by at most a step in every coordinate.
+    needed = 2 + math.ceil(math.log2(math.sqrt(dimension)))
+    if protection.bits < needed:
+        raise FedraxError(
+            f"privacy.bits = {protection.bits} is not allowed with noise: rounding {dimension} numbers to so few steps "
+            f"may make an update twice as long; set privacy.bits to {needed} or more"
+        )
+    wide = protection.share_of_noise(strategy.max_episodes) * math.sqrt(protection.honest)
+    if wide < LEAST_WIDTH:
+        more = protection.bits + math.ceil(math.log2(LEAST_WIDTH / wide))
+        raise FedraxError(
+            f"privacy.bits = {protection.bits} is not allowed: the deviation of the noise on the sum would be "
+            f"{float(wide):.2g} integers, which is no Gaussian, as the account of privacy has it, below {LEAST_WIDTH}; "
+            f"set privacy.bits to {more} or more, or raise privacy.noise"
         )
 
 

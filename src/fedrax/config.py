@@ -138,7 +138,7 @@ class Config(Model):
         content = self.model_dump(mode="json", exclude={"seed", "seeds", "name", "records"})
         for component_kind in ("critic", "compression"):
             if content[component_kind] == {"kind": DEFAULT_KINDS[component_kind]}:
-                # As of runs that were recorded before there were others; so too goals, sampling and privacy.
+                # As of runs that were recorded before there were others; so too goals, sampling, privacy and best_by.
                 del content[component_kind]
         if self.privacy == PrivacyConfig():
             del content["privacy"]
@@ -146,6 +146,8 @@ class Config(Model):
             del content["environment"]["goals"], content["environment"]["held_out_goals"]
         if content["federation"]["sampling"] == "uniform":
             del content["federation"]["sampling"]
+        if content["evaluation"]["best_by"] == "mean":
+            del content["evaluation"]["best_by"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -275,8 +275,8 @@ class PrivacyConfig(Model):
     )
     clip: float | None = pydantic.Field(
         None,
-        gt=0,
-        allow_inf_nan=False,
+        ge=1e-15,
+        le=1e15,
         description="longest update of an agent, or gradient of an episode (Euclidean norm); unset, any",
     )
     clip_by: typing.Literal["flat", "layer"] = pydantic.Field(

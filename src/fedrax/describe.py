@@ -23,6 +23,7 @@ from fedrax.environments.registry import describe_environment
 from fedrax.environments.robotics import FAMILIES, load_robotics
 from fedrax.errors import unknown
 from fedrax.loggers.base import DEFAULT, loggers
+from fedrax.privacy.guarantee import guarantee
 from fedrax.registry import Registry
 from fedrax.report.experiments import FIGURES
 from fedrax.runtime.distributed.allowed import check_distributed
@@ -96,7 +97,12 @@ def configuration(source: str | None, overrides: Iterable[str] = (), *, plugins:
             check_distributed(config, runtime.federation)
     finally:
         runtime.close()
-    return config.to_toml().rstrip()
+    promised = guarantee(config.privacy, config.federation)
+    rounds = 1 if config.privacy.unit == "trajectory" else config.budget.rounds
+    lines = [config.to_toml().rstrip()]
+    if promised is not None and rounds is not None:
+        lines.append(f"# All of its rounds: {promised.text(rounds)}.")
+    return "\n\n".join(lines)
 
 
 def _component_text(component_kind: str, name: str) -> str:

@@ -168,6 +168,47 @@ def test_servers_that_average_know_no_more_than_the_mean(strategy):
             ],
             "set privacy.bits to 18 or less",
         ),
+        (
+            [
+                *("privacy.unit=agent", "privacy.clip=1", "privacy.model=distributed", "privacy.secure_sum=true"),
+                *("privacy.noise=1", "learner.hidden=[256, 256]", "privacy.bits=8"),
+            ],
+            "set privacy.bits to 11 or more",
+        ),
+        (
+            [
+                *("privacy.unit=trajectory", "privacy.clip=1", "privacy.model=distributed", "privacy.secure_sum=true"),
+                *("privacy.noise=1", "strategy.batch=1000", "privacy.bits=9"),
+            ],
+            "set privacy.bits to 16 or more",
+        ),
+        (
+            [
+                *("privacy.secure_sum=true", "privacy.clip=1", "federation.sampling=poisson"),
+                "federation.participation=0.5",
+            ],
+            "federation.sampling=uniform",
+        ),
+        (["privacy.unit=agent", "privacy.clip=1e-38", "privacy.noise=1"], "privacy.clip"),
+        (["privacy.unit=agent", "privacy.clip=1e40"], "privacy.clip"),
+        (["privacy.unit=agent", "privacy.clip=1", "privacy.noise=1e-9"], "1e-06 to 1e+06"),
+        (["privacy.unit=agent", "privacy.clip=1", "privacy.epsilon=1e300"], "1e-06 to 1e+06"),
+        (
+            [
+                *("privacy.unit=agent", "privacy.clip=1", "privacy.noise=2", "privacy.clip_quantile=0.5"),
+                "privacy.clip_noise=1",
+            ],
+            "set it to more than 1",
+        ),
+        (["privacy.clip=1", "privacy.clip_rate=1"], "privacy.clip_quantile"),
+        (["privacy.clip_by=layer"], "set privacy.clip"),
+        (
+            [
+                *("privacy.unit=agent", "privacy.clip=1", "privacy.model=local", "privacy.noise=1"),
+                "privacy.neighbours=add-or-remove",
+            ],
+            "privacy.neighbours=replace",
+        ),
         (["privacy.unit=transition", "privacy.clip=1"], "'agent' or 'trajectory'"),
         (["privacy.unit=agent", "privacy.clip=0"], "privacy.clip"),
         (["privacy.unit=agent", "privacy.clip=1", "aggregator=fedpg-filter"], "aggregator=mean"),

@@ -24,9 +24,6 @@ class Compression(eqx.Module):
     """
 
     name: ClassVar[str]
-    linear: ClassVar[bool] = False
-    """With one ``shared`` key, the decoded sum of encodings is the sum of the decoded ones: a server that is given the
-    sum alone can decode it."""
     lossless: ClassVar[bool] = False
     """What is encoded is the update itself."""
     by_array: ClassVar[bool] = False

@@ -13,7 +13,6 @@ from fedrax.compression.base import Compression, compressions
 class NoCompression(Compression):
     """Updates travel as they are."""
 
-    linear: ClassVar[bool] = True
     lossless: ClassVar[bool] = True
     by_array: ClassVar[bool] = True
 

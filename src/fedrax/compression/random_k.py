@@ -29,7 +29,6 @@ class RandomK(FeedbackCompression):
     left out would grow without bound (Stich et al., NeurIPS 2018).
     """
 
-    linear: ClassVar[bool] = True
     uses_shared: ClassVar[bool] = True
 
     share: float = option(0.1, "share of the numbers that travel; at least one does", minimum=0, maximum=1)

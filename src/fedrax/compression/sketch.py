@@ -32,7 +32,6 @@ class Sketch(Compression):
     (FetchSGD, Rothchild et al., ICML 2020, keeps the largest alone, at a server that sees one sum).
     """
 
-    linear: ClassVar[bool] = True
     uses_shared: ClassVar[bool] = True
 
     share: float = option(0.1, "cells of the whole table, as a share of the numbers", minimum=0, maximum=1)

@@ -10,7 +10,6 @@ from typing import Any
 
 from fedrax.config_tables import FederationConfig, PrivacyConfig
 from fedrax.errors import FedraxError
-from fedrax.participation import most_participants
 from fedrax.privacy.accountant import Releases, epsilon, most_releases, noise_for
 from fedrax.privacy.secure_sum.terms import most_bits
 
@@ -18,6 +17,8 @@ LEAST_BITS, MOST_BITS = 8, 20
 """Of numbers in a secure sum, unless a configuration says how many."""
 DELTA = 1e-5
 """Unless the number of agents asks for less: a mechanism that publishes one of n has a delta of 1/n."""
+NOISES = 1e-6, 1e6
+"""The least and the most noise over the clip, where there is any: float32 holds it beside updates."""
 TRUST = {
     "central": "the server is trusted",
     "local": "nobody is trusted",
@@ -104,10 +105,26 @@ def resolved_privacy(settings: PrivacyConfig, federation: FederationConfig, roun
         FedraxError: settings that contradict each other or that nothing bounds.
     """
     _check(settings)
+    if settings.secure_sum and federation.sampling == "poisson" and federation.participation < 1:
+        raise FedraxError(
+            "federation.sampling=poisson leaves some rounds with too few agents for a secure sum, and such a lost "
+            "round tells how many took part, which no noise hides: set federation.sampling=uniform, or "
+            "privacy.secure_sum=false"
+        )
     said = _of_unit(settings, federation, rounds)
     noise = said.get("noise")
+    if noise and not NOISES[0] <= noise <= NOISES[1]:
+        raise FedraxError(
+            f"the noise would be {noise:.3g} times the clip; it may be {NOISES[0]:g} to {NOISES[1]:g} times, or none: "
+            "set another privacy.noise or privacy.epsilon"
+        )
     if settings.clip_quantile is not None and noise and settings.clip_noise is None:
         said["clip_noise"] = max(federation.participation * federation.agents / 20, noise)
+    if settings.clip_noise is not None and noise and 2 * settings.clip_noise <= noise:
+        raise FedraxError(
+            f"privacy.clip_noise = {settings.clip_noise:g} leaves none of privacy.noise = {noise:g} for the "
+            f"updates: set it to more than {noise / 2:g}, or leave it out"
+        )
     if settings.secure_sum and settings.bits is None:
         said["bits"] = _fitting_bits(settings, federation, said.get("noise") or 0.0)
     return said
@@ -144,11 +161,6 @@ def guarantee(settings: PrivacyConfig, federation: FederationConfig) -> Guarante
     """
     if settings.unit is None:
         return None
-    if settings.clip_noise is not None and settings.noise and 2 * settings.clip_noise <= settings.noise:
-        raise FedraxError(
-            f"privacy.clip_noise = {settings.clip_noise:g} leaves none of privacy.noise = {settings.noise:g} for the "
-            f"updates: set it to more than {settings.noise / 2:g}, or leave it out"
-        )
     made = Guarantee(
         settings.unit,
         settings.model,
@@ -200,8 +212,6 @@ def summed_noise(noise: float, participants: int, honest: int) -> float:
 def _fitting_bits(settings: PrivacyConfig, federation: FederationConfig, noise: float) -> int:
     """The most bits, up to 20, of numbers whose sum over a round's participants fits 32 with its noise."""
     participants = max(1, round(federation.participation * federation.agents))
-    if federation.sampling == "poisson":
-        participants = most_participants(federation.agents, federation.participation)
     added = summed_noise(noise, participants, honest_participants(settings, participants))
     return max(LEAST_BITS, min(MOST_BITS, most_bits(participants, added)))
 
@@ -241,6 +251,15 @@ def _check(settings: PrivacyConfig) -> None:
             "privacy.model=local says who adds noise, and there is none: set privacy.unit and privacy.noise, or leave "
             "privacy.model out"
         )
+    if settings.model == "local" and settings.neighbours == "add-or-remove":
+        raise FedraxError(
+            "privacy.neighbours=add-or-remove hides whether an agent sends at all, which the server sees where each "
+            "adds noise to its own update (privacy.model=local): set privacy.neighbours=replace, or leave it out"
+        )
+    if settings.clip_by == "layer" and settings.clip is None:
+        raise FedraxError(
+            "privacy.clip_by=layer says how updates are clipped, and they are not: set privacy.clip, or leave it out"
+        )
     if settings.clip_by == "layer" and settings.unit == "trajectory":
         raise FedraxError(
             "privacy.clip_by=layer clips the arrays of updates, and privacy.unit=trajectory gradients of episodes as a "
@@ -251,6 +270,10 @@ def _check(settings: PrivacyConfig) -> None:
     elif settings.clip_noise is not None:
         raise FedraxError(
             "privacy.clip_noise is of a clip that moves: set privacy.clip_quantile, or leave privacy.clip_noise out"
+        )
+    elif settings.clip_rate != PrivacyConfig.model_fields["clip_rate"].default:
+        raise FedraxError(
+            "privacy.clip_rate is of a clip that moves: set privacy.clip_quantile, or leave privacy.clip_rate out"
         )
     if settings.clip is None:
         needed = "privacy.unit" if settings.unit is not None else "privacy.secure_sum" if settings.secure_sum else None

@@ -169,7 +169,8 @@ class Protection(eqx.Module):
         if not self.secure_sum or self.noise == 0:
             return self.clip
         dimension = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(update))
-        return self.clip * max(1e-3, 1 - math.sqrt(dimension) / 2 ** (self.bits - 1))
+        # At least half of it: fewer bits are refused (``check_secure_sum``).
+        return self.clip * (1 - math.sqrt(dimension) / 2 ** (self.bits - 1))
 
     def _bounded(self, update: PyTree) -> PyTree:
         """Zeros in place of what has no norm, where it may not be known whose update that was."""

@@ -20,6 +20,7 @@ from fedrax.records.manifest import read_manifest, write_manifest
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
 from fedrax.runtime.draws import all_draws, divergence, runs_native, spaces_of
+from fedrax.sources import parse_override
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,12 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
     there = configuration(directory)
     # Runs of earlier versions did not record what they were started with.
     before = _recorded(manifest["config"], there) if "config" in manifest else there
-    after = resolve(directory.config, overrides)
+    overrides = list(overrides)
+    try:
+        after = resolve(directory.config, overrides)
+    except FedraxError:
+        _check_overrides(directory, before, overrides)
+        raise
     changes = differences(before, after)
     if not changes:
         return after, ""
@@ -169,6 +175,18 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
     else:
         directory.write_config(after.to_toml())
     return after, f"{directory.path} goes on with {_listed(changes)}"
+
+
+def _check_overrides(directory: RunDirectory, before: Config, overrides: Iterable[str]) -> None:
+    """Raises for the first that may not change: that it contradicts the run's other settings is no news then."""
+    values = leaves(before)
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        value: Any = parse_override(override)
+        for part in key.split("."):
+            value = value[part]
+        if key in values and not may_change(key, changeable(before)):
+            raise _another_experiment(directory, key, (values[key], value), edited=False, allowed=changeable(before))
 
 
 def _record(directory: RunDirectory, manifest: Mapping[str, Any], before: Config, after: Config) -> None:
