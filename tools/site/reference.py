@@ -101,9 +101,9 @@ def _environments() -> str:
     ]
     for name in native_environments:
         # The lines on spaces and defaults are columns already.
-        description = describe(name).split("\n", 1)[1].strip("\n")
-        prose, _, columns = description.partition("\n\n  ")
-        parts += [f"## {name}", _prose(prose), f"```text\n  {columns}\n```"]
+        paragraphs = describe(name).split("\n", 1)[1].strip("\n").split("\n\n")
+        parts.append(f"## {name}")
+        parts += [f"```text\n{text}\n```" if text.startswith("  ") else _prose(text) for text in paragraphs]
     parts += ["# Joint distributions", "How the physics of all agents are drawn together."]
     for name in joint_distributions:
         title = f"joint distribution {name}"

@@ -100,9 +100,11 @@ def _measures(stem: str, readme: str) -> str:
     best = ""
     found = ""
     for scripts, measures in re.findall(r"(?m)^\| (`[^|]+) \| ([^|]+) \|", readme):
-        for name in re.findall(r"(\w+)\.py", scripts):
-            if stem.startswith(name) and len(name) > len(best):
-                best, found = name, measures
+        # `federation.py faults` writes federation_faults.json.
+        for name, mode in re.findall(r"(\w+)\.py(?: ([a-z][a-z-]*))?`", scripts):
+            for start in (f"{name}_{mode}" if mode else name, name):
+                if stem.startswith(start) and len(start) > len(best):
+                    best, found = start, measures
     return found
 
 
@@ -119,6 +121,9 @@ def _tables(heading: str, node: Any) -> Iterator[tuple[str, str]]:
         if len(columns) <= WIDEST or len(rows) == 1:
             yield heading, _table(rows, columns)
             return
+    if isinstance(node, dict) and 0 < len(cells := _flat(node)) <= WIDEST and not _lists_tables(node):
+        yield heading, _table([("", cells)], list(cells))
+        return
     if not isinstance(node, dict):
         node = {str(number): part for number, part in enumerate(node, start=1)}
     plain = {key: value for key, value in node.items() if not _nested(value)}
@@ -131,6 +136,13 @@ def _tables(heading: str, node: Any) -> Iterator[tuple[str, str]]:
 
 def _nested(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(part, dict) for part in value))
+
+
+def _lists_tables(node: Any) -> bool:
+    """Whether a list of tables is somewhere in a node, which a table of single cells cannot hold."""
+    if isinstance(node, dict):
+        return any(_lists_tables(part) for key, part in node.items() if key not in CURVES)
+    return isinstance(node, list) and any(isinstance(part, dict) for part in node)
 
 
 def _rows(node: Any) -> list[tuple[str, dict[str, str]]] | None:
@@ -186,7 +198,7 @@ def _table(rows: list[tuple[str, dict[str, str]]], columns: list[str]) -> str:
         if len(rows) > 1 and not any(names):
             (corner, *head), *body = body
         else:
-            corner, head = "", names
+            corner, head = "", names if any(names) else ["value"]
     else:
         head, corner = columns, ""
         body = [[name, *row] for name, row in zip(names, cells, strict=True)]
