@@ -7,6 +7,7 @@ import pytest
 import fedrax
 from fedrax.cli import main
 from fedrax.environments.native import native_environments
+from fedrax.records.across import read_across
 from fedrax.render import render
 
 SMALL = [
@@ -54,6 +55,8 @@ def test_every_policy_in_every_environment(crossing, capsys):
     own = crossing.evaluate(episodes=3, environments="own")[0]
     np.testing.assert_array_equal(own.returns, results.returns[[0, 1], [0, 1]])
     assert main(["evaluate", str(crossing.path), "--episodes", "3", "--across"]) == 0
+    kept, episodes, policy = read_across(crossing.path)
+    assert (kept[0].ndim, episodes, policy) == (2, 3, "last")
     assert "policy by environment" in capsys.readouterr().out
 
 
