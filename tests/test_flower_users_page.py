@@ -21,15 +21,17 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory):
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    # Not mine.py: a process that tests other pages too has a module of that name.
+    (block,) = re.findall(r"```python[^\n]*\n(.*?)```", PAGE, re.DOTALL)
+    # A process that tests pages has the strategy by its own name already.
     path = tmp_path_factory.mktemp("plugin") / "of_the_flower_page.py"
-    path.write_text(block)
+    path.write_text(block.replace("fedavg-decaying", "decaying-of-the-page"))
     return f'plugins=["{path}"]'
 
 
 def test_the_pages_strategy_is_one(plugin):
-    config = resolve({}, [*SETTINGS, plugin, "strategy=fedavg-decaying", "strategy.half_life=50", "runtime=flower"])
+    config = resolve(
+        {}, [*SETTINGS, plugin, "strategy=decaying-of-the-page", "strategy.half_life=50", "runtime=flower"]
+    )
     assert config.strategy["half_life"] == 50
 
 
@@ -45,7 +47,7 @@ def test_the_pages_strategy_goes_half_of_the_way_after_its_half_life(plugin):
         return np.diff(seen, axis=0)
 
     usual = steps("strategy=fedavg")
-    decaying = steps("strategy=fedavg-decaying", "strategy.half_life=1")
+    decaying = steps("strategy=decaying-of-the-page", "strategy.half_life=1")
     np.testing.assert_allclose(decaying[0], usual[0], atol=1e-6)
     np.testing.assert_allclose(decaying[1], usual[1] / 2, atol=1e-5)
 

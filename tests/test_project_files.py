@@ -12,8 +12,8 @@ import fedrax
 
 PROJECT = Path(__file__).parent.parent
 SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-BROUGHT = {"Box2D": "gymnasium[box2d]"}
-"""Packages that are declared by what brings them: Box2D's distribution has a name that depends on its version."""
+BROUGHT = {"Box2D": "gymnasium[box2d]", "mlflow": "mlflow-skinny"}
+"""Packages that are declared by what brings them under another name."""
 
 
 def normalised(name):

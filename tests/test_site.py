@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fedrax.config import COMPONENT_KINDS, presets
-from fedrax.describe import plain_tables
+from fedrax.names import plain_tables
 from fedrax.registry import options_of
 
 from own_files import project
