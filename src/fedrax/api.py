@@ -311,12 +311,13 @@ def train(
     """
     changes = [*overrides, *([] if seeds is None else [f"seeds={seeds}"])]
     plugins = list(plugins)
+    # Before anything is computed.
+    enable_compilation_cache()
     config = resolve(source, changes, plugins=plugins)
     directory = Path(out) if out is not None else default_directory(config.name)
     if config.runtime.kind == "flower":
         RunDirectory(directory).check_new()
         return _train_on_nodes(source, changes, directory, progress=progress, plugins=plugins)
-    enable_compilation_cache()
     runtime = make_runtime(config, library=library)
     try:
         rundir = RunDirectory.create(directory)
@@ -371,6 +372,7 @@ def resume(
         FedraxError: one line: another process writes to the run, an override or an edit of its ``config.toml`` would
             make it another experiment, or its checkpoint is another run's.
     """
+    enable_compilation_cache()
     directory = RunDirectory.open(Path(run))
     overrides, plugins = list(overrides), list(plugins)
     if directory.manifest.exists() and read_manifest(directory).get("imported"):
@@ -388,7 +390,6 @@ def resume(
         if change and progress:
             print(change, flush=True)
         if config.runtime.kind != "flower":
-            enable_compilation_cache()
             runtime = make_runtime(config, library=library)
             try:
                 train_run(config, runtime, directory, progress=progress)

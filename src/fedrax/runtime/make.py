@@ -27,6 +27,7 @@ from fedrax.privacy.guarantee import honest_participants, noise_on_updates
 from fedrax.privacy.protection import Protection
 from fedrax.privacy.secure_sum.terms import threshold_of
 from fedrax.runtime.base import Runtime
+from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.draws import all_draws, describe_run, make_environment
 from fedrax.runtime.library import Programs
 from fedrax.runtime.videos import check_picture
@@ -43,6 +44,7 @@ def make_runtime(config: Config, *, agents: bool = True, library: Programs | Non
     Raises:
         FedraxError: a configuration that cannot run, in one line.
     """
+    enable_compilation_cache()
     settings = config.environment
     described, mixture = describe_run(config)
     if config.video.every is not None:
