@@ -40,7 +40,7 @@ def test_run_directory_holds_everything(run):
         "best.safetensors",
         "summary.json",
     }
-    assert len(list((run.path / "tensorboard").iterdir())) == 1
+    assert {path.name for path in (run.path / "tensorboard").iterdir()} == {"seed_0", "seed_1"}
 
 
 @pytest.mark.training

@@ -27,7 +27,7 @@ ODD = [
     ),
     *("huge", "pipe", "endless", "endless-loop", "folder"),
 ]
-EVERY_COMMAND = ["", "--", "-", "--no-such", "''", "no-such", "train train", "--version", "LONG", "'a\nb'", "describe"]
+EVERY_COMMAND = ["", "--", "-", "--no-such", "''", "no-such", "train train", "LONG", "'a\nb'", "describe"]
 OF_RUNS = [
     f"{command} {path}"
     for command in ("resume", "evaluate", "audit", "render", "export --to safetensors", "report", "status")
