@@ -8,7 +8,7 @@ import pytest
 import fedrax
 
 ROOT = Path(fedrax.__file__).parent
-OUTER = {"acting", "api", "audit", "cli", "render", "describe", "exchange", "run_views", "watch"}
+OUTER = {"acting", "api", "audit", "cli", "cli_federation", "render", "describe", "exchange", "run_views", "watch"}
 """What a user calls; all else is below it."""
 COMPONENTS = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "privacy", "loggers")
 FORBIDDEN = {

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedrax.cli_checks import MOST_NODES, check_audit, check_between, check_effort, check_evaluation, check_title
+from fedrax import cli_federation
+from fedrax.cli_checks import check_audit, check_effort, check_evaluation, check_title
 from fedrax.cli_grammar import grammar
 from fedrax.errors import FedraxError, nearest, shown
 from fedrax.records import lock
 from fedrax.records.files import append_traceback, reason
-from fedrax.signals import Interrupted, orderly, stopping
+from fedrax.signals import Interrupted, stopping
 
 if TYPE_CHECKING:
     from fedrax.api import Run
@@ -315,106 +316,10 @@ def _sweep(options: argparse.Namespace) -> int:
     return api.sweep(options.file, jobs=options.jobs, retry=options.retry, many=options.yes).status
 
 
-def _server(options: argparse.Namespace) -> None:
-    from fedrax.api import Run
-    from fedrax.runtime.flower import needed
-
-    needed()
-    from fedrax.runtime.flower.endpoint import Endpoint
-    from fedrax.runtime.flower.health import check_free
-
-    endpoint = Endpoint(options.superlink, options.certificates)
-    endpoint.check()
-    # Before anything is written; and what follows takes seconds.
-    check_free(endpoint.address)
-    if not options.quiet:
-        print(f"starting a server at {endpoint.address}; the run goes to {options.out or 'a new folder'}", flush=True)
-    from fedrax.runtime.flower.serving import prepared, serve
-
-    directory = prepared(options.source, options.overrides, options.out, plugins=options.plugins)
-    with lock.held(directory.path), orderly():
-        serve(directory, endpoint, progress=not options.quiet)
-    _print_summary(Run(directory.path))
-
-
-def _node(options: argparse.Namespace) -> None:
-    from fedrax.runtime.flower import needed
-
-    needed()
-    from fedrax.plugins import located
-    from fedrax.runtime.flower.endpoint import Endpoint
-    from fedrax.runtime.flower.node import run_node
-
-    if options.agent is not None and options.agent < 0:
-        raise FedraxError(f"--agent {options.agent} is not allowed: agents are numbered from 0")
-    own = [] if options.environment is None else [f"environment.id={options.environment}"]
-    with orderly():
-        run_node(
-            Endpoint(options.superlink, options.certificates),
-            options.data,
-            key=options.key,
-            peers=options.peers,
-            agent=options.agent,
-            overrides=[*own, *options.overrides],
-            plugins=[located(plugin, Path.cwd()) for plugin in options.plugins],
-            shared_seeds=options.shared_seeds,
-            fast=options.fast,
-            say=lambda text: print(text, flush=True),
-        )
-
-
-def _certificates(options: argparse.Namespace) -> None:
-    from fedrax.runtime.flower import needed
-
-    needed()
-    from fedrax.runtime.flower.certificates import make_certificates
-
-    check_between("nodes", options.nodes, 1, MOST_NODES)
-    for path in make_certificates(options.folder, options.host or ["127.0.0.1", "localhost"], options.nodes):
-        print(path)
-
-
-def _deploy(options: argparse.Namespace) -> None:
-    from fedrax.runtime.flower import needed
-
-    needed()
-    from fedrax.runtime.flower.deploy import deploy
-
-    print(deploy(options.source, options.overrides, superlink=options.superlink, app=options.app))
-
-
-def _status(options: argparse.Namespace) -> None:
-    from fedrax.records.exchanges import EXCHANGES
-    from fedrax.watch.runs import Watched
-    from fedrax.watch.status import follow, standing_text
-
-    watched = Watched(options.run)
-    nodes = (options.run / EXCHANGES).exists()
-
-    def text() -> tuple[str, bool]:
-        shown, over = standing_text(watched)
-        if nodes:
-            from fedrax.runtime.flower.status import show_status
-
-            shown = show_status(options.run)
-        return shown, over
-
-    if options.watch:
-        follow(text)
-    else:
-        print(text()[0])
-
-
 def _completion(options: argparse.Namespace) -> None:
     from fedrax.completion import script
 
     print(script(options.shell))
-
-
-def _watch(options: argparse.Namespace) -> None:
-    from fedrax.watch.server import watch
-
-    watch(options.run, port=options.port, browser=options.open, say=lambda text: print(text, flush=True))
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -444,13 +349,13 @@ COMMANDS: dict[str, Command] = {
     "report": _report,
     "reproduce": _reproduce,
     "sweep": _sweep,
-    "server": _server,
-    "node": _node,
-    "certificates": _certificates,
-    "deploy": _deploy,
-    "status": _status,
+    "server": cli_federation.server,
+    "node": cli_federation.node,
+    "certificates": cli_federation.certificates,
+    "deploy": cli_federation.deploy,
+    "status": cli_federation.status,
     "completion": _completion,
-    "watch": _watch,
+    "watch": cli_federation.watch,
     "list": _list,
     "describe": _describe,
 }
