@@ -70,7 +70,7 @@ if "/bad/" in str(path) or "/flaky/" in str(path) and not (path / "tried").exist
     assert "bad seed 0: failed (attempt 2), exit status 1: RuntimeError: boom" in out
     assert "flaky seed 0: failed, exit status 1: RuntimeError: boom" in out
     assert "2 done, 1 failed" in out
-    assert f"fedrax report {tmp_path}/out/bad" in out
+    assert f"fedrax report {tmp_path}/out" in out.splitlines()
     log = (tmp_path / "out" / "bad" / "seed-0.log").read_text()
     assert log.count("=== attempt") == 2
     record = json.loads((tmp_path / "out" / "sweep.json").read_text())

@@ -198,8 +198,7 @@ def _closing(plan: Plan, outcome: Outcome) -> str:
     lines += [f"{task.job.name}: failed (attempt {task.attempts}), {failure(task)}" for task in outcome.failed]
     if outcome.interrupted:
         lines.append(f"fedrax sweep {shlex.quote(str(plan.file))} continues")
-    # A folder of runs stands for the runs in it, and a report refuses one that has none.
-    folders = dict.fromkeys(str(task.job.directory.parent) for task in outcome.tasks if task.started)
-    if folders:
-        lines.append(shlex.join(["fedrax", "report", *folders, "--out", str(plan.out / "report.html")]))
+    # A report refuses a folder without runs.
+    if any(task.started for task in outcome.tasks):
+        lines.append(shlex.join(["fedrax", "report", str(plan.out)]))
     return "\n".join(lines)
