@@ -10,14 +10,15 @@ DEMO_TITLE := CartPole, ten agents, three of them send noise
 
 .PHONY: demo docs test test-training test-slow test-faults lint format clean
 
-# --no-cache-dir would slow every retry; pip's cache is the user's own.
+# --no-cache-dir would slow every retry; pip's cache is the user's own. What is imported is compiled then: not all is.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable . --group test
+	$(BIN)/python -m pip install --quiet --no-compile --editable .
 	touch $@
 
+# Groups of dependencies need a pip of 2025.
 $(VENV)/.installed-all: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test --group oracles --group lint --group docs
 	touch $@
 
