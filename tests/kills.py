@@ -58,7 +58,7 @@ def differences(ours: Path, theirs: Path) -> list[str]:
             found.append(name)
     for name in ("policy.safetensors", "best.safetensors"):
         found += [f"{name} {leaf}" for leaf in array_differences(ours / name, theirs / name)]
-    if len(list((ours / "tensorboard").iterdir())) != 1:
+    if any(len(list(folder.iterdir())) != 1 for folder in (ours / "tensorboard").iterdir()):
         found.append("tensorboard")
     return found + checkpoint_differences(ours / "checkpoints", theirs / "checkpoints")
 
