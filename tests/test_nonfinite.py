@@ -141,6 +141,13 @@ def flaky(*overrides, chance=0.0, each=None):
     runtime.collector = dataclasses.replace(runtime.collector, environment=runtime.environment)
     if each is not None:
         runtime.draws = runtime.agents_draws = {"broken": jnp.array([each], jnp.float32)}
+    return rebuilt(runtime)
+
+
+def rebuilt(runtime):
+    """The runtime with programs of what was changed in it."""
+    runtime.arguments, runtime._constants = runtime._parted()
+    runtime.programs = runtime._programs()
     return runtime
 
 
@@ -310,6 +317,7 @@ def test_a_seed_that_is_stuck_stops_the_others_with_all_saved(tmp_path, capsys):
     runtime = make_runtime(config)
     broken = runtime.agents_draws["length"].at[1].set(1e-38)
     runtime.agents_draws = {**runtime.agents_draws, "length": broken}
+    rebuilt(runtime)
     directory = fedrax.records.rundir.RunDirectory.create(tmp_path / "run")
     with pytest.raises(FedraxError, match="seed 1: nobody's message was usable for 3 rounds in a row") as caught:
         training.train_run(config, runtime, directory, progress=False)
