@@ -49,7 +49,10 @@ def made(folder, source, overrides=(), seeds=2):
     learner = make_learner(config)
     axes = (seeds, config.federation.agents) if config.hands_out_own() else (seeds,)
     keys = jax.random.split(jax.random.key(0), axes)
-    init = lambda key: learner.init_params(key, spaces)  # noqa: E731
+
+    def init(key):
+        return learner.init_params(key, spaces)
+
     for _ in axes:
         init = jax.vmap(init)
     directory = RunDirectory.create(folder)

@@ -28,7 +28,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
         for action in subparser._actions:
             completer = completer_of(command, action.dest)
             if completer is not None:
-                action.completer = completer  # type: ignore[attr-defined]
+                vars(action)["completer"] = completer
     argcomplete.autocomplete(parser, always_complete_options=False)
 
 

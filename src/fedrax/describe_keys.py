@@ -91,8 +91,7 @@ def _key(key: str) -> Iterator[str]:
             of = f"every {table}" if len(components) == len(list(registry)) else ", ".join(components)
             yield f"{text}\n      of {of}"
         return
-    model = plain_table(table) if table else Config
-    assert model is not None
+    model = (plain_table(table) if table else None) or Config
     yield "\n".join(_setting(key, model, name))
 
 

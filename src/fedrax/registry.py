@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib
 import math
+import operator
 import pkgutil
 import sys
 import typing
@@ -106,7 +107,7 @@ def _set_as(annotation: Any) -> Any:
     parts = typing.get_args(annotation)
     if Scalar not in parts:
         return annotation
-    return typing.Union[tuple(part for part in parts if part is not Scalar)]  # noqa: UP007  (of a tuple)
+    return functools.reduce(operator.or_, (part for part in parts if part is not Scalar))
 
 
 class Registry(Generic[T]):

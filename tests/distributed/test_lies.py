@@ -167,22 +167,27 @@ def test_a_lie_does_not_count_towards_the_quorum_while_honest_nodes_are_slow(tmp
     }
 
 
-def test_an_evaluation_far_beyond_the_others_is_not_averaged_with_them(tmp_path):
-    config = ("evaluation.environments=own", "evaluation.every=1", "evaluation.episodes=2")
-    config += ("runtime.flower.max_failures=2",)
-    liars, notes = federation(tmp_path, lambda envelope, answer: to_bytes(answer), *config)
+def lie_in_evaluations(liars, value, *, numbers):
+    """The second agent's evaluations begin with so many of these."""
     inner = liars.dispatcher.transport.nodes[101]
 
     def lying(envelope):
         data = inner(envelope)
         answer = from_bytes(data)
         if answer.kind == EVALUATED:
-            numbers = np.frombuffer(answer.payload, np.float32).copy()
-            numbers[0] = 3e38
-            data = to_bytes(Envelope(answer.kind, answer.fields, numbers.tobytes()))
+            measured = np.frombuffer(answer.payload, np.float32).copy()
+            measured[:numbers] = value
+            data = to_bytes(Envelope(answer.kind, answer.fields, measured.tobytes()))
         return data
 
     liars.dispatcher.transport.nodes[101] = lying
+
+
+def test_an_evaluation_far_beyond_the_others_is_not_averaged_with_them(tmp_path):
+    config = ("evaluation.environments=own", "evaluation.every=1", "evaluation.episodes=2")
+    config += ("runtime.flower.max_failures=2",)
+    liars, notes = federation(tmp_path, lambda envelope, answer: to_bytes(answer), *config)
+    lie_in_evaluations(liars, 3e38, numbers=1)
     state, rows = rounds_of(liars, 2)
     assert (rows["return"] < 100).all()
     assert "agent 1 excluded: a return of 3e+38 in an evaluation, over the limit of" in " ".join(notes)
@@ -198,18 +203,7 @@ def test_an_evaluation_far_beyond_the_others_is_not_averaged_with_them(tmp_path)
 def test_an_evaluation_that_could_be_moves_the_best_by_mean_and_not_by_median(tmp_path, by, moved):
     config = ("evaluation.environments=own", "evaluation.every=1", "evaluation.episodes=2", f"evaluation.best_by={by}")
     liars, _ = federation(tmp_path, lambda envelope, answer: to_bytes(answer), *config)
-    inner = liars.dispatcher.transport.nodes[101]
-
-    def lying(envelope):
-        data = inner(envelope)
-        answer = from_bytes(data)
-        if answer.kind == EVALUATED:
-            numbers = np.frombuffer(answer.payload, np.float32).copy()
-            numbers[:2] = 5000.0
-            data = to_bytes(Envelope(answer.kind, answer.fields, numbers.tobytes()))
-        return data
-
-    liars.dispatcher.transport.nodes[101] = lying
+    lie_in_evaluations(liars, 5000.0, numbers=2)
     state, rows = rounds_of(liars, 1)
     assert rows["return"][0, 0] > 1000, "it is no million times the others'"
     assert (float(state.best_return[0]) > 1000) is moved

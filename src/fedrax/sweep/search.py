@@ -97,9 +97,9 @@ class Searching:
         """The number of the next stage and its trials; none where the search has ended."""
         if self._suggest is not None:
             waiting = [trial for trial in self.trials if not trial["values"]]
-            room = min(self._at_once, self.search.trials - len(self.trials))
-            if not waiting and room > 0:
-                waiting = self._suggest.ask(self.trials, room)
+            more = min(self._at_once, self.search.trials - len(self.trials))
+            if not waiting and more > 0:
+                waiting = self._suggest.ask(self.trials, more)
                 self.trials += waiting
             return 0, waiting
         for number in range(len(self.trials), self.search.trials):
