@@ -20,6 +20,7 @@ from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_checkpoint
 from fedrax.runtime import training
 from fedrax.runtime.counters import Counters
+from fedrax.runtime.library import Programs
 from fedrax.runtime.make import make_runtime
 
 TABLE = {
@@ -129,6 +130,7 @@ def test_the_others_learn_as_if_it_had_not_answered():
 
     fields = {field.name: getattr(absent.federation, field.name) for field in dataclasses.fields(absent.federation)}
     absent.federation = WithoutOne(**fields)
+    absent.prepare(Programs())
     expected, _ = advanced(absent, 2)
     for one, other in zip(jax.tree.leaves(states[-1].server), jax.tree.leaves(expected[-1].server), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
@@ -138,16 +140,9 @@ def flaky(*overrides, chance=0.0, each=None):
     """A simulation in environments that break now and then, and stay broken until they are reset."""
     runtime = make_runtime(configured(*overrides))
     runtime.environment = Flaky(chance)
-    runtime.collector = dataclasses.replace(runtime.collector, environment=runtime.environment)
     if each is not None:
         runtime.draws = runtime.agents_draws = {"broken": jnp.array([each], jnp.float32)}
-    return rebuilt(runtime)
-
-
-def rebuilt(runtime):
-    """The runtime with programs of what was changed in it."""
-    runtime.arguments, runtime._constants = runtime._parted()
-    runtime.programs = runtime._programs()
+    runtime.prepare(Programs())
     return runtime
 
 
@@ -317,7 +312,7 @@ def test_a_seed_that_is_stuck_stops_the_others_with_all_saved(tmp_path, capsys):
     runtime = make_runtime(config)
     broken = runtime.agents_draws["length"].at[1].set(1e-38)
     runtime.agents_draws = {**runtime.agents_draws, "length": broken}
-    rebuilt(runtime)
+    runtime.prepare(Programs())
     directory = fedrax.records.rundir.RunDirectory.create(tmp_path / "run")
     with pytest.raises(FedraxError, match="seed 1: nobody's message was usable for 3 rounds in a row") as caught:
         training.train_run(config, runtime, directory, progress=False)

@@ -13,7 +13,9 @@ from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.federation import Cohort, Federation
 from fedrax.participation import RARE, fewest_participants, most_participants
+from fedrax.runtime.library import Programs
 from fedrax.runtime.make import make_runtime
+from fedrax.runtime.native import NativeRuntime
 from fedrax.seeds import derive
 
 POISSON = ("federation.sampling=poisson", "federation.participation=0.5")
@@ -137,6 +139,8 @@ def test_who_only_fills_a_place_changes_nothing(case, monkeypatch):
         forced(monkeypatch, ids, selected)
         runtime = made(*CASES[case], *POISSON)
         object.__setattr__(runtime.federation, "participants", participants)
+        if isinstance(runtime, NativeRuntime):
+            runtime.prepare(Programs())
         results.append(one_round(runtime)[1:])
         runtime.close()
     (state, rows), (expected, wanted) = results

@@ -82,12 +82,16 @@ class NativeRuntime(Runtime):
         self.seeds_together = 1 if self.batch == 1 else config.seeds
         mapped = {SEEDS: self.seeds_together, AGENTS: min(self.batch, federation.participants)}
         self.axes = tuple(name for name, together in mapped.items() if together > 1)
-        self._learn_from(federation)
         self.seeds = jnp.asarray(config.all_seeds)
-        self.arguments, self._constants = self._parted()
-        self.programs = (Programs() if library is None else library).of(self._key(), self._programs)
+        self.prepare(Programs() if library is None else library)
         self._refined = jax.jit(self._refine)
         self._referenced = jax.jit(self._reference)
+
+    def prepare(self, library: Programs) -> None:
+        """Takes its programs from the library, or makes them, of the federation and the physics that it has now."""
+        self._learn_from(self.federation)
+        self.arguments, self._constants = self._parted()
+        self.programs = library.of(self._key(), self._programs)
 
     def _learn_from(self, federation: Federation) -> None:
         """Makes what collects and evaluates for this federation, whose numbers may be traced."""
