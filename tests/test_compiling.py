@@ -1,6 +1,5 @@
 """Training time without compiling, also where programs compile when they are first met."""
 
-import os
 import time
 
 import jax.monitoring
@@ -74,18 +73,25 @@ def test_training_time_leaves_out_compiling_on_host_environments(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "plugins", "after"),
+    ("flags", "backend", "options"),
     [
-        ("", (), f"{compiling.LEVEL}=2"),
-        ("--xla_other=1", (), f"--xla_other=1 {compiling.LEVEL}=2"),
-        (f"{compiling.LEVEL}=3", (), f"{compiling.LEVEL}=3"),
-        ("", ("cuda",), ""),
+        ("", "cpu", {compiling.LEVEL: 2}),
+        ("--xla_other=1", "cpu", {compiling.LEVEL: 2}),
+        (f"--{compiling.LEVEL}=3", "cpu", None),
+        ("", "gpu", None),
     ],
 )
 def test_processors_programs_are_compiled_at_the_second_level_unless_somebody_says_another(
-    flags, plugins, after, monkeypatch
+    flags, backend, options, monkeypatch
 ):
+    given = []
     monkeypatch.setenv("XLA_FLAGS", flags)
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: plugins)
-    compiling.enable_compilation_cache()
-    assert os.environ["XLA_FLAGS"] == after
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "jit", lambda function, **told: given.append(told))
+    compiling.jitted(len, donate_argnums=0)
+    assert given == [{"compiler_options": options, "donate_argnums": 0}]
+
+
+def test_a_program_of_the_second_level_computes(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert compiling.jitted(lambda x: 2 * x)(3) == 6

@@ -29,7 +29,6 @@ from fedrax.records.manifest import read_manifest
 from fedrax.records.rows import read_metrics
 from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.records.summary import read_summary
-from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.continuation import accepting, changed, configuration, continued, move_plugins, warn_of_edits
 from fedrax.runtime.library import Programs
 from fedrax.runtime.make import make_runtime
@@ -311,8 +310,6 @@ def train(
     """
     changes = [*overrides, *([] if seeds is None else [f"seeds={seeds}"])]
     plugins = list(plugins)
-    # Before anything is computed.
-    enable_compilation_cache()
     config = resolve(source, changes, plugins=plugins)
     directory = Path(out) if out is not None else default_directory(config.name)
     if config.runtime.kind == "flower":
@@ -372,7 +369,6 @@ def resume(
         FedraxError: one line: another process writes to the run, an override or an edit of its ``config.toml`` would
             make it another experiment, or its checkpoint is another run's.
     """
-    enable_compilation_cache()
     directory = RunDirectory.open(Path(run))
     overrides, plugins = list(overrides), list(plugins)
     if directory.manifest.exists() and read_manifest(directory).get("imported"):

@@ -29,7 +29,7 @@ from fedrax.environments.termination import EndHostAtGoal
 from fedrax.federation import Cohort, Federation, State
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import collected_steps, empty_experience, host_copies, make_host_collector
-from fedrax.runtime.compiling import compile_seconds
+from fedrax.runtime.compiling import compile_seconds, jitted
 from fedrax.runtime.draws import default_parameters, own_parameters, task_ids
 from fedrax.runtime.group_verbs import GroupVerbs
 from fedrax.runtime.mapping import agents_side_by_side
@@ -84,7 +84,7 @@ class HostRuntime(Runtime):
 
     def init(self, initial: PyTree = ()) -> State:
         """The states before the first round."""
-        start = jax.jit(self.federation.init)
+        start = jitted(self.federation.init)
         check_memory(self.config, [jax.eval_shape(start, jax.random.key(0))] * self.config.seeds)
         seeds = enumerate(self.config.all_seeds)
         return stack([start(jax.random.key(seed), jax.tree.map(lambda x, i=i: x[i], initial)) for i, seed in seeds])

@@ -16,6 +16,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from fedrax.environments.base import Experience, Observation
 from fedrax.federation import Cohort, Federation, Sending, State
 from fedrax.learners.base import Agent, UpdateContext
+from fedrax.runtime.compiling import jitted
 from fedrax.runtime.mapping import map_in_batches
 from fedrax.runtime.rounds import agent_key, agent_report, close_round, update_keys
 from fedrax.seeds import derive
@@ -92,30 +93,30 @@ class Programs:
     def __init__(self, federation: Federation, batch: int) -> None:
         self.federation = federation
         self.batch = batch
-        self.open = jax.jit(self._open)
+        self.open = jitted(self._open)
         self.begins = type(federation.strategy).begin is not Strategy.begin
         """Whether agents learn before their local updates, from :meth:`begin`."""
-        self._context_group = jax.jit(self._context)
-        self._work_group = jax.jit(self._work, static_argnames="fresh", donate_argnums=0)
-        self._begin_group = jax.jit(self._begin, donate_argnums=0)
-        self._emit_group = jax.jit(self._emit)
-        self.exchange = jax.jit(federation.exchange)
-        self._update_keys = jax.jit(self._keys)
-        self.refine = jax.jit(partial(federation.strategy.refine, federation.learner))
-        self.finish = jax.jit(federation.strategy.finish)
-        self.output = jax.jit(federation.output)
-        self.close = jax.jit(partial(close_round, federation))
-        self.put = jax.jit(partial(put_rows, federation))
+        self._context_group = jitted(self._context)
+        self._work_group = jitted(self._work, static_argnames="fresh", donate_argnums=0)
+        self._begin_group = jitted(self._begin, donate_argnums=0)
+        self._emit_group = jitted(self._emit)
+        self.exchange = jitted(federation.exchange)
+        self._update_keys = jitted(self._keys)
+        self.refine = jitted(partial(federation.strategy.refine, federation.learner))
+        self.finish = jitted(federation.strategy.finish)
+        self.output = jitted(federation.output)
+        self.close = jitted(partial(close_round, federation))
+        self.put = jitted(partial(put_rows, federation))
         learner = federation.learner
         self._acting = jax.eval_shape(
             lambda key: learner.acting(learner.init_params(key, federation.spaces)), jax.random.key(0)
         )
-        self._vector = jax.jit(lambda params: self._stack(jax.tree.map(lambda x: x[None], params))[0])
-        self._agents_vectors = jax.jit(self._vectors, static_argnames="fresh")
-        self._decide_agents = jax.jit(self._agents)
-        self._act_server = jax.jit(self._server)
-        self._stacked = jax.jit(self._stack)
-        self._act_evaluated = jax.jit(self._evaluated)
+        self._vector = jitted(lambda params: self._stack(jax.tree.map(lambda x: x[None], params))[0])
+        self._agents_vectors = jitted(self._vectors, static_argnames="fresh")
+        self._decide_agents = jitted(self._agents)
+        self._act_server = jitted(self._server)
+        self._stacked = jitted(self._stack)
+        self._act_evaluated = jitted(self._evaluated)
 
     def groups(self, agents: Agent, ids: Array, byzantine: Array) -> list[Group]:
         """The participants, leaves ``[m, ...]``, as groups that are computed together."""

@@ -27,6 +27,7 @@ from fedrax.learners.base import Agent, UpdateContext
 from fedrax.message import Period, every_time
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import empty_experience
+from fedrax.runtime.compiling import jitted
 from fedrax.runtime.distributed.checks import Counts, possible_counts
 from fedrax.runtime.distributed.randomness import Randomness, fresh_key
 from fedrax.runtime.group_verbs import GroupVerbs
@@ -138,12 +139,12 @@ class NativeAgentRuntime(AgentRuntime):
         self.runtime = runtime
         self.physics = jax.tree.map(lambda x: x[index], runtime.drawn(runtime.agents_draws, 0))
         self.tested = runtime.tested(self.physics)
-        self._work = jax.jit(self._round, donate_argnums=0)
-        self._evaluate = jax.jit(partial(runtime.evaluation.episodes, axis_names=()), static_argnames="episodes")
+        self._work = jitted(self._round, donate_argnums=0)
+        self._evaluate = jitted(partial(runtime.evaluation.episodes, axis_names=()), static_argnames="episodes")
 
     def start(self) -> AgentSnapshot:
         """The agent, and its environments' first states."""
-        return jax.jit(self._start)()
+        return jitted(self._start)()
 
     def _start(self) -> AgentSnapshot:
         agent = self.fresh()
@@ -194,7 +195,7 @@ class HostAgentRuntime(AgentRuntime):
 
     def start(self) -> AgentSnapshot:
         """The agent; its environments' states cannot be kept."""
-        return AgentSnapshot(jax.jit(self.fresh)(), ())
+        return AgentSnapshot(jitted(self.fresh)(), ())
 
     def work(self, snapshot: AgentSnapshot, downlink: PyTree, order: Order, round: int) -> Done:
         """As :meth:`HostRuntime._round` for one agent."""

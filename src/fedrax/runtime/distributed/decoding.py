@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from fedrax.federation import Federation
+from fedrax.runtime.compiling import jitted
 from fedrax.runtime.distributed.checks import Rejected
 from fedrax.seeds import derive
 
@@ -20,7 +21,7 @@ class Decoding:
         """``seed`` is the run's."""
         self.compression = federation.compression
         self.template = federation.update_shapes()
-        self._decoded = jax.jit(partial(self._decode, federation, seed))
+        self._decoded = jitted(partial(self._decode, federation, seed))
 
     def _decode(self, federation: Federation, seed: int, encoded: PyTree, round: Array) -> PyTree:
         shared = federation.shared_key(derive(jax.random.key(seed), "round", round))

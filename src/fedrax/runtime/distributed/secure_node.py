@@ -18,6 +18,7 @@ from fedrax.privacy.secure_sum.agent import Participant, Stage
 from fedrax.privacy.secure_sum.identity import Identity
 from fedrax.privacy.secure_sum.quantise import quantised
 from fedrax.records.files import write_atomic
+from fedrax.runtime.compiling import jitted
 from fedrax.runtime.distributed.envelopes import MASK, SHARE, Envelope
 from fedrax.runtime.distributed.secure_terms import ANSWERS, terms_of
 from fedrax.seeds import derive
@@ -53,7 +54,7 @@ class SecureNode:
         clip, bits = config.privacy.clip, config.privacy.bits
         assert clip is not None
         assert bits is not None
-        self._quantised = jax.jit(lambda vector, key: quantised(vector, clip, bits, key))
+        self._quantised = jitted(lambda vector, key: quantised(vector, clip, bits, key))
 
     @property
     def masked(self) -> int:

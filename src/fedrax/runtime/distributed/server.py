@@ -27,7 +27,7 @@ from fedrax.message import Period, travelling
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.base import Runtime
-from fedrax.runtime.compiling import compile_seconds
+from fedrax.runtime.compiling import compile_seconds, jitted
 from fedrax.runtime.distributed.agent_runtime import Order, order_shapes, travel_period
 from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.distributed.checks import Worked, check_evaluation
@@ -108,13 +108,13 @@ class DistributedRuntime(Runtime):
                 staleness=config.runtime.flower.staleness,
                 seconds=config.runtime.flower.deadline,
             )
-        self._opening = jax.jit(self._opened)
+        self._opening = jitted(self._opened)
         # What nodes have summed up is clipped and noisy already.
         summed = dataclasses.replace(federation, protection=federation.protection.after_secure_sum())
-        self._exchanging = jax.jit((federation if self.secure is None else summed).exchange)
+        self._exchanging = jitted((federation if self.secure is None else summed).exchange)
         self.private = federation.protection.unit is not None
-        self._finishing = jax.jit(federation.strategy.finish)
-        self._closing = jax.jit(partial(close_round, federation))
+        self._finishing = jitted(federation.strategy.finish)
+        self._closing = jitted(partial(close_round, federation))
 
     def _run_name(self) -> str:
         """The run's own, kept in its directory: nodes know by it what they saved."""
@@ -152,7 +152,7 @@ class DistributedRuntime(Runtime):
             best = () if personal else state.best
             return State(state.server, (), state.tally, best, state.best_return, state.clip)
 
-        return jax.jit(jax.vmap(server))(jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds)), initial)
+        return jitted(jax.vmap(server))(jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds)), initial)
 
     def compile(self, state: State) -> None:
         """Nothing ahead of time: what takes long is compiled on the nodes."""
