@@ -10,6 +10,8 @@ import pytest
 
 import fedrax
 from fedrax.config import COMPONENT_KINDS
+from fedrax.environments.native import native_environments
+from fedrax.environments.native.pendulum import Pendulum
 from fedrax.registry import Scalar, options_of
 from fedrax.runtime.library import KEPT, Programs, shape_of
 from fedrax.runtime.make import make_runtime
@@ -162,3 +164,26 @@ def test_what_is_an_argument_is_declared_as_a_number():
                 assert Scalar not in (annotation, *typing.get_args(annotation))
                 found += number
     assert found > 30
+
+
+def test_an_environment_of_the_same_name_is_not_that_of_before():
+    """As in a notebook, whose cell with the class is run again; its actions are transformed, its class is within."""
+    library, results = Programs(), []
+    settings = ["environment=Again-v0", "learner=ppo", "strategy=fedavg", "learner.num_steps=20", "attack=none"]
+    settings += ["attack.agents=0", "learner.num_minibatches=1", "learner.hidden=[8]"]
+    before = dict(native_environments._classes)
+    try:
+        for factor in (1.0, 2.0):
+
+            @native_environments.register("Again-v0")
+            class Again(Pendulum):
+                def step(self, state, action, key, physics, factor=factor):
+                    transition = super().step(state, action, key, physics)
+                    return transition._replace(reward=factor * transition.reward)
+
+            runtime = make_runtime(fedrax.resolve({}, [*TINY[:6], *settings]), library=library)
+            results.append(float(run(runtime, calls=1)[1][0]["train_return"][0, 0]))
+    finally:
+        native_environments._classes.clear()
+        native_environments._classes.update(before)
+    assert results[1] == pytest.approx(2 * results[0], rel=1e-5)

@@ -129,7 +129,7 @@ class NativeRuntime(Runtime):
         shapes = jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), self.arguments)
         # Arrays among the constants are no other runtime's.
         arrays = tuple(map(id, jax.tree.leaves(self._constants)))
-        kinds = type(self.environment), jax.tree.structure(self.federation), shapes, arrays
+        kinds = *_classes(self.environment), jax.tree.structure(self.federation), shapes, arrays
         return *kinds, constant_settings(self.config)
 
     def _programs(self) -> NativePrograms:
@@ -141,9 +141,8 @@ class NativeRuntime(Runtime):
         def rounds(state: State, first: Array, arguments: Arguments) -> tuple[State, dict[str, Array]]:
             return self._with(arguments)._rounds(state, first)
 
-        def evaluate(numbers: PyTree, *inputs: Any, episodes: int) -> dict[str, Array]:
-            numbered = self._with(self.arguments._replace(numbers=numbers))
-            return numbered.evaluation.table(*inputs, episodes=episodes)
+        def evaluate(arguments: Arguments, *inputs: Any, episodes: int) -> dict[str, Array]:
+            return self._with(arguments).evaluation.table(*inputs, episodes=episodes)
 
         return NativePrograms(
             jitted(init), jitted(rounds, donate_argnums=0), jitted(evaluate, static_argnames="episodes")
@@ -236,7 +235,7 @@ class NativeRuntime(Runtime):
         table = None if pairs.environments is None else jnp.asarray(pairs.environments)
         key = jax.random.key(seed)
         inputs = params, physics, key, table
-        measured = self.programs.evaluate(self.arguments.numbers, *inputs, episodes=pairs.episodes)
+        measured = self.programs.evaluate(self.arguments, *inputs, episodes=pairs.episodes)
         return {name: np.asarray(array) for name, array in measured.items()}
 
     def _rounds(self, state: State, first: Array) -> tuple[State, dict[str, Array]]:
@@ -390,3 +389,13 @@ class NativeRuntime(Runtime):
             return measured()
         missing = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(measured))
         return jax.lax.cond((index + 1) % settings.every == 0, measured, lambda: missing)
+
+
+def _classes(part: Any) -> Iterator[type]:
+    """The classes of an environment and of those in it: a name may have been given to another class since."""
+    if isinstance(part, NativeEnvironment):
+        yield type(part)
+        part = tuple(vars(part).values())
+    if isinstance(part, (tuple, list)):
+        for each in part:
+            yield from _classes(each)
