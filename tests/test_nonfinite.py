@@ -1,6 +1,7 @@
 """Numbers that are not finite, and environments that raise: what becomes of the round and of the run."""
 
 import dataclasses
+import json
 
 import gymnasium
 import jax
@@ -306,7 +307,7 @@ def test_a_stopped_run_goes_on_as_the_one_that_never_stops(tmp_path):
 
 
 @pytest.mark.training
-def test_a_seed_that_is_stuck_stops_the_others_with_all_saved(tmp_path, capsys):
+def test_a_seed_that_is_stuck_keeps_no_other_from_its_budget(tmp_path, capsys):
     draws = "environment.heterogeneity.length={distribution='uniform', low=0.4, high=0.6}"
     config = configured(draws, "environment.draws=2", "seeds=2", "budget.rounds=9", "federation.max_lost_rounds=3")
     runtime = make_runtime(config)
@@ -314,12 +315,13 @@ def test_a_seed_that_is_stuck_stops_the_others_with_all_saved(tmp_path, capsys):
     runtime.agents_draws = {**runtime.agents_draws, "length": broken}
     runtime.prepare(Programs())
     directory = fedrax.records.rundir.RunDirectory.create(tmp_path / "run")
-    with pytest.raises(FedraxError, match="seed 1: nobody's message was usable for 3 rounds in a row") as caught:
+    with pytest.raises(FedraxError, match="at its end nothing was learned: seed 1: nobody's message was") as caught:
         training.train_run(config, runtime, directory, progress=False)
     assert "seed 0" not in str(caught.value)
-    assert [row["seed"] for row in records(tmp_path / "run")] == [0, 1] * 3
+    assert [row["seed"] for row in records(tmp_path / "run")] == [0, 1] * 9
     _, meta = load_checkpoint(directory.checkpoints, runtime.init())
-    assert meta["round"] == 3
+    assert meta["round"] == 9
+    assert np.isfinite(json.loads(directory.summary.read_text())["final_return"][0])
 
 
 def test_rounds_without_answers_are_not_lost():

@@ -167,7 +167,7 @@ class FederationConfig(Model):
         10,
         gt=0,
         description="rounds in a row in which nobody's message is usable, because numbers were not finite, after which "
-        "the run stops, at the next checkpoint; none: never",
+        "the run stops, at the next checkpoint, and of several seeds once all are so; none: never",
     )
 
 

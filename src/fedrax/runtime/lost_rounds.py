@@ -51,8 +51,9 @@ class LostRounds:
     def verdict(self, counters: Sequence[Counters], active: Sequence[bool], directory: Path) -> str | None:
         """Why the run must stop here, and how to resume it; None where it need not.
 
-        It stops when a seed with budget left has lost so many rounds in a row, whatever the others do: a checkpoint
-        holds all of them. When the budget is used up, it also fails where a seed never had a usable message.
+        It stops when all seeds with budget left have lost so many rounds in a row: others are not kept from their
+        budget. When that is used up, it fails for those that lost their last rounds or never had a usable message, and
+        what the others came to is in the summary.
         The seeds that it stops for count from 0 again, so a resumed run goes on for as many rounds.
         """
         most = self.config.federation.max_lost_rounds
@@ -65,7 +66,8 @@ class LostRounds:
             if (counter.lost_rounds >= most and (going_on or finished))
             or (finished and counter.lost_rounds and not counter.messages_up)
         }
-        if not stuck:
+        learning = [seed for seed, going_on in zip(self.config.all_seeds, active, strict=True) if going_on]
+        if not stuck or any(seed not in stuck for seed in learning):
             return None
         lost = "; ".join(
             f"seed {seed}: nobody's message was usable for {counter.lost_rounds} rounds in a row "
