@@ -60,6 +60,7 @@ def node(options: argparse.Namespace) -> None:
             overrides=[*own, *options.overrides],
             plugins=[located(plugin, Path.cwd()) for plugin in options.plugins],
             shared_seeds=options.shared_seeds,
+            stay=options.stay,
             fast=options.fast,
             say=lambda text: print(text, flush=True),
         )

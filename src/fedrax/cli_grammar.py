@@ -169,6 +169,7 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     node.add_argument(
         "--shared-seeds", action="store_true", help="agree to draw from the run's seed, which the server knows"
     )
+    node.add_argument("--stay", action="store_true", help="wait for other runs when one is over, in place of ending")
     node.add_argument("--fast", action="store_true", help="poll more often and answer at once, by internals of Flower")
 
     certificates = command("certificates", "make a trial's certificates and keys")

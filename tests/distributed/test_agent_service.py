@@ -13,6 +13,7 @@ from fedrax.runtime.distributed.envelopes import (
     EVALUATE,
     JOIN,
     JOINED,
+    OVER,
     REFUSED,
     UNKNOWN_RUN,
     WORK,
@@ -282,6 +283,20 @@ def test_the_end_of_a_run_that_a_node_is_not_in_is_none_of_its_own(tmp_path):
     service = AgentService(tmp_path, tell=told.append)
     assert service.answer(Envelope(END, {"run": "abc", "rounds": 12})).kind == UNKNOWN_RUN
     assert told == []
+
+
+@pytest.mark.training
+def test_the_end_of_an_earlier_run_ends_not_the_present_one(tmp_path):
+    told = []
+    service = AgentService(tmp_path / "node", agent=0, shared_seeds=True, tell=told.append)
+    first, _, _ = distributed(configured(*CASE), tmp_path / "first", InProcessTransport({7: service.answer}))
+    rounds_of(first, 1)
+    second, _, _ = distributed(configured(*CASE), tmp_path / "second", InProcessTransport({7: service.answer}))
+    rounds_of(second, 1)
+    present = service.session
+    first.end(1)
+    assert service.session is present
+    assert not any(line.startswith(OVER) for line in told)
 
 
 @pytest.mark.training

@@ -89,6 +89,8 @@ class AgentService:
             self.flush()
             if envelope.kind == JOIN:
                 return self._join(envelope)
+            if envelope.kind == END:
+                return self._end(envelope)
             session = self._session(envelope.fields.get("run"))
             if session is None:
                 return Envelope(UNKNOWN_RUN)
@@ -98,8 +100,6 @@ class AgentService:
                 return session.sum(envelope)
             if envelope.kind == EVALUATE:
                 return session.evaluate(envelope)
-            if envelope.kind == END:
-                return self._end(envelope)
             return refused(f"no request is called {envelope.kind!r}")
         except EnvironmentCrash as crash:
             path = append_traceback(self.folder, crash)
@@ -113,7 +113,9 @@ class AgentService:
             return refused(f"{type(error).__name__}: {error}")
 
     def _end(self, envelope: Envelope) -> Envelope:
-        """The run is over: whoever runs the node may end it."""
+        """The run is over: whoever runs the node may end it. Of another run than that which it works on, nothing."""
+        if self.session is None or self.session.run != envelope.fields.get("run"):
+            return Envelope(UNKNOWN_RUN)
         self.tell(f"{OVER}, after {int(envelope.fields['rounds'])} rounds")
         return Envelope(ENDED, {"run": str(envelope.fields["run"])})
 

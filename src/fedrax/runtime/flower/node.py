@@ -45,6 +45,7 @@ def run_node(
     overrides: Sequence[str] = (),
     plugins: Sequence[str] = (),
     shared_seeds: bool = False,
+    stay: bool = False,
     fast: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -61,6 +62,7 @@ def run_node(
         overrides: ``environment.KEY=VALUE``, what is different at this site.
         plugins: files and modules in place of those of the same name in the server's configuration.
         shared_seeds: agree to draw from the run's seed, where the run asks for it.
+        stay: wait for other runs when one is over.
         fast: poll more often and answer in the SuperNode's process, by internals of Flower.
         say: told what people should know.
 
@@ -110,7 +112,7 @@ def run_node(
             for text in told.lines():
                 # A run's name may be the server's words.
                 say("".join(each if each.isprintable() else " " for each in text))
-                over = time.monotonic() if over is None and text.startswith(OVER) else over
+                over = time.monotonic() if over is None and not stay and text.startswith(OVER) else over
             for said in (agent_server.watch(), *connection.watch(supernode)):
                 if said and over is None:
                     say(said)
