@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import typing
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ import fedrax
 from fedrax import names
 from fedrax.cli import main
 from fedrax.completion import describable, key_values, values_of
-from fedrax.config import presets, resolve
+from fedrax.config import COMPONENT_KINDS, presets, resolve
 from fedrax.describe_keys import all_keys
+from fedrax.environments.metaworld import id_of
 from fedrax.errors import SOME, suggestions
 from fedrax.opening import AGENTS, ENVIRONMENT, opening, sweep_opening
 from fedrax.registry import options_of
@@ -87,6 +89,33 @@ def test_the_first_line_reads_tables_of_components_and_later_layers():
     assert "attack" not in opening(source, ["attack=none"])
 
 
+@pytest.mark.parametrize(
+    ("source", "changes"),
+    [
+        ("fedformer/laptop", ["environment.task=push"]),
+        ("fedformer/laptop", ["environment.task=push", "environment.id=MetaWorld/Push-v3"]),
+        (None, ["environment.id=Pendulum-v1", "learner=td3", "strategy=fedavg"]),
+        ({"environment": {"task": "reach"}}, ["environment=CartPole-v1"]),
+        ({"attack": {"kind": "alie", "alie": {"agents": 4}}}, ["attack.agents=2"]),
+        ({"attack": {"kind": "alie", "agents": 4}}, ["attack.alie.agents=2"]),
+        ({"attack": {"kind": "alie", "alie": {"agents": 4}}}, ["attack=sign-flipping", "attack.agents=1"]),
+        ({}, ["attack=alie", "attack.agents=3", "attack.alie.agents=2", "attack.agents=1"]),
+        ({}, ["attack.agents=3", "attack=alie", "attack.agents=1"]),
+    ],
+)
+def test_the_first_line_folds_layers_as_they_are_resolved(source, changes):
+    said, config = opening(source, ["budget.rounds=1", *changes]), resolve(source, ["budget.rounds=1", *changes])
+    attackers = re.search(r"attack \S+ by (\d) of them", said)
+    assert int(attackers[1]) == config.attack["agents"] if attackers else config.attack["kind"] == "none"
+    assert named(said) == config.environment.id
+
+
+def named(said):
+    """The id of the environment in a first line."""
+    word = re.search(r"learner \S+, (\S+), ", said)[1]
+    return word if "-v" in word else id_of(word)
+
+
 def test_a_sweeps_first_line(tmp_path):
     file = tmp_path / "sweep.toml"
     file.write_text('preset = "fedpg-br/cartpole"\nseeds = [3, 5]\n[setups.a]\n[setups.b]\n[grid]\nx = [1, 2]\n')
@@ -107,12 +136,44 @@ assert overview(names.components()).count("\\n") > 100
     assert python("-c", code).stderr == ""
 
 
+def is_own(component):
+    """Whether it is Fedrax's, and not a plugin's of another test's."""
+    return component.__module__.startswith("fedrax.")
+
+
 def test_keys_read_from_the_source_are_those_that_are_declared():
     declared = {key for key in all_keys() if key.partition(".")[0] not in DEFAULT_KINDS}
     assert set(names.plain_keys()) == declared
-    options = {key for name in strategies for key in options_of(strategies[name])}
+    options = {key for name in strategies if is_own(strategies[name]) for key in options_of(strategies[name])}
     assert set(names.options("strategy")) == options
-    assert all(setting.meaning for setting in names.options("strategy").values())
+
+
+def test_values_are_those_that_types_list():
+    """Of every setting, whatever name its type goes by, and wherever that is defined."""
+
+    def words(hint):
+        """Those of all literals in a type."""
+        if typing.get_origin(hint) is typing.Literal:
+            return {word for word in typing.get_args(hint) if isinstance(word, str)}
+        return set().union(*(words(part) for part in typing.get_args(hint)))
+
+    checked = 0
+    for component_kind, registry in COMPONENT_KINDS.items():
+        declared = {}
+        for name in filter(lambda name, registry=registry: is_own(registry[name]), registry):
+            hints = typing.get_type_hints(registry[name])
+            for option in options_of(registry[name]):
+                declared.setdefault(option, []).append(words(hints[option]))
+        for option, setting in names.options(component_kind).items():
+            listed = set().union(*declared[option]) - {"none"}
+            assert set(setting.values) - {"none", "false", "true"} == listed, f"{component_kind}.{option}"
+            checked += bool(setting.values)
+    assert checked > 20
+    assert "learner.torso=grid" in key_values("learner.torso=")
+    assert "learner.action_bounds=squash" in key_values("learner.action_bounds=")
+    assert key_values("runtime.flower.max_norm=") == [
+        f"runtime.flower.max_norm={word}" for word in ("adaptive", "none")
+    ]
 
 
 def test_the_command_runs_as_a_module_and_says_its_version():

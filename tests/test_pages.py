@@ -1,24 +1,28 @@
 """Every command and code block of the documentation runs, or is checked as far as it can be without training."""
 
 import ast
-import importlib
+import functools
+import importlib.util
 import re
+import shlex
 import shutil
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from fedrax.cli import COMMANDS, main, parsed
-from fedrax.config import COMPONENT_KINDS, presets, resolve
+from fedrax.config import COMPONENT_KINDS, parse_override, presets, resolve
 from fedrax.describe_keys import all_keys
 from fedrax.errors import FedraxError
 from fedrax.loggers.base import loggers
 from fedrax.names import plain_tables
+from fedrax.plugins import load_plugins, located
 from fedrax.registry import options_of
 from fedrax.sweep.plan import read_plan
 
 from own_files import project
-from pages import PAGES, PROGRAMS, PROJECT, blocks, inline, overrides
+from pages import PAGES, PROGRAMS, PROJECT, Block, blocks, inline, overrides
 
 __all__ = ["project"]
 
@@ -77,9 +81,10 @@ def fedrax_line(words, block):
     """Parsed by the program's grammar, and its configuration resolved."""
     options = parsed(words[1:])
     name = words[1]
+    plugins = [located(plugin, Path.cwd()) for plugin in getattr(options, "plugins", [])]
     if name in SOURCES:
         source = options.source
-        resolve(source if source is None else str(source), options.overrides, plugins=getattr(options, "plugins", []))
+        resolve(source if source is None else str(source), options.overrides, plugins=plugins)
     elif name == "describe" and (options.overrides or options.name in presets()):
         resolve(options.name, options.overrides)
     elif name in ("describe", "list"):
@@ -87,6 +92,12 @@ def fedrax_line(words, block):
         assert main(words[1:]) == 0, words
     elif name == "sweep" and options.file.is_file():
         read_plan(options.file)
+    elif name == "node":
+        load_plugins(plugins)
+        own = [] if options.environment is None else [f"environment.id={options.environment}"]
+        for override in (*own, *options.overrides):
+            parse_override(override)
+            check_key(override.partition("=")[0])
 
 
 def make_line(words, block):
@@ -95,18 +106,26 @@ def make_line(words, block):
 
 
 def pip_line(words, block):
-    assert block.reason or any("cov" not in word for word in words)
+    for word in words[2:]:
+        own = re.fullmatch(r"-e|fedrax|\.|(?:fedrax|\.|jax)\[.*\]", word)
+        assert block.reason or own, f"{word} is another package, or an option of pip's: say why it is not checked"
     extras = [extra for word in words for extra in re.findall(r"^(?:fedrax|\.)\[(.*)\]$", word)]
     named = {extra for listed in extras for extra in listed.split(",")}
     assert named <= set(SETTINGS["project"]["optional-dependencies"]), words
 
 
 def python_line(words, block):
-    if words[1] != "-m":
+    if words[1] == "-m":
+        assert block.reason or importlib.util.find_spec(words[2]), words
+    else:
         assert (PROJECT / words[1]).is_file(), words
 
 
-CHECKS = {"fedrax": fedrax_line, "make": make_line, "pip": pip_line, "python": python_line}
+def flwr_line(words, block):
+    assert block.reason, f"{words}\nis not checked: say why not"
+
+
+CHECKS = {"fedrax": fedrax_line, "make": make_line, "pip": pip_line, "python": python_line, "flwr": flwr_line}
 
 
 ABSENT = {"torch", "onnxruntime", "exported"}
@@ -154,6 +173,7 @@ def test_a_page_runs_from_top_to_bottom(page, project, monkeypatch):
                 assert main(words[1:]) == 0, f"{name_of(page)}:{block.line}: {' '.join(words)}"
 
 
+@functools.cache
 def known_keys():
     """Every key of a configuration, tables of tables included."""
     keys = {*all_keys(), *COMPONENT_KINDS, *plain_tables()}
@@ -169,13 +189,55 @@ FREE = ("environment.heterogeneity.", "environment.kwargs.", "environment.key", 
 """Keys that an environment gives, or that stand for others."""
 
 
+def is_key(key):
+    return key in known_keys() or key.startswith(FREE)
+
+
+def check_key(key):
+    if not is_key(key):
+        raise FedraxError(f"{key} is no key")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fedrax node environment.heterogeneity.length=0.7 --plugins nowhere.py",
+        "fedrax node federaton.agents=3",
+        "fedrax node federation.agens=3",
+        "fedrax train fedpg-br/cartpole federaton.agents=3",
+        "pip install pytest-cov",
+        'pip install "fedrax[flowers]"',
+        "python -m there_is_none",
+        "python examples/nowhere.py",
+        "make tea",
+        "flwr run site local",
+    ],
+)
+def test_a_line_that_is_wrong_is_found(line, folder):
+    words = shlex.split(line)
+    with pytest.raises((AssertionError, FedraxError, SystemExit)):
+        CHECKS[words[0]](words, Block(1, "", "", line, ""))
+
+
+@pytest.mark.parametrize("said", ["`federaton.agents=3`", "`federation.agens=3`", "`federation.agens`"])
+def test_a_setting_that_is_wrong_is_found(said, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(said)
+    monkeypatch.setitem(globals(), "PROJECT", tmp_path)
+    with pytest.raises(AssertionError, match=said):
+        test_settings_and_commands_named_in_the_text_exist(page)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_settings_and_commands_named_in_the_text_exist(page):
-    keys = known_keys()
+    tables = {key.split(".")[0] for key in known_keys()}
     for said in inline(page):
-        for setting in re.findall(r"(?:^| )'?([a-z]+\.[a-z_.-]+)=", said):
-            kind = setting.split(".")[0]
-            if kind in keys and not setting.startswith(FREE):
-                assert setting in keys, f"{name_of(page)}: `{said}`"
+        named = re.findall(r"(?:^| )'?([a-z_]+\.[a-z_.-]+)=", said)
+        # Without a value, what begins with no table may be a file or a function.
+        named += [
+            key for key in re.findall(r"^(?!.*\.py$)[a-z_]+\.[a-z_.-]*[a-z]$", said) if key.split(".")[0] in tables
+        ]
+        for key in named:
+            assert is_key(key), f"{name_of(page)}: `{said}`"
         if match := re.match(r"fedrax ([a-z]+)", said):
             assert match[1] in COMMANDS, f"{name_of(page)}: `{said}`"

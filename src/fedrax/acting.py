@@ -33,7 +33,7 @@ class Chosen:
     """One policy of a run."""
 
     params: PyTree
-    """All of the learner's networks, without axes of seeds and agents."""
+    """All of the learner's networks, leaves ``[...]`` without axes of seeds and agents."""
     spaces: Spaces
     """What its networks see, of all tasks where there are several, and the environment's actions."""
     mixture: Mixture | None
@@ -57,10 +57,11 @@ def choose(
     Args:
         config: of the run.
         directory: of the run.
-        path: the file of all seeds' policies.
+        path: the file of all seeds' policies: leaves ``[seeds, ...]``, or ``[seeds, agents, ...]``.
         seed: which of the run's; unset, the first.
         agent: whose; needed where each agent has its own.
-        otherwise: every seed's policy from elsewhere, where there is no such file.
+        otherwise: every seed's policy by seed from elsewhere, where there is no such file: leaves ``[...]``, or
+            ``[agents, ...]`` where each agent has its own.
 
     Raises:
         FedraxError: one line: there is no such seed or agent, no policy, or the agents' policies are elsewhere.
@@ -95,15 +96,20 @@ def known_spaces(config: Config, directory: RunDirectory) -> tuple[Spaces, Mixtu
     """What agents see and do, as the run recorded it; of runs of earlier versions, as the environment says.
 
     Raises:
-        FedraxError: the run did not record it, and the environment cannot be asked.
+        FedraxError: what it recorded is damaged; or it did not record it, and the environment cannot be asked.
     """
-    recorded = read_manifest(directory).get("spaces", {}) if directory.manifest.exists() else {}
+    recorded = read_manifest(directory).get("spaces") if directory.manifest.exists() else None
+    if recorded is None:
+        described, mixture = describe_run(config)
+        return described.spaces, mixture
     ids = task_ids(config)
     try:
         each = [read(recorded[id]) for id in ids]
     except (LookupError, TypeError, ValueError):
-        described, mixture = describe_run(config)
-        return described.spaces, mixture
+        raise FedraxError(
+            f"{directory.manifest} is damaged: its table spaces does not say what is seen and done in "
+            f"{', '.join(ids)}; take the file from a copy of the run, or remove the table to have the environment asked"
+        ) from None
     if not config.environment.tasks:
         return each[0], None
     mixture = mix(ids, each, identity=config.environment.task_identity)
@@ -124,7 +130,7 @@ class TrainedPolicy:
         chosen: Chosen,
         *,
         task: int | None = None,
-        deterministic: bool = True,
+        deterministic: bool | None = None,
         random_seed: int = 0,
     ) -> None:
         """Args:
@@ -133,7 +139,8 @@ class TrainedPolicy:
         task: in which of the tasks it acts, whose own observations it is then given; unset, it is given them as they
             are made alike.
         deterministic: whether actions are the most likely ones (the mean of real actions), unless a call says
-            otherwise; else drawn, by policies without a distribution with the noise that they explore with.
+            otherwise; else drawn, by policies without a distribution with the noise that they explore with. Unset, as
+            the run was evaluated (``evaluation.greedy``).
         random_seed: of what is drawn.
         """
         self._learner = make_learner(config)
@@ -145,7 +152,7 @@ class TrainedPolicy:
         self._params = chosen.params
         self._act = jax.jit(self._learner.act)
         self._id = task_ids(config)[self._task or 0]
-        self.deterministic = deterministic
+        self.deterministic = config.evaluation.greedy if deterministic is None else deterministic
         self.observation_space: gymnasium.Space[Any] = of_gymnasium(own.observation)
         """What one observation is, as Gymnasium says it."""
         self.action_space: gymnasium.Space[Any] = of_gymnasium(chosen.spaces.action)
@@ -243,12 +250,18 @@ def _array(space: Box | Tokens, given: Any, what: str) -> tuple[np.ndarray, bool
         )
     if array.dtype.kind == "f" and space.seen.kind != "f":
         raise FedraxError(f"{what} has real numbers ({array.dtype}), and the policy sees {space.seen}; give these")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise FedraxError(f"{what} has numbers that are not finite; give finite ones")
+    with np.errstate(over="ignore", invalid="ignore"):
+        seen = array.astype(space.seen, copy=False)
+    if seen.dtype.kind == "f" and not np.isfinite(seen).all():
+        raise FedraxError(f"{what} has numbers that are not finite as {space.seen}; give finite ones")
+    highest = space.vocabulary - 1 if isinstance(space, Tokens) else np.inf
+    if seen.dtype.kind != "f" and ((seen != array) | (seen < 0) | (seen > highest)).any():
+        highest = min(highest, np.iinfo(seen.dtype).max)
+        raise FedraxError(
+            f"{what} has numbers from {array.min()} to {array.max()}, and the policy sees 0 to {highest}; give these"
+        )
     alone = array.ndim == len(space.shape)
-    with np.errstate(over="ignore"):
-        array = array.astype(space.seen, copy=False)
-    return (array[None] if alone else array), alone
+    return (seen[None] if alone else seen), alone
 
 
 def _kind(given: Any) -> str:

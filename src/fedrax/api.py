@@ -159,7 +159,7 @@ class Run:
         agent: int | None = None,
         best: bool = False,
         rounds: int | None = None,
-        deterministic: bool = True,
+        deterministic: bool | None = None,
         random_seed: int = 0,
     ) -> TrainedPolicy:
         """A policy that acts: ``run.policy()(observation)`` is an action of the environment, in NumPy.
@@ -172,7 +172,8 @@ class Run:
                 given the observations of this agent's.
             best: that of the best evaluation, and not the last.
             rounds: that after so many rounds, where it was kept.
-            deterministic: whether actions are the most likely ones; else they are drawn.
+            deterministic: whether actions are the most likely ones; else they are drawn. Unset, as the run was
+                evaluated (``evaluation.greedy``).
             random_seed: of what is drawn.
 
         Raises:

@@ -68,7 +68,7 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     resume.add_argument("--quiet", action="store_true", help="no progress")
     _takes_plugins(resume, MOVED)
 
-    evaluate = command("evaluate", "evaluate a run's policy greedily")
+    evaluate = command("evaluate", "evaluate a run's policy as evaluation.greedy says")
     evaluate.add_argument("run", type=Path, metavar="RUN")
     evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="of each policy (default: 100)")
     _takes_policy(evaluate)

@@ -35,7 +35,7 @@ from fedrax.config_tables import (
 )
 from fedrax.errors import SOME, FedraxError, shown, suggestions, unknown
 from fedrax.evaluation.measure import renamed, resolved_evaluation
-from fedrax.layers import merge, merge_settings
+from fedrax.layers import merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
 from fedrax.loggers.base import Logger, built
@@ -45,6 +45,7 @@ from fedrax.privacy.guarantee import resolved_privacy
 from fedrax.registry import LARGEST, Registry, in_words, options_of
 from fedrax.sources import DEFAULT_KINDS as DEFAULT_KINDS
 from fedrax.sources import in_tables as in_tables
+from fedrax.sources import merge
 from fedrax.sources import parse_override as parse_override
 from fedrax.sources import presets as presets
 from fedrax.sources import read_source as read_source

@@ -10,16 +10,7 @@ from fedrax.environments.metaworld import spelled_out
 from fedrax.loggers.base import DEFAULT, by_name
 from fedrax.plugins import plugins_of, split_id
 from fedrax.registry import options_of
-
-
-def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Tables merged key by key, later layers winning."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            below = merged.get(key)
-            merged[key] = merge([below, value]) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
-    return merged
+from fedrax.sources import merge
 
 
 def merge_settings(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

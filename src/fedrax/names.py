@@ -30,7 +30,7 @@ class Setting(NamedTuple):
     """A field of a class as it stands in the source."""
 
     annotation: str
-    meaning: str
+    """Its type, with names of the file's own, ``Bounds = Literal[...]``, written out."""
     is_option: bool
     """Whether it is declared by ``option(...)``."""
 
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
         """The words that it takes, where its type says which."""
         tree = ast.parse(self.annotation, mode="eval")
         constants = [each.value for each in ast.walk(tree) if isinstance(each, ast.Constant)]
-        words = [str(value) for value in constants if value is not None]
+        words = list(dict.fromkeys(value for value in constants if isinstance(value, str)))
         flags = ["false", "true"] if self.annotation == "bool" else []
         return [*flags, *words, *(["none"] if (words or flags) and "None" in self.annotation else [])]
 
@@ -75,12 +75,15 @@ def components() -> dict[str, dict[str, str]]:
 
 
 def options(component_kind: str) -> dict[str, Setting]:
-    """The options of all components of a kind; of some that are declared several times, one declaration."""
+    """The options of all components of a kind; of some that are declared several times, their types together."""
     classes = {source.name: source for source in _classes()}
     found: dict[str, Setting] = {}
     for source in classes.values():
         if source.registry == plural(component_kind):
-            found |= _options_of(source, classes)
+            for name, setting in _options_of(source, classes).items():
+                other = found.setdefault(name, setting)
+                if setting.annotation not in other.annotation:
+                    found[name] = Setting(f"{other.annotation} | {setting.annotation}", is_option=True)
     return dict(sorted(found.items()))
 
 
@@ -137,12 +140,13 @@ def _read(path: Path, *, only: str) -> Iterator[Source]:
     text = path.read_text(encoding="utf-8")
     if only not in text:
         return
-    for node in ast.parse(text).body:
+    written_out = _WrittenOut(path)
+    for node in _tree(path).body:
         if isinstance(node, ast.ClassDef):
             registry, registered = next(filter(None, map(_registration, node.decorator_list)), ("", ""))
             summary = inspect.cleandoc(ast.get_docstring(node) or "").split("\n")[0]
             bases = tuple(base.id for base in node.bases if isinstance(base, ast.Name))
-            yield Source(node.name, registry, registered, summary, bases, dict(_fields(node)))
+            yield Source(node.name, registry, registered, summary, bases, dict(_fields(node, written_out)))
 
 
 def _registration(decorator: ast.expr) -> tuple[str, str] | None:
@@ -159,17 +163,46 @@ def _registration(decorator: ast.expr) -> tuple[str, str] | None:
     return None
 
 
-def _fields(node: ast.ClassDef) -> Iterator[tuple[str, Setting]]:
+def _fields(node: ast.ClassDef, written_out: _WrittenOut) -> Iterator[tuple[str, Setting]]:
     for each in node.body:
         if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
             value = each.value if isinstance(each.value, ast.Call) else None
             is_option = value is not None and isinstance(value.func, ast.Name) and value.func.id == "option"
-            meaning = "" if value is None else _meaning(value, is_option=is_option)
-            yield each.target.id, Setting(ast.unparse(each.annotation), meaning, is_option)
+            yield each.target.id, Setting(ast.unparse(written_out.visit(each.annotation)), is_option)
 
 
-def _meaning(value: ast.Call, *, is_option: bool) -> str:
-    """What a declaration says of its setting: an option's second argument, a pydantic field's ``description``."""
-    given: list[ast.expr] = value.args[1:2] if is_option else []
-    given += [keyword.value for keyword in value.keywords if keyword.arg in ("meaning", "description")]
-    return next((str(each.value) for each in given if isinstance(each, ast.Constant)), "")
+class _WrittenOut(ast.NodeTransformer):
+    """Types with names that stand for listed words, ``Bounds = Literal[...]``, written out."""
+
+    def __init__(self, path: Path) -> None:
+        """Names mean what they do in the file."""
+        self._path = path
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """What the name stands for, or itself."""
+        literals, imported = _named(self._path)
+        if node.id in imported:
+            literals = _named(imported[node.id])[0]
+        return literals.get(node.id, node)
+
+
+@functools.cache
+def _named(path: Path) -> tuple[dict[str, ast.expr], dict[str, Path]]:
+    """A file's own names for types of listed words, and where it imports which names of this package from."""
+    literals: dict[str, ast.expr] = {}
+    imported: dict[str, Path] = {}
+    for node in _tree(path).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fedrax."):
+            source = ROOT.parent.joinpath(*str(node.module).split(".")).with_suffix(".py")
+            if source.is_file():  # Packages define no types.
+                imported |= {name.asname or name.name: source for name in node.names}
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
+            of, target = node.value.value, node.targets[0]
+            if isinstance(target, ast.Name) and isinstance(of, ast.Name) and of.id == "Literal":
+                literals[target.id] = node.value
+    return literals, imported
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrax.parsing import parsed_toml, text_of
-from fedrax.sources import DEFAULT_KINDS, in_tables, parse_override, presets, read_source
+from fedrax.sources import DEFAULT_KINDS, in_tables, merge, parse_override, presets, read_source
 
 AGENTS, ENVIRONMENT = 10, "CartPole-v1"
 """What :mod:`fedrax.config_tables` has where a source says nothing."""
@@ -31,16 +31,17 @@ def opening(
         FedraxError: there is no such preset or file, or it is not TOML; or an override is no ``key=value``.
     """
     base = read_source(source) if isinstance(source, (str, Path)) else source or {}
-    layers = [in_tables(base), *map(parse_override, overrides)]
+    changes = [parse_override(text) for text in overrides]
+    # As fedrax.config.resolve does: short forms of environments within each, options of components within two layers.
+    environment = _environment([in_tables(base), *changes])
+    layers = [in_tables(base), merge(changes)]
     attack = _kind(layers, "attack")
-    attackers = _last([layer["attack"] for layer in layers if isinstance(layer.get("attack"), dict)], attack, "agents")
-    attackers = _last(layers, "attack", "agents") if attackers is None else attackers
-    environment = _last(layers, "environment", "id") or _last(layers, "environment", "task") or ENVIRONMENT
+    attackers = _attackers(layers, attack)
     agents = _last(layers, "federation", "agents") or AGENTS
     parts = [
         f"strategy {_kind(layers, 'strategy')}",
         f"learner {_kind(layers, 'learner')}",
-        str(environment),
+        environment,
         "1 agent" if agents == 1 else f"{agents} agents",
     ]
     if attack != "none":
@@ -73,6 +74,29 @@ def _counted(number: int, what: str) -> str:
 
 def _kind(layers: list[dict[str, Any]], component_kind: str) -> str:
     return str(_last(layers, component_kind, "kind") or DEFAULT_KINDS[component_kind])
+
+
+def _environment(layers: list[dict[str, Any]]) -> str:
+    """What the last layer calls it that names one: by its id, or by a task of Meta-World's."""
+    for layer in reversed(layers):
+        table = layer.get("environment")
+        said = [table[key] for key in ("id", "task") if key in table] if isinstance(table, Mapping) else []
+        if said:
+            return str(said[0])
+    return ENVIRONMENT
+
+
+def _attackers(layers: list[dict[str, Any]], attack: str) -> Any:
+    """How many, by ``attack.agents`` or within the attack's own table, whichever comes last; None: nobody says."""
+    found = None
+    for layer in layers:
+        table = layer.get("attack")
+        for key, value in table.items() if isinstance(table, Mapping) else ():
+            if key == "agents":
+                found = value
+            elif key == attack and isinstance(value, Mapping):
+                found = value.get("agents", found)
+    return found
 
 
 def _last(layers: list[dict[str, Any]], table: str, key: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -89,3 +89,13 @@ def in_tables(layer: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: {named[key]: value} if key in named and isinstance(value, str) else value for key, value in layer.items()
     }
+
+
+def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Tables merged key by key, later layers winning."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            merged[key] = merge([below, value]) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged

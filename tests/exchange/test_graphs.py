@@ -32,6 +32,8 @@ SENTENCE = Tokens(6, 9)
 GOALS = Dict.of({"observation": box((4,)), "achieved_goal": box((2,)), "desired_goal": box((2,))})
 MASKED = Dict.of({"observation": VECTOR, "observation_mask": box((5,), 0.0, 1.0, "bool"), "count": box((3,))})
 MIXED = Dict.of({"image": box((12, 10, 3), 0.0, 255.0, "uint8"), "mission": SENTENCE, "speed": box(())})
+STRANGE = Dict.of({name: box((2,)) for name in ("half", "train", "type", "\U0001f600", 'a"""\\')})
+"""What modules of PyTorch call their own, and what is no text of Python as it stands."""
 ODD = Box((2, 2), (-1.0, -math.inf, 0.0, -math.inf), (1.0, 5.0, math.inf, math.inf), "float64")
 
 CASES = {
@@ -51,8 +53,17 @@ CASES = {
     "images as numbers": ("ppo", Spaces(box((6, 6, 3), 0.0, 255.0, "uint8"), Discrete(4)), {}),
     "parts": ("policy-gradient", Spaces(MIXED, Discrete(4)), {}),
     "grid": ("ppo", Spaces(VIEW, Discrete(7)), {}),
+    "grid of bytes": ("ppo", Spaces(box(GRID, 0.0, 255.0, "uint8"), Discrete(7)), {}),
+    "grid of bytes, as in the reference": (
+        "ppo",
+        Spaces(box(GRID, 0.0, 255.0, "uint8"), Discrete(7)),
+        {"grid_pooling": False, "encoding": "raw"},
+    ),
     "grid and words": ("ppo", Spaces(Dict.of({"image": VIEW, "mission": SENTENCE}), Discrete(7)), {}),
     "grid as in the reference": ("ppo", Spaces(VIEW, Discrete(7)), {"grid_pooling": False, "encoding": "raw"}),
+    "double bounds": ("ppo", Spaces(VECTOR, box((2,), -0.1, 0.1, "float64")), {"activation": "relu"}),
+    "bounds of half precision": ("ppo", Spaces(VECTOR, box((2,), -0.1, 0.1, "float16")), {"activation": "relu"}),
+    "parts with names of a module": ("policy-gradient", Spaces(STRANGE, Discrete(4)), {}),
     "td3": ("td3", Spaces(VECTOR, TWO), {}),
     "td3 of goals, normalised": ("td3", Spaces(GOALS, TWO), {"normalise": True}),
     "td3 of images": ("td3", Spaces(box((36, 36, 3), 0.0, 255.0, "uint8"), TWO), {}),
@@ -68,7 +79,7 @@ def observations(space, generator):
         if isinstance(part, Tokens):
             return generator.integers(0, part.vocabulary, shape, np.int32)
         if part.shape == GRID:
-            return np.stack([generator.integers(0, n, shape[:-1]) for n in (11, 6, 4)], -1).astype(np.float32)
+            return np.stack([generator.integers(0, n, shape[:-1]) for n in (11, 6, 4)], -1).astype(part.seen)
         if part.dtype == "uint8":
             return generator.integers(0, 256, shape, np.uint8)
         if part.dtype == "bool":
@@ -118,6 +129,17 @@ def check(found, expected):
         np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+def is_within(action, space):
+    """Whether actions are in a space, in its own type."""
+    low, high = (np.reshape(np.asarray(bound, space.dtype), space.shape) for bound in (space.low, space.high))
+    return action.dtype == space.dtype and bool(((action >= low) & (action <= high)).all())
+
+
+def far(seen):
+    """Observations for which actions lie on the bounds."""
+    return jax.tree.map(lambda x: x * 1000 if x.dtype == np.float32 else x, seen)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_onnx_runtime_computes_what_the_networks_do(name, tmp_path):
     pytest.importorskip("onnx")
@@ -131,8 +153,9 @@ def test_onnx_runtime_computes_what_the_networks_do(name, tmp_path):
         given = {part: x[:rows] for part, x in parts.items()}
         found = dict(zip((o.name for o in session.get_outputs()), session.run(None, given), strict=True))
         check(found, wanted(learner, params, spaces, jax.tree.map(lambda x, n=rows: x[:n], seen)))
-    if isinstance(spaces.action, Box):
-        assert found["action"].dtype == np.dtype(spaces.action.dtype)
+    if isinstance(spaces.action, Box) and learner.actions(spaces).bounds != "none":
+        given = {part: far(x) for part, x in parts.items()}
+        assert is_within(session.run(["action"], given)[0], spaces.action)
     assert session.get_modelmeta().custom_metadata_map == {"format": "fedrax-policy-1"}
 
 
@@ -144,9 +167,11 @@ def test_pytorch_computes_what_the_networks_do(name, tmp_path):
     described = importlib.util.spec_from_file_location("exported_policy", tmp_path / "policy.py")
     module = importlib.util.module_from_spec(described)
     described.loader.exec_module(module)
-    policy = module.load()
+    policy = module.load().train()
     found = policy(jax.tree.map(torch.from_numpy, seen))
     check({name: x.detach().numpy() for name, x in found.items()}, wanted(learner, params, spaces, seen))
+    if isinstance(spaces.action, Box) and learner.actions(spaces).bounds != "none":
+        assert is_within(policy(jax.tree.map(torch.from_numpy, far(seen)))["action"].detach().numpy(), spaces.action)
     assert set(policy.state_dict()) == set(graph.arrays)
     if "mean" in found or "logits" in found:
         found["mean" if "mean" in found else "logits"].sum().backward()

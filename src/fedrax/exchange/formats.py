@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 import fedrax
 from fedrax.config import Config
 from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
+from fedrax.environments.minigrid import VOCABULARY, is_minigrid
 from fedrax.errors import FedraxError
 from fedrax.exchange.achieved import achieved_at
 from fedrax.exchange.graph import Graph
@@ -161,7 +162,9 @@ def described(exported: Exported) -> dict[str, str]:
     """What a reader needs to use the arrays, each as JSON.
 
     ``observation``: the parts in the order in which the first layer sees them, with shape and type; a Box alone is the
-    part ``observation``. ``action``: lowest and highest numbers, or how many there are. ``learner``: its options.
+    part ``observation``; of sentences, how many words there are (``vocabulary``) and which. ``action``: lowest and
+    highest numbers, or how many there are. ``learner``: its options. ``greedy``: whether the run was evaluated with the
+    most likely actions.
     """
     return {"format": EXPORTED, **{name: json.dumps(fact) for name, fact in facts(exported).items()}}
 
@@ -178,14 +181,26 @@ def facts(exported: Exported) -> dict[str, Any]:
         "agent": exported.agent,
         "policy": exported.policy,
         "learner": learner,
-        "observation": _parts(exported.spaces.observation),
+        "greedy": config.evaluation.greedy,
+        "observation": _parts(exported.spaces.observation, config.environment.id),
         "action": _action(exported.spaces.action),
     }
 
 
-def _parts(space: Box | Dict) -> list[dict[str, Any]]:
+def _parts(space: Box | Dict, environment: str) -> list[dict[str, Any]]:
     parts: list[tuple[str, Box | Tokens]] = sorted(space.parts) if isinstance(space, Dict) else [("observation", space)]
-    return [{"name": name, "shape": list(part.shape), "type": np.dtype(part.seen).name} for name, part in parts]
+    return [
+        {"name": name, "shape": list(part.shape), "type": np.dtype(part.seen).name, **_words(part, environment)}
+        for name, part in parts
+    ]
+
+
+def _words(part: Box | Tokens, environment: str) -> dict[str, Any]:
+    """Of a sentence, how many words there are, and which where they are MiniGrid's."""
+    if not isinstance(part, Tokens):
+        return {}
+    known = {"words": list(VOCABULARY[: part.vocabulary])} if is_minigrid(environment) else {}
+    return {"vocabulary": part.vocabulary, **known}
 
 
 def _action(space: Box | Discrete) -> dict[str, Any]:

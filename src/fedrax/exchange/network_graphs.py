@@ -41,7 +41,13 @@ Seen = Any
 
 
 def policy_graph(params: Any, spaces: Spaces, actions: Actions) -> Graph:
-    """The graph of a learner's networks, without axes of seeds and agents.
+    """The graph of a policy.
+
+    Args:
+        params: a learner's networks, leaves ``[...]`` without axes of seeds and agents.
+        spaces: what they see, and the environment's actions.
+        actions: how what they emit, ``[batch, components]`` or a number of each row, becomes an action of the
+            environment.
 
     Raises:
         FedraxError: networks of a plugin, or actions that 32 bits cannot hold.
@@ -132,7 +138,7 @@ def _(network: MLPTorso, graph: Graph, name: str, seen: Seen) -> str:
 
 @torso.register
 def _(network: GridTorso, graph: Graph, name: str, seen: Seen) -> str:
-    image = seen[network.names[0]] if isinstance(seen, dict) else seen
+    image = _as_real(graph, seen[network.names[0]] if isinstance(seen, dict) else seen)
     if network.encoding == "one-hot":
         tiles = []
         for place, size in enumerate(TILES):
@@ -256,12 +262,13 @@ def _act(graph: Graph, emitted: str, actions: Actions) -> None:
         moved = np.where(both, centre, 0.0) + np.where(below, low + 1.0, 0.0) + np.where(above, high - 1.0, 0.0)
         value = graph.add("Mul", value, graph.constant(np.where(both, reach, 1.0)))
         value = graph.add("Add", value, graph.constant(moved))
-    if actions.bounds != "none":
-        value = _clip(graph, value, low, high)
+    # Real numbers within bounds of their own type, as a bound of 64 bits is none of 32; whole ones before they wrap.
     if kind != "f":
-        value = graph.add("Round", value)
+        value = graph.add("Round", _clip(graph, value, low, high))
     if space.dtype != "float32":
         value = graph.add("Cast", value, to=space.dtype)
+    if kind == "f" and actions.bounds != "none":
+        value = _clip(graph, value, low, high, space.dtype)
     if len(space.shape) != 1:
         value = graph.add("Reshape", value, shape=space.shape)
     graph.yields("action", value, space.shape, space.dtype)
@@ -317,15 +324,19 @@ def _words(graph: Graph, name: str, table: jax.Array, tokens: str) -> str:
 
 
 def _real(graph: Graph, encoder: ArrayEncoder, value: str) -> str:
-    part = graph.inputs.get(value)
-    if part is not None and part.seen.kind != "f":
-        value = graph.add("Cast", value, to="float32")
+    value = _as_real(graph, value)
     return value if encoder.highest == 1.0 else graph.add("Div", value, graph.constant(encoder.highest))
 
 
-def _clip(graph: Graph, value: str, low: Any, high: Any) -> str:
-    raised = graph.add("Max", value, graph.constant(low)) if np.isfinite(low).any() else value
-    return graph.add("Min", raised, graph.constant(high)) if np.isfinite(high).any() else raised
+def _as_real(graph: Graph, value: str) -> str:
+    """Observations as real numbers, whatever type the input has."""
+    part = graph.inputs.get(value)
+    return graph.add("Cast", value, to="float32") if part is not None and part.seen.kind != "f" else value
+
+
+def _clip(graph: Graph, value: str, low: Any, high: Any, dtype: str = "float32") -> str:
+    raised = graph.add("Max", value, graph.constant(low, dtype)) if np.isfinite(low).any() else value
+    return graph.add("Min", raised, graph.constant(high, dtype)) if np.isfinite(high).any() else raised
 
 
 def _activate(graph: Graph, name: Activation, value: str) -> str:

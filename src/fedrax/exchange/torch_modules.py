@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ from fedrax.exchange.graph import FIXED, Graph, Node
 from fedrax.exchange.torch_files import write_state
 from fedrax.records.files import write_atomic
 
-MODULE = '''"""A policy that Fedrax exported, in PyTorch alone. Its weights are in {weights}, beside this file.
-
-    policy = load()
-    policy(observation)["action"]   # observations [n, ...]: {inputs}
+MODULE = '''"""A policy that Fedrax exported, in PyTorch alone: ``load()(observation)["action"]``.
 
 All that is computed: {outputs}. Parameters can be trained on.
 """
+
+# The weights are in {weights!a}, beside this file. Observations [n, ...] are
+# {inputs}
 
 from pathlib import Path
 
@@ -36,9 +35,8 @@ class Policy(nn.Module):
             *path, leaf = name.split(".")
             module = self
             for part in path:
-                if part not in module._modules:
-                    module.add_module(part, nn.Module())
-                module = module._modules[part]
+                # Not by add_module, which refuses what a module calls its own: half, train, type.
+                module = module._modules.setdefault(part, nn.Module())
             tensor = torch.zeros(shape, dtype=getattr(torch, dtype))
             if name in FIXED:
                 module.register_buffer(leaf, tensor)
@@ -51,7 +49,7 @@ class Policy(nn.Module):
         return {{{returned}}}
 
 
-def load(path=Path(__file__).with_name({weights!r})):
+def load(path=Path(__file__).with_name({weights!a})):
     policy = Policy()
     policy.load_state_dict(torch.load(path, weights_only=True))
     return policy
@@ -105,7 +103,7 @@ def source(graph: Graph, weights: str) -> str:
     """The module of a graph whose arrays are in a file of this name."""
     shapes = {name: (list(array.shape), array.dtype.name) for name, array in graph.arrays.items()}
     lines = [f"        {node.output} = {_expression(graph, node)}" for node in graph.nodes]
-    returned = ", ".join(f"{json.dumps(name)}: {_value(graph, value)}" for name, value in graph.outputs.items())
+    returned = ", ".join(f"{name!a}: {_value(graph, value)}" for name, value in graph.outputs.items())
     inputs = ", ".join(
         f"{np.dtype(part.seen).name}{list(part.shape)} as {_value(graph, name)}" for name, part in graph.inputs.items()
     )
@@ -121,7 +119,7 @@ def source(graph: Graph, weights: str) -> str:
 
 
 def _table(shapes: dict[str, tuple[list[int], str]]) -> str:
-    rows = "".join(f"    {json.dumps(name)}: {shape},\n" for name, shape in shapes.items())
+    rows = "".join(f"    {name!a}: {shape},\n" for name, shape in shapes.items())
     return f"{{\n{rows}}}"
 
 
@@ -137,5 +135,5 @@ def _value(graph: Graph, name: str) -> str:
     """What stands for a value in the module."""
     if name in graph.inputs:
         part = name.partition(".")[2]
-        return f"observation[{json.dumps(part)}]" if part else "observation"
-    return f"p[{json.dumps(name)}]" if name in graph.arrays else name
+        return f"observation[{part!a}]" if part else "observation"
+    return f"p[{name!a}]" if name in graph.arrays else name
