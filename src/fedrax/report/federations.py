@@ -190,7 +190,9 @@ def absence_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
         share = float(group.runs[0].settings.get("federation.participation") or 1)
         if agents is None:
             continue
-        asked = [float(row.get("participants") or round(share * agents)) for row in rows]
+        usual = round(share * agents)
+        # Under Poisson sampling a round may have nobody.
+        asked = [float(usual if row.get("participants") is None else row["participants"]) for row in rows]
         present = [float(row["present"]) for row in rows]
         missing = sum(asked) - sum(present)
         if not asked or missing < 0.5:

@@ -95,16 +95,22 @@ class Group:
 
     @property
     def histories(self) -> tuple[History, ...]:
-        """One history per seed, sorted by seed.
+        """One history per seed, sorted by seed."""
+        return tuple(history for _, history in self.members)
+
+    @property
+    def members(self) -> tuple[tuple[Run, History], ...]:
+        """Each of :attr:`histories` with its run.
 
         A seed that was run twice is one observation, and counting it twice would narrow every interval: the
         longer history stands.
         """
-        longest: dict[int, History] = {}
-        for history in (history for run in self.runs for history in run.histories):
-            known = longest.get(history.seed)
-            if known is None or len(history.rows) > len(known.rows):
-                longest[history.seed] = history
+        longest: dict[int, tuple[Run, History]] = {}
+        for run in self.runs:
+            for history in run.histories:
+                known = longest.get(history.seed)
+                if known is None or len(history.rows) > len(known[1].rows):
+                    longest[history.seed] = (run, history)
         return tuple(longest[seed] for seed in sorted(longest))
 
     @property
