@@ -24,6 +24,7 @@ from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.records.audits import Record
 from fedrax.records.checkpoint import load_checkpoint, load_policy
+from fedrax.records.live import behind
 from fedrax.records.lock import held
 from fedrax.records.manifest import read_manifest
 from fedrax.records.rows import read_metrics
@@ -34,7 +35,7 @@ from fedrax.runtime.continuation import accepting, changed, configuration, conti
 from fedrax.runtime.library import Programs
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.pairs import Evaluation
-from fedrax.runtime.training import train_run
+from fedrax.runtime.training import send_rest, train_run
 from fedrax.signals import orderly
 from fedrax.sweep.board import show_plan
 from fedrax.sweep.checks import checked
@@ -383,7 +384,11 @@ def resume(
     if directory.summary.exists() and not overrides and not plugins and not changed(directory):
         if progress:
             print(f"{directory.path} has finished; to go on, give a larger budget (key=value)", flush=True)
-        return Run(directory.path)
+        finished = Run(directory.path)
+        if behind(directory, finished.config.records.loggers, finished.config.all_seeds):
+            with held(directory.path):
+                send_rest(finished.config, directory)
+        return finished
     with held(directory.path):
         move_plugins(directory, plugins)
         config, change = continued(directory, overrides)
