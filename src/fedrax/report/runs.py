@@ -78,7 +78,7 @@ class Run:
     @property
     def measure(self) -> dict[str, str]:
         """What its returns are returns of; runs with equal measures may be compared."""
-        return measure(self.config, personal=_hands_out_own(self))
+        return measured(self.config)
 
     def kind(self, section: str) -> str | None:
         """What the configuration chose in a section (``strategy``, ``environment`` ...), where it says."""
@@ -148,14 +148,19 @@ def check_one_measure(groups: Sequence[Group]) -> None:
         raise FedraxError(f"{said} Draw each by itself")
 
 
-def _hands_out_own(run: Run) -> bool:
-    """Whether the run's agents keep policies of their own: only runs of earlier versions do not say what follows."""
-    if "environments" in run.config.get("evaluation", {}):
-        return False
-    from fedrax.strategies.base import strategies
+def measured(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the returns of a run with this configuration are returns of.
 
-    kind = run.kind("strategy") or ""
-    return kind in strategies and strategies[kind].personal and not strategies[kind].needs.pooled
+    Raises:
+        FedraxError: an evaluation that there is not.
+    """
+    personal, kind = False, config.get("strategy", {}).get("kind", "")
+    # Only runs of earlier versions do not say whose environments it is in, which followed from whose the policies are.
+    if kind and "environments" not in config.get("evaluation", {}):
+        from fedrax.strategies.base import strategies
+
+        personal = kind in strategies and strategies[kind].personal and not strategies[kind].needs.pooled
+    return measure(config, personal=personal)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
