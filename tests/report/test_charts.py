@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fedrax.errors import FedraxError
-from fedrax.records.across import write_across
+from fedrax.records.across import rounds_done, write_across
+from fedrax.records.rundir import RunDirectory
 from fedrax.report import charts
 from fedrax.report.across import across_figure, across_html
 from fedrax.report.agents import parameters_of
@@ -137,10 +138,16 @@ def test_maps_of_every_policy_in_every_environment(write_run, tmp_path):
     groups = group_runs(load_runs([run]))
     assert across_html(groups) is None
     returns = {0: np.array([[10.0, 2.0], [4.0, 30.0]]), 1: np.array([[20.0, 4.0], [6.0, 50.0]])}
-    write_across(run, returns, episodes=7, policy="last")
+    write_across(run, returns, episodes=7, policy="last", rounds=rounds_done(RunDirectory(run)))
     made = across_html(groups)
-    assert "&#39;last&#39;, 7 episodes of each pair, the mean over 2 seeds. In its agent&#39;s own" in made
+    assert (
+        "&#39;last&#39; after 4 rounds, 7 episodes of each pair, the mean over 2 seeds. In its agent&#39;s own" in made
+    )
     assert "reaches 27.5 on average, in others&#39; 4." in made
+    assert "has gone on" not in made
+    for policy, told in (("last", True), ("best", True), (2, False)):
+        write_across(run, returns, episodes=7, policy=policy, rounds=3)
+        assert ("The run has gone on since, to 4 rounds" in across_html(groups)) is told
     figure = across_figure(np.array([[10.0, 2.0], [4.0, 30.0]]))
     assert [text.get_text() for text in figure.axes[0].texts] == ["10", "2", "4", "30"]
     shared = across_figure(np.full((1, 30), 3.0))

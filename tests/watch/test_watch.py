@@ -358,6 +358,8 @@ def test_how_much_of_a_budget_is_used():
     assert fraction_done({"round": 1, "total_steps": 100}, budget, 2) == 0.25
     assert fraction_done({"round": 1, "agent_steps": 100}, {"steps_per_agent": 100}, 2) == 0.5
     assert fraction_done({"round": 30}, budget, 2) == 1.0
+    unknown = {"round": 1, "agent_steps": None, "total_steps": None}
+    assert fraction_done(unknown, {"rounds": 4, "steps_per_agent": 100, "steps": 100}, 2) == 0.5
     assert Standing("training", 0.25, seconds=10.0).left == 30.0
     assert Standing("stopped", 0.25, seconds=10.0).left is None
 

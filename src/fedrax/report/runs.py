@@ -15,9 +15,8 @@ from fedrax.migration import present_keys
 from fedrax.parsing import parsed_toml, text_of
 from fedrax.records.encoding import decoded
 from fedrax.records.rows import Row, read_by_seed
+from fedrax.records.rundir import SWEEP
 
-SWEEP = "sweep.json"
-"""What a sweep writes into its folder: the state of every job, by setup and seed."""
 REPETITION = frozenset({"seed", "seeds", "name"})
 """Settings in which repetitions of one experiment may differ."""
 

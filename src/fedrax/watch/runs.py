@@ -15,9 +15,9 @@ from fedrax.records import lock
 from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import read_json
 from fedrax.records.rows import Row, seed_of
-from fedrax.records.rundir import RunDirectory
+from fedrax.records.rundir import SWEEP, RunDirectory
 from fedrax.records.standing import Progress, Standing
-from fedrax.report.runs import SWEEP, measured
+from fedrax.report.runs import measured
 
 AXES = ("rounds", "total_steps", "trajectories", "seconds")
 """What the page may draw against, rounds up to and with a row's; all else that is one number may be drawn."""
