@@ -394,6 +394,13 @@ def test_status_is_followed_until_nothing_trains(tmp_path, capsys):
     assert "finished   100%  4 rounds" in shown
 
 
+def test_nothing_that_computes_or_draws_is_imported():
+    code = (
+        "import sys; import fedrax.watch.server; sys.exit({'jax', 'matplotlib', 'numpy'} & set(sys.modules) != set())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.slow
 def test_a_browser_draws_it(served, tmp_path):
     browser = shutil.which("chromium")

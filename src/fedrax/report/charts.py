@@ -17,9 +17,10 @@ import numpy as np
 
 from fedrax.records.rows import Row
 from fedrax.report.curves import AXES, Vector, available_axes, trailing
+from fedrax.report.palette import PALETTE
 from fedrax.report.published import Series
 from fedrax.report.runs import Group, History
-from fedrax.report.style import PALETTE, colour
+from fedrax.report.style import colour
 
 Chart = dict[str, Any]
 

@@ -17,6 +17,7 @@ from fedrax.records.files import read_json
 from fedrax.records.rows import Row, seed_of
 from fedrax.records.rundir import SWEEP, RunDirectory
 from fedrax.records.standing import Progress, Standing
+from fedrax.report.palette import PALETTE
 from fedrax.report.runs import measured
 
 AXES = ("rounds", "total_steps", "trajectories", "seconds")
@@ -144,6 +145,7 @@ class Watched:
             "next": start + len(rows),
             "total": len(self.columns.series),
             "from": start,
+            "colours": PALETTE,
             "title": str(self._title()),
             "path": str(self.path),
             "names": self.columns.names,

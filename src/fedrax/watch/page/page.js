@@ -2,7 +2,6 @@
 // Asks the server for what is new, and draws it. Every text that comes from a run is set as text, never as markup.
 
 const EVERY = 2000; // milliseconds between two looks at a run that trains
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d46"];
 const FIRST = ["return", "success", "train_return"]; // values that are drawn unless others are chosen
 const HEIGHT = 260;
 const MOST_LINES = 12; // in what hovering shows
@@ -16,7 +15,7 @@ function element(tag, text, classes) {
 }
 
 function colour(index) {
-  if (index < COLOURS.length) return COLOURS[index];
+  if (index < state.data.colours.length) return state.data.colours[index];
   return `hsl(${Math.round(index * 137.508) % 360} 55% 50%)`;
 }
 
