@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +25,6 @@ from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.records.audits import Record
 from fedrax.records.checkpoint import load_checkpoint, load_policy
-from fedrax.records.live import behind
 from fedrax.records.lock import held
 from fedrax.records.manifest import read_manifest
 from fedrax.records.rows import read_metrics
@@ -385,9 +385,7 @@ def resume(
         if progress:
             print(f"{directory.path} has finished; to go on, give a larger budget (key=value)", flush=True)
         finished = Run(directory.path)
-        if behind(directory, finished.config.records.loggers, finished.config.all_seeds):
-            with held(directory.path):
-                send_rest(finished.config, directory)
+        send_rest(finished.config, directory, partial(held, directory.path))
         return finished
     with held(directory.path):
         move_plugins(directory, plugins)

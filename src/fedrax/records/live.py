@@ -114,10 +114,9 @@ def log_rest(
         FedraxError: such a logger cannot log here, or the run's records are damaged.
     """
     left = behind(rundir, settings, seeds)
-    if left:
-        with LiveLoggers(rundir, left, name=name, seeds=seeds, config=config) as live:
-            live.rewrite(read_metrics(rundir.metrics_jsonl))
-            live.finished = True
+    with LiveLoggers(rundir, left, name=name, seeds=seeds, config=config) as live:
+        live.rewrite(read_metrics(rundir.metrics_jsonl))
+        live.finished = True
 
 
 def behind(

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from fedrax.privacy.guarantee import Guarantee, guarantee
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import append_traceback
-from fedrax.records.live import LiveLoggers, log_rest
+from fedrax.records.live import LiveLoggers, behind, log_rest
 from fedrax.records.manifest import check_unchanged, finish_manifest
 from fedrax.records.metrics import MetricsWriter, RowFiles, missing_rounds
 from fedrax.records.progress import Progress
@@ -105,11 +106,20 @@ def _trained_run(
     return stopped
 
 
-def send_rest(config: Config, directory: RunDirectory) -> None:
-    """Gives the loggers of a finished run the rows that they could not take; one that still cannot is a warning."""
-    settings = (directory, config.records.loggers)
+def send_rest(
+    config: Config,
+    directory: RunDirectory,
+    guard: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+) -> None:
+    """Gives the loggers of a finished run the rows that they could not take; one that still cannot is a warning.
+
+    ``guard`` is held meanwhile, where there are such.
+    """
+    loggers, seeds = config.records.loggers, config.all_seeds
     try:
-        log_rest(*settings, name=config.name, seeds=config.all_seeds, config=table(config))
+        if behind(directory, loggers, seeds):
+            with guard():
+                log_rest(directory, loggers, name=config.name, seeds=seeds, config=table(config))
     except FedraxError as error:
         logger.warning("%s: loggers were not given the rest of the rows: %s", directory.path, error)
 
