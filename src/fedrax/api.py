@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +34,7 @@ from fedrax.runtime.continuation import accepting, changed, configuration, conti
 from fedrax.runtime.library import Programs
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.pairs import Evaluation
-from fedrax.runtime.training import train_run
+from fedrax.runtime.training import send_rest, train_run
 from fedrax.signals import orderly
 from fedrax.sweep.board import show_plan
 from fedrax.sweep.checks import checked
@@ -380,7 +381,9 @@ def resume(
     if directory.summary.exists() and not overrides and not plugins and not changed(directory):
         if progress:
             print(f"{directory.path} has finished; to go on, give a larger budget (key=value)", flush=True)
-        return Run(directory.path)
+        finished = Run(directory.path)
+        send_rest(finished.config, directory, partial(held, directory.path))
+        return finished
     with held(directory.path):
         move_plugins(directory, plugins)
         config, change = continued(directory, overrides)

@@ -182,7 +182,7 @@ def _resume(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from fedrax import api
     from fedrax.printing import across_lines, evaluation_lines
-    from fedrax.records.across import write_across
+    from fedrax.records.across import rounds_done, write_across
 
     check_evaluation(options)
     run = api.load(options.run, plugins=options.plugins)
@@ -199,12 +199,14 @@ def _evaluate(options: argparse.Namespace) -> None:
         agreed=options.yes,
     )
     if options.across or options.unseen:
+        # Before: the run may go on meanwhile.
+        rounds = rounds_done(run.directory)
         results = run.evaluate_across(**settings, unseen=options.unseen)
         for seed, result in results.items():
             _print(across_lines(seed, result, episodes=options.episodes, unseen=options.unseen > 0))
         if not options.unseen:
             means = {seed: result.returns.mean(-1) for seed, result in results.items()}
-            write_across(run.path, means, episodes=options.episodes, policy=options.policy)
+            write_across(run.path, means, episodes=options.episodes, policy=options.policy, rounds=rounds)
         return
     for seed, result in run.evaluate(**settings, environments=options.environments).items():
         _print(evaluation_lines(seed, result, personal=personal))

@@ -55,8 +55,9 @@ def test_every_policy_in_every_environment(crossing, capsys):
     own = crossing.evaluate(episodes=3, environments="own")[0]
     np.testing.assert_array_equal(own.returns, results.returns[[0, 1], [0, 1]])
     assert main(["evaluate", str(crossing.path), "--episodes", "3", "--across"]) == 0
-    kept, episodes, policy = read_across(crossing.path)
+    kept, episodes, policy, rounds = read_across(crossing.path)
     assert (kept[0].ndim, episodes, policy) == (2, 3, "last")
+    assert rounds == crossing.summary()["rounds"]
     assert "policy by environment" in capsys.readouterr().out
 
 

@@ -10,11 +10,13 @@ import time
 import pytest
 from tensorboardX.event_file_writer import EventsWriter
 
+from fedrax.api import resume, train
 from fedrax.config import Config, resolve
 from fedrax.describe import describe
 from fedrax.errors import FedraxError
 from fedrax.loggers.base import Logger, Point, Stream, loggers, values_of
-from fedrax.records.live import LiveLoggers
+from fedrax.records import live as live_module
+from fedrax.records.live import LiveLoggers, behind, log_rest
 from fedrax.records.metrics import MetricsWriter
 from fedrax.records.rundir import RunDirectory
 from fedrax.registry import option
@@ -125,33 +127,135 @@ def test_values_of_agents_are_optional():
     }
 
 
+class Service:
+    """A remote logger in memory, called ``service``, that fails while ``broken`` names what it was asked to do."""
+
+    def __init__(self):
+        self.broken, self.runs, self.opened, self.blocked = "", {}, 0, threading.Event()
+        self.blocked.set()
+        service = self
+
+        def asked(what):
+            if service.broken == what:
+                raise ConnectionError("the server\nis gone")
+
+        class Kept(Stream):
+            def __init__(self, id):
+                self.id = id
+
+            def log(self, points):
+                asked("log")
+                service.runs[self.id] += [point.x for point in points]
+
+            def close(self, *, finished):
+                service.blocked.wait(60)
+                service.runs[self.id].append(finished)
+                asked("close")
+
+        @loggers.register("service")
+        class ServiceLogger(Logger):
+            def open(self, run):
+                asked("open" if run.seed == 0 else "open second")
+                service.opened += run.id is None
+                id = run.id or f"run-{service.opened}"
+                service.runs.setdefault(id, [])
+                return Kept(id)
+
+
+@pytest.fixture
+def service():
+    yield Service()
+    del loggers._classes["service"]
+
+
+SERVICE = {"service": {}}
+
+
 @pytest.mark.parametrize("where", ["open", "log", "close"])
-def test_a_logger_that_fails_is_one_warning_and_the_run_goes_on(tmp_path, caplog, where):
-    class Failing(Stream):
-        def log(self, points):
-            if where == "log":
-                raise ConnectionError("the server\nis gone")
-
-        def close(self, *, finished):
-            if where == "close":
-                raise ConnectionError("the server\nis gone")
-
-    @loggers.register("failing")
-    class FailingLogger(Logger):
-        def open(self, run):
-            if where == "open":
-                raise ConnectionError("the server\nis gone")
-            return Failing()
-
-    try:
-        with caplog.at_level(logging.WARNING):
-            record(tmp_path / "run", [(0, [row(number) for number in range(5)])], {"failing": {}, "tensorboard": {}})
-    finally:
-        del loggers._classes["failing"]
-    assert [one.getMessage() for one in caplog.records] == [
-        f"logger failing is given no more rows of {tmp_path / 'run'}: ConnectionError: the server is gone"
-    ]
+def test_a_logger_that_fails_is_a_warning_and_the_run_goes_on(tmp_path, caplog, service, where):
+    service.broken = where
+    with caplog.at_level(logging.WARNING):
+        record(tmp_path / "run", [(0, [row(number) for number in range(5)])], {"service": {}, "tensorboard": {}})
+    first, *others = [one.getMessage() for one in caplog.records]
+    told = "did not end" if where == "close" else "is tried again with the next rows of"
+    assert first == f"logger service {told} {tmp_path / 'run'}: ConnectionError: the server is gone"
+    left = f"logger service has not taken all rows of {tmp_path / 'run'}; a resume gives it the rest"
+    assert others == ([] if where == "close" else [left])
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 5
+    if where == "log":
+        assert service.runs == {"run-1": [True]}, "what failed is ended all the same"
+
+
+@pytest.mark.parametrize("where", ["open", "open second", "log"])
+def test_a_logger_that_works_again_is_given_what_it_missed(tmp_path, caplog, service, where):
+    """Each row once, in one run of each seed."""
+    run, seeds = RunDirectory(tmp_path), (0, 1)
+    with (
+        LiveLoggers(run, SERVICE, name="demo", seeds=seeds, config={}) as live,
+        MetricsWriter(run, further=[live]) as writer,
+    ):
+        service.broken = where
+        writer.write([row(0, seed) for seed in seeds])
+        deadline = time.monotonic() + 20
+        while not caplog.records and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        service.broken = ""
+        writer.write([row(1, seed) for seed in seeds])
+        live.finished = True
+    assert service.runs == {"run-1": [0, 1, True], "run-2": [0, 1, True]}
+    assert len(caplog.records) == 1
+
+
+def test_a_finished_run_sends_the_rest_when_it_is_resumed(tmp_path, service):
+    run, common = RunDirectory(tmp_path / "run"), {"name": "demo", "seeds": (0,), "config": {}}
+    service.broken = "log"
+    record(run.path, [(0, [row(number) for number in range(3)])], SERVICE)
+    assert behind(run, SERVICE, (0,)) == SERVICE
+    service.broken = ""
+    log_rest(run, SERVICE, **common)
+    assert service.runs == {"run-1": [True, 0, 1, 2, True]}
+    assert behind(run, SERVICE, (0,)) == {}
+    log_rest(run, SERVICE, **common)
+    assert service.runs == {"run-1": [True, 0, 1, 2, True]}
+    assert behind(run, {"tensorboard": {}}, (0,)) == {}
+
+
+@pytest.mark.parametrize("where", ["open second", "close"])
+def test_what_was_done_is_known_after_a_failure(tmp_path, service, where):
+    service.broken = where
+    record(tmp_path / "run", [(0, [row(0, 0), row(0, 1)])], SERVICE, seeds=(0, 1))
+    service.broken = ""
+    record(tmp_path / "run", [(1, [row(1, 0), row(1, 1)])], SERVICE, seeds=(0, 1))
+    assert service.opened == 2, "no run was made twice"
+    assert [[x for x in run if x is not True] for run in service.runs.values()] == [[0, 1], [0, 1]]
+
+
+def test_a_logger_that_does_not_end_holds_no_run_up(tmp_path, caplog, service, monkeypatch):
+    monkeypatch.setattr(live_module, "CLOSE_SECONDS", 0.2)
+    service.blocked.clear()
+    before = time.monotonic()
+    record(tmp_path / "run", [(0, [row(0)])], SERVICE)
+    assert time.monotonic() - before < 30
+    service.blocked.set()
+    assert "has not taken all rows of" in caplog.text
+
+
+@pytest.mark.training
+def test_the_summary_is_written_before_loggers_end_and_a_resume_sends_the_rest(tmp_path, service, monkeypatch):
+    monkeypatch.setattr(live_module, "CLOSE_SECONDS", 0.2)
+    service.blocked.clear()
+    tables = {"budget": {"rounds": 2}, "records": {"loggers": ["service"]}, "evaluation": {"episodes": 1}}
+    run = train(tables, ["federation.agents=2"], out=tmp_path / "run", progress=False)
+    assert run.summary()["rounds"] == 2, "although the logger has not ended"
+    service.blocked.set()
+    for thread in [one for one in threading.enumerate() if one.name == "logger service"]:
+        thread.join(60)
+    assert service.runs == {"run-1": [0, 1, True]}
+    (tmp_path / "run" / "loggers" / "service.json").unlink()
+    resume(tmp_path / "run", progress=False)
+    assert service.runs["run-2"] == [0, 1, True]
+    resume(tmp_path / "run", progress=False)
+    assert service.opened == 2
 
 
 def test_a_local_logger_that_fails_ends_no_run(tmp_path, caplog, monkeypatch):

@@ -67,7 +67,7 @@ def recording(run: RunDirectory, resume_round: int = 0, *, seeds: Sequence[int] 
 
 def events(run: RunDirectory) -> dict[str, list[tuple[int, str, float]]]:
     """(step, tag, value) of every scalar in the one event file of each folder."""
-    return {folder.name: events_in(folder) for folder in run.tensorboard.iterdir()}
+    return {folder.name: events_in(folder) for folder in (run.path / "tensorboard").iterdir()}
 
 
 def events_in(folder: Path) -> list[tuple[int, str, float]]:

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from fedrax.report import charts
 from fedrax.report.curves import summarise
 from fedrax.report.html import write_report
 from fedrax.report.runs import group_runs, load_runs
@@ -87,6 +88,27 @@ def test_the_page_aggregates_as_the_picture_does(runs, open_page):
                         theirs = np.array(curve[bound], float)
                         # Other draws: of five seeds 10 apart, a bound moves by a fraction of that.
                         np.testing.assert_allclose(theirs, getattr(ours, bound), atol=4)
+
+
+def test_the_last_point_of_a_long_curve_is_kept(runs, open_page):
+    """On an axis that is not whole, the grid's end may be rounded past the last evaluation, which then is none."""
+    page = open_page([runs])
+    lost = page.evaluate(
+        """() => Array.from({length: 2000}, (_, place) => (place + 1) / 7).filter((by) => {
+            const x = Array.from({length: 400}, (_, step) => by * (step + 1));
+            const {y} = Aggregate.curve({seeds: [{x: {t: x}, y: {r: x}}]}, "t", "r", "mean", 1);
+            return y.length !== 300 || y[299] === null;
+        })"""
+    )
+    assert lost == []
+
+
+def test_a_thinned_chart_offers_no_other_smoothing(write_run, tmp_path, open_page, monkeypatch):
+    monkeypatch.setattr(charts, "MOST_POINTS", 100)
+    monkeypatch.setattr(charts, "LEAST_OF_SEED", 30)
+    page = open_page([write_run(tmp_path / "long", rounds=100)])
+    assert page.locator("[data-choice=smoothing]").count() == 0
+    assert page.locator("[data-choice=x]").count() > 0
 
 
 def test_values_are_read_under_the_pointer(runs, open_page):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fedrax.errors import FedraxError
-from fedrax.records.across import write_across
+from fedrax.records.across import rounds_done, write_across
+from fedrax.records.rundir import RunDirectory
 from fedrax.report import charts
 from fedrax.report.across import across_figure, across_html
 from fedrax.report.agents import parameters_of
@@ -56,6 +57,21 @@ def test_a_long_run_is_thinned_to_its_last_evaluation(write_run, tmp_path, monke
         assert expanded(seed["x"]["round"])[-1] == 100
 
 
+def test_a_long_run_is_smoothed_before_it_is_thinned(write_run, tmp_path, monkeypatch):
+    """The page would take means over other evaluations than the picture beside it."""
+    monkeypatch.setattr(charts, "MOST_POINTS", 10)
+    monkeypatch.setattr(charts, "LEAST_OF_SEED", 3)
+    group = Group("ours", (load_run(write_run(tmp_path / "a", rounds=100)),))
+    chart = curves_chart([group], {}, statistic="iqm", smoothing=5)
+    assert (chart["smoothing"], chart["thinned"]) == (1, True)
+    first = chart["groups"][0]["seeds"][0]
+    assert first["y"]["return"] == [100 * round - 200 for round in expanded(first["x"]["round"])]
+    whole = curves_chart(
+        [Group("few", (load_run(write_run(tmp_path / "b", rounds=3)),))], {}, statistic="iqm", smoothing=5
+    )
+    assert (whole["smoothing"], whole["thinned"]) == (5, False)
+
+
 def drawn(label, draws, returns):
     rows = ({"round": 0, "return": 1.0, "agent_returns": returns},)
     return Group(label, (Run("run", {}, {"draws": draws}, {}, (History(0, rows, len(returns)),)),))
@@ -73,6 +89,22 @@ def test_parameters_stand_beside_returns_and_equal_ones_are_left_out():
     assert chart["groups"][1]["values"] == {"g": [9, 11], "return": [3, 5]}
     assert chart["groups"][1]["names"] == ["agent 0", "agent 1"]
     assert [np.asarray(line.get_ydata()).tolist() for line in found.figure().axes[0].lines] == [[1, 2], [3, 5]]
+
+
+def test_every_seed_stands_beside_what_was_drawn_for_it():
+    """Seeds take the draws in turn from the run's first; runs of other seeds have other draws."""
+    one, two = ([{"g": low}, {"g": low + 1.0}] for low in (9.0, 20.0))
+    histories = tuple(
+        History(seed, ({"round": 0, "return": 1.0, "agent_returns": [float(seed), float(-seed)]},), 2)
+        for seed in (5, 6, 7)
+    )
+    first = Run("a", {"seed": 5}, {"draws": [one, two]}, {}, histories)
+    alone = History(9, ({"round": 0, "return": 1.0, "agent_returns": [90.0, 91.0]},), 2)
+    second = Run("b", {"seed": 9}, {"draws": [two]}, {}, (alone,))
+    found = parameters_of([Group("ours", (first, second))])
+    assert [each.drawn["g"] for each in found] == [[9, 10], [20, 21]]
+    assert [each.seeds for each in found] == [[5, 7], [6, 9]]
+    assert [each.returns["ours"].tolist() for each in found] == [[6, -6], [48, 42.5]]
 
 
 @pytest.mark.parametrize("draws", [None, [], [[]], [[{"g": 9.0}, {"g": 9.0}]], [{"length": 0.5}]])
@@ -106,10 +138,16 @@ def test_maps_of_every_policy_in_every_environment(write_run, tmp_path):
     groups = group_runs(load_runs([run]))
     assert across_html(groups) is None
     returns = {0: np.array([[10.0, 2.0], [4.0, 30.0]]), 1: np.array([[20.0, 4.0], [6.0, 50.0]])}
-    write_across(run, returns, episodes=7, policy="last")
+    write_across(run, returns, episodes=7, policy="last", rounds=rounds_done(RunDirectory(run)))
     made = across_html(groups)
-    assert "&#39;last&#39;, 7 episodes of each pair, the mean over 2 seeds. In its agent&#39;s own" in made
+    assert (
+        "&#39;last&#39; after 4 rounds, 7 episodes of each pair, the mean over 2 seeds. In its agent&#39;s own" in made
+    )
     assert "reaches 27.5 on average, in others&#39; 4." in made
+    assert "has gone on" not in made
+    for policy, told in (("last", True), ("best", True), (2, False)):
+        write_across(run, returns, episodes=7, policy=policy, rounds=3)
+        assert ("The run has gone on since, to 4 rounds" in across_html(groups)) is told
     figure = across_figure(np.array([[10.0, 2.0], [4.0, 30.0]]))
     assert [text.get_text() for text in figure.axes[0].texts] == ["10", "2", "4", "30"]
     shared = across_figure(np.full((1, 30), 3.0))

@@ -1,9 +1,18 @@
 """Which group is better and how sure that is, and gains over learning alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from fedrax.report.comparisons import comparison_html, gain_table, improvement_table, profile_figure, profiles_of
+from fedrax.report.comparisons import (
+    comparison_html,
+    gain_table,
+    holm,
+    improvement_table,
+    profile_figure,
+    profiles_of,
+)
 from fedrax.report.runs import Group, History, Run
 
 
@@ -20,18 +29,69 @@ def group(label, *returns, strategy="fedavg", own=None):
 
 def test_the_better_stands_first_with_its_chance():
     headings, lines = improvement_table([group("low", 1, 2, 3, 4), group("high", 5, 6, 7, 8)], "mean")
-    assert headings == ["", "over", "chance of a higher return", "which is", "seeds"]
-    assert lines == [["high", "low", "100 % [100 %, 100 %]", "better", "4 and 4"]]
+    assert headings == ["", "over", "chance of a higher return", "which is", "seeds", *headings[5:]]
+    assert headings[5:] == ["after trajectories per agent (reference count)"]
+    assert lines == [["high", "low", "100 % [100 %, 100 %]", "better", "4 and 4", "1"]]
 
 
 def test_three_seeds_each_are_too_few_whoever_wins():
-    _, ((*_, verdict, seeds),) = improvement_table([group("low", 1, 2, 3), group("high", 5, 6, 7)], "mean")
+    _, ((*_, verdict, seeds, _),) = improvement_table([group("low", 1, 2, 3), group("high", 5, 6, 7)], "mean")
     assert (verdict, seeds) == ("too few seeds", "3 and 3")
+
+
+def test_many_seeds_of_one_do_not_make_up_for_two_of_the_other():
+    _, ((*_, verdict, _, _),) = improvement_table([group("a", 1, 2), group("b", 3, 4, 5, 6, 7, 8, 9, 10)], "mean")
+    assert verdict == "too few seeds"
+
+
+def curves(label, returns, *, seeds=5, every=100):
+    """Seeds evaluated each so many trajectories, ``returns`` and a little more by seed."""
+    histories = [
+        History(
+            seed,
+            tuple(
+                {"round": place, "trajectories": every * (place + 1), "return": value + seed / 10}
+                for place, value in enumerate(returns)
+            ),
+            1,
+        )
+        for seed in range(seeds)
+    ]
+    return Group(label, (Run("run", {}, {}, {}, tuple(histories)),))
+
+
+def test_an_interrupted_run_is_compared_at_what_it_has_used():
+    """What stands at the end is the longer run's advantage, and no verdict on the setups."""
+    long, short = curves("long", [1, 2, 3, 9]), curves("short", [5, 6])
+    _, ((one, other, chance, verdict, _, at),) = improvement_table([long, short], "mean")
+    assert (one, other, verdict, at) == ("long", "short", "worse", "200")
+    assert chance.startswith("0 % [")
+    assert "Budgets were not used alike" in comparison_html([long, short], "mean", "")
+    assert "Budgets were not used alike" not in comparison_html([long, curves("b", [1, 1, 1, 1])], "mean", "")
+
+
+def test_without_an_evaluation_at_a_common_cost_there_is_no_verdict():
+    _, ((*_, chance, verdict, _, _),) = improvement_table([curves("a", [1, 2]), curves("b", [5], every=50)], "mean")
+    assert (chance, verdict) == ("–", "unequal budgets")
+
+
+def test_of_many_pairs_each_needs_more_certainty():
+    """Four seeds against four reach 2/70, which is enough for one pair, and not for the least of six."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [
+        True,
+        False,
+        False,
+        True,
+    ]  # Holm's procedure by hand: 0.0125, 0.0167, 0.025
+    assert holm([float("nan"), 0.02]) == [False, True]
+    groups = [group(f"g{number}", *(10 * number + np.arange(4))) for number in range(4)]
+    assert {line[3] for line in improvement_table(groups, "mean")[1]} == {"not certain"}
+    assert {line[3] for line in improvement_table(groups[:2], "mean")[1]} == {"better"}
 
 
 def test_what_overlaps_is_not_certain():
     _, lines = improvement_table([group("a", 1, 3, 5, 7, 9), group("b", 2, 4, 6, 8, 10)], "iqm")
-    ((one, _, chance, verdict, _),) = lines
+    ((one, _, chance, verdict, *_),) = lines
     assert (one, verdict) == ("b", "not certain")
     assert chance.startswith("60 % [")
 
@@ -65,14 +125,29 @@ def test_gains_are_taken_agent_by_agent_and_seed_by_seed():
     alone = group("alone", (1, 10), (2, 20), strategy="local")
     together = group("together", (3, 9), (4, 18), (100, 100))
     headings, lines = gain_table([together, alone])
-    assert headings == ["", "gain of the mean agent", "smallest gain", "agents that gain", "agent 0", "agent 1"]
-    assert lines == [["together", "0.25 [0, 0.5]", "-1.5 [-2, -1]", "1 of 2", "2", "-1.5"]]
+    assert headings == ["", "over", "gain of the mean agent", "smallest gain", "agents that gain", "agent 0", "agent 1"]
+    assert lines == [["together", "alone", "0.25 [0, 0.5]", "-1.5 [-2, -1]", "1 of 2", "2", "-1.5"]]
 
 
 def test_a_gain_is_one_in_the_agents_own_environment():
     alone = group("alone", (1, 1), strategy="local", own=[[5.0, 6.0]])
     _, ((*_, first, second),) = gain_table([group("together", (7, 7)), alone])
     assert (first, second) == ("2", "1")
+
+
+def test_a_gain_is_over_those_who_learn_alone_under_the_same_settings():
+    def at(rate, label, value, strategy):
+        (run,) = group(label, (value, value), strategy=strategy).runs
+        return Group(label, (dataclasses.replace(run, config={**run.config, "learner": {"rate": rate}}),))
+
+    slow, fast = at(0.1, "alone slow", 1, "local"), at(0.2, "alone fast", 5, "local")
+    together = at(0.2, "together", 7, "fedavg")
+    _, lines = gain_table([slow, fast, together])
+    assert [line[:3] for line in lines] == [["together", "alone fast", "2"]]
+    # Of several that all differ, none is the reference; of a single one, its name is said.
+    other = at(0.3, "other", 7, "fedavg")
+    assert gain_table([slow, fast, other]) is None
+    assert gain_table([slow, other])[1][0][:3] == ["other", "alone slow", "6"]
 
 
 def test_without_agents_that_learn_alone_there_is_no_gain():

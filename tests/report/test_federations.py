@@ -97,6 +97,8 @@ def test_absences_of_a_simulation_are_counted_with_what_was_sent_in_vain():
     assert absence_table([simulated("half", [{"round": 0, "present": 2}], participation=0.5)]) is None
     poisson = simulated("poisson", [{"round": 0, "present": 3, "participants": 3}], participation=0.5)
     assert absence_table([poisson]) is None
+    nobody = simulated("nobody", [{"round": 0, "present": 0, "participants": 0}], participation=0.5)
+    assert absence_table([nobody]) is None, "nobody was asked, and nobody is absent"
 
 
 def test_clusters_are_named_by_their_agents():

@@ -73,6 +73,24 @@ def test_two_measures_have_two_axes(two, tmp_path, evaluations, capsys):
     pyplot.close("all")
 
 
+def test_returns_of_two_measures_stand_beside_parameters_apart(two, tmp_path):
+    """One chart of them would draw both on one axis."""
+    runs = two("registered", "own")
+    for run in runs.iterdir():
+        manifest = json.loads((run / "manifest.json").read_text())
+        manifest["draws"] = [[{"length": 0.5 + agent / 10} for agent in range(10)]]
+        (run / "manifest.json").write_text(json.dumps(manifest))
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        text = "".join(json.dumps(row | {"agent_returns": [row["return"]] * 10}) + "\n" for row in rows)
+        (run / "metrics.jsonl").write_text(text)
+    page = html.unescape(write_report([runs], tmp_path / "report.html").read_text())
+    heading = "What each agent's environment is, and its return: evaluation.environments ="
+    assert [each for each in sections(page) if each.startswith("What each")] == [
+        f"{heading} registered",
+        f"{heading} own",
+    ]
+
+
 def test_one_measure_has_one_axis_and_says_what_it_is(two, tmp_path):
     page = write_report([two("all", "all")], tmp_path / "report.html").read_text()
     assert "Learning curves" in sections(page)

@@ -112,4 +112,5 @@ def test_progress_is_that_of_all_seeds(tmp_path):
     ]
     records = tmp_path / "metrics.jsonl"
     records.write_text("\n".join(map(json.dumps, rows[:-1])))
-    assert read_progress(records, job.config) == (0.4, (4.0 + 13.0) / 2, 200, 2.0)
+    found = read_progress(records, job.config)
+    assert (found.fraction, found.last_return, found.steps, found.seconds) == (0.4, (4.0 + 13.0) / 2, 200, 2.0)

@@ -116,7 +116,8 @@ def test_progress_is_read_from_the_tail_of_the_records(tmp_path):
     rows = [{"round": n, "return": n if n < 3 else None, "total_steps": 100 * n, "seconds": n} for n in range(5)]
     padding = json.dumps({"round": 0, "padding": "x" * 100_000})
     records.write_text("\n".join([padding, *map(json.dumps, rows), '{"round": 5, "ret']))
-    assert read_progress(records, job.config) == (0.5, 2, 400, 4)
+    found = read_progress(records, job.config)
+    assert (found.fraction, found.last_return, found.steps, found.seconds) == (0.5, 2, 400, 4)
 
 
 def test_the_table_shows_each_setup(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import shutil
 import signal
 import socket
@@ -14,32 +13,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from run_files import data, make_run, resumed, row, write
 
 from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.records import lock
-from fedrax.records.standing import Standing, fraction_done
+from fedrax.watch import server as server_module
 from fedrax.watch.runs import MOST_POINTS, Watched
-from fedrax.watch.server import FILES, Server
-from fedrax.watch.status import follow, standing_text
-
-
-def row(round, seed=0, **values):
-    return {"seed": seed, "round": round, "return": 10.0 * round + seed, "total_steps": 100 * (round + 1)} | values
-
-
-def make_run(path: Path, rows=(), *, rounds=10, name="demo", seeds=1) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    settings = f"name = {json.dumps(name)}\nseed = 0\nseeds = {seeds}\n[budget]\nrounds = {rounds}\n"
-    (path / "config.toml").write_text(settings + "[federation]\nagents = 2\n")
-    if rows:
-        write(path, rows, "w")
-    return path
-
-
-def write(path: Path, rows, mode="a") -> None:
-    with open(path / "metrics.jsonl", mode) as file:
-        file.write("".join(json.dumps(each) + "\n" for each in rows))
+from fedrax.watch.server import FILES, Server, hosts_of
 
 
 @pytest.fixture
@@ -61,30 +42,27 @@ def served(tmp_path):
         server.server_close()
 
 
-def ask(server: Server, path: str, host: str | None = None, method: str = "GET"):
+def ask(server: Server, path: str, host: str | None = None, method: str = "GET", root: str | None = None):
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
     try:
-        connection.request(method, path, headers={} if host is None else {"Host": host})
+        connection.request(
+            method, (server.root if root is None else root) + path, headers={} if host is None else {"Host": host}
+        )
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
     finally:
         connection.close()
 
 
-def data(watched: Watched, epoch=-1, start=0, names=("return",)):
-    watched.refresh()
-    return watched.data(epoch, start, names)
-
-
 def test_the_page_gets_only_what_is_new(tmp_path):
     watched = Watched(make_run(tmp_path / "run", [row(0), row(1)], name="<b>run</b>"))
     first = data(watched)
     assert first["title"] == "<b>run</b>"
-    assert first["columns"] == ["series", "round", "total_steps", "trajectories", "seconds", "return"]
-    assert first["rows"] == [[0, 0, 100, None, None, 0], [0, 1, 200, None, None, 10]]
+    assert first["columns"] == ["series", "rounds", "total_steps", "trajectories", "seconds", "return"]
+    assert first["rows"] == [[0, 1, 100, None, None, 0], [0, 2, 200, None, None, 10]]
     write(tmp_path / "run", [row(2, **{"return": None})])
     then = data(watched, first["epoch"], first["next"])
-    assert then["rows"] == [[0, 2, 300, None, None, None]]
+    assert then["rows"] == [[0, 3, 300, None, None, None]]
     assert (then["from"], then["next"], then["total"]) == (2, 3, 3)
     assert data(watched, then["epoch"], then["next"])["rows"] == []
 
@@ -97,16 +75,14 @@ def test_a_line_that_is_half_written_waits_for_the_rest(tmp_path):
     assert data(watched)["total"] == 1
     with open(run / "metrics.jsonl", "a") as file:
         file.write('urn": 7.5}\n')
-    assert data(watched)["rows"][-1] == [0, 1, None, None, None, 7.5]
+    assert data(watched)["rows"][-1] == [0, 2, None, None, None, 7.5]
 
 
 def test_a_resumed_run_is_read_anew(tmp_path):
     run = make_run(tmp_path / "run", [row(0), row(1), row(2)])
     watched = Watched(run)
     first = data(watched)
-    # As the metrics' writer does: another file takes the place of the first.
-    write(tmp_path, [row(0), row(1, **{"return": 99.0})])
-    os.replace(tmp_path / "metrics.jsonl", run / "metrics.jsonl")
+    resumed(run, [row(0), row(1, **{"return": 99.0})])
     then = data(watched, first["epoch"], first["next"])
     assert then["epoch"] != first["epoch"]
     assert [each[-1] for each in then["rows"]] == [0, 99]
@@ -159,7 +135,7 @@ def test_a_sweep_is_shown_by_setup(tmp_path):
     make_run(tmp_path / "robust" / "seed-2", [row(0, 2)])
     then = data(watched, found["epoch"], found["next"])
     assert then["epoch"] == found["epoch"]
-    assert then["rows"] == [[4, 0, 100, None, None, 2]]
+    assert then["rows"] == [[4, 1, 100, None, None, 2]]
 
 
 def test_attendance_of_a_federation(tmp_path):
@@ -191,19 +167,62 @@ def test_the_server_has_its_own_paths_alone(served, tmp_path):
         status, headers, content = ask(server, path)
         assert (status, bool(content)) == (200, True)
         assert "default-src 'none'" in headers["Content-Security-Policy"]
-    assert json.loads(ask(server, "/data?y=return&epoch=0&from=0")[2])["total"] == 1
-    for path in ("/page.py", "/../config.toml", "//etc/passwd", "/%2e%2e/config.toml", "/data/"):
+    assert json.loads(ask(server, "data?y=return&epoch=0&from=0")[2])["total"] == 1
+    for path in ("page.py", "../config.toml", "/etc/passwd", "%2e%2e/config.toml", "data/"):
         assert ask(server, path)[0] == 404
-    assert ask(server, "/data?from=x")[0] == 400
-    assert ask(server, "/", method="POST")[0] == 501
+    assert ask(server, "data?from=x")[0] == 400
+    assert ask(server, "", method="POST")[0] == 501
+
+
+def test_only_who_knows_the_token_is_answered(served, tmp_path):
+    """Other users of the machine can reach the port, and know its number."""
+    server = served(make_run(tmp_path / "run", [row(0)]))
+    right = server.root
+    for path in ("/", "/data", "//", f"{right[:-2]}/", f"/x{right[2:]}data", right.rstrip("/") + "x/data"):
+        assert ask(server, path, root="")[0] == 404
+    assert server.url.endswith(right)
+    assert len(right) > 20
+
+
+def test_a_run_that_can_no_longer_be_read_says_why(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(server_module, "REFRESH_SECONDS", 0.0)
+    run = make_run(tmp_path / "run", [row(0)])
+    server = served(run)
+    assert ask(server, "data")[0] == 200
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text("name = \n")
+    resumed(run, [row(0), row(1)])
+    for _ in range(2):
+        status, _, content = ask(server, "data")
+        assert (status, b"config.toml cannot be read" in content) == (503, True)
+    (run / "config.toml").write_text(text)
+    assert json.loads(ask(server, "data")[2])["total"] == 2
+
+
+def test_runs_that_were_evaluated_differently_share_no_chart(tmp_path):
+    for name, where in (("a", "registered"), ("b", "own"), ("c", "own")):
+        config = make_run(tmp_path / name, [row(0)]) / "config.toml"
+        config.write_text(
+            f"{config.read_text()}[environment.heterogeneity]\nlength = [0.5, 1.0]\n"
+            f'[evaluation]\nenvironments = "{where}"\n'
+        )
+    found = data(Watched(tmp_path))
+    assert [one["part"] for one in found["series"]] == [0, 1, 1]
+    assert found["parts"] == ["evaluation.environments = registered", "evaluation.environments = own"]
+    assert data(Watched(tmp_path / "a"))["parts"] == [""]
+
+
+def test_port_80_is_named_by_no_number():
+    assert hosts_of(80) == {"localhost", "127.0.0.1", "localhost:80", "127.0.0.1:80"}
+    assert hosts_of(8080) == {"localhost:8080", "127.0.0.1:8080"}
 
 
 def test_strangers_names_are_refused(served, tmp_path):
     server = served(make_run(tmp_path / "run", [row(0)]))
     port = server.server_port
     for host in (f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}", f"127.0.0.1.evil.example:{port}", ""):
-        assert ask(server, "/data", host)[0] == 421
-    assert ask(server, "/data", f"localhost:{port}")[0] == 200
+        assert ask(server, "data", host)[0] == 421
+    assert ask(server, "data", f"localhost:{port}")[0] == 200
     assert server.server_address[0] == "127.0.0.1"
 
 
@@ -264,43 +283,11 @@ def test_a_signal_ends_it(tmp_path):
     assert (process.returncode, error) == (128 + signal.SIGTERM, "fedrax: interrupted\n")
 
 
-def test_how_much_of_a_budget_is_used():
-    budget = {"rounds": 10, "steps": 400, "trajectories": "none"}
-    assert fraction_done({"round": 1, "total_steps": 100}, budget, 2) == 0.25
-    assert fraction_done({"round": 1, "agent_steps": 100}, {"steps_per_agent": 100}, 2) == 0.5
-    assert fraction_done({"round": 30}, budget, 2) == 1.0
-    assert Standing("training", 0.25, seconds=10.0).left == 30.0
-    assert Standing("stopped", 0.25, seconds=10.0).left is None
-
-
-def test_status_of_a_simulation_and_of_a_sweep(tmp_path, capsys):
-    run = make_run(tmp_path / "sweep" / "plain" / "seed-0", [row(number) for number in range(5)])
-    assert main(["status", str(run)]) == 0
-    assert "seed 0  stopped     50%  5 rounds  return 40.0, best 40.0" in capsys.readouterr().out
-    (make_run(tmp_path / "sweep" / "robust" / "seed-3", [row(9, 3)]) / "summary.json").write_text("{}")
-    assert main(["status", str(tmp_path / "sweep")]) == 0
-    shown = capsys.readouterr().out
-    assert "sweep: 1 stopped, 1 finished" in shown
-    assert "plain   seed 0" in shown
-    assert "robust  seed 3  finished   100%" in shown
-
-
-def test_status_is_followed_until_nothing_trains(tmp_path, capsys):
-    run = make_run(tmp_path / "run", [row(0)])
-    watched, waits = Watched(run), []
-
-    def wait(seconds):
-        waits.append(seconds)
-        write(run, [row(len(waits))])
-        if len(waits) == 3:
-            (run / "summary.json").write_text("{}")
-
-    with lock.held(run):
-        follow(lambda: standing_text(watched), wait=wait)
-    shown = capsys.readouterr().out
-    assert len(waits) == 3
-    assert shown.count("training") == 6, "the run's line and its seed's, three times"
-    assert "finished   100%  4 rounds" in shown
+def test_nothing_that_computes_or_draws_is_imported():
+    code = (
+        "import sys; import fedrax.watch.server; sys.exit({'jax', 'matplotlib', 'numpy'} & set(sys.modules) != set())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.slow

@@ -23,7 +23,11 @@ class WandbRun(Stream):
         run.define_metric("*", step_metric=axis)
 
     def log(self, points: Sequence[Point]) -> None:
-        """Hands the rows to the service's own process, which sends them."""
+        """Hands the rows to the service's own process, which sends them.
+
+        They count as logged from then on: what that process cannot send is in ``RUN/wandb``, for ``wandb sync``, and no
+        resume gives it again.
+        """
         for point in points:
             self._run.log({**point.values, self._axis: point.x})
 

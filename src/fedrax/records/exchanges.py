@@ -31,6 +31,7 @@ class Exchanges:
         self.round = -1
         self._rounds: dict[int, dict[int, bool]] = {}
         """By agent, whether its answer of a round was used: rounds since the last checkpoint are done again."""
+        self._missed: dict[int, int] = {}
 
     def read(self) -> None:
         """Takes in the lines that came since."""
@@ -41,24 +42,29 @@ class Exchanges:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self.place += len(whole)
-        for row in _parsed(whole):
+        for row in parsed_exchanges(whole):
             agent = row["agent"]
             self.last[agent] = row
             self.round = max(self.round, row["round"])
-            rounds = self._rounds.setdefault(agent, {})
-            rounds[row["round"]] = rounds.get(row["round"], False) or row["outcome"] == ANSWERED
+            rounds, answered = self._rounds.setdefault(agent, {}), row["outcome"] == ANSWERED
+            before = rounds.get(row["round"])
+            rounds[row["round"]] = answered or bool(before)
+            # A round that is done again may be made good.
+            gone = (before is None and not answered) - (before is False and answered)
+            self._missed[agent] = self._missed.get(agent, 0) + gone
             totals = self.totals.setdefault(agent, dict.fromkeys(("asked", "answered", "bytes_up", "bytes_down"), 0))
             totals["asked"] += row["outcome"] != PAUSED
-            totals["answered"] += row["outcome"] == ANSWERED
+            totals["answered"] += answered
             totals["bytes_up"] += row["bytes_up"]
             totals["bytes_down"] += row["bytes_down"]
 
     def missed(self, agent: int) -> int:
         """Rounds in which the agent was to take part and its answer was not used, or it paused for its failures."""
-        return sum(not used for used in self._rounds.get(agent, {}).values())
+        return self._missed.get(agent, 0)
 
 
-def _parsed(data: bytes) -> Iterator[dict[str, Any]]:
+def parsed_exchanges(data: bytes) -> Iterator[dict[str, Any]]:
+    """The lines that are whole, each with :data:`COLUMNS`."""
     for line in data.decode(errors="replace").splitlines():
         try:
             row = parsed_json(line)

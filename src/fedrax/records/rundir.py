@@ -14,6 +14,8 @@ from fedrax.records.files import reason, write_all, write_atomic
 from fedrax.records.lock import LOCK
 
 MEBIBYTE = 1 << 20
+SWEEP = "sweep.json"
+"""What a sweep writes into its folder: the state of every job, by setup and seed."""
 LEFTOVERS = frozenset({LOCK, ".probe", ".config.tmp.toml"})
 """What a process that was killed before its run's first file leaves."""
 
@@ -121,11 +123,6 @@ class RunDirectory:
     def metrics_csv(self) -> Path:
         """The same rows as a table."""
         return self.path / "metrics.csv"
-
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of TensorBoard's event files: a folder for each seed, with one file."""
-        return self.path / "tensorboard"
 
     @property
     def td3_her(self) -> Path:

@@ -22,9 +22,9 @@ def fraction_done(row: Mapping[str, Any], budget: Mapping[str, Any], agents: int
     """How much of a budget is used after a row, 0 to 1, by whichever limit is nearest."""
     used = {
         "rounds": row.get("round", -1) + 1,
-        "trajectories": row.get("trajectories", 0),
-        "steps": row.get("total_steps", 0),
-        "steps_per_agent": row.get("agent_steps", 0) / agents,
+        "trajectories": row.get("trajectories"),
+        "steps": row.get("total_steps"),
+        "steps_per_agent": (row.get("agent_steps") or 0) / agents,
     }
     limits = {key: limit for key, limit in budget.items() if isinstance(limit, (int, float)) and limit > 0}
     return min(1.0, max(((used.get(key) or 0) / limit for key, limit in limits.items()), default=0.0))

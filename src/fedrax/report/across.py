@@ -10,8 +10,8 @@ from jaxtyping import Float
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from fedrax.records.across import read_across
-from fedrax.report.runs import Group
+from fedrax.records.across import Across, read_across
+from fedrax.report.runs import Group, Run
 from fedrax.report.style import PAPER, new_figure, styled
 from fedrax.report.tables import number
 from fedrax.report.templating import figure_html, joined, part
@@ -31,9 +31,8 @@ def across_html(groups: Sequence[Group]) -> Markup | None:
         found = read_across(run.path)
         if found is None:
             continue
-        returns, episodes, policy = found
-        mean = np.mean(list(returns.values()), axis=0)
-        seeds = f"the mean over {len(returns)} seeds" if len(returns) > 1 else "one seed"
+        mean = np.mean(list(found.returns.values()), axis=0)
+        seeds = f"the mean over {len(found.returns)} seeds" if len(found.returns) > 1 else "one seed"
         drawn = figure_html(
             across_figure(mean, label), f"across-{place}", "Return of every policy in every environment"
         )
@@ -45,8 +44,25 @@ def across_html(groups: Sequence[Group]) -> Markup | None:
                 f" In its agent's own environment a policy reaches {number(inside)} on average, in others' "
                 f"{number(outside)}."
             )
-        parts += [drawn, part("small", f"Policy {policy!r}, {episodes} episodes of each pair, {seeds}.{own}")]
+        which = f"Policy {found.policy!r}{_when(found)}"
+        parts += [
+            drawn,
+            part("small", f"{which}, {found.episodes} episodes of each pair, {seeds}.{own}{_since(found, run)}"),
+        ]
     return joined(parts) if parts else None
+
+
+def _when(found: Across) -> str:
+    """After how many rounds a policy was the run's, where its name does not say."""
+    return "" if found.rounds is None or found.policy.isdecimal() else f" after {found.rounds} rounds"
+
+
+def _since(found: Across, run: Run) -> str:
+    """That the run has gone on since it was evaluated, and its policy may be another one."""
+    done = max((history.rows[-1]["round"] + 1 for history in run.histories if history.rows), default=0)
+    if not _when(found) or found.rounds is None or done <= found.rounds:
+        return ""
+    return f" The run has gone on since, to {done} rounds: evaluate it again for what it has now."
 
 
 @styled

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fedrax.report.charts import Chart, points_chart
 from fedrax.report.curves import Vector
-from fedrax.report.runs import Group, History
+from fedrax.report.runs import Group, History, Run
 from fedrax.report.style import colour, new_figure, styled
 from fedrax.report.tables import MISSING, Estimate, number
 
@@ -75,18 +75,18 @@ def own_returns(history: History) -> Vector | None:
 
 
 class Parameters:
-    """What each agent's environment was drawn to be, beside what it reached; of one draw, the first.
+    """What each agent's environment was drawn to be, beside what it reached, the mean over the seeds of one draw."""
 
-    Of groups whose agents' environments are the same ones.
-    """
-
-    def __init__(self, drawn: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> None:
+    def __init__(self, drawn: Sequence[Mapping[str, Any]], members: Sequence[tuple[str, History]]) -> None:
+        """Of these seeds, each with its group's label, whose agents' environments are the same ones."""
         self.drawn = {name: [float(agent[name]) for agent in drawn] for name in _differing(drawn)}
-        self.returns: dict[str, Vector] = {}
-        for group in groups:
-            known = [each for history in group.histories if (each := own_returns(history)) is not None]
-            if known and len(known[0]) == len(drawn):
-                self.returns[group.label] = np.mean(known, axis=0)
+        self.seeds = sorted({history.seed for _, history in members})
+        known: dict[str, list[Vector]] = {}
+        for label, history in members:
+            returns = own_returns(history)
+            if returns is not None and len(returns) == len(drawn):
+                known.setdefault(label, []).append(returns)
+        self.returns: dict[str, Vector] = {label: np.mean(each, axis=0) for label, each in known.items()}
         self.agents = [f"agent {number}" for number in range(len(drawn))]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -120,14 +120,24 @@ class Parameters:
 
 def parameters_of(groups: Sequence[Group]) -> list[Parameters]:
     """By draw of the agents' environments, in order of appearance; none where they do not differ."""
-    members: dict[str, tuple[list[Mapping[str, Any]], list[Group]]] = {}
+    members: dict[str, tuple[list[Mapping[str, Any]], list[tuple[str, History]]]] = {}
     for group in groups:
-        draws = group.runs[0].manifest.get("draws") or []
-        drawn = draws[0] if draws and isinstance(draws[0], list) else []
-        if drawn and all(isinstance(agent, Mapping) for agent in drawn) and _differing(drawn):
-            members.setdefault(str(drawn), (drawn, []))[1].append(group)
+        for run, history in group.members:
+            drawn = _drawn(run, history)
+            if drawn and all(isinstance(agent, Mapping) for agent in drawn) and _differing(drawn):
+                members.setdefault(str(drawn), (drawn, []))[1].append((group.label, history))
     found = [Parameters(drawn, those) for drawn, those in members.values()]
     return [each for each in found if each.returns]
+
+
+def _drawn(run: Run, history: History) -> list[Any]:
+    """What the agents' environments of a seed were drawn to be: a run's seeds take its draws in turn."""
+    draws = run.manifest.get("draws") or []
+    if not isinstance(draws, list) or not draws:
+        return []
+    first = run.config.get("seed", 0)
+    drawn = draws[(history.seed - first) % len(draws)] if isinstance(first, int) else None
+    return drawn if isinstance(drawn, list) else []
 
 
 def _differing(drawn: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -14,8 +14,9 @@ from matplotlib.ticker import PercentFormatter
 
 from fedrax.aggregators.base import aggregators
 from fedrax.report.curves import STATISTICS, final_scores
+from fedrax.report.palette import PALETTE
 from fedrax.report.runs import Group
-from fedrax.report.style import MUTED, PALETTE, PAPER, colour, new_figure, styled
+from fedrax.report.style import MUTED, PAPER, colour, new_figure, styled
 
 RULES = {0: "none: nobody accepted", 1: "first rule (R1)", 2: "second rule (R2)"}
 """What ``filter_rule`` counts: FedPG-BR's two radii, and its fallback."""

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from fedrax.report.curves import AXES, Vector, available_axes
+from fedrax.records.rows import Row
+from fedrax.report.curves import AXES, Vector, available_axes, trailing
+from fedrax.report.palette import PALETTE
 from fedrax.report.published import Series
 from fedrax.report.runs import Group, History
-from fedrax.report.style import PALETTE, colour
+from fedrax.report.style import colour
 
 Chart = dict[str, Any]
 
@@ -37,17 +39,20 @@ def curves_chart(
 ) -> Chart:
     """Evaluations of every seed over every recorded cost, and published points.
 
-    Where there are more than :data:`MOST_POINTS`, each seed has one evaluation of so many, and the last.
+    Where there are more than :data:`MOST_POINTS`, each seed has one evaluation of so many, and the last. They are then
+    smoothed already, as the page would take means of others than the picture does, and offers none.
     """
     axes = available_axes(groups)
     histories = [history for group in groups for history in group.histories]
     most = max(LEAST_OF_SEED, MOST_POINTS // max(1, len(histories)))
     values = [name for name in VALUES if any(row.get(name) is not None for seed in histories for row in seed.rows)]
+    thinned = any(len(_evaluated(history)) > most for history in histories)
+    before = smoothing if thinned else 1
     colours = {label: place for place, label in enumerate(dict.fromkeys([*(g.label for g in groups), *published]))}
     lines: list[Chart] = [
         {
             **look(group.label, colours[group.label]),
-            "seeds": [_seed(history, axes, values, most) for history in group.histories],
+            "seeds": [_seed(history, axes, values, most, before) for history in group.histories],
         }
         for group in groups
     ]
@@ -66,7 +71,8 @@ def curves_chart(
         "x": [(name, AXES[name].label) for name in axes],
         "y": [(name, VALUES[name]) for name in values or ["return"]],
         "statistic": statistic,
-        "smoothing": smoothing,
+        "smoothing": 1 if thinned else smoothing,
+        "thinned": thinned,
         "fromZero": True,
         "groups": lines,
     }
@@ -115,21 +121,29 @@ def look(label: str, place: int, dash: int = 0) -> Chart:
     return {"label": label, "colour": tint, "dash": dash or place // len(PALETTE)}
 
 
-def _seed(history: History, axes: Sequence[str], values: Sequence[str], most: int) -> Chart:
-    rows = [row for row in history.rows if "return" in row]
+def _evaluated(history: History) -> list[Row]:
+    return [row for row in history.rows if "return" in row]
+
+
+def _seed(history: History, axes: Sequence[str], values: Sequence[str], most: int, smoothing: int) -> Chart:
+    rows = _evaluated(history)
     step = -(-len(rows) // most) if rows else 1
     # Counted from the end, so that the last evaluation is among them.
-    rows = rows[::-1][::step][::-1]
-    costs = {name: [AXES[name].cost(row, history) for row in rows] for name in axes}
+    kept = slice((len(rows) - 1) % step, None, step)
+    costs = {name: [AXES[name].cost(row, history) for row in rows[kept]] for name in axes}
     return {
         "seed": history.seed,
         "x": {name: _progression(cost) for name, cost in costs.items() if any(x is not None for x in cost)},
         "y": {
-            name: [_rounded(row.get(name)) for row in rows]
+            name: [_rounded(value) for value in _smoothed([row.get(name) for row in rows], smoothing)[kept]]
             for name in values
-            if any(row.get(name) is not None for row in rows)
+            if any(row.get(name) is not None for row in rows[kept])
         },
     }
+
+
+def _smoothed(values: list[float | None], count: int) -> list[float | None]:
+    return values if count < 2 else list(trailing(np.array(values, np.float64), count))
 
 
 def _progression(costs: Sequence[float | None]) -> Any:

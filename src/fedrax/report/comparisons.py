@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from scipy.stats import mannwhitneyu
 
 from fedrax.evaluation.statistics import (
     improvement_interval,
@@ -17,7 +18,7 @@ from fedrax.evaluation.statistics import (
 )
 from fedrax.report.agents import own_returns
 from fedrax.report.charts import lines_chart
-from fedrax.report.curves import STATISTICS, Vector, final_scores
+from fedrax.report.curves import AXES, STATISTICS, Vector, final_scores, natural_axis, seed_curve
 from fedrax.report.runs import Group
 from fedrax.report.style import colour, dashes, new_figure, styled
 from fedrax.report.tables import MISSING, Estimate, number
@@ -26,22 +27,27 @@ from fedrax.report.templating import chart_html, joined, part
 PAIRS = 6
 """Most groups of which every pair has a line; of more, each beside the best one."""
 LEVEL = 0.05
-"""Below which the chance must be that all seeds of equal setups were won by one of them, before anything is certain."""
+"""The most that the chance may be of calling any of a table's equal setups better or worse."""
+FEWEST = 4
+"""Seeds of both, below which nothing is called better."""
 LEVELS = 60
 """Returns at which a profile is drawn."""
 COLUMNS = 12
 """Most agents with a column each."""
 NOTE = (
-    "Chance: that a run of the one ends with a higher return than a run of the other, ties counting one half (Agarwal "
-    "et al., 2021), over all pairs of their seeds; brackets: 95 % stratified bootstrap over seeds. Better: where the "
-    "interval lies above one half. With few seeds it is too narrow: of two equal setups with three seeds "
-    "each, one wins every pair one time in ten, so that below four each nothing is called better."
+    "Chance: that a run of the one reaches a higher return than a run of the other, ties counting one half (Agarwal "
+    "et al., 2021), over all pairs of their seeds; brackets: 95 % stratified bootstrap over seeds. Every seed counts "
+    "with its last evaluation at or before the cost that is named, the largest that all seeds of both have reached. "
+    "Better: where the interval lies above one half and a Mann-Whitney test rejects that both are equal, at 5 % for "
+    "all lines of the table together (Holm, 1979). With three seeds each, one of two equal setups wins every pair one "
+    "time in ten, so that below four each nothing is called better."
 )
 PROFILE = "Share of seeds whose final return is above a level: the higher a line, the better at that level."
+UNEQUAL = " Budgets were not used alike: what trained for longer has an advantage here."
 GAIN = (
     "Final return of each agent in its own environment, of its own policy or the shared one, less that of the same "
     "agent learning alone, mean over seeds; brackets: 95 % stratified bootstrap over the seeds that both have, seed by "
-    "seed."
+    "seed. Over: who learns alone under the same settings outside of strategy, or else the only ones who do."
 )
 
 
@@ -53,8 +59,10 @@ def comparison_html(groups: Sequence[Group], statistic: str, prefix: str) -> Mar
     profiles = profiles_of(groups)
     chart = lines_chart("final return", "share of seeds above", profiles, (0, 1.02))
     drawn = chart_html(chart, profile_figure(profiles), f"profile{prefix}", "Share of seeds above each final return")
+    shown = [group for group in groups if group.label in profiles]
+    told = PROFILE + (UNEQUAL if len({_reached(group, natural_axis(shown)) for group in shown}) > 1 else "")
     return joined(
-        [part("noted_table", *table, NOTE), part("headed", "Performance profiles", drawn), part("small", PROFILE)]
+        [part("noted_table", *table, NOTE), part("headed", "Performance profiles", drawn), part("small", told)]
     )
 
 
@@ -66,21 +74,63 @@ def improvement_table(groups: Sequence[Group], statistic: str) -> tuple[list[str
     scores = _scores(groups)
     if len(scores) < 2:
         return None
+    known = {group.label: group for group in groups}
+    axis = natural_axis([known[label] for label in scores])
     ranked = sorted(scores, key=lambda label: -float(STATISTICS[statistic][1](scores[label])))
     pairs = [(one, other) for place, one in enumerate(ranked) for other in ranked[place + 1 :]]
     if len(ranked) > PAIRS:
         pairs = [pair for pair in pairs if pair[0] == ranked[0]]
+    costs = [min(_reached(known[label], axis) for label in pair) for pair in pairs]
+    values = [tuple(_at(known[label], cost, axis) for label in pair) for pair, cost in zip(pairs, costs, strict=True)]
+    rejected = holm([_chance_alike(*each) for each in values])
     lines = []
-    for one, other in pairs:
-        chance = probability_of_improvement(scores[one], scores[other])
-        low, high = improvement_interval(scores[one], scores[other])
-        counts = (len(scores[one]), len(scores[other]))
-        verdict = "better" if low > 0.5 else "worse" if high < 0.5 else "not certain"
-        if 2 / math.comb(sum(counts), counts[0]) > LEVEL:
+    for (one, other), cost, (ours, theirs), differ in zip(pairs, costs, values, rejected, strict=True):
+        low, high = improvement_interval(ours, theirs)
+        verdict = "not certain"
+        if not np.isfinite([*ours, *theirs]).all():
+            verdict = "unequal budgets"
+        elif min(len(ours), len(theirs)) < FEWEST:
             verdict = "too few seeds"
-        seeds = f"{counts[0]} and {counts[1]}"
-        lines.append([one, other, f"{_share(chance)} [{_share(low)}, {_share(high)}]", verdict, seeds])
-    return ["", "over", "chance of a higher return", "which is", "seeds"], lines
+        elif differ and (low > 0.5 or high < 0.5):
+            verdict = "better" if low > 0.5 else "worse"
+        chance = probability_of_improvement(ours, theirs)
+        told = MISSING if math.isnan(chance) else f"{_share(chance)} [{_share(low)}, {_share(high)}]"
+        lines.append([one, other, told, verdict, f"{len(ours)} and {len(theirs)}", number(cost)])
+    return ["", "over", "chance of a higher return", "which is", "seeds", f"after {AXES[axis].label}"], lines
+
+
+def holm(chances: Sequence[float], level: float = LEVEL) -> list[bool]:
+    """Which of several hypotheses are rejected when the chance of rejecting any true one is at most ``level``.
+
+    Holm (1979), A simple sequentially rejective multiple test procedure. NaN is not rejected.
+    """
+    rejected = [False] * len(chances)
+    order = sorted(range(len(chances)), key=lambda place: (math.isnan(chances[place]), chances[place]))
+    for done, place in enumerate(order):
+        if not chances[place] <= level / (len(chances) - done):
+            break
+        rejected[place] = True
+    return rejected
+
+
+def _chance_alike(ours: Vector, theirs: Vector) -> float:
+    """The chance of scores so far apart, or further, under equal setups: two-sided Mann-Whitney; NaN with a NaN."""
+    both = np.concatenate([ours, theirs])
+    if not np.isfinite(both).all():
+        return math.nan
+    return 1.0 if np.ptp(both) == 0 else float(mannwhitneyu(ours, theirs).pvalue)
+
+
+def _reached(group: Group, axis: str) -> float:
+    """The largest cost at which every seed of a group was evaluated or later."""
+    curves = (seed_curve(history, axis) for history in group.histories)
+    return min((float(curve.x[-1]) for curve in curves if curve.x.size), default=math.nan)
+
+
+def _at(group: Group, cost: float, axis: str) -> Vector:
+    """Each seed's last evaluation at or before a cost, ``[seeds]``; NaN of a seed that has none."""
+    curves = [seed_curve(history, axis) for history in group.histories if seed_curve(history, "round").y.size]
+    return np.array([curve.at([cost])[0] for curve in curves])
 
 
 def profiles_of(groups: Sequence[Group]) -> dict[str, dict[str, object]]:
@@ -118,31 +168,47 @@ def gain_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] | N
 
     None where there is no such group, or no other with as many agents and a seed in common.
     """
-    alone = next((group for group in groups if group.runs[0].kind("strategy") == "local"), None)
-    returns = None if alone is None else _by_seed(alone)
-    if alone is None or not returns:
-        return None
-    agents = len(next(iter(returns.values())))
-    shown = range(agents) if agents <= COLUMNS else range(0)
-    lines = []
+    found = []
     for group in groups:
-        theirs = {} if group is alone else _by_seed(group)
-        common = [seed for seed in theirs if seed in returns and len(theirs[seed]) == agents]
-        if not common:
-            continue
-        gains = np.array([theirs[seed] - returns[seed] for seed in common])
-        better = (gains.mean(0) > 0).sum()
-        lines.append(
-            [
-                group.label,
-                str(Estimate.of(gains.mean(1), "mean")),
-                str(Estimate.of(gains.min(1), "mean")),
-                f"{better} of {agents}",
-                *(number(float(gain)) for gain in gains.mean(0)[list(shown)]),
-            ]
-        )
-    headings = ["", "gain of the mean agent", "smallest gain", "agents that gain", *(f"agent {k}" for k in shown)]
-    return (headings, lines) if lines else None
+        alone = _alone(group, groups)
+        ours, theirs = ({}, {}) if alone is None else (_by_seed(alone), _by_seed(group))
+        common = [seed for seed in theirs if seed in ours and len(theirs[seed]) == len(ours[seed])]
+        if alone is not None and common:
+            found.append((group.label, alone.label, np.array([theirs[seed] - ours[seed] for seed in common])))
+    if not found:
+        return None
+    agents = max(gains.shape[1] for *_, gains in found)
+    shown = range(agents if agents <= COLUMNS else 0)
+    lines = [
+        [
+            label,
+            reference,
+            str(Estimate.of(gains.mean(1), "mean")),
+            str(Estimate.of(gains.min(1), "mean")),
+            f"{(gains.mean(0) > 0).sum()} of {gains.shape[1]}",
+            *(number(float(gains.mean(0)[k])) if k < gains.shape[1] else MISSING for k in shown),
+        ]
+        for label, reference, gains in found
+    ]
+    headings = ["", "over", "gain of the mean agent", "smallest gain", "agents that gain"]
+    return [*headings, *(f"agent {k}" for k in shown)], lines
+
+
+def _alone(group: Group, groups: Sequence[Group]) -> Group | None:
+    """The group whose agents learn alone that another is to be compared with.
+
+    Its settings are the same outside of strategy; where none is, the only one that learns alone; None of several.
+    """
+    local = [each for each in groups if each.runs[0].kind("strategy") == "local"]
+    if any(group is each for each in local):
+        return None
+    alike = [each for each in local if _outside_strategy(each) == _outside_strategy(group)]
+    candidates = alike or local
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _outside_strategy(group: Group) -> dict[str, object]:
+    return {key: value for key, value in group.runs[0].settings.items() if not key.startswith("strategy.")}
 
 
 def _by_seed(group: Group) -> dict[int, Vector]:

@@ -123,10 +123,14 @@ def seed_curve(history: History, x: str, value: str = "return", smoothing: int =
         if value in row and (cost := axis.cost(row, history)) is not None
     ]
     points = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
-    y = points[:, 1]
-    if smoothing > 1:
-        y = np.array([y[max(0, end - smoothing) : end].mean() for end in range(1, len(y) + 1)])
-    return SeedCurve(history.seed, points[:, 0], y)
+    return SeedCurve(history.seed, points[:, 0], trailing(points[:, 1], smoothing))
+
+
+def trailing(values: Vector, count: int) -> Vector:
+    """The mean over so many trailing values, fewer at the start."""
+    if count < 2:
+        return values
+    return np.array([values[max(0, end - count) : end].mean() for end in range(1, len(values) + 1)])
 
 
 def summarise(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fedrax.parsing import parsed_json
+from fedrax.records.exchanges import EXCHANGES, parsed_exchanges
 from fedrax.report.charts import lines_chart
 from fedrax.report.runs import Group, Run
 from fedrax.report.style import MUTED, colour, new_figure, styled
@@ -44,18 +44,16 @@ Exchange = Mapping[str, Any]
 
 def exchanges_of(run: Run) -> list[Exchange]:
     """The lines of a run's ``exchanges.jsonl`` that are whole; none where the run is no federation of processes."""
-    path = run.path / "exchanges.jsonl"
-    if not path.is_file():
-        return []
-    found: list[Exchange] = []
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            entry = parsed_json(line)
-        except ValueError:  # Half a line, of a server that writes or was killed.
-            continue
-        if isinstance(entry, dict) and type(entry.get("round")) is int and type(entry.get("agent")) is int:
-            found.append(entry)
-    return found
+    path = run.path / EXCHANGES
+    return list(parsed_exchanges(path.read_bytes())) if path.is_file() else []
+
+
+def _by(key: str, entries: Iterable[Exchange]) -> dict[int, list[Exchange]]:
+    """The exchanges of each agent, or of each round, in ascending order of these."""
+    found: dict[int, list[Exchange]] = {}
+    for entry in entries:
+        found.setdefault(entry[key], []).append(entry)
+    return dict(sorted(found.items()))
 
 
 def attendance_html(groups: Sequence[Group]) -> Markup | None:
@@ -89,8 +87,7 @@ def exchange_table(entries: Sequence[Exchange]) -> tuple[list[str], list[list[st
     seen = [name for name in OUTCOMES if any(entry.get("outcome") == name for entry in entries)]
     other = [name for name in seen if name not in ("answered",)]
     lines = []
-    for agent in sorted({entry["agent"] for entry in entries}):
-        own = [entry for entry in entries if entry["agent"] == agent]
+    for agent, own in _by("agent", entries).items():
         counts = Counter(entry.get("outcome") for entry in own)
         asked = len(own) - counts["paused"]
         answers = [entry for entry in own if entry.get("outcome") == "answered"]
@@ -119,13 +116,11 @@ def outcomes_figure(entries: Sequence[Exchange], title: str = "") -> Figure:
     rounds = 1 + max(entry["round"] for entry in entries)
     width = -(-rounds // BINS)
     names = list(OUTCOMES)
-    rank = {
-        name: place
-        for place, name in enumerate(("answered", "stale", "paused", "dropped", "excluded", "late", "absent"))
-    }
+    rank = {name: place for place, name in enumerate(WORST)}
+    line = {agent: place for place, agent in enumerate(agents)}
     worst: dict[tuple[int, int], str] = {}
     for entry in entries:
-        cell, name = (agents.index(entry["agent"]), entry["round"] // width), entry.get("outcome")
+        cell, name = (line[entry["agent"]], entry["round"] // width), entry.get("outcome")
         if name in rank and rank[name] >= rank.get(worst.get(cell, ""), -1):
             worst[cell] = name
     figure = new_figure(7.6, min(9.0, 1.5 + 0.3 * len(agents)), title)
@@ -146,19 +141,15 @@ def outcomes_figure(entries: Sequence[Exchange], title: str = "") -> Figure:
 def latencies(entries: Sequence[Exchange]) -> dict[str, dict[str, Any]]:
     """Seconds to an answer by round, of each agent; of many agents, the median, the fastest and the slowest."""
     known = [entry for entry in entries if entry.get("outcome") == "answered" and (entry.get("seconds") or 0) > 0]
-    agents = sorted({entry["agent"] for entry in known})
-    if len({entry["round"] for entry in known}) < 2:
+    rounds, agents = _by("round", known), _by("agent", known)
+    if len(rounds) < 2:
         return {}
     if len(agents) <= SHOWN:
         return {
-            f"agent {agent}": {
-                "x": [entry["round"] + 1 for entry in known if entry["agent"] == agent],
-                "y": [entry["seconds"] for entry in known if entry["agent"] == agent],
-            }
-            for agent in agents
+            f"agent {agent}": {"x": [entry["round"] + 1 for entry in own], "y": [entry["seconds"] for entry in own]}
+            for agent, own in agents.items()
         }
-    rounds = sorted({entry["round"] for entry in known})
-    each = [[entry["seconds"] for entry in known if entry["round"] == one] for one in rounds]
+    each = [[entry["seconds"] for entry in own] for own in rounds.values()]
     levels = {"median": 0.5, "fastest": 0.0, "slowest": 1.0}
     x = [one + 1 for one in rounds]
     return {name: {"x": x, "y": [float(np.quantile(own, level)) for own in each]} for name, level in levels.items()}
@@ -190,7 +181,9 @@ def absence_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
         share = float(group.runs[0].settings.get("federation.participation") or 1)
         if agents is None:
             continue
-        asked = [float(row.get("participants") or round(share * agents)) for row in rows]
+        usual = round(share * agents)
+        # Under Poisson sampling a round may have nobody.
+        asked = [float(usual if row.get("participants") is None else row["participants"]) for row in rows]
         present = [float(row["present"]) for row in rows]
         missing = sum(asked) - sum(present)
         if not asked or missing < 0.5:

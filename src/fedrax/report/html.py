@@ -255,10 +255,11 @@ def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
             heading = f": {said(telling)}" if len(parts) > 1 else ""
             sections.append(Section(f"Gain over learning alone{heading}", part("noted_table", *gains, GAIN)))
     sections += _optional("Every policy in every agent's environment", across_html(groups))
-    for place, each in enumerate(parameters_of(groups)):
-        drawn = chart_html(each.chart(), each.figure(), f"parameters-{place}", "Final return by parameter")
-        folded = part("folded_table", "Every agent", *each.table())
-        sections.append(Section("What each agent's environment is, and its return", joined([drawn, folded])))
+    for place, (telling, members) in enumerate(parts):
+        heading = f": {said(telling)}" if len(parts) > 1 else ""
+        sections += _optional(
+            f"What each agent's environment is, and its return{heading}", _parameters(members, f"parameters-{place}")
+        )
     if differences is not None:
         note = (
             "Standard deviation over agents, divided by the default where it is not 0; "
@@ -266,6 +267,18 @@ def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
         )
         sections.append(Section("Environments", part("noted_table", *differences, note)))
     return sections
+
+
+def _parameters(groups: Sequence[Group], prefix: str) -> Markup | None:
+    """Returns beside what was drawn, of groups that were evaluated alike; each draw of the environments by itself."""
+    found = parameters_of(groups)
+    parts = []
+    for place, each in enumerate(found):
+        drawn = chart_html(each.chart(), each.figure(), f"{prefix}-{place}", "Final return by parameter")
+        body = joined([drawn, part("folded_table", "Every agent", *each.table())])
+        seeds = f"Environments of seed{'s' if len(each.seeds) > 1 else ''} {', '.join(map(str, each.seeds))}"
+        parts.append(part("headed", seeds, body) if len(found) > 1 else body)
+    return joined(parts) if parts else None
 
 
 def _privacy(groups: Sequence[Group], statistic: str) -> list[Section]:

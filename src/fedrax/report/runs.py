@@ -15,9 +15,8 @@ from fedrax.migration import present_keys
 from fedrax.parsing import parsed_toml, text_of
 from fedrax.records.encoding import decoded
 from fedrax.records.rows import Row, read_by_seed
+from fedrax.records.rundir import SWEEP
 
-SWEEP = "sweep.json"
-"""What a sweep writes into its folder: the state of every job, by setup and seed."""
 REPETITION = frozenset({"seed", "seeds", "name"})
 """Settings in which repetitions of one experiment may differ."""
 
@@ -78,7 +77,7 @@ class Run:
     @property
     def measure(self) -> dict[str, str]:
         """What its returns are returns of; runs with equal measures may be compared."""
-        return measure(self.config, personal=_hands_out_own(self))
+        return measured(self.config)
 
     def kind(self, section: str) -> str | None:
         """What the configuration chose in a section (``strategy``, ``environment`` ...), where it says."""
@@ -95,16 +94,22 @@ class Group:
 
     @property
     def histories(self) -> tuple[History, ...]:
-        """One history per seed, sorted by seed.
+        """One history per seed, sorted by seed."""
+        return tuple(history for _, history in self.members)
+
+    @property
+    def members(self) -> tuple[tuple[Run, History], ...]:
+        """Each of :attr:`histories` with its run.
 
         A seed that was run twice is one observation, and counting it twice would narrow every interval: the
         longer history stands.
         """
-        longest: dict[int, History] = {}
-        for history in (history for run in self.runs for history in run.histories):
-            known = longest.get(history.seed)
-            if known is None or len(history.rows) > len(known.rows):
-                longest[history.seed] = history
+        longest: dict[int, tuple[Run, History]] = {}
+        for run in self.runs:
+            for history in run.histories:
+                known = longest.get(history.seed)
+                if known is None or len(history.rows) > len(known[1].rows):
+                    longest[history.seed] = (run, history)
         return tuple(longest[seed] for seed in sorted(longest))
 
     @property
@@ -142,14 +147,19 @@ def check_one_measure(groups: Sequence[Group]) -> None:
         raise FedraxError(f"{said} Draw each by itself")
 
 
-def _hands_out_own(run: Run) -> bool:
-    """Whether the run's agents keep policies of their own: only runs of earlier versions do not say what follows."""
-    if "environments" in run.config.get("evaluation", {}):
-        return False
-    from fedrax.strategies.base import strategies
+def measured(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the returns of a run with this configuration are returns of.
 
-    kind = run.kind("strategy") or ""
-    return kind in strategies and strategies[kind].personal and not strategies[kind].needs.pooled
+    Raises:
+        FedraxError: an evaluation that there is not.
+    """
+    personal, kind = False, config.get("strategy", {}).get("kind", "")
+    # Only runs of earlier versions do not say whose environments it is in, which followed from whose the policies are.
+    if kind and "environments" not in config.get("evaluation", {}):
+        from fedrax.strategies.base import strategies
+
+        personal = kind in strategies and strategies[kind].personal and not strategies[kind].needs.pooled
+    return measure(config, personal=personal)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

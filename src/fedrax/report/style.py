@@ -18,6 +18,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FuncFormatter
 
+from fedrax.report.palette import PALETTE
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -25,8 +27,6 @@ INK = "#1f2430"
 MUTED = "#5c6370"
 GRID = "#dfe3e8"
 PAPER = "#ffffff"
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d46")
-"""Okabe & Ito's colour-blind-safe colours, but not yellow and black: each vanishes on one background."""
 
 THEMED = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", PALETTE[0]: "series-0"}
 """Colours a page replaces by its own: hex -> name of the CSS variable."""

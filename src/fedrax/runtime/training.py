@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from fedrax.privacy.guarantee import Guarantee, guarantee
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import append_traceback
-from fedrax.records.live import LiveLoggers
+from fedrax.records.live import LiveLoggers, behind, log_rest
 from fedrax.records.manifest import check_unchanged, finish_manifest
 from fedrax.records.metrics import MetricsWriter, RowFiles, missing_rounds
 from fedrax.records.progress import Progress
@@ -61,6 +63,17 @@ def train_run(config: Config, runtime: Runtime, directory: RunDirectory, *, prog
 
 
 def _train_run(config: Config, runtime: Runtime, directory: RunDirectory, *, progress: bool) -> None:
+    # Loggers end after the summary is written: a service that answers slowly leaves no finished run without one.
+    with contextlib.ExitStack() as logging_ends:
+        stopped = _trained_run(config, runtime, directory, logging_ends, progress=progress)
+    if stopped is not None:
+        raise FedraxError(stopped)
+
+
+def _trained_run(
+    config: Config, runtime: Runtime, directory: RunDirectory, logging_ends: contextlib.ExitStack, *, progress: bool
+) -> str | None:
+    """As :func:`train_run`, until loggers are to end; returns why it stopped, where too many rounds were lost."""
     with Progress(*_goal(config), enabled=progress) as display:
         before = compile_seconds()
         display.wait("compiling")
@@ -73,17 +86,42 @@ def _train_run(config: Config, runtime: Runtime, directory: RunDirectory, *, pro
         if missing:
             logger.warning("%s lacks %s; the run goes on without", directory.metrics_jsonl, ", ".join(missing))
 
-        stopped = None
-        if not meta["finished"]:
+        stopped, had_finished = None, meta["finished"]
+        if not had_finished:
+            settings = (directory, config.records.loggers)
+            live = LiveLoggers(*settings, name=config.name, seeds=config.all_seeds, config=table(config))
             compiled = before - meta["seconds_compile"]
-            stopped = _train(config, runtime, directory, state, counters, meta, display, begun=begun, compiled=compiled)
+            runtime.compile(state)
+            logging_ends.enter_context(live)
+            stopped = _train(
+                config, runtime, directory, state, counters, meta, display, live, begun=begun, compiled=compiled
+            )
     # A finished run may have been killed before its summary.
     if meta["finished"] and not directory.summary.exists():
         summary = _summary(config, counters, meta["seconds_compile"]) | _missed(directory)
         write_summary(directory, summary | ({"missing_metrics": missing} if missing else {}))
         finish_manifest(directory)
-    if stopped is not None:
-        raise FedraxError(stopped)
+    if had_finished:
+        send_rest(config, directory)
+    return stopped
+
+
+def send_rest(
+    config: Config,
+    directory: RunDirectory,
+    guard: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+) -> None:
+    """Gives the loggers of a finished run the rows that they could not take; one that still cannot is a warning.
+
+    ``guard`` is held meanwhile, where there are such.
+    """
+    loggers, seeds = config.records.loggers, config.all_seeds
+    try:
+        if behind(directory, loggers, seeds):
+            with guard():
+                log_rest(directory, loggers, name=config.name, seeds=seeds, config=table(config))
+    except FedraxError as error:
+        logger.warning("%s: loggers were not given the rest of the rows: %s", directory.path, error)
 
 
 def _missed(directory: RunDirectory) -> dict[str, Any]:
@@ -154,6 +192,7 @@ def _train(
     counters: list[Counters],
     meta: dict[str, Any],
     display: Progress,
+    live: LiveLoggers,
     *,
     begun: bool,
     compiled: float,
@@ -165,10 +204,8 @@ def _train(
     Returns why it stopped where too many rounds were lost: looked at where a checkpoint is due, so that none is lost.
     """
     first, tables = int(meta["round"]), table(config)
-    live = LiveLoggers(directory, config.records.loggers, name=config.name, seeds=config.all_seeds, config=tables)
     further: tuple[RowFiles, ...] = (*_layout(config, runtime, directory), live)
-    runtime.compile(state)
-    with live, MetricsWriter(directory, resume_round=_rounds_done(config, counters), further=further) as writer:
+    with MetricsWriter(directory, resume_round=_rounds_done(config, counters), further=further) as writer:
         if begun:
             display.note(f"goes on after round {first}" if first else "no checkpoint yet: starts anew")
         if runtime.replay_bytes:

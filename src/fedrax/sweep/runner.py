@@ -13,6 +13,7 @@ from pathlib import Path
 from fedrax.errors import FedraxError
 from fedrax.records.files import write_json
 from fedrax.records.lock import held
+from fedrax.records.rundir import SWEEP
 from fedrax.supervision import POLL_SECONDS, Process, stop_all
 from fedrax.sweep.attempts import ATTEMPT, Attempt, Worker, command_of
 from fedrax.sweep.board import Board, failure
@@ -83,7 +84,7 @@ def run_plan(
                 runner.run(board, stop)
             finally:
                 runner.end(board, stop)
-                write_json(plan.out / "sweep.json", {"file": str(plan.file), "jobs": [task.record() for task in tasks]})
+                write_json(plan.out / SWEEP, {"file": str(plan.file), "jobs": [task.record() for task in tasks]})
     unfinished = any(task.state == "interrupted" for task in tasks)
     outcome = Outcome(plan.out, tuple(tasks), interrupted=stop.number if unfinished else 0)
     print(_closing(plan, outcome), flush=True)

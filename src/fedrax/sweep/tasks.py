@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json
 from fedrax.records.rows import read_tail
-from fedrax.records.rundir import RunDirectory
+from fedrax.records.rundir import SWEEP, RunDirectory
+from fedrax.records.standing import Standing, fraction_done
 from fedrax.runtime.continuation import differences
 from fedrax.sweep.plan import Job, Plan
 
@@ -20,17 +20,6 @@ State = Literal["waiting", "running", "done", "failed", "interrupted"]
 
 TAIL_BYTES = 1 << 16
 """As much of a run's records as is read for its progress: some hundred rows."""
-
-
-class Progress(NamedTuple):
-    """What the last rows of a run say."""
-
-    fraction: float = 0.0
-    """Of the budget, 0 to 1."""
-    last_return: float | None = None
-    steps: int = 0
-    seconds: float = 0.0
-    """Training, without compiling."""
 
 
 @dataclasses.dataclass
@@ -48,7 +37,7 @@ class Task:
     """The last line that a failed attempt left in its log."""
     rows_before: int = 0
     """Bytes of records that lay there when the sweep started."""
-    progress: Progress = dataclasses.field(default_factory=lambda: Progress())
+    progress: Standing = dataclasses.field(default_factory=lambda: Standing("waiting"))
 
     @property
     def finished(self) -> bool:
@@ -87,7 +76,7 @@ def tasks_of(plan: Plan) -> list[Task]:
     Raises:
         FedraxError: a run lies there that was configured otherwise.
     """
-    record = plan.out / "sweep.json"
+    record = plan.out / SWEEP
     entries = read_json(record, "record of the sweep").get("jobs", []) if record.is_file() else []
     # A record of an earlier version has one seed for every run.
     earlier = {(entry["setup"], tuple(entry.get("seeds", [entry["seed"]]))): entry for entry in entries}
@@ -106,32 +95,23 @@ def tasks_of(plan: Plan) -> list[Task]:
     return tasks
 
 
-def read_progress(path: Path, config: Config) -> Progress:
+def read_progress(path: Path, config: Config) -> Standing:
     """What the tail of a ``metrics.jsonl`` says of a run, of its seeds together; nothing yet, the beginning."""
     rows = read_tail(path, TAIL_BYTES)
     if not rows:
-        return Progress()
+        return Standing("waiting")
     # A seed whose budget ended rounds ago is not in the tail any more.
     last = {row.get("seed"): row for row in rows}.values()
     returns = {row.get("seed"): row["return"] for row in rows if row.get("return") is not None}.values()
-    return Progress(
-        fraction=min(_fraction(row, config) for row in last),
+    budget, agents = config.budget.model_dump(), config.federation.agents
+    return Standing(
+        "training",
+        fraction=min(fraction_done(row, budget, agents) for row in last),
+        rounds=max(row["round"] + 1 for row in last),
         last_return=statistics.fmean(returns) if returns else None,
-        steps=sum(row.get("total_steps", 0) for row in last),
-        seconds=max(row.get("seconds", 0.0) for row in last),
+        steps=sum(row.get("total_steps") or 0 for row in last),
+        seconds=max(row.get("seconds") or 0.0 for row in last),
     )
-
-
-def _fraction(row: Mapping[str, Any], config: Config) -> float:
-    """How much of the budget is used, by whichever limit is nearest."""
-    used = {
-        "rounds": row.get("round", -1) + 1,
-        "trajectories": row.get("trajectories", 0),
-        "steps": row.get("total_steps", 0),
-        "steps_per_agent": row.get("agent_steps", 0) / config.federation.agents,
-    }
-    limits = config.budget.model_dump()
-    return min(1.0, max((used.get(key, 0) / limit for key, limit in limits.items() if limit), default=0.0))
 
 
 def _there(job: Job) -> Config:

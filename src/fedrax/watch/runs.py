@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedrax.errors import FedraxError
+from fedrax.evaluation.measure import apart, said
+from fedrax.migration import present_keys
+from fedrax.records import lock
 from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import read_json
 from fedrax.records.rows import Row, seed_of
-from fedrax.records.rundir import RunDirectory
+from fedrax.records.rundir import SWEEP, RunDirectory
 from fedrax.records.standing import Progress, Standing
+from fedrax.report.palette import PALETTE
+from fedrax.report.runs import measured
 
-SWEEP = "sweep.json"
-AXES = ("round", "total_steps", "trajectories", "seconds")
-"""What the page may draw against; all else that is one number may be drawn."""
+AXES = ("rounds", "total_steps", "trajectories", "seconds")
+"""What the page may draw against, rounds up to and with a row's; all else that is one number may be drawn."""
 MOST_POINTS = 20_000
 """In one answer; the page asks for the rest at once."""
-OPEN_STATES = ("waiting", "failed", "interrupted")
-"""Of a sweep's jobs without a process."""
+OPEN_STATES = ("waiting", "failed")
+"""Of a sweep's jobs without a process, which say more than that nothing trains."""
 
 
 class Columns:
@@ -35,8 +39,8 @@ class Columns:
         """Appends a row of a series."""
         count = len(self.series)
         self.series.append(series)
-        for name, value in row.items():
-            if isinstance(value, (int, float)) and math.isfinite(value) and name != "seed":
+        for name, value in {**row, "rounds": row["round"] + 1}.items():
+            if isinstance(value, (int, float)) and math.isfinite(value) and name not in ("seed", "round"):
                 if name not in self._columns:
                     self._columns[name] = array("d", [math.nan]) * count
                 self._columns[name].append(value)
@@ -75,6 +79,10 @@ class Watched:
         self.path = path
         self.single = RunDirectory(path).is_run()
         self._runs: dict[Path, Progress] = {}
+        self.damaged: dict[Path, str] = {}
+        """Why runs of a folder cannot be shown."""
+        self._outdated = False
+        self._measures: dict[Path, dict[str, str]] = {}
         self._numbers: dict[tuple[Path, int], int] = {}
         """The series of every run's seeds."""
         self._fed: set[Path] = set()
@@ -94,23 +102,35 @@ class Watched:
         Raises:
             FedraxError: the run that is watched has no configuration that can be read.
         """
-        for path in self._found():
-            if path not in self._runs:
-                try:
-                    self._runs[path] = Progress(RunDirectory(path))
-                except FedraxError:
-                    if self.single:
-                        raise
-                    # Of many runs, one may be damaged.
-                    continue
+        self._runs = self._opened(self._found(), self._runs)
         news = {path: run.read() for path, run in self._runs.items()}
-        if any(anew and path in self._fed for path, (_, anew) in news.items()):
+        self._outdated |= any(anew and path in self._fed for path, (_, anew) in news.items())
+        if self._outdated:
             self._start_anew()
             return
         for path, (rows, _) in news.items():
             self._take(path, rows)
         if self.exchanges is not None:
             self.exchanges.read()
+
+    def _opened(self, paths: Iterable[Path], known: Mapping[Path, Progress]) -> dict[Path, Progress]:
+        """The runs at these paths, those that are known and others; of many runs, one may be damaged."""
+        found, damaged = dict(known), {}
+        for path in paths:
+            if path not in found:
+                try:
+                    found[path] = Progress(RunDirectory(path))
+                except FedraxError as error:
+                    if self.single:
+                        raise
+                    damaged[path] = str(error)
+        self.damaged = damaged
+        return found
+
+    @property
+    def sweeping(self) -> bool:
+        """Whether a sweep is at work in the folder, also between two of its jobs."""
+        return not self.single and lock.is_held(self.path)
 
     def data(self, epoch: int, start: int, names: Sequence[str]) -> dict[str, Any]:
         """What the page shows: where all runs are, and rows from ``start`` on if ``epoch`` is still the present one."""
@@ -119,18 +139,21 @@ class Watched:
         known = set(self.columns.names)
         asked = [name for name in names if name in known]
         rows = self.columns.rows(start, asked)
-        series = self._series()
+        series, parts = self._series()
         return {
             "epoch": self.epoch,
             "next": start + len(rows),
             "total": len(self.columns.series),
             "from": start,
+            "colours": PALETTE,
             "title": str(self._title()),
             "path": str(self.path),
             "names": self.columns.names,
             "columns": ["series", *AXES, *asked],
             "rows": rows,
             "series": series,
+            "parts": parts,
+            "damaged": list(self.damaged.values()),
             "attendance": self._attendance(),
         }
 
@@ -147,11 +170,14 @@ class Watched:
 
     def _start_anew(self) -> None:
         """All rows again: they are read as fast as they were sent."""
+        runs = self._opened(self._runs, {})
+        rows = {path: run.read()[0] for path, run in runs.items()}
+        # From here on nothing fails.
         self.epoch += 1
         self.columns, self._numbers, self._fed = Columns(), {}, set()
-        self._runs = {path: Progress(run.directory) for path, run in self._runs.items()}
-        for path, run in self._runs.items():
-            self._take(path, run.read()[0])
+        self._runs, self._measures, self._outdated = runs, {}, False
+        for path, each in rows.items():
+            self._take(path, each)
 
     def _take(self, path: Path, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -161,8 +187,16 @@ class Watched:
     def _number(self, path: Path, seed: int) -> int:
         return self._numbers.setdefault((path, seed), len(self._numbers))
 
-    def _series(self) -> list[dict[str, Any]]:
-        """Every seed of every run, in the order of their numbers, with where it is."""
+    def _series(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Every seed of every run, in the order of their numbers, with where it is and which part it is of.
+
+        The parts are runs that were evaluated alike, whose returns may share an axis, each with the settings that tell
+        it from the others.
+        """
+        for path in self._runs.keys() - self._measures.keys():
+            self._measures[path] = _measure(self._runs[path].config)
+        parts = apart((path, self._measures[path]) for path in self._runs)
+        part = {path: place for place, (_, members) in enumerate(parts) for path in members}
         jobs = self._jobs()
         for path, run in self._runs.items():
             for seed in run.standings():
@@ -172,16 +206,17 @@ class Watched:
         for path, seed in self._numbers:
             standing = standings[path].get(seed, Standing("stopped"))
             if standing.state == "stopped" and (state := jobs.get(path.resolve())) in OPEN_STATES:
-                standing = standing._replace(state="failed" if state == "failed" else "waiting")
+                standing = standing._replace(state=state)
             found.append(
                 {
                     "group": f"seed {seed}" if self.single else self._group(path),
                     "seed": seed,
+                    "part": part[path],
                     **standing._asdict(),
                     "left": standing.left,
                 }
             )
-        return found
+        return found, [said(telling) for telling, _ in parts]
 
     def _group(self, path: Path) -> str:
         """What a run in the folder is a repetition of: of ``SETUP/seed-0``, the setup."""
@@ -206,6 +241,14 @@ class Watched:
             {**row, **self.exchanges.totals[agent], "missed": self.exchanges.missed(agent)}
             for agent, row in sorted(self.exchanges.last.items())
         ]
+
+
+def _measure(config: Mapping[str, Any]) -> dict[str, str]:
+    try:
+        return measured(present_keys(dict(config)))
+    except (FedraxError, AttributeError, TypeError) as error:
+        # A configuration that somebody has broken: what it measures cannot be told, and is no other's.
+        return {"configuration": str(error)}
 
 
 def _short(value: float) -> float | int:

@@ -1,14 +1,17 @@
 """The page's server: the standard library's, on the loopback alone.
 
-It answers only who calls it by a name of this machine. A stranger's page in the same browser, whose host's name was
-made to point here, does not.
+It answers only who calls it by a name of this machine: a stranger's page in the same browser, whose host's name was
+made to point here, does not. And only who knows the token in its address, which other users of the machine do not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hmac
 import http
+import http.client
 import json
+import secrets
 import threading
 import time
 import urllib.parse
@@ -29,14 +32,16 @@ REFRESH_SECONDS = 0.5
 MOST_NAMES = 16
 """Of values that one page draws."""
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'"
+TEXT = "text/plain; charset=utf-8"
 FILES = {
-    "/": ("fedrax.watch", "page/index.html", "text/html; charset=utf-8"),
-    "/page.css": ("fedrax.watch", "page/page.css", "text/css; charset=utf-8"),
-    "/page.js": ("fedrax.watch", "page/page.js", "text/javascript; charset=utf-8"),
-    "/uPlot.iife.min.js": ("fedrax.report", "templates/vendor/uplot.js", "text/javascript; charset=utf-8"),
-    "/uPlot.min.css": ("fedrax.report", "templates/vendor/uplot.css", "text/css; charset=utf-8"),
+    "": ("fedrax.watch", "page/index.html", "text/html; charset=utf-8"),
+    "page.css": ("fedrax.watch", "page/page.css", "text/css; charset=utf-8"),
+    "page.js": ("fedrax.watch", "page/page.js", "text/javascript; charset=utf-8"),
+    "shared.js": ("fedrax.report", "templates/shared.js", "text/javascript; charset=utf-8"),
+    "uPlot.iife.min.js": ("fedrax.report", "templates/vendor/uplot.js", "text/javascript; charset=utf-8"),
+    "uPlot.min.css": ("fedrax.report", "templates/vendor/uplot.css", "text/css; charset=utf-8"),
 }
-"""By path, the package, the file in it, and its type."""
+"""By path after the token, the package, the file in it, and its type."""
 
 
 class Server(ThreadingHTTPServer):
@@ -62,14 +67,16 @@ class Server(ThreadingHTTPServer):
             raise FedraxError(
                 f"cannot listen on {HOST}:{port}: {reason(error)}; give another --port, or none for a free one"
             ) from None
-        self.hosts = {f"{name}:{self.server_port}" for name in NAMES}
-        self.url = f"http://{HOST}:{self.server_port}/"
+        self.hosts = hosts_of(self.server_port)
+        self.root = f"/{secrets.token_urlsafe(16)}/"
+        self.url = f"http://{HOST}:{self.server_port}{self.root}"
 
     def data(self, query: dict[str, list[str]]) -> bytes:
         """The page's data as JSON.
 
         Raises:
             ValueError: a query that the page does not make.
+            FedraxError: the run cannot be read any more.
         """
         epoch, start = (int(query.get(name, ["0"])[0]) for name in ("epoch", "from"))
         names = [name for name in query.get("y", [""])[0].split(",") if name][:MOST_NAMES]
@@ -92,10 +99,17 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host", "").lower() not in self.server.hosts:
             self._refuse(http.HTTPStatus.MISDIRECTED_REQUEST)
             return
-        path, _, query = self.path.partition("?")
-        if path == "/data":
+        whole, _, query = self.path.partition("?")
+        root = whole[: len(self.server.root)]
+        if not hmac.compare_digest(root.encode(), self.server.root.encode()):
+            self._refuse(http.HTTPStatus.NOT_FOUND)
+            return
+        path = whole[len(root) :]
+        if path == "data":
             try:
                 self._answer(self.server.data(urllib.parse.parse_qs(query)), "application/json")
+            except FedraxError as error:
+                self._answer(f"{error}\n".encode(), TEXT, http.HTTPStatus.SERVICE_UNAVAILABLE)
             except ValueError:
                 self._refuse(http.HTTPStatus.BAD_REQUEST)
         elif path in self.server.files:
@@ -104,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(http.HTTPStatus.NOT_FOUND)
 
     def _refuse(self, status: http.HTTPStatus) -> None:
-        self._answer(f"{status.phrase}\n".encode(), "text/plain; charset=utf-8", status)
+        self._answer(f"{status.phrase}\n".encode(), TEXT, status)
 
     def _answer(self, content: bytes, kind: str, status: http.HTTPStatus = http.HTTPStatus.OK) -> None:
         # Whoever closed the page needs no answer.
@@ -122,6 +136,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Nothing: a line every two seconds helps nobody."""
+
+
+def hosts_of(port: int) -> set[str]:
+    """What browsers call this machine at a port: the one of HTTP goes without saying."""
+    return {f"{name}:{port}" for name in NAMES} | ({*NAMES} if port == http.client.HTTP_PORT else set())
 
 
 def watch(path: Path, *, port: int = 0, browser: bool = False, say: Callable[[str], None] = print) -> None:

@@ -17,12 +17,17 @@ UPDATE_SECONDS = 2.0
 
 
 def standing_text(watched: Watched) -> tuple[str, bool]:
-    """A line for each seed of a run, or for each run of a folder, and whether none trains any more."""
+    """A line for each seed of a run, or for each run of a folder, and whether none trains any more.
+
+    A sweep is over when its own process is, and not between two of its jobs.
+    """
     watched.refresh()
     series = watched.data(watched.epoch, 0, ())["series"]
     counts = {state: sum(one["state"] == state for one in series) for state in STATES}
-    lines = [f"{watched.path}: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count)]
-    width = max(len(one["group"]) for one in series)
+    told = [f"{count} {state}" for state, count in counts.items() if count]
+    told += [f"{len(watched.damaged)} damaged"] if watched.damaged else []
+    lines = [f"{watched.path}: {', '.join(told)}"]
+    width = max((len(one["group"]) for one in series), default=0)
     for one in series:
         name = one["group"] if watched.single else f"{one['group']:{width}}  seed {one['seed']}"
         parts = [f"{one['state']:9}", f"{one['fraction']:4.0%}", f"{one['rounds']} rounds"]
@@ -31,7 +36,8 @@ def standing_text(watched: Watched) -> tuple[str, bool]:
         if one["left"] is not None:
             parts.append(f"left {clock_time(one['left'])}")
         lines.append(f"  {name}  {'  '.join(parts)}")
-    return "\n".join(lines), not counts["training"]
+    lines += [f"  {why}" for why in watched.damaged.values()]
+    return "\n".join(lines), not counts["training"] and not watched.sweeping
 
 
 def follow(text: Callable[[], tuple[str, bool]], *, wait: Callable[[float], None] = time.sleep) -> None:

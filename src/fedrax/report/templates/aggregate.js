@@ -41,7 +41,7 @@ const Aggregate = (() => {
     const every = [...new Set(curves.flatMap((curve) => curve.x))].filter((x) => x >= start && x <= end);
     every.sort((a, b) => a - b);
     if (every.length <= POINTS) return every;
-    return Array.from({length: POINTS}, (_, place) => start + (end - start) * place / (POINTS - 1));
+    return Array.from({length: POINTS}, (_, place) => Math.min(end, start + (end - start) * place / (POINTS - 1)));
   }
 
   // How many of so many scores an aggregate leaves out at either end.

@@ -40,7 +40,8 @@ const Charts = (() => {
     tools() {
       const longest = Math.max(0, ...this.spec.groups.flatMap((group) =>
         (group.seeds ?? []).map((seed) => Object.values(seed.y)[0].length)));
-      const smoothings = SMOOTHINGS.filter((count) => count === 1 || 2 * count <= longest);
+      // Means over evaluations of which some are left out would be others than the picture's.
+      const smoothings = SMOOTHINGS.filter((count) => count === 1 || (!this.spec.thinned && 2 * count <= longest));
       if (!smoothings.includes(this.choice.smoothing)) smoothings.push(this.choice.smoothing);
       const counts = smoothings.map((count) => [count, count === 1 ? "none" : `${count} evaluations`]);
       const most = Math.max(0, ...this.spec.groups.map((group) => group.seeds?.length ?? 0));

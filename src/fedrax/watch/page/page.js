@@ -2,35 +2,21 @@
 // Asks the server for what is new, and draws it. Every text that comes from a run is set as text, never as markup.
 
 const EVERY = 2000; // milliseconds between two looks at a run that trains
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d46"];
 const FIRST = ["return", "success", "train_return"]; // values that are drawn unless others are chosen
 const HEIGHT = 260;
 const MOST_LINES = 12; // in what hovering shows
 
+const { number, short } = Page;
 const by = (id) => document.getElementById(id);
-const state = { epoch: -1, from: 0, chosen: null, rows: [], columns: [], data: null, hidden: new Set(), charts: new Map() };
+const state = { turn: 0, epoch: -1, from: 0, chosen: null, rows: [], columns: [], data: null, hidden: new Set(), charts: new Map() };
 
 function element(tag, text, classes) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (classes) made.className = classes;
-  return made;
+  return Page.make(tag, classes ? { class: classes } : {}, ...(text === undefined ? [] : [text]));
 }
 
 function colour(index) {
-  if (index < COLOURS.length) return COLOURS[index];
+  if (index < state.data.colours.length) return state.data.colours[index];
   return `hsl(${Math.round(index * 137.508) % 360} 55% 50%)`;
-}
-
-function number(value) {
-  if (value === null || value === undefined) return "–";
-  const size = Math.abs(value);
-  if (size >= 1e9) return `${(value / 1e9).toFixed(2)}G`;
-  if (size >= 1e6) return `${(value / 1e6).toFixed(2)}M`;
-  if (size >= 1e4) return `${(value / 1e3).toFixed(1)}k`;
-  if (Number.isInteger(value)) return String(value);
-  if (size !== 0 && size < 1e-3) return value.toExponential(2);
-  return String(Number(value.toPrecision(4)));
 }
 
 function clock(seconds) {
@@ -40,32 +26,43 @@ function clock(seconds) {
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
+// One look at a time: one that was begun since, such as for other values, takes the place of this.
 async function look() {
-  const names = state.chosen === null ? FIRST : state.chosen;
+  state.turn += 1;
+  clearTimeout(state.timer);
+  const turn = state.turn, names = state.chosen === null ? FIRST : state.chosen;
   const query = new URLSearchParams({ epoch: state.epoch, from: state.from, y: names.join(",") });
   let wait = EVERY;
   try {
-    const answer = await fetch(`/data?${query}`);
-    if (!answer.ok) throw new Error(answer.statusText);
-    const data = await answer.json();
-    const fresh = take(data, names);
-    if (data.next < data.total) wait = 0;
-    else draw(fresh);
-    if (data.series.every((one) => one.state === "finished")) wait = Math.max(wait, 5 * EVERY * (wait > 0));
+    const answer = await fetch(`data?${query}`), text = await answer.text();
+    if (turn !== state.turn) return;
+    if (answer.ok) {
+      const data = JSON.parse(text), fresh = take(data, names);
+      if (fresh === null || data.next < data.total) wait = 0;
+      else draw(fresh);
+      if (data.series.every((one) => one.state === "finished")) wait = Math.max(wait, 5 * EVERY * (wait > 0));
+    } else {
+      by("lead").textContent = text;
+    }
   } catch (error) {
+    if (turn !== state.turn) return;
     by("lead").textContent = "the watching process does not answer: it has ended, or this machine is busy";
   }
   state.timer = setTimeout(look, wait);
 }
 
+// Takes an answer in; whether there is anything new, or null where all rows are to be asked for again.
 function take(data, names) {
   const asked = names.filter((name) => data.names.includes(name));
-  // Values that did not exist when the first rows came were not among them.
-  const grown = state.data !== null && data.from > 0 && asked.some((name) => !state.columns.includes(name));
+  if (state.data !== null && data.from > 0 && asked.some((name) => !state.columns.includes(name))) {
+    // Values that did not exist when the first rows came were not among them.
+    Object.assign(state, { rows: [], from: 0, columns: data.columns, data });
+    return null;
+  }
   const anew = data.epoch !== state.epoch || data.from === 0;
   if (anew) state.rows = [];
   for (const row of data.rows) state.rows.push(row);
-  Object.assign(state, { epoch: data.epoch, from: grown ? 0 : data.next, columns: data.columns, data });
+  Object.assign(state, { epoch: data.epoch, from: data.next, columns: data.columns, data });
   return data.rows.length > 0 || anew;
 }
 
@@ -92,6 +89,8 @@ function drawHeader(all) {
   by("title").textContent = data.title;
   document.title = `${data.title} · fedrax watch`;
   by("path").textContent = data.path;
+  by("damaged").textContent = data.damaged.join("\n");
+  by("damaged").hidden = !data.damaged.length;
   const fraction = series.length ? series.reduce((sum, one) => sum + one.fraction, 0) / series.length : 0;
   by("bar").firstElementChild.style.width = `${(100 * fraction).toFixed(1)}%`;
   by("bar").setAttribute("aria-valuenow", (100 * fraction).toFixed(0));
@@ -137,10 +136,10 @@ function drawRuns(all) {
     progress.append(bar);
     const left = members.map((one) => one.left).filter((one) => one !== null);
     row.append(name, ...(several ? [element("td", String(members.length))] : []), element("td", kinds.join(", "), "text"),
-      progress, element("td", number(Math.max(...members.map((one) => one.rounds)))),
+      progress, element("td", short(Math.max(...members.map((one) => one.rounds)))),
       element("td", number(mean(members.map((one) => one.last_return)))),
       element("td", number(mean(members.map((one) => one.best_return)))),
-      element("td", number(members.reduce((sum, one) => sum + one.steps, 0))),
+      element("td", short(members.reduce((sum, one) => sum + one.steps, 0))),
       element("td", left.length ? clock(Math.max(...left)) : "–"));
     return row;
   });
@@ -162,8 +161,8 @@ function drawAttendance() {
     const row = element("tr");
     row.append(element("td", one.agent), element("td", one.round + 1), element("td", one.outcome, "text"),
       element("td", number(one.seconds)), element("td", number(one.work_seconds)),
-      element("td", `${one.answered}/${one.asked}`), element("td", one.missed), element("td", `${number(one.bytes_up)}B`),
-      element("td", `${number(one.bytes_down)}B`), element("td", one.reason, "text long"));
+      element("td", `${one.answered}/${one.asked}`), element("td", one.missed), element("td", `${short(one.bytes_up)}B`),
+      element("td", `${short(one.bytes_down)}B`), element("td", one.reason, "text long"));
     return row;
   }));
 }
@@ -185,7 +184,6 @@ function drawNames() {
     box.addEventListener("change", () => {
       state.chosen = box.checked ? [...shown(), name] : shown().filter((one) => one !== name);
       state.from = 0;
-      clearTimeout(state.timer);
       look();
     });
     label.append(box, element("span", name));
@@ -216,32 +214,35 @@ function lines(name) {
   return found;
 }
 
+// Runs that were evaluated differently have charts of their own: their returns cannot share an axis.
 function drawCharts(all) {
-  const names = shown(), looks = getComputedStyle(document.documentElement);
-  for (const [name, chart] of state.charts) {
-    if (!names.includes(name)) {
+  const wanted = shown().flatMap((name) => state.data.parts.map((telling, part) => ({ name, telling, part, key: `${part} ${name}` })));
+  const looks = getComputedStyle(document.documentElement);
+  for (const [key, chart] of state.charts) {
+    if (!wanted.some((one) => one.key === key)) {
       if (chart.plot) chart.plot.destroy();
       chart.box.remove();
-      state.charts.delete(name);
+      state.charts.delete(key);
     }
   }
-  for (const name of names) {
-    if (!state.charts.has(name)) {
-      const box = element("div", undefined, "chart"), inside = element("div");
-      box.append(element("h2", name.replaceAll("_", " ")), inside);
-      state.charts.set(name, { box, inside, plot: null, key: "" });
+  for (const { name, telling, part, key } of wanted) {
+    if (!state.charts.has(key)) {
+      const box = element("div", undefined, "chart"), inside = element("div"), heading = element("h2");
+      box.append(heading, inside);
+      state.charts.set(key, { box, heading, inside, plot: null, key: "" });
     }
-    const chart = state.charts.get(name);
+    const chart = state.charts.get(key);
+    chart.heading.textContent = name.replaceAll("_", " ") + (telling ? `: ${telling}` : "");
     by("charts").append(chart.box);
-    drawChart(chart, name, all, looks);
+    drawChart(chart, name, part, all, looks);
   }
 }
 
-function drawChart(chart, name, all, looks) {
+function drawChart(chart, name, part, all, looks) {
   const found = lines(name), entries = [];
   for (const group of all) {
     if (state.hidden.has(group.name)) continue;
-    for (const member of group.members) {
+    for (const member of group.members.filter((one) => one.part === part)) {
       const line = found.get(member.index);
       const label = group.members.length > 1 ? `${group.name}, seed ${member.seed}` : group.name;
       if (line) entries.push({ label, colour: group.colour, line, alone: line.x.length < 2, several: group.members.length > 1 });
@@ -265,7 +266,7 @@ function drawChart(chart, name, all, looks) {
   chart.inside.replaceChildren();
   const ink = looks.getPropertyValue("--muted").trim(), grid = looks.getPropertyValue("--grid").trim();
   const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 },
-    values: (plot, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))) };
+    values: (plot, ticks) => ticks.map(short) };
   const chosen = by("axis");
   const options = {
     width: chart.inside.clientWidth || 480,
