@@ -6,6 +6,7 @@ import re
 import pytest
 from sweep_files import written
 
+import fedrax
 from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.sweep import grouping
@@ -65,6 +66,28 @@ def test_a_file_says_how_many_seeds_a_run_has(tmp_path, capsys):
 def test_seeds_whose_runs_would_draw_otherwise_train_alone(tmp_path, preset, change):
     (job,) = read_plan(written(tmp_path, "[setups.a]", preset=preset, changes=re.split(r" (?=strategy)", change))).jobs
     assert most_together(job.config, at_once=1) == 1
+
+
+def test_a_graph_that_two_seeds_happen_to_share_is_drawn_all_the_same(tmp_path):
+    # Of two agents, every connected graph is the same.
+    changes = ["strategy.topology=random", "strategy.degree=1", "federation.agents=2"]
+    (job,) = read_plan(written(tmp_path, "[setups.a]", preset="fedppo/simple-crossing", changes=changes)).jobs
+    assert most_together(job.config, at_once=1) == 1
+
+
+@pytest.mark.parametrize("changes", [["strategy=clustered"], ["strategy=similarity"], ["strategy.topology=ring"]])
+def test_what_binds_without_drawing_trains_together(tmp_path, changes):
+    (job,) = read_plan(written(tmp_path, "[setups.a]", preset="fedppo/simple-crossing", changes=changes)).jobs
+    assert most_together(job.config, at_once=1) == grouping.MOST_SEEDS
+
+
+def test_a_strategy_of_ones_own_that_binds_and_says_nothing_trains_alone():
+    plain = fedrax.resolve("fedpg-br/cartpole", ["strategy=fedavg", "learner=ppo", "aggregator=mean"]).component(
+        "strategy"
+    )
+    own = type("Own", (type(plain),), {"bind": lambda self, agents, seed: self})
+    assert not plain.draws
+    assert own().draws
 
 
 def test_replays_fit_into_the_memory(tmp_path, monkeypatch):

@@ -12,7 +12,6 @@ from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.draws import describe_run, runs_native
 from fedrax.runtime.memory import machine_memory
-from fedrax.strategies.base import Strategy
 
 FOLDER = re.compile(r"seed-(\d+)|seeds-(\d+)-(\d+)")
 MOST_SEEDS = 100
@@ -37,7 +36,7 @@ def most_together(config: Config, *, at_once: int) -> int:
     drawn = settings.heterogeneity or settings.goals is not None or settings.tasks
     given = config.learner.get("initial") is not None or config.strategy.get("saved") is not None
     apart = config.runtime.kind == "flower" or not runs_native(config) or config.video.every is not None
-    if drawn or given or apart or _draws_a_graph(config):
+    if drawn or given or apart or config.component("strategy").draws:
         return 1
     agents = config.federation.agents
     described, _ = describe_run(config)
@@ -46,15 +45,6 @@ def most_together(config: Config, *, at_once: int) -> int:
     if not each or available is None:
         return MOST_SEEDS
     return min(MOST_SEEDS, max(1, int(MEMORY_SHARE * available // each)))
-
-
-def _draws_a_graph(config: Config) -> bool:
-    strategy: Strategy = config.component("strategy")
-    try:
-        one, other = (strategy.bind(config.federation.agents, seed) for seed in (0, 1))
-    except FedraxError:  # It is told when the setup is checked, with its name.
-        return False
-    return bool(one != other)
 
 
 def grouped(seeds: Sequence[int], folder: Path, *, together: int, parts: int) -> list[tuple[int, ...]]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
-from fedrax.records.files import write_json
 from fedrax.records.lock import held
 from fedrax.supervision import POLL_SECONDS, Process, stop_all
 from fedrax.sweep.attempts import ATTEMPT, Attempt, Worker, command_of
@@ -19,7 +18,7 @@ from fedrax.sweep.board import Board, failure
 from fedrax.sweep.order import Waiting
 from fedrax.sweep.plan import Plan
 from fedrax.sweep.processes import Stop, placed, stoppable
-from fedrax.sweep.tasks import Task, tasks_of
+from fedrax.sweep.tasks import Task, tasks_of, write_record
 
 GRACE_SECONDS = 30.0
 """How long an interrupted job may take to end."""
@@ -36,6 +35,8 @@ class Outcome:
     tasks: tuple[Task, ...]
     interrupted: int
     """The signal that did, or 0."""
+    stopped: int = 0
+    """The signal that asked to stop, or 0: also where nothing was left that it could interrupt."""
 
     @property
     def failed(self) -> tuple[Task, ...]:
@@ -83,9 +84,9 @@ def run_plan(
                 runner.run(board, stop)
             finally:
                 runner.end(board, stop)
-                write_json(plan.out / "sweep.json", {"file": str(plan.file), "jobs": [task.record() for task in tasks]})
+                write_record(plan, tasks)
     unfinished = any(task.state == "interrupted" for task in tasks)
-    outcome = Outcome(plan.out, tuple(tasks), interrupted=stop.number if unfinished else 0)
+    outcome = Outcome(plan.out, tuple(tasks), interrupted=stop.number if unfinished else 0, stopped=stop.number)
     print(_closing(plan, outcome), flush=True)
     return outcome
 
@@ -108,7 +109,10 @@ class _Runner:
                 if slot not in self._running and not stop.asked:
                     self._fill(slot, board)
             for slot, running in list(self._running.items()):
-                if (status := running.status()) is not None:
+                status = running.status()
+                if isinstance(running, Worker) and running.compiled:
+                    self._waiting.compiled(running.task)
+                if status is not None:
                     self._ended(slot, status, board, stopping=False)
             board.update()
             time.sleep(POLL_SECONDS)
@@ -134,6 +138,10 @@ class _Runner:
     def _fill(self, slot: int, board: Board) -> None:
         """Starts a job on these cores, if there is one for them."""
         worker, running = self._idle.get(slot), [attempt.task for attempt in self._running.values()]
+        if worker is not None and worker.process.poll() is not None:
+            # It died while it had nothing to do, which is no job's failure.
+            self._retire(slot)
+            worker = None
         task = self._waiting.take(running, None if worker is None else worker.task)
         if task is None:
             return
@@ -156,7 +164,8 @@ class _Runner:
         """Lets an idle process end."""
         if (worker := self._idle.pop(slot, None)) is not None:
             worker.close()
-            stop_all([worker.process], [(signal.SIGTERM, GRACE_SECONDS)])
+            if worker.process.poll() is None:
+                stop_all([worker.process], [(signal.SIGTERM, GRACE_SECONDS)])
 
     def _ended(self, slot: int, status: int, board: Board, *, stopping: bool) -> None:
         """Takes note of a job that ended; what failed in a process may fail what follows."""
@@ -168,7 +177,8 @@ class _Runner:
                 self._retire(slot)
         task.seconds += seconds
         task.exit_code = status
-        if task.exit_code == 0 and task.finished:
+        # A process that is stopped may have finished its run just before.
+        if (task.exit_code == 0 or stopping) and task.finished:
             task.state = "done"
         elif stopping:
             task.state = "interrupted"
