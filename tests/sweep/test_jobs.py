@@ -143,21 +143,16 @@ def test_the_table_shows_each_setup(tmp_path):
 
 def test_a_request_to_stop_is_told_also_where_every_job_is_done(tmp_path):
     path = written(tmp_path, "seeds = 1\njobs = 1\n[setups.a]")
-    command = stand_in()
 
-    def asks(task):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return command(task)
+    def command(task):
+        *head, program, directory, config = stand_in()(task)
+        # It has written its summary when it is stopped.
+        asks = "import signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(1000)"
+        return [*head, f"{program}\n{asks}", directory, config]
 
-    outcome = run_plan(read_plan(path), command=lambda task: slow_to_end(asks(task)))
-    # It had written its summary before it was told to end.
+    outcome = run_plan(read_plan(path), command=command)
     assert [task.state for task in outcome.tasks] == ["done"]
     assert (outcome.interrupted, outcome.stopped, outcome.status) == (0, signal.SIGTERM, 0)
-
-
-def slow_to_end(command):
-    """Finishes its run, and then waits until it is stopped."""
-    return [*command[:3], f"{command[3]}\nimport time; time.sleep(1000)", *command[4:]]
 
 
 def test_the_record_keeps_what_other_plans_ran_in_the_folder(tmp_path):

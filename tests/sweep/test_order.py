@@ -141,6 +141,33 @@ os.write(int(sys.argv[1]), b"0\\n")
     assert [(task.state, task.attempts) for task in outcome.tasks] == [("done", 1)] * 3
 
 
+SERVES = """
+import json, os, pathlib, sys
+for line in sys.stdin:
+    arguments = json.loads(line)["arguments"]
+    path = pathlib.Path(arguments[arguments.index("--out") + 1])
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.toml").write_text("")
+    (path / "summary.json").write_text(str(os.getpid()))
+    os.write(int(sys.argv[1]), b"compiled\\n0\\n")
+"""
+
+
+def test_the_plans_of_a_session_share_processes_and_heed_a_stop_between_them(tmp_path, monkeypatch):
+    replaced(SERVES, monkeypatch)
+    plans = [read_plan(written(tmp_path, f"jobs = 1\n[setups.{name}]")) for name in "abc"]
+    with runner.opened(tmp_path / "out") as session:
+        outcomes = [run_plan(plan, session=session) for plan in plans[:2]]
+        (worker,) = session.idle.values()
+        os.kill(os.getpid(), signal.SIGTERM)
+        last = run_plan(plans[2], session=session)
+    assert [outcome.status for outcome in outcomes] == [0, 0]
+    used = [(outcome.tasks[0].job.directory / "summary.json").read_text() for outcome in outcomes]
+    assert used == [str(worker.process.pid)] * 2
+    assert worker.process.returncode is not None
+    assert (last.status, last.tasks[0].attempts) == (128 + signal.SIGTERM, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "shares"), [("budget.rounds=2", True), ("environment.native=false", False), ("runtime=flower", False)]
 )
@@ -162,7 +189,10 @@ def test_setups_that_differ_in_numbers_are_trained_by_one_process_that_compiles_
     [setups.third]
     learner.discount = 0.9
     """
+    told = []
+    monkeypatch.setattr(Waiting, "compiled", lambda self, task: told.append(task.job.setup.name))
     outcome = run_plan(read_plan(written(tmp_path, text)))
+    assert {*told} == {"one", "other", "third"}  # The last one in a process of its own.
     states = {task.job.setup.name: task.state for task in outcome.tasks}
     assert states == {"one": "done", "other": "done", "wrong": "failed", "third": "done"}
     logs = {task.job.setup.name: task.job.log.read_text() for task in outcome.tasks}

@@ -14,15 +14,15 @@ from fedrax.sweep.tasks import Task
 class Waiting:
     """The jobs that wait, in the order of the plan."""
 
-    def __init__(self, tasks: Iterable[Task], *, sharing: bool = True) -> None:
+    def __init__(self, tasks: Iterable[Task], *, sharing: bool = True, compiled: set[str] | None = None) -> None:
         """Args:
         tasks: in the order of the plan.
         sharing: whether their processes use each other's programs.
+        compiled: shapes of which a program exists, to which are added those that will.
         """
         self._tasks = list(tasks)
         self._shapes = {id(task): _shape(task) if sharing else None for task in self._tasks}
-        self._compiled: set[str | None] = {None}
-        """Shapes of which a program exists; what shares nothing needs none."""
+        self._compiled: set[str] = set() if compiled is None else compiled
         counts: collections.Counter[str] = collections.Counter()
         self._turns: dict[int, float] = {}
         """How many runs of its setup come before each."""
@@ -40,10 +40,13 @@ class Waiting:
 
     def compiled(self, task: Task) -> None:
         """Takes note that the task's process has compiled its program."""
-        self._compiled.add(self.shape(task))
+        if (shape := self.shape(task)) is not None:
+            self._compiled.add(shape)
 
     def shape(self, task: Task) -> str | None:
         """What jobs have in common that may use each other's programs; None for one that shares nothing."""
+        if id(task) not in self._shapes:  # Of an earlier plan, whose process goes on.
+            self._shapes[id(task)] = _shape(task)
         return self._shapes[id(task)]
 
     def take(self, running: Iterable[Task], last: Task | None) -> Task | None:
@@ -52,7 +55,7 @@ class Waiting:
         One that can use what the process has compiled, unless another setup still waits for so many runs as that one's
         has; else the first whose program nobody is compiling just now: it will be in JAX's cache when that is done.
         """
-        compiling = {self.shape(task) for task in running} - self._compiled
+        compiling = {self.shape(task) for task in running} - {None, *self._compiled}
         turn = min((self._turns[id(task)] for task in self._tasks), default=0)
         mine = None if last is None else self.shape(last)
         first = (task for task in self._tasks if self._turns[id(task)] == turn)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
@@ -49,9 +50,46 @@ class Outcome:
         return 128 + self.interrupted if self.interrupted else 1 if self.failed else 0
 
 
+class Session:
+    """What plans that are run one after the other have in common: a folder's lock, processes, and requests to stop."""
+
+    def __init__(self, lock: int, stop: Stop) -> None:
+        self.lock, self.stop = lock, stop
+        self.idle: dict[int, Worker] = {}
+        """By slot: the processes that have nothing to do."""
+        self.compiled: set[str] = set()
+        """Shapes of which a program exists (:class:`.order.Waiting`)."""
+
+    def close(self) -> None:
+        """Ends its processes."""
+        workers = [*self.idle.values()]
+        self.idle.clear()
+        for worker in workers:
+            worker.close()
+        left = [worker.process for worker in workers if worker.process.poll() is None]
+        stop_all(left, [(signal.SIGINT, GRACE_SECONDS)], hurry=lambda: self.stop.asked > 1)
+
+
+@contextlib.contextmanager
+def opened(out: Path) -> Iterator[Session]:
+    """A session in this folder.
+
+    Raises:
+        FedraxError: another sweep is at work there.
+    """
+    # Its jobs inherit the lock: it lasts until the last of them has ended, even if this process dies first.
+    with held(out) as lock, stoppable() as stop:
+        session = Session(lock, stop)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
 def run_plan(
     plan: Plan,
     *,
+    session: Session | None = None,
     retry: int = 0,
     terminal: bool | None = None,
     command: Callable[[Task], Sequence[str]] | None = None,
@@ -61,6 +99,7 @@ def run_plan(
 
     Args:
         plan: the jobs.
+        session: of plans in the same folder that are run before and after; unset, one of its own.
         retry: how often a failed job is tried again.
         terminal: whether to draw a moving table; unset, whether standard output is a terminal.
         command: what an attempt executes, each in a process of its own; unset, Fedrax, whose processes may train one
@@ -72,11 +111,11 @@ def run_plan(
     """
     if retry < 0:
         raise FedraxError(f"retry = {retry} is not allowed: it must be at least 0")
-    # Its jobs inherit the lock: it lasts until the last of them has ended, even if this process dies first.
-    with held(plan.out) as lock, stoppable() as stop:
+    with opened(plan.out) if session is None else contextlib.nullcontext(session) as session:
+        stop = session.stop
         plan = check(plan)
         tasks = tasks_of(plan)
-        runner = _Runner(plan, tasks, retry, command, lock)
+        runner = _Runner(plan, tasks, retry, command, session)
         with Board(tasks, terminal=terminal) as board:
             for note in plan.notes:
                 board.note(note)
@@ -93,14 +132,20 @@ def run_plan(
 
 class _Runner:
     def __init__(
-        self, plan: Plan, tasks: list[Task], retry: int, command: Callable[[Task], Sequence[str]] | None, lock: int
+        self,
+        plan: Plan,
+        tasks: list[Task],
+        retry: int,
+        command: Callable[[Task], Sequence[str]] | None,
+        session: Session,
     ) -> None:
-        self._plan, self._tasks, self._command, self._lock = plan, tasks, command, lock
-        self._waiting = Waiting((task for task in tasks if task.state == "waiting"), sharing=command is None)
+        self._plan, self._tasks, self._command, self._session = plan, tasks, command, session
+        self._waiting = Waiting(
+            (task for task in tasks if task.state == "waiting"), sharing=command is None, compiled=session.compiled
+        )
         self._retries = {id(task): retry for task in tasks}
         self._running: dict[int, Attempt | Worker] = {}
         """By slot: the cores that a process has."""
-        self._idle: dict[int, Worker] = {}
 
     def run(self, board: Board, stop: Stop) -> None:
         """Until nothing is left to do, or the user asks to stop."""
@@ -122,22 +167,19 @@ class _Runner:
         if self._running:
             board.note(f"stopping {len(self._running)} running jobs")
         slots = {running.process: slot for slot, running in self._running.items()}
-        idle = [worker.process for worker in self._idle.values()]
-        for worker in self._idle.values():
-            worker.close()
 
         def ended(process: Process) -> None:
             if process in slots:
                 self._ended(slots[process], process.returncode, board, stopping=True)
 
-        stop_all([*slots, *idle], [(signal.SIGINT, GRACE_SECONDS)], hurry=lambda: stop.asked > 1, ended=ended)
+        stop_all([*slots], [(signal.SIGINT, GRACE_SECONDS)], hurry=lambda: stop.asked > 1, ended=ended)
         for task in self._tasks:
             if task.state in ("waiting", "running"):
                 task.state = "interrupted"
 
     def _fill(self, slot: int, board: Board) -> None:
         """Starts a job on these cores, if there is one for them."""
-        worker, running = self._idle.get(slot), [attempt.task for attempt in self._running.values()]
+        worker, running = self._session.idle.get(slot), [attempt.task for attempt in self._running.values()]
         if worker is not None and worker.process.poll() is not None:
             # It died while it had nothing to do, which is no job's failure.
             self._retire(slot)
@@ -149,20 +191,20 @@ class _Runner:
         if self._waiting.shape(task) is not None:
             if worker is None:
                 with placed(slot, cores):
-                    worker = Worker(task, cores, self._lock)
-            self._idle.pop(slot, None)
+                    worker = Worker(task, cores, self._session.lock)
+            self._session.idle.pop(slot, None)
             worker.give(task)
             self._running[slot] = worker
         else:
             self._retire(slot)
             with placed(slot, cores):
-                self._running[slot] = Attempt(task, (self._command or command_of)(task), cores, self._lock)
+                self._running[slot] = Attempt(task, (self._command or command_of)(task), cores, self._session.lock)
         task.attempts, task.state, task.reason, task.exit_code = task.attempts + 1, "running", "", None
         board.started(task)
 
     def _retire(self, slot: int) -> None:
         """Lets an idle process end."""
-        if (worker := self._idle.pop(slot, None)) is not None:
+        if (worker := self._session.idle.pop(slot, None)) is not None:
             worker.close()
             if worker.process.poll() is None:
                 stop_all([worker.process], [(signal.SIGTERM, GRACE_SECONDS)])
@@ -172,7 +214,7 @@ class _Runner:
         running = self._running.pop(slot)
         task, seconds = running.task, time.monotonic() - running.began
         if isinstance(running, Worker):
-            self._idle[slot] = running
+            self._session.idle[slot] = running
             if status != 0 or stopping:
                 self._retire(slot)
         task.seconds += seconds
