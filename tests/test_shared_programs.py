@@ -13,7 +13,7 @@ from fedrax.config import COMPONENT_KINDS
 from fedrax.environments.native import native_environments
 from fedrax.environments.native.pendulum import Pendulum
 from fedrax.registry import Scalar, options_of
-from fedrax.runtime.library import KEPT, Programs, shape_of
+from fedrax.runtime.library import KEPT, NativePrograms, Programs, shape_of
 from fedrax.runtime.make import make_runtime
 
 TINY = [
@@ -145,10 +145,33 @@ def test_a_graph_drawn_from_the_seed_is_a_constant():
 
 def test_a_library_keeps_the_last_used():
     library, numbers = Programs(), range(KEPT + 1)
-    first = [library.of((number,), object) for number in numbers]
-    assert library.of((KEPT,), object) is first[KEPT]
-    assert library.of((1,), object) is first[1]
-    assert library.of((0,), object) is not first[0]
+
+    def make():
+        return NativePrograms(None, None, None)
+
+    first = [library.of((number,), make) for number in numbers]
+    assert library.of((KEPT,), make) is first[KEPT]
+    assert library.of((1,), make) is first[1]
+    assert library.of((0,), make) is not first[0]
+
+
+def test_a_library_tells_of_every_run_that_has_its_program():
+    told = []
+    library = Programs(lambda: told.append("compiled"))
+    programs = library.of((0,), lambda: NativePrograms(None, None, None))
+    assert not told
+    programs.compiled = "a program"
+    assert len(told) == 1
+    library.of((0,), lambda: NativePrograms(None, None, None))
+    assert len(told) == 2
+
+
+def test_what_is_recorded_and_shown_makes_no_other_program():
+    library = Programs()
+    changes = ["records.loggers=none", "name=other", "video.agent=1", "checkpoint.keep_policies=true"]
+    one, other = made(library=library), made(*changes, library=library)
+    assert one.programs is other.programs
+    assert shape_of(one.config) == shape_of(other.config)
 
 
 def test_what_is_an_argument_is_declared_as_a_number():

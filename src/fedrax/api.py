@@ -39,7 +39,7 @@ from fedrax.signals import orderly
 from fedrax.sweep.board import show_plan
 from fedrax.sweep.checks import checked
 from fedrax.sweep.plan import read_plan
-from fedrax.sweep.runner import Outcome, run_plan
+from fedrax.sweep.runner import Outcome, opened, run_plan
 from fedrax.sweep.search import Searching, is_search
 from fedrax.sweep.tasks import tasks_of
 
@@ -427,9 +427,11 @@ def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0, many: bo
     """
     if is_search(file):
         searching = Searching(file, jobs=jobs)
-        return searching.run(
-            lambda plan: run_plan(plan, retry=retry, check=checked), lambda line: print(line, flush=True)
-        )
+        with opened(searching.out) as session:
+            return searching.run(
+                lambda plan: run_plan(plan, session=session, retry=retry, check=checked),
+                lambda line: print(line, flush=True),
+            )
     plan = read_plan(file, jobs=jobs, many=many)
     return run_plan(plan, retry=retry, check=checked)
 

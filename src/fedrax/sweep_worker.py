@@ -1,7 +1,8 @@
 """A process of a sweep that trains one run after the other: what it imported and compiled serves all of them.
 
-It reads a line of JSON for every run, ``{"arguments": ["train", ...], "log": PATH}``, and writes the exit status that
-the command would have had, a line each, to the open file whose number it is given. A run that crashes ends the process.
+It reads a line of JSON for every run, ``{"arguments": ["train", ...], "log": PATH}``, and writes lines to the open file
+whose number it is given: ``compiled`` once the run's program exists, and then the exit status that the command would
+have had. A run that crashes ends the process.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from pathlib import Path
 
 from fedrax.cli import main
 from fedrax.runtime.library import Programs
+from fedrax.sweep.attempts import COMPILED
 
 
 def work(answers: int) -> None:
     """Until there are no more lines."""
     # Between two runs a request to stop ends the process without a word; within one, the command says what to do.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    library = Programs()
+    # What a run starts and leaves behind would keep the sweep's end open.
+    os.set_inheritable(answers, False)
+    library = Programs(lambda: _answer(answers, COMPILED))
     for line in sys.stdin:
         run = json.loads(line)
         _log_to(Path(run["log"]))
@@ -30,7 +34,11 @@ def work(answers: int) -> None:
         sys.stderr.flush()
         # Replays are large, and may be part of a circle.
         gc.collect()
-        os.write(answers, f"{status}\n".encode())
+        _answer(answers, str(status).encode())
+
+
+def _answer(answers: int, line: bytes) -> None:
+    os.write(answers, line + b"\n")
 
 
 def _log_to(log: Path) -> None:

@@ -43,6 +43,11 @@ SMALLEST, LARGEST = 1e-12, 1e12
 _EDGE_KEYS = ("from", "to", "weight", "mutual")
 
 
+def is_drawn(spec: str) -> bool:
+    """Whether another seed makes another graph of it."""
+    return spec == "random"
+
+
 def make_graph(
     spec: str,
     agents: int,
@@ -72,7 +77,7 @@ def make_graph(
     """
     if spec not in GENERATORS:
         return _read_graph(spec, agents)
-    if spec == "random":
+    if is_drawn(spec):
         linked = _random(agents, seed, _link_probability(agents, degree, probability))
     elif degree is not None or probability is not None:
         raise FedraxError(f"graph {spec!r} has no degree and no probability; only 'random' has")

@@ -6,6 +6,7 @@ import re
 import pytest
 from sweep_files import written
 
+import fedrax
 from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.sweep import grouping
@@ -67,14 +68,55 @@ def test_seeds_whose_runs_would_draw_otherwise_train_alone(tmp_path, preset, cha
     assert most_together(job.config, at_once=1) == 1
 
 
+def test_a_graph_that_two_seeds_happen_to_share_is_drawn_all_the_same(tmp_path):
+    # Of two agents, every connected graph is the same.
+    changes = ["strategy.topology=random", "strategy.degree=1", "federation.agents=2"]
+    (job,) = read_plan(written(tmp_path, "[setups.a]", preset="fedppo/simple-crossing", changes=changes)).jobs
+    assert most_together(job.config, at_once=1) == 1
+
+
+@pytest.mark.parametrize("changes", [["strategy=clustered"], ["strategy=similarity"], ["strategy.topology=ring"]])
+def test_what_binds_without_drawing_trains_together(tmp_path, changes):
+    (job,) = read_plan(written(tmp_path, "[setups.a]", preset="fedppo/simple-crossing", changes=changes)).jobs
+    assert most_together(job.config, at_once=1) == grouping.MOST_SEEDS
+
+
+def test_a_strategy_of_ones_own_that_binds_and_says_nothing_trains_alone():
+    plain = fedrax.resolve("fedpg-br/cartpole", ["strategy=fedavg", "learner=ppo", "aggregator=mean"]).component(
+        "strategy"
+    )
+    own = type("Own", (type(plain),), {"bind": lambda self, agents, seed: self})
+    assert not plain.draws
+    assert own().draws
+
+
 def test_replays_fit_into_the_memory(tmp_path, monkeypatch):
     changes = ["environment=Pendulum-v1", "learner=td3", "strategy=fedavg", "aggregator=mean", "federation.agents=10"]
+    changes += ["learner.actor_layers=[1]", "learner.feature_layers=[1]", "learner.head_layers=[1]"]
     (job,) = read_plan(written(tmp_path, "[setups.a]", changes=changes)).jobs
     learner = job.config.component("learner")
+    assert learner.actor_layers == (1,)  # So that a state is little more than its replays.
     each = 10 * learner.memory_bytes(grouping.describe_run(job.config)[0].spaces)
-    monkeypatch.setattr(grouping, "machine_memory", lambda: 16 * each)
+    monkeypatch.setattr(grouping, "machine_memory", lambda: 17 * each)
     assert most_together(job.config, at_once=1) == 8
     assert most_together(job.config, at_once=2) == 4
+
+
+def test_networks_fit_into_the_memory(tmp_path, monkeypatch):
+    changes = ["environment=Pendulum-v1", "learner=td3", "strategy=fedavg", "aggregator=mean", "federation.agents=10"]
+    changes += [
+        "learner.actor_layers=[512, 512]",
+        "learner.feature_layers=[512]",
+        "learner.head_layers=[512]",
+        "learner.buffer_size=1000",
+        "learner.batch_size=10",
+    ]
+    (job,) = read_plan(written(tmp_path, "[setups.a]", changes=changes)).jobs
+    actor, critic = (inputs * 512 + 512 + 512 * 512 + 512 + 512 + 1 for inputs in (3, 4))
+    networks = 10 * 4 * (actor + 2 * critic)
+    monkeypatch.setattr(grouping, "machine_memory", lambda: 40 * networks)
+    # An agent has networks, their targets and two moments of each; the server has some too.
+    assert 2 <= most_together(job.config, at_once=1) <= 5
 
 
 def test_runs_of_an_earlier_version_go_on_and_the_rest_trains_together(tmp_path):

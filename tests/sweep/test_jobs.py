@@ -140,3 +140,24 @@ def test_the_table_shows_each_setup(tmp_path):
     assert [row for row in shown if row[:1] == ["b"]][-1] == ["b", "2", "1", "0:", "50%", "1:", "50%", "12.5", "5.0M"]
     # Two runs' worth in a minute, and three are left.
     assert "1/6 done, 1:00, left 1:30" in stream.getvalue()
+
+
+def test_a_request_to_stop_is_told_also_where_every_job_is_done(tmp_path):
+    path = written(tmp_path, "seeds = 1\njobs = 1\n[setups.a]")
+
+    def command(task):
+        *head, program, directory, config = stand_in()(task)
+        # It has written its summary when it is stopped.
+        asks = "import signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(1000)"
+        return [*head, f"{program}\n{asks}", directory, config]
+
+    outcome = run_plan(read_plan(path), command=command)
+    assert [task.state for task in outcome.tasks] == ["done"]
+    assert (outcome.interrupted, outcome.stopped, outcome.status) == (0, signal.SIGTERM, 0)
+
+
+def test_the_record_keeps_what_other_plans_ran_in_the_folder(tmp_path):
+    for setup in ("a", "b"):
+        run_plan(read_plan(written(tmp_path, f"seeds = 1\n[setups.{setup}]")), command=stand_in())
+    record = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [(job["setup"], job["state"]) for job in record["jobs"]] == [("a", "done"), ("b", "done")]

@@ -1,5 +1,6 @@
 """Searches: what a file may say, which trials run and in which order, what they cost, and how they go on."""
 
+import dataclasses
 import json
 import math
 import re
@@ -83,6 +84,18 @@ def test_ranges_and_choices_hold_what_they_say():
         ("", "a = 3", "search.space.a = 3 is not allowed: give a list of values, or a range"),
         ("", "a = {log-uniform = [0, 1]}", "and more than 0"),
         ("", "a = {integers = [1.5, 2]}", "give two whole numbers"),
+        ("", "a = {integers = [0, 4294967296]}", "give numbers from -2147483647 to 2147483647"),
+        ("", f"a = {{integers = [0, 1{'0' * 400}]}}", "give two whole numbers"),
+        ("", "a = {uniform = [-1e308, 1e308]}", "it is too wide"),
+        ("", "a = {uniform = [0, inf]}", "give two numbers"),
+        (
+            "",
+            "a = {uniform = [0, 1], integers = [0, 1]}",
+            "a range has one key alone, of uniform, log-uniform, integers",
+        ),
+        ("", "a = {uniform = [0, 1], lo = 2}", "a range has one key alone"),
+        ("", "a = {}", "search.space.a is an empty table"),
+        ("seed = 2147483647", "a = [1]", "give a whole number from 0 to 2147473647"),
         ("", "a = {log-normal = [1, 2]}", "allowed: integers, log-uniform, uniform"),
         ("", '"learner.learning_rat" = [1]', "did you mean 'learning_rate'"),
         ("method = 'halving'", "a = [1]", "needs search.least"),
@@ -122,12 +135,12 @@ def test_random_trials_are_run_and_the_best_is_told(tmp_path):
     assert "5 of 5 trials; spent 0 environment steps in 0 rounds" in lines[0]
     assert "best is trial-" in lines[-1]
     assert "150 environment steps in 15 rounds" in lines[-1]
-    # More trials are added to those there are; another space is another search.
+    # More trials are added to those there are; another seed is another search.
     written(tmp_path, "trials = 7\ndirection = 'minimise'")
     stage, trials = Searching(path).following()
     assert (stage, [trial["number"] for trial in trials]) == (0, [5, 6])
-    written(tmp_path, "trials = 7")
-    with pytest.raises(FedraxError, match=r"holds a search with direction = .*another out"):
+    written(tmp_path, "trials = 7\nseed = 1")
+    with pytest.raises(FedraxError, match=r"holds a search with seed = None, which is now 1: .*another out"):
         Searching(path)
 
 
@@ -185,19 +198,119 @@ def test_an_interrupted_search_goes_on_and_failed_trials_are_not_promoted(tmp_pa
 
     searching.run(carry_out, lambda line: None)
     assert best not in [rate(job) for job in plans[1].jobs]
+    # Started again, it tries what failed once more, and what is now among the best goes on.
+    searching = Searching(path)
+    stage, trials = searching.following()
+    assert (stage, [trial["params"]["learner.learning_rate"] for trial in trials]) == (0, [best])
+    searching.run(lambda plan: finish(plan, rate), lambda line: None)
+    assert searching.best["params"]["learner.learning_rate"] == best
     assert Searching(path).following() == (2, [])
 
 
 def test_the_objective_is_a_number_of_the_summary_and_a_mean_over_seeds(tmp_path):
     path = written(tmp_path, "trials = 1\nobjective = 'best_retrun'")
     with pytest.raises(FedraxError, match="did you mean 'best_return'"):
-        Searching(path).run(lambda plan: finish(plan, rate), lambda line: None)
+        Searching(path)
     folder = tmp_path / "seeds"
     folder.mkdir()
     path = written(folder, "trials = 2", head="seeds = 2\nseeds_per_run = 1")
     searching = Searching(path)
     searching.run(lambda plan: finish(plan, lambda job: float(job.seeds[0])), lambda line: None)
     assert [trial["values"] for trial in searching.trials] == [[0.5], [0.5]]
+
+
+@pytest.mark.parametrize("method", ["random", 'halving"\nleast = "1', "optuna"])
+def test_a_finished_search_says_again_what_it_found(tmp_path, method):
+    if method == "optuna":
+        pytest.importorskip("optuna")
+    path = written(tmp_path, f'method = "{method}"\ntrials = 3'.replace('"1"', "1"))
+    lines = []
+    Searching(path).run(lambda plan: finish(plan, rate), lines.append)
+    before = (tmp_path / "out" / "search.json").read_bytes()
+    outcome = Searching(path).run(lambda plan: pytest.fail("nothing is left to run"), lines.append)
+    assert (outcome.out, outcome.status, outcome.tasks) == (tmp_path / "out", 0, ())
+    assert lines[-1] == lines[-2]
+    assert "best is trial-" in lines[-1]
+    assert (tmp_path / "out" / "search.json").read_bytes() == before
+
+
+def test_another_objective_ranks_what_was_run(tmp_path):
+    path = written(tmp_path, HALVING)
+    Searching(path).run(lambda plan: finish(plan, rate), lambda line: None)
+    written(tmp_path, HALVING + "direction = 'minimise'")
+    searching, plans = Searching(path), []
+
+    def carry_out(plan):
+        plans.append(plan)
+        return finish(plan, rate)
+
+    searching.run(carry_out, lambda line: None)
+    rates = sorted(trial["params"]["learner.learning_rate"] for trial in searching.trials)
+    # Those that were promoted before lie there with both limits; the lowest are added to them.
+    assert sorted(rate(job) for job in plans[0].jobs) == rates[:3]
+    assert len(plans) == 1
+    assert searching.best["params"]["learner.learning_rate"] == rates[0]
+    written(tmp_path, HALVING + "objective = 'rounds'")
+    assert {value for trial in Searching(path).trials for value in trial["values"]} == {1, 3}
+
+
+def test_an_objective_that_no_run_measured_costs_no_run(tmp_path):
+    path = written(tmp_path, "trials = 2\nobjective = 'final_success'")
+    with pytest.raises(FedraxError, match=r"unknown search\.objective .* 'final_success'"):
+        Searching(path).run(lambda plan: finish(plan, rate), lambda line: None)
+    written(tmp_path, "trials = 2")
+    searching = Searching(path)
+    searching.run(lambda plan: pytest.fail("all was run"), lambda line: None)
+    assert searching.best["values"] == [max(trial["params"]["learner.learning_rate"] for trial in searching.trials)]
+
+
+def test_a_search_whose_other_settings_changed_is_refused(tmp_path):
+    path = written(tmp_path, "trials = 2")
+    Searching(path).run(lambda plan: finish(plan, rate), lambda line: None)
+    path.write_text(path.read_text().replace("federation.agents=2", "federation.agents=3"))
+    with pytest.raises(FedraxError, match=r"holds a search with federation.agents = 2, which is now 3"):
+        Searching(path)
+    path.write_text(path.read_text().replace("federation.agents=3", "federation.agents=2"))
+    assert Searching(path, jobs=1).following()[1] == []
+    record = tmp_path / "out" / "search.json"
+    record.write_text(record.read_text().replace('"results"', '"result"'))
+    with pytest.raises(FedraxError, match=r"search\.json is no record of a search, or one of an earlier version"):
+        Searching(path)
+
+
+def test_what_failed_or_was_interrupted_has_its_cost(tmp_path):
+    path = written(tmp_path, "trials = 2", head="seeds = 2")
+
+    def interrupted(plan):
+        for number, job in enumerate(plan.jobs):
+            job.directory.mkdir(parents=True)
+            (job.directory / "config.toml").write_text(job.config.to_toml())
+            rows = [
+                {"seed": seed, "round": n, "total_steps": 10 * (n + 1)} for n in range(number + 1) for seed in job.seeds
+            ]
+            (job.directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return Outcome(plan.out, (), interrupted=2)
+
+    searching = Searching(path)
+    searching.run(interrupted, lambda line: None)
+    spent = {"environment_steps": 2 * 10 + 2 * 20, "rounds": 2 * 1 + 2 * 2}
+    assert searching.spent() == spent
+    assert json.loads((tmp_path / "out" / "search.json").read_text())["spent"] == spent
+
+
+def test_a_request_to_stop_that_came_after_a_stages_last_run_is_heeded(tmp_path):
+    path = written(tmp_path, HALVING)
+    plans = []
+
+    def carry_out(plan):
+        plans.append(plan)
+        return dataclasses.replace(finish(plan, rate), stopped=2)
+
+    assert Searching(path).run(carry_out, lambda line: None).status == 130
+    assert Searching(path).following()[0] == 1
+    # Nothing is left that it could keep from running.
+    assert Searching(path).run(carry_out, lambda line: None).status == 0
+    assert len(plans) == 2
 
 
 def test_a_return_that_is_not_finite_is_no_result(tmp_path):

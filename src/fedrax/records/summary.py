@@ -33,6 +33,8 @@ KEYS = (
 
 ``dropped_collections`` counts rounds of agents (and of a server that samples) that were void, because an environment's
 numbers were not finite."""
+MEASURED = ("final_return_worst", "final_success")
+"""The further numbers of a summary: those of evaluations that measure them."""
 
 
 def write_summary(rundir: RunDirectory, summary: Mapping[str, Any]) -> None:

@@ -34,25 +34,45 @@ class Arguments(NamedTuple):
     """Physical parameters by site and by learning agent, ``[draws, ...]``."""
 
 
+def _nobody() -> None:
+    pass
+
+
 class NativePrograms:
     """The programs of all runs that differ in their arguments alone."""
 
     def __init__(self, init: Any, rounds: Any, evaluate: Any) -> None:
         self.init, self.rounds, self.evaluate = init, rounds, evaluate
-        self.compiled: Any = None
-        """:attr:`rounds`, compiled before it is called, so that compiling and training are timed apart."""
+        self._compiled: Any = None
+        self.tell: Callable[[], None] = _nobody
+        """Called once there is a compiled program."""
+
+    @property
+    def compiled(self) -> Any:
+        """:attr:`rounds`, compiled before it is called, so that compiling and training are timed apart; else None."""
+        return self._compiled
+
+    @compiled.setter
+    def compiled(self, program: Any) -> None:
+        self._compiled = program
+        self.tell()
 
 
 class Programs:
     """Programs by what their runs have in common; the last :data:`KEPT` used are kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[], None] = _nobody) -> None:
+        """``tell`` is called for every run, once its program is compiled."""
+        self._tell = tell
         self._kept: list[tuple[tuple[Any, ...], NativePrograms]] = []
 
     def of(self, key: tuple[Any, ...], make: Callable[[], NativePrograms]) -> NativePrograms:
         """Those of an equal key, or new ones."""
         # Compared, not hashed: a static field of a plugin's component may be anything.
         found = next((programs for known, programs in self._kept if known == key), None) or make()
+        found.tell = self._tell
+        if found.compiled is not None:
+            found.tell()
         others = [entry for entry in self._kept if entry[1] is not found]
         self._kept = [*others, (key, found)][-KEPT:]
         return found
@@ -60,7 +80,9 @@ class Programs:
 
 def constant_settings(config: Config) -> str:
     """The settings outside of components that programs hold as constants, as text."""
-    tables = config.model_dump(mode="json", exclude={"name", "seed", *COMPONENT_KINDS})
+    tables = config.model_dump(mode="json", exclude={"name", "seed", "video", *COMPONENT_KINDS})
+    # Rows are computed alike, whoever reads them.
+    del tables["records"]["loggers"], tables["checkpoint"]["keep_policies"]
     tables["budget"] = {name: limit is not None for name, limit in tables["budget"].items()}
     tables["environment"]["heterogeneity"] = _without_numbers(tables["environment"]["heterogeneity"])
     return json.dumps(tables, sort_keys=True)

@@ -40,14 +40,19 @@ def check_memory(config: Config, state: PyTree) -> None:
     Raises:
         FedraxError: it does not fit; what to lower is said.
     """
-    leaves = [leaf for leaf in jax.tree.leaves(state) if hasattr(leaf, "dtype")]
-    total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    total = size_of(state)
     available = device_memory()
     if available is not None and total > available:
         raise FedraxError(
             f"the run's state takes {size_text(total)} ({config.federation.agents} agents, times {config.seeds} "
             f"seeds), and there are {size_text(available)}; lower federation.agents, seeds, or the widths of networks"
         )
+
+
+def size_of(tree: PyTree) -> int:
+    """Bytes of the arrays in it, or of those that these shapes and types are of."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def device_memory() -> int | None:

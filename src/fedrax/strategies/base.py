@@ -117,6 +117,14 @@ class Strategy(eqx.Module):
         return self
 
     @property
+    def draws(self) -> bool:
+        """Whether :meth:`bind` draws from the seed, so that several seeds in one run would share what the first drew.
+
+        A class that has a ``bind`` of its own says whether it does.
+        """
+        return type(self).bind is not Strategy.bind
+
+    @property
     def saved_agents(self) -> int:
         """Agents of an earlier run whose networks' ``saved_part`` the server is given at the start (:meth:`given`)."""
         return 0

@@ -226,6 +226,11 @@ class Clustered(OwnModels):
             )
         return self
 
+    @property
+    def draws(self) -> bool:
+        """Nothing."""
+        return False
+
     def listens(self, similarity: Float[Array, "n n"], present: Bool[Array, " n"]) -> Float[Array, "n n"]:
         """Equally, to the agents of the own cluster."""
         group = average_linkage(similarity, threshold=self.threshold, clusters=self.clusters)
@@ -262,6 +267,11 @@ class Similarity(OwnModels):
                 "strategy.top=none to listen to all"
             )
         return self
+
+    @property
+    def draws(self) -> bool:
+        """Nothing."""
+        return False
 
     @property
     def weighs(self) -> bool:

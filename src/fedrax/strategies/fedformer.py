@@ -158,6 +158,11 @@ class FedFormer(Strategy):
             )
         return dataclasses.replace(self, agents=agents)
 
+    @property
+    def draws(self) -> bool:
+        """Nothing."""
+        return False
+
     # The server's verbs.
 
     def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> Bank:

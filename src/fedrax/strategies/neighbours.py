@@ -26,7 +26,7 @@ from fedrax.registry import option
 from fedrax.strategies.base import Strategy, Tools, select, strategies
 from fedrax.strategies.pooling import Direction, Pool, closeness, divergence
 from fedrax.strategies.return_weights import Returns
-from fedrax.topology import make_graph, neighbours_of
+from fedrax.topology import is_drawn, make_graph, neighbours_of
 from fedrax.topology_weights import divergence_weights, normalise, return_weights, stale
 from fedrax.trees import ravel_rows, unravel_like
 
@@ -127,6 +127,11 @@ class Neighbours(Strategy):
         graph = make_graph(self.topology, agents, seed, self_weight=self.self_weight, degree=self.degree)
         rows = tuple(tuple(float(weight) for weight in row) for row in graph)
         return dataclasses.replace(self, graph=rows)
+
+    @property
+    def draws(self) -> bool:
+        """A random graph."""
+        return is_drawn(self.topology)
 
     @property
     def requires(self) -> frozenset[str]:

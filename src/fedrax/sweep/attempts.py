@@ -19,6 +19,8 @@ from fedrax.sweep.tasks import Task
 
 ATTEMPT = "=== attempt"
 """How the line in a log begins that comes before an attempt's own."""
+COMPILED = b"compiled"
+"""What a worker answers once a run's program exists, in JAX's cache too."""
 FEDRAX = [sys.executable, "-m", "fedrax.cli"]
 
 
@@ -82,12 +84,14 @@ class Worker:
             raise
         finally:
             os.close(writing)
-        self.task = first
+        self._unread = b""
+        self.task, self.compiled = first, False
+        """Its job, or the last one, and whether that one's program exists."""
         self.began = time.monotonic()
 
     def give(self, task: Task) -> None:
         """The next job, once the last one has ended."""
-        self.task, self.began = task, time.monotonic()
+        self.task, self.began, self.compiled = task, time.monotonic(), False
         arguments = arguments_of(task)
         task.job.log.parent.mkdir(parents=True, exist_ok=True)
         with task.job.log.open("ab") as file:
@@ -101,12 +105,17 @@ class Worker:
 
     def status(self) -> int | None:
         """The exit status of its job, or of the process if it has died; None while the job runs."""
-        ended = self.process.poll()
-        try:
-            answer = os.read(self._answers, 64)
-        except BlockingIOError:
-            return None
-        return int(answer) if answer else ended
+        status = self.process.poll()
+        # Where the process has died, what it started itself may hold the pipe open.
+        with contextlib.suppress(BlockingIOError):
+            self._unread += os.read(self._answers, 4096)
+        *answers, self._unread = self._unread.split(b"\n")
+        for answer in answers:
+            if answer == COMPILED:
+                self.compiled = True
+            else:
+                status = int(answer)
+        return status
 
     def close(self) -> None:
         """Lets it end."""

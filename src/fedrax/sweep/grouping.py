@@ -7,18 +7,21 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
 from fedrax.config import Config
 from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.draws import describe_run, runs_native
-from fedrax.runtime.memory import machine_memory
-from fedrax.strategies.base import Strategy
+from fedrax.runtime.library import shape_of
+from fedrax.runtime.make import make_federation
+from fedrax.runtime.memory import machine_memory, size_of
 
 FOLDER = re.compile(r"seed-(\d+)|seeds-(\d+)-(\d+)")
 MOST_SEEDS = 100
 """Seeds of one run: its records are read whole."""
 MEMORY_SHARE = 0.5
-"""Of the machine's memory, what the replays of all jobs that run at once may take."""
+"""Of the machine's memory, what the states of all jobs that run at once may take."""
 
 
 def folder_of(seeds: Sequence[int]) -> str:
@@ -26,35 +29,40 @@ def folder_of(seeds: Sequence[int]) -> str:
     return f"seed-{seeds[0]}" if len(seeds) == 1 else f"seeds-{seeds[0]}-{seeds[-1]}"
 
 
-def most_together(config: Config, *, at_once: int) -> int:
+def most_together(config: Config, *, at_once: int, known: dict[str, int] | None = None) -> int:
     """How many seeds of this configuration one run may train, where so many runs train at once.
 
     One, where seeds take turns anyway (environments outside of JAX, nodes), and where something is drawn from a run's
     first seed, which a run of its own would draw otherwise: environments that differ, and graphs. And as many as
-    replays fit into the memory.
+    fit into the memory with their networks and replays.
+
+    Args:
+        known: bytes of a seed's state by :func:`.library.shape_of`, to which this one's are added: making one takes a
+            tenth of a second.
     """
     settings = config.environment
     drawn = settings.heterogeneity or settings.goals is not None or settings.tasks
     given = config.learner.get("initial") is not None or config.strategy.get("saved") is not None
     apart = config.runtime.kind == "flower" or not runs_native(config) or config.video.every is not None
-    if drawn or given or apart or _draws_a_graph(config):
+    if drawn or given or apart or config.component("strategy").draws:
         return 1
-    agents = config.federation.agents
-    described, _ = describe_run(config)
-    each = config.component("learner").memory_bytes(described.spaces) * agents * at_once
-    available = machine_memory()
-    if not each or available is None:
+    known, shape, available = {} if known is None else known, shape_of(config), machine_memory()
+    if shape not in known:
+        known[shape] = _state_bytes(config)
+    if not known[shape] or available is None:
         return MOST_SEEDS
-    return min(MOST_SEEDS, max(1, int(MEMORY_SHARE * available // each)))
+    return min(MOST_SEEDS, max(1, int(MEMORY_SHARE * available // (known[shape] * at_once))))
 
 
-def _draws_a_graph(config: Config) -> bool:
-    strategy: Strategy = config.component("strategy")
+def _state_bytes(config: Config) -> int:
+    """Of one seed; 0 where it cannot be made, which is told when the setup is checked, with its name."""
+    described, _ = describe_run(config)
     try:
-        one, other = (strategy.bind(config.federation.agents, seed) for seed in (0, 1))
-    except FedraxError:  # It is told when the setup is checked, with its name.
-        return False
-    return bool(one != other)
+        federation = make_federation(config, described.spaces, described.horizon(config.environment.horizon))
+        # Only shapes are made, so that the sweep's process takes no accelerator.
+        return size_of(jax.eval_shape(lambda: federation.init(jax.random.key(0), ())))
+    except Exception:  # A plugin's may be any.
+        return 0
 
 
 def grouped(seeds: Sequence[int], folder: Path, *, together: int, parts: int) -> list[tuple[int, ...]]:

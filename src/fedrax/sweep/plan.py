@@ -193,9 +193,11 @@ def _jobs(
     """Every setup's first run, then every setup's second, and so on."""
     # Where there are fewer setups than runs at once, some seeds train beside others.
     parts = math.ceil(at_once / len(configs))
-    by_setup = []
+    by_setup, known = [], dict[str, int]()
     for setup, config in configs.items():
-        together = min(wanted, most_together(config, at_once=at_once) if wanted > 1 and len(seeds) > 1 else 1)
+        together = min(
+            wanted, most_together(config, at_once=at_once, known=known) if wanted > 1 and len(seeds) > 1 else 1
+        )
         runs = grouped(seeds, out / setup.name, together=together, parts=parts)
         by_setup.append([_job(setup, config, run, out) for run in runs])
     return tuple(job for turn in itertools.zip_longest(*by_setup) for job in turn if job is not None)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fedrax.errors import FedraxError
-from fedrax.records.files import write_json
 from fedrax.records.lock import held
-from fedrax.records.rundir import SWEEP
 from fedrax.supervision import POLL_SECONDS, Process, stop_all
 from fedrax.sweep.attempts import ATTEMPT, Attempt, Worker, command_of
 from fedrax.sweep.board import Board, failure
 from fedrax.sweep.order import Waiting
 from fedrax.sweep.plan import Plan
 from fedrax.sweep.processes import Stop, placed, stoppable
-from fedrax.sweep.tasks import Task, tasks_of
+from fedrax.sweep.tasks import Task, tasks_of, write_record
 
 GRACE_SECONDS = 30.0
 """How long an interrupted job may take to end."""
@@ -37,6 +36,8 @@ class Outcome:
     tasks: tuple[Task, ...]
     interrupted: int
     """The signal that did, or 0."""
+    stopped: int = 0
+    """The signal that asked to stop, or 0: also where nothing was left that it could interrupt."""
 
     @property
     def failed(self) -> tuple[Task, ...]:
@@ -49,9 +50,46 @@ class Outcome:
         return 128 + self.interrupted if self.interrupted else 1 if self.failed else 0
 
 
+class Session:
+    """What plans that are run one after the other have in common: a folder's lock, processes, and requests to stop."""
+
+    def __init__(self, lock: int, stop: Stop) -> None:
+        self.lock, self.stop = lock, stop
+        self.idle: dict[int, Worker] = {}
+        """By slot: the processes that have nothing to do."""
+        self.compiled: set[str] = set()
+        """Shapes of which a program exists (:class:`.order.Waiting`)."""
+
+    def close(self) -> None:
+        """Ends its processes."""
+        workers = [*self.idle.values()]
+        self.idle.clear()
+        for worker in workers:
+            worker.close()
+        left = [worker.process for worker in workers if worker.process.poll() is None]
+        stop_all(left, [(signal.SIGINT, GRACE_SECONDS)], hurry=lambda: self.stop.asked > 1)
+
+
+@contextlib.contextmanager
+def opened(out: Path) -> Iterator[Session]:
+    """A session in this folder.
+
+    Raises:
+        FedraxError: another sweep is at work there.
+    """
+    # Its jobs inherit the lock: it lasts until the last of them has ended, even if this process dies first.
+    with held(out) as lock, stoppable() as stop:
+        session = Session(lock, stop)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
 def run_plan(
     plan: Plan,
     *,
+    session: Session | None = None,
     retry: int = 0,
     terminal: bool | None = None,
     command: Callable[[Task], Sequence[str]] | None = None,
@@ -61,6 +99,7 @@ def run_plan(
 
     Args:
         plan: the jobs.
+        session: of plans in the same folder that are run before and after; unset, one of its own.
         retry: how often a failed job is tried again.
         terminal: whether to draw a moving table; unset, whether standard output is a terminal.
         command: what an attempt executes, each in a process of its own; unset, Fedrax, whose processes may train one
@@ -72,11 +111,11 @@ def run_plan(
     """
     if retry < 0:
         raise FedraxError(f"retry = {retry} is not allowed: it must be at least 0")
-    # Its jobs inherit the lock: it lasts until the last of them has ended, even if this process dies first.
-    with held(plan.out) as lock, stoppable() as stop:
+    with opened(plan.out) if session is None else contextlib.nullcontext(session) as session:
+        stop = session.stop
         plan = check(plan)
         tasks = tasks_of(plan)
-        runner = _Runner(plan, tasks, retry, command, lock)
+        runner = _Runner(plan, tasks, retry, command, session)
         with Board(tasks, terminal=terminal) as board:
             for note in plan.notes:
                 board.note(note)
@@ -84,23 +123,29 @@ def run_plan(
                 runner.run(board, stop)
             finally:
                 runner.end(board, stop)
-                write_json(plan.out / SWEEP, {"file": str(plan.file), "jobs": [task.record() for task in tasks]})
+                write_record(plan, tasks)
     unfinished = any(task.state == "interrupted" for task in tasks)
-    outcome = Outcome(plan.out, tuple(tasks), interrupted=stop.number if unfinished else 0)
+    outcome = Outcome(plan.out, tuple(tasks), interrupted=stop.number if unfinished else 0, stopped=stop.number)
     print(_closing(plan, outcome), flush=True)
     return outcome
 
 
 class _Runner:
     def __init__(
-        self, plan: Plan, tasks: list[Task], retry: int, command: Callable[[Task], Sequence[str]] | None, lock: int
+        self,
+        plan: Plan,
+        tasks: list[Task],
+        retry: int,
+        command: Callable[[Task], Sequence[str]] | None,
+        session: Session,
     ) -> None:
-        self._plan, self._tasks, self._command, self._lock = plan, tasks, command, lock
-        self._waiting = Waiting((task for task in tasks if task.state == "waiting"), sharing=command is None)
+        self._plan, self._tasks, self._command, self._session = plan, tasks, command, session
+        self._waiting = Waiting(
+            (task for task in tasks if task.state == "waiting"), sharing=command is None, compiled=session.compiled
+        )
         self._retries = {id(task): retry for task in tasks}
         self._running: dict[int, Attempt | Worker] = {}
         """By slot: the cores that a process has."""
-        self._idle: dict[int, Worker] = {}
 
     def run(self, board: Board, stop: Stop) -> None:
         """Until nothing is left to do, or the user asks to stop."""
@@ -109,7 +154,10 @@ class _Runner:
                 if slot not in self._running and not stop.asked:
                     self._fill(slot, board)
             for slot, running in list(self._running.items()):
-                if (status := running.status()) is not None:
+                status = running.status()
+                if isinstance(running, Worker) and running.compiled:
+                    self._waiting.compiled(running.task)
+                if status is not None:
                     self._ended(slot, status, board, stopping=False)
             board.update()
             time.sleep(POLL_SECONDS)
@@ -119,22 +167,23 @@ class _Runner:
         if self._running:
             board.note(f"stopping {len(self._running)} running jobs")
         slots = {running.process: slot for slot, running in self._running.items()}
-        idle = [worker.process for worker in self._idle.values()]
-        for worker in self._idle.values():
-            worker.close()
 
         def ended(process: Process) -> None:
             if process in slots:
                 self._ended(slots[process], process.returncode, board, stopping=True)
 
-        stop_all([*slots, *idle], [(signal.SIGINT, GRACE_SECONDS)], hurry=lambda: stop.asked > 1, ended=ended)
+        stop_all([*slots], [(signal.SIGINT, GRACE_SECONDS)], hurry=lambda: stop.asked > 1, ended=ended)
         for task in self._tasks:
             if task.state in ("waiting", "running"):
                 task.state = "interrupted"
 
     def _fill(self, slot: int, board: Board) -> None:
         """Starts a job on these cores, if there is one for them."""
-        worker, running = self._idle.get(slot), [attempt.task for attempt in self._running.values()]
+        worker, running = self._session.idle.get(slot), [attempt.task for attempt in self._running.values()]
+        if worker is not None and worker.process.poll() is not None:
+            # It died while it had nothing to do, which is no job's failure.
+            self._retire(slot)
+            worker = None
         task = self._waiting.take(running, None if worker is None else worker.task)
         if task is None:
             return
@@ -142,34 +191,36 @@ class _Runner:
         if self._waiting.shape(task) is not None:
             if worker is None:
                 with placed(slot, cores):
-                    worker = Worker(task, cores, self._lock)
-            self._idle.pop(slot, None)
+                    worker = Worker(task, cores, self._session.lock)
+            self._session.idle.pop(slot, None)
             worker.give(task)
             self._running[slot] = worker
         else:
             self._retire(slot)
             with placed(slot, cores):
-                self._running[slot] = Attempt(task, (self._command or command_of)(task), cores, self._lock)
+                self._running[slot] = Attempt(task, (self._command or command_of)(task), cores, self._session.lock)
         task.attempts, task.state, task.reason, task.exit_code = task.attempts + 1, "running", "", None
         board.started(task)
 
     def _retire(self, slot: int) -> None:
         """Lets an idle process end."""
-        if (worker := self._idle.pop(slot, None)) is not None:
+        if (worker := self._session.idle.pop(slot, None)) is not None:
             worker.close()
-            stop_all([worker.process], [(signal.SIGTERM, GRACE_SECONDS)])
+            if worker.process.poll() is None:
+                stop_all([worker.process], [(signal.SIGTERM, GRACE_SECONDS)])
 
     def _ended(self, slot: int, status: int, board: Board, *, stopping: bool) -> None:
         """Takes note of a job that ended; what failed in a process may fail what follows."""
         running = self._running.pop(slot)
         task, seconds = running.task, time.monotonic() - running.began
         if isinstance(running, Worker):
-            self._idle[slot] = running
+            self._session.idle[slot] = running
             if status != 0 or stopping:
                 self._retire(slot)
         task.seconds += seconds
         task.exit_code = status
-        if task.exit_code == 0 and task.finished:
+        # A process that is stopped may have finished its run just before.
+        if (task.exit_code == 0 or stopping) and task.finished:
             task.state = "done"
         elif stopping:
             task.state = "interrupted"

@@ -1,24 +1,25 @@
 """A search for settings: trials of a sweep's file, in stages whose results decide what runs next.
 
 ``search.json`` in the sweep's folder holds the trials, what they came to and what they cost. It is written before the
-runs of a stage start and after they end, so a search that was killed goes on where it was.
+runs of a stage start and after they end, so a search that was killed goes on where it was, and one that is started
+again tries once more what failed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fedrax.config import Config
 from fedrax.errors import FedraxError, unknown
 from fedrax.records.files import read_json, write_json
 from fedrax.records.progress import short
-from fedrax.records.rundir import RunDirectory
-from fedrax.records.summary import read_summary
+from fedrax.runtime.continuation import leaves
 from fedrax.sweep.plan import Plan, override, plan_of, read_table
+from fedrax.sweep.results import cost, means
 from fedrax.sweep.runner import Outcome
 from fedrax.sweep.settings import Search, limits, read_search
 from fedrax.sweep.space import drawn
@@ -28,7 +29,14 @@ COMMON = ("preset", "seeds", "seeds_per_run", "out", "jobs", "cores_per_job", "s
 """What the file of a search may hold beside ``[search]``."""
 
 Trial = dict[str, Any]
-"""``number``, ``params`` by key, and by stage ``limits`` and ``values`` (None: its runs failed)."""
+"""``number``, ``params`` by key, and by stage ``limits``, ``results`` and ``values``.
+
+``results`` are all numbers of the summaries, means over seeds (None: its runs failed), and ``values`` the objective
+among them (None, too, where it is not finite).
+"""
+
+MAY_CHANGE = ("objective", "direction")
+"""What only ranks trials that were run."""
 
 
 def is_search(file: Path | str) -> bool:
@@ -57,6 +65,9 @@ class Searching:
             plain = self._plan([{"number": 0, "params": drawn(self.search.space, self.search.seed, 0)}])
             config: Config = plain.jobs[0].config
             self.out, self._at_once = plain.out, plain.wanted_at_once
+            self._costs: dict[int, dict[str, int]] = {}
+            # How seeds are grouped into runs depends on the jobs at once, and a name changes nothing.
+            self._config = {k: v for k, v in leaves(config).items() if k not in ("name", "seed", "seeds")}
             self._limit, self._stages = "", [0]
             if self.search.method == "halving":
                 self._limit, self._stages = limits(self.search, config)
@@ -76,22 +87,32 @@ class Searching:
         Raises:
             FedraxError: a setting that no trial can have, or a summary without the objective.
         """
+        outcome = Outcome(self.out, (), interrupted=0)
         while True:
             stage, trials = self.following()
+            if not trials:
+                self._check_objective()
+                self._write()
+                tell(self._result())
+                return outcome
+            if outcome.stopped:
+                return dataclasses.replace(outcome, interrupted=outcome.stopped)
             plan = self._plan(trials, stage)
             self._write()
             tell(self._heading(stage, trials))
             outcome = carry_out(plan)
+            for trial in trials:
+                self._costs.pop(trial["number"], None)
             if outcome.interrupted:
+                self._write()
                 return outcome
             for trial in trials:
-                value = self._value(plan, trial)
                 trial["limits"].append(self._stages[stage] or None)
-                trial["values"].append(value)
+                trial["results"].append(means(job for job in plan.jobs if job.setup.name == _name(trial)))
+                trial["values"].append(self._value(trial["results"][-1]))
+            # What was computed is kept, also where it lacks the objective.
             self._write()
-            if not self.following()[1]:
-                tell(self._result())
-                return outcome
+            self._check_objective()
 
     def following(self) -> tuple[int, list[Trial]]:
         """The number of the next stage and its trials; none where the search has ended."""
@@ -137,42 +158,28 @@ class Searching:
         }
         return plan_of(self.file, {**table, "setups": setups}, self._jobs, many=True, grown=grown)
 
-    def _value(self, plan: Plan, trial: Trial) -> float | None:
-        """The mean of the objective over a trial's seeds; None where a run has no summary or is no number."""
-        values: list[float] = []
-        for job in plan.jobs:
-            if job.setup.name != _name(trial):
-                continue
-            directory = RunDirectory(job.directory)
-            if not directory.summary.is_file():
-                return None
-            summary = read_summary(directory)
-            found = summary.get(self.search.objective)
-            numbers: list[Any] = found if isinstance(found, list) else [found]
-            if not _numeric(numbers):
-                known = [key for key, value in summary.items() if _numeric(value)]
-                raise unknown("search.objective (a number of a run's summary)", self.search.objective, known)
-            values += map(float, numbers)
-        mean = statistics.fmean(values) if values else math.nan
-        return mean if math.isfinite(mean) else None
+    def _value(self, results: Mapping[str, float] | None) -> float | None:
+        """The objective among a stage's results; None where there is none, or it is not finite."""
+        value = math.nan if results is None else results.get(self.search.objective, math.nan)
+        return value if math.isfinite(value) else None
+
+    def _check_objective(self) -> None:
+        """Raises :class:`FedraxError` where a run measured everything but the objective."""
+        for trial in self.trials:
+            for results in trial["results"]:
+                if results is not None and self.search.objective not in results:
+                    raise unknown("search.objective (a number of a run's summary)", self.search.objective, results)
 
     def spent(self) -> dict[str, int]:
         """Environment steps and rounds of all trials' runs together, as far as they are recorded."""
-        total = {"environment_steps": 0, "rounds": 0}
         for trial in self.trials:
-            folder = self.out / _name(trial)
-            for path in folder.iterdir() if folder.is_dir() else ():
-                directory = RunDirectory(path)
-                if not directory.summary.is_file():
-                    continue
-                summary = read_summary(directory)
-                for name, key in (("environment_steps", "total_steps"), ("rounds", "rounds")):
-                    value = summary[key]
-                    total[name] += sum(value) if isinstance(value, list) else value
-        return total
+            if trial["number"] not in self._costs:
+                self._costs[trial["number"]] = cost(self.out / _name(trial))
+        costs = self._costs.values()
+        return {name: sum(each[name] for each in costs) for name in ("environment_steps", "rounds")}
 
     def _restored(self) -> list[Trial]:
-        """The trials of an earlier start.
+        """The trials of an earlier start, without the last stage of those that failed in it.
 
         Raises:
             FedraxError: of another search.
@@ -181,21 +188,34 @@ class Searching:
         if not path.is_file():
             return []
         record = read_json(path, "record of the search")
-        before, now = record.get("search", {}), self._described()
-        for key in (*now, *before):
-            more = key == "trials" and self.search.method != "halving" and now[key] >= before.get(key, 0)
-            if before.get(key) != now.get(key) and not more:
-                raise FedraxError(
-                    f"{self.out} holds a search with {key} = {before.get(key)!r}, which is now {now.get(key)!r}: give "
-                    "this one another out"
-                )
-        trials: list[Trial] = record["trials"]
+        trials, before, now = record.get("trials"), record.get("search"), self._described()
+        if not isinstance(before, Mapping) or not _are_trials(trials):
+            raise FedraxError(
+                f"{path} is no record of a search, or one of an earlier version: give this search another out"
+            )
+        config = before.get("config")
+        tables = (before, now), (config if isinstance(config, Mapping) else {}, self._config)
+        for one, other in tables:
+            for key in (*other, *one):
+                if key == "config" or key in MAY_CHANGE:
+                    continue
+                more = key == "trials" and self.search.method != "halving" and other[key] >= one.get(key, 0)
+                if one.get(key) != other.get(key) and not more:
+                    raise FedraxError(
+                        f"{self.out} holds a search with {key} = {one.get(key)!r}, which is now {other.get(key)!r}: "
+                        "give this one another out"
+                    )
+        for trial in trials:
+            if trial["results"] and trial["results"][-1] is None:
+                del trial["limits"][-1], trial["results"][-1]
+            trial["values"] = [self._value(results) for results in trial["results"]]
         return trials
 
     def _described(self) -> dict[str, Any]:
         """The search as text that JSON keeps."""
         given: Mapping[str, Any] = self._table["search"]
-        return {**given, "trials": self.search.trials, "limits": self._stages, "seeds": self._table.get("seeds", 1)}
+        seeds = self._table.get("seeds", 1)
+        return {**given, "trials": self.search.trials, "limits": self._stages, "seeds": seeds, "config": self._config}
 
     def _write(self) -> None:
         best = self.best
@@ -227,16 +247,25 @@ class Searching:
 
 
 def _trial(number: int, params: Mapping[str, Any]) -> Trial:
-    return {"number": number, "params": dict(params), "limits": [], "values": []}
+    return {"number": number, "params": dict(params), "limits": [], "results": [], "values": []}
 
 
 def _name(trial: Trial) -> str:
     return f"trial-{trial['number']:04d}"
 
 
-def _numeric(value: Any) -> bool:
-    items = value if isinstance(value, list) else [value]
-    return bool(items) and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in items)
+def _are_trials(value: Any) -> TypeGuard[list[Trial]]:
+    """Whether it is what a search writes of its trials; an earlier version's have no results."""
+
+    def is_trial(trial: Any, number: int) -> bool:
+        if not isinstance(trial, dict) or trial.get("number") != number or not isinstance(trial.get("params"), dict):
+            return False
+        stages, results = trial.get("limits"), trial.get("results")
+        if not isinstance(stages, list) or not isinstance(results, list) or len(stages) != len(results):
+            return False
+        return all(one is None or isinstance(one, dict) for one in results)
+
+    return isinstance(value, list) and all(is_trial(trial, number) for number, trial in enumerate(value))
 
 
 def _spent(total: Mapping[str, int]) -> str:

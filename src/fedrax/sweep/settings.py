@@ -8,6 +8,9 @@ from typing import Any
 
 from fedrax.config import Config
 from fedrax.errors import FedraxError, shown, unknown
+from fedrax.records.summary import KEYS as ALWAYS
+from fedrax.records.summary import MEASURED
+from fedrax.registry import LARGEST
 from fedrax.sweep.space import Space, read_space
 
 METHODS = ("random", "halving", "optuna")
@@ -19,6 +22,7 @@ KEYS = {
     "optuna": ("sampler",),
 }
 COMMON = ("method", "trials", "objective", "direction", "seed", "space")
+OBJECTIVES = tuple(key for key in (*ALWAYS, *MEASURED) if key != "seeds")
 MOST_TRIALS = 10_000
 
 
@@ -66,6 +70,8 @@ def read_search(table: Any) -> Search:
     for key, text in (("objective", objective), ("sampler", sampler)):
         if not isinstance(text, str) or not text:
             raise FedraxError(f"search.{key} = {shown(text)} is not allowed: give a name")
+    if objective not in OBJECTIVES:
+        raise unknown("search.objective (a number of a run's summary)", objective, OBJECTIVES)
     if method == "halving" and "least" not in table:
         raise FedraxError("search.method = 'halving' needs search.least, the budget of a trial in the first stage")
     return Search(
@@ -74,11 +80,11 @@ def read_search(table: Any) -> Search:
         trials=_whole(table, "trials", 16, 1, MOST_TRIALS),
         objective=objective,
         direction=_one_of(table, "direction", DIRECTIONS, "maximise"),
-        seed=_whole(table, "seed", 0, 0),
+        seed=_whole(table, "seed", 0, 0, LARGEST - MOST_TRIALS),  # Optuna is given the number of trials more.
         sampler=sampler,
         budget=_one_of(table, "budget", BUDGETS, None),
-        least=_whole(table, "least", 1, 1),
-        reduction=_whole(table, "reduction", 3, 2),
+        least=_whole(table, "least", 1, 1, LARGEST),
+        reduction=_whole(table, "reduction", 3, 2, LARGEST),
     )
 
 

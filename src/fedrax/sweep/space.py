@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fedrax.errors import FedraxError, shown, unknown
+from fedrax.registry import LARGEST
 
 KINDS = ("uniform", "log-uniform", "integers")
 
@@ -68,8 +70,18 @@ def _read(table: Mapping[str, Any], prefix: str, space: Space) -> None:
             if not value:
                 raise FedraxError(f"search.space.{name} = [] is not allowed: give at least one value")
             space[name] = Choices(tuple(value))
-        elif isinstance(value, Mapping) and len(value) == 1 and (kind := next(iter(value))) in KINDS:
+        elif isinstance(value, Mapping) and any(kind in value for kind in KINDS):
+            if len(value) > 1:
+                raise FedraxError(
+                    f"search.space.{name} = {shown(value)} is not allowed: a range has one key alone, of "
+                    f"{', '.join(KINDS)}"
+                )
+            (kind,) = value
             space[name] = _range(name, kind, value[kind])
+        elif isinstance(value, Mapping) and not value:
+            raise FedraxError(
+                f"search.space.{name} is an empty table: give a list of values, or a range such as {{uniform = [0, 1]}}"
+            )
         elif isinstance(value, Mapping) and not any("-" in inner or inner == "low" for inner in value):
             _read(value, f"{name}.", space)
         elif isinstance(value, Mapping):
@@ -84,14 +96,25 @@ def _read(table: Mapping[str, Any], prefix: str, space: Space) -> None:
 def _range(name: str, kind: str, value: Any) -> Range:
     numbers = int if kind == "integers" else (int, float)
     pair = isinstance(value, list) and len(value) == 2
-    if not pair or not all(isinstance(x, numbers) and not isinstance(x, bool) and math.isfinite(x) for x in value):
+    if not pair or not all(_is_number(x, numbers) for x in value):
         what = "whole numbers" if kind == "integers" else "numbers"
         raise FedraxError(f"search.space.{name}.{kind} = {shown(value)} is not allowed: give two {what}, [low, high]")
     low, high = value
     if low >= high or (kind == "log-uniform" and low <= 0):
         needs = "low must be less than high" + (", and more than 0" if kind == "log-uniform" else "")
         raise FedraxError(f"search.space.{name}.{kind} = {shown(value)} is not allowed: {needs}")
+    if kind == "integers" and max(abs(low), abs(high)) > LARGEST:
+        raise FedraxError(
+            f"search.space.{name}.integers = {shown(value)} is not allowed: give numbers from -{LARGEST} to {LARGEST}"
+        )
+    if math.isinf(float(high) - float(low)):
+        raise FedraxError(f"search.space.{name}.{kind} = {shown(value)} is not allowed: it is too wide; give less")
     return Range(kind, low, high)
+
+
+def _is_number(value: Any, kinds: Any) -> bool:
+    # A whole number that fits into no real one cannot be asked whether it is finite.
+    return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def drawn(space: Space, seed: int, number: int) -> dict[str, Any]:

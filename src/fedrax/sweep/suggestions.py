@@ -56,6 +56,7 @@ class Optuna:
                 "number": len(trials) + index,
                 "params": {key: self._given(key, params[key]) for key in self._dimensions},
                 "limits": [],
+                "results": [],
                 "values": [],
             }
             for index, params in enumerate(asked)

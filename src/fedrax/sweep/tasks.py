@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
-from fedrax.records.files import read_json
+from fedrax.records.files import read_json, write_json
 from fedrax.records.rows import read_tail
 from fedrax.records.rundir import SWEEP, RunDirectory
 from fedrax.records.standing import Standing, fraction_done
@@ -35,8 +36,6 @@ class Task:
     """Of the last attempt; negative, the signal that ended it."""
     reason: str = ""
     """The last line that a failed attempt left in its log."""
-    rows_before: int = 0
-    """Bytes of records that lay there when the sweep started."""
     progress: Standing = dataclasses.field(default_factory=lambda: Standing("waiting"))
 
     @property
@@ -76,23 +75,33 @@ def tasks_of(plan: Plan) -> list[Task]:
     Raises:
         FedraxError: a run lies there that was configured otherwise.
     """
-    record = plan.out / SWEEP
-    entries = read_json(record, "record of the sweep").get("jobs", []) if record.is_file() else []
-    # A record of an earlier version has one seed for every run.
-    earlier = {(entry["setup"], tuple(entry.get("seeds", [entry["seed"]]))): entry for entry in entries}
+    earlier = _recorded(plan.out)
     tasks = []
     for job in plan.jobs:
         entry = earlier.get((job.setup.name, job.seeds), {})
         task = Task(job, attempts=entry.get("attempts", 0), seconds=entry.get("seconds", 0.0))
         if task.started:
             _check_unchanged(job)
-            records = RunDirectory(job.directory).metrics_jsonl
-            task.rows_before = records.stat().st_size if records.is_file() else 0
             task.read_progress()
             if task.finished:
                 task.state, task.exit_code = "done", 0
         tasks.append(task)
     return tasks
+
+
+def write_record(plan: Plan, tasks: Sequence[Task]) -> None:
+    """Writes ``sweep.json``; what other plans ran in the folder, as the stages of a search do, is kept in it."""
+    now = {(task.job.setup.name, task.job.seeds): task.record() for task in tasks}
+    entries = {**{key: entry for key, entry in _recorded(plan.out).items() if Path(entry["log"]).is_file()}, **now}
+    write_json(plan.out / SWEEP, {"file": str(plan.file), "jobs": list(entries.values())})
+
+
+def _recorded(out: Path) -> dict[tuple[str, tuple[int, ...]], dict[str, Any]]:
+    """The entries of ``sweep.json`` by setup and seeds."""
+    record = out / SWEEP
+    entries = read_json(record, "record of the sweep").get("jobs", []) if record.is_file() else []
+    # A record of an earlier version has one seed for every run.
+    return {(entry["setup"], tuple(entry.get("seeds", [entry["seed"]]))): entry for entry in entries}
 
 
 def read_progress(path: Path, config: Config) -> Standing:
