@@ -189,7 +189,8 @@ def test_a_job_of_slurm_resumes_its_run(tmp_path):
     job = Job(tmp_path, *arguments)
     assert job.words(2) == ["fedrax train fedtd3/pendulum seeds=5 --out runs/a", "started"]
     ignored = int((tmp_path / "ignored").read_text().split()[1], 16)
-    assert not ignored >> (signal.SIGINT - 1) & 1, "a sweep stops its runs by it"
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # As it is for a shell's background jobs.
+        assert not ignored >> (signal.SIGINT - 1) & 1, "a sweep stops its runs by it"
     assert job.end() == 0
     assert job.words(3)[-1] == "scontrol requeue 7"
     (tmp_path / "runs" / "a").mkdir(parents=True)

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def folder(project, monkeypatch):
         (project.path / file.name).symlink_to(file)
     extending = blocks(PROJECT / "docs" / "extending.md")
     project.write("mine.py", "\n".join(block.text for block in extending if block.language == "python"))
+    # Of another test's, in this process.
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     for name in ("RUN", "imported/push"):
         project.write(f"{name}/config.toml", resolve("td3-her/push").to_toml())
     monkeypatch.chdir(project.path)

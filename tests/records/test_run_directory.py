@@ -42,7 +42,6 @@ def test_paths(tmp_path: Path) -> None:
         "manifest": "manifest.json",
         "metrics_jsonl": "metrics.jsonl",
         "metrics_csv": "metrics.csv",
-        "tensorboard": "tensorboard",
         "checkpoints": "checkpoints",
         "summary": "summary.json",
     }
