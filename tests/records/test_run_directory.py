@@ -33,7 +33,6 @@ def test_paths(tmp_path: Path) -> None:
             "manifest",
             "metrics_jsonl",
             "metrics_csv",
-            "tensorboard",
             "checkpoints",
             "summary",
         )
