@@ -15,9 +15,9 @@ from fedrax.sources import DEFAULT_KINDS, presets
 
 def script(shell: str) -> str:
     """The shell's code that lets it complete ``fedrax``."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    return argcomplete.shellcode(["fedrax"], shell=shell)
+    return shellcode(["fedrax"], shell=shell)
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
