@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from fedrax.config import COMPONENT_KINDS, presets
+from fedrax.loggers.base import loggers
 from fedrax.names import plain_tables
 from fedrax.registry import options_of
 
@@ -44,6 +45,9 @@ def test_reference_pages_have_every_option_with_its_default(site):
                 assert field.default is None or f"`{json.dumps(field.default)}`" in row
     for table in plain_tables():
         assert f"\n## {table}\n" in pages["reference/configuration.md"]
+    for name in loggers:
+        assert f"\n## {name}\n" in pages["reference/loggers.md"]
+        assert f"records.loggers.{name}.axis".replace(".", ".<wbr>") in pages["reference/loggers.md"]
     shown = "".join(text for path, text in pages.items() if path.startswith("reference/presets/"))
     assert all(f"\n## {name}\n" in shown for name in presets())
     assert "usage: fedrax train" in pages["reference/commands.md"]

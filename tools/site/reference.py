@@ -13,6 +13,7 @@ from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, presets, resolve
 from fedrax.describe import describe
 from fedrax.environments.distributions import joint_distributions
 from fedrax.environments.native import native_environments
+from fedrax.loggers.base import loggers
 from fedrax.names import plain_tables
 
 TITLES = {
@@ -34,6 +35,7 @@ def reference_pages() -> dict[str, str]:
         "reference/commands.md": _commands(),
         "reference/configuration.md": _configuration(),
         **{f"reference/{kind}.md": _component_kind(kind) for kind in COMPONENT_KINDS},
+        "reference/loggers.md": _loggers(),
         "reference/environments.md": _environments(),
         **{f"reference/presets/{family}.md": _presets(family) for family in _families()},
     }
@@ -80,6 +82,17 @@ def _component_kind(kind: str) -> str:
     ]
     for name in COMPONENT_KINDS[kind]:
         parts += [f"## {name}", _body(_section(name, f"{kind} {name}"), f"{kind} {name}")]
+    return "\n\n".join(parts)
+
+
+def _loggers() -> str:
+    parts = [
+        "# Loggers",
+        "Chosen by `records.loggers=NAME`, or by several names; each is given every row of a run while it trains "
+        "([watching runs](../watching.md)).",
+    ]
+    for name in loggers:
+        parts += [f"## {name}", _body(_section(name, f"logger {name}"), f"logger {name}")]
     return "\n\n".join(parts)
 
 
