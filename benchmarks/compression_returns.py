@@ -30,13 +30,19 @@ COMMON = [
     *("learner.head_layers=[64]", "budget.steps_per_agent=10000", "checkpoint.every=25", "evaluation.every=25"),
     *(f"seeds={SEEDS}", "seed=1"),
 ]
+WHOLE = ["strategy.actor_every=1"]
+"""Critics and actor in every round: what chooses among all numbers of an update needs them all."""
+TOP = [*WHOLE, "compression=top-k", "compression.share=0.01"]
 SETUPS = {
     "none": [],
     "float16": ["compression=float16"],
     "int8": ["compression=int8"],
-    "top-k 1 %": ["compression=top-k", "compression.share=0.01"],
-    "top-k 1 %, without feedback": ["compression=top-k", "compression.share=0.01", "compression.error_feedback=false"],
+    "none, all in every round": WHOLE,
+    "top-k 1 %, all in every round": TOP,
+    "top-k 1 %, without feedback": [*TOP, "compression.error_feedback=false"],
 }
+BESIDE = {name: "none, all in every round" for name in SETUPS if name not in ("none", "float16", "int8")}
+"""What a setup is compared with, where that is not ``none``."""
 
 
 def main() -> None:
@@ -77,7 +83,8 @@ def summarised(setup: str, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     each = list(runs[setup].values())
     returns = np.array([run["curve"][-1] for run in each])
     low, high = stratified_bootstrap(returns, mean)
-    plain = next(iter(runs["none"].values()))["bytes_up"] if "none" in runs else None
+    beside = runs.get(BESIDE.get(setup, "none"))
+    plain = None if beside is None else next(iter(beside.values()))["bytes_up"]
     return {
         "return": [round(float(x), 1) for x in (returns.mean(), low, high)],
         "bytes_up": each[0]["bytes_up"],

@@ -270,8 +270,8 @@ def check_compression(compression: Compression, strategy: Strategy, protection: 
         able = ", ".join(name for name in compressions if compressions[name].by_array)
         raise FedraxError(
             f"compression {compression.name!r} makes one array of an update, of which strategy {strategy.name!r} sends "
-            f"parts in every {longest}th round only; set compression to one of: {able}, or let all parts travel in "
-            "every round"
+            f"parts only once in {longest} rounds; set compression to one of: {able}, or let all parts travel in every "
+            "round, as with strategy.actor_every=1"
         )
 
 
