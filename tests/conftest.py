@@ -25,3 +25,8 @@ CHECKED = (
 # An integer may stand where a real number is annotated, as for every type checker.
 TOWER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 install_import_hook([f"fedrax.{name}" for name in CHECKED], TOWER)
+
+from fedrax.runtime import compiling  # noqa: E402
+
+# As a user's programs are, which may not be called while JAX traces.
+compiling.compiler_options = lambda: {compiling.LEVEL: 0}

@@ -144,7 +144,7 @@ def check_pair(learner, strategy, *, rules, products, acting, traced=True):
     """One rule in ``rules`` and one product in so many are traced; attacks on environments with learners ``acting``."""
     try:
         runtime = pair(learner, strategy)
-        fresh = jax.eval_shape(runtime.init) if traced else None
+        fresh = runtime.shapes() if traced else None
     except FedraxError as error:
         check_refusal(error, strategy, "strategy.average")
         return

@@ -124,7 +124,7 @@ def test_every_message_can_be_attacked(strategy, attack):
     common = [f"strategy={strategy}", f"attack={attack}", "attack.agents=1", "federation.agents=3"]
     config = resolve({} if personal else "fedtd3/pendulum", [*common, *(ppo if personal else td3)])
     runtime = make_runtime(config)
-    state = jax.eval_shape(runtime.init)
+    state = runtime.shapes()
     after, _ = jax.eval_shape(runtime.rounds, state, jnp.asarray(0))
     assert jax.tree.structure(after) == jax.tree.structure(state)
 

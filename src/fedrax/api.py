@@ -124,7 +124,7 @@ class Run:
         if self.config.runtime.kind == "flower" and runtime.federation.personal:
             raise FedraxError(f"the policies of {self.path} are their agents' own, and are on the nodes")
         try:
-            state = jax.eval_shape(runtime.init)
+            state = runtime.shapes()
             template = state.best
             path = self._policy_file(which)
             try:

@@ -194,16 +194,16 @@ def test_what_does_not_fit_is_refused(settings, words):
 
 def test_an_agent_without_peers_is_alone():
     runtime = made("federation.agents=1")
-    after, _ = jax.eval_shape(runtime._rounds, jax.eval_shape(runtime.init), jnp.asarray(0))
-    assert jax.tree.structure(after) == jax.tree.structure(jax.eval_shape(runtime.init))
+    after, _ = jax.eval_shape(runtime._rounds, runtime.shapes(), jnp.asarray(0))
+    assert jax.tree.structure(after) == jax.tree.structure(runtime.shapes())
 
 
 @pytest.mark.training
 @pytest.mark.parametrize("strategy", ["local", "fedavg", "central"])
 def test_other_strategies_leave_the_critic_to_itself(strategy):
     runtime = made(f"strategy={strategy}", "critic=fedformer")
-    after, _ = jax.eval_shape(runtime._rounds, jax.eval_shape(runtime.init), jnp.asarray(0))
-    assert jax.tree.structure(after) == jax.tree.structure(jax.eval_shape(runtime.init))
+    after, _ = jax.eval_shape(runtime._rounds, runtime.shapes(), jnp.asarray(0))
+    assert jax.tree.structure(after) == jax.tree.structure(runtime.shapes())
 
 
 # Encoders of an earlier run.

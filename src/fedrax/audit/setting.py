@@ -130,7 +130,7 @@ def last_state(config: Config, directory: RunDirectory) -> State | None:
     """
     runtime = make_runtime(config, agents=False)
     try:
-        template = jax.eval_shape(runtime.init)
+        template = runtime.shapes()
         if config.runtime.kind == "flower":
             best = () if runtime.federation.personal else template.best
             template = dataclasses.replace(template, agents=(), environments=(), best=best)

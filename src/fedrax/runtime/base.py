@@ -63,6 +63,10 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
+    def shapes(self) -> State:
+        """:meth:`init` as bare shapes: nothing is computed, and :meth:`init` itself cannot be traced."""
+
+    @abc.abstractmethod
     def compile(self, state: State) -> None:
         """Compiles everything :meth:`advance` runs, so that compiling and training are timed apart."""
 

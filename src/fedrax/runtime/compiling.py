@@ -62,15 +62,22 @@ LEVEL = "xla_backend_optimization_level"
 """XLA's name for how hard LLVM tries."""
 
 
-def jitted(function: Callable[..., Any], **options: Any) -> Any:
-    """``jax.jit(function, **options)``, compiled faster on processors.
+def compiler_options() -> dict[str, int] | None:
+    """What XLA is told; None: nothing.
 
-    There LLVM's third level takes twice as long as the second, for rounds that are no faster (CartPole: 33 s and 16 s
-    of one core, and the same metrics). All programs of a run are compiled alike, in whichever process, so that they
-    round alike; whoever sets the level in ``XLA_FLAGS`` decides.
+    On processors LLVM's third level takes twice as long as the second, for rounds that are no faster (CartPole: 33 s
+    and 16 s of one core, and the same metrics). Whoever sets the level in ``XLA_FLAGS`` decides.
     """
     own = jax.default_backend() != "cpu" or LEVEL in os.environ.get("XLA_FLAGS", "")
-    return jax.jit(function, compiler_options=None if own else {LEVEL: 2}, **options)
+    return None if own else {LEVEL: 2}
+
+
+def jitted(function: Callable[..., Any], **options: Any) -> Any:
+    """``jax.jit(function, **options)``, compiled by :func:`compiler_options`: not to be called while JAX traces.
+
+    All programs of a run are compiled alike, in whichever process, so that they round alike.
+    """
+    return jax.jit(function, compiler_options=compiler_options(), **options)
 
 
 def enable_compilation_cache() -> None:

@@ -85,9 +85,14 @@ class HostRuntime(Runtime):
     def init(self, initial: PyTree = ()) -> State:
         """The states before the first round."""
         start = jitted(self.federation.init)
-        check_memory(self.config, [jax.eval_shape(start, jax.random.key(0))] * self.config.seeds)
+        check_memory(self.config, self.shapes())
         seeds = enumerate(self.config.all_seeds)
         return stack([start(jax.random.key(seed), jax.tree.map(lambda x, i=i: x[i], initial)) for i, seed in seeds])
+
+    def shapes(self) -> State:
+        """Of all seeds, one after the other."""
+        keys = jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds))
+        return jax.eval_shape(jax.vmap(self.federation.init), keys)
 
     def compile(self, state: State) -> None:
         """Nothing ahead of time: array lengths follow the episodes, so programs compile when first met."""

@@ -153,6 +153,10 @@ class NativeRuntime(Runtime):
         check_memory(self.config, jax.eval_shape(self.programs.init, initial, self.arguments))
         return self.programs.init(initial, self.arguments)
 
+    def shapes(self) -> State:
+        """Of all seeds."""
+        return jax.eval_shape(self.programs.init, (), self.arguments)
+
     def _init_seeds(self, initial: PyTree) -> State:
         keys = jax.vmap(jax.random.key)(self.seeds)
         return jax.vmap(self._init)(keys, jnp.arange(self.config.seeds), initial)

@@ -145,6 +145,13 @@ class DistributedRuntime(Runtime):
 
     def init(self, initial: PyTree = ()) -> State:
         """The server before the first round."""
+        return jitted(self._init)(initial)
+
+    def shapes(self) -> State:
+        """Of all seeds, without agents."""
+        return jax.eval_shape(self._init, ())
+
+    def _init(self, initial: PyTree) -> State:
         personal = self.federation.personal
 
         def server(key: PRNGKeyArray, initial: PyTree) -> State:
@@ -152,7 +159,7 @@ class DistributedRuntime(Runtime):
             best = () if personal else state.best
             return State(state.server, (), state.tally, best, state.best_return, state.clip)
 
-        return jitted(jax.vmap(server))(jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds)), initial)
+        return jax.vmap(server)(jax.vmap(jax.random.key)(jnp.asarray(self.config.all_seeds)), initial)
 
     def compile(self, state: State) -> None:
         """Nothing ahead of time: what takes long is compiled on the nodes."""
