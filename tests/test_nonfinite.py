@@ -321,6 +321,12 @@ def test_a_seed_that_is_stuck_keeps_no_other_from_its_budget(tmp_path, capsys):
     assert [row["seed"] for row in records(tmp_path / "run")] == [0, 1] * 9
     _, meta = load_checkpoint(directory.checkpoints, runtime.init())
     assert meta["round"] == 9
+    with pytest.raises(FedraxError, match="at its end nothing was learned: seed 1"):
+        fedrax.resume(directory.path)
+    directory.summary.unlink()  # As if it had been killed before.
+    with pytest.raises(FedraxError, match="at its end nothing was learned: seed 1"):
+        training.train_run(config, runtime, directory, progress=False)
+    assert json.loads(directory.summary.read_text())["failed"] == str(caught.value)
     assert np.isfinite(json.loads(directory.summary.read_text())["final_return"][0])
 
 

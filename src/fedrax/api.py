@@ -379,10 +379,13 @@ def resume(
             f"fedrax train {directory.config} learner.initial={directory.path}"
         )
     if directory.summary.exists() and not overrides and not plugins and not changed(directory):
-        if progress:
+        failed = read_summary(directory).get("failed")
+        if progress and failed is None:
             print(f"{directory.path} has finished; to go on, give a larger budget (key=value)", flush=True)
         finished = Run(directory.path)
         send_rest(finished.config, directory, partial(held, directory.path))
+        if failed is not None:
+            raise FedraxError(str(failed))
         return finished
     with held(directory.path):
         move_plugins(directory, plugins)

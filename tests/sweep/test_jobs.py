@@ -82,6 +82,20 @@ if "/bad/" in str(path) or "/flaky/" in str(path) and not (path / "tried").exist
     assert [task.attempts for task in outcome.tasks] == [3, 2, 1]
 
 
+def test_a_run_that_learned_nothing_fails_again_where_the_sweep_is_run_again(tmp_path):
+    path = written(tmp_path, "jobs = 1\n[setups.bad]\n[setups.good]")
+    body = """
+if "/bad/" in str(path):
+    (path / "summary.json").write_text('{"failed": "at its end nothing was learned"}')
+    sys.exit("at its end nothing was learned")
+"""
+    for attempt in (1, 2):
+        outcome = run_plan(read_plan(path), command=stand_in(body))
+        assert outcome.status == 1
+        assert [(task.state, task.attempts) for task in outcome.tasks] == [("failed", attempt), ("done", 1)]
+        assert outcome.tasks[0].reason == "at its end nothing was learned"
+
+
 def test_what_does_not_stop_is_killed(tmp_path, monkeypatch):
     path = written(tmp_path, "seeds = 2\njobs = 1\n[setups.a]")
     body = """

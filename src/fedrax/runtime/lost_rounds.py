@@ -74,10 +74,10 @@ class LostRounds:
             f"(latest: {self.reasons.get(seed, 'see metrics.jsonl')})"
             for seed, counter in list(stuck.items())[:NAMED]
         )
-        for counter in stuck.values():
-            counter.lost_rounds = 0
         if finished:
             return f"the budget is used up, and at its end nothing was learned: {lost}; mend that and train anew"
+        for counter in stuck.values():
+            counter.lost_rounds = 0
         rounds = max(counter.rounds for counter in counters)
         again = resume_text(self.config, directory)
         return f"stopped after {rounds} rounds, with all saved: {lost}; mend that, then {again} goes on"

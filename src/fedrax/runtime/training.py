@@ -86,7 +86,8 @@ def _trained_run(
         if missing:
             logger.warning("%s lacks %s; the run goes on without", directory.metrics_jsonl, ", ".join(missing))
 
-        stopped, had_finished = None, meta["finished"]
+        had_finished = meta["finished"]
+        stopped = meta.get("failed") if had_finished else None
         if not had_finished:
             settings = (directory, config.records.loggers)
             live = LiveLoggers(*settings, name=config.name, seeds=config.all_seeds, config=table(config))
@@ -99,6 +100,8 @@ def _trained_run(
     # A finished run may have been killed before its summary.
     if meta["finished"] and not directory.summary.exists():
         summary = _summary(config, counters, meta["seconds_compile"]) | _missed(directory)
+        if stopped is not None:
+            summary["failed"] = stopped
         write_summary(directory, summary | ({"missing_metrics": missing} if missing else {}))
         finish_manifest(directory)
     if had_finished:
@@ -237,6 +240,8 @@ def _train(
             meta |= {
                 "round": first,
                 "finished": finished,
+                # A run that learned nothing has failed whenever it is looked at again.
+                "failed": stopped if finished else None,
                 "counters": [dataclasses.asdict(c) for c in counters],
                 "config": tables,
             }

@@ -40,9 +40,14 @@ class Task:
 
     @property
     def finished(self) -> bool:
-        """Whether the run reached its end, and not that of an earlier stage: it writes its summary last."""
+        """Whether the run reached its end, and not that of an earlier stage: it writes its summary last.
+
+        A run that failed at the end of its budget has a summary too, which says so.
+        """
         directory = RunDirectory(self.job.directory)
-        return directory.summary.is_file() and (not self.job.grown or _there(self.job).budget == self.job.config.budget)
+        if not directory.summary.is_file() or "failed" in read_json(directory.summary, "summary"):
+            return False
+        return not self.job.grown or _there(self.job).budget == self.job.config.budget
 
     @property
     def started(self) -> bool:
