@@ -1,5 +1,6 @@
 """Compiling is most of what these tests cost, so it is made cheap before JAX starts."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -28,5 +29,11 @@ install_import_hook([f"fedrax.{name}" for name in CHECKED], TOWER)
 
 from fedrax.runtime import compiling  # noqa: E402
 
-# As a user's programs are, which may not be called while JAX traces.
-compiling.compiler_options = lambda: {compiling.LEVEL: 0}
+
+@functools.wraps(compiling.compiler_options)
+def compiler_options() -> dict[str, int]:
+    """Said for each program, as it is for a user's, which may not be called while JAX traces."""
+    return {compiling.LEVEL: 0}
+
+
+compiling.compiler_options = compiler_options

@@ -170,6 +170,7 @@ def test_minigrid_is_seen_as_it_comes(crossing):
     assert policy.action_space.contains(policy(view))
 
 
+@pytest.mark.training
 def test_a_task_of_an_agents_is_seen_as_it_is(tmp_path):
     tasks = ["environment.tasks=['PointReach-v0','PointPush-v0']", "environment.task_identity=true"]
     run = made(tmp_path / "run", "td3-her/point-push", ["strategy=fedavg", *tasks], seeds=1)
@@ -244,6 +245,10 @@ def test_parts_that_do_not_fit_are_one_line(push, change, why):
     [
         ({}, "every agent of .* has a policy of its own: give agent=0 to agent=1"),
         ({"agent": 2}, "agent = 2 is not allowed: the run has agents 0 to 1"),
+        ({"agent": "0"}, "agent = '0' is not allowed"),
+        ({"agent": True}, "agent = True is not allowed"),
+        ({"agent": 0, "random_seed": 2**70}, "random_seed = 1180591620717411303424 is not allowed: give a number from"),
+        ({"agent": 0, "random_seed": "a"}, "random_seed = 'a' is not allowed"),
         ({"agent": 0, "seed": 2}, "seed = 2 is not allowed: the run has seeds 0 to 1"),
         ({"agent": 0, "rounds": 7}, "holds no policy after 7 rounds; kept are those after 1;"),
         ({"agent": 0, "rounds": 1, "best": True}, "are two policies; give one of them"),
@@ -283,6 +288,7 @@ def test_a_run_that_did_not_record_its_spaces_asks_the_environment(tmp_path):
             known_spaces(run.config, run.directory)
 
 
+@pytest.mark.training
 def test_the_words_of_missions_are_in_the_metadata(tmp_path):
     """A sentence is made of the metadata alone, as the environment's is."""
     pytest.importorskip("minigrid")

@@ -85,6 +85,7 @@ def test_processors_programs_are_compiled_at_the_second_level_unless_somebody_sa
     flags, backend, options, monkeypatch
 ):
     given = []
+    monkeypatch.setattr(compiling, "compiler_options", compiling.compiler_options.__wrapped__)
     monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "jit", lambda function, **told: given.append(told))
@@ -93,5 +94,5 @@ def test_processors_programs_are_compiled_at_the_second_level_unless_somebody_sa
 
 
 def test_a_program_of_the_second_level_computes(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(compiling, "compiler_options", lambda: {compiling.LEVEL: 2})
     assert compiling.jitted(lambda x: 2 * x)(3) == 6

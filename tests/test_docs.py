@@ -32,6 +32,7 @@ def plugin(tmp_path_factory):
     return path
 
 
+@pytest.mark.training
 def test_extending_page_trains(plugin, tmp_path):
     run = fedrax.train(
         "fedpg-br/cartpole",
@@ -66,6 +67,7 @@ def test_extending_page_trains(plugin, tmp_path):
     assert len(lines) == 20
 
 
+@pytest.mark.training
 def test_the_pages_learner_learns(plugin, tmp_path):
     run = fedrax.train(
         {},

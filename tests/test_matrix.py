@@ -126,10 +126,10 @@ def exchanged(runtime, federation, server, downlink, messages, key):
 @pytest.mark.parametrize("strategy", shipped(strategies))
 @pytest.mark.parametrize("learner", shipped(learners))
 def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
-    """Every combination is checked, and a quarter of the pairs' rounds is traced, the others' among the trainings. What
+    """Every combination is checked, and an eighth of the pairs' rounds is traced, the others' among the trainings. What
     an attack makes of messages has their shapes, and what it does in an agent's environment is the same under every
     strategy: so attacks and rules are traced one by one, each with some pairs, and a part of their products."""
-    traced = chosen(4, learner, strategy)
+    traced = chosen(8, learner, strategy)
     check_pair(learner, strategy, rules=5, products=5 * TRACED, acting=("ppo", "td3"), traced=traced)
 
 

@@ -260,6 +260,7 @@ def test_one_nan_is_named_recorded_and_counted(tmp_path, capsys, fresh_counts):
     assert fedrax.load(tmp_path / "run").summary()["dropped_collections"] == 1
 
 
+@pytest.mark.training
 def test_a_run_that_learns_nothing_at_all_fails_and_says_why(tmp_path, capsys):
     assert run(tmp_path, "TestNanReward-v0", "budget.rounds=3") == 1
     (line,) = capsys.readouterr().err.splitlines()

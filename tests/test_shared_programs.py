@@ -82,12 +82,14 @@ def shared():
     return first, second, names, by_itself, alone
 
 
+@pytest.mark.training
 def test_a_second_setup_of_one_shape_compiles_nothing(shared):
     _, _, names, _, alone = shared
     assert large(names) == []
     assert large(alone) == ["jit(init)", "jit(rounds)"]  # The count can tell.
 
 
+@pytest.mark.training
 def test_a_shared_program_computes_the_run_by_itself_to_the_bit(shared):
     first, second, _, by_itself, _ = shared
     assert all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), second, by_itself)))
@@ -189,6 +191,7 @@ def test_what_is_an_argument_is_declared_as_a_number():
     assert found > 30
 
 
+@pytest.mark.training
 def test_an_environment_of_the_same_name_is_not_that_of_before():
     """As in a notebook, whose cell with the class is run again; its actions are transformed, its class is within."""
     library, results = Programs(), []

@@ -20,10 +20,11 @@ from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
 from fedrax.environments.minigrid import IMAGE, MISSION, is_minigrid, mission_tokens
 from fedrax.environments.spaces import of_gymnasium, read
 from fedrax.environments.tasks import Mixture, mix
-from fedrax.errors import FedraxError
+from fedrax.errors import FedraxError, shown
 from fedrax.records.checkpoint import load_networks
 from fedrax.records.manifest import read_manifest
 from fedrax.records.rundir import RunDirectory
+from fedrax.registry import LARGEST
 from fedrax.runtime.draws import describe_run, task_ids
 from fedrax.runtime.make import make_learner
 
@@ -69,9 +70,9 @@ def choose(
     seeds, agents = config.all_seeds, config.federation.agents
     seed = config.seed if seed is None else seed
     if seed not in seeds:
-        raise FedraxError(f"seed = {seed} is not allowed: the run has seeds {seeds[0]} to {seeds[-1]}")
-    if agent is not None and not 0 <= agent < agents:
-        raise FedraxError(f"agent = {agent} is not allowed: the run has agents 0 to {agents - 1}")
+        raise FedraxError(f"seed = {shown(seed)} is not allowed: the run has seeds {seeds[0]} to {seeds[-1]}")
+    if agent is not None and not (_is_whole(agent) and 0 <= agent < agents):
+        raise FedraxError(f"agent = {shown(agent)} is not allowed: the run has agents 0 to {agents - 1}")
     personal = config.hands_out_own()
     if personal and config.runtime.kind == "flower":
         raise FedraxError(f"the policies of {directory.path} are their agents' own, and are on the nodes")
@@ -90,6 +91,11 @@ def choose(
     if personal:
         params = jax.tree.map(lambda x: x[agent], params)
     return Chosen(jax.device_put(params), spaces, mixture, seed, agent if personal else None)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number, of Python or NumPy."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def known_spaces(config: Config, directory: RunDirectory) -> tuple[Spaces, Mixture | None]:
@@ -167,7 +173,13 @@ class TrainedPolicy:
         )
 
     def reset(self, random_seed: int = 0) -> None:
-        """What is drawn from now on is what a fresh policy with this seed would draw."""
+        """What is drawn from now on is what a fresh policy with this seed would draw.
+
+        Raises:
+            FedraxError: it is no whole number from 0 on that JAX takes.
+        """
+        if not _is_whole(random_seed) or not 0 <= random_seed <= LARGEST:
+            raise FedraxError(f"random_seed = {shown(random_seed)} is not allowed: give a number from 0 to {LARGEST}")
         self._key, self._calls = jax.random.key(random_seed), 0
 
     def __call__(self, observation: Any, *, deterministic: bool | None = None) -> Any:

@@ -91,7 +91,7 @@ def _unforeseen(error: BaseException, continued: str) -> str:
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
     advice = "mend it" if place else "please report it with that file"
     if not place and loaded():
-        advice = f"look in {', '.join(loaded())} for what it comes from, or report it with that file"
+        advice += f", unless it comes from {', '.join(loaded())}"
     return f"{place}{text}; the traceback is in {path}; {advice}{_how_to_continue(continued)}"
 
 

@@ -10,7 +10,9 @@ import difflib
 from collections.abc import Iterable
 
 SOME = 8
-"""Names that are listed whole; of more, the closest ones, and no more than these."""
+"""Of many names, so many of the closest ones are listed."""
+FEW = 12
+"""Names that are listed whole."""
 LONGEST = 120
 """Characters shown of a value."""
 LONGEST_TEXT = 1200
@@ -40,7 +42,7 @@ def suggestions(name: str, allowed: Iterable[str], see: str = "") -> str:
     ``see`` is a command that lists them all.
     """
     names = sorted(set(allowed))
-    if len(names) <= SOME:
+    if len(names) <= FEW:
         return f"{nearest(name, names)}; allowed: {', '.join(names) or 'none'}"
     # Of names in many parts (`fedpg-br/cartpole`, `runtime.flower.quorum`) somebody may know one.
     parts = [each for each in names if name and name.lower() in each.lower()]

@@ -9,6 +9,7 @@ from pathlib import Path
 from fedrax import sweep
 from fedrax.describe import configuration, describe
 from fedrax.describe_keys import all_keys
+from fedrax.errors import FedraxError, shown
 from fedrax.plugins import load_plugins, located
 from fedrax.sources import presets
 from fedrax.sweep.plan import KEYS
@@ -26,6 +27,11 @@ def explained(name: str, overrides: Iterable[str] = (), *, plugins: Iterable[str
         FedraxError: nothing is called so, or the configuration cannot run, in one line.
     """
     overrides, plugins = list(overrides), list(plugins)
+    if overrides and not any("=" in text for text in overrides):
+        raise FedraxError(
+            f"fedrax describe takes one name, and settings as key=value after a preset or a file; {name!r} is "
+            f"followed by {shown(' '.join(overrides))}: describe one after the other"
+        )
     if overrides or name in presets() or Path(name).is_file():
         return configuration(name, overrides, plugins=plugins)
     load_plugins(located(plugin, Path.cwd()) for plugin in plugins)

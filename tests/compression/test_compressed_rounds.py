@@ -210,7 +210,7 @@ def test_messages_weigh_a_share_of_what_they_did(settings, share):
         (["strategy=neighbours", "strategy.batch=2", "compression=int8"], "'neighbours' hold no updates"),
         (
             ["compression=top-k", "strategy.actor_every=2", *PPO],
-            "only once in 2 rounds; set compression to one of: float16, int8, none, or let",
+            "or let all parts travel in every round, as with strategy.actor_every=1",
         ),
         (["compression=top-k", "compression.share=2"], "compression.share = 2.0 is not allowed: it must be between 0"),
         (["compression=int9"], "did you mean 'int8'"),

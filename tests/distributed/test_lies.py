@@ -117,6 +117,7 @@ def test_a_node_that_says_it_has_started_anew_joins_again_and_costs_nobody_a_rou
     assert notes.count("agent 1 has joined") == 4
 
 
+@pytest.mark.training
 def test_the_message_that_spoils_a_combination_is_left_out_and_named(tmp_path, monkeypatch):
     honest, notes = federation(tmp_path, lambda envelope, answer: to_bytes(answer))
     state, _ = rounds_of(honest, 4)
@@ -183,6 +184,7 @@ def lie_in_evaluations(liars, value, *, numbers):
     liars.dispatcher.transport.nodes[101] = lying
 
 
+@pytest.mark.training
 def test_an_evaluation_far_beyond_the_others_is_not_averaged_with_them(tmp_path):
     config = ("evaluation.environments=own", "evaluation.every=1", "evaluation.episodes=2")
     config += ("runtime.flower.max_failures=2",)
@@ -199,6 +201,7 @@ def test_an_evaluation_far_beyond_the_others_is_not_averaged_with_them(tmp_path)
     assert [row["outcome"] for row in exchanged(tmp_path) if row["round"] == 2] == ["answered", "paused", "answered"]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("by", "moved"), [("mean", True), ("median", False)])
 def test_an_evaluation_that_could_be_moves_the_best_by_mean_and_not_by_median(tmp_path, by, moved):
     config = ("evaluation.environments=own", "evaluation.every=1", "evaluation.episodes=2", f"evaluation.best_by={by}")

@@ -125,6 +125,7 @@ def nested_inputs():
     return jax.random.split(jax.random.key(3), (2, 3)), jnp.asarray([1.0, 4.0, 8.0])
 
 
+@pytest.mark.training
 def test_mapped_copies_collect_what_each_would_alone():
     keys, longest = nested_inputs()
     mapped = jax.jit(partial(nested, axis_names=("seeds", "agents")))(keys, longest)

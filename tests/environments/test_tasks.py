@@ -127,6 +127,7 @@ def native():
     return MixedTasks(made, mix(POINTS, [each.spaces for each in made], identity=True))
 
 
+@pytest.mark.training
 def test_every_agent_steps_its_own_task():
     """As that task alone would from the same key, whoever is beside it."""
     together = native()

@@ -71,6 +71,9 @@ CASES = {
     "sac of tasks, normalised": ("sac", Spaces(MASKED, TWO), {"normalise": True}),
     "sac, discrete": ("sac-discrete", Spaces(VECTOR, Discrete(5)), {}),
 }
+LONG = {"images, channels first", "td3 of images", "td3 of goals, normalised", "sac of tasks, normalised"}
+"""Whose networks take seconds to compile, and whose parts others have too."""
+EACH = [pytest.param(name, marks=[pytest.mark.training] if name in LONG else []) for name in CASES]
 
 
 def observations(space, generator):
@@ -140,7 +143,7 @@ def far(seen):
     return jax.tree.map(lambda x: x * 1000 if x.dtype == np.float32 else x, seen)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EACH)
 def test_onnx_runtime_computes_what_the_networks_do(name, tmp_path):
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
@@ -159,7 +162,7 @@ def test_onnx_runtime_computes_what_the_networks_do(name, tmp_path):
     assert session.get_modelmeta().custom_metadata_map == {"format": "fedrax-policy-1"}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EACH)
 def test_pytorch_computes_what_the_networks_do(name, tmp_path):
     torch = pytest.importorskip("torch")
     learner, params, spaces, graph, seen = made(name)

@@ -110,6 +110,7 @@ ARGUMENTS = [
         "list --plugins",
         "list --plugins DIR",
         "describe KEYS=1",
+        "describe krum compression",
     ),
 ]
 FLOWER = [

@@ -88,6 +88,7 @@ def test_gradient_is_the_weighted_sum_of_scores(spaces, normalisation):
         np.testing.assert_allclose(g, e, atol=2e-6)
 
 
+@pytest.mark.training
 def test_padding_changes_nothing():
     learner = learners.build("policy-gradient", {"hidden": (4,)})
     policy = learner.init_params(jax.random.key(0), DISCRETE)

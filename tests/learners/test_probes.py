@@ -120,6 +120,7 @@ def test_critics_expect_what_comes(name):
         assert got == pytest.approx(wanted, abs=0.15 * max(wanted, 1)), (probe, step, signal)
 
 
+@pytest.mark.training
 def test_equal_rewards_move_no_policy_that_has_a_baseline():
     """Leaving one out of equal rewards leaves nothing, so that the policy is as it began."""
     _, agents = gradient("default")

@@ -143,6 +143,7 @@ def test_the_temperature_rises_while_entropy_is_too_low(name, spaces, learns):
         assert moved == pytest.approx(0.01 * direction if learns else 0.0, abs=1e-5)
 
 
+@pytest.mark.training
 def test_the_temperature_may_have_a_step_size_of_its_own():
     learner, agent = make(target_entropy=50.0, learning_rate=0.01, temperature_rate=0.003)
     batch = batch_of()

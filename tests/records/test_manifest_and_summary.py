@@ -88,7 +88,7 @@ def test_no_git_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert commit_of(Path(fedrax.__path__[0])) is None
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+@pytest.mark.parametrize("content", ["{", "[]", "\xff", '{"history": null}', '{"history": [{"rounds": 1}]}'])
 def test_a_damaged_file_is_named(run: RunDirectory, content: str) -> None:
     run.manifest.write_bytes(content.encode("latin-1"))
     with pytest.raises(FedraxError, match=r"the manifest .*manifest\.json is damaged"):

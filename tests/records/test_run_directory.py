@@ -10,8 +10,17 @@ from pathlib import Path
 import pytest
 
 from fedrax.errors import FedraxError
-from fedrax.records.files import write_atomic
+from fedrax.records.files import check_writable, write_atomic
 from fedrax.records.rundir import MEBIBYTE, RunDirectory
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for write in (lambda: write_atomic(pipe, "text"), lambda: check_writable(pipe)):
+        with pytest.raises(FedraxError, match=r"pipe is there already and is no regular file; give another path"):
+            write()
+    assert pipe.is_fifo()
 
 
 def test_a_new_directory_becomes_a_run_with_its_configuration(tmp_path: Path) -> None:
@@ -20,6 +29,8 @@ def test_a_new_directory_becomes_a_run_with_its_configuration(tmp_path: Path) ->
     with pytest.raises(FedraxError, match=r"is not a run: it holds no config\.toml"):
         RunDirectory.open(run.path)
     run.write_config("seed = 1\n")
+    with pytest.raises(FedraxError, match=rf"is not a run: .*; give one of the runs in it, such as {run.path}"):
+        RunDirectory.open(run.path.parent)
     assert RunDirectory.open(run.path) == run
     assert run.config.read_text() == "seed = 1\n"
 

@@ -80,7 +80,8 @@ def test_every_run_says_what_is_guaranteed(write_run, tmp_path):
 
 def test_a_damaged_audit_is_named(write_run, tmp_path):
     run = audited(write_run(tmp_path / "a"), record=None)
-    for damaged in ("{", "{}", '{"setups": []}', "[]"):
+    setup = '{"attacks": {}, "setups": [{"name": "as run", "attacks": {"A1": {}}}]}'
+    for damaged in ("{", "{}", '{"setups": []}', "[]", '{"attacks": {}, "setups": [1.5]}', setup):
         (run / "audit.json").write_text(damaged)
         check_named(run, tmp_path)
 

@@ -126,7 +126,7 @@ def test_gains_are_taken_agent_by_agent_and_seed_by_seed():
     together = group("together", (3, 9), (4, 18), (100, 100))
     headings, lines = gain_table([together, alone])
     assert headings == ["", "over", "gain of the mean agent", "smallest gain", "agents that gain", "agent 0", "agent 1"]
-    assert lines == [["together", "alone", "0.25 [0, 0.5]", "-1.5 [-2, -1]", "1 of 2", "2", "-1.5"]]
+    assert lines == [["together", "alone", "0.25 [0.00, 0.50]", "-1.5 [-2.0, -1.0]", "1 of 2", "2", "-1.5"]]
 
 
 def test_a_gain_is_one_in_the_agents_own_environment():

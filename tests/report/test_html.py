@@ -180,6 +180,15 @@ def test_numbers_are_written_for_people():
         "12,346",
         "-1,500",
     ]
+    assert str(Estimate(-22.06, -23.451, -15.8)) == "-22.06 [-23.45, -15.80]"
+    assert str(Estimate(491.87, 475.6, 500)) == "491.9 [475.6, 500.0]"
+    assert str(Estimate(410, 400, 420)) == "410 [400, 420]"
+    assert str(Estimate(0.5, 0, 1)) == "0.5 [0.0, 1.0]"
+    assert str(Estimate(0, 0, 0)) == "0 [0, 0]"
+    assert str(Estimate(9.4, 0.00012345, 11.2)) == "9.40 [0.00, 11.20]"
+    assert str(Estimate(900, 3, 12345.6)) == "900 [3, 12,346]"
+    assert str(Estimate(1e-9, 0, 2e-9)) == "1e-09 [0, 2e-09]"
+    assert str(Estimate(1, -float("inf"), 2)) == "1 [-inf, 2]"
     assert [bytes_text(value) for value in (0, 999, 1500, 2.5e6, 3e12)] == [
         "0 B",
         "999 B",

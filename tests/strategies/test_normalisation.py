@@ -102,6 +102,7 @@ def test_the_servers_moments_are_those_of_the_pooled_data(name):
         np.testing.assert_allclose(moments[part].spread, ((rows - rows.mean(0)) ** 2).sum(0), rtol=1e-5)
 
 
+@pytest.mark.training
 def test_everybody_sees_by_the_same_moments_after_a_broadcast():
     together = federation()
     state = together.init(jax.random.key(0))

@@ -102,6 +102,7 @@ def test_all_are_averaged_alike_in_the_first_rounds():
     assert exchange.metrics["clusters"] == 2
 
 
+@pytest.mark.training
 def test_similar_agents_count_more():
     """Cosines 1, 0 and -1 at a temperature of 1 / log 2 are weights of 1, 1/2 and 1/4."""
     together = federation("strategy=similarity", "strategy.warmup=0", f"strategy.temperature={1 / np.log(2)}")

@@ -105,6 +105,7 @@ def test_trajectory_ratio_is_the_product_of_step_ratios():
     assert float(mean) == pytest.approx(float((np.exp(0.1 * lengths) * lengths).sum() / lengths.sum()), rel=1e-5)
 
 
+@pytest.mark.training
 def test_leaving_the_ratio_band_ends_the_loop_without_a_step():
     strategy = strategies.build("svrpg", {"ratio_band": 1e-9})
     _, after, _ = combined(strategy, jax.random.key(1))

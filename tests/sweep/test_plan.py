@@ -5,7 +5,9 @@ from sweep_files import TINY, written
 
 import fedrax
 from fedrax.cli import main
+from fedrax.sweep.attempts import arguments_of
 from fedrax.sweep.plan import read_plan
+from fedrax.sweep.tasks import Task
 
 
 def test_a_file_becomes_setups_times_seeds(tmp_path):
@@ -54,6 +56,16 @@ def test_where_a_sweep_lies_and_how_many_seeds_it_has(tmp_path):
     assert [str(job.directory) for job in read_plan(path).jobs] == [
         f"runs/sweeps/mine/a/seed-{seed}" for seed in (0, 1)
     ]
+
+
+def test_a_sweep_without_a_preset_changes_the_defaults(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[set]\nenvironment = "CartPole-v1"\nlearner = "ppo"\nbudget.rounds = 3\n[setups.a]\nstrategy = "fedavg"'
+    )
+    (job,) = read_plan(path).jobs
+    assert (job.config.learner["kind"], job.config.strategy["kind"]) == ("ppo", "fedavg")
+    assert arguments_of(Task(job))[:2] == ["train", "environment=CartPole-v1"]
 
 
 def test_a_preset_beside_the_file_is_found(tmp_path):

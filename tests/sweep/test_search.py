@@ -97,6 +97,7 @@ def test_ranges_and_choices_hold_what_they_say():
         ("", "a = {}", "search.space.a is an empty table"),
         ("seed = 2147483647", "a = [1]", "give a whole number from 0 to 2147473647"),
         ("", "a = {log-normal = [1, 2]}", "allowed: integers, log-uniform, uniform"),
+        ("", "a.b = {loguniform = [1, 2]}", "search.space.a.b 'loguniform' (did you mean 'log-uniform'?)"),
         ("", '"learner.learning_rat" = [1]', "did you mean 'learning_rate'"),
         ("method = 'halving'", "a = [1]", "needs search.least"),
         (

@@ -6,12 +6,40 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json
 
 Record = dict[str, Any]
 """``attacks`` by id with ``question`` and ``headline``; ``setups`` with ``name`` and either why they are ``refused`` or
 ``guarantee``, ``protection`` and, by id, ``attacks`` with ``answers`` or why each is ``inapplicable``."""
+
+
+class _Attack(pydantic.BaseModel):
+    question: str
+    headline: str
+
+
+class _Result(pydantic.BaseModel):
+    answers: dict[str, float | bool | None] = {}
+    inapplicable: str | None = None
+
+
+class _Setup(pydantic.BaseModel):
+    name: str
+    attacks: dict[str, _Result] = {}
+    protection: dict[str, Any] | None = None
+    refused: str = ""
+
+
+class Audit(pydantic.BaseModel):
+    """What of a record is read."""
+
+    attacks: dict[str, _Attack]
+    setups: list[_Setup]
+
+
 MISSING = "–"
 WORDS = {
     "auc": "AUC",
@@ -44,9 +72,11 @@ def read_audit(path: Path) -> Record:
     Raises:
         FedraxError: it is missing or damaged.
     """
-    record = read_json(path, "audit")
-    if not isinstance(record.get("setups"), list) or not isinstance(record.get("attacks"), dict):
-        raise FedraxError(f"the audit {path} is damaged: it holds no setups; delete it, or audit the run again")
+    record = read_json(path, "audit", Audit)
+    unknown = {id for setup in record["setups"] for id in setup.get("attacks", {})} - record["attacks"].keys()
+    if unknown or not record["setups"]:
+        why = f"it does not say what attack {min(unknown)} asks" if unknown else "it holds no setups"
+        raise FedraxError(f"the audit {path} is damaged: {why}; delete it, or audit the run again")
     return record
 
 
@@ -66,7 +96,7 @@ def findings(record: Record, setup: Mapping[str, Any]) -> Iterator[tuple[str, st
     """Of each attack on a setup: its id, its question, and what it measured or why it does not apply."""
     for id, result in setup.get("attacks", {}).items():
         told = result.get("inapplicable")
-        said = f"does not apply: {told}" if told else ", ".join(_answers(result["answers"]))
+        said = f"does not apply: {told}" if told else ", ".join(_answers(result.get("answers", {})))
         yield id, record["attacks"][id]["question"], said
 
 

@@ -10,10 +10,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedrax.errors import FedraxError
 from fedrax.records.encoding import decoded, encoded
+
+if TYPE_CHECKING:
+    import pydantic
 
 PRIVATE = 0o600
 """The mode of files that only their owner may read."""
@@ -49,8 +52,9 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     next write to ``path`` uses up.
 
     Raises:
-        FedraxError: the operating system refused (disk full, no permission ...).
+        FedraxError: the operating system refused (disk full, no permission ...), or ``path`` is a device or the like.
     """
+    check_kind(path)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,8 +90,15 @@ def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> 
         write_all(file.fileno(), content.encode() if isinstance(content, str) else content)
 
 
+def check_kind(path: Path) -> None:
+    """Raises :class:`FedraxError` where something lies at ``path`` that a file must not replace, such as a device."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FedraxError(f"{path} is there already and is no regular file; give another path")
+
+
 def check_writable(path: Path) -> None:
     """Raises :class:`FedraxError` where no file can be written at ``path``, before somebody computes what to write."""
+    check_kind(path)
     new = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,11 +132,16 @@ def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     write_atomic(path, encoded(value, indent=2) + "\n", private=private)
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_json(path: Path, what: str, shape: type[pydantic.BaseModel] | None = None) -> dict[str, Any]:
     """The JSON object in ``path``, as :func:`write_json` was given it.
 
+    Args:
+        path: the file.
+        what: names it in messages.
+        shape: what it must be, where it is read far from here; keys that this lacks may hold anything.
+
     Raises:
-        FedraxError: the file is missing or damaged; ``what`` names it in the message.
+        FedraxError: the file is missing or damaged.
     """
     try:
         value = decoded(path.read_bytes())
@@ -137,7 +153,22 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raise FedraxError(f"the {what} {path} is damaged: it is not JSON; delete it and resume the run") from None
     if not isinstance(value, dict):
         raise FedraxError(f"the {what} {path} is damaged: it is not a JSON object; delete it and resume the run")
+    if shape is not None and (wrong := misfit(value, shape)) is not None:
+        raise FedraxError(f"the {what} {path} is damaged: {wrong}; delete it, or restore it")
     return value
+
+
+def misfit(value: Any, shape: type[pydantic.BaseModel]) -> str | None:
+    """Where a value of JSON is not of a shape, and why; None where it is."""
+    from pydantic import ValidationError  # Of this module's users most need no shapes.
+
+    try:
+        shape.model_validate(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])[:80]
+        return f"at {place}: {first['msg'].lower()}"
+    return None
 
 
 def write_all(descriptor: int, data: bytes) -> None:

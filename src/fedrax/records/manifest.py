@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import pydantic
 
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json, reason, write_json
@@ -21,6 +22,25 @@ from fedrax.records.lock import command_line
 from fedrax.records.rundir import RunDirectory
 
 PACKAGES = ("fedrax", "jax", "jaxlib", "equinox", "optax", "gymnasium", "numpy", "envpool")
+
+
+class Change(pydantic.BaseModel):
+    """What a run was before it changed."""
+
+    config: dict[str, Any]
+    summary: dict[str, Any] | None
+    rounds: int
+    time: str
+
+
+class Manifest(pydantic.BaseModel):
+    """What of a manifest must be right wherever it is read; :func:`write_manifest` says what it is."""
+
+    config: dict[str, Any] = {}
+    history: list[Change] = []
+    divergence: dict[str, float] | None = None
+    networks_from: dict[str, str] = {}
+    started: str = ""
 
 
 def write_manifest(
@@ -106,7 +126,7 @@ def read_manifest(rundir: RunDirectory) -> dict[str, Any]:
     Raises:
         FedraxError: it is missing or damaged.
     """
-    return read_json(rundir.manifest, "manifest")
+    return read_json(rundir.manifest, "manifest", Manifest)
 
 
 def commit_of(package: Path) -> str | None:

@@ -137,7 +137,7 @@ def _drawn(run: Run, history: History) -> list[Any]:
         return []
     first = run.config.get("seed", 0)
     drawn = draws[(history.seed - first) % len(draws)] if isinstance(first, int) else None
-    return drawn if isinstance(drawn, list) else []
+    return drawn if isinstance(drawn, list) and all(isinstance(agent, Mapping) for agent in drawn) else []
 
 
 def _differing(drawn: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -46,7 +46,8 @@ class Estimate:
         """``478 [470, 485]``, or the value alone where one seed leaves the interval undefined."""
         if math.isnan(self.low) or math.isnan(self.high):
             return number(self.value)
-        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
+        value, low, high = alike(self.value, self.low, self.high)
+        return f"{value} [{low}, {high}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,20 @@ def number(value: float) -> str:
     if math.isnan(value):
         return MISSING
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def alike(*values: float) -> list[str]:
+    """Numbers as :func:`number` has them, all with as many digits after the point as one of them needs.
+
+    They are no more than make four significant digits of the largest.
+    """
+    texts = [number(value) for value in values]
+    if any("e" in text for text in texts):
+        return texts
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    most = max(0, 3 - math.floor(math.log10(largest))) if largest > 0 else 0
+    digits = min(most, max(len(text.partition(".")[2]) for text in texts))
+    return [f"{value:,.{digits}f}" if math.isfinite(value) else text for value, text in zip(values, texts, strict=True)]
 
 
 def bytes_text(value: float) -> str:

@@ -2,7 +2,7 @@
 
 A sweep is a TOML file::
 
-    preset = "fedpg-br/cartpole"      # of every setup that names none; a preset or the path of a TOML file
+    preset = "fedpg-br/cartpole"      # of every setup that names none; or a TOML file's path; default: the defaults
     seeds = 10                        # seeds 0 to 9, or a list of them
     seeds_per_run = 1                 # default: as many as can train in one program
     out = "runs/sweeps/robust"        # default: runs/sweeps/<name of the file>

@@ -30,7 +30,8 @@ def arguments_of(task: Task) -> list[str]:
     if task.started:
         moved = [word for plugin in job.config.plugins for word in ("--plugins", plugin)]
         return ["resume", str(job.directory), *job.grown, "--quiet", *moved]
-    return ["train", job.setup.preset, *job.overrides, "--out", str(job.directory), "--quiet"]
+    source = [] if job.setup.preset is None else [job.setup.preset]
+    return ["train", *source, *job.overrides, "--out", str(job.directory), "--quiet"]
 
 
 def command_of(task: Task) -> list[str]:

@@ -191,7 +191,7 @@ def show_plan(plan: Plan, tasks: Sequence[Task], stream: TextIO | None = None) -
         done = sum(task.state == "done" for task in mine)
         resumed = sum(task.started and task.state != "done" for task in mine)
         counts = (done, resumed, len(mine) - done - resumed)
-        cells = (setup.name, setup.preset, "\n".join(setup.overrides))
+        cells = (setup.name, setup.preset or "", "\n".join(setup.overrides))
         table.add_row(*map(rich.text.Text, cells), *(str(count or "") for count in counts))
     console.print(table)
     seeds = sorted({seed for task in tasks for seed in task.job.seeds})

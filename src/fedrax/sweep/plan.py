@@ -40,7 +40,8 @@ class Setup:
     """One configuration of a sweep, but for the seed."""
 
     name: str
-    preset: str
+    preset: str | None
+    """None: the defaults."""
     overrides: tuple[str, ...]
 
 
@@ -215,8 +216,6 @@ def _setups(file: Path, table: Mapping[str, Any], setups: Mapping[str, Any]) -> 
     for name in setups:
         own = dict(_table(setups, name))
         preset, listed = own.pop("preset", table.get("preset")), own.pop("set", [])
-        if preset is None:
-            raise FedraxError(f"setup {name!r} has no preset: set preset for the file or for the setup")
         overrides = [*common, *_flat(own), *_overrides(f"setups.{name}.set", listed)]
         for point in grid:
             suffix = "".join(f",{re.sub(r'[^A-Za-z0-9_.+=-]+', '-', text)}" for text in point)
@@ -251,8 +250,10 @@ def _setup(file: Path, name: str, preset: Any, overrides: list[str], taken: list
         clash = {"seed", "seeds"} & parse_override(text).keys()
         if clash:
             raise FedraxError(f"setup {name!r} sets {clash.pop()}: a sweep's seeds are those at the top of its file")
-    beside = file.parent / str(preset)
-    source = str(beside) if preset not in presets() and beside.is_file() else str(preset)
+    source = None
+    if preset is not None:
+        beside = file.parent / str(preset)
+        source = str(beside) if preset not in presets() and beside.is_file() else str(preset)
     return Setup(name, source, tuple(_located(text, file.parent) for text in overrides))
 
 

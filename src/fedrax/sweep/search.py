@@ -59,8 +59,6 @@ class Searching:
             for key in self._table:
                 if key not in (*COMMON, "search"):
                     raise unknown("key of a search's file", key, (*COMMON, "search"))
-            if "preset" not in self._table:
-                raise FedraxError("a search needs a preset, which its trials change")
             self.search: Search = read_search(self._table["search"])
             plain = self._plan([{"number": 0, "params": drawn(self.search.space, self.search.seed, 0)}])
             config: Config = plain.jobs[0].config

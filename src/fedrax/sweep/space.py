@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import sys
 from collections.abc import Mapping
@@ -82,7 +83,7 @@ def _read(table: Mapping[str, Any], prefix: str, space: Space) -> None:
             raise FedraxError(
                 f"search.space.{name} is an empty table: give a list of values, or a range such as {{uniform = [0, 1]}}"
             )
-        elif isinstance(value, Mapping) and not any("-" in inner or inner == "low" for inner in value):
+        elif isinstance(value, Mapping) and not _like_a_range(value):
             _read(value, f"{name}.", space)
         elif isinstance(value, Mapping):
             raise unknown(f"range of search.space.{name}", next(iter(value)), KINDS)
@@ -91,6 +92,11 @@ def _read(table: Mapping[str, Any], prefix: str, space: Space) -> None:
                 f"search.space.{name} = {shown(value)} is not allowed: give a list of values, or a range such as "
                 "{uniform = [0, 1]}, {log-uniform = [1e-4, 1e-1]} or {integers = [2, 8]}"
             )
+
+
+def _like_a_range(table: Mapping[str, Any]) -> bool:
+    """Whether its keys are no further part of a setting's, but meant for a kind of range."""
+    return any("-" in key or key == "low" or difflib.get_close_matches(key, KINDS, cutoff=0.8) for key in table)
 
 
 def _range(name: str, kind: str, value: Any) -> Range:
