@@ -243,7 +243,7 @@ def test_a_recorded_configuration_that_is_none_is_one_line(copied, capsys):
     (copied / "manifest.json").write_text(json.dumps(manifest | {"config": 3}))
     assert main(["resume", str(copied), "budget.rounds=5"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "the recorded configuration is damaged: it is 3" in line
+    assert "manifest.json is damaged: at config: input should be a valid dictionary" in line
 
 
 @pytest.mark.training

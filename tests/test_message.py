@@ -125,7 +125,7 @@ def test_every_message_can_be_attacked(strategy, attack):
     config = resolve({} if personal else "fedtd3/pendulum", [*common, *(ppo if personal else td3)])
     runtime = make_runtime(config)
     state = runtime.shapes()
-    after, _ = jax.eval_shape(runtime.rounds, state, jnp.asarray(0))
+    after, _ = jax.eval_shape(runtime._rounds, state, jnp.asarray(0))
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 

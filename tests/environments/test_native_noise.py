@@ -151,7 +151,7 @@ def test_the_table_gives_every_agent_its_noise():
         (
             ["observation_noise_sdt=0.1"],
             "Pendulum-v1",
-            "(did you mean 'observation_noise_std'?); allowed: observation_noise_std",
+            "(did you mean 'observation_noise_std'?); allowed: action_noise_std, ",
         ),
         (["observation_noise_std=-0.1"], "CartPole-v1", "a standard deviation is at least 0"),
         (["action_noise_std=-0.1"], "Pendulum-v1", "a standard deviation is at least 0"),

@@ -1,5 +1,6 @@
 """Sweeps: which job comes next, and what processes have in common."""
 
+import json
 import os
 import signal
 import sys
@@ -151,7 +152,7 @@ for line in sys.stdin:
     path = pathlib.Path(arguments[arguments.index("--out") + 1])
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.toml").write_text("")
-    (path / "summary.json").write_text(str(os.getpid()))
+    (path / "summary.json").write_text(json.dumps({"process": os.getpid()}))
     os.write(int(sys.argv[1]), b"compiled\\n0\\n")
 """
 
@@ -165,8 +166,8 @@ def test_the_plans_of_a_session_share_processes_and_heed_a_stop_between_them(tmp
         os.kill(os.getpid(), signal.SIGTERM)
         last = run_plan(plans[2], session=session)
     assert [outcome.status for outcome in outcomes] == [0, 0]
-    used = [(outcome.tasks[0].job.directory / "summary.json").read_text() for outcome in outcomes]
-    assert used == [str(worker.process.pid)] * 2
+    used = [json.loads((outcome.tasks[0].job.directory / "summary.json").read_text()) for outcome in outcomes]
+    assert used == [{"process": worker.process.pid}] * 2
     assert worker.process.returncode is not None
     assert (last.status, last.tasks[0].attempts) == (128 + signal.SIGTERM, 0)
 
