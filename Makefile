@@ -5,7 +5,7 @@ VENV := .venv
 export NO_MKDOCS_2_WARNING := 1
 BIN := $(VENV)/bin
 # The filter of FedPG-BR beside the same federation without one.
-DEMO := attack=random-noise attack.agents=3 budget.trajectories=1500 seeds=3
+DEMO := attack=random-noise attack.agents=3 budget.trajectories=1500 seeds=3 runtime.compiling=quick
 DEMO_TITLE := CartPole, ten agents, three of them send noise
 
 .PHONY: demo docs test test-training test-slow test-faults lint format clean

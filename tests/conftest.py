@@ -35,7 +35,7 @@ from fedrax.runtime import compiling  # noqa: E402
 
 
 @functools.wraps(compiling.compiler_options)
-def compiler_options() -> dict[str, int]:
+def compiler_options(*, quick: bool = False) -> dict[str, int]:
     """Said for each program, as it is for a user's, which may not be called while JAX traces."""
     return {compiling.LEVEL: 0}
 

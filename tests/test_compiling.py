@@ -3,13 +3,16 @@
 import time
 
 import jax.monitoring
+import jaxlib.version
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fedrax
+from fedrax.config import resolve
 from fedrax.runtime import compiling
 from fedrax.runtime.compiling import CompileClock
+from fedrax.runtime.make import make_runtime
 
 
 @pytest.mark.parametrize(
@@ -72,27 +75,53 @@ def test_training_time_leaves_out_compiling_on_host_environments(tmp_path):
     assert run.metrics()[-1]["seconds"] == summary["seconds_train"]
 
 
+QUICK = {compiling.LEVEL: 2, compiling.EMITTERS: False}
+
+
 @pytest.mark.parametrize(
-    ("flags", "backend", "options"),
+    ("flags", "backend", "quick", "options"),
     [
-        ("", "cpu", {compiling.LEVEL: 2}),
-        ("--xla_other=1", "cpu", {compiling.LEVEL: 2}),
-        (f"--{compiling.LEVEL}=3", "cpu", None),
-        ("", "gpu", None),
+        ("", "cpu", False, {compiling.LEVEL: 2}),
+        ("--xla_other=1", "cpu", False, {compiling.LEVEL: 2}),
+        ("", "cpu", True, QUICK),
+        (f"--{compiling.LEVEL}=3", "cpu", False, None),
+        (f"--{compiling.LEVEL}=3", "cpu", True, None),
+        ("", "gpu", False, None),
+        ("", "gpu", True, None),
     ],
 )
 def test_processors_programs_are_compiled_at_the_second_level_unless_somebody_says_another(
-    flags, backend, options, monkeypatch
+    flags, backend, quick, options, monkeypatch
 ):
+    monkeypatch.setattr(jaxlib.version, "__version_info__", (0, 10, 2))
     given = []
     monkeypatch.setattr(compiling, "compiler_options", compiling.compiler_options.__wrapped__)
     monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "jit", lambda function, **told: given.append(told))
-    compiling.jitted(len, donate_argnums=0)
+    compiling.jitted(len, quick=quick, donate_argnums=0)
     assert given == [{"compiler_options": options, "donate_argnums": 0}]
 
 
-def test_a_program_of_the_second_level_computes(monkeypatch):
-    monkeypatch.setattr(compiling, "compiler_options", lambda: {compiling.LEVEL: 2})
+@pytest.mark.parametrize("options", [{compiling.LEVEL: 2}, QUICK])
+def test_a_program_with_options_computes(options, monkeypatch):
+    monkeypatch.setattr(compiling, "compiler_options", lambda quick: options)
     assert compiling.jitted(lambda x: 2 * x)(3) == 6
+
+
+def test_an_option_is_not_given_to_a_later_version_of_xla(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(jaxlib.version, "__version_info__", (0, 11, 0))
+    assert compiling.compiler_options.__wrapped__(quick=True) == {compiling.LEVEL: 2}
+
+
+@pytest.mark.parametrize("environment", ["CartPole-v1", "MountainCar-v0"])
+@pytest.mark.parametrize("how", ["full", "quick"])
+def test_all_programs_of_a_run_are_compiled_as_it_says(environment, how, monkeypatch):
+    asked = []
+    monkeypatch.setattr(compiling, "compiler_options", lambda quick: asked.append(quick))
+    settings = [f"environment={environment}", "budget.rounds=1", f"runtime.compiling={how}", "federation.agents=2"]
+    runtime = make_runtime(resolve({}, settings))
+    runtime.shapes()
+    runtime.close()
+    assert set(asked) == {how == "quick"}

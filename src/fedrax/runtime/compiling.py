@@ -11,6 +11,9 @@ from typing import Any
 
 import jax
 import jax.monitoring
+import jaxlib.version
+
+from fedrax.config import Config
 
 EVENTS = "/jax/core/compile/"
 """What JAX calls the parts of compiling: tracing, lowering, and the compiler itself or reading its cache."""
@@ -62,22 +65,36 @@ LEVEL = "xla_backend_optimization_level"
 """XLA's name for how hard LLVM tries."""
 
 
-def compiler_options() -> dict[str, int] | None:
+EMITTERS = "xla_cpu_use_fusion_emitters"
+"""XLA's name for its newer way to write loops, which compile longer than they save in a run of a minute."""
+
+
+def compiler_options(*, quick: bool = False) -> dict[str, int | bool] | None:
     """What XLA is told; None: nothing.
 
     On processors LLVM's third level takes twice as long as the second, for rounds that are no faster (CartPole: 33 s
-    and 16 s of one core, and the same metrics). Whoever sets the level in ``XLA_FLAGS`` decides.
+    and 16 s of one core, and the same metrics). Whoever sets the level in ``XLA_FLAGS`` decides. Without its emitters
+    of fused loops XLA compiles the same in half of that (23 s and 13 s), for rounds that are 5 to 12 % slower.
     """
     own = jax.default_backend() != "cpu" or LEVEL in os.environ.get("XLA_FLAGS", "")
-    return None if own else {LEVEL: 2}
+    if own:
+        return None
+    # An option that XLA does not know is an error: of later versions nobody knows.
+    known = jaxlib.version.__version_info__[:2] <= (0, 10)
+    return {LEVEL: 2, EMITTERS: False} if quick and known else {LEVEL: 2}
 
 
-def jitted(function: Callable[..., Any], **options: Any) -> Any:
+def jitted(function: Callable[..., Any], *, quick: bool = False, **options: Any) -> Any:
     """``jax.jit(function, **options)``, compiled by :func:`compiler_options`: not to be called while JAX traces.
 
     All programs of a run are compiled alike, in whichever process, so that they round alike.
     """
-    return jax.jit(function, compiler_options=compiler_options(), **options)
+    return jax.jit(function, compiler_options=compiler_options(quick=quick), **options)
+
+
+def quickly(config: Config) -> bool:
+    """Whether a run's programs are to be compiled soon, and not to run fast."""
+    return config.runtime.compiling == "quick"
 
 
 def enable_compilation_cache() -> None:

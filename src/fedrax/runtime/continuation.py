@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 CHANGEABLE = (
     *("name", "plugins", "budget.rounds", "budget.trajectories", "budget.steps", "budget.steps_per_agent"),
     *("evaluation.every", "checkpoint.every", "checkpoint.keep_policies", "video.every", "video.agent"),
-    *("environment.threads", "runtime.agents_per_batch", "records.loggers"),
+    *("environment.threads", "runtime.agents_per_batch", "runtime.compiling", "records.loggers"),
     *("runtime.flower.quorum", "runtime.flower.deadline", "runtime.flower.gather"),
     *("runtime.flower.max_norm", "runtime.flower.max_failures"),
     *("runtime.flower.save_every", "runtime.flower.fast"),

@@ -29,7 +29,7 @@ from fedrax.environments.termination import EndHostAtGoal
 from fedrax.federation import Cohort, Federation, State
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import collected_steps, empty_experience, host_copies, make_host_collector
-from fedrax.runtime.compiling import compile_seconds, jitted
+from fedrax.runtime.compiling import compile_seconds, jitted, quickly
 from fedrax.runtime.draws import default_parameters, own_parameters, task_ids
 from fedrax.runtime.group_verbs import GroupVerbs
 from fedrax.runtime.mapping import agents_side_by_side
@@ -80,11 +80,12 @@ class HostRuntime(Runtime):
             for position, seed in enumerate(config.all_seeds)
         ]
         steps = collected_steps(federation, self.num_envs, self.training_horizon)
-        self.programs = Programs(federation, config.runtime.agents_per_batch or agents_side_by_side(federation, steps))
+        batch = config.runtime.agents_per_batch or agents_side_by_side(federation, steps)
+        self.programs = Programs(federation, batch, quick=quickly(config))
 
     def init(self, initial: PyTree = ()) -> State:
         """The states before the first round."""
-        start = jitted(self.federation.init)
+        start = jitted(self.federation.init, quick=quickly(self.config))
         check_memory(self.config, self.shapes())
         seeds = enumerate(self.config.all_seeds)
         return stack([start(jax.random.key(seed), jax.tree.map(lambda x, i=i: x[i], initial)) for i, seed in seeds])

@@ -26,7 +26,7 @@ from fedrax.federation import Federation, Sending, State, Tally
 from fedrax.learners.base import Agent
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import EpisodeCollector, collected_copies, collected_steps, make_collector
-from fedrax.runtime.compiling import jitted
+from fedrax.runtime.compiling import jitted, quickly
 from fedrax.runtime.library import Arguments, NativePrograms, Programs, constant_settings
 from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
 from fedrax.runtime.memory import check_memory
@@ -85,8 +85,8 @@ class NativeRuntime(Runtime):
         self.axes = tuple(name for name, together in mapped.items() if together > 1)
         self.seeds = jnp.asarray(config.all_seeds)
         self.prepare(Programs() if library is None else library)
-        self._refined = jitted(self._refine)
-        self._referenced = jitted(self._reference)
+        quick = quickly(config)
+        self._refined, self._referenced = jitted(self._refine, quick=quick), jitted(self._reference, quick=quick)
 
     def prepare(self, library: Programs) -> None:
         """Takes its programs from the library, or makes them, of the federation and the physics that it has now."""
@@ -144,8 +144,9 @@ class NativeRuntime(Runtime):
         def evaluate(arguments: Arguments, *inputs: Any, episodes: int) -> dict[str, Array]:
             return self._with(arguments).evaluation.table(*inputs, episodes=episodes)
 
+        compiled = partial(jitted, quick=quickly(self.config))
         return NativePrograms(
-            jitted(init), jitted(rounds, donate_argnums=0), jitted(evaluate, static_argnames="episodes")
+            compiled(init), compiled(rounds, donate_argnums=0), compiled(evaluate, static_argnames="episodes")
         )
 
     def init(self, initial: PyTree = ()) -> State:

@@ -84,39 +84,40 @@ class Programs:
     A call for each such group, rather than a loop inside of one, changes what an agent remembers in place: a loop
     would copy every agent's memory in and out.
 
-    ``fresh`` says that agents have not absorbed the broadcast yet.
+    ``fresh`` says that agents have not absorbed the broadcast yet; ``quick`` is as :func:`jitted` takes it.
 
     Agents absorb it inside the mapped function, where whatever they take over from it unchanged stays one array for
     all of them: acting and learning then use one large matrix product.
     """
 
-    def __init__(self, federation: Federation, batch: int) -> None:
+    def __init__(self, federation: Federation, batch: int, *, quick: bool = False) -> None:
         self.federation = federation
         self.batch = batch
-        self.open = jitted(self._open)
+        compiled = partial(jitted, quick=quick)
+        self.open = compiled(self._open)
         self.begins = type(federation.strategy).begin is not Strategy.begin
         """Whether agents learn before their local updates, from :meth:`begin`."""
-        self._context_group = jitted(self._context)
-        self._work_group = jitted(self._work, static_argnames="fresh", donate_argnums=0)
-        self._begin_group = jitted(self._begin, donate_argnums=0)
-        self._emit_group = jitted(self._emit)
-        self.exchange = jitted(federation.exchange)
-        self._update_keys = jitted(self._keys)
-        self.refine = jitted(partial(federation.strategy.refine, federation.learner))
-        self.finish = jitted(federation.strategy.finish)
-        self.output = jitted(federation.output)
-        self.close = jitted(partial(close_round, federation))
-        self.put = jitted(partial(put_rows, federation))
+        self._context_group = compiled(self._context)
+        self._work_group = compiled(self._work, static_argnames="fresh", donate_argnums=0)
+        self._begin_group = compiled(self._begin, donate_argnums=0)
+        self._emit_group = compiled(self._emit)
+        self.exchange = compiled(federation.exchange)
+        self._update_keys = compiled(self._keys)
+        self.refine = compiled(partial(federation.strategy.refine, federation.learner))
+        self.finish = compiled(federation.strategy.finish)
+        self.output = compiled(federation.output)
+        self.close = compiled(partial(close_round, federation))
+        self.put = compiled(partial(put_rows, federation))
         learner = federation.learner
         self._acting = jax.eval_shape(
             lambda key: learner.acting(learner.init_params(key, federation.spaces)), jax.random.key(0)
         )
-        self._vector = jitted(lambda params: self._stack(jax.tree.map(lambda x: x[None], params))[0])
-        self._agents_vectors = jitted(self._vectors, static_argnames="fresh")
-        self._decide_agents = jitted(self._agents)
-        self._act_server = jitted(self._server)
-        self._stacked = jitted(self._stack)
-        self._act_evaluated = jitted(self._evaluated)
+        self._vector = compiled(lambda params: self._stack(jax.tree.map(lambda x: x[None], params))[0])
+        self._agents_vectors = compiled(self._vectors, static_argnames="fresh")
+        self._decide_agents = compiled(self._agents)
+        self._act_server = compiled(self._server)
+        self._stacked = compiled(self._stack)
+        self._act_evaluated = compiled(self._evaluated)
 
     def groups(self, agents: Agent, ids: Array, byzantine: Array) -> list[Group]:
         """The participants, leaves ``[m, ...]``, as groups that are computed together."""

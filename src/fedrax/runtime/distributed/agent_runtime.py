@@ -27,7 +27,7 @@ from fedrax.learners.base import Agent, UpdateContext
 from fedrax.message import Period, every_time
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import empty_experience
-from fedrax.runtime.compiling import jitted
+from fedrax.runtime.compiling import jitted, quickly
 from fedrax.runtime.distributed.checks import Counts, possible_counts
 from fedrax.runtime.distributed.randomness import Randomness, fresh_key
 from fedrax.runtime.group_verbs import GroupVerbs
@@ -139,8 +139,9 @@ class NativeAgentRuntime(AgentRuntime):
         self.runtime = runtime
         self.physics = jax.tree.map(lambda x: x[index], runtime.drawn(runtime.agents_draws, 0))
         self.tested = runtime.tested(self.physics)
-        self._work = jitted(self._round, donate_argnums=0)
-        self._evaluate = jitted(partial(runtime.evaluation.episodes, axis_names=()), static_argnames="episodes")
+        compiled = partial(jitted, quick=quickly(config))
+        self._work = compiled(self._round, donate_argnums=0)
+        self._evaluate = compiled(partial(runtime.evaluation.episodes, axis_names=()), static_argnames="episodes")
 
     def start(self) -> AgentSnapshot:
         """The agent, and its environments' first states."""
