@@ -269,7 +269,7 @@ SMALL = [
 def test_a_shared_policy_is_evaluated_in_every_agents_task():
     runtime = make_runtime(resolve("td3-her/point-push", [*SMALL, "environment.task_identity=true"]))
     state = runtime.shapes()
-    _, rows = jax.eval_shape(runtime.rounds, state, jnp.asarray(0))
+    _, rows = jax.eval_shape(runtime._rounds, state, jnp.asarray(0))
     assert rows["agent_success"].shape == (1, 2, 4)
 
 

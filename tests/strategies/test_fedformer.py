@@ -68,7 +68,7 @@ def test_the_server_holds_exact_copies_and_agents_none():
     np.testing.assert_array_equal(seen.ids, [3, 0, 1])
     np.testing.assert_array_equal(vectors(seen.features), own[[3, 0, 1]])
     # An agent's state is that of an agent without peers.
-    alone = jax.eval_shape(made("strategy.exchange=none").init)
+    alone = made("strategy.exchange=none").shapes()
     assert jax.tree.map(lambda x: x.shape, after.agents) == jax.tree.map(lambda x: x.shape[1:], alone.agents)
     attention = rows["attention"][0, -1]
     assert attention.shape == (4, 4)
