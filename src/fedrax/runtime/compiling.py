@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.monitoring
-import jaxlib.version
 
 from fedrax.config import Config
 
@@ -80,7 +79,7 @@ def compiler_options(*, quick: bool = False) -> dict[str, int | bool] | None:
     if own:
         return None
     # An option that XLA does not know is an error: of later versions nobody knows.
-    known = jaxlib.version.__version_info__[:2] <= (0, 10)
+    known = jax.__version_info__[:2] <= (0, 10)
     return {LEVEL: 2, EMITTERS: False} if quick and known else {LEVEL: 2}
 
 
