@@ -178,7 +178,8 @@ class Run:
             random_seed: of what is drawn.
 
         Raises:
-            FedraxError: one line: no such seed or agent, no policy, or one per agent and no agent named.
+            FedraxError: one line: no such seed or agent, no policy, one per agent and no agent named, or a random seed
+                that is none.
         """
         if best and rounds is not None:
             raise FedraxError(f"best=True and rounds={rounds} are two policies; give one of them")
