@@ -149,6 +149,8 @@ class Config(Model):
             del content["federation"]["sampling"]
         if content["evaluation"]["best_by"] == "mean":
             del content["evaluation"]["best_by"]
+        # How long it compiles makes no other experiment.
+        del content["runtime"]["compiling"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

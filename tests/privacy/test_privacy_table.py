@@ -37,6 +37,7 @@ def test_the_default_table_is_no_part_of_what_an_experiment_is():
     assert config.digest() == "57c0114761a9"
     assert resolve("fedpg-br/cartpole", ["privacy.clip=1"]).digest() != config.digest()
     assert resolve("fedpg-br/cartpole", ["privacy.bits=none"]).digest() == config.digest()
+    assert resolve("fedpg-br/cartpole", ["runtime.compiling=quick"]).digest() == config.digest()
 
 
 def test_a_run_that_was_recorded_without_the_table_goes_on(tmp_path):
