@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fedrax.api import Run, load, resume, train
+from fedrax import Run, load, resume, train
 
 from common import read_runs, record_runs
 

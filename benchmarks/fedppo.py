@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrax.api import Run, train_or_resume
+from fedrax import Run
+from fedrax.api import train_or_resume
 from fedrax.evaluation.statistics import iqm, stratified_bootstrap
 from fedrax.records.files import write_atomic
 

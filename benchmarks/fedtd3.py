@@ -29,7 +29,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fedrax.api import Run, train_or_resume
+from fedrax import Run
+from fedrax.api import train_or_resume
 from fedrax.evaluation.statistics import Statistic, iqm, mean, stratified_bootstrap
 
 from common import read_runs, record_runs
@@ -86,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environment", help="a preset of fedtd3/")
     parser.add_argument("--only", action="append", help="train only this setup; may be repeated")
-    parser.add_argument("--seeds", type=int, default=DRAWS, help="how many; seed k has draw (k - 1) % 5 + 1")
+    parser.add_argument("--seeds", type=int, default=DRAWS, help="how many; seed k has draw (k - 1) %% 5 + 1")
     parser.add_argument("--together", action="store_true", help="a setup's missing seeds in one program")
     parser.add_argument("--std", type=float, help="of the environments' parameters (default: the preset's)")
     parser.add_argument("--steps", type=int, help="of each agent (default: the preset's)")

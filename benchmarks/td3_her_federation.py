@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from fedrax.api import Run, train_or_resume
+from fedrax import Run
+from fedrax.api import train_or_resume
 from fedrax.evaluation.statistics import mean, stratified_bootstrap
 
 from common import read_runs, record_runs

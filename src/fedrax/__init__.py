@@ -6,9 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedrax.api import Run, load, resume, train
+    from fedrax.api import load, resume, train
     from fedrax.config import Config, resolve
     from fedrax.errors import FedraxError
+    from fedrax.run import Run
     from fedrax.runtime.pairs import Evaluation
     from fedrax.sources import presets
 
@@ -28,10 +29,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "fedrax.api": ("Run", "load", "resume", "train"),
+    "fedrax.api": ("load", "resume", "train"),
     "fedrax.config": ("Config", "resolve"),
     "fedrax.errors": ("FedraxError",),
     "fedrax.runtime.pairs": ("Evaluation",),
+    "fedrax.run": ("Run",),
     "fedrax.sources": ("presets",),
 }
 

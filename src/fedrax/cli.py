@@ -24,7 +24,7 @@ from fedrax.records.files import append_traceback, reason
 from fedrax.signals import Interrupted, stopping
 
 if TYPE_CHECKING:
-    from fedrax.api import Run
+    from fedrax.run import Run
     from fedrax.runtime.library import Programs
 
 

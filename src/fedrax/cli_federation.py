@@ -15,8 +15,8 @@ from fedrax.signals import orderly
 
 def server(options: argparse.Namespace) -> None:
     """Serves a run to nodes, until its budget is used."""
-    from fedrax.api import Run
     from fedrax.printing import summary_lines
+    from fedrax.run import Run
     from fedrax.runtime.flower import needed
 
     needed()

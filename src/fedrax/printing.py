@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fedrax.api import Run
 from fedrax.environments.success import LAST, SHARE, SUCCESS
 from fedrax.evaluation.statistics import wilson
 from fedrax.records.audits import Record, findings, refusals, setups_table
+from fedrax.run import Run
 from fedrax.runtime.pairs import Evaluation
 
 WHERE = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jax
 
-from fedrax.api import Run, Which
 from fedrax.errors import FedraxError
+from fedrax.run import Run, Which
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.videos import check_picture, record_videos
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedrax.api import Run, Which
 from fedrax.errors import FedraxError, unknown
 from fedrax.exchange.formats import FORMATS, Exported
+from fedrax.run import Run, Which
 
 
 def export(

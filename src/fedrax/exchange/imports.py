@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from fedrax.api import Run
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.exchange.td3_her import Networks, networks_in, to_params
@@ -19,6 +18,7 @@ from fedrax.learners.td3 import TD3
 from fedrax.records.checkpoint import save_policy
 from fedrax.records.lock import held
 from fedrax.records.rundir import RunDirectory, default_directory
+from fedrax.run import Run
 from fedrax.runtime.continuation import begin_manifest
 from fedrax.runtime.draws import describe_run
 from fedrax.runtime.make import make_federation
