@@ -287,6 +287,37 @@ def test_a_refused_write_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     assert loaded[1]["round"] == 1
 
 
+KILLED = """
+import resource, signal, sys
+from pathlib import Path
+
+import numpy as np
+
+from fedrax.records.checkpoint import save_checkpoint, save_policy
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+folder, what = Path(sys.argv[1]), {"w": np.ones(5000, np.float32)}
+if sys.argv[2] == "policy":
+    save_policy(folder / "policy.safetensors", what)
+save_checkpoint(folder, int(sys.argv[2]), what, {})
+"""
+
+
+@pytest.mark.parametrize("writes", ["the same round", "another round", "policy"])
+def test_what_a_process_that_was_killed_while_it_wrote_left_is_removed(tmp_path: Path, writes: str) -> None:
+    what = "policy" if writes == "policy" else "5"
+    for _ in range(2):
+        killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), what], check=False)
+        assert killed.returncode == -signal.SIGXFSZ
+        assert any(path.is_file() for path in tmp_path.rglob("*"))
+    if writes == "policy":
+        save_policy(tmp_path / "policy.safetensors", {"w": jnp.ones(8)})
+    else:
+        save_checkpoint(tmp_path, 5 if writes == "the same round" else 4, {"w": jnp.ones(8)}, {})
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_disk_that_fills_while_flushing_keeps_the_previous_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,6 @@ import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PyTree
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 import fedrax
 from fedrax.config import Config
@@ -29,6 +27,7 @@ from fedrax.exchange.torch_files import write_torch
 from fedrax.exchange.torch_modules import write_torch_module
 from fedrax.learners.networks import Dense
 from fedrax.parts import NORMALISER, put_parts
+from fedrax.records.array_files import save_arrays
 from fedrax.records.checkpoint import EXPORTED
 from fedrax.records.files import replacing
 from fedrax.runtime.draws import task_ids
@@ -102,12 +101,7 @@ def write_safetensors(exported: Exported, path: Path) -> None:
 
     A name is the path to an array, ``actor.layers.0.weight``; metadata are texts (:func:`described`).
     """
-    with replacing(path) as temporary:
-        try:
-            save_file(dict(named_arrays(exported.params)), temporary, described(exported))
-        except SafetensorError as error:
-            # The library turns the operating system's refusals into its own type.
-            raise OSError(str(error)) from error
+    save_arrays(path, dict(named_arrays(exported.params)), described(exported))
 
 
 @export_format("npz", ".npz", "NumPy: every array of the networks by name, and metadata as one JSON text, about")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from fedrax.errors import FedraxError
 from fedrax.migration import is_no_longer_stored, present_arrays, present_leaf
 from fedrax.parsing import parsed_json
+from fedrax.records.array_files import save_arrays
 from fedrax.records.encoding import decoded, encoded
-from fedrax.records.files import replacing
 
 EXPORTED = "fedrax-policy-1"
 """The format, in the header of networks that are exported for other programs."""
@@ -64,10 +64,10 @@ def save_checkpoint(folder: Path, round: int, state: PyTree, meta: Mapping[str, 
     path = folder / f"checkpoint-{round}.safetensors"
     _write(path, state, dict(meta) | {"round": round})
     names = [f"checkpoint-{number}.safetensors" for number in _rounds(folder) if number <= round][:KEPT]
-    for other in folder.glob("*checkpoint-*.safetensors"):  # Also what a killed process left half-written.
+    for other in folder.glob("*checkpoint-*.safetensors*"):  # Also what a killed process left half-written.
         if other.name not in names:
             with contextlib.suppress(OSError):
-                other.unlink()
+                shutil.rmtree(other) if other.is_dir() else other.unlink()
     return path
 
 
@@ -193,12 +193,7 @@ def _write(path: Path, tree: PyTree, meta: dict[str, Any]) -> None:
             raise FedraxError(f"leaf {name} of type {array.dtype} cannot be stored; allowed: {', '.join(STORED)}")
     metadata = {"meta": encoded(meta), "keys": json.dumps(implementations)}
     metadata["digest"] = _digest(arrays, metadata)
-    with replacing(path) as temporary:
-        try:
-            save_file(arrays, temporary, metadata)
-        except SafetensorError as error:
-            # The library turns the operating system's refusals into its own type.
-            raise OSError(str(error)) from error
+    save_arrays(path, arrays, metadata)
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, Any]]:
