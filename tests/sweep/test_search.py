@@ -21,7 +21,7 @@ from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import Outcome
 from fedrax.sweep.search import Searching
 from fedrax.sweep.space import drawn, read_space
-from fedrax.sweep.tasks import tasks_of
+from fedrax.sweep.tasks import Task, tasks_of
 
 SPACE = {
     "learner": {"learning_rate": {"log-uniform": [1e-4, 1e-1]}, "hidden": [[8], [16, 16]]},
@@ -44,15 +44,17 @@ def written(folder, search="", space='"learner.learning_rate" = {log-uniform = [
 
 def finish(plan, score, steps=10):
     """Runs that end at once, with a return that depends on the trial."""
+    tasks = []
     for job in plan.jobs:
         value = score(job)
+        tasks.append(Task(job, "failed" if value is None else "done"))
         job.directory.mkdir(parents=True, exist_ok=True)
         (job.directory / "config.toml").write_text(job.config.to_toml())
         if value is not None:
             rounds = job.config.budget.rounds
             summary = {"final_return": value, "rounds": rounds, "total_steps": steps * rounds, "seeds": [*job.seeds]}
             write_summary(RunDirectory(job.directory), dict.fromkeys(KEYS, 0) | summary)
-    return Outcome(plan.out, (), interrupted=0)
+    return Outcome(plan.out, tuple(tasks), interrupted=0)
 
 
 def rate(job):
@@ -197,13 +199,15 @@ def test_an_interrupted_search_goes_on_and_failed_trials_are_not_promoted(tmp_pa
         plans.append(plan)
         return finish(plan, lambda job: None if rate(job) == best else rate(job))
 
-    searching.run(carry_out, lambda line: None)
+    outcome = searching.run(carry_out, lambda line: None)
     assert best not in [rate(job) for job in plans[1].jobs]
+    # It failed in the first stage alone; the sweep failed all the same, and no trial of two stages counts twice.
+    assert ([rate(task.job) for task in outcome.failed], outcome.status, len(outcome.tasks)) == ([best], 1, 9)
     # Started again, it tries what failed once more, and what is now among the best goes on.
     searching = Searching(path)
     stage, trials = searching.following()
     assert (stage, [trial["params"]["learner.learning_rate"] for trial in trials]) == (0, [best])
-    searching.run(lambda plan: finish(plan, rate), lambda line: None)
+    assert searching.run(lambda plan: finish(plan, rate), lambda line: None).status == 0
     assert searching.best["params"]["learner.learning_rate"] == best
     assert Searching(path).following() == (2, [])
 

@@ -24,6 +24,7 @@ from fedrax.sweep.runner import Outcome
 from fedrax.sweep.settings import Search, limits, read_search
 from fedrax.sweep.space import drawn
 from fedrax.sweep.suggestions import Optuna
+from fedrax.sweep.tasks import Task
 
 COMMON = ("preset", "seeds", "seeds_per_run", "out", "jobs", "cores_per_job", "set")
 """What the file of a search may hold beside ``[search]``."""
@@ -76,7 +77,7 @@ class Searching:
             raise FedraxError(line if line.startswith(str(self.file)) else f"{self.file}: {line}") from None
 
     def run(self, carry_out: Callable[[Plan], Outcome], tell: Callable[[str], None]) -> Outcome:
-        """Until all stages are done, or the user asks to stop.
+        """Until all stages are done, or the user asks to stop; its outcome is that of all jobs, each as it ended last.
 
         Args:
             carry_out: runs what is missing of a plan.
@@ -86,6 +87,7 @@ class Searching:
             FedraxError: a setting that no trial can have, or a summary without the objective.
         """
         outcome = Outcome(self.out, (), interrupted=0)
+        tasks: dict[Path, Task] = {}
         while True:
             stage, trials = self.following()
             if not trials:
@@ -99,6 +101,8 @@ class Searching:
             self._write()
             tell(self._heading(stage, trials))
             outcome = carry_out(plan)
+            tasks |= {task.job.directory: task for task in outcome.tasks}
+            outcome = dataclasses.replace(outcome, tasks=tuple(tasks.values()))
             for trial in trials:
                 self._costs.pop(trial["number"], None)
             if outcome.interrupted:
