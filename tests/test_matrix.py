@@ -17,52 +17,20 @@ from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.federation import Cohort
 from fedrax.learners.base import learners
-from fedrax.registry import options_of
 from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import strategies
+from pairs import overrides_of
 from shipped import shipped
 
 AGENTS = 12
-OFF_POLICY = [
-    *("learner.actor_layers=[2]", "learner.feature_layers=[3]", "learner.head_layers=[2]"),
-    *("learner.batch_size=4", "learner.buffer_size=64", "learner.num_steps=2"),
-]
-SMALL = {
-    "policy-gradient": ["learner.hidden=[2]", "environment=CartPole-v1"],
-    "ppo": ["learner.hidden=[2]", "learner.num_steps=4", "environment=CartPole-v1"],
-    "td3": [*OFF_POLICY, "environment=Pendulum-v1"],
-    "sac": [*OFF_POLICY, "environment=Pendulum-v1"],
-    "sac-discrete": [*OFF_POLICY, "environment=CartPole-v1"],
-}
-SETTINGS = {
-    "distillation": ["strategy.epochs=1", "strategy.local_steps=1"],
-    "fedpg-br": ["strategy.batch_min=2", "strategy.batch_max=2"],
-    "gossip": ["strategy.average=[]"],
-    "fedformer": [
-        *("critic.dim=2", "critic.heads=1", "critic.encoder_layers=[2]", "critic.decoder_layers=[2]"),
-        "critic.feedforward=2",
-    ],
-    "fedrep": ["federation.local_updates=2"],
-}
 EVERYWHERE = [f"federation.agents={AGENTS}", "environment.num_envs=2", "environment.horizon=4", "budget.rounds=1"]
 TRACED, COMPUTED = 32, 20
 """One combination in so many is traced whole, and of what is traced one in so many is computed."""
-PARTS = {"ppo": '["torso", "actor", "critic"]'}
-PARTS |= dict.fromkeys(("td3", "sac", "sac-discrete"), '["features", "head", "actor"]')
 
 
 def pair(learner, strategy):
     """The simulation of a learner and a strategy, small; raises FedraxError where they do not go together."""
-    own = list(SETTINGS.get(strategy, []))
-    if strategy == "gossip":
-        own = [f"strategy.average={PARTS[learner]}"] if learner in PARTS else []
-    if SMALL[learner][0] == OFF_POLICY[0] and strategy in ("fedper", "fedrep"):
-        own.append('strategy.average=["features"]')
-    if learner == "policy-gradient" and "batch" in options_of(strategies[strategy]):
-        own.append("strategy.batch=2")
-    if strategy == "central":
-        own.append("environment.num_envs=1")
-    return make_runtime(resolve({}, [*EVERYWHERE, f"learner={learner}", f"strategy={strategy}", *SMALL[learner], *own]))
+    return make_runtime(resolve({}, [*EVERYWHERE, *overrides_of(learner, strategy)]))
 
 
 def check_refusal(error, *names):

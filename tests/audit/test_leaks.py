@@ -115,6 +115,12 @@ def test_a_critic_that_has_learned_its_steps_by_heart_gives_them_away():
 
 
 @pytest.mark.training
+@pytest.mark.parametrize("settings", [["strategy=clustered"], ["strategy=scaffold"], ["strategy.average_targets=true"]])
+def test_the_critic_is_found_in_the_messages_of_every_strategy_that_averages_it(settings):
+    assert SentCritics().answers(setting_of(*settings, source=PENDULUM), Effort(), KEY)["auc"] > 0.8
+
+
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("leak", "source", "overrides", "words"),
     [

@@ -22,7 +22,6 @@ from fedrax.learners.off_policy import CRITIC, OffPolicy, Training
 from fedrax.learners.replay import Replay, Transitions, unpacked
 from fedrax.learners.twin_critic import TwinCritic
 from fedrax.seeds import derive
-from fedrax.strategies.carried import apart, joined
 from fedrax.strategies.fedavg import FedAvg
 from fedrax.strategies.sharing import put_shared, take_shared
 from fedrax.trees import unravel_like
@@ -138,9 +137,12 @@ def critics_seen(setting: Setting, updates: PyTree, key: PRNGKeyArray) -> TwinCr
     row = seen_of(federation, setting.fresh, updates, episodes, derive(key, "send"), setting.whole_round)[0]
     if federation.protection.sums:
         row = row / federation.participants
-    params, carried = setting.server.params, setting.server.carried
-    shared = take_shared(params, strategy.average)
-    change, _ = apart(unravel_like(joined(shared, carried), row))
+    # Not every strategy sends the same networks to all.
+    params = strategy.absorb(setting.fresh, setting.downlink, jnp.asarray(0)).params
+    shared, change = take_shared(params, strategy.average), unravel_like(setting.update_shapes, row)
+    # Beside the networks: what belongs to them (``strategies.carried``), or a control variate.
+    while isinstance(change, dict) and "networks" in change:
+        change = change["networks"]
     moved: TwinCritic = put_shared(params, jax.tree.map(jnp.add, shared, change), strategy.average)
     return moved
 
