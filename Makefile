@@ -46,7 +46,7 @@ $(VENV)/.installed-notebook: $(VENV)/.installed-all
 	touch $@
 
 test-slow: $(VENV)/.installed-notebook
-	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -m slow --dist load
+	XLA_FLAGS=--xla_backend_optimization_level=2 $(BIN)/python -m pytest -m slow --dist load
 
 test-faults: $(VENV)/.installed-all
 	$(BIN)/python -m pytest -m faults

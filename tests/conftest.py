@@ -8,7 +8,8 @@ from pathlib import Path
 # What is compiled runs for milliseconds: LLVM's optimisation would take three times as long as it saves, and XLA's
 # emitters of fused loops half of what is left. The slow tests' own command says otherwise: they run for minutes.
 FLAG = "--xla_backend_optimization_level"
-if FLAG not in os.environ.get("XLA_FLAGS", ""):
+CHEAP = FLAG not in os.environ.get("XLA_FLAGS", "")
+if CHEAP:
     # A flag that it does not know ends the process: of later versions nobody knows.
     known = tuple(map(int, version("jax").split(".")[:2])) <= (0, 10)
     emitters = " --xla_cpu_use_fusion_emitters=false" if known else ""
@@ -40,4 +41,5 @@ def compiler_options(*, quick: bool = False) -> dict[str, int]:
     return {compiling.LEVEL: 0}
 
 
-compiling.compiler_options = compiler_options
+if CHEAP:
+    compiling.compiler_options = compiler_options

@@ -1,5 +1,6 @@
 """Training time without compiling, also where programs compile when they are first met."""
 
+import inspect
 import time
 
 import jax.monitoring
@@ -94,7 +95,7 @@ def test_processors_programs_are_compiled_at_the_second_level_unless_somebody_sa
 ):
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
     given = []
-    monkeypatch.setattr(compiling, "compiler_options", compiling.compiler_options.__wrapped__)
+    monkeypatch.setattr(compiling, "compiler_options", inspect.unwrap(compiling.compiler_options))
     monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "jit", lambda function, **told: given.append(told))
@@ -111,7 +112,7 @@ def test_a_program_with_options_computes(options, monkeypatch):
 def test_an_option_is_not_given_to_a_later_version_of_xla(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(jax, "__version_info__", (0, 11, 0))
-    assert compiling.compiler_options.__wrapped__(quick=True) == {compiling.LEVEL: 2}
+    assert inspect.unwrap(compiling.compiler_options)(quick=True) == {compiling.LEVEL: 2}
 
 
 @pytest.mark.parametrize("environment", ["CartPole-v1", "MountainCar-v0"])
