@@ -63,6 +63,11 @@ REPLAY = [
     *(f"learner.{part}_layers=[8]" for part in ("actor", "feature", "head")),
 ]
 POISSON = [*REPLAY, "strategy=fedavg", "federation.sampling=poisson", "federation.participation=0.5"]
+PRIVATE = [
+    *(*REPLAY, "strategy=fedavg", "strategy.actor_every=1", "privacy.unit=agent", "privacy.noise=1"),
+    *("privacy.clip=0.1", "privacy.clip_quantile=0.5"),
+]
+COMPRESSED = [*REPLAY, "strategy=fedavg", "strategy.actor_every=1", "compression=top-k", "compression.share=0.1"]
 
 
 def records(path):
@@ -70,7 +75,17 @@ def records(path):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in fedrax.load(path).metrics()]
 
 
-@pytest.fixture(scope="module", params=[NATIVE, HOST, REPLAY, POISSON], ids=["native", "host", "replay", "poisson"])
+SETUPS = {
+    "native": NATIVE,
+    "host": HOST,
+    "replay": REPLAY,
+    "poisson": POISSON,
+    "private": PRIVATE,
+    "compressed": COMPRESSED,
+}
+
+
+@pytest.fixture(scope="module", params=SETUPS.values(), ids=SETUPS)
 def uninterrupted(request, tmp_path_factory):
     run = fedrax.train(
         request.param[0], request.param[1:], out=tmp_path_factory.mktemp("whole") / "run", progress=False
