@@ -146,10 +146,12 @@ def test_with_a_bound_the_gradient_is_the_mean_of_every_episodes_clipped_one(dev
     monkeypatch.setattr(jax, "default_backend", lambda: device)
     learner = learners.build("policy-gradient", {"normalisation": "trajectories", "baseline": "none"})
     policy, episodes = learner.init_params(jax.random.key(0), DISCRETE), batch(jax.random.key(1), DISCRETE)
-    bound, rows = 2.0, []
-    for episode in range(4):
-        alone = jax.tree.map(lambda x: x[..., [episode]] if x.ndim < 3 else x[:, [episode]], episodes)  # noqa: B023
-        rows.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(learner.gradient(policy, alone))]))
+
+    def alone(episode):
+        return jax.tree.map(lambda x: x[..., [episode]] if x.ndim < 3 else x[:, [episode]], episodes)
+
+    gradients = [learner.gradient(policy, alone(episode)) for episode in range(4)]
+    bound, rows = 2.0, [np.concatenate([np.ravel(x) for x in jax.tree.leaves(each)]) for each in gradients]
     norms = np.linalg.norm(rows, axis=1)
     assert min(norms) < bound < max(norms)
     expected = np.mean([row * min(1.0, bound / norm) for row, norm in zip(rows, norms, strict=True)], axis=0)
