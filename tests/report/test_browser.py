@@ -4,6 +4,7 @@ Needs Playwright's Python package and Debian's Chromium (``apt-get install chrom
 """
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -209,6 +210,54 @@ def test_charts_are_saved_as_they_are_shown(suffix, runs, open_page):
     else:
         assert content.startswith(b"\x89PNG")
         assert len(content) > 10_000
+
+
+def test_a_chart_and_a_picture_are_printed_as_vectors(runs, open_page, browser):
+    page = open_page([runs])
+    page.add_init_script("window.print = () => { window.top.printed = document.documentElement.outerHTML; }")
+    page.reload()
+    live, still = page.locator("figure.chart").first, page.locator("figure.map").first
+    for figure in (live, still):
+        figure.get_by_role("button", name="PDF").click()
+        page.wait_for_function("window.printed")
+        document = page.evaluate("window.printed")
+        page.evaluate("window.printed = undefined")
+        sheet = browser.new_page()
+        sheet.set_content(document)
+        pdf = sheet.pdf(prefer_css_page_size=True)
+        sheet.close()
+        assert pdf.count(b"/Type /Page\n") == 1
+        # Of the heat map the colour bar is one.
+        assert pdf.count(b"/Subtype /Image") == (1 if figure is still else 0)
+        # The page is as large as the picture: in points, of which a pixel is three quarters.
+        shown = page.evaluate("(text) => parseFloat(/<svg[^>]* width=.([\\d.]+)/.exec(text)[1])", document)
+        width = float(re.search(rb"/MediaBox \[0 0 ([\d.]+)", pdf)[1])
+        assert width == pytest.approx(0.75 * shown, abs=1)
+    assert page.evaluate("document.querySelectorAll('iframe').length") == 2
+    page.evaluate("for (const frame of Array.from(frames)) frame.dispatchEvent(new Event('afterprint'))")
+    page.wait_for_function("document.querySelectorAll('iframe').length === 0")
+
+
+def test_a_cell_of_a_heat_map_is_read_under_the_pointer(runs, open_page):
+    page = open_page([runs])
+    figure = page.locator("figure.map").first
+    said = figure.locator(".at")
+    assert said.inner_text() == "Point at a cell to read it."
+    number = figure.locator("svg text").filter(has_text=re.compile("^2,115$"))
+    number.scroll_into_view_if_needed()
+    number.hover()
+    assert said.inner_text() == "gpomdp + mean, none: 2,115"
+    page.mouse.move(1, 1)
+    assert said.inner_text() == "Point at a cell to read it."
+
+
+def test_what_the_filter_did_is_chosen(runs, open_page):
+    page = open_page([runs])
+    section = page.locator("section").filter(has_text="What the filter did")
+    section.locator("[data-choice=y]").select_option("rule 1")
+    chart = "Charts.all.find((chart) => chart.figure.closest('section').textContent.includes('What the filter did'))"
+    assert page.evaluate(f"{chart}.plot.axes[1].label") == "share of rounds with first rule (R1)"
+    assert set(page.evaluate(f"{chart}.plot.data[1]")) == {0, 1}
 
 
 @pytest.mark.parametrize("width", [390, 1400])

@@ -10,8 +10,13 @@ from matplotlib.collections import PolyCollection
 
 from fedrax.errors import FedraxError
 from fedrax.report import published
-from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
-from fedrax.report.attention import attention_figure
+from fedrax.report.attack_figures import (
+    attack_heatmap,
+    attack_table,
+    filter_quality_chart,
+    filter_quality_figure,
+)
+from fedrax.report.attention import attention_chart, attention_figure, attention_lines, attention_of
 from fedrax.report.curves import coinciding, summarise
 from fedrax.report.figures import curves_figure, describe, panels_figure
 from fedrax.report.runs import Group, group_runs, load_run, load_runs
@@ -120,6 +125,13 @@ def test_filter_quality_leaves_undefined_precision_out(write_run, tmp_path):
     heights = [[bar.get_height() for bar in bars] for bars in figure.axes[1].containers]
     assert np.sum(heights, axis=0).tolist() == [1, 1, 1, 1]
     assert heights[0] == [1, 0, 0, 1]
+    chart = filter_quality_chart([Group("ours", (run,))])
+    (line,) = chart["groups"]
+    assert [name for name, _ in chart["y"]] == ["filter_recall", "filter_precision", "rule 0", "rule 1", "rule 2"]
+    assert line["values"]["x"] == [1, 2, 3, 4]
+    assert line["values"]["filter_recall"] == [0.25, 0.5, 0.75, 1]
+    assert np.array_equal(line["values"]["filter_precision"], [np.nan, 0.75, 0.75, 0.75], equal_nan=True)
+    assert line["values"]["rule 1"] == [1, 0, 0, 1]
 
 
 def test_where_nobody_attacks_the_filters_quality_has_no_panel(write_run, tmp_path):
@@ -181,8 +193,9 @@ def test_attention_is_drawn_by_agent_and_over_rounds(write_run, tmp_path):
     shares = [[0.4, 0.1, 0.2], [0.1, 0.3, 0.3], [0.0, 0.5, 0.2]]
     nothing = np.zeros((3, 3)).tolist()
     group = with_attention(write_run(tmp_path / "a"), lambda number: shares if number > 2 else nothing)
-    figure = attention_figure([group, Group("not", (load_run(write_run(tmp_path / "b")),))])
-    shown, lines, _ = figure.axes
+    known = attention_of([group, Group("not", (load_run(write_run(tmp_path / "b")),))])
+    figure, (lines,) = attention_figure(known), attention_lines(known).axes
+    shown = figure.axes[0]
     assert [text.get_text() for text in shown.texts] == ["40", "10", "20", "10", "30", "30", "0", "50", "20"]
     values = {line.get_label(): line.get_ydata() for line in lines.lines}
     np.testing.assert_allclose(values["own encoding"], 0.3)
@@ -190,7 +203,12 @@ def test_attention_is_drawn_by_agent_and_over_rounds(write_run, tmp_path):
     np.testing.assert_allclose(values["summary"], 0.3)
     # Rounds in which nobody had learned are left out.
     assert min(lines.lines[0].get_xdata()) == 4
+    (line,) = attention_chart(known)["groups"]
+    np.testing.assert_allclose(line["values"]["peer"], (0.7 - 0.3) / 2)
+    (placed,) = [each.placed() for each in figure.maps]
+    assert placed["values"] == shares
+    assert (placed["rows"][1], placed["columns"][2]) == ("agent 1", "encodings of agent 2")
 
 
 def test_without_attention_nothing_is_drawn(write_run, tmp_path):
-    assert attention_figure([Group("not", (load_run(write_run(tmp_path / "b")),))]) is None
+    assert attention_of([Group("not", (load_run(write_run(tmp_path / "b")),))]) == {}

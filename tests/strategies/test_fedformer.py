@@ -12,7 +12,7 @@ from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.message import Message
 from fedrax.records.checkpoint import save_policy
-from fedrax.report.attention import attention_figure
+from fedrax.report.attention import attention_figure, attention_of
 from fedrax.report.runs import Group, load_run
 from fedrax.runtime.initial import saved_parts, with_saved
 from fedrax.runtime.make import make_runtime
@@ -263,7 +263,7 @@ def test_a_run_goes_on_without_the_file_of_its_saved_encoders(saved, tmp_path):
     path.unlink()
     longer = fedrax.resume(run.path, ["budget.rounds=4"], progress=False)
     assert longer.summary()["rounds"] == 4
-    figure = attention_figure([Group("onboarded", (load_run(longer.path),))])
+    figure = attention_figure(attention_of([Group("onboarded", (load_run(longer.path),))]))
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert labels == ["0", "1", "saved 0", "saved 1", "saved 2", "saved 3"]
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fedrax.records.across import Across, read_across
+from fedrax.report.maps import WRITTEN, draw_map
 from fedrax.report.runs import Group, Run
-from fedrax.report.style import PAPER, new_figure, styled
+from fedrax.report.style import new_figure, styled
 from fedrax.report.tables import number
 from fedrax.report.templating import figure_html, joined, part
-
-WRITTEN = 12
-"""Most policies or environments whose returns are written into the map."""
 
 
 def across_html(groups: Sequence[Group]) -> Markup | None:
@@ -73,13 +70,16 @@ def across_figure(returns: Float[np.ndarray, "policies environments"], title: st
     figure = new_figure(min(11.0, 3.6 + side * 1.3 * environments), min(9.0, 1.6 + side * policies), title)
     axes = figure.add_subplot()
     low, high = float(np.nanmin(returns)), float(np.nanmax(returns))
-    scale = matplotlib.colormaps["cividis"]
-    image = axes.pcolormesh(returns, cmap=scale, vmin=low, vmax=max(high, low + 1e-9), edgecolors=PAPER, linewidth=1)
-    if max(returns.shape) <= WRITTEN:
-        for (row, column), value in np.ndenumerate(returns):
-            # Not the themed ink and paper: the cell under the number keeps its colour in dark mode.
-            ink = "#111111" if high > low and (value - low) / (high - low) > 0.55 else "#fefefe"
-            axes.text(column + 0.5, row + 0.5, number(float(value)), ha="center", va="center", color=ink, fontsize=8.5)
+    draw_map(
+        figure,
+        axes,
+        returns,
+        rows=["the shared policy"] if policies == 1 else [f"policy of agent {k}" for k in range(policies)],
+        columns=[f"environment of agent {k}" for k in range(environments)],
+        written=number if max(returns.shape) <= WRITTEN else None,
+        bounds=(low, high),
+        bar="return" if high > low else "",
+    )
     for ticks, count in ((axes.set_xticks, environments), (axes.set_yticks, policies)):
         places = np.arange(0, count, 1 if count <= WRITTEN else -(-count // 20))
         ticks(places + 0.5, [str(place) for place in places])
@@ -87,12 +87,4 @@ def across_figure(returns: Float[np.ndarray, "policies environments"], title: st
         axes.set_yticks([0.5], ["shared"])
     axes.set_xlabel("environment of agent")
     axes.set_ylabel("policy" if policies == 1 else "policy of agent")
-    axes.invert_yaxis()
-    axes.grid(False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    if high > low:
-        bar = figure.colorbar(image, ax=axes, pad=0.02)
-        bar.set_label("return")
-        bar.outline.set_visible(False)
     return figure

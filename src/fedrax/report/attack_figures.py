@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -13,14 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from fedrax.aggregators.base import aggregators
-from fedrax.report.curves import STATISTICS, final_scores
+from fedrax.report.charts import Chart, values_chart
+from fedrax.report.curves import STATISTICS, Vector, final_scores
+from fedrax.report.maps import draw_map
 from fedrax.report.palette import PALETTE
 from fedrax.report.runs import Group
-from fedrax.report.style import MUTED, PAPER, colour, new_figure, styled
+from fedrax.report.style import MUTED, colour, new_figure, styled
 
 RULES = {0: "none: nobody accepted", 1: "first rule (R1)", 2: "second rule (R2)"}
 """What ``filter_rule`` counts: FedPG-BR's two radii, and its fallback."""
-FILTER_COLUMNS = ("filter_precision", "filter_recall", "filter_rule")
+QUALITY = {"filter_recall": "recall", "filter_precision": "precision"}
+"""Of finding Byzantine agents: columns of a round, and what figures call them."""
 BINS = 60
 
 
@@ -39,7 +41,12 @@ def has_filter_quality(group: Group) -> bool:
     kind = group.runs[0].kind("aggregator") or ""
     if kind in aggregators and not aggregators[kind].rejects:
         return False  # Earlier versions recorded a recall of 0 for it.
-    return any(_known(row.get(name)) for history in group.histories for row in history.rows for name in FILTER_COLUMNS)
+    return any(
+        _known(row.get(name))
+        for history in group.histories
+        for row in history.rows
+        for name in (*QUALITY, "filter_rule")
+    )
 
 
 @styled
@@ -52,8 +59,7 @@ def filter_quality_figure(groups: Sequence[Group], title: str = "") -> Figure | 
     shown = [group for group in groups if has_filter_quality(group)]
     if not shown:
         return None
-    # Only FedPG-BR's filters have rules of which one fires.
-    fires = any(_recorded(group, "filter_rule")[0].size for group in shown)
+    fires = _fires(shown)
     ratios = (3, 2) if fires else (1,)
     figure = new_figure(max(7.6, 3.4 * len(shown) + 0.6), 5.4 if fires else 3.8, title)
     grid = figure.subplots(len(ratios), len(shown), sharex="col", sharey="row", squeeze=False, height_ratios=ratios)
@@ -91,8 +97,40 @@ def filter_quality_figure(groups: Sequence[Group], title: str = "") -> Figure | 
     return figure
 
 
+def filter_quality_chart(groups: Sequence[Group]) -> Chart:
+    """The same numbers, one of them at a time, a line per group that recorded any."""
+    shown = [group for group in groups if has_filter_quality(group)]
+    names = dict(QUALITY)
+    if _fires(shown):
+        names |= {f"rule {rule}": f"share of rounds with {text}" for rule, text in RULES.items()}
+    lines = {}
+    for group in shown:
+        binned = {name: _binned(*recorded) for name in QUALITY if (recorded := _recorded(group, name))[0].size}
+        rounds, fired = _recorded(group, "filter_rule")
+        if rounds.size:
+            binned |= {f"rule {rule}": _binned(rounds, (fired == rule).astype(np.float64)) for rule in RULES}
+        x = np.unique(np.concatenate([centres for centres, _ in binned.values()]))
+        lines[group.label] = {"x": list(x)} | {
+            name: list(_at(x, centres, means)) for name, (centres, means) in binned.items()
+        }
+    known = {name: label for name, label in names.items() if any(name in line for line in lines.values())}
+    return values_chart("rounds", known, lines)
+
+
+def _at(x: Vector, centres: Vector, means: Vector) -> Vector:
+    """The means at those of ``x`` that are their centres, NaN at the others."""
+    values = np.full(len(x), np.nan)
+    values[np.searchsorted(x, centres)] = means
+    return values
+
+
+def _fires(groups: Sequence[Group]) -> bool:
+    """Whether one of several rules fires: only FedPG-BR's filters have them."""
+    return any(_recorded(group, "filter_rule")[0].size for group in groups)
+
+
 def _draw_quality(axes: Axes, group: Group) -> None:
-    for index, (column, label) in enumerate((("filter_recall", "recall"), ("filter_precision", "precision"))):
+    for index, (column, label) in enumerate(QUALITY.items()):
         rounds, values = _recorded(group, column)
         if rounds.size:
             centres, means = _binned(rounds, values)
@@ -116,7 +154,7 @@ def _draw_rules(axes: Axes, group: Group) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if not rounds.size:
         return
-    below: npt.NDArray[np.float64] | None = None
+    below: Vector | None = None
     for rule in sorted(set(RULES) | set(fired.astype(int).tolist()), key=lambda rule: (rule == 0, rule)):
         centres, share = _binned(rounds, (fired.astype(int) == rule).astype(np.float64))
         below = np.zeros_like(share) if below is None else below
@@ -136,7 +174,7 @@ def _known(value: object) -> bool:
     return isinstance(value, (int, float)) and not np.isnan(value)
 
 
-def _recorded(group: Group, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _recorded(group: Group, column: str) -> tuple[Vector, Vector]:
     pairs = [
         (row["round"] + 1, row[column])
         for history in group.histories
@@ -147,9 +185,7 @@ def _recorded(group: Group, column: str) -> tuple[npt.NDArray[np.float64], npt.N
     return table[:, 0], table[:, 1]
 
 
-def _binned(
-    rounds: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _binned(rounds: Vector, values: Vector) -> tuple[Vector, Vector]:
     """Means over bins of equally many neighbouring rounds: ``(centres, means)`` of the bins that hold any.
 
     Rounds are counted from 1.
@@ -187,26 +223,18 @@ def attack_heatmap(table: AttackTable, title: str = "") -> Figure:
     rows, columns = table.returns.shape
     figure = new_figure(max(6.0, 1.35 * columns + 3.4), max(2.6, 0.62 * rows + 2.0), title)
     axes = figure.add_subplot()
-    scale = matplotlib.colormaps["cividis"]
     known = table.returns[np.isfinite(table.returns)]
-    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
-    image = axes.pcolormesh(
-        table.returns, cmap=scale, vmin=low, vmax=max(high, low + 1e-9), edgecolors=PAPER, linewidth=2
+    draw_map(
+        figure,
+        axes,
+        table.returns,
+        rows=table.rules,
+        columns=table.attacks,
+        written=lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}",
+        bounds=(float(known.min()), float(known.max())) if known.size else (0.0, 1.0),
+        bar=f"final return, {STATISTICS[table.statistic][0]} over seeds",
     )
-    for (row, column), value in np.ndenumerate(table.returns):
-        position = 0.0 if high <= low else (value - low) / (high - low)
-        # Not the themed ink and paper: the cell under the number keeps its colour in dark mode.
-        ink = MUTED if np.isnan(value) else "#111111" if position > 0.55 else "#fefefe"
-        text = "–" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink)
     axes.set_xticks(np.arange(columns) + 0.5, table.attacks, rotation=20 if columns > 4 else 0)
     axes.set_yticks(np.arange(rows) + 0.5, table.rules)
     axes.set_xlabel("attack")
-    axes.invert_yaxis()
-    axes.grid(False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, pad=0.02)
-    bar.set_label(f"final return, {STATISTICS[table.statistic][0]} over seeds")
-    bar.outline.set_visible(False)
     return figure

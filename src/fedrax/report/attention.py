@@ -2,45 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedrax.report.charts import Chart, values_chart
+from fedrax.report.maps import WRITTEN, draw_map
 from fedrax.report.runs import Group, History
-from fedrax.report.style import PAPER, colour, new_figure, styled
+from fedrax.report.style import ShownFigure, colour, new_figure, styled
 
 LATE = 0.25
 """Share of the rounds, the last ones, that the map is a mean over."""
-WRITTEN = 12
-"""Most agents whose shares are written into the map."""
+LINES = {"own": "own encoding", "peer": "one peer's encoding (mean)", "summary": "summary"}
+
+Attention = tuple[Float[np.ndarray, " rounds"], Float[np.ndarray, "rounds agents everyone"]]
+"""Rounds, and the share that agent i's critics take of agent j's encodings, the mean over seeds."""
+
+
+def attention_of(groups: Sequence[Group]) -> dict[str, Attention]:
+    """Of each group that recorded any, by its label. Encoders saved from an earlier run follow those of the agents."""
+    found = {group.label: _attention(group) for group in groups}
+    return {label: recorded for label, recorded in found.items() if recorded is not None}
 
 
 @styled
-def attention_figure(groups: Sequence[Group], title: str = "") -> Figure | None:
-    """A row per group: the share that agent i's critics take of agent j's encodings, and shares over rounds.
-
-    Encoders that were saved from an earlier run follow those of the agents.
-
-    Both are means over seeds. The map is of the last quarter of the rounds. The lines are means over agents: of the
-    own encoding, of one peer's, and of the summary token. None where no run recorded any of it.
-    """
-    known = [(group.label, recorded) for group in groups if (recorded := _attention(group)) is not None]
-    if not known:
-        return None
-    figure = new_figure(9.6, 4.0 * len(known), title)
-    grid = figure.subplots(len(known), 2, squeeze=False)
-    for (label, (rounds, shares)), (left, right) in zip(known, grid, strict=True):
-        late = shares[-max(1, round(LATE * len(shares))) :].mean(0)
-        _draw_map(figure, left, late, label)
-        _draw_lines(right, rounds, shares)
+def attention_figure(known: Mapping[str, Attention], title: str = "") -> Figure:
+    """A map per group: the shares over the last quarter of the rounds."""
+    columns = min(2, len(known))
+    rows = -(-len(known) // columns)
+    figure = new_figure(5.2 * columns, 4.0 * rows, title)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(known) :]:
+        axes.set_visible(False)
+    for (label, (_, shares)), axes in zip(known.items(), grid.flat, strict=False):
+        _draw_map(figure, axes, shares[-max(1, round(LATE * len(shares))) :].mean(0), label)
     return figure
 
 
-def _attention(group: Group) -> tuple[Float[np.ndarray, " rounds"], Float[np.ndarray, "rounds agents everyone"]] | None:
+@styled
+def attention_lines(known: Mapping[str, Attention], title: str = "") -> Figure:
+    """A panel per group: shares over rounds, the means over agents."""
+    figure = new_figure(max(5.2, 3.4 * len(known)), 3.6, title)
+    grid = figure.subplots(1, len(known), sharey=True, squeeze=False)
+    for (label, recorded), axes in zip(known.items(), grid.flat, strict=True):
+        _draw_lines(axes, *recorded)
+        axes.set_title(label)
+    grid[0, 0].set_ylabel("share of attention")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
+    return figure
+
+
+def attention_chart(known: Mapping[str, Attention]) -> Chart:
+    """The same, one of the shares at a time, a line per group."""
+    lines = {
+        label: {"x": list(rounds), **{name: list(values) for name, values in _means(shares).items()}}
+        for label, (rounds, shares) in known.items()
+    }
+    names = {name: f"share of attention to the {label}" for name, label in LINES.items()}
+    return values_chart(
+        "rounds", {name: label for name, label in names.items() if any(name in x for x in lines.values())}, lines
+    )
+
+
+def _attention(group: Group) -> Attention | None:
     """Rounds, and the mean over seeds in those that all of them have; without rounds in which nobody had learned."""
     each = [_of_seed(history) for history in group.histories]
     rounds = sorted(set.intersection(*(set(one) for one in each))) if each else []
@@ -55,42 +82,40 @@ def _of_seed(history: History) -> dict[int, Float[np.ndarray, "agents everyone"]
     return {number: shares for number, shares in rows.items() if shares.any()}
 
 
-def _draw_map(figure: Figure, axes: Axes, shares: Float[np.ndarray, "agents everyone"], label: str) -> None:
+def _draw_map(figure: ShownFigure, axes: Axes, shares: Float[np.ndarray, "agents everyone"], label: str) -> None:
     agents, everyone = shares.shape
-    image = axes.pcolormesh(
-        shares, cmap=matplotlib.colormaps["cividis"], vmin=0, vmax=max(float(shares.max()), 1e-9), edgecolors=PAPER
+    few = everyone <= WRITTEN
+    names = [str(number) if number < agents else f"saved {number - agents}" for number in range(everyone)]
+    draw_map(
+        figure,
+        axes,
+        shares,
+        rows=[f"agent {number}" for number in range(agents)],
+        columns=[f"encodings of {'' if number >= agents else 'agent '}{name}" for number, name in enumerate(names)],
+        written=(lambda share: f"{100 * share:.0f}") if few else None,
+        bounds=(0.0, float(shares.max())),
+        bar="share of attention" + (" (in the map: %)" if few else ""),
     )
-    if everyone <= WRITTEN:
-        for (row, column), share in np.ndenumerate(shares):
-            ink = "#111111" if share > 0.55 * shares.max() else "#fefefe"
-            axes.text(column + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center", color=ink)
-    ticks = np.arange(0, everyone, 1 if everyone <= WRITTEN else 5)
-    names = [str(tick) if tick < agents else f"saved {tick - agents}" for tick in ticks]
-    axes.set_xticks(ticks + 0.5, names, rotation=0 if everyone == agents else 45)
+    ticks = np.arange(0, everyone, 1 if few else 5)
+    axes.set_xticks(ticks + 0.5, [names[tick] for tick in ticks], rotation=0 if everyone == agents else 45)
     axes.set_yticks(ticks[ticks < agents] + 0.5, [str(tick) for tick in ticks[ticks < agents]])
     axes.set_xlabel("whose encodings (agent)")
     axes.set_ylabel("who attends (agent)")
     axes.set_title(label)
-    axes.invert_yaxis()
-    axes.grid(False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, pad=0.02)
-    bar.set_label("share of attention" + (" (in the map: %)" if everyone <= WRITTEN else ""))
-    bar.outline.set_visible(False)
 
 
 def _draw_lines(axes: Axes, rounds: Float[np.ndarray, " rounds"], shares: Float[np.ndarray, "r n m"]) -> None:
-    everyone = shares.shape[-1]
-    own = np.diagonal(shares, axis1=1, axis2=2).mean(1)
-    whole = shares.sum(2).mean(1)
-    lines = {"own encoding": own, "summary": 1 - whole}
-    if everyone > 1:
-        lines["one peer's encoding (mean)"] = (whole - own) / (everyone - 1)
-    for number, (name, values) in enumerate(lines.items()):
-        axes.plot(rounds, values, color=colour(number), label=name)
+    for number, (name, values) in enumerate(_means(shares).items()):
+        axes.plot(rounds, values, color=colour(number), label=LINES[name])
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.set_xlabel("rounds")
-    axes.set_ylabel("share of attention")
-    axes.legend()
+
+
+def _means(shares: Float[np.ndarray, "r n m"]) -> dict[str, Float[np.ndarray, " r"]]:
+    """Over agents: of the own encoding, of one peer's, and of the summary token."""
+    everyone = shares.shape[-1]
+    own = np.diagonal(shares, axis1=1, axis2=2).mean(1)
+    whole = shares.sum(2).mean(1)
+    peer = {"peer": (whole - own) / (everyone - 1)} if everyone > 1 else {}
+    return {"own": own, **peer, "summary": 1 - whole}

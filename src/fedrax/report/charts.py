@@ -5,7 +5,7 @@ A chart has choices ``x`` and ``y``, pairs of name and label; the first of each 
 
 - ``seeds``: evaluations of each seed, ``x`` and ``y`` by name, which the page aggregates as :mod:`.curves` does;
 - ``axis``, ``x``, ``y``: points over one of the choices of x, such as published ones;
-- ``values``: by name of any choice, for points of agents, whose ``names`` stand beside them.
+- ``values``: by name of any choice; points of agents have ``names`` beside them.
 """
 
 from __future__ import annotations
@@ -93,6 +93,22 @@ def lines_chart(
         "groups": [
             {**look(label, place), "axis": "x", **{key: _plain(value) for key, value in line.items()}}
             for place, (label, line) in enumerate(lines.items())
+        ],
+    }
+
+
+def values_chart(x: str, y: Mapping[str, str], groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Chart:
+    """A line of each group, of which the value can be chosen: over its ``x``, by the names of ``y``.
+
+    A group without one of the values has no line there; NaN are gaps.
+    """
+    return {
+        "kind": "lines",
+        "x": [("x", x)],
+        "y": list(y.items()),
+        "groups": [
+            {**look(label, place), "values": {key: _plain(each) for key, each in values.items()}}
+            for place, (label, values) in enumerate(groups.items())
         ],
     }
 

@@ -15,8 +15,13 @@ from fedrax.records.files import check_writable
 from fedrax.records.metrics import spans
 from fedrax.report.across import across_html
 from fedrax.report.agents import agents_table, divergence_table, parameters_of
-from fedrax.report.attack_figures import attack_heatmap, attack_table, filter_quality_figure
-from fedrax.report.attention import attention_figure
+from fedrax.report.attack_figures import (
+    attack_heatmap,
+    attack_table,
+    filter_quality_chart,
+    filter_quality_figure,
+)
+from fedrax.report.attention import attention_chart, attention_figure, attention_lines, attention_of
 from fedrax.report.audits import audits_html, guarantees_table
 from fedrax.report.charts import curves_chart
 from fedrax.report.comparisons import GAIN, comparison_html, gain_table
@@ -29,6 +34,14 @@ from fedrax.report.tables import COSTS, MISSING, Result, duration, number, resul
 from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
 from fedrax.report.videos import videos_html
 
+FILTERING = (
+    "Of finding Byzantine agents, the mean over seeds and neighbouring rounds: recall is the share of them that was "
+    "rejected, precision their share among the rejected, in rounds that rejected somebody."
+)
+ATTENDING = (
+    "Means over seeds. The map is of the last quarter of the rounds; the lines are means over agents, of the attention "
+    "to an agent's own encoding, to one peer's and to the summary token."
+)
 PICTURE_POINTS = 150
 """Of a curve in the picture that stands for a chart: two a millimetre on paper."""
 
@@ -191,12 +204,21 @@ def _figures(groups: Sequence[Group], statistic: str, smoothing: int, published:
         )
     filtering = filter_quality_figure(groups)
     if filtering is not None:
-        sections.append(
-            Section("What the filter did", figure_html(filtering, "filter", "Precision and recall of the filter"))
+        chart = filter_quality_chart(groups)
+        drawn = chart_html(chart, filtering, "filter", "Precision and recall of the filter")
+        sections.append(Section("What the filter did", joined([drawn, part("small", FILTERING)])))
+    attending = attention_of(groups)
+    if attending:
+        described = "Share of attention of each agent to each other's encodings"
+        drawn = joined(
+            [
+                figure_html(attention_figure(attending), "attention", described),
+                part("small", ATTENDING),
+                chart_html(
+                    attention_chart(attending), attention_lines(attending), "attending", "Attention over rounds"
+                ),
+            ]
         )
-    attending = attention_figure(groups)
-    if attending is not None:
-        drawn = figure_html(attending, "attention", "Share of attention of each agent to each other's encodings")
         sections.append(Section("Who attends to whom", drawn))
     return sections
 

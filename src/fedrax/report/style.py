@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,6 +19,9 @@ from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FuncFormatter
 
 from fedrax.report.palette import PALETTE
+
+if TYPE_CHECKING:
+    from fedrax.report.maps import HeatMap
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,13 +83,18 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 class ShownFigure(Figure):
     """A figure that a notebook shows where a cell returns it, whether or not ``pyplot`` was imported."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.maps: list[HeatMap] = []
+        """Those among its axes, for the page."""
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=100)
         return buffer.getvalue()
 
 
-def new_figure(width: float, height: float, title: str) -> Figure:
+def new_figure(width: float, height: float, title: str) -> ShownFigure:
     """An empty figure of ``width`` x ``height`` inches with a left-aligned title."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     figure = ShownFigure(figsize=(width, height), layout=layout, facecolor=PAPER)

@@ -18,11 +18,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from fedrax.report.style import inline_svg
+from fedrax.report.style import ShownFigure, inline_svg
 
 FOLDER = Path(__file__).parent / "templates"
 STYLES = ("vendor/uplot.css", "page.css")
-SCRIPTS = ("vendor/uplot.js", "shared.js", "aggregate.js", "charts.js", "exports.js", "tables.js", "start.js")
+SCRIPTS = (
+    "vendor/uplot.js",
+    "shared.js",
+    "aggregate.js",
+    "charts.js",
+    "maps.js",
+    "exports.js",
+    "tables.js",
+    "start.js",
+)
 """In the order in which they need each other."""
 UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 """Characters of JSON that could end the element it stands in, and how JSON writes them otherwise."""
@@ -91,8 +100,10 @@ def table_html(headings: Sequence[str], rows: Iterable[Sequence[str]], kind: str
 
 def figure_html(figure: Figure, prefix: str, description: str) -> Markup:
     """A figure inside the page; ``prefix`` keeps its ids apart from other figures' ids."""
-    # matplotlib escapes the texts of a figure itself.
-    return part("figure", Markup(inline_svg(figure, prefix, description)))
+    # matplotlib escapes the texts of a figure itself. Where axes lie is known once it is drawn.
+    svg = Markup(inline_svg(figure, prefix, description))
+    maps = [each.placed() for each in figure.maps] if isinstance(figure, ShownFigure) else []
+    return part("figure", svg, json_html(maps) if maps else "")
 
 
 def chart_html(chart: Mapping[str, Any], figure: Figure, prefix: str, description: str) -> Markup:

@@ -57,6 +57,7 @@ const Charts = (() => {
         make("span", {class: "downloads"},
           button("CSV", "Save the lines that are shown as a table", () => this.saveTable()),
           button("SVG", "Save the chart as it is shown, as vectors", () => Exports.svg(this)),
+          button("PDF", Exports.PDF, () => Exports.pdf(this)),
           button("PNG", "Save the chart as it is shown, as pixels", () => Exports.png(this))),
       ];
       return make("div", {class: "tools"}, ...parts.filter(Boolean));
@@ -94,7 +95,7 @@ const Charts = (() => {
       const {x, y, statistic, smoothing} = this.choice;
       if (group.seeds) return {...Aggregate.curve(group, x, y, statistic, smoothing), held: true};
       const none = {x: [], y: [], seeds: []};
-      if (group.values) return {...none, x: group.values[x] ?? [], y: group.values[y] ?? []};
+      if (group.values) return group.values[y] ? {...none, x: group.values[x], y: group.values[y]} : none;
       if (group.axis && (group.axis !== x || y !== this.spec.y[0][0])) return none;
       return {...none, x: group.x, y: group.y, low: group.low, high: group.high};
     }

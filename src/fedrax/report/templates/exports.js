@@ -73,6 +73,23 @@ const Exports = (() => {
     canvas.toBlob((blob) => Page.save(blob, "image/png", Page.named(element, "png")));
   }
 
+  // A document of this picture alone, printed at its own size: browsers save it as a PDF of vectors.
+  function printed(text, title) {
+    const svg = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
+    const [width, height] = ["width", "height"].map((side) => Math.ceil(parseFloat(svg.getAttribute(side))));
+    const style = `@page { size: ${width}px ${height}px; margin: 0 } body { margin: 0 } svg { display: block }`;
+    const frame = make("iframe", {class: "printing", title: "The picture to be printed"});
+    frame.addEventListener("load", () => {
+      const leave = () => setTimeout(() => frame.remove());
+      frame.contentWindow.addEventListener("afterprint", leave);
+      frame.contentWindow.print();
+    }, {once: true});
+    frame.srcdoc = `<!DOCTYPE html><title>${escaped(title)}</title><style>${style}</style>${text}`;
+    document.body.append(frame);
+  }
+
+  const PDF = "Print the picture alone, at its own size: choose to save it as PDF";
+  const paper = (text, element) => printed(text, Page.named(element, "pdf"));
   const vectors = (text, element) => Page.save(text, "image/svg+xml", Page.named(element, "svg"));
 
   // Buttons for the figures that are pictures only.
@@ -82,10 +99,16 @@ const Exports = (() => {
       if (!svg) continue;
       const downloads = make("span", {class: "downloads"},
         button("SVG", "Save the picture as vectors", () => vectors(standing(svg), figure)),
+        button("PDF", PDF, () => paper(standing(svg), figure)),
         button("PNG", "Save the picture as pixels", () => pixels(standing(svg), figure)));
       figure.prepend(make("div", {class: "tools"}, downloads));
     }
   }
 
-  return {start, svg: (chart) => vectors(drawn(chart), chart.figure), png: (chart) => pixels(drawn(chart), chart.figure)};
+  return {
+    start, PDF,
+    svg: (chart) => vectors(drawn(chart), chart.figure),
+    pdf: (chart) => paper(drawn(chart), chart.figure),
+    png: (chart) => pixels(drawn(chart), chart.figure),
+  };
 })();

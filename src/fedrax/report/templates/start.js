@@ -1,3 +1,4 @@
 Tables.start();
 Exports.start();
 Charts.start();
+Maps.start();
