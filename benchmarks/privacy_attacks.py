@@ -8,6 +8,8 @@ agents, and the server clips again. Five seeds train in one program.
 
 from __future__ import annotations
 
+import argparse
+
 from privacy_returns import ends, summarised, trained
 
 from common import read_runs, record_runs
@@ -34,6 +36,7 @@ ATTACKS = {
 
 def main() -> None:
     """Every chain under every attack."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     setups = {f"{chain}; {attack}": [*BASE, *CHAINS[chain], *ATTACKS[attack]] for chain in CHAINS for attack in ATTACKS}
     for setup, overrides in setups.items():
         if setup not in read_runs(NAME):

@@ -8,6 +8,7 @@ programs one after the other; the ratio of a pair is theirs. The machine must be
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from typing import Any
 
@@ -39,6 +40,7 @@ CHAINS = {
 
 def main() -> None:
     """Every chain beside none."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     learnt = make_runtime(resolve("fedpg-br/cartpole", ["budget.rounds=100", "budget.trajectories=none"]))
     state = learnt.init()
     for block in range(10):

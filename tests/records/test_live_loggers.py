@@ -212,10 +212,10 @@ def test_a_finished_run_sends_the_rest_when_it_is_resumed(tmp_path, service):
     record(run.path, [(0, [row(number) for number in range(3)])], SERVICE)
     assert behind(run, SERVICE, (0,)) == SERVICE
     service.broken = ""
-    log_rest(run, SERVICE, **common)
+    log_rest(LiveLoggers(run, behind(run, SERVICE, (0,)), **common), run)
     assert service.runs == {"run-1": [True, 0, 1, 2, True]}
     assert behind(run, SERVICE, (0,)) == {}
-    log_rest(run, SERVICE, **common)
+    log_rest(LiveLoggers(run, behind(run, SERVICE, (0,)), **common), run)
     assert service.runs == {"run-1": [True, 0, 1, 2, True]}
     assert behind(run, {"tensorboard": {}}, (0,)) == {}
 

@@ -100,21 +100,13 @@ class LiveLoggers:
             outlet.wait(deadline)
 
 
-def log_rest(
-    rundir: RunDirectory,
-    settings: Mapping[str, Mapping[str, Any]],
-    *,
-    name: str,
-    seeds: Sequence[int],
-    config: Mapping[str, Any],
-) -> None:
-    """Gives the remote loggers of a finished run the rows that they have not had; arguments as of :class:`LiveLoggers`.
+def log_rest(live: LiveLoggers, rundir: RunDirectory) -> None:
+    """Gives these loggers of a finished run, those that are :func:`behind`, the rows that they have not had.
 
     Raises:
-        FedraxError: such a logger cannot log here, or the run's records are damaged.
+        FedraxError: the run's records are damaged.
     """
-    left = behind(rundir, settings, seeds)
-    with LiveLoggers(rundir, left, name=name, seeds=seeds, config=config) as live:
+    with live:
         live.rewrite(read_metrics(rundir.metrics_jsonl))
         live.finished = True
 

@@ -120,9 +120,9 @@ def send_rest(
     """
     loggers, seeds = config.records.loggers, config.all_seeds
     try:
-        if behind(directory, loggers, seeds):
+        if left := behind(directory, loggers, seeds):
             with guard():
-                log_rest(directory, loggers, name=config.name, seeds=seeds, config=table(config))
+                log_rest(LiveLoggers(directory, left, name=config.name, seeds=seeds, config=table(config)), directory)
     except FedraxError as error:
         logger.warning("%s: loggers were not given the rest of the rows: %s", directory.path, error)
 
