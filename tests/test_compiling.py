@@ -103,10 +103,11 @@ def test_processors_programs_are_compiled_at_the_second_level_unless_somebody_sa
     assert given == [{"compiler_options": options, "donate_argnums": 0}]
 
 
-@pytest.mark.parametrize("options", [{compiling.LEVEL: 2}, QUICK])
-def test_a_program_with_options_computes(options, monkeypatch):
-    monkeypatch.setattr(compiling, "compiler_options", lambda quick: options)
-    assert compiling.jitted(lambda x: 2 * x)(3) == 6
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_program_computes_with_what_this_version_of_xla_is_told(quick, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(compiling, "compiler_options", inspect.unwrap(compiling.compiler_options))
+    assert compiling.jitted(lambda x: 2 * x, quick=quick)(3) == 6
 
 
 def test_an_option_is_not_given_to_a_later_version_of_xla(monkeypatch):
