@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -273,6 +273,26 @@ def _another_experiment(
         f"{key} = {after} would make {directory.path} another experiment (it has {before}): train a new run; "
         f"what may change is {', '.join(allowed)}"
     )
+
+
+def note_restart(directory: RunDirectory, rounds: Collection[int], every: int) -> None:
+    """Says, and adds to the latest entry of the history, that environments start anew where a finished run goes on.
+
+    Args:
+        directory: of the run.
+        rounds: how many its seeds have done.
+        every: rounds after which environments start anew in any run.
+    """
+    text = (
+        f"goes on after round {', '.join(map(str, sorted(rounds)))}, where its environments start anew: from there on "
+        f"it is not the same as one uninterrupted run, as it would be after a multiple of checkpoint.every = {every}"
+    )
+    logger.warning("%s %s", directory.path, text)
+    manifest = _manifest(directory)
+    history = list(manifest.get("history", []))
+    if history and text not in (notes := history[-1].get("notes", [])):
+        history[-1] = {**history[-1], "notes": [*notes, text]}
+        write_json(directory.manifest, {**manifest, "history": history})
 
 
 def begin_manifest(directory: RunDirectory, config: Config, *, files: Sequence[Path], imported: bool = False) -> None:
