@@ -16,6 +16,7 @@ import gymnasium
 
 from fedrax.environments.base import Box, Dict, Discrete, Spaces
 from fedrax.environments.constructor import cannot_make, check_kwargs, envpool_options, given
+from fedrax.environments.goals import NoRule
 from fedrax.environments.metaworld import is_metaworld, load_metaworld, metaworld_missing
 from fedrax.environments.minigrid import (
     is_minigrid,
@@ -230,7 +231,10 @@ def _description(
 ) -> Description:
     """What Gymnasium's spaces and, where it was made, the environment itself say."""
     known = minigrid_spaces(id, *spaces, mission=mission) if is_minigrid(id) else _spaces(id, *spaces)
-    known = dataclasses.replace(known, goal=goal_of(id, known, environment))
+    try:
+        known = dataclasses.replace(known, goal=goal_of(id, known, environment))
+    except NoRule as reason:
+        known = dataclasses.replace(known, no_goal=str(reason))
     modes = () if environment is None else tuple(environment.metadata.get("render_modes") or ())
     return Description(id, known, limit, native=False, render_modes=modes)
 
