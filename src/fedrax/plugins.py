@@ -175,14 +175,15 @@ def _recorded(plugin: str, file: Path | None) -> Iterator[None]:
 
     A module says only once it is imported which file it is (None).
     """
+    imported = plugin in sys.modules if file is None else any(_is_of(one, file) for one in list(sys.modules.values()))
+    if imported and _key(plugin) in _codes:
+        yield
+        return
     registry = getattr(sys.modules.get("gymnasium"), "registry", None)
     before = None if registry is None else dict(registry)
     # Read first: an edit while it runs must not pass for what runs.
     code = None if file is None else read_code(file)
-    imported = plugin in sys.modules if file is None else any(_is_of(one, file) for one in list(sys.modules.values()))
     yield
-    if imported and _key(plugin) in _codes:
-        return
     if file is None:
         source = getattr(sys.modules[plugin], "__file__", None) or ""
         code = read_code(Path(source), alone=True) if is_file(source) else None
