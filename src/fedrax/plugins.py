@@ -8,6 +8,7 @@ process, however often and under whichever of its names it is asked for.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import importlib.metadata
@@ -22,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from fedrax.errors import FedraxError, shown
+from fedrax.plugin_code import Code, read_code
 
 GROUP = "fedrax.plugins"
 """The entry points by which an installed package offers its plugin: a module, or a function that is called."""
@@ -32,6 +34,8 @@ PATHS = {"learner": "initial", "strategy": "saved"}
 logger = logging.getLogger(__name__)
 
 _loaded: dict[str, None] = {}
+_codes: dict[str, Code] = {}
+"""What loaded plugins were when this process imported them, by :func:`_key`."""
 
 
 def loaded() -> list[str]:
@@ -145,9 +149,54 @@ def load_plugins(plugins: Iterable[str]) -> None:
         if is_file(plugin):
             _load_file(plugin)
         else:
-            with _in_one_line(plugin, None):
+            with _in_one_line(plugin, None), _recorded(plugin, None):
                 importlib.import_module(plugin)
         _loaded[plugin] = None
+
+
+def digests(plugins: Iterable[str]) -> dict[str, str]:
+    """By :func:`short_name`, digests of loaded plugins as they were when this process imported them.
+
+    A module that is no Python source has none.
+    """
+    return {short_name(plugin): code.digest for plugin in plugins if (code := _codes.get(_key(plugin)))}
+
+
+def registering(id: str, plugins: Iterable[str], file: str | None = None) -> dict[str, str]:
+    """The :func:`digests` of those plugins that registered this environment with Gymnasium, or that hold ``file``."""
+    path = None if file is None else Path(os.path.realpath(file))
+    codes = {plugin: code for plugin in plugins if (code := _codes.get(_key(plugin)))}
+    return digests(plugin for plugin, code in codes.items() if id in code.environments or path in code.files)
+
+
+@contextlib.contextmanager
+def _recorded(plugin: str, file: Path | None) -> Iterator[None]:
+    """Keeps what a plugin is when it is imported here; one that was imported before stays what it was.
+
+    A module says only once it is imported which file it is (None).
+    """
+    imported = plugin in sys.modules if file is None else any(_is_of(one, file) for one in list(sys.modules.values()))
+    if imported and _key(plugin) in _codes:
+        yield
+        return
+    registry = getattr(sys.modules.get("gymnasium"), "registry", None)
+    before = None if registry is None else dict(registry)
+    # Read first: an edit while it runs must not pass for what runs.
+    code = None if file is None else read_code(file)
+    yield
+    if file is None:
+        source = getattr(sys.modules[plugin], "__file__", None) or ""
+        code = read_code(Path(source), alone=True) if is_file(source) else None
+    if code is not None and before is not None and registry is not None:
+        own = frozenset(id for id, spec in registry.items() if before.get(id) is not spec)
+        code = dataclasses.replace(code, environments=own)
+    if code is not None:
+        _codes[_key(plugin)] = code
+
+
+def _key(plugin: str) -> str:
+    """A file by its one path, whichever way it was spelled."""
+    return os.path.realpath(plugin) if is_file(plugin) else plugin
 
 
 def _load_file(plugin: str) -> None:
@@ -157,6 +206,11 @@ def _load_file(plugin: str) -> None:
             f"there is no plugin {plugin}; mend its path, or say where the file is now with --plugins FILE "
             f"(in Python plugins=[FILE]), which takes the place of any plugin called {path.name}"
         )
+    with _recorded(plugin, path):
+        _import_file(plugin, path)
+
+
+def _import_file(plugin: str, path: Path) -> None:
     name, root = _module_name(path)
     module = next((each for each in list(sys.modules.values()) if _is_of(each, path)), None)
     if module is None:

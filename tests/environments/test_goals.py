@@ -11,7 +11,7 @@ import pytest
 import fedrax
 from fedrax.config import resolve
 from fedrax.describe import describe
-from fedrax.environments.goals import ACHIEVED, DESIRED, OBSERVATION, Goal, found_goal
+from fedrax.environments.goals import ACHIEVED, DESIRED, OBSERVATION, Goal, NoRule, found_goal
 from fedrax.environments.host import make_host
 from fedrax.environments.native import native_environments
 from fedrax.environments.registry import describe_environment
@@ -68,18 +68,37 @@ def test_a_rule_is_found_by_asking(rule, goal):
     assert found_goal(Ruled(rule), 2) == goal
 
 
+def no_rule(environment):
+    """Why it has none."""
+    with pytest.raises(NoRule) as reason:
+        found_goal(environment, 2)
+    assert "\n" not in str(reason.value)
+    return str(reason.value)
+
+
 @pytest.mark.parametrize(
-    "rule",
+    ("rule", "words"),
     [
-        lambda d: -(d**2),
-        lambda d: 5.0,
-        lambda d: float(d < 0.1) + float(d < 0.2),
-        lambda d: 1 / 0,
-        lambda d: sys.exit(7),
+        (lambda d: -(d**2), "its compute_reward is neither one of two numbers"),
+        (lambda d: 5.0, "its compute_reward is neither one of two numbers"),
+        (lambda d: float(d < 0.1) + float(d < 0.2), "its compute_reward is neither one of two numbers"),
+        (lambda d: 1 / 0, "its compute_reward raises ZeroDivisionError: division by zero"),
+        (lambda d: sys.exit(7), "its compute_reward raises SystemExit: 7"),
+        (lambda d: "-1.5", "its compute_reward returns '-1.5', which is not a number"),
+        (lambda d: None, "its compute_reward returns None, which is not a number"),
+        (lambda d: np.ones(3), "its compute_reward returns array([1., 1., 1.]), which is not a number"),
     ],
 )
-def test_another_reward_has_no_rule(rule):
-    assert found_goal(Ruled(rule), 2) is None
+def test_another_reward_has_no_rule_and_is_told_why(rule, words):
+    assert no_rule(Ruled(rule)).startswith(words)
+
+
+def test_an_environment_without_a_reward_to_ask_for_says_so():
+    class Silent(Ruled):
+        compute_reward = property(lambda self: self.missing)
+
+    assert no_rule(Silent()) == "it has no compute_reward, which says what other goals are worth"
+    assert "distance_threshold is not a number" in no_rule(Ruled(RULES[0][0], threshold="near"))
 
 
 def test_whether_episodes_end_at_the_goal_is_asked_too():
@@ -88,16 +107,33 @@ def test_whether_episodes_end_at_the_goal_is_asked_too():
     assert found_goal(Ruled(rule, terminated=lambda d: False), 2) == goal
     near = Ruled(lambda d: -d, threshold=0.1, terminated=lambda d: d < 0.1)
     assert found_goal(near, 2) == Goal("distance", 0.1, ends=True)
-    assert found_goal(Ruled(lambda d: -d, terminated=lambda d: d < 0.1), 2) is None, "nobody knows where they end"
+    assert "need a distance_threshold" in no_rule(Ruled(lambda d: -d, terminated=lambda d: d < 0.1))
+    assert "compute_terminated raises ZeroDivisionError" in no_rule(Ruled(rule, terminated=lambda d: 1 / 0))
 
 
 @pytest.mark.parametrize("terminated", [lambda d: True, lambda d: d < 1.0, lambda d: d > 3.0])
 def test_episodes_that_end_elsewhere_than_at_the_goal_have_no_rule(terminated):
-    assert found_goal(Ruled(RULES[0][0], terminated=terminated), 2) is None
+    assert "its compute_terminated ends episodes elsewhere" in no_rule(Ruled(RULES[0][0], terminated=terminated))
 
 
 def test_steps_must_be_rewarded_by_the_rule_too():
-    assert found_goal(Ruled(RULES[0][0], bonus=0.5), 2) is None
+    told = no_rule(Ruled(RULES[0][0], bonus=0.5))
+    assert told == "a step is rewarded with -0.5 where its compute_reward says -1"
+    broken = Ruled(RULES[0][0])
+    broken.step = lambda action: 1 / 0
+    assert no_rule(broken) == "its reset or step raises ZeroDivisionError: division by zero"
+
+
+def test_hindsight_says_why_a_reward_cannot_be_asked_for():
+    gymnasium.register("Unruly-v0", lambda **kwargs: Ruled(lambda d: 1 / 0, **kwargs), max_episode_steps=5)
+    try:
+        with pytest.raises(FedraxError) as refused:
+            make_runtime(resolve("fedtd3/pendulum", ["environment.id=Unruly-v0", "learner.hindsight=future"]))
+    finally:
+        del gymnasium.registry["Unruly-v0"]
+    assert "(here its compute_reward raises ZeroDivisionError: division by zero); set learner.hindsight=none" in str(
+        refused.value
+    )
 
 
 @pytest.mark.parametrize(("rule", "goal"), RULES)

@@ -210,8 +210,9 @@ class Odd(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
 
-    def __init__(self, size=2, reward=1.0, info=None, leaves=False):
+    def __init__(self, size=2, reward=1.0, info=None, leaves=False, ends=(False, False), seen=None):
         self.size, self.reward, self.info, self.leaves, self.time = size, reward, info or {}, leaves, 0
+        self.ends, self.seen = ends, seen
 
     def reset(self, seed=None, options=None):
         return np.zeros(2, np.float32), {}
@@ -221,7 +222,8 @@ class Odd(gymnasium.Env):
             sys.exit(3)
         self.time += 1
         info = {"growing": np.zeros(self.time)} if self.info == "growing" else self.info
-        return np.zeros(self.size, np.float32), self.reward, False, False, None if info == "none" else info
+        seen = np.zeros(self.size, np.float32) if self.seen is None else self.seen
+        return seen, self.reward, *self.ends, None if info == "none" else info
 
 
 class Bare(gymnasium.Env):
@@ -252,6 +254,21 @@ for kind in (Odd, Bare, Blind, Handless):
         ({"reward": "hi"}, "it returned the reward 'hi', which is not a number"),
         ({"reward": None}, "it returned the reward None, which is not a number"),
         ({"reward": np.ones(2)}, "it returned the reward array([1., 1.]), which is not a number"),
+        ({"ends": ("no", False)}, "it returned terminated = 'no', which is neither true nor false"),
+        ({"ends": (False, "no")}, "it returned truncated = 'no', which is neither true nor false"),
+        ({"ends": (None, False)}, "it returned terminated = None, which is neither true nor false"),
+        ({"ends": (0.5, False)}, "it returned terminated = 0.5, which is neither true nor false"),
+        (
+            {"ends": (np.array([True, False]), False)},
+            "it returned terminated = array([ True, False]), which is neither true nor false",
+        ),
+        ({"seen": np.array([None, {}])}, "it returned an observation of type object, which its observation space, of"),
+        (
+            {"seen": ["a", "b"]},
+            "it returned an observation of type <U1, which its observation space, of float32, cannot",
+        ),
+        ({"seen": np.ones(2, complex)}, "it returned an observation of type complex128, which"),
+        ({"seen": [[1], [2, 3]]}, "setting an array element with a sequence"),
     ],
 )
 def test_what_an_environment_returns_amiss_names_the_copy(make, kwargs, words):
@@ -274,6 +291,14 @@ def test_an_environment_that_exits_has_crashed(make):
     environments.reset()
     with pytest.raises(EnvironmentCrash, match=r"crashed in step \(copy 0\): SystemExit: 3"):
         environments.step(np.zeros(2, np.int32))
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), 1, 1.0, np.array(True), np.array([1])])
+def test_what_is_true_ends_an_episode_in_whatever_type(make, value):
+    for place in (0, 1):
+        environments = make("FedraxOdd-v0", 1, kwargs={"ends": [value if each == place else False for each in (0, 1)]})
+        environments.reset()
+        assert [bool(ended[0]) for ended in environments.step(np.zeros(1, np.int32))[2:]] == [place == 0, place == 1]
 
 
 @pytest.mark.parametrize("reward", [np.array(3.0), np.array([3.0]), np.float32(3), 3, np.array([[3]]), True])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
+from fedrax.errors import FedraxError
 from fedrax.exchange.network_graphs import policy_graph
 from fedrax.exchange.onnx_files import write_onnx
 from fedrax.exchange.torch_modules import write_torch_module
@@ -179,3 +180,51 @@ def test_pytorch_computes_what_the_networks_do(name, tmp_path):
     if "mean" in found or "logits" in found:
         found["mean" if "mean" in found else "logits"].sum().backward()
         assert any(p.grad is not None for p in policy.parameters())
+
+
+FAR = {
+    "64 bits": box((2,), 1e6, 1e6 + 0.5, "float64"),
+    "64 bits, one bound": Box((2,), (1e6, -math.inf), (math.inf, -1e6), "float64"),
+    "whole numbers": box((2,), 0, 2**24, "int32"),
+    "whole numbers of 64 bits": box((2,), -(2**50), 2**50, "int64"),
+}
+"""Actions that arithmetic with 32 bits would miss by more than they differ."""
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [*((name, bounds) for name in FAR for bounds in ("clip", "squash")), ("64 bits", "none")],
+)
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_actions_of_64_bits_are_exact(name, bounds, format, tmp_path):
+    """What the networks emit has 32 bits; what becomes of it is what the run's own policy makes of it."""
+    space = FAR[name]
+    learner = learners.build("policy-gradient", {"action_bounds": bounds, "hidden": [4]})
+    spaces = Spaces(VECTOR, space)
+    graph = policy_graph(learner.init_params(jax.random.key(0), spaces), spaces, learner.actions(spaces))
+    seen = observations(VECTOR, np.random.default_rng(0))
+    if format == "onnx":
+        pytest.importorskip("onnx")
+        runtime = pytest.importorskip("onnxruntime")
+        write_onnx(tmp_path / "policy.onnx", graph, {})
+        session = runtime.InferenceSession(tmp_path / "policy.onnx", providers=["CPUExecutionProvider"])
+        mean, action = session.run(["mean", "action"], {"observation": seen})
+    else:
+        torch = pytest.importorskip("torch")
+        write_torch_module(tmp_path / "policy.pt", graph)
+        described = importlib.util.spec_from_file_location("exported_exact", tmp_path / "policy.py")
+        module = importlib.util.module_from_spec(described)
+        described.loader.exec_module(module)
+        found = module.load()(torch.from_numpy(seen))
+        mean, action = (found[part].detach().numpy() for part in ("mean", "action"))
+    expected = learner.actions(spaces).host(mean)
+    assert action.dtype == expected.dtype == space.dtype
+    assert len(np.unique(expected)) > ROWS
+    np.testing.assert_allclose(action, expected, rtol=1e-15, atol=0)
+
+
+def test_whole_numbers_that_64_bits_cannot_tell_apart_are_refused():
+    learner, spaces = learners.build("policy-gradient", {}), Spaces(VECTOR, box((1,), 0, 2**60, "int64"))
+    params = learner.init_params(jax.random.key(0), spaces)
+    with pytest.raises(FedraxError, match=r"exact up to 9007199254740992; export to npz or safetensors instead"):
+        policy_graph(params, spaces, learner.actions(spaces))

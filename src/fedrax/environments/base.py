@@ -116,6 +116,8 @@ class Spaces:
     action: Discrete | Box
     goal: Goal | None = None
     """How a goal environment rewards; None where there are no goals, or no rule of theirs is known."""
+    no_goal: str = dataclasses.field(default="", compare=False)
+    """Why no rule of its goals is known, where it has some."""
 
 
 def has_goals(observation: Box | Dict) -> bool:

@@ -90,9 +90,9 @@ def placed(name: Callable[[EnvironmentCrash], str]) -> Iterator[None]:
 class CrashReporting(gymnasium.Wrapper):
     """A copy of a Gymnasium environment whose exceptions say which environment and copy they are of.
 
-    What it returns in another shape than it declares is such an exception too: it would otherwise surface where nothing
-    is known of copies, or be broadcast. Of its infos only success is kept: nobody reads the others, and Gymnasium
-    cannot stack arrays that change their shape.
+    What it returns in another shape or type than it declares is such an exception too: it would otherwise surface where
+    nothing is known of copies, be broadcast, or count as true. Of its infos only success is kept: nobody reads the
+    others, and Gymnasium cannot stack arrays that change their shape.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class CrashReporting(gymnasium.Wrapper):
         """The environment's."""
         try:
             observation, _ = self.env.reset(**settings)
-            self._check_shape(observation)
+            self._check_observation(observation)
             return observation, {}
         except (Exception, SystemExit) as error:
             raise EnvironmentCrash(self._id, "reset", error, self._copy) from error
@@ -114,14 +114,15 @@ class CrashReporting(gymnasium.Wrapper):
         """The environment's."""
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
-            self._check_shape(observation)
+            self._check_observation(observation)
             number = _number(reward)
+            terminated, truncated = _truth("terminated", terminated), _truth("truncated", truncated)
             success = terminated and number > 0 if self._by_reward else is_true(told(info))
             return observation, number, terminated, truncated, {} if success is None else {SUCCESS: success}
         except (Exception, SystemExit) as error:
             raise EnvironmentCrash(self._id, "step", error, self._copy) from error
 
-    def _check_shape(self, observation: Any) -> None:
+    def _check_observation(self, observation: Any) -> None:
         declared = self.observation_space
         if isinstance(declared, gymnasium.spaces.Dict):
             if not isinstance(observation, dict) or observation.keys() != declared.spaces.keys():
@@ -133,10 +134,17 @@ class CrashReporting(gymnasium.Wrapper):
         else:
             pairs = [("", observation, declared)]
         for name, value, space in pairs:
-            if np.shape(value) != space.shape:
+            array = np.asarray(value)
+            if array.shape != space.shape:
                 raise ValueError(
-                    f"it returned an observation{name} of shape {np.shape(value)}, and its observation space has "
+                    f"it returned an observation{name} of shape {array.shape}, and its observation space has "
                     f"{space.shape}"
+                )
+            # What Gymnasium can put into an array of the space.
+            if space.dtype is not None and not np.can_cast(array.dtype, space.dtype, "same_kind"):
+                raise ValueError(
+                    f"it returned an observation{name} of type {array.dtype}, which its observation space, of "
+                    f"{space.dtype}, cannot hold"
                 )
 
 
@@ -148,3 +156,13 @@ def _number(reward: Any) -> float:
     if values.size != 1 or values.dtype.kind not in "biuf":
         raise ValueError(f"it returned the reward {reward!r}, which is not a number")
     return float(values.reshape(()))
+
+
+def _truth(name: str, value: Any) -> bool:
+    """A truth, also where it is an array of one, or 0 or 1."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf" or array.reshape(()) not in (0, 1):
+        raise ValueError(f"it returned {name} = {value!r}, which is neither true nor false")
+    return bool(array.reshape(()))

@@ -76,29 +76,68 @@ def distances(achieved: Float[Array, "*b g"], desired: Float[Array, "*b g"]) -> 
     return jnp.sqrt((difference**2).sum(-1))
 
 
-def found_goal(environment: Any, size: int) -> Goal | None:
-    """The rule of a Gymnasium goal environment, ``size`` numbers to a goal; None where its reward is none of ours.
+class NoRule(Exception):
+    """Why the rewards of a goal environment are not known to follow a rule of ours."""
+
+
+def found_goal(environment: Any, size: int) -> Goal:
+    """The rule of a Gymnasium goal environment, ``size`` numbers to a goal.
 
     A sparse reward's threshold is found by bisection. Whatever is found must agree with the environment's own
     ``compute_reward`` on random goals near the threshold, one at a time, as not every environment takes many.
+
+    Raises:
+        NoRule: its reward is none of ours, or cannot be asked for.
     """
     own: Any = environment.unwrapped
 
+    def asked(function: str, achieved: np.ndarray, desired: np.ndarray) -> float:
+        try:
+            value = getattr(own, function)(achieved, desired, {})
+            array = np.asarray(value)
+        # Whatever an environment's own code raises says that its goals are not of this form.
+        except (Exception, SystemExit) as error:
+            raise NoRule(f"its {function} raises {_in_words(error)}") from error
+        if array.size != 1 or array.dtype.kind not in "biuf":
+            raise NoRule(f"its {function} returns {' '.join(repr(value).split())}, which is not a number")
+        # Gymnasium-Robotics rewards -0.0.
+        return float(array.reshape(())) + 0.0
+
     def terminated(achieved: np.ndarray, desired: np.ndarray) -> bool:
-        return hasattr(own, "compute_terminated") and bool(own.compute_terminated(achieved, desired, {}))
+        return hasattr(own, "compute_terminated") and bool(asked("compute_terminated", achieved, desired))
 
     def reward(achieved: np.ndarray, desired: np.ndarray) -> float:
-        # Gymnasium-Robotics rewards -0.0.
-        return float(np.asarray(own.compute_reward(achieved, desired, {}))) + 0.0
+        return asked("compute_reward", achieved, desired)
 
+    if not hasattr(own, "compute_reward"):
+        raise NoRule("it has no compute_reward, which says what other goals are worth")
+    ends = terminated(np.zeros(size), np.zeros(size))
     try:
-        ends = terminated(np.zeros(size), np.zeros(size))
         candidates = _candidates(reward, own, size, ends)
-        found = next((goal for goal in candidates if _agrees(goal, reward, terminated, size)), None)
-        return found if found is not None and _holds(found, environment) else None
-    # Whatever an environment's own code raises says that its goals are not of this form.
-    except (Exception, SystemExit):
-        return None
+    except NoRule:
+        raise
+    except (Exception, SystemExit) as error:
+        raise NoRule(f"its distance_threshold is not a number: {_in_words(error)}") from error
+    differences = []
+    for goal in candidates:
+        difference = _difference(goal, reward, terminated, size)
+        if not difference:
+            _check_steps(goal, environment)
+            return goal
+        differences.append(difference)
+    # The reward is asked about first, so that who says where episodes end has the reward right.
+    told = next((one for one in differences if one != OTHER), OTHER)
+    if told == OTHER and ends and not any(goal.shape != "sparse" for goal in candidates):
+        told += "; -d and exp(-d) need a distance_threshold, as its compute_terminated ends episodes at the goal"
+    raise NoRule(told)
+
+
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
+OTHER = "its compute_reward is neither one of two numbers, within a distance d and beyond, nor -d, nor exp(-d)"
+"""Of rewards that follow another rule, or none."""
 
 
 def _candidates(reward: Callable[[np.ndarray, np.ndarray], float], own: Any, size: int, ends: bool) -> list[Goal]:
@@ -121,16 +160,17 @@ def _candidates(reward: Callable[[np.ndarray, np.ndarray], float], own: Any, siz
     return [Goal("sparse", rounded, at(rounded) == reached, reached, missed, ends), *dense]
 
 
-def _agrees(
+def _difference(
     goal: Goal,
     reward: Callable[[np.ndarray, np.ndarray], float],
     terminated: Callable[[np.ndarray, np.ndarray], bool],
     size: int,
-) -> bool:
+) -> str:
+    """In what the rule differs from the environment's own; empty where it does not."""
     generator = np.random.default_rng(0)
     scale = goal.threshold if goal.shape == "sparse" else 1.0
     if scale == 0:  # Reached at the goal alone, which no number of goals can confirm.
-        return False
+        return OTHER
     desired = generator.normal(size=(PROBES, size))
     away = generator.normal(size=(PROBES, size))
     # Not nearer to the threshold than float32 tells apart.
@@ -140,20 +180,27 @@ def _agrees(
     with jax.ensure_compile_time_eval():
         ours = np.asarray(goal.reward(jnp.asarray(desired + away), jnp.asarray(desired)))
         over = np.asarray(goal.success(jnp.asarray(desired + away), jnp.asarray(desired))) & goal.ends
-    wanted, ended = np.array([reward(*pair) for pair in pairs]), np.array([terminated(*pair) for pair in pairs])
-    return bool(np.allclose(ours, wanted, rtol=1e-4, atol=1e-5) and (ended == over).all())
+    if not np.allclose(ours, np.array([reward(*pair) for pair in pairs]), rtol=1e-4, atol=1e-5):
+        return OTHER
+    if (np.array([terminated(*pair) for pair in pairs]) != over).any():
+        return "its compute_terminated ends episodes elsewhere than where the goal is reached"
+    return ""
 
 
-def _holds(goal: Goal, environment: Any) -> bool:
-    """Whether steps are rewarded by the rule: an environment may add to what its ``compute_reward`` says."""
-    environment.action_space.seed(0)
-    environment.reset(seed=0)
-    for _ in range(STEPS):
-        seen, reward, terminated, truncated, _ = environment.step(environment.action_space.sample())
-        with jax.ensure_compile_time_eval():
-            ours = goal.reward(jnp.asarray(seen[ACHIEVED]), jnp.asarray(seen[DESIRED]))
-        if not np.allclose(float(ours), float(reward), rtol=1e-4, atol=1e-5):
-            return False
-        if terminated or truncated:
-            break
-    return True
+def _check_steps(goal: Goal, environment: Any) -> None:
+    """Raises :class:`NoRule` where steps are rewarded otherwise: an environment may add to its ``compute_reward``."""
+    try:
+        environment.action_space.seed(0)
+        environment.reset(seed=0)
+        for _ in range(STEPS):
+            seen, reward, terminated, truncated, _ = environment.step(environment.action_space.sample())
+            with jax.ensure_compile_time_eval():
+                ours = float(goal.reward(jnp.asarray(seen[ACHIEVED]), jnp.asarray(seen[DESIRED])))
+            if not np.allclose(ours, float(reward), rtol=1e-4, atol=1e-5):
+                raise NoRule(f"a step is rewarded with {float(reward):g} where its compute_reward says {ours:g}")
+            if terminated or truncated:
+                break
+    except NoRule:
+        raise
+    except (Exception, SystemExit) as error:
+        raise NoRule(f"its reset or step raises {_in_words(error)}") from error

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import importlib.util
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import gymnasium
 
 from fedrax.environments.base import Box, Dict, Discrete, Spaces
 from fedrax.environments.constructor import cannot_make, check_kwargs, envpool_options, given
+from fedrax.environments.goals import NoRule
 from fedrax.environments.metaworld import is_metaworld, load_metaworld, metaworld_missing
 from fedrax.environments.minigrid import (
     is_minigrid,
@@ -25,6 +28,7 @@ from fedrax.environments.minigrid import (
 from fedrax.environments.native import native_environments
 from fedrax.environments.robotics import FAMILIES, goal_of, load_robotics
 from fedrax.errors import FedraxError, nearest
+from fedrax.plugins import registering
 
 Backend = Literal["auto", "envpool", "gymnasium"]
 
@@ -116,6 +120,23 @@ def describe_environment(
     if backend == "envpool":
         uses_envpool(id, backend, kwargs)
     return _host_description(id, backend, mission, _Hashable(repr(sorted(kwargs.items())), kwargs))
+
+
+def code_of(id: str, plugins: Iterable[str], *, native: bool = True) -> str | None:
+    """The digest of the plugins that an environment is of; None where it is of none of them.
+
+    Args:
+        id: of an environment that was made in this process.
+        plugins: those of the run, which are loaded.
+        native: whether the one in JAX is meant, where there is one.
+    """
+    if native and id in native_environments:
+        maker: Any = native_environments[id]
+    else:
+        maker = gymnasium.registry[id].entry_point if id in gymnasium.registry else None
+    module = maker.partition(":")[0] if isinstance(maker, str) else getattr(maker, "__module__", "")
+    of = registering(id, plugins, getattr(sys.modules.get(module), "__file__", None))
+    return hashlib.sha256("".join(sorted(of.values())).encode()).hexdigest() if of else None
 
 
 def uses_envpool(id: str, backend: Backend, arguments: Mapping[str, Any] | None = None) -> bool:
@@ -210,7 +231,10 @@ def _description(
 ) -> Description:
     """What Gymnasium's spaces and, where it was made, the environment itself say."""
     known = minigrid_spaces(id, *spaces, mission=mission) if is_minigrid(id) else _spaces(id, *spaces)
-    known = dataclasses.replace(known, goal=goal_of(id, known, environment))
+    try:
+        known = dataclasses.replace(known, goal=goal_of(id, known, environment))
+    except NoRule as reason:
+        known = dataclasses.replace(known, no_goal=str(reason))
     modes = () if environment is None else tuple(environment.metadata.get("render_modes") or ())
     return Description(id, known, limit, native=False, render_modes=modes)
 

@@ -51,7 +51,10 @@ def envpool_defaults(id: str) -> dict[str, float]:
 def goal_of(id: str, spaces: Spaces, environment: gymnasium.Env | None) -> Goal | None:
     """The rule by which ``id`` rewards; without an environment to ask, that of the tasks that EnvPool has.
 
-    None for what is no goal environment, or whose reward is no function of the distance to the goal.
+    None for what is no goal environment, or is not known.
+
+    Raises:
+        NoRule: the reward is no function of the distance to the goal.
     """
     observation = spaces.observation
     if not isinstance(observation, Dict) or not has_goals(observation):

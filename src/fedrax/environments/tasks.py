@@ -101,8 +101,11 @@ def mix(ids: Sequence[str], tasks: Sequence[Spaces], *, identity: bool) -> Mixtu
     seen = alone if whole and isinstance(alone, Box) else Dict.of(parts)
     goals = {spaces.goal for spaces in tasks}
     # Goals of different rules cannot be exchanged by one.
+    reasons = [f"of {id!r}, {spaces.no_goal}" for id, spaces in zip(ids, tasks, strict=True) if spaces.no_goal]
+    if len(goals) > 1 and not reasons:
+        reasons = ["the tasks reward by different rules"]
     goal = goals.pop() if len(goals) == 1 else None
-    return Mixture(tuple(ids), tuple(tasks), identity, Spaces(seen, first.action, goal))
+    return Mixture(tuple(ids), tuple(tasks), identity, Spaces(seen, first.action, goal, "; ".join(reasons)))
 
 
 def is_mask(mask: Box | Tokens | None, part: Box | Tokens) -> bool:

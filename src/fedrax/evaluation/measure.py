@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from fedrax.errors import FedraxError
+from fedrax.plugin_code import SHOWN
 
 Environments = Literal["all", "own", "registered"]
 """Where policies are evaluated: in every agent's environment, each agent's in its own, or in the registered one."""
@@ -69,10 +70,20 @@ def renamed(value: Any) -> FedraxError:
     )
 
 
-def measure(config: Mapping[str, Any], *, personal: bool) -> dict[str, str]:
+CODE = "code of the environment"
+"""The part of a measure that its configuration does not say."""
+
+
+def measure(config: Mapping[str, Any], *, personal: bool, manifest: Mapping[str, Any] | None = None) -> dict[str, str]:
     """What decides which quantity a run's returns are, and from which initial states, by setting.
 
     Runs with equal measures may be compared. The number of episodes is no part of it: fewer are only less exact.
+
+    Args:
+        config: tables as in TOML.
+        personal: whether agents hand out policies of their own.
+        manifest: of the run, which says whether its environment is of a plugin, and what was in that; None: it is not
+            asked.
     """
     evaluation = resolved_evaluation(config, personal=personal)
     environment = _table(config, "environment")
@@ -98,7 +109,31 @@ def measure(config: Mapping[str, Any], *, personal: bool) -> dict[str, str]:
         }
         optional = ("environment.tasks", "environment.goals", "environment.held_out_goals")
         measured |= {key: value for key in optional if (value := _said(environment.get(key.split(".")[1])))}
+    if manifest is not None:
+        # A plugin that an environment is not of, such as one with a strategy, changes no measure.
+        codes = [_text(code) for code in recorded_code(manifest, "environment_code") if code]
+        measured[CODE] = ", then ".join(codes) or "none recorded"
     return {key: _text(value) for key, value in measured.items()}
+
+
+def recorded_code(manifest: Mapping[str, Any], key: str) -> list[dict[str, str]]:
+    """What a run's plugins were, one after the other where they were edited while it was trained; short digests.
+
+    Args:
+        manifest: of the run; those of earlier versions say nothing.
+        key: ``plugins``, or ``environment_code`` for those alone that environments are of.
+    """
+    history = manifest.get("history")
+    former = [one for one in history if isinstance(one, Mapping)] if isinstance(history, list) else []
+    # What was edited before the first checkpoint trained nothing.
+    each = [one.get(key) for one in former if one.get("rounds")] + [manifest.get(key)]
+    found: list[dict[str, str]] = []
+    for table in each:
+        if isinstance(table, Mapping):
+            short = {str(name): str(digest)[:SHOWN] for name, digest in table.items()}
+            if short not in found[-1:]:
+                found.append(short)
+    return found
 
 
 def _differ(environment: Mapping[str, Any]) -> bool:

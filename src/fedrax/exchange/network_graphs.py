@@ -33,8 +33,8 @@ from fedrax.learners.policies import BoundedGaussianPolicy, CategoricalPolicy, G
 from fedrax.learners.soft_networks import DiscreteTwinCritic, SoftTwinCritic
 from fedrax.learners.twin_critic import TwinCritic
 
-LARGEST_WHOLE = 2.0**24
-"""Whole numbers up to here are exact in the graph, which computes with 32 bits."""
+LARGEST_WHOLE = 2.0**53
+"""Whole numbers up to here are exact in real numbers of 64 bits."""
 
 Seen = Any
 """The name of a value, or of several by part, as observations are."""
@@ -50,7 +50,7 @@ def policy_graph(params: Any, spaces: Spaces, actions: Actions) -> Graph:
             environment.
 
     Raises:
-        FedraxError: networks of a plugin, or actions that 32 bits cannot hold.
+        FedraxError: networks of a plugin, or actions that real numbers of 64 bits cannot hold.
     """
     graph = Graph(spaces.observation)
     emitted = policy(params, graph, graph.observation)
@@ -251,21 +251,23 @@ def _act(graph: Graph, emitted: str, actions: Actions) -> None:
     if kind != "f" and max(np.abs(low).max(), np.abs(high).max()) > LARGEST_WHOLE:
         raise FedraxError(
             f"actions are whole numbers up to {max(np.abs(low).max(), np.abs(high).max()):g}, and the format computes "
-            f"with 32 bits, which are exact up to {LARGEST_WHOLE:.0f}; export to npz or safetensors instead"
+            f"with 64 bits, which are exact up to {LARGEST_WHOLE:.0f}; export to npz or safetensors instead"
         )
-    value = emitted
+    # As the environment's own actions are made. Real numbers of 32 bits are as exact without, and few devices have 64.
+    real = "float64" if space.dtype == "float64" or kind != "f" else "float32"
+    value = emitted if real == "float32" else graph.add("Cast", emitted, to=real)
     if actions.scales:
         both, below, above, centre, reach, *_ = actions.parts
-        share = graph.add("Tanh", value) if actions.bounds == "squash" else _clip(graph, value, -1.0, 1.0)
+        share = graph.add("Tanh", value) if actions.bounds == "squash" else _clip(graph, value, -1.0, 1.0, real)
         # Components without two bounds are moved, and not scaled.
         value = share if both.all() else graph.add("Where", graph.constant(both, bool), share, value)
         moved = np.where(both, centre, 0.0) + np.where(below, low + 1.0, 0.0) + np.where(above, high - 1.0, 0.0)
-        value = graph.add("Mul", value, graph.constant(np.where(both, reach, 1.0)))
-        value = graph.add("Add", value, graph.constant(moved))
+        value = graph.add("Mul", value, graph.constant(np.where(both, reach, 1.0), real))
+        value = graph.add("Add", value, graph.constant(moved, real))
     # Real numbers within bounds of their own type, as a bound of 64 bits is none of 32; whole ones before they wrap.
     if kind != "f":
-        value = graph.add("Round", _clip(graph, value, low, high))
-    if space.dtype != "float32":
+        value = graph.add("Round", _clip(graph, value, low, high, real))
+    if space.dtype != real:
         value = graph.add("Cast", value, to=space.dtype)
     if kind == "f" and actions.bounds != "none":
         value = _clip(graph, value, low, high, space.dtype)

@@ -173,7 +173,7 @@ class OffPolicy(Learner):
             raise FedraxError(
                 f"learner.{asked} needs a goal environment: observations of observation, achieved_goal and "
                 "desired_goal, and a reward known to follow from the distance between the goals, by one rule in all "
-                f"tasks; set learner.{asked}={off}"
+                f"tasks{f' (here {spaces.no_goal})' if spaces.no_goal else ''}; set learner.{asked}={off}"
             )
 
     def bind(self, spaces: Spaces, num_envs: int, horizon: int) -> OffPolicy:

@@ -31,6 +31,11 @@ class Change(pydantic.BaseModel):
     summary: dict[str, Any] | None
     rounds: int
     time: str
+    plugins: dict[str, str] | None = None
+    """Digests as in the manifest, before the change; None in runs of earlier versions."""
+    environment_code: dict[str, str] | None = None
+    notes: list[str] = []
+    """What else must be known of how the run went on from here."""
 
 
 class Manifest(pydantic.BaseModel):
@@ -41,6 +46,8 @@ class Manifest(pydantic.BaseModel):
     divergence: dict[str, float] | None = None
     networks_from: dict[str, str] = {}
     started: str = ""
+    plugins: dict[str, str] | None = None
+    environment_code: dict[str, str] | None = None
 
 
 def write_manifest(
@@ -55,6 +62,8 @@ def write_manifest(
     imported: bool = False,
     secure_sum: str | None = None,
     spaces: Mapping[str, Any] | None = None,
+    plugins: Mapping[str, str] | None = None,
+    environment_code: Mapping[str, str] | None = None,
     command: str | Sequence[str] | None = None,
 ) -> None:
     """Writes ``manifest.json`` at the start of a run.
@@ -71,6 +80,8 @@ def write_manifest(
         secure_sum: what stands for a secure sum in the run; None where there is none.
         spaces: of every environment, so that policies can act where it is not installed
             (:mod:`fedrax.environments.spaces`); none: they are not known.
+        plugins: digests of the plugins' code, by their names without folder.
+        environment_code: of those plugins alone that an environment is of, by its id.
         command: what was run; unset, this process's own command line.
 
     Raises:
@@ -91,6 +102,8 @@ def write_manifest(
             **({"imported": True} if imported else {}),
             **({} if secure_sum is None else {"secure_sum": secure_sum}),
             **({} if spaces is None else {"spaces": dict(spaces)}),
+            "plugins": dict(plugins or {}),
+            "environment_code": dict(environment_code or {}),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
             "commit": commit_of(Path(__file__).resolve().parent.parent),
             "platform": platform.platform(),

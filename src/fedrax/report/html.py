@@ -365,7 +365,10 @@ def _manifest(run: Run) -> Markup:
     # The configuration is shown as settings; of the former ones, where they ended.
     shown = {key: value for key, value in run.manifest.items() if key != "config"}
     if "history" in shown:
-        shown["history"] = [f"changed after round {one['rounds']}, {one['time']}" for one in shown["history"]]
+        shown["history"] = [
+            "; ".join([f"changed after round {one['rounds']}, {one['time']}", *one.get("notes", [])])
+            for one in shown["history"]
+        ]
     rows = [[key, _plain(value) or MISSING] for key, value in shown.items()]
     return part("folded_table", run.name, ["", run.name], rows, "settings")
 

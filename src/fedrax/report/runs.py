@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrax.errors import FedraxError
-from fedrax.evaluation.measure import apart, measure, why_apart
+from fedrax.evaluation.measure import apart, measure, recorded_code, why_apart
 from fedrax.migration import present_keys
 from fedrax.parsing import parsed_toml, text_of
 from fedrax.records.encoding import decoded
@@ -71,13 +71,21 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration as ``section.key -> value``, without seeds and names."""
-        return {key: value for key, value in _flatten(self.config) if key not in REPETITION}
+        """The configuration as ``section.key -> value``, without seeds and names; plugins with their content."""
+        found = {key: value for key, value in _flatten(self.config) if key not in REPETITION}
+        codes = recorded_code(self.manifest, "plugins")
+        # A plugin is the same wherever it lies, and another where it was edited.
+        if names := dict.fromkeys(name for code in codes for name in code):
+            found["plugins"] = [
+                f"{name} {', then '.join(dict.fromkeys(code[name] for code in codes if name in code))}"
+                for name in names
+            ]
+        return found
 
     @property
     def measure(self) -> dict[str, str]:
         """What its returns are returns of; runs with equal measures may be compared."""
-        return measured(self.config)
+        return measured(self.config, self.manifest)
 
     def kind(self, section: str) -> str | None:
         """What the configuration chose in a section (``strategy``, ``environment`` ...), where it says."""
@@ -147,8 +155,8 @@ def check_one_measure(groups: Sequence[Group]) -> None:
         raise FedraxError(f"{said} Draw each by itself")
 
 
-def measured(config: Mapping[str, Any]) -> dict[str, str]:
-    """What the returns of a run with this configuration are returns of.
+def measured(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What the returns of a run with this configuration and this manifest are returns of.
 
     Raises:
         FedraxError: an evaluation that there is not.
@@ -159,7 +167,7 @@ def measured(config: Mapping[str, Any]) -> dict[str, str]:
         from fedrax.strategies.base import strategies
 
         personal = kind in strategies and strategies[kind].personal and not strategies[kind].needs.pooled
-    return measure(config, personal=personal)
+    return measure(config, personal=personal, manifest=manifest)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -72,7 +72,7 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
-        """Runs :attr:`rounds_per_call` rounds from round ``first`` on.
+        """Runs the rounds from ``first`` on to :meth:`until`.
 
         Yields the states and metrics ``[seeds, rounds, ...]`` as often as it has them; only the last state yielded
         is to be kept. Metric ``active`` is False for rounds past a seed's budget, whose state does not change.
@@ -82,6 +82,10 @@ class Runtime(abc.ABC):
     def rounds_per_call(self) -> int:
         """Rounds between two checkpoints."""
         return self.config.checkpoint.every
+
+    def until(self, first: int) -> int:
+        """The round before which a call of :meth:`advance` from round ``first`` on ends."""
+        return first + self.rounds_per_call
 
     def starts_at(self, rounds: Set[int]) -> bool:
         """Whether seeds that have done so many rounds, one number for all or several, go on as if never stopped."""

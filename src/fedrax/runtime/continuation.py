@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fedrax.config import Config, read_source, resolve
+from fedrax.environments.registry import code_of
 from fedrax.environments.spaces import written
 from fedrax.errors import FedraxError
 from fedrax.migration import present_keys
 from fedrax.parsing import parsed_toml
-from fedrax.plugins import short_name
+from fedrax.plugin_code import SHOWN
+from fedrax.plugins import digests, short_name
 from fedrax.records.checkpoint import latest_round
 from fedrax.records.files import write_json
 from fedrax.records.manifest import read_manifest, write_manifest
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
-from fedrax.runtime.draws import all_draws, divergence, runs_native, spaces_of
+from fedrax.runtime.draws import all_draws, divergence, runs_native, spaces_of, task_ids
 from fedrax.sources import parse_override
 
 logger = logging.getLogger(__name__)
@@ -97,8 +99,13 @@ def configuration(directory: RunDirectory, overrides: Iterable[str] = (), *, plu
 
 
 def warn_of_edits(directory: RunDirectory, config: Config) -> None:
-    """A warning where the run was trained with another configuration than its directory has now."""
-    before = _manifest(directory).get("config")
+    """A warning where the run was trained with another configuration than its directory has now, or other plugins."""
+    manifest = _manifest(directory)
+    for plugin in _edited_plugins(manifest, config):
+        logger.warning(
+            "%s is not what %s was trained with; what is computed now is by its new content", plugin, directory.path
+        )
+    before = manifest.get("config")
     if not isinstance(before, Mapping):
         return
     try:
@@ -108,6 +115,27 @@ def warn_of_edits(directory: RunDirectory, config: Config) -> None:
     foreign = {key: values for key, values in found.items() if not may_change(key)}
     if foreign:
         logger.warning("%s was edited since the run was trained: %s", directory.config, _listed(foreign))
+
+
+def _code(config: Config) -> dict[str, dict[str, str]]:
+    """What a manifest says of the code in plugins, which this process has loaded."""
+    native, plugins = config.environment.native, config.plugins
+    codes = {id: code_of(id, plugins, native=native) for id in task_ids(config)}
+    return {
+        "plugins": digests(plugins),
+        "environment_code": {id: code for id, code in codes.items() if code is not None},
+    }
+
+
+def _edited_plugins(manifest: Mapping[str, Any], config: Config) -> list[str]:
+    """One text for each plugin whose content is not what the manifest says; runs of earlier versions do not say."""
+    before = manifest.get("plugins") or {}
+    now = digests(config.plugins)
+    return [
+        f"plugin {plugin} ({now[name][:SHOWN]}, before {before[name][:SHOWN]})"
+        for plugin in config.plugins
+        if (name := short_name(plugin)) in now and before.get(name, now[name]) != now[name]
+    ]
 
 
 def _as_written(directory: RunDirectory) -> bool:
@@ -154,7 +182,14 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
         _check_overrides(directory, before, overrides)
         raise
     changes = differences(before, after)
+    edited_plugins = _edited_plugins(manifest, after)
+    if edited_plugins and (changes or not directory.summary.exists()):
+        logger.warning("%s goes on with other code than before: %s", directory.path, ", ".join(edited_plugins))
     if not changes:
+        if edited_plugins and not directory.summary.exists():
+            write_json(
+                directory.manifest, {**manifest, "history": _with_former(directory, manifest, before), **_code(after)}
+            )
         return after, ""
     allowed = changeable(before)
     edited = differences(before, there)
@@ -191,25 +226,38 @@ def _check_overrides(directory: RunDirectory, before: Config, overrides: Iterabl
 
 def _record(directory: RunDirectory, manifest: Mapping[str, Any], before: Config, after: Config) -> None:
     """Keeps what was, then makes the change: killed anywhere in between, the run is one of the two."""
-    history = list(manifest.get("history", []))
-    former = {
-        "config": table(before),
-        "summary": read_summary(directory) if directory.summary.exists() else None,
-        "rounds": latest_round(directory.checkpoints) or 0,
-        "time": datetime.now(UTC).isoformat(),
-    }
-    if not history or history[-1]["config"] != former["config"]:
-        history.append(former)
-    elif former["summary"] is not None:  # A process was killed while it recorded the same change.
-        history[-1] = former
+    history = _with_former(directory, manifest, before)
     write_json(directory.manifest, {**manifest, "history": history})
     # Without its summary the run is not finished. Until its configuration changes, it would come to the same one again.
     directory.summary.unlink(missing_ok=True)
     directory.write_config(after.to_toml())
     write_json(
         directory.manifest,
-        {**manifest, "history": history, "config": table(after), "config_hash": after.digest()},
+        {
+            **manifest,
+            "history": history,
+            "config": table(after),
+            "config_hash": after.digest(),
+            **(_code(after) if "plugins" in manifest else {}),
+        },
     )
+
+
+def _with_former(directory: RunDirectory, manifest: Mapping[str, Any], before: Config) -> list[dict[str, Any]]:
+    """The manifest's history with what the run is until it changes."""
+    history = list(manifest.get("history", []))
+    former = {
+        "config": table(before),
+        "summary": read_summary(directory) if directory.summary.exists() else None,
+        "rounds": latest_round(directory.checkpoints) or 0,
+        "time": datetime.now(UTC).isoformat(),
+        **{key: manifest[key] for key in ("plugins", "environment_code") if key in manifest},
+    }
+    if not history or any(history[-1].get(key) != former.get(key) for key in ("config", "plugins")):
+        return [*history, former]
+    if former["summary"] is not None:  # A process was killed while it recorded the same change.
+        return [*history[:-1], former]
+    return history
 
 
 def _another_experiment(
@@ -227,8 +275,29 @@ def _another_experiment(
     )
 
 
+def note_restart(directory: RunDirectory, rounds: Collection[int], every: int) -> None:
+    """Says, and adds to the latest entry of the history, that environments start anew where a finished run goes on.
+
+    Args:
+        directory: of the run.
+        rounds: how many its seeds have done.
+        every: rounds after which environments start anew in any run.
+    """
+    text = (
+        f"goes on after round {', '.join(map(str, sorted(rounds)))}, where its environments start anew: from there on "
+        f"it is not the same as one uninterrupted run, as it would be after a multiple of checkpoint.every = {every}"
+    )
+    logger.warning("%s %s", directory.path, text)
+    manifest = _manifest(directory)
+    history = list(manifest.get("history", []))
+    if history and text not in (notes := history[-1].get("notes", [])):
+        history[-1] = {**history[-1], "notes": [*notes, text]}
+        write_json(directory.manifest, {**manifest, "history": history})
+
+
 def begin_manifest(directory: RunDirectory, config: Config, *, files: Sequence[Path], imported: bool = False) -> None:
     """Writes a run's manifest; ``files`` and ``imported`` as in :func:`write_manifest`."""
+    code = _code(config)
     write_manifest(
         directory,
         config=table(config),
@@ -240,6 +309,8 @@ def begin_manifest(directory: RunDirectory, config: Config, *, files: Sequence[P
         imported=imported,
         secure_sum=SECURE_SUMS[config.runtime.kind] if config.privacy.secure_sum else None,
         spaces={id: written(spaces) for id, spaces in spaces_of(config).items()},
+        plugins=code["plugins"],
+        environment_code=code["environment_code"],
     )
 
 

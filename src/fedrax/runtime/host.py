@@ -100,13 +100,17 @@ class HostRuntime(Runtime):
 
     def starts_at(self, rounds: Set[int]) -> bool:
         """Only where every environment starts anew: their states are not saved."""
-        return len(rounds) <= 1 and all(number % self.config.checkpoint.every == 0 for number in rounds)
+        return all(number % self.config.checkpoint.every == 0 for number in rounds)
+
+    def until(self, first: int) -> int:
+        """Up to where environments start anew next, also where a run goes on from an end in between."""
+        return first - first % self.config.checkpoint.every + self.config.checkpoint.every
 
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
-        """Runs ``checkpoint.every`` rounds, yielding after each."""
+        """Runs the rounds up to where environments start anew, yielding after each."""
         states = unstack(state, len(self.seed_environments))
         self.reseed(first)
-        for index in range(first, first + self.config.checkpoint.every):
+        for index in range(first, self.until(first)):
             started, compiled = time.perf_counter(), compile_seconds()
             metrics: list[dict[str, Any] | None] = []
             for position, environments in enumerate(self.seed_environments):
@@ -119,6 +123,8 @@ class HostRuntime(Runtime):
                 metrics.append(measured)
             known = [measured for measured in metrics if measured is not None]
             if not known:
+                if any(self.active(each.tally) for each in states):  # They wait for their round.
+                    continue
                 return
             nothing = jax.tree.map(jnp.zeros_like, known[0])
             rows = stack([nothing if measured is None else measured for measured in metrics])

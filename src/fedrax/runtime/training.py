@@ -8,7 +8,6 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,7 +31,7 @@ from fedrax.records.summary import write_summary
 from fedrax.records.td3_her import TD3HERFiles
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.compiling import compile_seconds
-from fedrax.runtime.continuation import accepting, begin_manifest, table
+from fedrax.runtime.continuation import accepting, begin_manifest, note_restart, table
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import divergence, task_ids
 from fedrax.runtime.initial import initial_files, initial_networks, saved_parts, saved_path, start_from, with_saved
@@ -140,36 +139,26 @@ def _where_it_stands(
 ) -> tuple[State, list[Counters], dict[str, Any]]:
     """State, totals and meta to go on from: those of the last checkpoint, or of the beginning.
 
-    A finished run whose budget has grown goes on from its end, or, where environments cannot start there as a longer
-    run's would have stood (:meth:`Runtime.starts_at`), from the last checkpoint before.
+    A finished run whose budget has grown goes on from its end. Where environments cannot start there as a longer run's
+    would have stood (:meth:`Runtime.starts_at`), they start anew, which is said and recorded.
 
     Raises:
-        FedraxError: a checkpoint of another run, or none that the run can go on from.
+        FedraxError: a checkpoint of another run.
     """
     fresh = runtime.init()
-    of_this_run = accepting(config)
     counted = partial(Counters.restored, message_bytes=runtime.message_bytes(0))
-    passed: list[int] = []
-
-    def accept(path: Path, meta: dict[str, Any]) -> bool:
-        return of_this_run(path, meta) and (not passed or meta["round"] < passed[-1])
-
-    while (restored := load_checkpoint(directory.checkpoints, fresh, accept)) is not None:
+    restored = load_checkpoint(directory.checkpoints, fresh, accepting(config))
+    if restored is not None:
         state, meta = restored
         active = np.asarray(jax.vmap(runtime.active)(state.tally))
         if meta["finished"] and not active.any():
             return state, [counted(saved) for saved in meta.get("final_counters", meta["counters"])], meta
         counters = [counted(saved) for saved in meta["counters"]]
         rounds = {counter.rounds for counter, more in zip(counters, active, strict=True) if more}
-        if runtime.starts_at(rounds):
-            meta.pop("final_counters", None)
-            return state, counters, meta | {"finished": False, "round": min(rounds, default=meta["round"])}
-        passed.append(meta["round"])
-    if passed and passed[-1] > config.checkpoint.every:
-        raise FedraxError(
-            f"{directory.path} ended between two checkpoints, where its environments cannot start as those of a longer "
-            "run would have stood: train a new run with the larger budget"
-        )
+        if meta["finished"] and not runtime.starts_at(rounds):
+            note_restart(directory, rounds, config.checkpoint.every)
+        meta.pop("final_counters", None)
+        return state, counters, meta | {"finished": False, "round": min(rounds, default=meta["round"])}
     if directory.metrics_jsonl.exists() and directory.metrics_jsonl.stat().st_size:
         logger.warning("%s has no checkpoint that can be used; the run starts at its beginning", directory.path)
     if initial_files(config):
@@ -220,7 +209,7 @@ def _train(
             display.note("environments differ by " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
         if runtime.compiles_ahead:
             seconds = compile_seconds() - compiled - meta["seconds_compile"]
-            display.wait(f"compiled in {seconds:.1f} s; rounds {first + 1} to {first + runtime.rounds_per_call}")
+            display.wait(f"compiled in {seconds:.1f} s; rounds {first + 1} to {runtime.until(first)}")
         finished = False
         stopped: str | None = None
         lost = LostRounds(config)
@@ -233,7 +222,7 @@ def _train(
                 writer.write(rows)
                 _show(runtime, display, counters, rows)
             finished = not _any_active(runtime, state)
-            first += runtime.rounds_per_call
+            first = runtime.until(first)
             writer.sync()
             active = np.asarray(jax.vmap(runtime.active)(state.tally)).tolist()
             stopped = lost.verdict(counters, active, directory.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
@@ -194,8 +195,10 @@ class Watched:
         it from the others.
         """
         for path in self._runs.keys() - self._measures.keys():
-            self._measures[path] = _measure(self._runs[path].config)
+            self._measures[path] = _measure(self._runs[path].config, path)
         parts = apart((path, self._measures[path]) for path in self._runs)
+        # A run that begins writes its manifest after its configuration.
+        self._measures = {path: its for path, its in self._measures.items() if RunDirectory(path).manifest.is_file()}
         part = {path: place for place, (_, members) in enumerate(parts) for path in members}
         jobs = self._jobs()
         for path, run in self._runs.items():
@@ -243,9 +246,12 @@ class Watched:
         ]
 
 
-def _measure(config: Mapping[str, Any]) -> dict[str, str]:
+def _measure(config: Mapping[str, Any], path: Path) -> dict[str, str]:
+    manifest: Mapping[str, Any] = {}
+    with contextlib.suppress(FedraxError):  # Not written yet, or damaged.
+        manifest = read_json(RunDirectory(path).manifest, "manifest")
     try:
-        return measured(present_keys(dict(config)))
+        return measured(present_keys(dict(config)), manifest)
     except (FedraxError, AttributeError, TypeError) as error:
         # A configuration that somebody has broken: what it measures cannot be told, and is no other's.
         return {"configuration": str(error)}
