@@ -6,8 +6,10 @@ import json
 import pytest
 
 from fedrax.cli import main
+from fedrax.report.html import write_report
 from fedrax.report.outputs import latex
 from fedrax.report.runs import group_runs, load_runs
+from fedrax.report.tables import Estimate, estimates
 
 
 @pytest.fixture
@@ -86,6 +88,62 @@ def test_a_latex_table_is_one_of_booktabs(sweep, capsys):
     assert lines[2] == r" & seeds & final return, IQM [95 \%] & steps per agent \\"
     assert lines[6] == r"plain\_again & 2 & 405 [400, 410] & 8,000 \\"
     assert lines[-1] == r"\end{tabular}"
+
+
+@pytest.fixture
+def stopped(sweep):
+    """The same, where the second seed of one setup had no evaluation yet, and that of another no round."""
+    for setup, kept in (("plain", 1), ("without filter", 0)):
+        run = sweep / setup / "seed-1"
+        (run / "summary.json").unlink()
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()[:kept]]
+        lines = [{key: value for key, value in row.items() if key != "return"} for row in rows]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        text = (run / "config.toml").read_text()
+        (run / "config.toml").write_text(text.replace("seed = 0", "seed = 1"))
+    return sweep
+
+
+def test_only_evaluated_seeds_count_in_tables(stopped, capsys):
+    """Their costs as their returns: those of a seed without a return would make the line's return look cheap."""
+    assert main(["report", str(stopped), "--table", "csv"]) == 0
+    lines = {line["name"]: line for line in csv.DictReader(capsys.readouterr().out.splitlines())}
+    for name in ("plain", "without filter"):
+        line = lines[name]
+        assert (line["seeds"], line["seeds begun"], line["state"]) == ("1", "2", "unfinished")
+        assert (line["final return, IQM"], line["final return, low"]) == ("400", "")
+        assert (line["rounds"], line["steps per agent"]) == ("4", "8000")
+    assert (lines["plain_again"]["seeds"], lines["plain_again"]["seeds begun"]) == ("2", "2")
+
+
+def test_a_latex_table_marks_what_is_unfinished_and_what_rests_on_few_seeds(stopped, capsys):
+    assert main(["report", str(stopped), "--table", "latex"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert r"plain$^\dagger$ & 1 of 2 & 400 & 8,000 \\" in lines
+    assert r"plain\_again & 2 & 405 [400, 410] & 8,000 \\" in lines
+    below = lines[lines.index(r"\bottomrule") + 1 :]
+    assert [line.removeprefix(r"\multicolumn{4}{l}{\footnotesize ") for line in below] == [
+        r"$^\dagger$ unfinished: as far as recorded} \\",
+        r"lines are of the seeds that were evaluated} \\",
+        r"[95 \%]: bootstrap over seeds, too narrow with fewer than 5 seeds} \\",
+        r"\end{tabular}",
+    ]
+
+
+def test_a_column_has_one_number_of_digits():
+    nan = float("nan")
+    column = [Estimate(-617.04, -1070.4, -163.9), Estimate(-171.93, -180.01, -160.2), Estimate(-5.25, nan, nan)]
+    assert estimates(column) == ["-617 [-1,070, -164]", "-172 [-180, -160]", "-5"]
+    assert estimates([Estimate(9.5, 9, 10), Estimate(nan, nan, nan)]) == ["9.5 [9.0, 10.0]", "–"]
+    assert estimates([]) == []
+
+
+def test_the_page_says_of_how_many_seeds_its_lines_are(stopped, tmp_path):
+    page = write_report([stopped], tmp_path / "report.html").read_text()
+    assert "<td>plain</td><td>1 of 2</td><td>400</td>" in page
+    assert "Each line rests on 1 to 2 seeds" in page
+    assert "plain: of 2 seeds 1 was evaluated; the others are in none of its numbers." in page
+    assert "<dt>Seeds</dt><dd>1 of 2, 2</dd>" in page
 
 
 def test_latex_shows_every_sign():

@@ -25,12 +25,12 @@ from fedrax.report.attention import attention_chart, attention_figure, attention
 from fedrax.report.audits import audits_html, guarantees_table
 from fedrax.report.charts import curves_chart
 from fedrax.report.comparisons import GAIN, comparison_html, gain_table
-from fedrax.report.curves import AXES, STATISTICS, available_axes
+from fedrax.report.curves import AXES, STATISTICS, available_axes, evaluated_seeds
 from fedrax.report.federations import attendance_html, clusters_html
 from fedrax.report.figures import curves_figure
 from fedrax.report.published import Series
 from fedrax.report.runs import Group, Run, difference, group_runs, load_runs, parts_of
-from fedrax.report.tables import COSTS, MISSING, Result, duration, number, result
+from fedrax.report.tables import COSTS, FEW, MISSING, Result, alike, counted_of, duration, estimates, result
 from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
 from fedrax.report.videos import videos_html
 
@@ -132,13 +132,14 @@ def _headline(groups: Sequence[Group]) -> Markup:
         for run in runs
         if (started := _time(run.manifest.get("started"))) and (ended := _time(run.manifest.get("ended")))
     )
+    begun = [group for group in groups if group.histories]
     facts = {
         "Environment": _distinct(run.kind("environment") for run in runs),
         "Strategy": _distinct(run.kind("strategy") for run in runs),
         "Agents": _distinct(run.settings.get("federation.agents") for run in runs),
         "Attack": _distinct(run.kind("attack") for run in runs),
         "Byzantine agents": _distinct(run.settings.get("attack.agents") or None for run in runs),
-        "Seeds": _distinct(len(group.histories) or None for group in groups),
+        "Seeds": _distinct(counted_of(len(evaluated_seeds(group)), len(group.seeds)) for group in begun),
         "Ran on": _distinct(_machine(run.manifest) for run in runs),
         "When": " to ".join(dict.fromkeys(f"{t:%Y-%m-%d %H:%M}" for t in (min(times), max(times))))
         if times
@@ -169,22 +170,18 @@ def _results(groups: Sequence[Group], statistic: str) -> Markup:
 def _returns(results: Sequence[Result], statistic: str) -> Markup:
     """Final and best returns of groups that were evaluated alike, over seeds, and each seed's."""
     name = STATISTICS[statistic][0]
+    final, best = estimates([line.final for line in results]), estimates([line.best for line in results])
     returns = table_html(
         ["", "seeds", f"final return, {name}", f"best return, {name}", "state"],
         [
-            [
-                line.label,
-                str(line.seeds),
-                str(line.final),
-                str(line.best),
-                "finished" if line.finished else "unfinished",
-            ]
-            for line in results
+            [line.label, line.counted, *values, "finished" if line.finished else "unfinished"]
+            for line, *values in zip(results, final, best, strict=True)
         ],
     )
-    single = [
-        [line.label, str(seed), number(final), number(best)] for line in results for seed, final, best in line.each
-    ]
+    seeds = [(line.label, str(seed)) for line in results for seed, *_ in line.each]
+    finals = alike(*(each for line in results for _, each, _ in line.each))
+    bests = alike(*(each for line in results for *_, each in line.each))
+    single = [[*seed, *ends] for seed, *ends in zip(seeds, finals, bests, strict=True)]
     if all(line.seeds < 2 for line in results):
         return returns
     return returns + part("folded_table", "Each seed", ["", "seed", "final return", "best return"], single)
@@ -314,8 +311,8 @@ def _privacy(groups: Sequence[Group], statistic: str) -> list[Section]:
 
 
 def _notes(groups: Sequence[Group], statistic: str) -> Markup:
-    counts = {group.label: len(group.histories) for group in groups}
-    least, most = min(counts.values()), max(counts.values())
+    counts = [len(evaluated_seeds(group)) for group in groups]
+    least, most = min(counts), max(counts)
     number = str(least) if least == most else f"{least} to {most}"
     notes = [
         f"Each line rests on {number} seed{'s' if most != 1 else ''}. "
@@ -327,10 +324,16 @@ def _notes(groups: Sequence[Group], statistic: str) -> Markup:
     ]
     if statistic == "iqm":
         notes.insert(1, "IQM is the mean without the lowest and highest quarter of seeds; below four seeds, the mean.")
-    if least < 2:
+    notes += [
+        f"{group.label}: of {len(group.seeds)} seeds {count} {'was' if count == 1 else 'were'} evaluated; the others "
+        "are in none of its numbers."
+        for group, count in zip(groups, counts, strict=True)
+        if 0 < count < len(group.seeds)
+    ]
+    if 1 in counts:
         notes.append("One seed has no interval: how much another seed would differ is unknown, and no band is drawn.")
-    if any(1 < count < 5 for count in counts.values()):
-        notes.append("With fewer than five seeds a bootstrap interval is too narrow; read it as a lower bound.")
+    if any(1 < count < FEW for count in counts):
+        notes.append(f"With fewer than {FEW} seeds a bootstrap interval is too narrow; read it as a lower bound.")
     if any(group.repeated for group in groups):
         notes.append("A seed that was run twice in one configuration counts once, by its longer record.")
     for run in (run for group in groups for run in group.runs):

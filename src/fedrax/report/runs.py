@@ -113,6 +113,16 @@ class Group:
         return tuple(longest[seed] for seed in sorted(longest))
 
     @property
+    def seeds(self) -> list[int]:
+        """Those that were begun: of a run that has no row yet, the ones its configuration names."""
+        begun: set[int] = set()
+        for run in self.runs:
+            first, count = run.config.get("seed", 0), run.config.get("seeds", 1)
+            named = range(first, first + count) if isinstance(first, int) and isinstance(count, int) else range(0)
+            begun |= {history.seed for history in run.histories} or set(named)
+        return sorted(begun)
+
+    @property
     def repeated(self) -> bool:
         """Whether some seed was run more than once."""
         return sum(len(run.histories) for run in self.runs) > len(self.histories)
