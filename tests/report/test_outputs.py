@@ -146,6 +146,15 @@ def test_the_page_says_of_how_many_seeds_its_lines_are(stopped, tmp_path):
     assert "<dt>Seeds</dt><dd>1 of 2, 2</dd>" in page
 
 
+def test_a_page_names_runs_by_setup_and_seed(stopped, tmp_path):
+    page = write_report([stopped], tmp_path / "report.html").read_text()
+    assert "Not finished: without filter, seed 1; plain, seed 1; shown" in page
+    for setup in SETUPS:
+        for seed in (0, 1):
+            assert page.count(f"<summary>{setup}, seed {seed}</summary>") == 2, "settings, and versions and machine"
+    assert "seed-1</summary>" not in page
+
+
 def test_latex_shows_every_sign():
     assert latex(r"a_b & 50 % {x} \y ~^ $1 #2 –") == (
         r"a\_b \& 50 \% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{} \$1 \#2 --"

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from fedrax.records.exchanges import EXCHANGES, parsed_exchanges
 from fedrax.report.charts import lines_chart
-from fedrax.report.runs import Group, Run
+from fedrax.report.runs import Group, Run, named_runs
 from fedrax.report.style import MUTED, colour, new_figure, styled
 from fedrax.report.tables import MISSING, bytes_text, duration, number
 from fedrax.report.templating import chart_html, figure_html, joined, part, table_html
@@ -59,10 +59,10 @@ def _by(key: str, entries: Iterable[Exchange]) -> dict[int, list[Exchange]]:
 def attendance_html(groups: Sequence[Group]) -> Markup | None:
     """Tables and pictures of every run that has a log of exchanges, and absences in simulations; None without any."""
     parts = []
-    for place, run in enumerate(run for group in groups for run in group.runs):
+    for place, (name, run) in enumerate(named_runs(groups)):
         entries = exchanges_of(run)
         if entries:
-            parts.append(part("headed", run.name, _exchanges(entries, f"exchanges-{place}")))
+            parts.append(part("headed", name, _exchanges(entries, f"exchanges-{place}")))
     absences = absence_table(groups)
     if absences is not None:
         parts.append(part("noted_table", *absences, "Mean over rounds and seeds; messages that reached the server."))

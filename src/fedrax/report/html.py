@@ -29,7 +29,7 @@ from fedrax.report.curves import AXES, STATISTICS, available_axes, evaluated_see
 from fedrax.report.federations import attendance_html, clusters_html
 from fedrax.report.figures import curves_figure
 from fedrax.report.published import Series
-from fedrax.report.runs import Group, Run, difference, group_runs, load_runs, parts_of
+from fedrax.report.runs import Group, Run, difference, group_runs, load_runs, named_runs, parts_of
 from fedrax.report.tables import COSTS, FEW, MISSING, Result, alike, counted_of, duration, estimates, result
 from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
 from fedrax.report.videos import videos_html
@@ -97,8 +97,8 @@ def report_html(
         published: points to draw beside ours, by group label.
         lead: sections before the result table.
     """
-    runs = [run for group in groups for run in group.runs]
-    title = title or str(runs[0].config.get("name", runs[0].name))
+    runs = named_runs(groups)
+    title = title or str(runs[0][1].config.get("name", runs[0][1].name))
     sections = [
         *lead,
         Section("Results", _results(groups, statistic)),
@@ -110,8 +110,8 @@ def report_html(
         *_optional("Videos", videos_html(groups)),
         Section("Notes", _notes(groups, statistic)),
         Section("Repeat it", part("code", commands)),
-        Section("Settings", joined(_settings(run) for run in runs)),
-        Section("Versions and machine", joined(_manifest(run) for run in runs if run.manifest)),
+        Section("Settings", joined(_settings(*run) for run in runs)),
+        Section("Versions and machine", joined(_manifest(*run) for run in runs if run[1].manifest)),
     ]
     return page(title=title, headline=_headline(groups), sections=sections)
 
@@ -125,7 +125,7 @@ def commands(groups: Sequence[Group]) -> list[str]:
 
 def _headline(groups: Sequence[Group]) -> Markup:
     runs = [run for group in groups for run in group.runs]
-    unfinished = [run.name for run in runs if not run.finished]
+    unfinished = [name for name, run in named_runs(groups) if not run.finished]
     times = [time for run in runs for key in ("started", "ended") if (time := _time(run.manifest.get(key)))]
     wall = sum(
         (ended - started).total_seconds()
@@ -336,11 +336,11 @@ def _notes(groups: Sequence[Group], statistic: str) -> Markup:
         notes.append(f"With fewer than {FEW} seeds a bootstrap interval is too narrow; read it as a lower bound.")
     if any(group.repeated for group in groups):
         notes.append("A seed that was run twice in one configuration counts once, by its longer record.")
-    for run in (run for group in groups for run in group.runs):
+    for name, run in named_runs(groups):
         for history in run.histories:
             missing = spans(history.missing)
             if missing:
-                notes.append(f"{run.name} lacks the records of {', '.join(missing)} of seed {history.seed}.")
+                notes.append(f"{name} lacks the records of {', '.join(missing)} of seed {history.seed}.")
     return part("notes", notes)
 
 
@@ -358,19 +358,19 @@ def _measured(groups: Sequence[Group]) -> list[str]:
     return [*notes, f"Training time leaves out compiling.{flower}"]
 
 
-def _settings(run: Run) -> Markup:
+def _settings(name: str, run: Run) -> Markup:
     rows = [[key, _plain(value) or ""] for key, value in run.settings.items()]
-    seeds = ", ".join(str(history.seed) for history in run.histories) or MISSING
-    return part("folded_table", run.name, ["setting", "value"], [["seeds", seeds], *rows], "settings")
+    seeds = ", ".join(map(str, run.seeds)) or MISSING
+    return part("folded_table", name, ["setting", "value"], [["seeds", seeds], *rows], "settings")
 
 
-def _manifest(run: Run) -> Markup:
+def _manifest(name: str, run: Run) -> Markup:
     # The configuration is shown as settings; of the former ones, where they ended.
     shown = {key: value for key, value in run.manifest.items() if key != "config"}
     if "history" in shown:
         shown["history"] = [f"changed after round {one['rounds']}, {one['time']}" for one in shown["history"]]
     rows = [[key, _plain(value) or MISSING] for key, value in shown.items()]
-    return part("folded_table", run.name, ["", run.name], rows, "settings")
+    return part("folded_table", name, ["", name], rows, "settings")
 
 
 def _plain(value: Any) -> str | None:
