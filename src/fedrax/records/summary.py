@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,22 @@ def read_summary(rundir: RunDirectory) -> dict[str, Any]:
             f"the summary {rundir.summary} is damaged: it lacks what every summary holds; delete it and resume the run"
         )
     return summary
+
+
+def final_returns(summary: Mapping[str, Any]) -> dict[int, float]:
+    """By seed, the return that a run ended with, which is that of no row where the last round was not evaluated.
+
+    Nothing of a seed that was not evaluated at the end, and nothing where the summary does not say.
+    """
+    seeds, finals = summary.get("seeds"), summary.get("final_return")
+    if not isinstance(seeds, list):
+        return {}
+    each = finals if isinstance(finals, list) else [finals] * len(seeds)
+    return {
+        seed: float(final)
+        for seed, final in zip(seeds, each, strict=False)
+        if isinstance(seed, int) and isinstance(final, (int, float)) and not math.isnan(final)
+    }
 
 
 def _fits(value: Any, seeds: int) -> bool:

@@ -16,6 +16,7 @@ from fedrax.parsing import parsed_toml, text_of
 from fedrax.records.encoding import decoded
 from fedrax.records.rows import Row, read_by_seed
 from fedrax.records.rundir import SWEEP
+from fedrax.records.summary import final_returns
 from fedrax.report.labels import labels_of, run_labels
 
 JOB = re.compile(r"seed-\d+|seeds-\d+-\d+")
@@ -317,11 +318,10 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 def _with_last(rows: list[Row], seed: int, summary: Mapping[str, Any]) -> list[Row]:
     """The rows with the evaluation that followed the last round, where the summary of a finished run holds one."""
-    seeds, finals = summary.get("seeds"), summary.get("final_return")
-    if not rows or rows[-1].get("return") is not None or not isinstance(seeds, list) or seed not in seeds:
+    if not rows or rows[-1].get("return") is not None:
         return rows
     whole = (summary.get("final_evaluation") or {}).get(str(seed))
     if whole:
         return [*rows[:-1], {**rows[-1], **whole}]
-    final = finals[seeds.index(seed)] if isinstance(finals, list) else finals
+    final = final_returns(summary).get(seed)
     return rows if final is None else [*rows[:-1], {**rows[-1], "return": final}]
