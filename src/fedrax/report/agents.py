@@ -98,13 +98,13 @@ class Parameters:
         lines = [
             [agent, *(number(float(column[place])) for column in columns)] for place, agent in enumerate(self.agents)
         ]
-        return ["", *self.drawn, *(f"final return: {label}" for label in self.returns)], lines
+        return ["", *self.drawn, *(f"final return in its own environment: {label}" for label in self.returns)], lines
 
     def chart(self) -> Chart:
         """Final returns over each parameter."""
         values = {label: {**self.drawn, "return": list(each)} for label, each in self.returns.items()}
         x = {name: name for name in self.drawn}
-        return points_chart(x, {"return": "final return in the agent's environment"}, values, self.agents)
+        return points_chart(x, {"return": "final return in the agent's own environment"}, values, self.agents)
 
     @styled
     def figure(self, title: str = "") -> Figure:
@@ -116,7 +116,7 @@ class Parameters:
             for place, (label, each) in enumerate(self.returns.items()):
                 axes.plot(self.drawn[name], each, "o", color=colour(place), label=label, markersize=5)
             axes.set_xlabel(name)
-        grid[0, 0].set_ylabel("final return")
+        grid[0, 0].set_ylabel("final return in its own environment")
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
         return figure
 

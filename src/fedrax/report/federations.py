@@ -17,6 +17,7 @@ from fedrax.report.runs import Group, Run, named_runs
 from fedrax.report.style import MUTED, colour, new_figure, styled
 from fedrax.report.tables import MISSING, bytes_text, duration, number
 from fedrax.report.templating import chart_html, figure_html, joined, part, table_html
+from fedrax.strategies.base import strategies
 
 OUTCOMES = {
     "answered": "#009e73",
@@ -177,11 +178,11 @@ def absence_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
     lines = []
     for group in groups:
         rows = [row for history in group.histories for row in history.rows if row.get("present") is not None]
-        agents = group.runs[0].settings.get("federation.agents")
+        agents = _learners(group.runs[0])
         share = float(group.runs[0].settings.get("federation.participation") or 1)
         if agents is None:
             continue
-        usual = round(share * agents)
+        usual = max(1, round(share * agents))
         # Under Poisson sampling a round may have nobody.
         asked = [float(usual if row.get("participants") is None else row["participants"]) for row in rows]
         present = [float(row["present"]) for row in rows]
@@ -205,6 +206,15 @@ def absence_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
         )
     headings = ["", "asked a round", "messages a round", "absent", "excluded", "dropped", "bytes down to the absent"]
     return (headings, lines) if lines else None
+
+
+def _learners(run: Run) -> int | None:
+    """Who can send a message: every agent, or the one learner that has all agents' environments (``central``)."""
+    kind = run.kind("strategy")
+    if kind is not None and kind in strategies and strategies[kind].needs.pooled:
+        return 1
+    agents: int | None = run.settings.get("federation.agents")
+    return agents
 
 
 def clusters_html(groups: Sequence[Group]) -> Markup | None:
