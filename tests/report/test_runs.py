@@ -167,6 +167,15 @@ def test_a_label_says_which_tables_setting_it_means_and_every_chosen_table(write
     assert labels_with(write_run, tmp_path, a=one, b=other) == labels
 
 
+def test_chosen_tables_come_before_what_follows_from_them(write_run, tmp_path):
+    """Not the number of rounds, which differs too, where compression says it."""
+    texts = {
+        name: f'[budget]\nrounds = {rounds}\n[compression]\nkind = "{kind}"'
+        for name, rounds, kind in (("a", 5, "none"), ("b", 6, "int8"), ("c", 5, "top-k"))
+    }
+    assert labels_with(write_run, tmp_path, **texts) == ["compression=none", "compression=int8", "compression=top-k"]
+
+
 def test_a_key_that_says_what_it_is_needs_no_table(write_run, tmp_path):
     for name, rate in (("a", 0.1), ("b", 0.2)):
         path = write_run(tmp_path / name)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-LONGEST = 60
+LONGEST = 80
 """Characters of a label made of settings; where they need more, the folder names the group."""
 TELLING = (
     "strategy.kind",
@@ -87,22 +87,23 @@ def _told_apart(setups: Sequence[str], settings: Sequence[Settings]) -> list[str
 
 
 def _telling_keys(settings: Sequence[Settings]) -> list[str]:
-    """Few settings that tell the configurations apart, those in :data:`TELLING` first.
+    """Few settings that tell the configurations apart, those in :data:`TELLING` and :data:`ALWAYS` first.
 
     A component brings its own options along, so that many settings differ where one says it all: a key is
     taken only if it separates configurations that the keys before it do not, or is the first that differs in one of
     the tables of :data:`ALWAYS`.
     """
     keys: list[str] = []
-    apart = 1
-    known = dict.fromkeys([*TELLING, *(key for setting in settings for key in setting)])
+    apart, chosen = 1, tuple(f"{table}." for table in ALWAYS)
+    all_keys = dict.fromkeys(key for setting in settings for key in setting)
+    known = dict.fromkeys([*TELLING, *(key for key in all_keys if key.startswith(chosen)), *all_keys])
     for key in known:
         now = len({tuple(str(setting.get(taken)) for taken in (*keys, key)) for setting in settings})
         if now > apart:
             keys.append(key)
             apart = now
-    for table in ALWAYS:
-        own = [key for key in known if key.startswith(f"{table}.")]
+    for table in chosen:
+        own = [key for key in known if key.startswith(table)]
         differing = [key for key in own if len({str(each[key]) for each in settings if key in each}) > 1]
         if differing and not set(differing) & set(keys):
             keys.append(differing[0])
