@@ -104,6 +104,18 @@ def stopped(sweep):
     return sweep
 
 
+def test_curves_are_smoothed_as_asked(sweep, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    assert main(["report", str(sweep), "--out", str(out), "--smoothing", "2"]) == 0
+    page = out.read_text()
+    assert "mean of the 2 last evaluations" in page
+    assert '"smoothing":2' in page
+    plain = out.with_suffix(".png").read_bytes()
+    assert main(["report", str(sweep), "--out", str(out)]) == 0
+    assert '"smoothing":1' in out.read_text()
+    assert out.with_suffix(".png").read_bytes() != plain
+
+
 def test_only_evaluated_seeds_count_in_tables(stopped, capsys):
     """Their costs as their returns: those of a seed without a return would make the line's return look cheap."""
     assert main(["report", str(stopped), "--table", "csv"]) == 0
@@ -180,6 +192,8 @@ def test_a_figure_is_written_in_each_format(suffix, begins, sweep, tmp_path, cap
         (["--out", "a.txt"], "--out a.txt is not allowed: a report is written as .html, a table as .csv or .tex"),
         (["--out", "a"], "--out a is not allowed"),
         (["--table", "csv", "--out", "a.tex"], "not allowed with --table: it must end in .csv"),
+        (["--smoothing", "0"], "--smoothing 0 is not allowed: it must be between 1 and"),
+        (["--smoothing", "2", "--table", "csv"], "--smoothing is not allowed with a table"),
         (["--figure", "pdf", "--out", "a.html"], "not allowed with --figure: it must end in .pdf"),
     ],
 )

@@ -47,6 +47,7 @@ def test_a_directory_of_runs_stands_for_its_runs(write_run, tmp_path):
     ("prepare", "message"),
     [
         (lambda path: None, "no such directory"),
+        (lambda path: path.write_text("x"), "it is a file, and a run is a directory"),
         (lambda path: path.mkdir(), "no config.toml"),
         (lambda path: (path.mkdir(), (path / "config.toml").write_text("a = ")), "cannot be read"),
         (

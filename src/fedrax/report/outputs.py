@@ -49,8 +49,12 @@ def suffix_of(out: Path | None, table: str | None, figure: str | None) -> str:
     return out.suffix
 
 
-def write_outputs(runs: Sequence[Path], suffix: str, out: Path | None, *, title: str = "") -> Iterable[str]:
+def write_outputs(
+    runs: Sequence[Path], suffix: str, out: Path | None, *, title: str = "", smoothing: int = 1
+) -> Iterable[str]:
     """Writes what the suffix says, and yields what to print: notes, and the files; without a file, the table itself.
+
+    Every point of a drawn curve is the mean of a seed's last ``smoothing`` evaluations; tables are of final returns.
 
     Raises:
         FedraxError: a path is no run, a run's files are damaged, or a file cannot be written.
@@ -67,7 +71,7 @@ def write_outputs(runs: Sequence[Path], suffix: str, out: Path | None, *, title:
         return
     path = out or runs[0] / f"report{suffix}"
     if suffix == ".html":
-        write_page(groups, path, title=title)
+        write_page(groups, path, title=title, smoothing=smoothing)
     if told := difference(groups):
         yield told
     figure = path.with_suffix(".png") if suffix == ".html" else path
@@ -75,7 +79,7 @@ def write_outputs(runs: Sequence[Path], suffix: str, out: Path | None, *, title:
     for place, (_, members) in enumerate(parts_of(groups), start=1):
         # Runs that were evaluated differently have no axis in common.
         file = figure if place == 1 else figure.with_name(f"{figure.stem}-{place}{figure.suffix}")
-        save(curves_figure(members, natural_axis(members), title=title), file)
+        save(curves_figure(members, natural_axis(members), title=title, smoothing=smoothing), file)
         yield str(file)
     if suffix == ".html":
         yield str(path)

@@ -190,6 +190,11 @@ def load_run(path: Path | str) -> Run:
             last line.
     """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise FedraxError(
+            f"{path} is no run: it is a file, and a run is a directory that fedrax train wrote; give that, or a folder "
+            "of runs"
+        )
     if not path.is_dir():
         raise FedraxError(f"{path} is no run: there is no such directory; give a directory that fedrax train wrote")
     if not is_run(path):
