@@ -155,18 +155,19 @@ class Progress:
 
 
 def recorded_ends(directory: RunDirectory) -> dict[int, float]:
-    """By seed, the returns that a finished run ended with; none where its summary is not there, or damaged."""
+    """By seed, the finite returns that a finished run ended with; none where its summary is not there, or damaged."""
     try:
-        return final_returns(read_json(directory.summary, "summary")) if directory.summary.is_file() else {}
+        found = final_returns(read_json(directory.summary, "summary")) if directory.summary.is_file() else {}
     except FedraxError:
         return {}
+    return {seed: final for seed, final in found.items() if math.isfinite(final)}
 
 
 def _ended(standing: Standing, final: float | None) -> Standing:
-    if _number(final) is None:
+    if final is None:
         return standing
-    best = [value for value in (standing.best_return, final) if value is not None]
-    return standing._replace(last_return=final, best_return=max(best))
+    best = final if standing.best_return is None else max(standing.best_return, final)
+    return standing._replace(last_return=final, best_return=best)
 
 
 def configuration(directory: RunDirectory) -> dict[str, Any]:

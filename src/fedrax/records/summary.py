@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,7 +77,7 @@ def read_summary(rundir: RunDirectory) -> dict[str, Any]:
 def final_returns(summary: Mapping[str, Any]) -> dict[int, float]:
     """By seed, the return that a run ended with, which is that of no row where the last round was not evaluated.
 
-    Nothing of a seed that was not evaluated at the end, and nothing where the summary does not say.
+    NaN where nothing was measured; nothing where the summary does not say.
     """
     seeds, finals = summary.get("seeds"), summary.get("final_return")
     if not isinstance(seeds, list):
@@ -87,7 +86,7 @@ def final_returns(summary: Mapping[str, Any]) -> dict[int, float]:
     return {
         seed: float(final)
         for seed, final in zip(seeds, each, strict=False)
-        if isinstance(seed, int) and isinstance(final, (int, float)) and not math.isnan(final)
+        if isinstance(seed, int) and isinstance(final, (int, float))
     }
 
 

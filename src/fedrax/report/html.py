@@ -28,8 +28,9 @@ from fedrax.report.comparisons import GAIN, comparison_html, gain_table
 from fedrax.report.curves import AXES, STATISTICS, available_axes, evaluated_seeds
 from fedrax.report.federations import attendance_html, clusters_html
 from fedrax.report.figures import curves_figure
+from fedrax.report.provenance import manifest_html, settings_html
 from fedrax.report.published import Series
-from fedrax.report.runs import Group, Run, difference, group_runs, load_runs, named_runs, parts_of
+from fedrax.report.runs import Group, difference, group_runs, load_runs, named_runs, parts_of
 from fedrax.report.tables import COSTS, FEW, MISSING, Result, alike, counted_of, duration, estimates, result
 from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
 from fedrax.report.videos import videos_html
@@ -110,8 +111,8 @@ def report_html(
         *_optional("Videos", videos_html(groups)),
         Section("Notes", _notes(groups, statistic)),
         Section("Repeat it", part("code", commands)),
-        Section("Settings", joined(_settings(*run) for run in runs)),
-        Section("Versions and machine", joined(_manifest(*run) for run in runs if run[1].manifest)),
+        Section("Settings", joined(settings_html(*run) for run in runs)),
+        Section("Versions and machine", joined(manifest_html(*run) for run in runs if run[1].manifest)),
     ]
     return page(title=title, headline=_headline(groups), sections=sections)
 
@@ -356,32 +357,6 @@ def _measured(groups: Sequence[Group]) -> list[str]:
     kinds = {run.kind("runtime") for group in groups for run in group.runs}
     flower = " Over Flower it contains what nodes compile, for which the server waits." if "flower" in kinds else ""
     return [*notes, f"Training time leaves out compiling.{flower}"]
-
-
-def _settings(name: str, run: Run) -> Markup:
-    rows = [[key, _plain(value) or ""] for key, value in run.settings.items()]
-    seeds = ", ".join(map(str, run.seeds)) or MISSING
-    return part("folded_table", name, ["setting", "value"], [["seeds", seeds], *rows], "settings")
-
-
-def _manifest(name: str, run: Run) -> Markup:
-    # The configuration is shown as settings; of the former ones, where they ended.
-    shown = {key: value for key, value in run.manifest.items() if key != "config"}
-    if "history" in shown:
-        shown["history"] = [f"changed after round {one['rounds']}, {one['time']}" for one in shown["history"]]
-    rows = [[key, _plain(value) or MISSING] for key, value in shown.items()]
-    return part("folded_table", name, ["", name], rows, "settings")
-
-
-def _plain(value: Any) -> str | None:
-    """A value of a configuration or manifest as one line."""
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(str(_plain(inner)) for inner in value)
-    return str(value)
 
 
 def _machine(manifest: Mapping[str, Any]) -> str | None:
