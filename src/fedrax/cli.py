@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedrax import cli_federation
-from fedrax.cli_checks import check_audit, check_effort, check_evaluation, check_title
+from fedrax.cli_checks import check_audit, check_effort, check_evaluation, check_smoothing, check_title
 from fedrax.cli_grammar import grammar
 from fedrax.errors import FedraxError, nearest, shown
 from fedrax.records import lock
@@ -292,7 +292,8 @@ def _report(options: argparse.Namespace) -> None:
 
     check_title(options.title)
     suffix = suffix_of(options.out, options.table, options.figure)
-    _print(write_outputs(options.runs, suffix, options.out, title=options.title))
+    check_smoothing(options, suffix)
+    _print(write_outputs(options.runs, suffix, options.out, title=options.title, smoothing=options.smoothing or 1))
 
 
 def _reproduce(options: argparse.Namespace) -> None:

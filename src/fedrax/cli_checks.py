@@ -14,6 +14,7 @@ than the second would not fit into memory."""
 MOST_NODES = 1000
 """That keys are made for at once."""
 LONGEST_TITLE = 200
+MOST_SMOOTHING = 10_000
 LEAST_REPETITIONS, MOST_REPETITIONS = 100, 1_000_000
 """Of an audit."""
 
@@ -30,6 +31,13 @@ def check_audit(options: argparse.Namespace) -> None:
 
     check_between("repetitions", options.repetitions, LEAST_REPETITIONS, MOST_REPETITIONS)
     check_between("seed", options.seed, 0, registry.LARGEST)
+
+
+def check_smoothing(options: argparse.Namespace, suffix: str) -> None:
+    """Raises :class:`FedraxError` for a number that smooths nothing, and where nothing is drawn."""
+    check_between("smoothing", options.smoothing, 1, MOST_SMOOTHING)
+    if options.smoothing is not None and suffix in (".csv", ".tex"):
+        raise FedraxError("--smoothing is not allowed with a table, which has final returns; leave it out")
 
 
 def check_title(title: str) -> None:

@@ -126,6 +126,8 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     alone.add_argument("--table", choices=("csv", "latex"), help="only the table of results")
     alone.add_argument("--figure", choices=("pdf", "svg", "png"), help="only the learning curves")
     report.add_argument("--title", default="", metavar="TEXT", help="heading of the page and of the figure")
+    means = "draw every point of a curve as the mean of a seed's last N evaluations (default: 1)"
+    report.add_argument("--smoothing", type=int, metavar="N", help=means)
 
     again = "the same command goes on with what is missing"
     reproduce = command("reproduce", "train a published figure's runs and draw ours beside it", again)

@@ -64,6 +64,7 @@ ARGUMENTS = [
     ),
     *("resume RUN strategy=svrpg", "resume RUN --plugins MISSING.py", "report RUN MISSING", "report RUN RUN FILE"),
     *("report RUN --title LONG", "report RUN --title 'a\nb'", "report RUN --title '\x01'", "report RUN --smooth 3"),
+    "report RUN --smoothing 0",
     *(f"train fedpg-br/cartpole --seeds {number}" for number in ("0", "100001", "2147483648", *NUMBERS)),
     *(
         "train",

@@ -26,6 +26,9 @@ def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
 def test_a_new_directory_becomes_a_run_with_its_configuration(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "runs" / "first", free_mebibytes=1)
     assert list(run.path.iterdir()) == []
+    (tmp_path / "x.log").write_text("")
+    with pytest.raises(FedraxError, match=r"x\.log is not a run: it is a file; give the directory"):
+        RunDirectory.open(tmp_path / "x.log")
     with pytest.raises(FedraxError, match=r"is not a run: it holds no config\.toml"):
         RunDirectory.open(run.path)
     run.write_config("seed = 1\n")

@@ -115,7 +115,7 @@ def test_a_thinned_chart_offers_no_other_smoothing(write_run, tmp_path, open_pag
 def test_values_are_read_under_the_pointer(runs, open_page):
     page = open_page([runs])
     page.set_viewport_size({"width": 1000, "height": 900})
-    assert legend(page)["fedpg-br, none"].startswith("3,020 [")
+    assert legend(page)["fedpg-br, no attack"].startswith("3,020 [")
     plot = page.locator("figure.chart .u-over").first
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
@@ -123,7 +123,7 @@ def test_values_are_read_under_the_pointer(runs, open_page):
     said = page.locator("figure.chart .at").first.inner_text()
     assert said.startswith("trajectories per agent (reference count): 1,")
     x = float(said.rpartition(": ")[2].replace(",", ""))
-    value = legend(page)["fedpg-br, none"].partition(" ")[0]
+    value = legend(page)["fedpg-br, no attack"].partition(" ")[0]
     assert float(value.replace(",", "")) == x + 20
 
 
@@ -137,7 +137,7 @@ def test_lines_are_switched_off_and_the_axis_is_chosen(runs, open_page):
     assert key.get_attribute("aria-pressed") == "false"
     # The line, its two bounds, and its four seeds.
     assert page.evaluate(state) == before - 7
-    assert legend(page)["gpomdp, none"] == ""
+    assert legend(page)["gpomdp, no attack"] == ""
     key.click()
     chart.locator("[data-choice=seeds]").uncheck()
     assert page.evaluate(state) == before - 14
@@ -150,7 +150,7 @@ def test_lines_are_switched_off_and_the_axis_is_chosen(runs, open_page):
     chart.locator("[data-choice=logY]").check()
     assert page.evaluate("['x', 'y'].map((name) => Charts.all[0].plot.scales[name].distr)") == [3, 3]
     chart.locator("[data-choice=smoothing]").select_option("3")
-    assert legend(page)["gpomdp, none"] == "2,015"
+    assert legend(page)["gpomdp, no attack"] == "2,015"
 
 
 def test_a_double_click_leaves_one_line(runs, open_page):
@@ -163,7 +163,7 @@ def test_a_double_click_leaves_one_line(runs, open_page):
 def test_lines_that_coincide_are_told_apart(runs, open_page):
     page = open_page([runs])
     note = page.locator("figure.chart .coincide").first
-    assert note.inner_text() == "svrpg, none (dashed) lies on fedpg-br, none."
+    assert note.inner_text() == "svrpg, no attack (dashed) lies on fedpg-br, no attack."
     page.locator("figure.chart").first.locator(".key").filter(has_text="svrpg").click()
     assert note.inner_text() == ""
 

@@ -82,7 +82,7 @@ def test_parameters_stand_beside_returns_and_equal_ones_are_left_out():
     groups = [drawn("a", draws, [1.0, 2.0]), drawn("b", draws, [3.0, 5.0]), drawn("other", [], [0.0])]
     (found,) = parameters_of(groups)
     headings, lines = found.table()
-    assert headings == ["", "g", "final return: a", "final return: b"]
+    assert headings == ["", "g", *(f"final return in its own environment: {label}" for label in "ab")]
     assert lines == [["agent 0", "9", "1", "3"], ["agent 1", "11", "2", "5"]]
     chart = found.chart()
     assert chart["x"] == [("g", "g")]

@@ -81,8 +81,8 @@ def test_the_page_has_the_section_where_there_is_a_log(federation, write_run, tm
     assert attendance_html(group_runs(load_runs([plain]))) is None
 
 
-def simulated(label, rows, agents=4, **settings):
-    config = {"federation": {"agents": agents, **settings}}
+def simulated(label, rows, agents=4, strategy="fedavg", **settings):
+    config = {"strategy": {"kind": strategy}, "federation": {"agents": agents, **settings}}
     return Group(label, (Run("run", config, {}, {}, (History(0, tuple(rows), agents),)),))
 
 
@@ -99,6 +99,15 @@ def test_absences_of_a_simulation_are_counted_with_what_was_sent_in_vain():
     assert absence_table([poisson]) is None
     nobody = simulated("nobody", [{"round": 0, "present": 0, "participants": 0}], participation=0.5)
     assert absence_table([nobody]) is None, "nobody was asked, and nobody is absent"
+
+
+def test_nobody_is_absent_where_one_learner_has_all_environments():
+    alone = simulated("central", [{"round": 0, "present": 1}] * 4, strategy="central")
+    assert absence_table([alone]) is None
+    lost = simulated("central", [{"round": 0, "present": 1}, {"round": 1, "present": 0}], strategy="central")
+    assert absence_table([lost])[1][0][1:4] == ["1", "0.5", "50 %"]
+    few = simulated("few", [{"round": 0, "present": 1}], participation=0.01)
+    assert absence_table([few]) is None, "of few agents one is asked at least"
 
 
 def test_clusters_are_named_by_their_agents():

@@ -1,6 +1,7 @@
 """Figures: what is drawn, in which size, and that nothing is drawn that is not known."""
 
 import json
+import re
 
 import matplotlib
 import matplotlib.image
@@ -181,6 +182,16 @@ def test_inline_svg_is_themed_and_its_ids_are_its_own(write_run, tmp_path):
     assert "http" not in text
 
 
+def test_numbers_that_a_figure_says_keep_their_digits(write_run, tmp_path):
+    """Coordinates are shortened to a tenth; ticks and labels were, too, and 0.25 and 0.20 became one."""
+    figure = curves_figure([Group("learning_rate=0.0003", (load_run(write_run(tmp_path / "a")),))])
+    figure.axes[0].set_yticks([0.05, 0.1, 0.15], ["0.05", "0.10", "0.15"])
+    text = inline_svg(figure, "first", "x")
+    said = re.findall(r">([^<>]+)</text>", text)
+    assert {"0.05", "0.10", "0.15", "learning_rate=0.0003"} <= set(said)
+    assert not re.findall(r'[ "(]\d+\.\d\d', "".join(re.findall(r"<[^!][^>]*>", text)))
+
+
 def with_attention(path, shares):
     """The run at ``path`` as of critics that attend; ``shares`` by round, None where there are none."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
@@ -206,7 +217,10 @@ def test_attention_is_drawn_by_agent_and_over_rounds(write_run, tmp_path):
     (line,) = attention_chart(known)["groups"]
     np.testing.assert_allclose(line["values"]["peer"], (0.7 - 0.3) / 2)
     (placed,) = [each.placed() for each in figure.maps]
-    assert placed["values"] == shares
+    assert placed["values"] == (100 * np.array(shares)).tolist()
+    bar = figure.axes[-1]
+    assert bar.get_ylabel() == "share of attention, %"
+    assert bar.get_ylim()[1] == pytest.approx(50)
     assert (placed["rows"][1], placed["columns"][2]) == ("agent 1", "encodings of agent 2")
 
 

@@ -6,8 +6,10 @@ import json
 import pytest
 
 from fedrax.cli import main
+from fedrax.report.html import write_report
 from fedrax.report.outputs import latex
 from fedrax.report.runs import group_runs, load_runs
+from fedrax.report.tables import Estimate, estimates
 
 
 @pytest.fixture
@@ -88,6 +90,83 @@ def test_a_latex_table_is_one_of_booktabs(sweep, capsys):
     assert lines[-1] == r"\end{tabular}"
 
 
+@pytest.fixture
+def stopped(sweep):
+    """The same, where the second seed of one setup had no evaluation yet, and that of another no round."""
+    for setup, kept in (("plain", 1), ("without filter", 0)):
+        run = sweep / setup / "seed-1"
+        (run / "summary.json").unlink()
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()[:kept]]
+        lines = [{key: value for key, value in row.items() if key != "return"} for row in rows]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        text = (run / "config.toml").read_text()
+        (run / "config.toml").write_text(text.replace("seed = 0", "seed = 1"))
+    return sweep
+
+
+def test_curves_are_smoothed_as_asked(sweep, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    assert main(["report", str(sweep), "--out", str(out), "--smoothing", "2"]) == 0
+    page = out.read_text()
+    assert "mean of the 2 last evaluations" in page
+    assert '"smoothing":2' in page
+    plain = out.with_suffix(".png").read_bytes()
+    assert main(["report", str(sweep), "--out", str(out)]) == 0
+    assert '"smoothing":1' in out.read_text()
+    assert out.with_suffix(".png").read_bytes() != plain
+
+
+def test_only_evaluated_seeds_count_in_tables(stopped, capsys):
+    """Their costs as their returns: those of a seed without a return would make the line's return look cheap."""
+    assert main(["report", str(stopped), "--table", "csv"]) == 0
+    lines = {line["name"]: line for line in csv.DictReader(capsys.readouterr().out.splitlines())}
+    for name in ("plain", "without filter"):
+        line = lines[name]
+        assert (line["seeds"], line["seeds begun"], line["state"]) == ("1", "2", "unfinished")
+        assert (line["final return, IQM"], line["final return, low"]) == ("400", "")
+        assert (line["rounds"], line["steps per agent"]) == ("4", "8000")
+    assert (lines["plain_again"]["seeds"], lines["plain_again"]["seeds begun"]) == ("2", "2")
+
+
+def test_a_latex_table_marks_what_is_unfinished_and_what_rests_on_few_seeds(stopped, capsys):
+    assert main(["report", str(stopped), "--table", "latex"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert r"plain$^\dagger$ & 1 of 2 & 400 & 8,000 \\" in lines
+    assert r"plain\_again & 2 & 405 [400, 410] & 8,000 \\" in lines
+    below = lines[lines.index(r"\bottomrule") + 1 :]
+    assert [line.removeprefix(r"\multicolumn{4}{l}{\footnotesize ") for line in below] == [
+        r"$^\dagger$ unfinished: as far as recorded} \\",
+        r"lines are of the seeds that were evaluated} \\",
+        r"[95 \%]: bootstrap over seeds, too narrow with fewer than 5 seeds} \\",
+        r"\end{tabular}",
+    ]
+
+
+def test_a_column_has_one_number_of_digits():
+    nan = float("nan")
+    column = [Estimate(-617.04, -1070.4, -163.9), Estimate(-171.93, -180.01, -160.2), Estimate(-5.25, nan, nan)]
+    assert estimates(column) == ["-617 [-1,070, -164]", "-172 [-180, -160]", "-5"]
+    assert estimates([Estimate(9.5, 9, 10), Estimate(nan, nan, nan)]) == ["9.5 [9.0, 10.0]", "–"]
+    assert estimates([]) == []
+
+
+def test_the_page_says_of_how_many_seeds_its_lines_are(stopped, tmp_path):
+    page = write_report([stopped], tmp_path / "report.html").read_text()
+    assert "<td>plain</td><td>1 of 2</td><td>400</td>" in page
+    assert "Each line rests on 1 to 2 seeds" in page
+    assert "plain: of 2 seeds 1 was evaluated; the others are in none of its numbers." in page
+    assert "<dt>Seeds</dt><dd>1 of 2, 2</dd>" in page
+
+
+def test_a_page_names_runs_by_setup_and_seed(stopped, tmp_path):
+    page = write_report([stopped], tmp_path / "report.html").read_text()
+    assert "Not finished: without filter, seed 1; plain, seed 1; shown" in page
+    for setup in SETUPS:
+        for seed in (0, 1):
+            assert page.count(f"<summary>{setup}, seed {seed}</summary>") == 2, "settings, and versions and machine"
+    assert "seed-1</summary>" not in page
+
+
 def test_latex_shows_every_sign():
     assert latex(r"a_b & 50 % {x} \y ~^ $1 #2 –") == (
         r"a\_b \& 50 \% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{} \$1 \#2 --"
@@ -113,6 +192,8 @@ def test_a_figure_is_written_in_each_format(suffix, begins, sweep, tmp_path, cap
         (["--out", "a.txt"], "--out a.txt is not allowed: a report is written as .html, a table as .csv or .tex"),
         (["--out", "a"], "--out a is not allowed"),
         (["--table", "csv", "--out", "a.tex"], "not allowed with --table: it must end in .csv"),
+        (["--smoothing", "0"], "--smoothing 0 is not allowed: it must be between 1 and"),
+        (["--smoothing", "2", "--table", "csv"], "--smoothing is not allowed with a table"),
         (["--figure", "pdf", "--out", "a.html"], "not allowed with --figure: it must end in .pdf"),
     ],
 )

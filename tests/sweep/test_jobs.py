@@ -134,6 +134,19 @@ def test_progress_is_read_from_the_tail_of_the_records(tmp_path):
     assert (found.fraction, found.last_return, found.steps, found.seconds) == (0.5, 2, 400, 4)
 
 
+def test_the_return_of_a_finished_run_is_the_one_it_ended_with(tmp_path):
+    changes = ["budget.trajectories=none", "budget.rounds=10"]
+    (job,) = read_plan(written(tmp_path, "[setups.a]", changes=changes)).jobs
+    job.directory.mkdir(parents=True)
+    (job.directory / "metrics.jsonl").write_text(json.dumps({"seed": 0, "round": 8, "return": 3.0}) + "\n")
+    task = Task(job)
+    task.read_progress()
+    assert task.progress.last_return == 3
+    (job.directory / "summary.json").write_text(json.dumps({"seeds": [0], "final_return": 7.5}))
+    task.read_progress()
+    assert task.progress.last_return == 7.5
+
+
 def test_the_table_shows_each_setup(tmp_path):
     plan = read_plan(
         written(tmp_path, "seeds = 3\n[setups.a]\n[setups.b]", changes=["budget.trajectories=none", "budget.rounds=10"])

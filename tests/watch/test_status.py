@@ -73,6 +73,23 @@ def test_status_of_a_simulation_and_of_a_sweep(tmp_path, capsys):
     assert "robust  seed 3  finished   100%" in shown
 
 
+def test_a_finished_run_shows_the_return_it_ended_with(tmp_path, capsys):
+    """Its last round is evaluated after the last row, as reports and the summary have it."""
+    run = make_run(tmp_path / "runs" / "two", [row(4, 0), row(4, 1), row(5, 0, **{"return": None})], seeds=2)
+    ended = {"seeds": [0, 1], "final_return": [35.5, 80.25]}
+    (run / "summary.json").write_text(json.dumps(ended))
+    watched = Watched(run)
+    assert [(one["last_return"], one["best_return"]) for one in data(watched)["series"]] == [(35.5, 40), (80.25, 80.25)]
+    assert main(["status", str(tmp_path / "runs")]) == 0
+    assert "return 80.2, best 80.2" in capsys.readouterr().out
+    ended["final_return"] = [36.5, float("nan")]
+    (run / "summary.json").write_text(json.dumps(ended))
+    assert [one["last_return"] for one in data(watched)["series"]] == [36.5, 41.0]
+    for damaged in ("{", '{"seeds": 1}', '{"seeds": [0], "final_return": "x"}'):
+        (run / "summary.json").write_text(damaged)
+        assert [one["last_return"] for one in data(watched)["series"]] == [40.0, 41.0]
+
+
 def test_status_is_followed_until_nothing_trains(tmp_path, capsys):
     run = make_run(tmp_path / "run", [row(0)])
     watched, waits = Watched(run), []

@@ -16,6 +16,13 @@ if CHROMIUM is None:
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
 
 
+LINES = """(() => {
+  const { plot } = [...state.charts.values()][0];
+  return plot.series.slice(1).map((one, place) => [one.label, one.stroke(plot, place + 1), one.dash]);
+})()"""
+"""Label, colour and dashes of every line of the first chart."""
+
+
 def write(run, rows, mode="a"):
     with open(run / "metrics.jsonl", mode) as file:
         file.write("".join(json.dumps({"seed": 0, **row}) + "\n" for row in rows))
@@ -97,3 +104,20 @@ def test_runs_that_were_evaluated_differently_have_charts_of_their_own(tmp_path,
         "return: evaluation.environments = own",
     ]
     assert page.evaluate("[...state.charts.values()].map((one) => one.plot.series.length)") == [2, 2]
+
+
+def test_seeds_of_a_setup_have_one_colour_and_dashes_of_their_own(open_page, tmp_path):
+    for setup in ("a", "b"):
+        for seed in (0, 1):
+            make_run(tmp_path / setup / f"seed-{seed}")
+            rows = [{"seed": seed, "round": number, "return": number, "total_steps": 10} for number in range(3)]
+            write(tmp_path / setup / f"seed-{seed}", rows, "w")
+    page = open_page(tmp_path)
+    lines = page.evaluate(LINES)
+    assert [label for label, *_ in lines] == ["a, seed 0", "a, seed 1", "b, seed 0", "b, seed 1"]
+    assert len({(colour, str(dash)) for _, colour, dash in lines}) == 4
+    assert lines[0][2] == lines[2][2] != lines[1][2] == lines[3][2]
+    headings = page.locator("#runs th").all_text_contents()
+    assert headings[4:8] == ["most rounds", "mean return", "mean best", "steps, sum of seeds"]
+    assert page.locator("#runs tbody tr").first.locator("td").nth(7).text_content() == "20"
+    assert "dashes of their own" in page.locator("#runs caption").text_content()

@@ -68,6 +68,8 @@ class RunDirectory:
             siblings = directory.path.parent
             names = [p.name for p in siblings.iterdir() if cls(p).is_run()] if siblings.is_dir() else []
             raise FedraxError(f"there is no run at {path}: it does not exist{nearest(directory.path.name, names)}")
+        if not directory.path.is_dir():
+            raise FedraxError(f"{path} is not a run: it is a file; give the directory that training wrote")
         within = sorted(config.parent for config in directory.path.glob("*/config.toml"))
         which = f"one of the runs in it, such as {within[0]}" if within else "the directory that training wrote"
         raise FedraxError(f"{path} is not a run: it holds no config.toml; give {which}")

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 from fedrax.errors import FedraxError
 from fedrax.parsing import parsed_toml, text_of
 from fedrax.records import lock
+from fedrax.records.files import read_json
 from fedrax.records.rows import Row, parsed_rows, seed_of
 from fedrax.records.rundir import RunDirectory
+from fedrax.records.summary import final_returns
 
 STATES = ("training", "waiting", "stopped", "failed", "finished")
 """What can be said of a run; a stopped one is resumed by its user."""
@@ -64,6 +66,7 @@ class Standing(NamedTuple):
     """Of the budget, 0 to 1."""
     rounds: int = 0
     last_return: float | None = None
+    """Of a finished run, the one it ended with, as its summary and reports have it."""
     best_return: float | None = None
     steps: int = 0
     seconds: float = 0.0
@@ -90,6 +93,7 @@ class Progress:
         self.config = configuration(directory)
         self.tail = RowTail(directory.metrics_jsonl)
         self._seeds: dict[int, Standing] = {}
+        self._ends: tuple[tuple[int, int], dict[int, float]] = ((0, 0), {})
 
     @property
     def agents(self) -> int:
@@ -129,11 +133,41 @@ class Progress:
         first, count = self.config.get("seed", 0), self.config.get("seeds", 1)
         known = range(first, first + count) if isinstance(first, int) and isinstance(count, int) else range(1)
         seeds = self._seeds or {seed: Standing(state) for seed in known}
-        # A run may end short of its budget's last round or step.
+        # A run may end short of its budget's last round or step, and is evaluated after it.
+        ends = self._final_returns() if state == "finished" else {}
         return {
-            seed: one._replace(state=state, fraction=1.0 if state == "finished" else one.fraction)
+            seed: _ended(
+                one._replace(state=state, fraction=1.0 if state == "finished" else one.fraction), ends.get(seed)
+            )
             for seed, one in sorted(seeds.items())
         }
+
+    def _final_returns(self) -> dict[int, float]:
+        """What the summary says, which is read when it is another one."""
+        try:
+            status = self.directory.summary.stat()
+        except OSError:
+            return {}
+        version = (status.st_mtime_ns, status.st_size)
+        if version != self._ends[0]:
+            self._ends = (version, recorded_ends(self.directory))
+        return self._ends[1]
+
+
+def recorded_ends(directory: RunDirectory) -> dict[int, float]:
+    """By seed, the finite returns that a finished run ended with; none where its summary is not there, or damaged."""
+    try:
+        found = final_returns(read_json(directory.summary, "summary")) if directory.summary.is_file() else {}
+    except FedraxError:
+        return {}
+    return {seed: final for seed, final in found.items() if math.isfinite(final)}
+
+
+def _ended(standing: Standing, final: float | None) -> Standing:
+    if final is None:
+        return standing
+    best = final if standing.best_return is None else max(standing.best_return, final)
+    return standing._replace(last_return=final, best_return=best)
 
 
 def configuration(directory: RunDirectory) -> dict[str, Any]:

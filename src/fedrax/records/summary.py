@@ -74,6 +74,22 @@ def read_summary(rundir: RunDirectory) -> dict[str, Any]:
     return summary
 
 
+def final_returns(summary: Mapping[str, Any]) -> dict[int, float]:
+    """By seed, the return that a run ended with, which is that of no row where the last round was not evaluated.
+
+    NaN where nothing was measured; nothing where the summary does not say.
+    """
+    seeds, finals = summary.get("seeds"), summary.get("final_return")
+    if not isinstance(seeds, list):
+        return {}
+    each = finals if isinstance(finals, list) else [finals] * len(seeds)
+    return {
+        seed: float(final)
+        for seed, final in zip(seeds, each, strict=False)
+        if isinstance(seed, int) and isinstance(final, (int, float))
+    }
+
+
 def _fits(value: Any, seeds: int) -> bool:
     """Whether it is a number, or one of each seed."""
     if isinstance(value, list):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fedrax.records.across import Across, read_across
 from fedrax.report.maps import WRITTEN, draw_map
-from fedrax.report.runs import Group, Run
+from fedrax.report.runs import Group, Run, named_runs
 from fedrax.report.style import new_figure, styled
 from fedrax.report.tables import number
 from fedrax.report.templating import figure_html, joined, part
@@ -24,7 +24,7 @@ def across_html(groups: Sequence[Group]) -> Markup | None:
         FedraxError: a record is damaged.
     """
     parts = []
-    for place, (label, run) in enumerate((group.label, run) for group in groups for run in group.runs):
+    for place, (label, run) in enumerate(named_runs(groups)):
         found = read_across(run.path)
         if found is None:
             continue

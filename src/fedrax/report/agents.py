@@ -13,7 +13,7 @@ from fedrax.report.charts import Chart, points_chart
 from fedrax.report.curves import Vector
 from fedrax.report.runs import Group, History, Run
 from fedrax.report.style import colour, new_figure, styled
-from fedrax.report.tables import MISSING, Estimate, number
+from fedrax.report.tables import MISSING, Estimate, estimates, number
 
 COLUMNS = 12
 """Most agents with a column each."""
@@ -40,8 +40,11 @@ def agents_table(groups: Sequence[Group], statistic: str) -> tuple[list[str], li
     if reached:
         headings += ["success of the mean agent", *(f"success of agent {k}" for k in range(shown))]
     lines = []
-    for label, returns in known:
-        statistics = [returns.mean(1), returns.min(1), returns.std(1)]
+    columns = [
+        estimates([Estimate.of(scores, statistic) for scores in column])
+        for column in zip(*((each.mean(1), each.min(1), each.std(1)) for _, each in known), strict=True)
+    ]
+    for (label, returns), *statistics in zip(known, *columns, strict=True):
         single = [number(float(column.mean())) for column in returns.T[:shown]]
         theirs = own[label]
         in_own = [MISSING if theirs is None else str(Estimate.of(theirs.mean(1), statistic)) for _ in beside]
@@ -49,7 +52,7 @@ def agents_table(groups: Sequence[Group], statistic: str) -> tuple[list[str], li
         goals = [MISSING] * (shown + 1 if reached else 0)
         if rates is not None:
             goals = [str(Estimate.of(rates.mean(1), statistic)), *(number(float(x.mean())) for x in rates.T[:shown])]
-        lines.append([label, *(str(Estimate.of(each, statistic)) for each in statistics), *in_own, *single, *goals])
+        lines.append([label, *statistics, *in_own, *single, *goals])
     return headings, lines
 
 
@@ -95,13 +98,13 @@ class Parameters:
         lines = [
             [agent, *(number(float(column[place])) for column in columns)] for place, agent in enumerate(self.agents)
         ]
-        return ["", *self.drawn, *(f"final return: {label}" for label in self.returns)], lines
+        return ["", *self.drawn, *(f"final return in its own environment: {label}" for label in self.returns)], lines
 
     def chart(self) -> Chart:
         """Final returns over each parameter."""
         values = {label: {**self.drawn, "return": list(each)} for label, each in self.returns.items()}
         x = {name: name for name in self.drawn}
-        return points_chart(x, {"return": "final return in the agent's environment"}, values, self.agents)
+        return points_chart(x, {"return": "final return in the agent's own environment"}, values, self.agents)
 
     @styled
     def figure(self, title: str = "") -> Figure:
@@ -113,7 +116,7 @@ class Parameters:
             for place, (label, each) in enumerate(self.returns.items()):
                 axes.plot(self.drawn[name], each, "o", color=colour(place), label=label, markersize=5)
             axes.set_xlabel(name)
-        grid[0, 0].set_ylabel("final return")
+        grid[0, 0].set_ylabel("final return in its own environment")
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
         return figure
 

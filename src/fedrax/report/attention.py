@@ -89,12 +89,12 @@ def _draw_map(figure: ShownFigure, axes: Axes, shares: Float[np.ndarray, "agents
     draw_map(
         figure,
         axes,
-        shares,
+        100 * shares,
         rows=[f"agent {number}" for number in range(agents)],
         columns=[f"encodings of {'' if number >= agents else 'agent '}{name}" for number, name in enumerate(names)],
-        written=(lambda share: f"{100 * share:.0f}") if few else None,
-        bounds=(0.0, float(shares.max())),
-        bar="share of attention" + (" (in the map: %)" if few else ""),
+        written=(lambda share: f"{share:.0f}") if few else None,
+        bounds=(0.0, 100 * float(shares.max())),
+        bar="share of attention, %",
     )
     ticks = np.arange(0, everyone, 1 if few else 5)
     axes.set_xticks(ticks + 0.5, [names[tick] for tick in ticks], rotation=0 if everyone == agents else 45)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from fedrax.records.audits import Record, findings, read_audit, refusals, setups_table
 from fedrax.report.curves import STATISTICS
-from fedrax.report.runs import REPETITION, Group, Run
+from fedrax.report.runs import REPETITION, Group, Run, named_runs
 from fedrax.report.tables import MISSING, result
 from fedrax.report.templating import joined, part, table_html
 
@@ -26,10 +26,10 @@ NOTE = (
 
 def guarantees_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] | None:
     """Headings, and of each run with a unit of privacy what its summary says in one line; None where there is none."""
+    lines = [group.label if len(group.runs) == 1 else "" for group in groups for _ in group.runs]
     told = [
-        [group.label if len(group.runs) == 1 else f"{group.label} ({run.name})", str(run.summary["privacy"]["text"])]
-        for group in groups
-        for run in group.runs
+        [line or name, str(run.summary["privacy"]["text"])]
+        for line, (name, run) in zip(lines, named_runs(groups), strict=True)
         if isinstance(run.summary.get("privacy"), Mapping) and "text" in run.summary["privacy"]
     ]
     return (["", "guarantee"], told) if told else None
@@ -41,24 +41,24 @@ def audits_html(groups: Sequence[Group], statistic: str) -> Markup | None:
     Raises:
         FedraxError: an audit is damaged.
     """
-    audited = [run for group in groups for run in group.runs if (run.path / "audit.json").is_file()]
+    audited = [(name, run) for name, run in named_runs(groups) if (run.path / "audit.json").is_file()]
     if not audited:
         return None
-    each = [_audit(run, read_audit(run.path / "audit.json"), groups, statistic) for run in audited]
+    each = [_audit(*one, read_audit(one[1].path / "audit.json"), groups, statistic) for one in audited]
     return joined([*each, part("small", NOTE)])
 
 
-def _audit(run: Run, record: Record, groups: Sequence[Group], statistic: str) -> Markup:
+def _audit(name: str, run: Run, record: Record, groups: Sequence[Group], statistic: str) -> Markup:
     own, *others = record["setups"]
     rows = [[id, question, said] for id, question, said in findings(record, own)]
-    found = part("headed", run.name, table_html(["", "question", "found"], rows, "told"))
+    found = part("headed", name, table_html(["", "question", "found"], rows, "told"))
     if not others:
         return found
     headings, lines = setups_table(record)
     returns = [_return_of(run, setup, groups, statistic) for setup in record["setups"]]
-    name = f"final return, {STATISTICS[statistic][0]}"
-    table = table_html([*headings, name], [[*line, told] for line, told in zip(lines, returns, strict=True)])
-    refused = [f"{name} cannot be had: {why}" for name, why in refusals(record)]
+    column = f"final return, {STATISTICS[statistic][0]}"
+    table = table_html([*headings, column], [[*line, told] for line, told in zip(lines, returns, strict=True)])
+    refused = [f"{attack} cannot be had: {why}" for attack, why in refusals(record)]
     return joined([found, table, part("notes", refused)] if refused else [found, table])
 
 

@@ -21,7 +21,7 @@ from fedrax.report.charts import lines_chart
 from fedrax.report.curves import AXES, STATISTICS, Vector, final_scores, natural_axis, seed_curve
 from fedrax.report.runs import Group
 from fedrax.report.style import colour, dashes, new_figure, styled
-from fedrax.report.tables import MISSING, Estimate, number
+from fedrax.report.tables import MISSING, Estimate, estimates, number
 from fedrax.report.templating import chart_html, joined, part
 
 PAIRS = 6
@@ -179,16 +179,17 @@ def gain_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] | N
         return None
     agents = max(gains.shape[1] for *_, gains in found)
     shown = range(agents if agents <= COLUMNS else 0)
+    mean = estimates([Estimate.of(gains.mean(1), "mean") for *_, gains in found])
+    least = estimates([Estimate.of(gains.min(1), "mean") for *_, gains in found])
     lines = [
         [
             label,
             reference,
-            str(Estimate.of(gains.mean(1), "mean")),
-            str(Estimate.of(gains.min(1), "mean")),
+            *bounds,
             f"{(gains.mean(0) > 0).sum()} of {gains.shape[1]}",
             *(number(float(gains.mean(0)[k])) if k < gains.shape[1] else MISSING for k in shown),
         ]
-        for label, reference, gains in found
+        for (label, reference, gains), *bounds in zip(found, mean, least, strict=True)
     ]
     headings = ["", "over", "gain of the mean agent", "smallest gain", "agents that gain"]
     return [*headings, *(f"agent {k}" for k in shown)], lines

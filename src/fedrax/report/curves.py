@@ -240,6 +240,12 @@ def evaluated_seeds(group: Group, value: str = "return") -> list[int]:
     return [curve.seed for history in group.histories if (curve := seed_curve(history, "round", value)).y.size]
 
 
+def counted(group: Group, value: str = "return") -> tuple[History, ...]:
+    """The histories that a line's numbers are of: of its evaluated seeds, or of all where none was evaluated."""
+    seeds = evaluated_seeds(group, value)
+    return tuple(history for history in group.histories if history.seed in seeds) or group.histories
+
+
 def _evaluations(group: Group, value: str) -> list[Vector]:
     curves = (seed_curve(history, "round", value) for history in group.histories)
     return [curve.y for curve in curves if curve.y.size]

@@ -13,10 +13,11 @@ from matplotlib.patches import Patch
 
 from fedrax.records.exchanges import EXCHANGES, parsed_exchanges
 from fedrax.report.charts import lines_chart
-from fedrax.report.runs import Group, Run
+from fedrax.report.runs import Group, Run, named_runs
 from fedrax.report.style import MUTED, colour, new_figure, styled
 from fedrax.report.tables import MISSING, bytes_text, duration, number
 from fedrax.report.templating import chart_html, figure_html, joined, part, table_html
+from fedrax.strategies.base import strategies
 
 OUTCOMES = {
     "answered": "#009e73",
@@ -59,10 +60,10 @@ def _by(key: str, entries: Iterable[Exchange]) -> dict[int, list[Exchange]]:
 def attendance_html(groups: Sequence[Group]) -> Markup | None:
     """Tables and pictures of every run that has a log of exchanges, and absences in simulations; None without any."""
     parts = []
-    for place, run in enumerate(run for group in groups for run in group.runs):
+    for place, (name, run) in enumerate(named_runs(groups)):
         entries = exchanges_of(run)
         if entries:
-            parts.append(part("headed", run.name, _exchanges(entries, f"exchanges-{place}")))
+            parts.append(part("headed", name, _exchanges(entries, f"exchanges-{place}")))
     absences = absence_table(groups)
     if absences is not None:
         parts.append(part("noted_table", *absences, "Mean over rounds and seeds; messages that reached the server."))
@@ -177,11 +178,11 @@ def absence_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
     lines = []
     for group in groups:
         rows = [row for history in group.histories for row in history.rows if row.get("present") is not None]
-        agents = group.runs[0].settings.get("federation.agents")
+        agents = _learners(group.runs[0])
         share = float(group.runs[0].settings.get("federation.participation") or 1)
         if agents is None:
             continue
-        usual = round(share * agents)
+        usual = max(1, round(share * agents))
         # Under Poisson sampling a round may have nobody.
         asked = [float(usual if row.get("participants") is None else row["participants"]) for row in rows]
         present = [float(row["present"]) for row in rows]
@@ -205,6 +206,15 @@ def absence_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
         )
     headings = ["", "asked a round", "messages a round", "absent", "excluded", "dropped", "bytes down to the absent"]
     return (headings, lines) if lines else None
+
+
+def _learners(run: Run) -> int | None:
+    """Who can send a message: every agent, or the one learner that has all agents' environments (``central``)."""
+    kind = run.kind("strategy")
+    if kind is not None and kind in strategies and strategies[kind].needs.pooled:
+        return 1
+    agents: int | None = run.settings.get("federation.agents")
+    return agents
 
 
 def clusters_html(groups: Sequence[Group]) -> Markup | None:

@@ -25,12 +25,13 @@ from fedrax.report.attention import attention_chart, attention_figure, attention
 from fedrax.report.audits import audits_html, guarantees_table
 from fedrax.report.charts import curves_chart
 from fedrax.report.comparisons import GAIN, comparison_html, gain_table
-from fedrax.report.curves import AXES, STATISTICS, available_axes
+from fedrax.report.curves import AXES, STATISTICS, available_axes, evaluated_seeds
 from fedrax.report.federations import attendance_html, clusters_html
 from fedrax.report.figures import curves_figure
+from fedrax.report.provenance import manifest_html, settings_html
 from fedrax.report.published import Series
-from fedrax.report.runs import Group, Run, difference, group_runs, load_runs, parts_of
-from fedrax.report.tables import COSTS, MISSING, Result, duration, number, result
+from fedrax.report.runs import Group, difference, group_runs, load_runs, named_runs, parts_of
+from fedrax.report.tables import COSTS, FEW, MISSING, Result, alike, counted_of, duration, estimates, result
 from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
 from fedrax.report.videos import videos_html
 
@@ -97,8 +98,8 @@ def report_html(
         published: points to draw beside ours, by group label.
         lead: sections before the result table.
     """
-    runs = [run for group in groups for run in group.runs]
-    title = title or str(runs[0].config.get("name", runs[0].name))
+    runs = named_runs(groups)
+    title = title or str(runs[0][1].config.get("name", runs[0][1].name))
     sections = [
         *lead,
         Section("Results", _results(groups, statistic)),
@@ -110,8 +111,8 @@ def report_html(
         *_optional("Videos", videos_html(groups)),
         Section("Notes", _notes(groups, statistic)),
         Section("Repeat it", part("code", commands)),
-        Section("Settings", joined(_settings(run) for run in runs)),
-        Section("Versions and machine", joined(_manifest(run) for run in runs if run.manifest)),
+        Section("Settings", joined(settings_html(*run) for run in runs)),
+        Section("Versions and machine", joined(manifest_html(*run) for run in runs if run[1].manifest)),
     ]
     return page(title=title, headline=_headline(groups), sections=sections)
 
@@ -125,20 +126,21 @@ def commands(groups: Sequence[Group]) -> list[str]:
 
 def _headline(groups: Sequence[Group]) -> Markup:
     runs = [run for group in groups for run in group.runs]
-    unfinished = [run.name for run in runs if not run.finished]
+    unfinished = [name for name, run in named_runs(groups) if not run.finished]
     times = [time for run in runs for key in ("started", "ended") if (time := _time(run.manifest.get(key)))]
     wall = sum(
         (ended - started).total_seconds()
         for run in runs
         if (started := _time(run.manifest.get("started"))) and (ended := _time(run.manifest.get("ended")))
     )
+    begun = [group for group in groups if group.histories]
     facts = {
         "Environment": _distinct(run.kind("environment") for run in runs),
         "Strategy": _distinct(run.kind("strategy") for run in runs),
         "Agents": _distinct(run.settings.get("federation.agents") for run in runs),
         "Attack": _distinct(run.kind("attack") for run in runs),
         "Byzantine agents": _distinct(run.settings.get("attack.agents") or None for run in runs),
-        "Seeds": _distinct(len(group.histories) or None for group in groups),
+        "Seeds": _distinct(counted_of(len(evaluated_seeds(group)), len(group.seeds)) for group in begun),
         "Ran on": _distinct(_machine(run.manifest) for run in runs),
         "When": " to ".join(dict.fromkeys(f"{t:%Y-%m-%d %H:%M}" for t in (min(times), max(times))))
         if times
@@ -169,22 +171,18 @@ def _results(groups: Sequence[Group], statistic: str) -> Markup:
 def _returns(results: Sequence[Result], statistic: str) -> Markup:
     """Final and best returns of groups that were evaluated alike, over seeds, and each seed's."""
     name = STATISTICS[statistic][0]
+    final, best = estimates([line.final for line in results]), estimates([line.best for line in results])
     returns = table_html(
         ["", "seeds", f"final return, {name}", f"best return, {name}", "state"],
         [
-            [
-                line.label,
-                str(line.seeds),
-                str(line.final),
-                str(line.best),
-                "finished" if line.finished else "unfinished",
-            ]
-            for line in results
+            [line.label, line.counted, *values, "finished" if line.finished else "unfinished"]
+            for line, *values in zip(results, final, best, strict=True)
         ],
     )
-    single = [
-        [line.label, str(seed), number(final), number(best)] for line in results for seed, final, best in line.each
-    ]
+    seeds = [(line.label, str(seed)) for line in results for seed, *_ in line.each]
+    finals = alike(*(each for line in results for _, each, _ in line.each))
+    bests = alike(*(each for line in results for *_, each in line.each))
+    single = [[*seed, *ends] for seed, *ends in zip(seeds, finals, bests, strict=True)]
     if all(line.seeds < 2 for line in results):
         return returns
     return returns + part("folded_table", "Each seed", ["", "seed", "final return", "best return"], single)
@@ -314,8 +312,8 @@ def _privacy(groups: Sequence[Group], statistic: str) -> list[Section]:
 
 
 def _notes(groups: Sequence[Group], statistic: str) -> Markup:
-    counts = {group.label: len(group.histories) for group in groups}
-    least, most = min(counts.values()), max(counts.values())
+    counts = [len(evaluated_seeds(group)) for group in groups]
+    least, most = min(counts), max(counts)
     number = str(least) if least == most else f"{least} to {most}"
     notes = [
         f"Each line rests on {number} seed{'s' if most != 1 else ''}. "
@@ -327,17 +325,23 @@ def _notes(groups: Sequence[Group], statistic: str) -> Markup:
     ]
     if statistic == "iqm":
         notes.insert(1, "IQM is the mean without the lowest and highest quarter of seeds; below four seeds, the mean.")
-    if least < 2:
+    notes += [
+        f"{group.label}: of {len(group.seeds)} seeds {count} {'was' if count == 1 else 'were'} evaluated; the others "
+        "are in none of its numbers."
+        for group, count in zip(groups, counts, strict=True)
+        if 0 < count < len(group.seeds)
+    ]
+    if 1 in counts:
         notes.append("One seed has no interval: how much another seed would differ is unknown, and no band is drawn.")
-    if any(1 < count < 5 for count in counts.values()):
-        notes.append("With fewer than five seeds a bootstrap interval is too narrow; read it as a lower bound.")
+    if any(1 < count < FEW for count in counts):
+        notes.append(f"With fewer than {FEW} seeds a bootstrap interval is too narrow; read it as a lower bound.")
     if any(group.repeated for group in groups):
         notes.append("A seed that was run twice in one configuration counts once, by its longer record.")
-    for run in (run for group in groups for run in group.runs):
+    for name, run in named_runs(groups):
         for history in run.histories:
             missing = spans(history.missing)
             if missing:
-                notes.append(f"{run.name} lacks the records of {', '.join(missing)} of seed {history.seed}.")
+                notes.append(f"{name} lacks the records of {', '.join(missing)} of seed {history.seed}.")
     return part("notes", notes)
 
 
@@ -353,35 +357,6 @@ def _measured(groups: Sequence[Group]) -> list[str]:
     kinds = {run.kind("runtime") for group in groups for run in group.runs}
     flower = " Over Flower it contains what nodes compile, for which the server waits." if "flower" in kinds else ""
     return [*notes, f"Training time leaves out compiling.{flower}"]
-
-
-def _settings(run: Run) -> Markup:
-    rows = [[key, _plain(value) or ""] for key, value in run.settings.items()]
-    seeds = ", ".join(str(history.seed) for history in run.histories) or MISSING
-    return part("folded_table", run.name, ["setting", "value"], [["seeds", seeds], *rows], "settings")
-
-
-def _manifest(run: Run) -> Markup:
-    # The configuration is shown as settings; of the former ones, where they ended.
-    shown = {key: value for key, value in run.manifest.items() if key != "config"}
-    if "history" in shown:
-        shown["history"] = [
-            "; ".join([f"changed after round {one['rounds']}, {one['time']}", *one.get("notes", [])])
-            for one in shown["history"]
-        ]
-    rows = [[key, _plain(value) or MISSING] for key, value in shown.items()]
-    return part("folded_table", run.name, ["", run.name], rows, "settings")
-
-
-def _plain(value: Any) -> str | None:
-    """A value of a configuration or manifest as one line."""
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(str(_plain(inner)) for inner in value)
-    return str(value)
 
 
 def _machine(manifest: Mapping[str, Any]) -> str | None:

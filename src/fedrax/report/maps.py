@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from fedrax.report.style import MUTED, PAPER, ShownFigure
+from fedrax.report.style import MUTED, PAPER, HeatMap, ShownFigure
 from fedrax.report.tables import MISSING
 
 WRITTEN = 12
 """Most rows or columns of a map whose numbers are written in."""
-
-
-@dataclasses.dataclass(frozen=True)
-class HeatMap:
-    """A map of a figure, as the page tells of it."""
-
-    axes: Axes
-    rows: Sequence[str]
-    columns: Sequence[str]
-    values: npt.NDArray[np.float64]
-    """``[rows, columns]``, the first row at the top; NaN where there is none."""
-
-    def placed(self) -> dict[str, Any]:
-        """What ``templates/maps.js`` reads: the names and numbers, and where the map lies in its drawn figure.
-
-        ``box`` holds the left, top, right and bottom edges as shares of the figure's width and height.
-        """
-        box = self.axes.get_position()
-        return {
-            "box": [round(float(edge), 4) for edge in (box.x0, 1 - box.y1, box.x1, 1 - box.y0)],
-            "rows": list(self.rows),
-            "columns": list(self.columns),
-            "values": [[float(f"{value:.6g}") for value in row] for row in self.values],
-        }
 
 
 def draw_map(

@@ -17,13 +17,15 @@ from fedrax.report.figures import curves_figure
 from fedrax.report.html import write_page
 from fedrax.report.runs import Group, difference, group_runs, load_runs, parts_of
 from fedrax.report.style import save
-from fedrax.report.tables import COSTS, Estimate, mean_costs, number, result
+from fedrax.report.tables import COSTS, FEW, Estimate, Result, alike, estimates, mean_costs, result
 
 TABLES = {"csv": ".csv", "latex": ".tex"}
 """Formats of a table, with their suffixes."""
 FIGURES = ("pdf", "svg", "png")
 SUFFIXES = (".html", *TABLES.values(), *(f".{name}" for name in FIGURES))
 STATISTIC = "iqm"
+DAGGER = r"$^\dagger$"
+"""Behind the name of an unfinished line in LaTeX."""
 SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
 """What LaTeX writes otherwise than with a backslash before it."""
 
@@ -47,8 +49,12 @@ def suffix_of(out: Path | None, table: str | None, figure: str | None) -> str:
     return out.suffix
 
 
-def write_outputs(runs: Sequence[Path], suffix: str, out: Path | None, *, title: str = "") -> Iterable[str]:
+def write_outputs(
+    runs: Sequence[Path], suffix: str, out: Path | None, *, title: str = "", smoothing: int = 1
+) -> Iterable[str]:
     """Writes what the suffix says, and yields what to print: notes, and the files; without a file, the table itself.
+
+    Every point of a drawn curve is the mean of a seed's last ``smoothing`` evaluations; tables are of final returns.
 
     Raises:
         FedraxError: a path is no run, a run's files are damaged, or a file cannot be written.
@@ -65,7 +71,7 @@ def write_outputs(runs: Sequence[Path], suffix: str, out: Path | None, *, title:
         return
     path = out or runs[0] / f"report{suffix}"
     if suffix == ".html":
-        write_page(groups, path, title=title)
+        write_page(groups, path, title=title, smoothing=smoothing)
     if told := difference(groups):
         yield told
     figure = path.with_suffix(".png") if suffix == ".html" else path
@@ -73,7 +79,7 @@ def write_outputs(runs: Sequence[Path], suffix: str, out: Path | None, *, title:
     for place, (_, members) in enumerate(parts_of(groups), start=1):
         # Runs that were evaluated differently have no axis in common.
         file = figure if place == 1 else figure.with_name(f"{figure.stem}-{place}{figure.suffix}")
-        save(curves_figure(members, natural_axis(members), title=title), file)
+        save(curves_figure(members, natural_axis(members), title=title, smoothing=smoothing), file)
         yield str(file)
     if suffix == ".html":
         yield str(path)
@@ -82,8 +88,8 @@ def write_outputs(runs: Sequence[Path], suffix: str, out: Path | None, *, title:
 def table_csv(groups: Sequence[Group]) -> str:
     """Results and costs as numbers; of groups that were evaluated differently, with what tells them apart."""
     name = STATISTICS[STATISTIC][0]
-    estimates = [f"{which} return{what}" for which in ("final", "best") for what in (f", {name}", ", low", ", high")]
-    rows: list[list[Any]] = [["name", "evaluated with", "seeds", *estimates, "state", *COSTS_IN_TABLE]]
+    columns = [f"{which} return{what}" for which in ("final", "best") for what in (f", {name}", ", low", ", high")]
+    rows: list[list[Any]] = [["name", "evaluated with", "seeds", "seeds begun", *columns, "state", *COSTS_IN_TABLE]]
     for telling, members in parts_of(groups):
         for group in members:
             line = result(group, STATISTIC)
@@ -93,6 +99,7 @@ def table_csv(groups: Sequence[Group]) -> str:
                     line.label,
                     said(telling),
                     line.seeds,
+                    line.begun,
                     *(_cell(value) for each in (line.final, line.best) for value in _numbers(each)),
                     "finished" if line.finished else "unfinished",
                     *(_cell(costs.get(heading, math.nan)) for heading in COSTS),
@@ -117,16 +124,30 @@ def table_latex(groups: Sequence[Group]) -> str:
     for telling, members in parts_of(groups):
         lines = [result(group, STATISTIC) for group in members]
         steps = [mean_costs(group).get("steps per agent", math.nan) for group in members]
+        cells = zip(lines, estimates([line.final for line in lines]), alike(*steps), strict=True)
         rows = [
-            [line.label, str(line.seeds), str(line.final), number(count)]
-            for line, count in zip(lines, steps, strict=True)
+            [latex(line.label) + ("" if line.finished else DAGGER), *map(latex, (line.counted, final, count))]
+            for line, final, count in cells
         ]
-        head = ["", "seeds", f"final return, {name} [95 %]", "steps per agent"]
-        body = [" & ".join(map(latex, row)) + r" \\" for row in (head, *rows)]
-        note = [f"% {said(telling)}"] if telling else []
-        opening = [*note, r"\begin{tabular}{lrrr}", r"\toprule", body[0], r"\midrule"]
-        tables.append("\n".join([*opening, *body[1:], r"\bottomrule", r"\end{tabular}", ""]))
+        head = list(map(latex, ("", "seeds", f"final return, {name} [95 %]", "steps per agent")))
+        body = [" & ".join(row) + r" \\" for row in (head, *rows)]
+        above = [f"% {said(telling)}"] if telling else []
+        opening = [*above, r"\begin{tabular}{lrrr}", r"\toprule", body[0], r"\midrule"]
+        below = [rf"\multicolumn{{4}}{{l}}{{\footnotesize {note}}} \\" for note in _latex_notes(lines)]
+        tables.append("\n".join([*opening, *body[1:], r"\bottomrule", *below, r"\end{tabular}", ""]))
     return "\n".join(tables)
+
+
+def _latex_notes(lines: Sequence[Result]) -> list[str]:
+    """What the table's reader must know of its lines, as the page's notes say it."""
+    notes = []
+    if any(not line.finished for line in lines):
+        notes.append(f"{DAGGER} unfinished: as far as recorded")
+    if any(line.seeds != line.begun for line in lines):
+        notes.append("lines are of the seeds that were evaluated")
+    if any(1 < line.seeds < FEW for line in lines):
+        notes.append(latex(f"[95 %]: bootstrap over seeds, too narrow with fewer than {FEW} seeds"))
+    return notes
 
 
 def latex(text: str) -> str:

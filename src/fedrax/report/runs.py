@@ -16,19 +16,13 @@ from fedrax.parsing import parsed_toml, text_of
 from fedrax.records.encoding import decoded
 from fedrax.records.rows import Row, read_by_seed
 from fedrax.records.rundir import SWEEP
+from fedrax.records.summary import final_returns
+from fedrax.report.labels import labels_of, run_labels
 
+JOB = re.compile(r"seed-\d+|seeds-\d+-\d+")
+"""What a sweep calls the runs of a setup."""
 REPETITION = frozenset({"seed", "seeds", "name"})
 """Settings in which repetitions of one experiment may differ."""
-
-TELLING = (
-    "strategy.kind",
-    "environment.id",
-    "attack.kind",
-    "aggregator.kind",
-    "learner.kind",
-    "federation.agents",
-)
-"""What tells experiments apart at a glance; all but the last are names that need no key in a label."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +62,14 @@ class Run:
     def finished(self) -> bool:
         """Whether the run reached its end: it writes its summary last."""
         return bool(self.summary)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Its seeds in ascending order; while it has no row, those that its configuration names."""
+        if self.histories:
+            return [history.seed for history in self.histories]
+        first, count = self.config.get("seed", 0), self.config.get("seeds", 1)
+        return list(range(first, first + count)) if isinstance(first, int) and isinstance(count, int) else []
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -119,6 +121,11 @@ class Group:
                 if known is None or len(history.rows) > len(known[1].rows):
                     longest[history.seed] = (run, history)
         return tuple(longest[seed] for seed in sorted(longest))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those that were begun, in ascending order."""
+        return sorted({seed for run in self.runs for seed in run.seeds})
 
     @property
     def repeated(self) -> bool:
@@ -191,6 +198,11 @@ def load_run(path: Path | str) -> Run:
             last line.
     """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise FedraxError(
+            f"{path} is no run: it is a file, and a run is a directory that fedrax train wrote; give that, or a folder "
+            "of runs"
+        )
     if not path.is_dir():
         raise FedraxError(f"{path} is no run: there is no such directory; give a directory that fedrax train wrote")
     if not is_run(path):
@@ -266,11 +278,12 @@ def _order(path: Path) -> list[str]:
 def _setups(path: Path) -> dict[Path, str]:
     """By resolved directory, the setup of every run of the sweep that the path is, or is in.
 
-    A setup's folder is called after it; the sweep's own record is written only when it ends.
+    A setup's folder is called after it; the sweep's own record is written only when it ends. Until then, the log beside
+    a run tells that a sweep trains it.
     """
     path = path.resolve()
     if is_run(path):
-        recorded = (path.parent, path.parent.parent)
+        inside, recorded = [path], (path.parent, path.parent.parent)
     else:
         inside = _runs_in(path)
         if inside and all(run.parent != path for run in inside):
@@ -278,59 +291,30 @@ def _setups(path: Path) -> dict[Path, str]:
         recorded = (path, path.parent)
     sweep = next((folder for folder in recorded if (folder / SWEEP).is_file()), None)
     if sweep is None:
-        return {}
+        jobs = [run for run in inside if JOB.fullmatch(run.name) and run.with_name(f"{run.name}.log").is_file()]
+        return {run: run.parent.name for run in jobs}
     return {run: run.relative_to(sweep).parts[0] for run in _runs_in(sweep)}
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Groups runs by configuration, ignoring seeds, in order of appearance.
 
-    A group is labelled by its setup's name where all are of a sweep; else by the settings in which the groups
-    differ, or by its strategy, environment and number of agents when there is but one.
+    Their labels are those of :func:`fedrax.report.labels.labels_of`.
     """
     members: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         members.setdefault((run.setup, json.dumps(run.settings, sort_keys=True, default=str)), []).append(run)
     groups = list(members.values())
-    setups = [group[0].setup for group in groups]
-    if all(setups) and len(set(setups)) == len(setups):
-        return [Group(name, tuple(group)) for name, group in zip(setups, groups, strict=True)]
-    keys = _telling_keys([group[0].settings for group in groups])
-    labels = [_label(group[0], keys) for group in groups]
-    # Where settings make no short or no unique label, the directory tells the groups apart.
-    return [
-        Group(label if labels.count(label) == 1 else f"{label} ({group[0].name})", tuple(group))
-        for label, group in zip(labels, groups, strict=True)
-    ]
+    first = [group[0] for group in groups]
+    labels = labels_of([run.settings for run in first], [run.setup for run in first], [run.path for run in first])
+    return [Group(label, tuple(group)) for label, group in zip(labels, groups, strict=True)]
 
 
-def _telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Few settings that tell the configurations apart, those in :data:`TELLING` first.
-
-    A component brings its own options along, so that many settings differ where one says it all: a key is
-    taken only if it separates configurations that the keys before it do not.
-    """
-    keys: list[str] = []
-    apart = 1
-    for key in dict.fromkeys([*TELLING, *(key for setting in settings for key in setting)]):
-        now = len({tuple(str(setting.get(taken)) for taken in (*keys, key)) for setting in settings})
-        if now > apart:
-            keys.append(key)
-            apart = now
-    return keys
-
-
-def _label(run: Run, keys: Sequence[str]) -> str:
-    if not keys:
-        agents = run.settings.get("federation.agents")
-        parts = [run.kind("strategy"), run.kind("environment"), f"{agents} agents" if agents else None]
-        return ", ".join(part for part in parts if part) or run.name
-    named = [
-        str(run.settings.get(key)) if key in TELLING[:-1] else f"{key.rpartition('.')[2]}={run.settings.get(key)}"
-        for key in keys
-    ]
-    label = ", ".join(named)
-    return label if len(label) <= 60 else run.name
+def named_runs(groups: Sequence[Group]) -> list[tuple[str, Run]]:
+    """Every run with what a report calls it, which is another name for each."""
+    runs = [(group.label, run) for group in groups for run in group.runs]
+    names = run_labels([(label, run.setup, run.seeds, run.path) for label, run in runs])
+    return [(name, run) for name, (_, run) in zip(names, runs, strict=True)]
 
 
 def _json_object(path: Path) -> dict[str, Any]:
@@ -347,11 +331,10 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 def _with_last(rows: list[Row], seed: int, summary: Mapping[str, Any]) -> list[Row]:
     """The rows with the evaluation that followed the last round, where the summary of a finished run holds one."""
-    seeds, finals = summary.get("seeds"), summary.get("final_return")
-    if not rows or rows[-1].get("return") is not None or not isinstance(seeds, list) or seed not in seeds:
+    if not rows or rows[-1].get("return") is not None:
         return rows
     whole = (summary.get("final_evaluation") or {}).get(str(seed))
     if whole:
         return [*rows[:-1], {**rows[-1], **whole}]
-    final = finals[seeds.index(seed)] if isinstance(finals, list) else finals
+    final = final_returns(summary).get(seed)
     return rows if final is None else [*rows[:-1], {**rows[-1], "return": final}]

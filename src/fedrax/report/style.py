@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import html
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -19,9 +22,6 @@ from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FuncFormatter
 
 from fedrax.report.palette import PALETTE
-
-if TYPE_CHECKING:
-    from fedrax.report.maps import HeatMap
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +78,30 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
             return draw(*args, **kwargs)
 
     return drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class HeatMap:
+    """A map of a figure, as the page tells of it."""
+
+    axes: Axes
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: npt.NDArray[np.float64]
+    """``[rows, columns]``, the first row at the top; NaN where there is none."""
+
+    def placed(self) -> dict[str, Any]:
+        """What ``templates/maps.js`` reads: the names and numbers, and where the map lies in its drawn figure.
+
+        ``box`` holds the left, top, right and bottom edges as shares of the figure's width and height.
+        """
+        box = self.axes.get_position()
+        return {
+            "box": [round(float(edge), 4) for edge in (box.x0, 1 - box.y1, box.x1, 1 - box.y0)],
+            "rows": list(self.rows),
+            "columns": list(self.columns),
+            "values": [[float(f"{value:.6g}") for value in row] for row in self.values],
+        }
 
 
 class ShownFigure(Figure):
@@ -150,7 +174,8 @@ def inline_svg(figure: Figure, prefix: str, description: str) -> str:
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'href="#|url\(#', lambda found: f"{found.group()}{prefix}-", text)
-    text = re.sub(r"(\.\d)\d+", r"\1", text)  # a tenth of a point is finer than any screen
+    # A tenth of a point is finer than any screen. What stands between elements is what the figure says, and stays.
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d)\d+", r"\1", tag.group()), text)
     for hexadecimal, variable in THEMED.items():
         text = text.replace(hexadecimal, f"var(--{variable})")
     # The page's own font: matplotlib's list of fallbacks would be repeated for every label.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fedrax.report.curves import (
     Vector,
     best_scores,
     column,
+    counted,
     evaluated_seeds,
     final_scores,
     rounds_done,
@@ -23,6 +24,8 @@ from fedrax.report.curves import (
 from fedrax.report.runs import Group, History
 
 MISSING = "–"
+FEW = 5
+"""Seeds from which on a bootstrap interval is about as wide as it should be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +47,8 @@ class Estimate:
 
     def __str__(self) -> str:
         """``478 [470, 485]``, or the value alone where one seed leaves the interval undefined."""
-        if math.isnan(self.low) or math.isnan(self.high):
-            return number(self.value)
-        value, low, high = alike(self.value, self.low, self.high)
-        return f"{value} [{low}, {high}]"
+        (text,) = estimates([self])
+        return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +57,26 @@ class Result:
 
     label: str
     seeds: int
+    """Those that were evaluated, on which all numbers of the line rest."""
+    begun: int
+    """Those that were begun."""
     finished: bool
     final: Estimate
     best: Estimate
     each: tuple[tuple[int, float, float], ...]
     """Every evaluated seed with its final and its best value."""
     costs: dict[str, str]
-    """By heading of :data:`COSTS`: the mean over seeds, with its unit."""
+    """By heading of :data:`COSTS`: the mean over these seeds, with its unit."""
+
+    @property
+    def counted(self) -> str:
+        """``2``, or ``1 of 2`` where some seed has no evaluation yet."""
+        return counted_of(self.seeds, self.begun)
+
+
+def counted_of(seeds: int, begun: int) -> str:
+    """``2``, or ``1 of 2`` where not all count."""
+    return str(seeds) if seeds == begun else f"{seeds} of {begun}"
 
 
 def number(value: float) -> str:
@@ -82,8 +96,16 @@ def alike(*values: float) -> list[str]:
         return texts
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     most = max(0, 3 - math.floor(math.log10(largest))) if largest > 0 else 0
-    digits = min(most, max(len(text.partition(".")[2]) for text in texts))
+    digits = min(most, max((len(text.partition(".")[2]) for text in texts), default=0))
     return [f"{value:,.{digits}f}" if math.isfinite(value) else text for value, text in zip(values, texts, strict=True)]
+
+
+def estimates(column: Sequence[Estimate]) -> list[str]:
+    """The cells of one column: all numbers of it have as many digits after the point, as :func:`alike` has them."""
+    whole = [not math.isnan(one.low) and not math.isnan(one.high) for one in column]
+    kept = [(one.value, one.low, one.high) if each else (one.value,) for one, each in zip(column, whole, strict=True)]
+    texts = iter(alike(*(value for values in kept for value in values)))
+    return [f"{next(texts)} [{next(texts)}, {next(texts)}]" if each else next(texts) for each in whole]
 
 
 def bytes_text(value: float) -> str:
@@ -119,10 +141,10 @@ COSTS: dict[str, tuple[Callable[[Row, History], float | None], Callable[[float],
 
 
 def mean_costs(group: Group) -> dict[str, float]:
-    """The mean over seeds of each cost that some seed recorded, by heading of :data:`COSTS`."""
+    """By heading of :data:`COSTS`, the means over the seeds that count (:func:`counted`) and recorded it."""
     costs = {}
     for heading, (cost, _) in COSTS.items():
-        spent = [cost(history.rows[-1], history) for history in group.histories if history.rows]
+        spent = [cost(history.rows[-1], history) for history in counted(group) if history.rows]
         known = [amount for amount in spent if amount is not None]
         if known:
             costs[heading] = float(np.mean(known))
@@ -135,7 +157,8 @@ def result(group: Group, statistic: str = "iqm", value: str = "return") -> Resul
     costs = {name: write(spent[name]) if name in spent else MISSING for name, (_, write) in COSTS.items()}
     return Result(
         label=group.label,
-        seeds=len(group.histories),
+        seeds=len(evaluated_seeds(group, value)),
+        begun=len(group.seeds),
         finished=group.finished,
         final=Estimate.of(final_scores(group, value), statistic),
         best=Estimate.of(best_scores(group, value), statistic),

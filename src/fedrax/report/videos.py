@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from fedrax.report.runs import Group
+from fedrax.report.runs import Group, named_runs
 from fedrax.report.tables import bytes_text
 from fedrax.report.templating import joined, part
 
@@ -21,15 +21,14 @@ MOST_ALTOGETHER = 600_000
 def videos_html(groups: Sequence[Group]) -> Markup | None:
     """What ``fedrax render`` left in the runs: small videos themselves, others by name; None where there are none."""
     parts, left, used = [], [], 0
-    for group in groups:
-        for run in group.runs:
-            for path in sorted(run.path.glob("*.mp4")):
-                size = path.stat().st_size
-                if size > MOST_BYTES or used + size > MOST_ALTOGETHER:
-                    left.append(f"{path} ({bytes_text(size)})")
-                    continue
-                used += size
-                parts.append(part("video", f"{group.label}: {run.name}/{path.name}", _data(path), bytes_text(size)))
+    for name, run in named_runs(groups):
+        for path in sorted(run.path.glob("*.mp4")):
+            size = path.stat().st_size
+            if size > MOST_BYTES or used + size > MOST_ALTOGETHER:
+                left.append(f"{path} ({bytes_text(size)})")
+                continue
+            used += size
+            parts.append(part("video", f"{name}: {path.name}", _data(path), bytes_text(size)))
     if left:
         most = f"{bytes_text(MOST_BYTES)} each and {bytes_text(MOST_ALTOGETHER)} in all"
         parts.append(part("small", f"Not in this page, which takes videos of up to {most}: {', '.join(left)}."))

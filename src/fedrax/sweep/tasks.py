@@ -11,9 +11,9 @@ from typing import Any, Literal
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json, write_json
-from fedrax.records.rows import read_tail
+from fedrax.records.rows import read_tail, seed_of
 from fedrax.records.rundir import SWEEP, RunDirectory
-from fedrax.records.standing import Standing, fraction_done
+from fedrax.records.standing import Standing, fraction_done, recorded_ends
 from fedrax.runtime.continuation import differences
 from fedrax.sweep.plan import Job, Plan
 
@@ -110,19 +110,23 @@ def _recorded(out: Path) -> dict[tuple[str, tuple[int, ...]], dict[str, Any]]:
 
 
 def read_progress(path: Path, config: Config) -> Standing:
-    """What the tail of a ``metrics.jsonl`` says of a run, of its seeds together; nothing yet, the beginning."""
+    """What the tail of a ``metrics.jsonl`` says of a run, of its seeds together; nothing yet, the beginning.
+
+    The return of a finished run is the one it ended with, of which no row may tell.
+    """
     rows = read_tail(path, TAIL_BYTES)
     if not rows:
         return Standing("waiting")
     # A seed whose budget ended rounds ago is not in the tail any more.
     last = {row.get("seed"): row for row in rows}.values()
-    returns = {row.get("seed"): row["return"] for row in rows if row.get("return") is not None}.values()
+    returns = {seed_of(row): row["return"] for row in rows if row.get("return") is not None}
+    returns |= recorded_ends(RunDirectory(path.parent))
     budget, agents = config.budget.model_dump(), config.federation.agents
     return Standing(
         "training",
         fraction=min(fraction_done(row, budget, agents) for row in last),
         rounds=max(row["round"] + 1 for row in last),
-        last_return=statistics.fmean(returns) if returns else None,
+        last_return=statistics.fmean(returns.values()) if returns else None,
         steps=sum(row.get("total_steps") or 0 for row in last),
         seconds=max(row.get("seconds") or 0.0 for row in last),
     )

@@ -5,6 +5,7 @@ const EVERY = 2000; // milliseconds between two looks at a run that trains
 const FIRST = ["return", "success", "train_return"]; // values that are drawn unless others are chosen
 const HEIGHT = 260;
 const MOST_LINES = 12; // in what hovering shows
+const DASHES = [[], [9, 4], [2, 3], [9, 3, 2, 3], [16, 4]]; // of a setup's first seed, its second ...: they share its colour
 
 const { number, short } = Page;
 const by = (id) => document.getElementById(id);
@@ -109,8 +110,10 @@ function mean(values) {
 
 function drawRuns(all) {
   const several = all.some((group) => group.members.length > 1);
-  const headings = ["", ...(several ? ["seeds"] : []), "state", "progress", "rounds", several ? "mean return" : "return",
-    several ? "mean best" : "best", "steps", "time left"];
+  const headings = ["", ...(several ? ["seeds"] : []), "state", "progress", several ? "most rounds" : "rounds",
+    several ? "mean return" : "return", several ? "mean best" : "best", several ? "steps, sum of seeds" : "steps", "time left"];
+  by("runs").caption.textContent = "Runs. Click one to hide or show its lines."
+    + (several ? " Lines of its seeds have one colour, and dashes of their own." : "");
   const head = element("tr");
   headings.forEach((text) => head.append(element("th", text, ["", "state", "progress"].includes(text) ? "text" : "")));
   by("runs").tHead.replaceChildren(head);
@@ -242,10 +245,11 @@ function drawChart(chart, name, part, all, looks) {
   const found = lines(name), entries = [];
   for (const group of all) {
     if (state.hidden.has(group.name)) continue;
-    for (const member of group.members.filter((one) => one.part === part)) {
-      const line = found.get(member.index);
+    for (const [place, member] of group.members.entries()) {
+      const line = member.part === part ? found.get(member.index) : undefined;
       const label = group.members.length > 1 ? `${group.name}, seed ${member.seed}` : group.name;
-      if (line) entries.push({ label, colour: group.colour, line, alone: line.x.length < 2, several: group.members.length > 1 });
+      const dash = DASHES[place % DASHES.length];
+      if (line) entries.push({ label, colour: group.colour, dash, line, alone: line.x.length < 2, several: group.members.length > 1 });
     }
   }
   const key = JSON.stringify([by("axis").value, by("log").checked, entries.map((one) => [one.label, one.colour, one.alone])]);
@@ -276,7 +280,7 @@ function drawChart(chart, name, part, all, looks) {
     scales: { x: { time: false, distr: by("log").checked ? 3 : 1 } },
     axes: [{ ...axis, label: chosen.options[chosen.selectedIndex].text, labelSize: 22, size: 36 }, { ...axis, size: 58 }],
     series: [{}, ...entries.map((one) => ({
-      label: one.label, stroke: one.colour, width: one.several ? 1.25 : 2, spanGaps: true, points: { show: one.alone },
+      label: one.label, stroke: one.colour, dash: one.dash, width: one.several ? 1.25 : 2, spanGaps: true, points: { show: one.alone },
     }))],
     plugins: [tip()],
   };
