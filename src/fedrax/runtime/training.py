@@ -74,7 +74,7 @@ def _trained_run(
     config: Config, runtime: Runtime, directory: RunDirectory, logging_ends: contextlib.ExitStack, *, progress: bool
 ) -> str | None:
     """As :func:`train_run`, until loggers are to end; returns why it stopped, where too many rounds were lost."""
-    with Progress(*_goal(config), enabled=progress) as display:
+    with Progress(*_goal(config), enabled=progress, compiling=compile_seconds) as display:
         before = compile_seconds()
         display.wait("compiling")
         state, counters, meta = _where_it_stands(config, runtime, directory)
@@ -220,7 +220,8 @@ def _train(
             display.note("environments differ by " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
         if runtime.compiles_ahead:
             seconds = compile_seconds() - compiled - meta["seconds_compile"]
-            display.wait(f"compiled in {seconds:.1f} s; rounds {first + 1} to {first + runtime.rounds_per_call}")
+            rounds = _first_rounds(config, first, runtime.rounds_per_call)
+            display.wait(f"compiled in {seconds:.1f} s; {rounds}")
         finished = False
         stopped: str | None = None
         lost = LostRounds(config)
@@ -307,6 +308,14 @@ def _goal(config: Config) -> tuple[float | None, str]:
     return known[0] if len(known) == 1 else (None, "round")
 
 
+def _first_rounds(config: Config, first: int, count: int) -> str:
+    """Which rounds are computed before any is shown; of a budget in other units it is not known how many it has."""
+    last, limit = first + count, config.budget.rounds
+    if limit is not None:
+        return f"rounds {first + 1} to {min(last, limit)}"
+    return f"rounds {first + 1} to {last}, or to the end of the budget"
+
+
 def _rows(
     config: Config,
     counters: list[Counters],
@@ -351,10 +360,16 @@ def _show(runtime: Runtime, display: Progress, counters: list[Counters], rows: l
         round=max(c.rounds for c in counters),
         evaluation=mean([c.final_return for c in counters]),
         steps=sum(c.agent_steps + c.server_steps for c in counters),
+        seconds=_seconds(counters),
     )
     for row in rows:
         for trouble in troubles(row):
             display.note(f"round {row['round'] + 1}, seed {row['seed']}: {trouble}")
+
+
+def _seconds(counters: list[Counters]) -> float:
+    """``seconds_train``: of the rounds, whose seeds are trained together."""
+    return max(counter.seconds for counter in counters)
 
 
 def _final_evaluation(config: Config, runtime: Runtime, state: State, counters: list[Counters]) -> None:
@@ -394,7 +409,7 @@ def _summary(
     return {
         **merged,
         "seconds_compile": seconds_compile,
-        "seconds_train": max(counter.seconds for counter in counters),
+        "seconds_train": _seconds(counters),
         "seeds": list(config.all_seeds),
         **({"by_seed": by_seed} if len(each) > 1 else {}),
         **({} if bound is None else {"privacy": bound.summary(max(counter.rounds for counter in counters))}),
