@@ -144,7 +144,7 @@ def _train(options: argparse.Namespace) -> None:
     from fedrax.opening import opening
 
     if not options.quiet:
-        print(opening(options.source, options.overrides, seeds=options.seeds), flush=True)
+        print(opening(options.source, options.overrides), flush=True)
     from fedrax import api
 
     run = api.train(

@@ -182,7 +182,7 @@ def test_the_live_table_says_how_far_the_run_is(tmp_path, capsys):
         (directory.path / "exchanges.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
         # The answers of a round are recorded before its row is.
         board.refresh()
-        assert "round" not in capsys.readouterr().out
+        assert "answered" not in capsys.readouterr().out
         # What nodes compiled in the first round is no measure of the others.
         first = {"seed": 0, "round": 0, "return": 9.0, "seconds": 50.0, "trajectories": 0}
         rounds = {"seed": 0, "round": 3, "return": 12.5, "seconds": 56.0, "trajectories": 0}

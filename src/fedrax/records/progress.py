@@ -58,7 +58,7 @@ class Progress:
 
         Args:
             total: the budget, in ``unit``; unset, the line shows a percentage.
-            unit: what the budget counts: ``round``, ``trajectories`` (per agent) or ``steps``.
+            unit: what the budget counts: ``round``, ``steps``, ``steps/agent`` or ``trajectories/agent``.
             terminal: whether to draw a moving line; unset, whether ``stream`` is a terminal.
             enabled: False shows nothing at all.
             stream: where to; standard output unless set.

@@ -19,6 +19,7 @@ from fedrax.config_tables import TD3_HER
 from fedrax.environments.crash import EnvironmentCrash
 from fedrax.errors import FedraxError
 from fedrax.federation import State
+from fedrax.opening import setup_line
 from fedrax.privacy.guarantee import Guarantee, guarantee
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.exchanges import Exchanges
@@ -76,6 +77,7 @@ def _trained_run(
     """As :func:`train_run`, until loggers are to end; returns why it stopped, where too many rounds were lost."""
     with Progress(*_goal(config), enabled=progress, compiling=compile_seconds) as display:
         before = compile_seconds()
+        display.note(setup_line(config))
         display.wait("compiling")
         state, counters, meta = _where_it_stands(config, runtime, directory)
         begun = directory.manifest.exists()
@@ -300,7 +302,7 @@ def _goal(config: Config) -> tuple[float | None, str]:
     budget = config.budget
     limits = {
         "round": budget.rounds,
-        "trajectories": budget.trajectories,
+        "trajectories/agent": budget.trajectories,
         "steps": budget.steps,
         "steps/agent": budget.steps_per_agent,
     }

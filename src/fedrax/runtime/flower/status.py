@@ -15,6 +15,7 @@ import rich.table
 import rich.text
 
 from fedrax.config import Config, resolve
+from fedrax.opening import setup_line
 from fedrax.records.exchanges import ANSWERED, Exchanges
 from fedrax.records.files import read_json
 from fedrax.records.progress import clock_time
@@ -90,6 +91,7 @@ class Board:
     def __enter__(self) -> Board:
         if self.live is not None:
             self.live.start()
+        self.note(setup_line(self.config))
         return self
 
     def __exit__(
