@@ -17,8 +17,9 @@ from fedrax.cli import main
 from fedrax.completion import describable, key_values, values_of
 from fedrax.config import COMPONENT_KINDS, presets, resolve
 from fedrax.describe_keys import all_keys
-from fedrax.errors import SOME, suggestions
+from fedrax.errors import SOME, near, suggestions
 from fedrax.opening import setup_line, sweep_opening
+from fedrax.other_names import OTHER_NAMES, plain
 from fedrax.registry import options_of
 from fedrax.sources import DEFAULT_KINDS
 from fedrax.strategies.base import strategies
@@ -211,7 +212,7 @@ def test_the_keys_of_a_configuration_are_described(key):
         (["describe", "fedpgbr"], "(did you mean 'fedpg-br'?); allowed: fedpg-br, "),
         (["describe", "quorm"], "(did you mean 'quorum'?)"),
         (["train", "fedpg-br/cartpole", "aggregator=krumm"], "others; all: fedrax describe aggregator"),
-        (["train", "fedpg-br/cartpole", "learner.learningrate=1"], "(did you mean 'learning_rate'?); allowed: "),
+        (["train", "fedpg-br/cartpole", "learner.learningrate=1"], "(did you mean 'learning_rate'?); all: "),
         (["train", "fedpg-br/cartpole", "federaton.agents=3"], "unknown key federaton (did you mean 'federation'?)"),
         (["train", "fedpg-br/cartpole", "privacy.eps=3"], "all: fedrax describe privacy"),
     ],
@@ -221,6 +222,91 @@ def test_an_unknown_name_is_answered_with_a_few_others(arguments, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert error.partition("allowed: ")[2].count(",") < SOME
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "fedpg-br/cartpole", "learner.lr=1"], "(did you mean 'learning_rate'?); all: fedrax describe"),
+        (["train", "fedpg-br/cartpole", "learner.gamma=1"], "(did you mean 'discount'?)"),
+        (["train", "fedpg-br/cartpole", "learner.n_envs=1"], "(did you mean environment.num_envs?)"),
+        (["train", "fedpg-br/cartpole", "lr=1"], "unknown key lr (did you mean learner.learning_rate?)"),
+        (["train", "fedpg-br/cartpole", "federation.rounds=3"], "(did you mean budget.rounds?)"),
+        (["train", "fedpg-br/cartpole", "learner.target_kl=1"], "; who has one: fedrax describe learner.target_kl"),
+        (["train", "total_timesteps=9"], "(did you mean budget.steps or budget.steps_per_agent?)"),
+        (["train", "MyCart-v0"], "if that is an environment, give environment.id=MyCart-v0 in its place"),
+        (["describe", "learner.lr"], "unknown key learner.lr (did you mean 'learning_rate'?)"),
+        (["describe", "n_envs"], "(did you mean environment.num_envs?)"),
+    ],
+)
+def test_names_of_other_libraries_and_tables_are_answered_with_ours(arguments, said, capsys):
+    assert main(arguments) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["nonsense", "learner.nonsense"])
+def test_what_is_near_nothing_is_answered_with_no_guess(name, capsys):
+    assert main(["describe", name]) == 1
+    error = capsys.readouterr().err
+    assert "did you mean" not in error
+    assert re.search(r"; fedrax (list|describe learner) shows the \d+ there are$", error.strip())
+
+
+def test_other_libraries_names_stand_for_keys_that_there_are():
+    keys = set(all_keys())
+    assert {key for meant in OTHER_NAMES.values() for key in meant} <= keys
+    assert all(name == plain(name) for name in OTHER_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seed", "3"], "unrecognized arguments: --seed 3; settings are given as seed=3"),
+        (["--learning-rate=0.1", "--rounds", "5"], "settings are given as learner.learning_rate=0.1, budget.rounds=5"),
+        (["--nonsense"], "unrecognized arguments: --nonsense\n"),
+    ],
+)
+def test_an_option_that_is_a_setting_is_answered_with_that(arguments, said, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "fedpg-br/cartpole", *arguments])
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("learner.learning_rate=abc", "learner.learning_rate = 'abc' is not allowed: it must be a number, at least 0"),
+        ("learner.discount=abc", "it must be a number between 0 and 1"),
+        (
+            "runtime.flower.max_norm=abc",
+            "max_norm = 'abc' is not allowed: it must be a number or 'adaptive'",
+        ),
+        ("seeds=1.5", "seeds = 1.5 is not allowed: it must be an integer"),
+        ("evaluation.greedy=abc", "it must be true or false"),
+        ("budget.rounds=-1", "it must be greater than 0"),
+        ("privacy.bits=3", "it must be at least 8"),
+        ("name=3", "it must be text"),
+        ("learner.initial=3", "it must be text or none"),
+        ("runtime.kind=x", "it must be 'simulation' or 'flower'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_answered_with_what_is_allowed(change, said, capsys):
+    assert main(["train", "fedpg-br/cartpole", change]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "found"),
+    [
+        ("nonsense", ["none"], []),
+        ("learner.lr", ["learner.tau"], ["learner.tau"]),
+        ("trian", ["train", "render"], ["train"]),
+        ("eps", ["epsilon", "delta"], ["epsilon"]),
+        ("lr", ["to", "rl"], []),
+    ],
+)
+def test_near_is_what_a_slip_of_the_pen_makes(name, allowed, found):
+    assert near(name, allowed) == found
 
 
 def test_an_unknown_command_is_answered_with_one():
