@@ -88,6 +88,10 @@ def test_a_line_on_a_run_says_what_every_run_has():
         (["federation.participation=0.4", "federation.sampling=poisson"], "each in a round with chance 0.4, "),
         (["federation.dropout=0.1"], "10 agents, who fail to answer with chance 0.1, "),
         (["environment.heterogeneity.gravity=[9,10]"], ", environments differ in gravity, "),
+        (
+            ["environment=ContinuousCartPole-v0", "environment.heterogeneity.distribution=fedtd3"],
+            ", environments drawn from fedtd3, ",
+        ),
         (["aggregator=krum"], ", aggregator krum, "),
         (["runtime=flower"], ", each agent a node of a Flower federation, "),
         (["seeds=3", "seed=2"], ", seeds 2 to 4"),

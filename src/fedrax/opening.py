@@ -64,7 +64,8 @@ def setup(config: Config) -> Iterator[tuple[str, str]]:
         yield "privacy", privacy
     if config.environment.heterogeneity:
         joint = config.environment.heterogeneity.get("distribution")
-        yield "heterogeneity", f"environments differ in {joint or _some(list(config.environment.heterogeneity))}"
+        differ = f"drawn from {joint}" if joint else f"differ in {_some(list(config.environment.heterogeneity))}"
+        yield "heterogeneity", f"environments {differ}"
     if config.environment.goals is not None:
         yield "goals", f"{counted(config.environment.goals, 'goal')} of each agent"
     if config.runtime.kind != "simulation":
