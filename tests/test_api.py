@@ -16,6 +16,7 @@ import pytest
 import fedrax
 from fedrax import cli
 from fedrax.cli import main
+from fedrax.printing import summary_lines
 from fedrax.records import lock
 
 SHORT = ["budget.trajectories=none", "budget.rounds=12", "evaluation.episodes=3", "checkpoint.every=4"]
@@ -109,11 +110,24 @@ def test_evaluation_is_the_same_every_time(run):
 def test_a_run_says_what_it_is(run, tmp_path):
     mean = np.mean(run.summary()["final_return"])
     text = repr(run)
-    assert text.startswith(f"<Run {run.path}: fedpg-br, policy-gradient, CartPole-v1, 10 agents, seeds 0 to 1, final")
+    assert text.startswith(f"<Run {run.path}: fedpg-br, policy-gradient, CartPole-v1, 10 agents, ")
+    assert ", seeds 0 to 1, final return" in text
     assert f"final return {mean:,.6g} ± " in text
     shutil.copytree(run.path, tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
     assert repr(fedrax.load(tmp_path / "run")).endswith("seeds 0 to 1, not finished>")
+
+
+def test_a_summary_says_what_its_numbers_count(run):
+    summary, lines = run.summary(), {line[:18].strip(): line[19:] for line in summary_lines(run)}
+    (per_agent, other), (sampled, more) = summary["trajectories"], summary["total_trajectories"]
+    assert lines["trajectories"] == (
+        f"{per_agent:,}, {other:,} per agent (reference count); sampled by all: {sampled:,}, {more:,}"
+    )
+    assert sampled > 5 * per_agent, "ten agents sample"
+    one, two = (round(total / 12) for total in summary["bytes_up"])
+    assert lines["bytes_up"].endswith(f" per agent; a round: {one:,}, {two:,}")
+    assert "bytes_down" in lines
 
 
 def test_a_notebook_shows_a_run_as_a_table_and_its_curve(run, tmp_path):

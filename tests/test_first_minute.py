@@ -17,9 +17,9 @@ from fedrax.cli import main
 from fedrax.completion import describable, key_values, values_of
 from fedrax.config import COMPONENT_KINDS, presets, resolve
 from fedrax.describe_keys import all_keys
-from fedrax.environments.metaworld import id_of
-from fedrax.errors import SOME, suggestions
-from fedrax.opening import AGENTS, ENVIRONMENT, opening, sweep_opening
+from fedrax.errors import SOME, near, suggestions
+from fedrax.opening import setup_line, sweep_opening
+from fedrax.other_names import OTHER_NAMES, plain
 from fedrax.registry import options_of
 from fedrax.sources import DEFAULT_KINDS
 from fedrax.strategies.base import strategies
@@ -58,62 +58,54 @@ sys.modules["jax"] = None
 from fedrax.cli import main
 main(["train", "fedpg-br/cartpole", "attack=alie", "attack.agents=3", "--seeds", "2", "--out", "never"])
 """
-    assert python("-c", code).stdout.splitlines() == [
-        "fedpg-br/cartpole: strategy fedpg-br, learner policy-gradient, CartPole-v1, 10 agents, "
-        "attack alie by 3 of them, 5,000 trajectories per agent, 2 seeds"
-    ]
+    assert python("-c", code).stdout.splitlines() == ["fedpg-br/cartpole: checking the configuration ..."]
 
 
 @pytest.mark.parametrize("preset", presets())
-def test_the_first_line_says_what_is_then_resolved(preset):
-    changes = ["attack=sign-flipping", "attack.agents=1"]
-    config = resolve(preset, changes)
-    said = opening(preset, changes)
-    assert f"strategy {config.strategy['kind']}, learner {config.learner['kind']}, {config.environment.id}, " in said
-    assert re.search(rf" {config.federation.agents} agents?, attack sign-flipping by 1 of them, \d", said)
+def test_every_preset_is_told_in_a_line(preset):
+    config = resolve(preset, ["attack=sign-flipping", "attack.agents=1"])
+    said = setup_line(config)
+    assert said.startswith(f"strategy {config.strategy['kind']}, learner {config.learner['kind']}, ")
+    assert re.search(rf" {config.federation.agents} agents?, .*attack sign-flipping by 1 of the agents", said)
 
 
-def test_the_first_line_says_the_defaults_of_what_nobody_says():
-    config = resolve(None, ["budget.rounds=3"])
-    assert (config.federation.agents, config.environment.id) == (AGENTS, ENVIRONMENT)
-    assert opening(None, ["budget.rounds=3"]) == (
-        "strategy fedpg-br, learner policy-gradient, CartPole-v1, 10 agents, 3 rounds"
+def test_a_line_on_a_run_says_what_every_run_has():
+    assert setup_line(resolve(None, ["budget.rounds=3000"])) == (
+        "strategy fedpg-br, learner policy-gradient, CartPole-v1, 10 agents, aggregator fedpg-filter, 3,000 rounds, "
+        "seed 0"
     )
-
-
-def test_the_first_line_reads_tables_of_components_and_later_layers():
-    source = {"attack": {"kind": "alie", "alie": {"agents": 4}}, "federation": {"agents": 1}, "budget": {"rounds": 9}}
-    assert opening(source, ["budget.steps=2000000"]).endswith(
-        "1 agent, attack alie by 4 of them, 9 rounds or 2,000,000 environment steps"
-    )
-    assert "attack" not in opening(source, ["attack=none"])
 
 
 @pytest.mark.parametrize(
-    ("source", "changes"),
+    ("changes", "said"),
     [
-        ("fedformer/laptop", ["environment.task=push"]),
-        ("fedformer/laptop", ["environment.task=push", "environment.id=MetaWorld/Push-v3"]),
-        (None, ["environment.id=Pendulum-v1", "learner=td3", "strategy=fedavg"]),
-        ({"environment": {"task": "reach"}}, ["environment=CartPole-v1"]),
-        ({"attack": {"kind": "alie", "alie": {"agents": 4}}}, ["attack.agents=2"]),
-        ({"attack": {"kind": "alie", "agents": 4}}, ["attack.alie.agents=2"]),
-        ({"attack": {"kind": "alie", "alie": {"agents": 4}}}, ["attack=sign-flipping", "attack.agents=1"]),
-        ({}, ["attack=alie", "attack.agents=3", "attack.alie.agents=2", "attack.agents=1"]),
-        ({}, ["attack.agents=3", "attack=alie", "attack.agents=1"]),
+        (["compression=int8"], ", compression int8, "),
+        (["compression=top-k", "compression.share=0.05"], ", compression top-k (share 0.05), "),
+        (["privacy.clip=1", "privacy.secure_sum=true"], ", privacy clip 1, secure sum, "),
+        (["privacy.clip=1", "privacy.unit=agent", "privacy.noise=0.5"], ", privacy per agent (central), clip 1, noise"),
+        (["privacy.clip=1", "privacy.unit=agent", "privacy.epsilon=8"], ", privacy epsilon 8 per agent (central), "),
+        (["federation.participation=0.4"], ", 10 agents, 4 of them in a round, "),
+        (["federation.participation=0.4", "federation.sampling=poisson"], "each in a round with chance 0.4, "),
+        (["federation.dropout=0.1"], "10 agents, who fail to answer with chance 0.1, "),
+        (["environment.heterogeneity.gravity=[9,10]"], ", environments differ in gravity, "),
+        (
+            ["environment=ContinuousCartPole-v0", "environment.heterogeneity.distribution=fedtd3"],
+            ", environments drawn from fedtd3, ",
+        ),
+        (["aggregator=krum"], ", aggregator krum, "),
+        (["runtime=flower"], ", each agent a node of a Flower federation, "),
+        (["seeds=3", "seed=2"], ", seeds 2 to 4"),
+        (["budget.steps=2000000"], ", 9 rounds or 2,000,000 environment steps, "),
     ],
 )
-def test_the_first_line_folds_layers_as_they_are_resolved(source, changes):
-    said, config = opening(source, ["budget.rounds=1", *changes]), resolve(source, ["budget.rounds=1", *changes])
-    attackers = re.search(r"attack \S+ by (\d) of them", said)
-    assert int(attackers[1]) == config.attack["agents"] if attackers else config.attack["kind"] == "none"
-    assert named(said) == config.environment.id
+def test_a_line_on_a_run_says_whatever_else_is_set(changes, said):
+    assert said in setup_line(resolve(None, ["strategy=fedavg", "learner=ppo", "budget.rounds=9", *changes]))
 
 
-def named(said):
-    """The id of the environment in a first line."""
-    word = re.search(r"learner \S+, (\S+), ", said)[1]
-    return word if "-v" in word else id_of(word)
+@pytest.mark.parametrize("wrong", ["seeds=0", "strategy=fedavgg", "federation.agents=0", "environment.id=CartPol-v1"])
+def test_what_cannot_run_is_not_told_as_if_it_ran(wrong, tmp_path, capsys):
+    assert main(["train", "fedpg-br/cartpole", wrong, "--out", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().out == "fedpg-br/cartpole: checking the configuration ...\n"
 
 
 def test_a_sweeps_first_line(tmp_path):
@@ -224,7 +216,7 @@ def test_the_keys_of_a_configuration_are_described(key):
         (["describe", "fedpgbr"], "(did you mean 'fedpg-br'?); allowed: fedpg-br, "),
         (["describe", "quorm"], "(did you mean 'quorum'?)"),
         (["train", "fedpg-br/cartpole", "aggregator=krumm"], "others; all: fedrax describe aggregator"),
-        (["train", "fedpg-br/cartpole", "learner.learningrate=1"], "(did you mean 'learning_rate'?); allowed: "),
+        (["train", "fedpg-br/cartpole", "learner.learningrate=1"], "(did you mean 'learning_rate'?); all: "),
         (["train", "fedpg-br/cartpole", "federaton.agents=3"], "unknown key federaton (did you mean 'federation'?)"),
         (["train", "fedpg-br/cartpole", "privacy.eps=3"], "all: fedrax describe privacy"),
     ],
@@ -234,6 +226,91 @@ def test_an_unknown_name_is_answered_with_a_few_others(arguments, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert error.partition("allowed: ")[2].count(",") < SOME
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "fedpg-br/cartpole", "learner.lr=1"], "(did you mean 'learning_rate'?); all: fedrax describe"),
+        (["train", "fedpg-br/cartpole", "learner.gamma=1"], "(did you mean 'discount'?)"),
+        (["train", "fedpg-br/cartpole", "learner.n_envs=1"], "(did you mean environment.num_envs?)"),
+        (["train", "fedpg-br/cartpole", "lr=1"], "unknown key lr (did you mean learner.learning_rate?)"),
+        (["train", "fedpg-br/cartpole", "federation.rounds=3"], "(did you mean budget.rounds?)"),
+        (["train", "fedpg-br/cartpole", "learner.target_kl=1"], "; who has one: fedrax describe learner.target_kl"),
+        (["train", "total_timesteps=9"], "(did you mean budget.steps or budget.steps_per_agent?)"),
+        (["train", "MyCart-v0"], "if that is an environment, give environment.id=MyCart-v0 in its place"),
+        (["describe", "learner.lr"], "unknown key learner.lr (did you mean 'learning_rate'?)"),
+        (["describe", "n_envs"], "(did you mean environment.num_envs?)"),
+    ],
+)
+def test_names_of_other_libraries_and_tables_are_answered_with_ours(arguments, said, capsys):
+    assert main(arguments) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["nonsense", "learner.nonsense"])
+def test_what_is_near_nothing_is_answered_with_no_guess(name, capsys):
+    assert main(["describe", name]) == 1
+    error = capsys.readouterr().err
+    assert "did you mean" not in error
+    assert re.search(r"; fedrax (list|describe learner) shows the \d+ there are$", error.strip())
+
+
+def test_other_libraries_names_stand_for_keys_that_there_are():
+    keys = set(all_keys())
+    assert {key for meant in OTHER_NAMES.values() for key in meant} <= keys
+    assert all(name == plain(name) for name in OTHER_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seed", "3"], "unrecognized arguments: --seed 3; settings are given as seed=3"),
+        (["--learning-rate=0.1", "--rounds", "5"], "settings are given as learner.learning_rate=0.1, budget.rounds=5"),
+        (["--nonsense"], "unrecognized arguments: --nonsense\n"),
+    ],
+)
+def test_an_option_that_is_a_setting_is_answered_with_that(arguments, said, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "fedpg-br/cartpole", *arguments])
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("learner.learning_rate=abc", "learner.learning_rate = 'abc' is not allowed: it must be a number, at least 0"),
+        ("learner.discount=abc", "it must be a number between 0 and 1"),
+        (
+            "runtime.flower.max_norm=abc",
+            "max_norm = 'abc' is not allowed: it must be a number or 'adaptive'",
+        ),
+        ("seeds=1.5", "seeds = 1.5 is not allowed: it must be an integer"),
+        ("evaluation.greedy=abc", "it must be true or false"),
+        ("budget.rounds=-1", "it must be greater than 0"),
+        ("privacy.bits=3", "it must be at least 8"),
+        ("name=3", "it must be text"),
+        ("learner.initial=3", "it must be text or none"),
+        ("runtime.kind=x", "it must be 'simulation' or 'flower'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_answered_with_what_is_allowed(change, said, capsys):
+    assert main(["train", "fedpg-br/cartpole", change]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "found"),
+    [
+        ("nonsense", ["none"], []),
+        ("learner.lr", ["learner.tau"], ["learner.tau"]),
+        ("trian", ["train", "render"], ["train"]),
+        ("eps", ["epsilon", "delta"], ["epsilon"]),
+        ("lr", ["to", "rl"], []),
+    ],
+)
+def test_near_is_what_a_slip_of_the_pen_makes(name, allowed, found):
+    assert near(name, allowed) == found
 
 
 def test_an_unknown_command_is_answered_with_one():

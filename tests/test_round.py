@@ -1,5 +1,7 @@
 """What a round does with absent, broken and Byzantine agents, on short native runs."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,9 +101,14 @@ def test_one_agent_alone():
 def test_the_budget_freezes_a_seed_within_a_call():
     config = resolve("fedpg-br/cartpole", [*SMALL, *FEW, "budget.rounds=2"])
     runtime = make_runtime(config)
-    ((state, metrics),) = runtime.advance(runtime.init(), 0)
+    start = runtime.init()
+    started = time.perf_counter()
+    ((state, metrics),) = runtime.advance(start, 0)
+    wall = time.perf_counter() - started
     assert metrics["active"][0].tolist() == [True, True, False, False]
     assert state.tally.rounds.tolist() == [2]
+    # All of the call's time is that of the rounds that count.
+    assert metrics["seconds"][metrics["active"]].sum() == pytest.approx(wall, rel=0.2)
 
 
 @pytest.mark.training

@@ -11,14 +11,14 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedrax import cli_federation
 from fedrax.cli_checks import check_audit, check_effort, check_evaluation, check_smoothing, check_title
 from fedrax.cli_grammar import grammar
-from fedrax.errors import FedraxError, nearest, shown
+from fedrax.errors import SOME, FedraxError, nearest, shown
 from fedrax.records import lock
 from fedrax.records.files import append_traceback, reason
 from fedrax.signals import Interrupted, stopping
@@ -113,7 +113,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         known.error(f"unknown command {shown(words[0])}{nearest(words[0], COMMANDS)}; fedrax --help lists them")
     options, rest = known.parse_known_args(arguments)
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
-        known.error(f"unrecognized arguments: {' '.join(rest)}")
+        as_keys = _as_keys(rest, words) if hasattr(options, "overrides") else ""
+        known.error(f"unrecognized arguments: {' '.join(rest)}{as_keys}")
     if rest:
         options.overrides = [*options.overrides, *rest]
     if options.command is _describe:
@@ -122,6 +123,24 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         # Nothing but key=value: the defaults are the source.
         options.source, options.overrides = None, [options.source, *options.overrides]
     return options
+
+
+def _as_keys(rest: Sequence[str], words: Sequence[str]) -> str:
+    """How ``--seed 3``, which is no argument, is written as a setting."""
+    from fedrax.other_names import keys_called
+
+    said = []
+    for option in rest:
+        if not option.startswith("--"):
+            continue
+        name, _, value = option[2:].partition("=")
+        following = list(words[words.index(option) + 1 :])
+        if not value and following and not following[0].startswith("--"):
+            value = following[0]
+        keys = keys_called(name)
+        if keys:
+            said.append(" or ".join(f"{key}={value or '...'}" for key in keys[:SOME]))
+    return f"; settings are given as {', '.join(said)}" if said else ""
 
 
 @functools.cache
@@ -144,7 +163,7 @@ def _train(options: argparse.Namespace) -> None:
     from fedrax.opening import opening
 
     if not options.quiet:
-        print(opening(options.source, options.overrides, seeds=options.seeds), flush=True)
+        print(opening(options.source, options.overrides), flush=True)
     from fedrax import api
 
     run = api.train(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,14 @@ from fedrax.config_tables import (
     RuntimeConfig,
     VideoConfig,
 )
-from fedrax.errors import SOME, FedraxError, shown, suggestions, unknown
+from fedrax.errors import FedraxError, shown, unknown
 from fedrax.evaluation.measure import renamed, resolved_evaluation
 from fedrax.layers import merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
 from fedrax.loggers.base import Logger, built
 from fedrax.migration import refuse_former_keys
+from fedrax.other_names import unknown_key
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.privacy.guarantee import resolved_privacy
 from fedrax.registry import LARGEST, Registry, in_words, options_of
@@ -279,21 +281,36 @@ def _validate(tables: Mapping[str, Any]) -> Config:
         return Config.model_validate(tables)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            model: Any = Config
-            for part in first["loc"][:-1]:
-                model = model.model_fields[part].annotation
-            name = str(first["loc"][-1])
-            allowed = sorted(model.model_fields)
-            top = len(first["loc"]) == 1
-            elsewhere = [other for other in _keys(tables) if top and other.rpartition(".")[2] == name]
-            if elsewhere:
-                raise FedraxError(f"unknown key {key} (did you mean {' or '.join(elsewhere[:SOME])}?)") from None
-            table = key.rpartition(".")[0]
+            *outer, name = map(str, first["loc"])
+            table = ".".join(outer)
             see = f"fedrax describe {table}" if table else "fedrax list"
-            raise FedraxError(f"unknown key {key}{suggestions(name, allowed, see)}") from None
-        raise FedraxError(f"{key} = {shown(first['input'])} is not allowed: {in_words(first)}") from None
+            raise unknown_key(".".join([*outer, name]), _model(outer).model_fields, see, known=_keys(tables)) from None
+        key = _key_of(first["loc"])
+        same = [each for each in error.errors() if _key_of(each["loc"]) == key]
+        raise FedraxError(f"{key} = {shown(first['input'])} is not allowed: {in_words(*same)}") from None
+
+
+def _model(tables: Iterable[str]) -> type[Model]:
+    """The table at the end of these within one another."""
+    model: Any = Config
+    for name in tables:
+        model = model.model_fields[name].annotation
+    return typing.cast(type[Model], model)
+
+
+def _key_of(location: Iterable[str | int]) -> str:
+    """The key at a place of Pydantic's, which also names the type that was tried."""
+    model: Any = Config
+    parts: list[str] = []
+    for part in location:
+        fields = getattr(model, "model_fields", {})
+        if part in fields:
+            model = fields[part].annotation
+        elif isinstance(part, str):
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def _keys(tables: Mapping[str, Any]) -> list[str]:

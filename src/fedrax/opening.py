@@ -1,58 +1,110 @@
-"""What a command is about to do, in one line, said before JAX is imported."""
+"""What a command is about to do: a line said before JAX is imported, and what a checked configuration trains."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedrax.parsing import parsed_toml, text_of
-from fedrax.sources import DEFAULT_KINDS, in_tables, merge, parse_override, presets, read_source
+from fedrax.sources import DEFAULT_KINDS, parse_override, presets, read_source
+from fedrax.wording import counted
 
-AGENTS, ENVIRONMENT = 10, "CartPole-v1"
-"""What :mod:`fedrax.config_tables` has where a source says nothing."""
+if TYPE_CHECKING:
+    from fedrax.config import Config
+
 BUDGET = {
     "rounds": "rounds",
     "trajectories": "trajectories per agent",
     "steps": "environment steps",
     "steps_per_agent": "environment steps per agent",
 }
+FEW = 3
+"""Names that are listed whole."""
+OPTIONAL = ("aggregator", "preaggregator", "attack", "compression", "privacy")
+"""Of a :func:`setup`, what is told by name in a line: a value alone would not say what it is of."""
 
 
-def opening(
-    source: str | Path | Mapping[str, Any] | None, overrides: Iterable[str] = (), *, seeds: int | None = None
-) -> str:
-    """``fedpg-br/cartpole: strategy fedpg-br, learner policy-gradient, CartPole-v1, 10 agents, ...``.
-
-    Read off a source and ``key=value`` as they are: nothing is checked but that they can be read. What a plugin's
-    strategy implies of the learner, it does not know.
+def opening(source: str | Path | Mapping[str, Any] | None, overrides: Iterable[str] = ()) -> str:
+    """``fedpg-br/cartpole: checking the configuration ...``.
 
     Raises:
         FedraxError: there is no such preset or file, or it is not TOML; or an override is no ``key=value``.
     """
-    base = read_source(source) if isinstance(source, (str, Path)) else source or {}
-    changes = [parse_override(text) for text in overrides]
-    # As fedrax.config.resolve does: short forms of environments within each, options of components within two layers.
-    environment = _environment([in_tables(base), *changes])
-    layers = [in_tables(base), merge(changes)]
-    attack = _kind(layers, "attack")
-    attackers = _attackers(layers, attack)
-    agents = _last(layers, "federation", "agents") or AGENTS
-    parts = [
-        f"strategy {_kind(layers, 'strategy')}",
-        f"learner {_kind(layers, 'learner')}",
-        environment,
-        "1 agent" if agents == 1 else f"{agents} agents",
-    ]
-    if attack != "none":
-        parts.append(f"attack {attack} by {attackers or 0} of them")
-    limits = {name: _last(layers, "budget", name) for name in BUDGET}
-    budget = [f"{_grouped(limit)} {BUDGET[name]}" for name, limit in limits.items() if limit not in (None, "none")]
-    parts += [" or ".join(budget)] if budget else []
-    together = seeds if seeds is not None else next((layer["seeds"] for layer in layers[::-1] if "seeds" in layer), 1)
-    parts += [f"{together} seeds"] if together != 1 else []
-    name = str(source) if isinstance(source, (str, Path)) else ""
-    return f"{name}: {', '.join(parts)}" if name else ", ".join(parts)
+    for text in overrides:
+        parse_override(text)
+    if not isinstance(source, (str, Path)):
+        return "checking the configuration ..."
+    read_source(source)
+    return f"{source}: checking the configuration ..."
+
+
+def setup_line(config: Config) -> str:
+    """``strategy fedpg-br, learner policy-gradient, CartPole-v1, 10 agents, ...``: what is trained, in one line."""
+    named = ("strategy", "learner", *OPTIONAL)
+    return ", ".join(f"{name} {text}" if name in named else text for name, text in setup(config))
+
+
+def setup(config: Config) -> Iterator[tuple[str, str]]:
+    """What is trained, by name: what every run has, and whatever else is set."""
+    yield "strategy", config.strategy["kind"]
+    yield "learner", config.learner["kind"]
+    yield "environment", _some(config.environment.tasks or [config.environment.id])
+    yield "agents", _agents(config)
+    for name in ("aggregator", "preaggregator"):
+        table = getattr(config, name)
+        if table["kind"] != DEFAULT_KINDS[name]:
+            yield name, table["kind"]
+    if config.attack["kind"] != "none":
+        yield "attack", f"{config.attack['kind']} by {config.attack['agents']} of the agents"
+    if config.compression["kind"] != "none":
+        share = f" (share {config.compression['share']:g})" if "share" in config.compression else ""
+        yield "compression", f"{config.compression['kind']}{share}"
+    if privacy := ", ".join(_privacy(config)):
+        yield "privacy", privacy
+    if config.environment.heterogeneity:
+        joint = config.environment.heterogeneity.get("distribution")
+        differ = f"drawn from {joint}" if joint else f"differ in {_some(list(config.environment.heterogeneity))}"
+        yield "heterogeneity", f"environments {differ}"
+    if config.environment.goals is not None:
+        yield "goals", f"{counted(config.environment.goals, 'goal')} of each agent"
+    if config.runtime.kind != "simulation":
+        yield "runtime", "each agent a node of a Flower federation"
+    limits = {name: getattr(config.budget, name) for name in BUDGET}
+    yield "budget", " or ".join(f"{limit:,} {BUDGET[name]}" for name, limit in limits.items() if limit is not None)
+    last = config.seed + config.seeds - 1
+    yield "seeds", f"seed {last}" if config.seeds == 1 else f"seeds {config.seed} to {last}"
+
+
+def _agents(config: Config) -> str:
+    federation = config.federation
+    parts = [counted(federation.agents, "agent")]
+    if federation.participation < 1 and federation.sampling == "poisson":
+        parts.append(f"each in a round with chance {federation.participation:g}")
+    elif federation.participation < 1:
+        parts.append(f"{max(1, round(federation.participation * federation.agents))} of them in a round")
+    if federation.dropout:
+        parts.append(f"who fail to answer with chance {federation.dropout:g}")
+    return ", ".join(parts)
+
+
+def _privacy(config: Config) -> Iterator[str]:
+    settings = config.privacy
+    if settings.unit is not None:
+        cost = f"epsilon {settings.epsilon:g} " if settings.epsilon is not None else ""
+        yield f"{cost}per {settings.unit} ({settings.model})"
+    if settings.clip is not None:
+        yield f"clip {settings.clip:g}"
+    if settings.noise:
+        yield f"noise {settings.noise:.3g}"
+    if settings.secure_sum:
+        yield "secure sum"
+
+
+def _some(names: list[str]) -> str:
+    """``a, b and c``; of many, how many others there are."""
+    shown = names if len(names) <= FEW else [*names[: FEW - 1], f"{len(names) - FEW + 1} others"]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 def sweep_opening(file: Path) -> str:
@@ -65,48 +117,4 @@ def sweep_opening(file: Path) -> str:
         return f"{file}: reading the setups"
     preset = f" of {table['preset']}" if table.get("preset") in presets() else ""
     grid = ", times a grid" if "grid" in table else ""
-    return f"{file}: {_counted(setups, 'setup')}{preset}{grid}, {_counted(seeds, 'seed')} each"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _kind(layers: list[dict[str, Any]], component_kind: str) -> str:
-    return str(_last(layers, component_kind, "kind") or DEFAULT_KINDS[component_kind])
-
-
-def _environment(layers: list[dict[str, Any]]) -> str:
-    """What the last layer calls it that names one: by its id, or by a task of Meta-World's."""
-    for layer in reversed(layers):
-        table = layer.get("environment")
-        said = [table[key] for key in ("id", "task") if key in table] if isinstance(table, Mapping) else []
-        if said:
-            return str(said[0])
-    return ENVIRONMENT
-
-
-def _attackers(layers: list[dict[str, Any]], attack: str) -> Any:
-    """How many, by ``attack.agents`` or within the attack's own table, whichever comes last; None: nobody says."""
-    found = None
-    for layer in layers:
-        table = layer.get("attack")
-        for key, value in table.items() if isinstance(table, Mapping) else ():
-            if key == "agents":
-                found = value
-            elif key == attack and isinstance(value, Mapping):
-                found = value.get("agents", found)
-    return found
-
-
-def _last(layers: list[dict[str, Any]], table: str, key: str) -> Any:
-    """What the last layer that says something says of a key; None where none does."""
-    for layer in reversed(layers):
-        found = layer.get(table)
-        if isinstance(found, Mapping) and key in found:
-            return found[key]
-    return None
-
-
-def _grouped(number: Any) -> str:
-    return f"{number:,}" if isinstance(number, int) else str(number)
+    return f"{file}: {counted(setups, 'setup')}{preset}{grid}, {counted(seeds, 'seed')} each"

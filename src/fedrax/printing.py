@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ SUMMARY = (
     "rounds",
     "trajectories",
     "total_steps",
+    "bytes_up",
+    "bytes_down",
     "seconds_compile",
     "seconds_train",
 )
@@ -41,7 +43,7 @@ def summary_lines(run: Run) -> Iterator[str]:
         yield f"{'seeds':18} {', '.join(map(str, seeds))}; where a line has several values, one of each seed"
     for name in SUMMARY:
         if name in summary:
-            yield f"{name:18} {_values(summary[name])}"
+            yield f"{name:18} {_values(summary[name])}{_explained(name, summary)}"
     yield f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}"
     if "missed_rounds" in summary:
         missed = [f"agent {agent}: {count}" for agent, count in summary["missed_rounds"].items() if count]
@@ -99,6 +101,21 @@ def audit_lines(record: Record) -> Iterator[str]:
         yield f"{name}: refused: {why}"
 
 
+def _explained(name: str, summary: Mapping[str, Any]) -> str:
+    """What a number of a summary counts, where its name does not say that."""
+    if name == "trajectories":
+        return f" per agent (reference count); sampled by all: {_values(summary['total_trajectories'])}"
+    if name in ("bytes_up", "bytes_down"):
+        pairs = zip(_list(summary[name]), _list(summary["rounds"]), strict=True)
+        a_round = [round(total / max(rounds, 1)) for total, rounds in pairs]
+        return f" per agent; a round: {_values(a_round)}"
+    return ""
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _whose(*, personal: bool) -> str:
     return "each agent's policy" if personal else "in each agent's environment"
 
@@ -110,6 +127,5 @@ def _share(reached: np.ndarray) -> str:
 
 
 def _values(value: Any) -> str:
-    values = value if isinstance(value, list) else [value]
-    known = [None if v != v else v for v in values]  # NaN: not measured.
+    known = [None if v != v else v for v in _list(value)]  # NaN: not measured.
     return ", ".join("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in known)

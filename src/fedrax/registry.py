@@ -23,7 +23,8 @@ import equinox as eqx
 import pydantic
 from jaxtyping import Array, Float
 
-from fedrax.errors import FedraxError, nearest, shown, suggestions, unknown
+from fedrax.errors import FedraxError, nearest, shown, unknown
+from fedrax.other_names import unknown_key
 from fedrax.plugins import check_component, described, load_installed
 
 T = TypeVar("T")
@@ -191,10 +192,8 @@ class Registry(Generic[T]):
         checked = {}
         for key, value in settings.items():
             if key not in known:
-                raise FedraxError(
-                    f"unknown key {table}.{key} of {self.component_kind} {name!r}"
-                    + suggestions(key, known, f"fedrax describe {name}")
-                )
+                of = f" of {self.component_kind} {name!r}"
+                raise unknown_key(f"{table}.{key}", known, f"fedrax describe {name}", of=of)
             _, declared, annotation = known[key]
             checked[key] = check_value(f"{table}.{key}", value, annotation, declared)
         return component(**checked)
@@ -210,9 +209,9 @@ def of_its_kind(value: Any, annotation: Any) -> Any:
     numbers = kinds & {int, float}
     for item in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(item, bool) and numbers and bool not in kinds:
-            raise ValueError("input should be a number, not true or false")
+            raise ValueError("it must be a number, not true or false")
         if type(item) in (int, float) and bool in kinds and not numbers:
-            raise ValueError("input should be true or false")
+            raise ValueError("it must be true or false")
     return value
 
 
@@ -222,14 +221,44 @@ def _kinds(annotation: Any) -> set[Any]:
     return {kind for part in parts for kind in _kinds(part)} or {annotation}
 
 
-def in_words(error: Mapping[str, Any]) -> str:
-    """One of Pydantic's errors in words that TOML has."""
-    if error["type"] in ("model_type", "dict_type"):
-        return "it is a table; set its keys one by one"
-    if error["type"] in ("tuple_type", "list_type"):
-        return "input should be a list"
+WORDS = {
+    "float": "it must be a number",
+    "finite": "it must be a finite number",
+    "int": "it must be an integer",
+    "bool": "it must be true or false",
+    "string": "it must be text",
+    "tuple": "it must be a list",
+    "list": "it must be a list",
+    "model": "it is a table; set its keys one by one",
+    "dict": "it is a table; set its keys one by one",
+}
+"""What Pydantic's errors of a type come to, by the first word of their names: ``float_parsing``, ``int_from_float``."""
+BOUNDS = {
+    "greater_than": "it must be greater than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "string_too_short": "it must not be empty",
+    "string_too_long": "it must have at most {max_length} characters",
+    "literal_error": "it must be {expected}",
+}
+"""What its other errors come to, by their whole names."""
+
+
+def in_words(*errors: Mapping[str, Any]) -> str:
+    """Pydantic's errors of one value, which are several where it may have several types, in words that TOML has."""
+    said = [_in_words(error) for error in errors]
+    return " or ".join(dict.fromkeys([said[0], *(text.removeprefix("it must be ") for text in said[1:])]))
+
+
+def _in_words(error: Mapping[str, Any]) -> str:
+    kind = str(error["type"])
+    if kind in BOUNDS:
+        return BOUNDS[kind].format(**error["ctx"])
+    if (first := kind.partition("_")[0]) in WORDS:
+        return WORDS[first]
     text = str(error["msg"]).removeprefix("Value error, ")
-    return text[0].lower() + text[1:]
+    return (text[0].lower() + text[1:]).replace("input should be", "it must be")
 
 
 def check_value(key: str, value: Any, annotation: Any, declared: Option | None = None) -> Any:
@@ -250,7 +279,11 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
         literals = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
         if isinstance(value, str) and literals:
             hint = nearest(value, [str(choice) for choice in literals])
-        raise FedraxError(f"{key} = {shown(value)} is not allowed: {in_words(error.errors()[0])}{hint}") from None
+        words = in_words(*error.errors())
+        if declared is not None and words == WORDS["float"] and (interval := _interval(declared)):
+            words += f" {interval}" if interval.startswith("between") else f", {interval}"
+        unset = " or none" if type(None) in typing.get_args(annotation) else ""
+        raise FedraxError(f"{key} = {shown(value)} is not allowed: {words}{unset}{hint}") from None
     if isinstance(value, tuple) and len(value) > MOST_ITEMS:
         raise FedraxError(f"{key} = {shown(value)} is not allowed: it must have at most {MOST_ITEMS} items")
     if declared is None:
@@ -273,14 +306,14 @@ def _check_number(key: str, number: float, declared: Option) -> None:
     finite = math.isfinite(number)
     if finite and (low is None or number >= low) and (high is None or number <= high):
         return
-    interval = (
-        f"between {low:g} and {high:g}"
-        if low is not None and high is not None
-        else f"at least {low:g}"
-        if low is not None
-        else f"at most {high:g}"
-        if high is not None
-        else ""
-    )
+    interval = _interval(declared)
     rule = interval if finite else f"a finite number {interval}".rstrip()
     raise FedraxError(f"{key} = {shown(number)} is not allowed: it must be {rule}")
+
+
+def _interval(declared: Option) -> str:
+    """``between 0 and 1``, ``at least 0``; empty where there are no bounds."""
+    low, high = declared.minimum, declared.maximum
+    if low is not None and high is not None:
+        return f"between {low:g} and {high:g}"
+    return f"at least {low:g}" if low is not None else f"at most {high:g}" if high is not None else ""

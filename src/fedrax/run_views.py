@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from fedrax.config import Config
 from fedrax.errors import FedraxError
+from fedrax.opening import OPTIONAL, setup
 
 if TYPE_CHECKING:
     import pandas
@@ -22,8 +23,11 @@ RESOLUTION = 100
 """Dots per inch of a figure within a page."""
 SHOWN = {
     "rounds": "rounds",
-    "trajectories": "trajectories",
+    "trajectories": "trajectories per agent (reference count)",
+    "total_trajectories": "trajectories sampled",
     "total_steps": "steps",
+    "bytes_up": "bytes sent per agent",
+    "bytes_down": "bytes received per agent",
     "final_return": "final return",
     "best_return": "best return",
     "final_success": "final success",
@@ -34,7 +38,9 @@ SHOWN = {
 
 def line(config: Config, path: Path, summary: Mapping[str, Any] | None) -> str:
     """A run in one line; ``summary`` is None where it is not finished."""
-    parts = [text for _, text in _setup(config)]
+    known = dict(setup(config))
+    del known["budget"]
+    parts = [f"{name} {text}" if name in OPTIONAL else text for name, text in known.items()]
     if summary is None:
         return f"<Run {path}: {', '.join(parts)}, not finished>"
     return f"<Run {path}: {', '.join(parts)}, final return {_values(summary['final_return'])}>"
@@ -42,7 +48,7 @@ def line(config: Config, path: Path, summary: Mapping[str, Any] | None) -> str:
 
 def table(config: Config, path: Path, summary: Mapping[str, Any] | None) -> str:
     """A run as an HTML table of two columns."""
-    rows = [("run", str(path)), *_setup(config)]
+    rows = [("run", str(path)), *setup(config)]
     if summary is None:
         rows.append(("state", "not finished"))
     else:
@@ -87,19 +93,6 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
     except ImportError:
         raise FedraxError('frames need pandas: pip install "fedrax[pandas]", or take the rows of metrics()') from None
     return pandas.DataFrame(list(rows))
-
-
-def _setup(config: Config) -> Iterator[tuple[str, str]]:
-    """What was trained, by name."""
-    yield "strategy", config.component("strategy").name
-    yield "learner", config.component("learner").name
-    yield "environment", ", ".join(config.environment.tasks) or config.environment.id
-    yield "agents", f"{config.federation.agents} agent{'s' if config.federation.agents > 1 else ''}"
-    attack = config.component("attack").name
-    if attack != "none":
-        yield "attack", f"{attack} of {config.component('attack').agents}"
-    seeds = config.all_seeds
-    yield "seeds", f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
 
 def _values(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fedrax.errors import FedraxError, shown, suggestions
+from fedrax.errors import LONGEST, FedraxError, shown, suggestions
 from fedrax.migration import is_recorded, present_keys
 from fedrax.parsing import DEEPEST, parsed_toml, text_of
 
@@ -23,6 +24,10 @@ DEFAULT_KINDS = {
     "compression": "none",
 }
 """Every kind of component, and the one that is taken where none is named."""
+
+
+AN_ENVIRONMENT = re.compile(r"-v\d+$")
+"""What ids of environments end with."""
 
 
 def presets() -> list[str]:
@@ -44,6 +49,11 @@ def read_source(source: str | Path) -> dict[str, Any]:
         label = str(source)
     elif Path(source).is_file():
         text, label = _text_of(Path(source)), str(source)
+    elif AN_ENVIRONMENT.search(str(source)):
+        raise FedraxError(
+            f"no preset and no file is called {shown(str(source))}; if that is an environment, give environment.id="
+            f"{str(source)[:LONGEST]} in its place, or after a preset or a file"
+        )
     else:
         raise FedraxError(
             f"no preset and no file is called {shown(str(source))}{suggestions(str(source), presets(), 'fedrax list')}"

@@ -35,7 +35,10 @@ def test_a_joint_distribution_with_noise_trains_and_is_recorded(tmp_path, capsys
     table = ["distribution=fedtd3", "observation_noise=true", "action_noise_std=0.1"]
     settings = ["environment=ContinuousCartPole-v0", *(f"environment.heterogeneity.{text}" for text in table)]
     run = fedrax.train({}, [*SMALL, *settings], out=tmp_path / "run", progress=True)
-    assert "environments differ by gravity 0.138, " in capsys.readouterr().out
+    assert (
+        "agents' environments differ; standard deviation over the default value, if that is not 0: gravity 0.138, "
+        in capsys.readouterr().out
+    )
     assert np.isfinite(run.metrics()[-1]["return"])
     manifest = json.loads((run.path / "manifest.json").read_text())
     (draws,) = manifest["draws"]

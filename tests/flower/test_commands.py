@@ -180,12 +180,57 @@ def test_the_live_table_says_how_far_the_run_is(tmp_path, capsys):
         lines = [{**row, "agent": 0, "outcome": "answered", "reason": ""}]
         lines += [{**row, "agent": 1, "outcome": "late", "reason": "slow"}]
         (directory.path / "exchanges.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
-        rounds = {"seed": 0, "round": 3, "return": 12.5, "seconds": 8.0, "trajectories": 0}
-        directory.metrics_jsonl.write_text(json.dumps(rounds) + "\n")
+        # The answers of a round are recorded before its row is.
+        board.refresh()
+        assert "answered" not in capsys.readouterr().out
+        # What nodes compiled in the first round is no measure of the others.
+        first = {"seed": 0, "round": 0, "return": 9.0, "seconds": 50.0, "trajectories": 0}
+        rounds = {"seed": 0, "round": 3, "return": 12.5, "seconds": 56.0, "trajectories": 0}
+        directory.metrics_jsonl.write_text(json.dumps(first) + "\n" + json.dumps(rounds) + "\n")
         board.refresh()
     shown = capsys.readouterr().out
     assert "round 4: 1 of 2 agents answered, the slowest in 1.50 s; 40% done, 4 rounds, return 12.5, left 0:12" in shown
     assert [board.agents.missed(agent) for agent in (0, 1)] == [0, 1]
+
+
+def test_a_round_is_counted_once_its_row_is_there(tmp_path, capsys):
+    directory = prepared("fedpg-br/cartpole", ["federation.agents=2", "budget.rounds=2"], tmp_path / "run")
+    row = {"round": 0, "node": "n", "seconds": 1.5, "work_seconds": 1.0, "bytes_down": 100, "bytes_up": 2000}
+    metrics = {"seed": 0, "round": 0, "return": 12.5, "seconds": 8.0, "trajectories": 0}
+    with Board(directory.path, resolve(directory.config), enabled=True) as board:
+        (directory.path / "exchanges.jsonl").write_text(
+            json.dumps({**row, "agent": 0, "outcome": "answered", "reason": ""}) + "\n"
+        )
+        board.refresh()
+        directory.metrics_jsonl.write_text(json.dumps(metrics) + "\n")
+    assert "round 1: 1 of 1 agent answered, the slowest in 1.50 s; 50% done, 1 round, " in capsys.readouterr().out
+
+
+def exchange(round, seconds, work):
+    fields = {"agent": 0, "round": round, "bytes_down": 1, "bytes_up": 1, "outcome": "answered", "reason": ""}
+    return json.dumps({**fields, "seconds": seconds, "work_seconds": work}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds", "work", "told"),
+    [
+        ([], 5.0, 0.2, 1),
+        ([], 5.0, 4.0, 0),
+        ([], 1.0, 0.2, 0),
+        (["runtime.flower.fast=true"], 5.0, 0.2, 0),
+    ],
+)
+def test_what_shortens_waits_is_said_once_where_agents_work_little(tmp_path, capsys, changes, seconds, work, told):
+    directory = prepared("fedpg-br/cartpole", ["budget.rounds=9", *changes], tmp_path / "run")
+    with Board(directory.path, resolve(directory.config), enabled=True) as board:
+        for number in range(3):
+            with open(directory.path / "exchanges.jsonl", "a") as file:
+                file.write(exchange(number, seconds, work))
+            board.refresh()
+            assert number or "fast=true" not in capsys.readouterr().out, "nodes compile in the first round"
+    shown = capsys.readouterr().out
+    assert shown.count("of a round's 5.0 s agents worked 0.2 s, and waited for messages else") == told
+    assert shown.count("runtime.flower.fast=true") == told
 
 
 def test_addresses():

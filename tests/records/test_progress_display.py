@@ -39,7 +39,7 @@ def test_a_line_at_most_every_few_seconds_and_always_the_last() -> None:
     clock, stream = Clock(), io.StringIO()
     with Progress(20, stream=stream, clock=clock) as progress:
         for number in range(1, 21):
-            progress.update(fraction=number / 20, round=number)
+            progress.update(fraction=number / 20, round=number, seconds=0.5 * number)
             clock.now += 1.0
     lines = stream.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == [
@@ -50,7 +50,7 @@ def test_a_line_at_most_every_few_seconds_and_always_the_last() -> None:
         "round 20/20",
     ]
     assert lines[1] == "round 6/20  left 0:14"
-    assert lines[-1] == "round 20/20  took 0:19"
+    assert lines[-1] == "round 20/20  seconds_train 10.0"
 
 
 def test_a_failing_run_shows_how_far_it_got() -> None:
@@ -86,16 +86,27 @@ def test_a_resumed_run_counts_only_its_own_time() -> None:
     assert stream.getvalue().splitlines()[-1] == "round 95/100  50.0k steps/s  left 0:10"
 
 
+def test_neither_rates_nor_the_time_left_hold_what_is_compiled_between_rounds() -> None:
+    """Programs of a host environment compile when they are first met: here for nine of ten seconds."""
+    clock, stream, compiled = Clock(), io.StringIO(), [5.0]
+    with Progress(10, stream=stream, clock=clock, compiling=lambda: compiled[0]) as progress:
+        progress.update(fraction=0.1, round=1, steps=100)
+        clock.now += 10.0
+        compiled[0] += 9.0
+        progress.update(fraction=0.2, round=2, steps=200)
+    assert stream.getvalue().splitlines()[-1] == "round 2/10  100 steps/s  left 0:08"
+
+
 def test_a_terminal_gets_one_moving_line_and_notes_above_it() -> None:
     clock, stream = Clock(), Terminal()
     with Progress(4, stream=stream, clock=clock) as progress:
         progress.update(fraction=0.5, round=2, evaluation=9.25)
         progress.note("round 2: excluded agents [3], whose messages could not be used")
         clock.now += 3.0
-        progress.update(fraction=1.0, round=4, evaluation=20.0)
+        progress.update(fraction=1.0, round=4, evaluation=20.0, seconds=1234.56)
     shown = stream.getvalue()
     assert "round 2: excluded agents [3], whose messages could not be used\n" in shown
-    assert shown.rstrip().split("\r")[-1].count("round 4/4  return 20.0  took 0:03") == 1
+    assert shown.rstrip().split("\r")[-1].count("round 4/4  return 20.0  seconds_train 1,234.6") == 1
     assert "\x1b[2K" in shown, "the line must be redrawn in place"
 
 

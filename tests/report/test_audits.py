@@ -48,11 +48,35 @@ def audited(path, record=RECORD, clip="1.0"):
 
 def test_findings_in_words():
     said = [(id, words) for id, _, words in findings(RECORD, RECORD["setups"][0])]
-    assert said == [("A1", "AUC 0.761 ± 0.021, claimed –"), ("A6", "as run yes")]
+    assert said == [
+        ("A1", "AUC 0.761 ± 0.021, no epsilon is claimed"),
+        ("A6", "from the configuration the trajectories can be recomputed"),
+    ]
     headings, lines = setups_table(RECORD)
     assert headings == ["", "A1 AUC", "A6 trajectories equal"]
     assert lines == [["as run", "0.761", "yes"], ["none", "1", "–"], ["secure sum", "–", "–"]]
     assert (text(None), text(False), text(0.00012345)) == ("–", "no", "0.000123")
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (
+            {"as_run": True, "on_nodes_with_secrets": False},
+            "from the configuration the trajectories can be recomputed, "
+            "but not those of nodes that draw from secrets of their own",
+        ),
+        (
+            {"as_run": False, "on_nodes_with_secrets": False},
+            "from the configuration the trajectories cannot be recomputed",
+        ),
+        ({"epsilon_at_least": 1.5, "epsilon_claimed": 4.25}, "epsilon at least 1.5, epsilon claimed 4.25"),
+        ({"precision": None, "recall": 0.0}, "no word was guessed, recall 0"),
+    ],
+)
+def test_what_an_attack_found_is_said_in_sentences(answers, said):
+    ((_, _, words),) = findings({"attacks": ATTACKS}, {"attacks": {"A6": {"answers": answers}}})
+    assert words == said
 
 
 def test_a_page_shows_what_was_found_and_returns_of_runs_with_the_same_protection(write_run, tmp_path):

@@ -156,7 +156,9 @@ def test_halving_extends_the_best_of_every_stage(tmp_path):
         return finish(plan, rate)
 
     searching = Searching(path)
-    searching.run(carry_out, lambda line: None)
+    told = []
+    searching.run(carry_out, told.append)
+    assert [line for line in told if line.startswith("fedrax report ")] == [told[-2]], "once, at the end"
     assert [len(plan.jobs) for plan in plans] == [9, 3]
     assert [plan.jobs[0].config.budget.rounds for plan in plans] == [1, 3]
     rates = sorted(rate(job) for job in plans[0].jobs)

@@ -50,7 +50,7 @@ class Aggregator(eqx.Module):
 
     tolerated: int | None = option(
         None,
-        "Byzantine agents the rule must tolerate; unset, the attack's own count",
+        "how many Byzantine agents the rule must withstand; unset, as many as attack.agents says",
         unit="agents",
         minimum=0,
     )

@@ -45,7 +45,7 @@ WORDS = {
     "auc": "AUC",
     "tpr_at_1_percent": "TPR at 1 % FPR",
     "epsilon_at_least": "epsilon at least",
-    "epsilon_claimed": "claimed",
+    "epsilon_claimed": "epsilon claimed",
     "one_step_error": "state error of one step",
     **{
         f"{name}_{count}": f"{words} of {count} episode{'s' if count > 1 else ''}"
@@ -55,10 +55,20 @@ WORDS = {
     **{f"most_common_action_{count}": "by the most common" for count in (1, 4, 16)},
     "r2": "R²",
     "ranked": "pairs in order",
-    "as_run": "as run",
-    "on_nodes_with_secrets": "on nodes with secrets",
 }
 """What answers are called."""
+SENTENCES = {
+    ("as_run", True): "from the configuration the trajectories can be recomputed",
+    ("as_run", False): "from the configuration the trajectories cannot be recomputed",
+    ("on_nodes_with_secrets", True): "also those of nodes that draw from secrets of their own",
+    (
+        "on_nodes_with_secrets",
+        False,
+    ): "but not those of nodes that draw from secrets of their own",
+    ("epsilon_claimed", None): "no epsilon is claimed",
+    ("precision", None): "no word was guessed",
+}
+"""What an answer says that is no number."""
 HEADINGS = {
     "state_error_1": "state error",
     "as_run": "trajectories equal",
@@ -118,7 +128,12 @@ def text(value: float | bool | None) -> str:
 
 def _answers(answers: Mapping[str, Any]) -> Iterator[str]:
     for name, value in answers.items():
-        if name.endswith("_margin"):
+        # Of nodes there is nothing to add where not even this run's can be recomputed.
+        if name.endswith("_margin") or (name == "on_nodes_with_secrets" and answers.get("as_run") is False):
+            continue
+        sentence = SENTENCES.get((name, value)) if value is None or isinstance(value, bool) else None
+        if sentence is not None:
+            yield sentence
             continue
         margin = answers.get(f"{name}_margin")
         spread = "" if margin is None else f" ± {margin:.2g}"

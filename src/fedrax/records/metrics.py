@@ -175,6 +175,16 @@ def missing_rounds(rundir: RunDirectory, rounds: Mapping[int, int]) -> list[str]
     ]
 
 
+def rounds_recorded(rundir: RunDirectory) -> int:
+    """The most rounds that ``metrics.jsonl`` has of a seed.
+
+    Raises:
+        FedraxError: a line before the last is damaged.
+    """
+    rows = read_metrics(rundir.metrics_jsonl) if rundir.metrics_jsonl.exists() else []
+    return max((row["round"] + 1 for row in rows), default=0)
+
+
 def spans(rounds: Iterable[int]) -> list[str]:
     """Ascending rounds in words, those in a row together: ``["round 3", "rounds 7 to 9"]``."""
     # What stands in a row has the same distance from its position.

@@ -39,7 +39,8 @@ class _Line(rich.progress.ProgressColumn):
 class Progress:
     """Shows ``round 120/305  return 471.2  5.1M steps/s  left 0:12``; a context manager.
 
-    Rates count from the first update, so neither compiling nor, after a resume, earlier rounds distort them.
+    Rates and the time left count from the first update, without what is compiled later, so neither compiling nor, after
+    a resume, earlier rounds distort them. At the end stands ``seconds_train``, as in the run's summary.
     """
 
     def __init__(
@@ -51,18 +52,21 @@ class Progress:
         enabled: bool = True,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        compiling: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Prepares the display.
 
         Args:
             total: the budget, in ``unit``; unset, the line shows a percentage.
-            unit: what the budget counts: ``round``, ``trajectories`` (per agent) or ``steps``.
+            unit: what the budget counts: ``round``, ``steps``, ``steps/agent`` or ``trajectories/agent``.
             terminal: whether to draw a moving line; unset, whether ``stream`` is a terminal.
             enabled: False shows nothing at all.
             stream: where to; standard output unless set.
             clock: seconds, from any origin.
+            compiling: of these, seconds spent compiling so far; programs may compile when they are first met.
         """
         self._total, self._unit, self._enabled, self._clock = total, unit, enabled, clock
+        self._compiling = compiling
         self._stream = sys.stdout if stream is None else stream
         self._first: tuple[float, float, float] | None = None
         self._line, self._printed, self._printed_at = "", "", -math.inf
@@ -89,7 +93,15 @@ class Progress:
         elif self._enabled:
             print(f"{what} ...", file=self._stream, flush=True)
 
-    def update(self, *, fraction: float, round: int, evaluation: float = math.nan, steps: float = math.nan) -> None:
+    def update(
+        self,
+        *,
+        fraction: float,
+        round: int,
+        evaluation: float = math.nan,
+        steps: float = math.nan,
+        seconds: float = math.nan,
+    ) -> None:
         """Shows where training is.
 
         Args:
@@ -97,11 +109,13 @@ class Progress:
             round: rounds done.
             evaluation: the latest mean evaluation return (with several seeds, their mean); NaN when unknown.
             steps: environment steps taken since the run began, all agents and seeds; NaN when unknown.
+            seconds: ``seconds_train`` of the run so far, which is shown at its end; NaN when unknown.
         """
         now = self._clock()
+        worked = now - self._compiling()
         if self._first is None:
-            self._first = (now, fraction, steps)
-        self._line = self._describe(now, fraction, round, evaluation, steps)
+            self._first = (worked, fraction, steps)
+        self._line = self._describe(worked, fraction, round, evaluation, steps, seconds)
         if self._live is not None:
             done = min(fraction, 1.0)
             self._live.update(self._task, total=1.0, completed=done, description=self._line, since=None)
@@ -142,17 +156,20 @@ class Progress:
             print(self._line, file=self._stream, flush=True)
             self._printed = self._line
 
-    def _describe(self, now: float, fraction: float, round: int, evaluation: float, steps: float) -> str:
+    def _describe(
+        self, worked: float, fraction: float, round: int, evaluation: float, steps: float, seconds: float
+    ) -> str:
         assert self._first is not None
         start, fraction_then, steps_then = self._first
-        elapsed, gained = now - start, fraction - fraction_then
+        elapsed, gained = worked - start, fraction - fraction_then
         parts = [self._position(fraction, round)]
         if math.isfinite(evaluation):
             parts.append(f"return {evaluation:.1f}")
         if elapsed > 0 and steps > steps_then:
             parts.append(f"{short((steps - steps_then) / elapsed)} steps/s")
         if fraction >= 1:
-            parts.append(f"took {clock_time(elapsed)}")
+            if math.isfinite(seconds):
+                parts.append(f"seconds_train {seconds:,.1f}")
         elif elapsed > 0 and gained > 0:
             parts.append(f"left {clock_time(elapsed * (1 - fraction) / gained)}")
         return "  ".join(parts)

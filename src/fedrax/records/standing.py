@@ -71,13 +71,16 @@ class Standing(NamedTuple):
     steps: int = 0
     seconds: float = 0.0
     """Training, without compiling."""
+    first: tuple[float, float] = (0.0, 0.0)
+    """Share of the budget, and seconds, after which time is counted."""
 
     @property
     def left(self) -> float | None:
         """Seconds, if the rest goes on as fast as what was done; None where nothing is trained, or was yet."""
-        if self.state != "training" or not self.fraction or not self.seconds:
+        gained, elapsed = self.fraction - self.first[0], self.seconds - self.first[1]
+        if self.state != "training" or gained <= 0 or elapsed <= 0:
             return None
-        return self.seconds * (1 - self.fraction) / self.fraction
+        return elapsed * (1 - self.fraction) / gained
 
 
 class Progress:
@@ -101,22 +104,29 @@ class Progress:
         agents = _table(self.config, "federation").get("agents")
         return agents if isinstance(agents, int) and agents > 0 else 1
 
+    @property
+    def on_nodes(self) -> bool:
+        """Whether the first round's seconds hold what nodes of a federation compiled."""
+        return _table(self.config, "runtime").get("kind") == "flower"
+
     def read(self) -> tuple[list[Row], bool]:
         """Takes in the rows that came since, and returns them as :meth:`RowTail.read`."""
         rows, anew = self.tail.read()
         if anew:
             self._seeds = {}
         for row in rows:
-            before = self._seeds.get(seed_of(row), Standing("training"))
+            seed, seconds = seed_of(row), row.get("seconds") or 0.0
+            fraction = fraction_done(row, _table(self.config, "budget"), self.agents)
+            before = self._seeds.get(seed, Standing("training", first=(fraction, seconds) if self.on_nodes else (0, 0)))
             known = _number(row.get("return"))
             best = [value for value in (before.best_return, known) if value is not None]
-            self._seeds[seed_of(row)] = before._replace(
-                fraction=fraction_done(row, _table(self.config, "budget"), self.agents),
+            self._seeds[seed] = before._replace(
+                fraction=fraction,
                 rounds=row["round"] + 1,
                 last_return=before.last_return if known is None else known,
                 best_return=max(best, default=None),
                 steps=row.get("total_steps") or 0,
-                seconds=row.get("seconds") or 0.0,
+                seconds=seconds,
             )
         return rows, anew
 

@@ -18,13 +18,14 @@ from fedrax.config_tables import TD3_HER
 from fedrax.environments.crash import EnvironmentCrash
 from fedrax.errors import FedraxError
 from fedrax.federation import State
-from fedrax.privacy.guarantee import Guarantee, guarantee
+from fedrax.opening import setup_line
+from fedrax.privacy.guarantee import guarantee
 from fedrax.records.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import append_traceback
 from fedrax.records.live import LiveLoggers, behind, log_rest
 from fedrax.records.manifest import check_unchanged, finish_manifest
-from fedrax.records.metrics import MetricsWriter, RowFiles, missing_rounds
+from fedrax.records.metrics import MetricsWriter, RowFiles, missing_rounds, rounds_recorded
 from fedrax.records.progress import Progress
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import write_summary
@@ -35,8 +36,9 @@ from fedrax.runtime.continuation import accepting, begin_manifest, note_restart,
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import divergence, task_ids
 from fedrax.runtime.initial import initial_files, initial_networks, saved_parts, saved_path, start_from, with_saved
-from fedrax.runtime.lost_rounds import LostRounds, resume_text, troubles
+from fedrax.runtime.lost_rounds import LostRounds, resume_text
 from fedrax.runtime.memory import size_text
+from fedrax.runtime.telling import differing, first_rounds, goal, going_on, promise, show, train_seconds
 from fedrax.runtime.videos import record_videos
 
 logger = logging.getLogger(__name__)
@@ -73,8 +75,9 @@ def _trained_run(
     config: Config, runtime: Runtime, directory: RunDirectory, logging_ends: contextlib.ExitStack, *, progress: bool
 ) -> str | None:
     """As :func:`train_run`, until loggers are to end; returns why it stopped, where too many rounds were lost."""
-    with Progress(*_goal(config), enabled=progress) as display:
+    with Progress(*goal(config), enabled=progress, compiling=compile_seconds) as display:
         before = compile_seconds()
+        display.note(setup_line(config))
         display.wait("compiling")
         state, counters, meta = _where_it_stands(config, runtime, directory)
         begun = directory.manifest.exists()
@@ -197,19 +200,22 @@ def _train(
     """
     first, tables = int(meta["round"]), table(config)
     further: tuple[RowFiles, ...] = (*_layout(config, runtime, directory), live)
+    # Before the rows past the checkpoint are dropped.
+    recorded = rounds_recorded(directory) if begun and first else 0
     with MetricsWriter(directory, resume_round=_rounds_done(config, counters), further=further) as writer:
         if begun:
-            display.note(f"goes on after round {first}" if first else "no checkpoint yet: starts anew")
+            display.note(going_on(first, recorded))
         if runtime.replay_bytes:
             display.note(f"replays take {size_text(runtime.replay_bytes)}")
         if runtime.guarantee is not None:
-            display.note(_promise(config, runtime.guarantee))
+            display.note(promise(config, runtime.guarantee))
         differences = divergence(config)
         if differences:
-            display.note("environments differ by " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
+            display.note(differing(differences))
         if runtime.compiles_ahead:
             seconds = compile_seconds() - compiled - meta["seconds_compile"]
-            display.wait(f"compiled in {seconds:.1f} s; rounds {first + 1} to {runtime.until(first)}")
+            rounds = first_rounds(config, first, runtime.until(first))
+            display.wait(f"compiled in {seconds:.1f} s; {rounds}")
         finished = False
         stopped: str | None = None
         lost = LostRounds(config)
@@ -220,7 +226,7 @@ def _train(
                 rows = _rows(config, counters, block, runtime)
                 lost.see(rows)
                 writer.write(rows)
-                _show(runtime, display, counters, rows)
+                show(runtime, display, counters, rows)
             finished = not _any_active(runtime, state)
             first = runtime.until(first)
             writer.sync()
@@ -238,7 +244,7 @@ def _train(
                 # Apart from the counters: a run whose budget grows goes on as if there had been no end.
                 _final_evaluation(config, runtime, state, counters)
                 meta["final_counters"] = [dataclasses.asdict(c) for c in counters]
-                _show(runtime, display, counters, [])
+                show(runtime, display, counters, [])
             if config.video.every is not None and first % config.video.every < runtime.rounds_per_call:
                 _record_video(config, runtime, state, directory, first)
             meta["seconds_compile"] = compile_seconds() - compiled
@@ -275,27 +281,6 @@ def _layout(config: Config, runtime: Runtime, directory: RunDirectory) -> tuple[
     return (TD3HERFiles(directory.td3_her, config.all_seeds, tuple(each), settings),)
 
 
-def _promise(config: Config, bound: Guarantee) -> str:
-    """What training is going to cost, as far as it is known how many rounds it has."""
-    rounds = [limit for limit in (config.budget.rounds, bound.limit) if limit is not None]
-    if not rounds:
-        return f"privacy, after the first round: {bound.text(1)}"
-    return f"privacy, after {min(rounds)} rounds: {bound.text(min(rounds))}"
-
-
-def _goal(config: Config) -> tuple[float | None, str]:
-    """The budget to show progress against; none when several limits compete."""
-    budget = config.budget
-    limits = {
-        "round": budget.rounds,
-        "trajectories": budget.trajectories,
-        "steps": budget.steps,
-        "steps/agent": budget.steps_per_agent,
-    }
-    known = [(float(limit), unit) for unit, limit in limits.items() if limit is not None]
-    return known[0] if len(known) == 1 else (None, "round")
-
-
 def _rows(
     config: Config,
     counters: list[Counters],
@@ -323,27 +308,6 @@ def _rows(
 
 def _any_active(runtime: Runtime, state: State) -> bool:
     return bool(np.any(jax.vmap(runtime.active)(state.tally)))
-
-
-def _show(runtime: Runtime, display: Progress, counters: list[Counters], rows: list[dict[str, Any]]) -> None:
-    """Updates the display with the mean over seeds."""
-
-    def mean(values: list[float]) -> float:
-        known = [value for value in values if not math.isnan(value)]
-        return sum(known) / len(known) if known else math.nan
-
-    fractions = [
-        runtime.fraction_done(c.rounds, c.trajectories, c.agent_steps + c.server_steps, c.agent_steps) for c in counters
-    ]
-    display.update(
-        fraction=min(fractions),
-        round=max(c.rounds for c in counters),
-        evaluation=mean([c.final_return for c in counters]),
-        steps=sum(c.agent_steps + c.server_steps for c in counters),
-    )
-    for row in rows:
-        for trouble in troubles(row):
-            display.note(f"round {row['round'] + 1}, seed {row['seed']}: {trouble}")
 
 
 def _final_evaluation(config: Config, runtime: Runtime, state: State, counters: list[Counters]) -> None:
@@ -383,7 +347,7 @@ def _summary(
     return {
         **merged,
         "seconds_compile": seconds_compile,
-        "seconds_train": max(counter.seconds for counter in counters),
+        "seconds_train": train_seconds(counters),
         "seeds": list(config.all_seeds),
         **({"by_seed": by_seed} if len(each) > 1 else {}),
         **({} if bound is None else {"privacy": bound.summary(max(counter.rounds for counter in counters))}),

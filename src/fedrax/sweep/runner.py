@@ -45,6 +45,11 @@ class Outcome:
         return tuple(task for task in self.tasks if task.state == "failed")
 
     @property
+    def started(self) -> bool:
+        """Whether there is a run to report: a folder without runs is refused."""
+        return any(task.started for task in self.tasks)
+
+    @property
     def status(self) -> int:
         """The exit status of the command."""
         return 128 + self.interrupted if self.interrupted else 1 if self.failed else 0
@@ -111,11 +116,11 @@ def run_plan(
     """
     if retry < 0:
         raise FedraxError(f"retry = {retry} is not allowed: it must be at least 0")
-    with opened(plan.out) if session is None else contextlib.nullcontext(session) as session:
-        stop = session.stop
+    with opened(plan.out) if session is None else contextlib.nullcontext(session) as used:
+        stop = used.stop
         plan = check(plan)
         tasks = tasks_of(plan)
-        runner = _Runner(plan, tasks, retry, command, session)
+        runner = _Runner(plan, tasks, retry, command, used)
         with Board(tasks, terminal=terminal) as board:
             for note in plan.notes:
                 board.note(note)
@@ -127,6 +132,8 @@ def run_plan(
     unfinished = any(task.state == "interrupted" for task in tasks)
     outcome = Outcome(plan.out, tuple(tasks), interrupted=stop.number if unfinished else 0, stopped=stop.number)
     print(_closing(plan, outcome), flush=True)
+    if session is None and outcome.started:
+        print(report_command(plan.out), flush=True)
     return outcome
 
 
@@ -250,7 +257,9 @@ def _closing(plan: Plan, outcome: Outcome) -> str:
     lines += [f"{task.job.name}: failed (attempt {task.attempts}), {failure(task)}" for task in outcome.failed]
     if outcome.interrupted:
         lines.append(f"fedrax sweep {shlex.quote(str(plan.file))} continues")
-    # A report refuses a folder without runs.
-    if any(task.started for task in outcome.tasks):
-        lines.append(shlex.join(["fedrax", "report", str(plan.out)]))
     return "\n".join(lines)
+
+
+def report_command(out: Path) -> str:
+    """What shows the runs in a folder."""
+    return shlex.join(["fedrax", "report", str(out)])

@@ -20,7 +20,7 @@ from fedrax.records.progress import short
 from fedrax.runtime.continuation import leaves
 from fedrax.sweep.plan import Plan, override, plan_of, read_table
 from fedrax.sweep.results import cost, means
-from fedrax.sweep.runner import Outcome
+from fedrax.sweep.runner import Outcome, report_command
 from fedrax.sweep.settings import Search, limits, read_search
 from fedrax.sweep.space import drawn
 from fedrax.sweep.suggestions import Optuna
@@ -93,6 +93,8 @@ class Searching:
             if not trials:
                 self._check_objective()
                 self._write()
+                if outcome.started:
+                    tell(report_command(self.out))
                 tell(self._result())
                 return outcome
             if outcome.stopped:

@@ -12,6 +12,7 @@ import rich.text
 from fedrax.records.progress import clock_time
 from fedrax.records.standing import STATES
 from fedrax.watch.runs import Watched
+from fedrax.wording import counted
 
 UPDATE_SECONDS = 2.0
 
@@ -30,7 +31,7 @@ def standing_text(watched: Watched) -> tuple[str, bool]:
     width = max((len(one["group"]) for one in series), default=0)
     for one in series:
         name = one["group"] if watched.single else f"{one['group']:{width}}  seed {one['seed']}"
-        parts = [f"{one['state']:9}", f"{one['fraction']:4.0%}", f"{one['rounds']} rounds"]
+        parts = [f"{one['state']:9}", f"{one['fraction']:4.0%}", counted(one["rounds"], "round")]
         if one["last_return"] is not None:
             parts.append(f"return {one['last_return']:.1f}, best {one['best_return']:.1f}")
         if one["left"] is not None:

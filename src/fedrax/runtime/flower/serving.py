@@ -31,6 +31,7 @@ from fedrax.runtime.flower.processes import Watched, environment, flower_command
 from fedrax.runtime.flower.run_lock import LOCK, LOG, REFUSED_PARTS, WHY, Tail, is_held, last_held
 from fedrax.runtime.flower.status import Board
 from fedrax.runtime.make import make_runtime
+from fedrax.wording import counted
 
 HEALTH_SECONDS = 60.0
 START_SECONDS = 120.0
@@ -148,7 +149,7 @@ def ended_text(directory: RunDirectory) -> str:
         return "the run has ended; its processes are being stopped"
     summary = read_summary(directory)
     values = f"return {summary['final_return']:.4g}, best {summary['best_return']:.4g}"
-    return f"the run is over after {summary['rounds']} rounds: {values}; its processes are being stopped"
+    return f"the run is over after {counted(summary['rounds'], 'round')}: {values}; its processes are being stopped"
 
 
 def largest_request(config: Config) -> int:

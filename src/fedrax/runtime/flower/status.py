@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import rich.console
 import rich.live
@@ -13,13 +15,20 @@ import rich.table
 import rich.text
 
 from fedrax.config import Config, resolve
-from fedrax.records.exchanges import Exchanges
+from fedrax.opening import setup_line
+from fedrax.records.exchanges import ANSWERED, Exchanges
 from fedrax.records.files import read_json
 from fedrax.records.progress import clock_time
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.standing import Progress
 from fedrax.runtime.flower.run_lock import WHY, is_held
 from fedrax.runtime.memory import size_text
+from fedrax.wording import counted
+
+LONG_SECONDS = 2.0
+"""Of a round; a shorter one is not worth a word on how it may be shortened."""
+SETTLED = 1
+"""The round, from 0, from which on nodes have compiled what takes long."""
 
 
 class Agents(Exchanges):
@@ -72,19 +81,24 @@ class Board:
         # What an earlier server did is no news.
         self.agents.read()
         self.shown = self.agents.round
+        self.waiting: list[tuple[int, str]] = []
+        """Rounds that are to be shown once they have ended, by what their agents did."""
+        self.told = config.runtime.flower.fast
+        """Whether waits have been spoken of."""
         if enabled and self.console.is_terminal:
             self.live = rich.live.Live(console=self.console, auto_refresh=False)
 
     def __enter__(self) -> Board:
         if self.live is not None:
             self.live.start()
+        self.note(setup_line(self.config))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.refresh()
         if self.live is not None:
-            self.refresh()
             self.live.stop()
 
     def note(self, text: str) -> None:
@@ -98,23 +112,49 @@ class Board:
             return
         self.agents.read()
         self.progress.read()
-        if self.live is not None:
-            self.live.update(self.agents.table(f"{self.config.name}: {position(self.progress)}"), refresh=True)
-        elif self.agents.round > self.shown:
+        rows: list[dict[str, Any]] = []
+        if self.agents.round > self.shown:
             self.shown = self.agents.round
             rows = [row for row in self.agents.last.values() if row["round"] == self.shown]
-            answered = sum(row["outcome"] == "answered" for row in rows)
+        if self.live is not None:
+            self.live.update(self.agents.table(f"{self.config.name}: {position(self.progress)}"), refresh=True)
+        else:
+            self._show_ended(rows)
+        waits = None if self.told or self.shown < SETTLED else waits_text(rows)
+        if waits is not None:
+            self.told = True
+            self.note(waits)
+
+    def _show_ended(self, rows: list[dict[str, Any]]) -> None:
+        """Shows rounds whose row is there: agents have answered before it is known what came of that."""
+        if rows:
+            answered = sum(row["outcome"] == ANSWERED for row in rows)
             slowest = max(row["seconds"] for row in rows)
-            self.note(
-                f"round {self.shown + 1}: {answered} of {len(rows)} agents answered, the slowest in {slowest:.2f} s; "
-                f"{position(self.progress)}"
-            )
+            text = f"{answered} of {counted(len(rows), 'agent')} answered, the slowest in {slowest:.2f} s"
+            self.waiting.append((self.shown, text))
+        (standing,) = self.progress.standings().values()
+        while self.waiting and self.waiting[0][0] < standing.rounds:
+            round, text = self.waiting.pop(0)
+            self.note(f"round {round + 1}: {text}; {position(self.progress)}")
+
+
+def waits_text(rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """What shortens a round's waits, where it was long and its agents worked little; ``rows`` are its exchanges."""
+    answered = [row for row in rows if row["outcome"] == ANSWERED]
+    seconds = max((row["seconds"] for row in answered), default=0.0)
+    work = max((row["work_seconds"] for row in answered), default=0.0)
+    if seconds < LONG_SECONDS or work > seconds / 2:
+        return None
+    return (
+        f"of a round's {seconds:.1f} s agents worked {work:.1f} s, and waited for messages else: "
+        "runtime.flower.fast=true (and fedrax node --fast) shortens the waits (docs/federation.md)"
+    )
 
 
 def position(progress: Progress) -> str:
     """How far a run with one seed is: share of its budget, rounds, return and time left."""
     (standing,) = progress.standings().values()
-    parts = [f"{standing.fraction:.0%} done", f"{standing.rounds} rounds"]
+    parts = [f"{standing.fraction:.0%} done", counted(standing.rounds, "round")]
     if standing.last_return is not None:
         parts.append(f"return {standing.last_return:.1f}")
     if standing.left is not None:
