@@ -227,8 +227,7 @@ def _path_of(value: Any) -> str:
     return found
 
 
-def _has_text_keys(value: Any) -> bool:
-    """Of a table, and of all tables and lists within it, which are not deep."""
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _has_text_keys(inner) for key, inner in value.items())
-    return all(map(_has_text_keys, value)) if isinstance(value, (list, tuple)) else True
+def _has_text_keys(tables: Mapping[Any, Any]) -> bool:
+    """Of the tables and of the settings in them; what a setting holds is checked as the setting."""
+    within = [key for table in tables.values() if isinstance(table, Mapping) for key in table]
+    return all(isinstance(key, str) for key in (*tables, *within))
