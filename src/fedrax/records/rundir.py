@@ -168,6 +168,11 @@ class RunDirectory:
         return self.path / "audit.json"
 
     @property
+    def unfinished_audit(self) -> Path:
+        """What an audit has found that is under way, or was interrupted."""
+        return self.path / "audit-unfinished.json"
+
+    @property
     def summary(self) -> Path:
         """The totals of a finished run."""
         return self.path / "summary.json"
