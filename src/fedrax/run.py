@@ -220,7 +220,8 @@ class Run:
         """Episodes of every seed's policy, by seed, all on the same initial states.
 
         Args:
-            episodes: of each policy, spread over the environments it is in.
+            episodes: of each policy, spread over the environments it is in, of which each has equally many: a few more
+                where they do not share the number evenly.
             policy: which one.
             evaluation_seed: of the initial states; unset, the run's.
             environments: ``all``, ``own`` or ``registered``; unset, as the run was evaluated.
