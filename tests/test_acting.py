@@ -205,6 +205,11 @@ def test_what_is_no_observation_is_one_line(cartpole, observation, why):
     assert "\n" not in str(error.value)
 
 
+def test_a_call_is_deterministic_or_not(cartpole):
+    with pytest.raises(FedraxError, match="deterministic = 'no' is not allowed: give True or False"):
+        cartpole.policy()(np.zeros(4), deterministic="no")
+
+
 @pytest.mark.parametrize(
     ("part", "observation", "why"),
     [

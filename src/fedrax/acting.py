@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fedrax.arguments import takes, whole
+from fedrax.arguments import flag, read_argument, takes, whole
 from fedrax.config import Config
 from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
 from fedrax.environments.minigrid import IMAGE, MISSION, is_minigrid, mission_tokens
@@ -189,8 +189,11 @@ class TrainedPolicy:
             deterministic: as for the policy itself; unset, as it was made.
 
         Raises:
-            FedraxError: one line: an observation of another shape or type than the policy sees.
+            FedraxError: one line: an observation of another shape or type than the policy sees, or ``deterministic``
+                that is neither true nor false.
         """
+        if deterministic is not None:
+            deterministic = read_argument("deterministic", deterministic, flag())
         batch, alone = _arranged(self._seen, self._own(observation))
         if self._mixture is not None and self._task is not None:
             batch = self._mixture.seen(self._task, batch)

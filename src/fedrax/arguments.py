@@ -81,8 +81,9 @@ def read_argument(name: str, value: Any, rule: Rule) -> Any:
     except (TypeError, ValueError) as error:
         # What Python says of a type or a conversion helps less than the rule's own words.
         why = str(error) if type(error) is _Refused else f"give {rule.allowed}"
+        given = shown(os.fspath(value) if isinstance(value, os.PathLike) else value)
         # An array is printed in several lines.
-        raise FedraxError(f"{name} = {' '.join(shown(value).split())} is not allowed: {why}") from None
+        raise FedraxError(f"{name} = {' '.join(given.split())} is not allowed: {why}") from None
 
 
 class _Refused(ValueError):
