@@ -63,6 +63,9 @@ class SentCritics(Leak):
 
     def answers(self, setting: Setting, effort: Effort, key: PRNGKeyArray) -> Answers:
         """How well an agent's latest steps are told from others that it would as likely have taken."""
+        strategy = setting.federation.strategy
+        # Rounds of agents with such networks are void: nothing would ever be learned.
+        check_finite(strategy.absorb(setting.fresh, setting.downlink, jnp.asarray(0)).params, "broadcast networks")
         play = playing(setting)
         before = started(setting, play, key)
         told, other = (play(before, derive(key, which)) for which in ("told", "other"))
