@@ -205,6 +205,11 @@ def test_what_is_no_observation_is_one_line(cartpole, observation, why):
     assert "\n" not in str(error.value)
 
 
+def test_a_call_is_deterministic_or_not(cartpole):
+    with pytest.raises(FedraxError, match="deterministic = 'no' is not allowed: give True or False"):
+        cartpole.policy()(np.zeros(4), deterministic="no")
+
+
 @pytest.mark.parametrize(
     ("part", "observation", "why"),
     [
@@ -247,7 +252,10 @@ def test_parts_that_do_not_fit_are_one_line(push, change, why):
         ({"agent": 2}, "agent = 2 is not allowed: the run has agents 0 to 1"),
         ({"agent": "0"}, "agent = '0' is not allowed"),
         ({"agent": True}, "agent = True is not allowed"),
-        ({"agent": 0, "random_seed": 2**70}, "random_seed = 1180591620717411303424 is not allowed: give a number from"),
+        (
+            {"agent": 0, "random_seed": 2**70},
+            "random_seed = 1180591620717411303424 is not allowed: give a whole number",
+        ),
         ({"agent": 0, "random_seed": "a"}, "random_seed = 'a' is not allowed"),
         ({"agent": 0, "seed": 2}, "seed = 2 is not allowed: the run has seeds 0 to 1"),
         ({"agent": 0, "rounds": 7}, "holds no policy after 7 rounds; kept are those after 1;"),
@@ -257,6 +265,19 @@ def test_parts_that_do_not_fit_are_one_line(push, change, why):
 def test_a_policy_that_is_not_there_is_one_line(push, which, why):
     with pytest.raises(FedraxError, match=why):
         push.policy(**which)
+
+
+def test_whose_policy_is_exported_is_said_by_the_user(push, cartpole, tmp_path, capsys):
+    out = tmp_path / "policy.npz"
+    assert main(["export", str(push.path), "--to", "npz", "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "has a policy of its own: give agent=0 to agent=1 (fedrax export: --agent 0 to --agent 1)" in error
+    assert not out.exists()
+    assert main(["export", str(push.path), "--to", "npz", "--out", str(out), "--agent", "1"]) == 0
+    with np.load(out) as file:
+        assert json.loads(str(file["about"]))["agent"] == 1
+    # Where all share one, there is nothing to say.
+    assert main(["export", str(cartpole.path), "--to", "npz", "--out", str(tmp_path / "shared.npz")]) == 0
 
 
 def test_a_run_without_a_policy_is_one_line(tmp_path):

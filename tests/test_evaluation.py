@@ -17,9 +17,10 @@ from fedrax.environments.actions import TransformActions
 from fedrax.environments.native.pendulum import Pendulum
 from fedrax.environments.native_collector import episode_returns
 from fedrax.errors import FedraxError
+from fedrax.printing import evaluation_lines
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.make import make_runtime
-from fedrax.runtime.pairs import choose_pairs, full_pairs, scores
+from fedrax.runtime.pairs import Evaluation, choose_pairs, full_pairs, scores
 
 GRAVITIES = (2.0, 10.0, 18.0)
 SMALL = [
@@ -229,6 +230,23 @@ def test_nobodys_own_environment_is_favoured():
     counts = np.bincount(offsets, minlength=20)
     assert counts.sum() == 2000
     assert np.abs(counts - 100).max() < 40, "four standard deviations"
+
+
+@pytest.mark.parametrize(
+    ("shape", "personal", "asked", "said"),
+    [
+        ((3,), False, 3, None),
+        ((2, 2), False, 4, None),
+        ((2, 2), False, 3, "4 episodes of the policy where 3 were asked for: as many in each of 2 environments, 2"),
+        ((5, 3), True, 3, None),
+        ((5, 2, 2), True, 3, "4 episodes of each policy where 3 were asked for: as many in each of 2 environments, 2"),
+    ],
+)
+def test_more_episodes_than_were_asked_for_are_explained(shape, personal, asked, said):
+    result = Evaluation({"return": np.zeros(shape), "length": np.ones(shape)})
+    lines = [line.strip() for line in evaluation_lines(0, result, personal=personal, asked=asked)]
+    assert (said in lines) is (said is not None)
+    assert any("were asked for" in line for line in lines) is (said is not None)
 
 
 def test_scores_leave_out_an_own_environment_that_was_not_drawn():

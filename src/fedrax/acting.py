@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from fedrax.arguments import flag, read_argument, takes, whole
 from fedrax.config import Config
 from fedrax.environments.base import Box, Dict, Discrete, Spaces, Tokens
 from fedrax.environments.minigrid import IMAGE, MISSION, is_minigrid, mission_tokens
@@ -60,7 +61,7 @@ def choose(
         directory: of the run.
         path: the file of all seeds' policies: leaves ``[seeds, ...]``, or ``[seeds, agents, ...]``.
         seed: which of the run's; unset, the first.
-        agent: whose; needed where each agent has its own.
+        agent: whose; needed where each of several agents has its own.
         otherwise: every seed's policy by seed from elsewhere, where there is no such file: leaves ``[...]``, or
             ``[agents, ...]`` where each agent has its own.
 
@@ -71,14 +72,17 @@ def choose(
     seed = config.seed if seed is None else seed
     if seed not in seeds:
         raise FedraxError(f"seed = {shown(seed)} is not allowed: the run has seeds {seeds[0]} to {seeds[-1]}")
-    if agent is not None and not (_is_whole(agent) and 0 <= agent < agents):
+    if agent is not None and not 0 <= agent < agents:
         raise FedraxError(f"agent = {shown(agent)} is not allowed: the run has agents 0 to {agents - 1}")
     personal = config.hands_out_own()
     if personal and config.runtime.kind == "flower":
         raise FedraxError(f"the policies of {directory.path} are their agents' own, and are on the nodes")
+    if personal and agent is None and agents == 1:
+        agent = 0
     if personal and agent is None:
         raise FedraxError(
-            f"every agent of {directory.path} has a policy of its own: give agent=0 to agent={agents - 1}"
+            f"every agent of {directory.path} has a policy of its own: give agent=0 to agent={agents - 1} "
+            f"(fedrax export: --agent 0 to --agent {agents - 1})"
         )
     spaces, mixture = known_spaces(config, directory)
     if path.is_file():
@@ -91,11 +95,6 @@ def choose(
     if personal:
         params = jax.tree.map(lambda x: x[agent], params)
     return Chosen(jax.device_put(params), spaces, mixture, seed, agent if personal else None)
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether it is a whole number, of Python or NumPy."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def known_spaces(config: Config, directory: RunDirectory) -> tuple[Spaces, Mixture | None]:
@@ -172,14 +171,13 @@ class TrainedPolicy:
             f"{self.action_space}>"
         )
 
+    @takes(random_seed=whole(0, LARGEST))
     def reset(self, random_seed: int = 0) -> None:
         """What is drawn from now on is what a fresh policy with this seed would draw.
 
         Raises:
             FedraxError: it is no whole number from 0 on that JAX takes.
         """
-        if not _is_whole(random_seed) or not 0 <= random_seed <= LARGEST:
-            raise FedraxError(f"random_seed = {shown(random_seed)} is not allowed: give a number from 0 to {LARGEST}")
         self._key, self._calls = jax.random.key(random_seed), 0
 
     def __call__(self, observation: Any, *, deterministic: bool | None = None) -> Any:
@@ -191,8 +189,11 @@ class TrainedPolicy:
             deterministic: as for the policy itself; unset, as it was made.
 
         Raises:
-            FedraxError: one line: an observation of another shape or type than the policy sees.
+            FedraxError: one line: an observation of another shape or type than the policy sees, or ``deterministic``
+                that is neither true nor false.
         """
+        if deterministic is not None:
+            deterministic = read_argument("deterministic", deterministic, flag())
         batch, alone = _arranged(self._seen, self._own(observation))
         if self._mixture is not None and self._task is not None:
             batch = self._mixture.seen(self._task, batch)

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedrax.arguments import OVERRIDES, PLUGINS, flag, instance, path, takes, whole
+from fedrax.arguments import source as a_source
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.records.audits import Record
@@ -19,6 +21,7 @@ from fedrax.records.lock import held
 from fedrax.records.manifest import read_manifest
 from fedrax.records.rundir import RunDirectory, default_directory
 from fedrax.records.summary import read_summary
+from fedrax.registry import LARGEST
 from fedrax.run import Run
 from fedrax.runtime.continuation import changed, continued, move_plugins
 from fedrax.runtime.library import Programs
@@ -32,7 +35,18 @@ from fedrax.sweep.runner import Outcome, opened, run_plan
 from fedrax.sweep.search import Searching, is_search
 from fedrax.sweep.tasks import tasks_of
 
+LIBRARY = instance(Programs, "a fedrax.runtime.library.Programs")
 
+
+@takes(
+    source=a_source(),
+    overrides=OVERRIDES,
+    seeds=whole(1, LARGEST),
+    out=path(),
+    progress=flag(),
+    plugins=PLUGINS,
+    library=LIBRARY,
+)
 def train(
     source: str | Path | Mapping[str, Any] | None,
     overrides: Iterable[str] = (),
@@ -94,6 +108,7 @@ def _train_on_nodes(
     return Run(directory.path)
 
 
+@takes(run=path(), overrides=OVERRIDES, progress=flag(), plugins=PLUGINS, library=LIBRARY)
 def resume(
     run: Path | str,
     overrides: Iterable[str] = (),
@@ -157,11 +172,13 @@ def train_or_resume(
     return train(source, overrides, seeds=seeds, out=out, progress=progress)
 
 
+@takes(run=path(), plugins=PLUGINS)
 def audit(run: Path | str, *, plugins: Iterable[str] = (), **options: Any) -> Record:
     """What attacks on a run's messages come to; ``options`` are those of :meth:`Run.audit`."""
     return Run(run, plugins=plugins).audit(**options)
 
 
+@takes(file=path(), jobs=whole(1, LARGEST), retry=whole(0, LARGEST), many=flag())
 def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0, many: bool = False) -> Outcome:
     """Runs what is missing of a sweep, or of a search for settings (its file: docs/sweeps.md).
 
@@ -184,6 +201,7 @@ def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0, many: bo
     return run_plan(plan, retry=retry, check=checked)
 
 
+@takes(file=path(), jobs=whole(1, LARGEST))
 def show_sweep(file: Path | str, *, jobs: int | None = None) -> None:
     """Prints what :func:`sweep` would run."""
     plan = Searching(file, jobs=jobs).plan() if is_search(file) else read_plan(file, jobs=jobs, many=True)
@@ -191,6 +209,7 @@ def show_sweep(file: Path | str, *, jobs: int | None = None) -> None:
     show_plan(plan, tasks_of(plan))
 
 
+@takes(path=path(), plugins=PLUGINS)
 def load(path: Path | str, *, plugins: Iterable[str] = ()) -> Run:
     """An existing run; ``plugins`` says where those of its plugins are that were moved."""
     return Run(path, plugins=plugins)

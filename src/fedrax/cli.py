@@ -228,7 +228,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             write_across(run.path, means, episodes=options.episodes, policy=options.policy, rounds=rounds)
         return
     for seed, result in run.evaluate(**settings, environments=options.environments).items():
-        _print(evaluation_lines(seed, result, personal=personal))
+        _print(evaluation_lines(seed, result, personal=personal, asked=options.episodes))
 
 
 def _audit(options: argparse.Namespace) -> None:

@@ -6,8 +6,6 @@ import argparse
 
 from fedrax.errors import FedraxError, shown
 
-MOST_UNSEEN = 100_000
-"""Environments that no agent has, of one evaluation."""
 MANY_EPISODES, MOST_EPISODES = 1_000_000, 100_000_000
 """Of one command, over all policies and environments: more than the first are asked about, as they may take days; more
 than the second would not fit into memory."""
@@ -53,7 +51,7 @@ def check_evaluation(options: argparse.Namespace) -> None:
     from fedrax import registry
 
     check_between("episodes", options.episodes, 1, registry.MOST_EPISODES)
-    check_between("unseen", options.unseen, 0, MOST_UNSEEN)
+    check_between("unseen", options.unseen, 0, registry.MOST_UNSEEN)
     check_between("evaluation-seed", options.evaluation_seed, 0, registry.LARGEST)
 
 

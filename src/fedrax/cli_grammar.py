@@ -114,7 +114,7 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     export.add_argument("--to", required=True, metavar="FORMAT", help=formats)
     _takes_policy(export)
     export.add_argument("--seed", type=int, metavar="S", help="which of the run's seeds (default: the first)")
-    export.add_argument("--agent", type=int, default=0, metavar="K", help="whose, where each has one (default: 0)")
+    export.add_argument("--agent", type=int, metavar="K", help="whose; needed where each agent has its own")
     export.add_argument("--out", type=Path, metavar="FILE", help="(default: exported.SUFFIX in the run)")
     _takes_plugins(export, MOVED)
 

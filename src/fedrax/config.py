@@ -20,6 +20,8 @@ import pydantic
 import tomli_w
 
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators, preaggregators
+from fedrax.arguments import OVERRIDES, PLUGINS, takes
+from fedrax.arguments import source as a_source
 from fedrax.attacks.base import Attack, attacks
 from fedrax.compression.base import Compression, compressions
 from fedrax.config_tables import (
@@ -157,6 +159,7 @@ class Config(Model):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
+@takes(source=a_source(), overrides=OVERRIDES, plugins=PLUGINS)
 def resolve(
     source: str | Path | Mapping[str, Any] | None, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()
 ) -> Config:

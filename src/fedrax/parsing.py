@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,17 @@ def parsed_toml(text: str) -> dict[str, Any]:
 
 
 def is_deep(value: Any) -> bool:
-    """Whether tables and lists lie more than :data:`DEEPEST` deep in it: too deep for Python's stack."""
+    """Whether tables and lists lie more than :data:`DEEPEST` deep in it, or in themselves: too deep for the stack."""
     level = [value]
     for _ in range(DEEPEST):
-        level = [
-            inner
+        inner = [
+            each
             for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(outer, (Mapping, list, tuple))
+            for each in (outer.values() if isinstance(outer, Mapping) else outer)
         ]
+        # What is held twice is looked at once: of what holds itself twice there would be more at every level.
+        level = list({id(each): each for each in inner}.values())
         if not level:
             return False
     return True

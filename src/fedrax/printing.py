@@ -53,13 +53,28 @@ def summary_lines(run: Run) -> Iterator[str]:
     yield f"{'run':18} {run.path}"
 
 
-def evaluation_lines(seed: int, result: Evaluation, *, personal: bool) -> Iterator[str]:
-    """One seed's evaluation; ``personal`` says whether every agent has a policy of its own."""
+def evaluation_lines(seed: int, result: Evaluation, *, personal: bool, asked: int) -> Iterator[str]:
+    """One seed's evaluation.
+
+    Args:
+        seed: whose.
+        result: what came of it.
+        personal: whether every agent has a policy of its own.
+        asked: how many episodes of each policy were to be; environments that share them have equally many each.
+    """
     returns, lengths = result.returns, result.lengths
     yield (
         f"seed {seed}: return {returns.mean():.2f} (deviation {returns.std():.2f}, min {returns.min():.2f}, "
         f"max {returns.max():.2f}), length {lengths.mean():.1f} steps, {returns.size} episodes"
     )
+    policies = len(returns) if personal else 1
+    if returns.size != asked * policies:
+        environments, each = returns.size // (policies * returns.shape[-1]), returns.shape[-1]
+        whose = "each policy" if personal else "the policy"
+        yield (
+            f"  {each * environments} episodes of {whose} where {asked} were asked for: as many in each of "
+            f"{environments} environments, {each}"
+        )
     if result.success is not None:
         yield f"  success in any step {_share(result.table[SUCCESS])}, in the last {_share(result.table[LAST])}"
         yield f"  at the goal in {100 * result.table[SHARE].mean():.1f} % of the steps"

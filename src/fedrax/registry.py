@@ -37,6 +37,8 @@ LARGEST = 2**31 - 1
 """The largest whole number of a configuration: compiled programs count in 32 bits."""
 MOST_EPISODES = 1_000_000
 """Of one evaluation: their arrays must fit, and somebody waits for them."""
+MOST_UNSEEN = 100_000
+"""Environments that no agent has, of one evaluation."""
 MOST_ITEMS = 64
 """Of an option that is a list, such as layers of a network."""
 

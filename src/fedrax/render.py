@@ -7,8 +7,9 @@ from pathlib import Path
 
 import jax
 
+from fedrax.arguments import PLUGINS, one_of, path, several, takes, whole
 from fedrax.errors import FedraxError
-from fedrax.run import Run, Which
+from fedrax.run import WHICH, Run, Which
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.videos import check_picture, record_videos
 
@@ -16,6 +17,15 @@ MOST_EPISODES = 1000
 """Of one video, whose frames are kept in memory."""
 
 
+@takes(
+    run=path(),
+    episodes=whole(1, MOST_EPISODES),
+    policy=WHICH,
+    agent=whole(),
+    formats=several(one_of("mp4", "gif")),
+    out=path(),
+    plugins=PLUGINS,
+)
 def render(
     run: Path | str,
     *,
@@ -33,8 +43,6 @@ def render(
     loaded = Run(run, plugins=plugins)
     check_picture(loaded.config)
     agents = loaded.config.federation.agents
-    if not 1 <= episodes <= MOST_EPISODES:
-        raise FedraxError(f"episodes = {episodes} is not allowed: it must be between 1 and {MOST_EPISODES}")
     if not 0 <= agent < agents:
         raise FedraxError(f"agent = {agent} is not allowed: the run has agents 0 to {agents - 1}")
     params = next(iter(loaded.policies(policy).values()))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import jax
 from jaxtyping import PyTree
 
 from fedrax import run_views
 from fedrax.acting import Chosen, TrainedPolicy, choose
+from fedrax.arguments import PLUGINS, either, flag, instance, one_of, path, takes, text, texts, whole
 from fedrax.audit.auditing import audit_run
 from fedrax.audit.base import Effort
 from fedrax.config import Config
@@ -22,6 +23,7 @@ from fedrax.records.checkpoint import load_checkpoint, load_policy
 from fedrax.records.rows import read_metrics
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
+from fedrax.registry import LARGEST, MOST_EPISODES, MOST_UNSEEN
 from fedrax.runtime.continuation import accepting, configuration, warn_of_edits
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.pairs import Evaluation
@@ -34,11 +36,13 @@ logger = logging.getLogger(__name__)
 
 Which = Literal["last", "best"] | int
 """Which policy of a run: the last one, that of the best evaluation, or that after so many rounds, where it was kept."""
+WHICH = either(one_of("last", "best"), whole())
 
 
 class Run:
     """A run directory: what was configured, what was measured, and the policy that came of it."""
 
+    @takes(path=path(), plugins=PLUGINS)
     def __init__(self, path: Path | str, *, plugins: Iterable[str] = ()) -> None:
         """Args:
         path: of the directory.
@@ -65,6 +69,7 @@ class Run:
         """
         return run_views.frame_of(self.metrics())
 
+    @takes(x=text(), value=text(), smoothing=whole(1, LARGEST), title=text())
     def figure(self, x: str | None = None, *, value: str = "return", smoothing: int = 1, title: str = "") -> Figure:
         """The learning curve, as reports draw it: a matplotlib figure.
 
@@ -75,7 +80,7 @@ class Run:
             title: above it.
 
         Raises:
-            FedraxError: an axis that there is not.
+            FedraxError: an axis that there is not, or a column without numbers.
         """
         return run_views.figure_of([self.path], x=x, value=value, smoothing=smoothing, title=title)
 
@@ -97,6 +102,7 @@ class Run:
         """The summary; None where the run is not finished."""
         return self.summary() if self.directory.summary.is_file() else None
 
+    @takes(which=WHICH)
     def policies(self, which: Which = "last") -> dict[int, PyTree]:
         """The policy of every seed, by seed.
 
@@ -127,6 +133,7 @@ class Run:
             seed: jax.tree.map(lambda x, i=index: x[i], stacked) for index, seed in enumerate(self.config.all_seeds)
         }
 
+    @takes(which=WHICH, seed=whole(), agent=whole())
     def chosen(self, which: Which = "last", *, seed: int | None = None, agent: int | None = None) -> Chosen:
         """One seed's policy, and one agent's where each has its own: its networks, and what they see and do.
 
@@ -136,6 +143,14 @@ class Run:
         path = self._policy_file(which)
         return choose(self.config, self.directory, path, seed=seed, agent=agent, otherwise=lambda: self.policies(which))
 
+    @takes(
+        seed=whole(),
+        agent=whole(),
+        best=flag(),
+        rounds=whole(),
+        deterministic=flag(),
+        random_seed=whole(0, LARGEST),
+    )
     def policy(
         self,
         *,
@@ -188,6 +203,12 @@ class Run:
             )
         return path
 
+    @takes(
+        episodes=whole(1, MOST_EPISODES),
+        policy=WHICH,
+        evaluation_seed=whole(0, LARGEST),
+        environments=one_of(*get_args(Environments)),
+    )
     def evaluate(
         self,
         *,
@@ -199,7 +220,8 @@ class Run:
         """Episodes of every seed's policy, by seed, all on the same initial states.
 
         Args:
-            episodes: of each policy, spread over the environments it is in.
+            episodes: of each policy, spread over the environments it is in, of which each has equally many: a few more
+                where they do not share the number evenly.
             policy: which one.
             evaluation_seed: of the initial states; unset, the run's.
             environments: ``all``, ``own`` or ``registered``; unset, as the run was evaluated.
@@ -218,6 +240,12 @@ class Run:
         finally:
             runtime.close()
 
+    @takes(
+        episodes=whole(1, MOST_EPISODES),
+        policy=WHICH,
+        evaluation_seed=whole(0, LARGEST),
+        unseen=whole(0, MOST_UNSEEN),
+    )
     def evaluate_across(
         self,
         *,
@@ -241,6 +269,13 @@ class Run:
         finally:
             runtime.close()
 
+    @takes(
+        attacks=texts("attacks, such as ['A1', 'A3']"),
+        effort=instance(Effort, "a fedrax.audit.base.Effort"),
+        seed=whole(0, LARGEST),
+        against=flag(),
+        progress=flag(),
+    )
     def audit(
         self,
         *,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedrax.config import Config
-from fedrax.errors import FedraxError
+from fedrax.errors import FedraxError, unknown
 from fedrax.opening import OPTIONAL, setup
 
 if TYPE_CHECKING:
@@ -72,13 +72,19 @@ def figure_of(paths: Sequence[Path], *, x: str | None, value: str, smoothing: in
     """The curves of runs that were evaluated alike.
 
     Raises:
-        FedraxError: an axis that there is not, or runs with nothing to draw.
+        FedraxError: an axis that there is not, or a column that holds no numbers in any of the runs.
     """
     from fedrax.report.curves import natural_axis
     from fedrax.report.figures import curves_figure
     from fedrax.report.runs import group_runs, load_runs
 
-    groups = group_runs(load_runs(paths))
+    runs = load_runs(paths)
+    rows = [row for run in runs for history in run.histories for row in history.rows]
+    # A run that was not evaluated yet has no return, and a figure that says so.
+    columns = {"return", *(name for row in rows for name, number in row.items() if isinstance(number, (int, float)))}
+    if value not in columns:
+        raise unknown("value (a column of the run's metrics)", value, columns)
+    groups = group_runs(runs)
     return curves_figure(groups, x or natural_axis(groups), title=title, value=value, smoothing=smoothing)
 
 

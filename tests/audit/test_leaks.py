@@ -12,22 +12,9 @@ from fedrax.audit.physics import EnvironmentParameters, determination, ranked, r
 from fedrax.audit.recomputation import Recomputation, equal
 from fedrax.audit.words import EmbeddingRows, touched, words_at
 
-from audited import CARTPOLE, TRAJECTORY, setting_of
+from audited import CARTPOLE, FORCES, PENDULUM, TRAJECTORY, setting_of
 
 KEY = jax.random.key(0)
-FORCES = "environment.heterogeneity.force_mag={distribution='uniform',low=3,high=20}"
-PENDULUM = [
-    *("environment=Pendulum-v1", "environment.horizon=20", "environment.num_envs=2", "federation.agents=2"),
-    *("budget.rounds=1", "checkpoint.every=1", "evaluation.episodes=2", "learner=td3", "strategy=fedavg"),
-    *("learner.actor_layers=[8]", "learner.feature_layers=[64]", "learner.head_layers=[64]", "learner.batch_size=32"),
-    *("learner.num_steps=16", "learner.buffer_size=1000", "learner.learning_starts=8", "learner.discount=0"),
-    *(
-        "learner.learning_rate=0.003",
-        "learner.updates_per_step=64",
-        "environment.heterogeneity.observation_noise_std=2.0",
-    ),
-]
-
 GOSSIP = [
     *("environment=CartPole-v1", "environment.num_envs=2", "federation.agents=2", "budget.rounds=1"),
     *("learner=ppo", "learner.num_steps=16", "strategy=gossip"),

@@ -106,6 +106,10 @@ def test_errors_are_over_those_of_a_guess_without_the_message():
     assert population.error_of(episodes, mean, valid) >= 1
     assert Population(episodes).error_of(episodes, mean, valid) == 1.0
     assert population.error_of(episodes, np.full(true.shape, np.nan), valid) == 1.0
+    # Its square has no number of 32 bits.
+    assert population.error_of(episodes, np.full_like(true, 1e30), valid) > 1e20
+    rows, columns = population.assigned(episodes, np.full(true.shape, np.nan), valid)
+    assert sorted(rows) == sorted(columns) == list(range(valid.sum()))
 
 
 @pytest.mark.training

@@ -212,7 +212,14 @@ def test_messages_weigh_a_share_of_what_they_did(settings, share):
             ["compression=top-k", "strategy.actor_every=2", *PPO],
             "or let all parts travel in every round, as with strategy.actor_every=1",
         ),
-        (["compression=top-k", "compression.share=2"], "compression.share = 2.0 is not allowed: it must be between 0"),
+        (
+            ["compression=top-k", "compression.share=2"],
+            "compression.share = 2.0 is not allowed: it must be between 1e-09",
+        ),
+        *[
+            ([f"compression={kind}", "compression.share=0"], "compression.share = 0.0 is not allowed: it must be betw")
+            for kind in ("top-k", "random-k", "sketch")
+        ],
         (["compression=int9"], "did you mean 'int8'"),
     ],
 )

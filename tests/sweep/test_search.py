@@ -74,6 +74,32 @@ def test_ranges_and_choices_hold_what_they_say():
     assert trials[7] == drawn(space, 0, 7) != drawn(space, 1, 7)
 
 
+def test_settings_of_training_alone_may_be_searched(tmp_path):
+    """What is no part of the measure as the search is set up: a training's horizon, the agents of one environment."""
+    space = '"environment.horizon" = [5, 9]\n"federation.agents" = [2, 3]\n"evaluation.episodes" = [1, 2]'
+    path = written(tmp_path, space=space)
+
+    def searching(*changes):
+        path.write_text(re.sub("(?m)^set = .*$", f"set = {json.dumps([*TINY, *changes])}", path.read_text()))
+        return Searching(path)
+
+    assert len(searching("evaluation.horizon=9").plan().setups) == 16
+    with pytest.raises(FedraxError, match=r"search.space.environment.horizon is not allowed"):
+        searching("evaluation.horizon=none")
+    # Where agents' environments differ, returns are means over them, and depend on how many there are.
+    gravity = 'environment.heterogeneity.gravity={distribution="uniform", low=9, high=10}'
+    with pytest.raises(FedraxError, match=r"search.space.federation.agents is not allowed.*federation.agents = 2, or"):
+        searching("evaluation.horizon=9", gravity)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_settings_that_change_the_measure_together_are_refused(tmp_path, seed):
+    """Whichever trial is first: of 20 steps all but one of the four combinations are."""
+    path = written(tmp_path, f"seed = {seed}", '"evaluation.horizon" = ["none", 20]\n"environment.horizon" = [20, 9]')
+    with pytest.raises(FedraxError, match="their results cannot be ranked"):
+        Searching(path).plan()
+
+
 @pytest.mark.parametrize(
     ("search", "space", "needle"),
     [
@@ -108,6 +134,17 @@ def test_ranges_and_choices_hold_what_they_say():
             "search.least = 5 is more than budget.rounds = 3",
         ),
         ("method = 'halving'\nleast = 1\nbudget = 'steps'", '"learner.discount" = [0.9]', "give it one limit"),
+        ("method = 'halving'\nleast = 1", '"budget.rounds" = [1, 2]', "whose stages set the budget of every trial"),
+        ("method = 'halving'\nleast = 1", "budget = [{rounds = 1}]", "search.space.budget is not allowed"),
+        ("", '"evaluation.horizon" = [5, 1000]', "measured differently (steps of an episode = 5, or steps of an"),
+        ("", "evaluation.horizon = {integers = [5, 9]}", "search.space.evaluation.horizon is not allowed"),
+        ("", "environment = ['CartPole-v1', 'Pendulum-v1']", "environment.id = CartPole-v1, or environment.id = Pend"),
+        ("", '"environment.id" = ["CartPole-v1", "Acrobot-v1"]', "give environment.id one value in [set]"),
+        ("", '"environment.native" = [true, false]', "environment.native = true"),
+        ("", '"evaluation.greedy" = [true, false]', "their results cannot be ranked"),
+        ("", '"evaluation.seed" = {integers = [0, 9]}', "search.space.evaluation.seed is not allowed"),
+        ("", '"environment.heterogeneity.gravity" = {uniform = [8, 9]}', "search.space.environment.heterogeneity.gra"),
+        ("", "evaluation = [{greedy = true}, {greedy = false}]", "search.space.evaluation is not allowed"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, capsys, search, space, needle):

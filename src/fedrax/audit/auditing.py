@@ -15,6 +15,7 @@ from fedrax.audit.physics import EnvironmentParameters
 from fedrax.audit.recomputation import Recomputation
 from fedrax.audit.reconstruction import Reconstruction
 from fedrax.audit.setting import Setting, last_state, made_setting
+from fedrax.audit.unfinished import Result, Unfinished
 from fedrax.audit.variants import PROTECTING, Variant, own, variants
 from fedrax.audit.words import EmbeddingRows
 from fedrax.config import Config
@@ -50,6 +51,8 @@ def audit_run(
 ) -> Record:
     """The attacks on the messages of a run's first seed at its last checkpoint; also written to ``audit.json``.
 
+    Each result is kept as soon as it is there, so that an audit that was interrupted goes on where it was.
+
     Args:
         config: the run's.
         directory: its own.
@@ -60,9 +63,10 @@ def audit_run(
         tell: is told what is attacked, line by line.
 
     Raises:
-        FedraxError: an attack that does not exist, or a run without training.
+        FedraxError: an attack that does not exist, a run without training, or one that is not there any more.
     """
     chosen = chosen_leaks(attacks)
+    RunDirectory.open(directory.path)
     if directory.manifest.exists() and read_manifest(directory).get("imported"):
         raise FedraxError(
             f"{directory.path} holds imported networks, and no federation whose messages could be attacked"
@@ -70,14 +74,17 @@ def audit_run(
     state = last_state(config, directory)
     effort = effort or Effort()
     setups = [own(config), *(variants(config) if against else ())]
+    rounds = 0 if state is None else int(state.tally.rounds)
+    done = Unfinished(directory.unfinished_audit, config, effort=effort, seed=seed, rounds=rounds)
     record: Record = {
         "seed": seed,
-        "rounds": 0 if state is None else int(state.tally.rounds),
+        "rounds": rounds,
         "effort": dataclasses.asdict(effort),
         "attacks": {leak.id: {"question": leak.question, "headline": leak.headline} for leak in chosen},
-        "setups": [attacked(setup, state, chosen, effort, seed, tell) for setup in setups],
+        "setups": [attacked(setup, state, chosen, effort, seed, tell, done) for setup in setups],
     }
     write_json(directory.audit, record)
+    done.end()
     return record
 
 
@@ -102,8 +109,12 @@ def attacked(
     effort: Effort,
     seed: int,
     tell: Callable[[str], None],
+    done: Unfinished,
 ) -> dict[str, Any]:
-    """What the attacks come to under one protection, or why it cannot be had."""
+    """What the attacks come to under one protection, or why it cannot be had; ``done`` knows, and is told of, results.
+
+    The other arguments are those of :func:`audit_run`.
+    """
     row: dict[str, Any] = {"name": variant.name, "overrides": list(variant.overrides)}
     try:
         config = variant.config()
@@ -117,7 +128,13 @@ def attacked(
     }
     results = {}
     for leak in leaks:
-        results[leak.id] = result_of(leak, setting, effort, seed, lambda text: tell(f"{variant.name}: {text}"))
+        known = done.known(variant.name, leak.id)
+        if known is not None:
+            tell(f"{variant.name}: {leak.id} was found before the audit was interrupted")
+        else:
+            known = result_of(leak, setting, effort, seed, lambda text: tell(f"{variant.name}: {text}"))
+            done.keep(variant.name, leak.id, known)
+        results[leak.id] = known
     return row | {"attacks": results}
 
 
@@ -127,7 +144,7 @@ def protection_of(config: Config) -> dict[str, Any]:
     return {f"{name}.{key}": value for name in PROTECTING for key, value in table.get(name, {}).items()}
 
 
-def result_of(leak: Leak, setting: Setting, effort: Effort, seed: int, tell: Callable[[str], None]) -> dict[str, Any]:
+def result_of(leak: Leak, setting: Setting, effort: Effort, seed: int, tell: Callable[[str], None]) -> Result:
     """The answers of one attack, which is told of, or the reason why it does not apply."""
     reason = leak.inapplicable(setting)
     if reason is None:

@@ -8,10 +8,13 @@ from typing import ClassVar
 
 from jaxtyping import PRNGKeyArray
 
+from fedrax.arguments import read_argument, whole
 from fedrax.audit.setting import Setting
 
 Answers = dict[str, float | bool | None]
 """What an attack measured, by name; None: not to be had."""
+
+LEAST_SHADOWS, MOST_EFFORT = 6, 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,13 @@ class Effort:
     """Steps of Adam on a reconstruction."""
     restarts: int = 4
     """Reconstructions from different starts, of which the one that fits best counts."""
+
+    def __post_init__(self) -> None:
+        """Raises :class:`~fedrax.errors.FedraxError` for numbers that no attacker can spend."""
+        for field in dataclasses.fields(self):
+            # Of shadows, some are learned from, and some tested.
+            rule = whole(LEAST_SHADOWS if field.name == "shadows" else 1, MOST_EFFORT)
+            read_argument(field.name, getattr(self, field.name), rule)
 
 
 class Leak(abc.ABC):

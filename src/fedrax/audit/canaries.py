@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.estimates import auc, auc_margin, least_epsilon, true_positives_at
 from fedrax.audit.setting import Setting
-from fedrax.audit.sight import Asked, seen, sent
+from fedrax.audit.sight import Asked, check_finite, seen, sent
 from fedrax.federation import Federation
 from fedrax.learners.base import Agent
 from fedrax.trees import unravel_like
@@ -65,6 +65,7 @@ def told_apart(setting: Setting, canary: Canary, effort: Effort, key: PRNGKeyArr
         )
         for place, sign in enumerate(worlds)
     )
+    check_finite((present, absent))
     area = auc(present, absent)
     return {
         "auc": area,

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.estimates import auc, auc_margin
 from fedrax.audit.setting import Setting
-from fedrax.audit.sight import seen_of
+from fedrax.audit.sight import check_finite, seen_of
 from fedrax.environments.base import Discrete
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
@@ -63,14 +63,19 @@ class SentCritics(Leak):
 
     def answers(self, setting: Setting, effort: Effort, key: PRNGKeyArray) -> Answers:
         """How well an agent's latest steps are told from others that it would as likely have taken."""
+        strategy = setting.federation.strategy
+        # Rounds of agents with such networks are void: nothing would ever be learned.
+        check_finite(strategy.absorb(setting.fresh, setting.downlink, jnp.asarray(0)).params, "broadcast networks")
         play = playing(setting)
         before = started(setting, play, key)
         told, other = (play(before, derive(key, which)) for which in ("told", "other"))
+        check_finite((told.updates, other.updates))
         critic = critics_seen(setting, told.updates, key)
         members, strangers = (added(before.agents, each.agents) for each in (told, other))
         learner = setting.federation.learner
         assert isinstance(learner, OffPolicy)
         scores = [np.asarray(agreement(learner, critic, steps)) for steps in (members, strangers)]
+        check_finite(scores, "critics' values")
         area = auc(*scores)
         return {"auc": area, "auc_margin": auc_margin(area, *map(len, scores)), "steps": len(scores[0])}
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.audit.setting import Setting
-from fedrax.audit.sight import seen_of
+from fedrax.audit.sight import check_finite, seen_of
 from fedrax.environments.base import Episodes, NativeEnvironment, Observation
 from fedrax.environments.native_collector import collect_episodes
 from fedrax.learners.base import EpisodeLearner, Learner
@@ -70,11 +70,16 @@ def _collected(
 
 
 def sent_of(setting: Setting, everyone: Episodes, key: PRNGKeyArray) -> Sent:
-    """What becomes of gradients of these episodes, leaves ``[m, T, B, ...]``, of all participants."""
+    """What becomes of gradients of these episodes, leaves ``[m, T, B, ...]``, of all participants.
+
+    Raises:
+        FedraxError: a gradient is not finite.
+    """
     federation = setting.federation
     learner = federation.learner.clipping_episodes(federation.protection.clips_episodes)
     assert isinstance(learner, EpisodeLearner)
     updates = _gradients(learner, setting.downlink.params, everyone)
+    check_finite(updates)
     count = jnp.asarray(everyone.valid.shape[-1])
     rows = seen_of(federation, setting.fresh, updates, count, derive(key, "send"), setting.whole_round)
     return Sent(jax.tree.map(lambda x: x[0], everyone), rows[0])

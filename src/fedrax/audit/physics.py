@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.setting import Setting
-from fedrax.audit.sight import seen_of
+from fedrax.audit.sight import check_finite, seen_of
 from fedrax.environments.base import stack_physics
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
@@ -73,6 +73,7 @@ def rows_of(setting: Setting, physics: dict[str, Array], shadows: int, key: PRNG
     assert runtime is not None
     table = jax.tree.map(lambda x: x[0], physics)
     updates = _updates(runtime, setting, table, jax.random.split(derive(key, "shadows"), shadows))
+    check_finite(updates)
     m = federation.participants
 
     def one(inputs: tuple[Array, PRNGKeyArray]) -> Array:

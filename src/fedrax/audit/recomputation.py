@@ -14,6 +14,7 @@ from jaxtyping import Float, PRNGKeyArray, PyTree
 from fedrax.arrays import form, packed, unpacked
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.setting import Setting
+from fedrax.audit.sight import check_finite
 from fedrax.config import Config
 from fedrax.config_tables import PrivacyConfig
 from fedrax.errors import FedraxError
@@ -75,6 +76,7 @@ class Recomputation(Leak):
         config = setting.config.model_copy(update={"privacy": PrivacyConfig(), "seeds": 1})
         opened = first_round(config)
         known = recomputed(config, opened)
+        check_finite(known)
         if not np.abs(known).max() > 0:
             raise FedraxError(
                 "the first message holds nothing yet: lower learner.learning_starts, so that agents learn in the first "

@@ -29,6 +29,8 @@ from fedrax.trees import unravel_like
 
 COUNTS = (1, 4, 16)
 """Episodes in a message."""
+FAR = 1e30
+"""The squared distance of a guess that is no number."""
 MESSAGES = 4
 """Of each kind, over which answers are means, as far as there are episodes."""
 
@@ -163,7 +165,7 @@ class Population:
     def assigned(self, episodes: Episodes, guessed: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which guess stands for which step."""
         true, guess = self._standard(np.asarray(_flat(episodes))[valid]), self._standard(guessed[valid])
-        rows, columns = linear_sum_assignment(_squares(true, guess))
+        rows, columns = linear_sum_assignment(np.nan_to_num(_squares(true, guess), nan=FAR, posinf=FAR))
         return rows, columns
 
     def _error(self, true: np.ndarray, guessed: np.ndarray) -> float:
@@ -171,7 +173,8 @@ class Population:
         return math.sqrt(squares[linear_sum_assignment(squares)].mean() / true.shape[1])
 
     def _standard(self, observation: np.ndarray) -> np.ndarray:
-        standard: np.ndarray = (observation - self.mean) / self.deviation
+        # A guess may be so far off that its square is too large for 32 bits.
+        standard: np.ndarray = (observation.astype(np.float64) - self.mean) / self.deviation
         return standard
 
 

@@ -13,14 +13,32 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate
+from fedrax.errors import FedraxError
 from fedrax.federation import Cohort, Federation, Sending
 from fedrax.learners.base import Agent
 from fedrax.message import Message
 from fedrax.strategies.base import Strategy
 from fedrax.trees import ravel_rows
+
+
+def check_finite(tree: PyTree, what: str = "messages") -> None:
+    """Refuses what a training that has diverged leaves, before anything is concluded from it.
+
+    A server leaves messages out that are not finite (:meth:`Federation.exchange`), so updates are checked as agents
+    make them.
+
+    Raises:
+        FedraxError: a number in it is not finite.
+    """
+    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree)):
+        raise FedraxError(
+            f"{what} hold numbers that are not finite, as after a training that has diverged, and reveal nothing; "
+            "audit a run that has not"
+        )
 
 
 class Asked(NamedTuple):

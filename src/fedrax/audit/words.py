@@ -13,7 +13,7 @@ from scipy.special import gammaincinv
 
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.setting import Setting
-from fedrax.audit.sight import seen_of
+from fedrax.audit.sight import check_finite, seen_of
 from fedrax.environments.base import Box, Dict, Discrete, Episodes, Tokens
 from fedrax.learners.base import EpisodeLearner
 from fedrax.learners.encoders import Words
@@ -63,6 +63,7 @@ class EmbeddingRows(Leak):
         params, episodes = setting.downlink.params, max(setting.episodes, 1)
         everyone = jax.vmap(lambda own: read(setting, own, episodes))(jax.random.split(key, m))
         updates = jax.vmap(lambda each: learner.gradient(params, each))(everyone)
+        check_finite(updates)
         sent = seen_of(federation, setting.fresh, updates, jnp.asarray(episodes), key, setting.whole_round)
         deviation = noise_of(setting, episodes)
         true, found = [], []

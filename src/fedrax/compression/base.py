@@ -15,6 +15,9 @@ from fedrax.message import is_real
 from fedrax.registry import Registry, option
 from fedrax.trees import ravel_rows, unravel_like
 
+LEAST_SHARE = 1e-9
+"""Of an update's numbers. None at all is no compression, and whoever asks for it means something else."""
+
 
 class Compression(eqx.Module):
     """How an agent's update is encoded; the functions speak of ONE agent and are mapped over agents.

@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from fedrax.compression.base import FeedbackCompression, compressions, kept, length_of, update_of, vector_of
+from fedrax.compression.base import (
+    LEAST_SHARE,
+    FeedbackCompression,
+    compressions,
+    kept,
+    length_of,
+    update_of,
+    vector_of,
+)
 from fedrax.registry import option
 
 
@@ -31,7 +39,7 @@ class RandomK(FeedbackCompression):
 
     uses_shared: ClassVar[bool] = True
 
-    share: float = option(0.1, "share of the numbers that travel; at least one does", minimum=0, maximum=1)
+    share: float = option(0.1, "share of the numbers that travel; at least one does", minimum=LEAST_SHARE, maximum=1)
 
     def encode(self, update: PyTree, own: PRNGKeyArray, shared: PRNGKeyArray) -> Chosen:
         """The numbers as float32."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from fedrax.compression.base import Compression, compressions, kept, length_of, update_of, vector_of
+from fedrax.compression.base import LEAST_SHARE, Compression, compressions, kept, length_of, update_of, vector_of
 from fedrax.registry import option
 from fedrax.seeds import derive
 
@@ -34,7 +34,7 @@ class Sketch(Compression):
 
     uses_shared: ClassVar[bool] = True
 
-    share: float = option(0.1, "cells of the whole table, as a share of the numbers", minimum=0, maximum=1)
+    share: float = option(0.1, "cells of the whole table, as a share of the numbers", minimum=LEAST_SHARE, maximum=1)
     rows: int = option(1, "rows of the table, among which its cells are divided", minimum=1, maximum=64)
 
     def encode(self, update: PyTree, own: PRNGKeyArray, shared: PRNGKeyArray) -> Table:

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt
 
-from fedrax.compression.base import FeedbackCompression, compressions, kept, length_of, update_of, vector_of
+from fedrax.compression.base import (
+    LEAST_SHARE,
+    FeedbackCompression,
+    compressions,
+    kept,
+    length_of,
+    update_of,
+    vector_of,
+)
 from fedrax.registry import option
 
 INDEX_BYTES = 4
@@ -34,7 +42,7 @@ class TopK(FeedbackCompression):
     (counterexamples of Karimireddy et al., ICML 2019).
     """
 
-    share: float = option(0.01, "share of the numbers that travel; at least one does", minimum=0, maximum=1)
+    share: float = option(0.01, "share of the numbers that travel; at least one does", minimum=LEAST_SHARE, maximum=1)
     error_feedback: bool = option(True, "agents add what the last encodings left out to their next update")
 
     def encode(self, update: PyTree, own: PRNGKeyArray, shared: PRNGKeyArray) -> Largest:

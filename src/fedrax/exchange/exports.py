@@ -6,18 +6,21 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from fedrax.arguments import PLUGINS, takes, text, whole
+from fedrax.arguments import path as a_path
 from fedrax.errors import FedraxError, unknown
 from fedrax.exchange.formats import FORMATS, Exported
-from fedrax.run import Run, Which
+from fedrax.run import WHICH, Run, Which
 
 
+@takes(run=a_path(), to=text(), policy=WHICH, seed=whole(), agent=whole(), out=a_path(), plugins=PLUGINS)
 def export(
     run: Path | str,
     to: str,
     *,
     policy: Which = "last",
     seed: int | None = None,
-    agent: int = 0,
+    agent: int | None = None,
     out: Path | None = None,
     plugins: Iterable[str] = (),
 ) -> Path:
@@ -28,20 +31,19 @@ def export(
         to: the format, one of :data:`~fedrax.exchange.formats.FORMATS`.
         policy: the last one, that of the best evaluation, or that after so many rounds, where it was kept.
         seed: which of the run's seeds; unset, the first.
-        agent: whose policy, where agents have their own.
+        agent: whose policy; needed where each agent has its own.
         out: the file; unset, ``exported`` in the run's directory, with the format's suffix.
         plugins: as in :func:`fedrax.load`.
 
     Raises:
-        FedraxError: one line: there is no such policy, or the format has no networks of its form.
+        FedraxError: one line: there is no such policy, one per agent and no agent named, or the format has no networks
+            of its form.
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
     loaded = Run(run, plugins=plugins)
     config = loaded.config
-    personal = config.hands_out_own()
-    # Of a federation over Flower, whose agents keep their policies, the refusal comes from there.
-    chosen = loaded.chosen(policy, seed=seed, agent=agent if personal or agent else None)
+    chosen = loaded.chosen(policy, seed=seed, agent=agent)
     format = FORMATS[to]
     usual = f"exported{format.suffix}"
     path = Path(out) if out is not None else loaded.path / usual

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from fedrax.arguments import OVERRIDES, PLUGINS, path, several, takes
+from fedrax.arguments import source as a_source
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.exchange.td3_her import Networks, networks_in, to_params
@@ -24,6 +26,7 @@ from fedrax.runtime.draws import describe_run
 from fedrax.runtime.make import make_federation
 
 
+@takes(source=a_source(), files=several(path()), overrides=OVERRIDES, out=path(), plugins=PLUGINS)
 def import_networks(
     source: str | Path | Mapping[str, Any],
     files: Sequence[Path],

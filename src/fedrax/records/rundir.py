@@ -16,6 +16,8 @@ from fedrax.records.lock import LOCK
 MEBIBYTE = 1 << 20
 SWEEP = "sweep.json"
 """What a sweep writes into its folder: the state of every job, by setup and seed."""
+LONGEST = 50
+"""Letters of a run's name that its folder's has."""
 LEFTOVERS = frozenset({LOCK, ".probe", ".config.tmp.toml"})
 """What a process that was killed before its run's first file leaves."""
 
@@ -40,9 +42,9 @@ class RunDirectory:
             FedraxError: ``path`` holds something else, cannot be written to, or has too little space.
         """
         directory = cls(Path(path))
-        if directory.path.exists() and not directory.path.is_dir():
-            raise FedraxError(f"{path} is not a directory; choose another path for the run")
         try:
+            if directory.path.exists() and not directory.path.is_dir():
+                raise FedraxError(f"{path} is not a directory; choose another path for the run")
             directory.path.mkdir(parents=True, exist_ok=True)
             occupied = any(path.name not in LEFTOVERS for path in directory.path.iterdir())
         except OSError as error:
@@ -168,6 +170,11 @@ class RunDirectory:
         return self.path / "audit.json"
 
     @property
+    def unfinished_audit(self) -> Path:
+        """What an audit has found that is under way, or was interrupted."""
+        return self.path / "audit-unfinished.json"
+
+    @property
     def summary(self) -> Path:
         """The totals of a finished run."""
         return self.path / "summary.json"
@@ -176,4 +183,5 @@ class RunDirectory:
 def default_directory(name: str) -> Path:
     """Where a run of this name is kept unless its user says otherwise: ``runs/NAME-TIME``."""
     words = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") or "run"
-    return Path("runs") / f"{words}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # A letter is up to four bytes, of which a folder's name has 255 at most.
+    return Path("runs") / f"{words[:LONGEST]}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -18,6 +18,7 @@ from fedrax.errors import FedraxError, unknown
 from fedrax.records.files import read_json, write_json
 from fedrax.records.progress import short
 from fedrax.runtime.continuation import leaves
+from fedrax.sweep.comparable import check_alike, check_budget, check_space
 from fedrax.sweep.plan import Plan, override, plan_of, read_table
 from fedrax.sweep.results import cost, means
 from fedrax.sweep.runner import Outcome, report_command
@@ -56,6 +57,7 @@ class Searching:
         """
         self.file, self._jobs = Path(file), jobs
         self._table = read_table(self.file)
+        self._measure: dict[str, str] | None = None
         try:
             for key in self._table:
                 if key not in (*COMMON, "search"):
@@ -68,7 +70,9 @@ class Searching:
             # How seeds are grouped into runs depends on the jobs at once, and a name changes nothing.
             self._config = {k: v for k, v in leaves(config).items() if k not in ("name", "seed", "seeds")}
             self._limit, self._stages = "", [0]
+            check_space(self.search.space, plain.jobs[0].setup)
             if self.search.method == "halving":
+                check_budget(self.search.space)
                 self._limit, self._stages = limits(self.search, config)
             self._suggest = Optuna(self.search) if self.search.method == "optuna" else None
             self.trials: list[Trial] = self._restored()
@@ -160,7 +164,9 @@ class Searching:
             _name(trial): {"set": [*(override(key, value) for key, value in trial["params"].items()), *grown]}
             for trial in trials
         }
-        return plan_of(self.file, {**table, "setups": setups}, self._jobs, many=True, grown=grown)
+        plan = plan_of(self.file, {**table, "setups": setups}, self._jobs, many=True, grown=grown)
+        self._measure = check_alike(plan, self._measure)
+        return plan
 
     def _value(self, results: Mapping[str, float] | None) -> float | None:
         """The objective among a stage's results; None where there is none, or it is not finite."""

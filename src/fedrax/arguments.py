@@ -1,0 +1,234 @@
+"""What the arguments of Fedrax's own functions may be: all are checked in one way, before anything is done with them.
+
+A function says a :class:`Rule` for each of its parameters::
+
+    @takes(episodes=whole(1, MOST_EPISODES), policy=either(one_of("last", "best"), whole()))
+    def evaluate(self, *, episodes: int = 100, policy: Which = "last") -> ...
+
+What breaks one is a :class:`FedraxError` in one line: the argument, its value, and what is allowed. None may be given
+wherever it is the default.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+
+from fedrax.errors import FedraxError, shown
+from fedrax.parsing import is_deep
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes of a file's name and of a whole path, that file systems take."""
+
+
+class Rule(NamedTuple):
+    """What an argument may be."""
+
+    allowed: str
+    """In words, after "give"."""
+    read: Callable[[Any], Any]
+    """The value as the function is given it; raises TypeError or ValueError, perhaps with a better word."""
+
+
+def takes(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator of a function whose arguments are checked by these rules, one for each of its parameters.
+
+    Parameters without a name of their own (``**options``) are checked by whom they are passed on to.
+
+    Raises:
+        TypeError: when decorating, where the rules are not those of the function's parameters.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        named = {name for name, each in signature.parameters.items() if each.kind not in variable and name != "self"}
+        if named != rules.keys():
+            raise TypeError(f"{function.__qualname__} needs a rule for each of {', '.join(sorted(named))}")
+
+        @functools.wraps(function)
+        def call(*positional: P.args, **by_name: P.kwargs) -> R:
+            bound = signature.bind(*positional, **by_name)
+            for name, value in bound.arguments.items():
+                optional = value is None and signature.parameters[name].default is None
+                if name in rules and not optional:
+                    bound.arguments[name] = read_argument(name, value, rules[name])
+            return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
+
+
+def read_argument(name: str, value: Any, rule: Rule) -> Any:
+    """The value as the rule reads it.
+
+    Raises:
+        FedraxError: it breaks the rule.
+    """
+    try:
+        return rule.read(value)
+    except (TypeError, ValueError) as error:
+        # What Python says of a type or a conversion helps less than the rule's own words.
+        why = str(error) if type(error) is _Refused else f"give {rule.allowed}"
+        given = shown(os.fspath(value) if isinstance(value, os.PathLike) else value)
+        # An array is printed in several lines.
+        raise FedraxError(f"{name} = {' '.join(given.split())} is not allowed: {why}") from None
+
+
+class _Refused(ValueError):
+    """Why a value is not allowed, where that is more than its rule."""
+
+
+def whole(least: int | None = None, most: int | None = None) -> Rule:
+    """Whole numbers, of Python, NumPy or JAX, between these bounds."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+        if (least is not None and number < least) or (most is not None and number > most):
+            raise ValueError
+        return number
+
+    bounds = "" if least is None else f" from {least}" + ("" if most is None else f" to {most}")
+    return Rule(f"a whole number{bounds}", read)
+
+
+def flag() -> Rule:
+    """True or False."""
+
+    def read(value: Any) -> bool:
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return bool(value)
+
+    return Rule("True or False", read)
+
+
+def text() -> Rule:
+    """A text."""
+    return instance(str, "a text")
+
+
+def texts(what: str = "texts") -> Rule:
+    """Several texts, or paths as texts, and no single one, whose letters would be taken for them."""
+
+    def read(value: Any) -> list[str]:
+        if isinstance(value, (str, bytes, Mapping, os.PathLike)):
+            raise TypeError
+        return [_text_of(each) for each in value]
+
+    return Rule(f"a list of {what}", read)
+
+
+def one_of(*words: str) -> Rule:
+    """One of these."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError
+        return value
+
+    return Rule(", ".join(map(repr, words[:-1])) + f" or {words[-1]!r}" if words[1:] else repr(words[0]), read)
+
+
+def several(rule: Rule) -> Rule:
+    """A list of what the rule allows."""
+
+    def read(value: Any) -> list[Any]:
+        if isinstance(value, (str, bytes, Mapping)):
+            raise TypeError
+        return [rule.read(each) for each in value]
+
+    return Rule(f"a list, each {rule.allowed}", read)
+
+
+def path() -> Rule:
+    """Where a file or a folder is, or can be made."""
+
+    def read(value: Any) -> Path:
+        return Path(_path_of(value))
+
+    return Rule("a path", read)
+
+
+def instance(kind: type, what: str) -> Rule:
+    """An object of this class."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise TypeError
+        return value
+
+    return Rule(what, read)
+
+
+def either(one: Rule, other: Rule) -> Rule:
+    """What one of two rules allows."""
+
+    def read(value: Any) -> Any:
+        try:
+            return one.read(value)
+        except (TypeError, ValueError):
+            return other.read(value)
+
+    return Rule(f"{one.allowed}, or {other.allowed}", read)
+
+
+def source() -> Rule:
+    """Where a configuration comes from: a preset's name, a TOML file's path, a table, or None for the defaults."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if is_deep(value):
+                raise _Refused("it is nested too deeply, or contains itself; give a table as in TOML")
+            if not _has_text_keys(value):
+                raise _Refused("it has keys that are no texts; give a table as in TOML")
+            return value
+        if value is None:
+            return None
+        return _path_of(value) if isinstance(value, str) else Path(_path_of(value))
+
+    return Rule("a preset's name, a TOML file's path, a table, or None", read)
+
+
+PLUGINS, OVERRIDES = texts("files and modules"), texts('"key=value"')
+
+
+def _text_of(value: Any) -> str:
+    found = os.fspath(value)
+    if not isinstance(found, str):
+        raise TypeError
+    return found
+
+
+def _path_of(value: Any) -> str:
+    found = _text_of(value)
+    encoded = os.fsencode(found)
+    if not found:
+        raise ValueError
+    if b"\0" in encoded:
+        raise _Refused("no path has a character of value 0; give another one")
+    if len(encoded) > LONGEST_PATH or any(len(part) > LONGEST_NAME for part in encoded.split(os.fsencode(os.sep))):
+        raise _Refused(
+            f"names have at most {LONGEST_NAME} bytes, and paths {LONGEST_PATH}; this one has {len(encoded)}; give a "
+            "shorter one"
+        )
+    return found
+
+
+def _has_text_keys(tables: Mapping[Any, Any]) -> bool:
+    """Of the tables and of the settings in them; what a setting holds is checked as the setting."""
+    within = [key for table in tables.values() if isinstance(table, Mapping) for key in table]
+    return all(isinstance(key, str) for key in (*tables, *within))
