@@ -153,6 +153,9 @@ class Config(Model):
             del content["federation"]["sampling"]
         if content["evaluation"]["best_by"] == "mean":
             del content["evaluation"]["best_by"]
+        if content["learner"].get("critic_torso") == "shared":
+            # As of runs that were recorded when it always was.
+            del content["learner"]["critic_torso"]
         # How long it compiles makes no other experiment.
         del content["runtime"]["compiling"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]

@@ -25,11 +25,22 @@ KEYS = {
 """Former keys of a configuration, and what each is called now in the same table, or in a table of it."""
 
 
-def present_keys(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A recorded configuration's tables under present keys, in their order."""
+def present_keys(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration's tables under present keys, in their order, with options that were not yet there.
+
+    PPO's critic once always shared the actor's torso.
+    """
+    present = _renamed(tables)
+    learner = present.get("learner")
+    if isinstance(learner, dict) and learner.get("kind") == "ppo":
+        learner.setdefault("critic_torso", "shared")
+    return present
+
+
+def _renamed(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for key, value in tables.items():
-        below = present_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        below = _renamed(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         former = KEYS.get(f"{prefix}{key}")
         *within, name = [key] if former is None else former.split(".")
         table = renamed

@@ -1,12 +1,15 @@
 """PPO: its objectives against their formulas, and what one update does."""
 
 import dataclasses
+from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fedrax
 from fedrax.environments.base import Box, Discrete, Spaces, Steps
 from fedrax.errors import FedraxError
 from fedrax.learners.base import Objective, UpdateContext, learners
@@ -14,6 +17,7 @@ from fedrax.learners.distributions import Categorical, Gaussian, kl_divergence
 from fedrax.learners.ppo import Extras
 from fedrax.trees import ravel_rows
 
+POINT_MASS = Path(__file__).parents[2] / "examples" / "point-mass" / "experiment.toml"
 UNBOUNDED = Box((2,), (-np.inf, -np.inf), (np.inf, np.inf))
 DISCRETE = Spaces(UNBOUNDED, Discrete(3))
 CONTINUOUS = Spaces(UNBOUNDED, Box((2,), (-1, -1), (1, 1)))
@@ -182,6 +186,32 @@ def test_a_rewarded_action_becomes_the_likely_one():
     for key in jax.random.split(jax.random.key(5), 40):
         agent = update(agent, key)
     assert jax.nn.softmax(agent.params(jnp.zeros(2)).logits)[2] > 0.95
+
+
+@pytest.mark.parametrize("torso", ["separate", "shared"])
+def test_values_move_the_policy_through_a_shared_torso_alone(torso):
+    """Rewards of a thousand, and a loss of values alone."""
+    changes = {"value_coefficient": 0.5, "learning_rate": 1e-6, "critic_torso": torso}
+    learner, agent = make(**changes, objective="none", discount=0.0)
+    steps = collected(learner, agent, reward=jnp.full((learner.num_steps, 4), 1000.0))
+    # Values as they were when acting make every advantage 0, and so the policy's own gradient.
+    acted = steps.extras._replace(value=jnp.full((learner.num_steps + 1, 4), 1000.0))
+    steps = dataclasses.replace(steps, extras=acted)
+    after, _ = learner.learn(agent, steps, Objective(), UpdateContext(jax.random.key(3), jnp.asarray(0.0)))
+    moved = {
+        name: not eqx.tree_equal(getattr(after.params, name), getattr(agent.params, name))
+        for name in ("torso", "actor", "critic")
+    }
+    assert moved == {"torso": torso == "shared", "actor": False, "critic": True}
+
+
+@pytest.mark.training
+def test_ppo_pushes_a_mass_to_the_middle_whatever_the_scale_of_its_returns(tmp_path):
+    """Returns begin at -150. A critic on the actor's torso, whose value moves by 0.2 an update, left them at -200."""
+    settings = ["environment.heterogeneity=none", "federation.agents=1", "evaluation.every=100", "seeds=3"]
+    run = fedrax.train(POINT_MASS, settings, out=tmp_path / "run", progress=False)
+    assert max(run.summary()["final_return"]) < 0
+    assert min(run.summary()["final_return"]) > -15
 
 
 def test_minibatches_must_divide_the_steps():

@@ -1,4 +1,4 @@
-"""Actor and critic on a shared torso: the networks of on-policy actor-critic learners."""
+"""Actor and critic, on one torso or on two: the networks of on-policy actor-critic learners."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ CHANNELS = (16, 32, 64)
 
 TorsoKind = Literal["auto", "mlp", "cnn", "grid"]
 Encoding = Literal["one-hot", "raw"]
+CriticTorso = Literal["shared", "separate"]
 
 
 class Torso(eqx.Module):
@@ -97,12 +98,24 @@ def _patches(grid: Float[Array, "n h w c"]) -> Float[Array, "n h-1 w-1 4 c"]:
     return jnp.stack((grid[:, :-1, :-1], grid[:, :-1, 1:], grid[:, 1:, :-1], grid[:, 1:, 1:]), 3)
 
 
+class Value(eqx.Module):
+    """A value function with a torso of its own."""
+
+    torso: Torso
+    head: Dense
+
+    def __call__(self, observation: Observation) -> Float[Array, "... 1"]:
+        """The states' values."""
+        return self.head(self.torso(observation))
+
+
 class ActorCritic(Policy):
     """A policy and its value function. Its parts by name, as strategies share them: torso, actor, critic."""
 
     torso: Torso
     actor: Dense | GaussianHead
-    critic: Dense
+    critic: Dense | Value
+    """On the torso's features, or with a torso of its own, which is a part of it."""
 
     def __call__(self, observation: Observation) -> Distribution:
         """The action distribution."""
@@ -111,7 +124,8 @@ class ActorCritic(Policy):
     def both(self, observation: Observation) -> tuple[Distribution, Float[Array, ...]]:
         """The action distribution and the state's value."""
         features = self.torso(observation)
-        return self._acted(features), self.critic(features)[..., 0]
+        value = self.critic(observation) if isinstance(self.critic, Value) else self.critic(features)
+        return self._acted(features), value[..., 0]
 
     def _acted(self, features: Array) -> Distribution:
         return self.actor(features) if isinstance(self.actor, GaussianHead) else Categorical(self.actor(features))
@@ -138,6 +152,7 @@ def make_actor_critic(
     activation: Activation,
     encoding: Encoding,
     pooling: bool,
+    critic_torso: CriticTorso = "shared",
     deviation: float = 1.0,
 ) -> ActorCritic:
     """Fresh networks: orthogonal weights, gain sqrt 2 in the torso, 0.01 for the actor, 1 for the critic.
@@ -146,15 +161,19 @@ def make_actor_critic(
     ``deviation`` is that of real actions.
     """
     torso_key, actor_key, critic_key = jax.random.split(key, 3)
-    if uses_grid(torso, spaces):
-        body: Torso = _grid_torso(torso_key, spaces, hidden[-1], activation, encoding, pooling)
-    else:
-        encoder, inputs = make_encoder(jax.random.fold_in(torso_key, 1), torso, spaces.observation, "orthogonal")
+
+    def made(key: PRNGKeyArray) -> Torso:
+        if uses_grid(torso, spaces):
+            return _grid_torso(key, spaces, hidden[-1], activation, encoding, pooling)
+        encoder, inputs = make_encoder(jax.random.fold_in(key, 1), torso, spaces.observation, "orthogonal")
         sizes = (inputs, *hidden)
-        keys = jax.random.split(torso_key, len(hidden))
+        keys = jax.random.split(key, len(hidden))
         layers = tuple(make_dense(k, i, o, "orthogonal") for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True))
-        body = MLPTorso(encoder, layers, activation)
-    critic = make_dense(critic_key, hidden[-1], 1, "orthogonal", gain=1.0)
+        return MLPTorso(encoder, layers, activation)
+
+    body = made(torso_key)
+    value = make_dense(critic_key, hidden[-1], 1, "orthogonal", gain=1.0)
+    critic = Value(made(jax.random.fold_in(torso_key, 2)), value) if critic_torso == "separate" else value
     if isinstance(spaces.action, Discrete):
         return ActorCritic(body, make_dense(actor_key, hidden[-1], spaces.action.n, "orthogonal", gain=0.01), critic)
     outputs = flat_size(spaces.action)

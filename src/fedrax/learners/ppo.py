@@ -16,7 +16,14 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from fedrax.environments.actions import MEANING, Actions, Bounds
 from fedrax.environments.base import Observation, Spaces, Steps, shapes
 from fedrax.errors import FedraxError
-from fedrax.learners.actor_critic import ActorCritic, Encoding, TorsoKind, grid_parts, make_actor_critic
+from fedrax.learners.actor_critic import (
+    ActorCritic,
+    CriticTorso,
+    Encoding,
+    TorsoKind,
+    grid_parts,
+    make_actor_critic,
+)
 from fedrax.learners.advantages import generalised_advantages
 from fedrax.learners.base import Agent, Batch, Learner, Objective, UpdateContext, flatten_steps, learners
 from fedrax.learners.distributions import Distribution, kl_divergence
@@ -85,7 +92,9 @@ class PPO(Learner):
     clip_coefficient: Number = option(
         0.2, "half-width of the interval ratios and values are clipped to", minimum=0, argument=True
     )
-    clip_value_loss: bool = option(True, "also clip how far a value may move")
+    clip_value_loss: bool = option(
+        False, "also clip how far a value may move, which needs rewards scaled to fit clip_coefficient"
+    )
     kl_coefficient: Number = option(
         1.0, "weight of the KL divergence (kl and mdpo)", unit="1/nat", minimum=0, argument=True
     )
@@ -120,6 +129,11 @@ class PPO(Learner):
         (64, 64), "widths of the torso's dense layers; the grid torso has one, the last", minimum=1
     )
     activation: Activation = option("tanh", "activation of the torso")
+    critic_torso: CriticTorso = option(
+        "separate",
+        "the critic's own (separate), or the actor's (shared), which computes half as much, but where returns far from "
+        "1 drown the policy's gradient",
+    )
     encoding: Encoding = option(
         "one-hot", "a grid's cells: one-hot object, colour and state, or their raw integers (reference)"
     )
@@ -189,6 +203,7 @@ class PPO(Learner):
             activation=self.activation,
             encoding=self.encoding,
             pooling=self.grid_pooling,
+            critic_torso=self.critic_torso,
             deviation=self.initial_deviation,
         )
 
