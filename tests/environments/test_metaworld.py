@@ -122,7 +122,7 @@ def test_a_task_by_its_name():
 @pytest.mark.parametrize(
     ("source", "overrides", "message"),
     [
-        ({}, ["environment.task=window-shut"], "did you mean 'window-close'"),
+        ({}, ["environment.task=window-clsoe"], "did you mean 'window-close'"),
         ({"environment": {"task": "reach", "id": "CartPole-v1"}}, [], "leave one out"),
         ({}, ["environment.tasks=MT11"], "or MT10 for Meta-World's ten"),
         ({}, ["environment.task=reach", "environment.id=CartPole-v1"], "leave one out"),

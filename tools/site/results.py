@@ -18,6 +18,7 @@ GROUPS = {
     "aggregation": "Averaging and its cost",
     "privacy": "Privacy",
     "federation": "A real federation",
+    "own_environments": "Environments of one's own",
     "speed": "Speed and scale",
 }
 """Pages, by what the names of their results begin with."""
