@@ -19,7 +19,12 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.par
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import hypothesis  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
+
+# How long an example takes is a matter of what else the machine does.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 CHECKED = (
     *("learners", "aggregators", "attacks", "strategies", "evaluation", "federation", "message"),

@@ -154,7 +154,7 @@ def test_a_state_larger_than_the_memory_is_refused_before_it_is_made():
 names = st.text(min_size=1, max_size=200).filter(str.isprintable)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(names, st.integers(0, 2**31 - 1), st.floats(0, 1), st.lists(st.integers(1, 64), min_size=1, max_size=3))
 def test_any_values_survive_the_round_trip(name, seed, discount, hidden):
     table = {

@@ -168,7 +168,7 @@ PIXELS = Box((2, 2, 3), (0,) * 12, (255,) * 12, "uint8")
 MIXED = Spaces(Dict.of({"image": PIXELS, "words": Tokens(3, 9), "own": SPEED}), Box((2,), (-1.0,) * 2, (1.0,) * 2))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31 - 1))
 def test_a_replay_gives_back_what_it_was_transitionsin_its_types(seed):
     generator = np.random.default_rng(seed)

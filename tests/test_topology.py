@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedrax.errors import FedraxError
 from fedrax.topology import degree, make_graph, neighbours_of
 
-PROPERTIES = settings(max_examples=40, deadline=None)
+PROPERTIES = settings(max_examples=40)
 
 
 # Graphs with a name
@@ -113,7 +113,7 @@ weights = st.just(0.0) | st.floats(2.0**-10, 2.0**10, width=32)
 
 
 @given(st.lists(st.lists(weights, min_size=3, max_size=3), min_size=3, max_size=3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_round_trip_of_every_form(tmp_path_factory, rows):
     directory, wanted = tmp_path_factory.mktemp("graphs"), np.array(rows, np.float32)
     np.testing.assert_array_equal(read(directory, f"matrix = {rows}"), wanted)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedrax.topology_weights import divergence_weights, normalise, return_weights, stale
 
-PROPERTIES = settings(max_examples=40, deadline=None)
+PROPERTIES = settings(max_examples=40)
 N = 4
 
 
@@ -161,7 +161,7 @@ def test_the_more_alike_weigh_more():
 
 
 @given(st.integers(0, 2**31), graphs, presences, st.none() | st.integers(0, N))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_divergence_weights_are_weights(seed, graph, present, top):
     divergence = np.asarray(jax.random.uniform(jax.random.key(seed), (N, N)))
     kept = graph * present

@@ -52,7 +52,7 @@ def untied(seed, levels):
 seeds, levels = st.integers(0, 2**32), st.sampled_from([2, 20, 1280])
 some_vectors, untied_vectors = st.builds(grid, seeds, levels), st.builds(untied, seeds, levels)
 some_present = st.sets(st.integers(0, N - 1), min_size=1)
-PROPERTIES = settings(max_examples=20, deadline=None)
+PROPERTIES = settings(max_examples=20)
 
 
 @functools.cache

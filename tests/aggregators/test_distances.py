@@ -83,7 +83,7 @@ def test_equal_rows_are_at_distance_zero():
 
 
 @given(values=arrays(np.float32, 9, elements=st.floats(0, LARGEST, width=32)), rank=st.integers(1, 9))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_smallest_is_what_sorting_finds(values, rank):
     values = values.copy()
     values[4] = np.inf
@@ -134,7 +134,7 @@ def test_medians_do_not_overflow():
 
 
 @given(vectors=arrays(np.float32, (7, 2), elements=st.floats(-1e6, 1e6, width=32)), count=st.integers(1, 7))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_order_statistics_of_those_present(vectors, count):
     present = jnp.arange(7) < count
     vectors = jnp.asarray(vectors)

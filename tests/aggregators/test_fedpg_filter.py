@@ -64,7 +64,7 @@ def reference(vectors, sigma, delta, alpha, samples):
     alpha=st.sampled_from([0.0, 0.4]),
     attackers=st.integers(0, 4),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_against_the_published_rules(seed, spread, alpha, attackers):
     generator = np.random.default_rng(seed)
     vectors = generator.normal(size=(10, 3))

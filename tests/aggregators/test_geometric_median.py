@@ -101,7 +101,7 @@ KINDS = ["normal", "grid", "duplicates", "near a line", "two magnitudes"]
     weighted=st.booleans(),
     exponent=st.integers(-30, 30),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_result_is_optimal(kind, seed, shape, weighted, exponent):
     n, _ = shape
     weights = np.random.default_rng(seed).uniform(0.2, 1.0, n) if weighted else np.ones(n)

@@ -93,7 +93,7 @@ def test_a_majority_of_liars_is_tolerated(name, forged):
 
 
 @pytest.mark.parametrize("name", ["fltrust", "zeno"])
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31), absent=st.sets(st.integers(0, 5), max_size=5))
 def test_absent_rows_do_not_count_and_order_does_not_matter(name, seed, absent):
     draws = np.random.default_rng(seed)

@@ -42,7 +42,7 @@ def corrupt(name, sent, byzantine, key=0, agents=3, **settings):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.booleans(), min_size=6, max_size=6), st.integers(0, 1000))
 def test_honest_messages_are_untouched_and_forged_ones_finite(name, byzantine, seed):
     sent = messages(seed)

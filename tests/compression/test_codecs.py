@@ -167,7 +167,7 @@ ERRORS = {
 """How far an array may be off."""
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(update=UPDATES, seed=st.integers(0, 2**31 - 1))
 @pytest.mark.parametrize("name", NAMES)
 def test_structure_and_types_come_back_and_errors_are_bounded(name, update, seed):
@@ -186,7 +186,7 @@ def test_structure_and_types_come_back_and_errors_are_bounded(name, update, seed
         assert np.abs(sent).sum() == np.abs(flat).max(), "one of 19 numbers travels"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(one=UPDATES, other=UPDATES)
 @pytest.mark.parametrize("name", ["none", "random-k", "sketch"])
 def test_the_sum_of_linear_encodings_decodes_to_the_sum(name, one, other):

@@ -99,7 +99,7 @@ def boxes(draw):
     return gymnasium.spaces.Box(low, high, shape, dtype), emitted
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(boxes(), st.sampled_from(["clip", "squash"]), st.booleans())
 def test_the_environment_gets_what_its_space_holds(case, bounds, normalised):
     space, emitted = case
@@ -115,7 +115,7 @@ def registered(space):
     return _box(space)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-2, 2, width=32), min_size=5, max_size=5), st.sampled_from(["clip", "squash", "none"]))
 def test_emitted_is_the_inverse_of_in_units(emitted, bounds):
     actions = Actions(KINDS, bounds)

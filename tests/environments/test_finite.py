@@ -78,7 +78,7 @@ places = st.tuples(st.booleans(), st.integers(0, STEPS - 1), st.integers(0, NUM_
 
 
 @given(st.lists(st.integers(1, STEPS), min_size=NUM_ENVS, max_size=NUM_ENVS), st.lists(places, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_first_of_any_faults_in_whole_episodes(lengths, planted):
     episodes = episodes_of(lengths)
     seen = []

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedrax.environments.heterogeneity import draw
@@ -27,7 +27,6 @@ def test_numbers_and_lists_are_taken_as_they_are():
 
 
 @given(seed=st.integers(0, 10_000), agents=st.integers(1, 20))
-@settings(deadline=None)
 def test_uniform_draws_are_seeded_and_inside_their_bounds(seed, agents):
     values = column("length", {"length": UNIFORM}, agents, seed)
     assert values == column("length", {"length": UNIFORM}, agents, seed)
@@ -37,7 +36,6 @@ def test_uniform_draws_are_seeded_and_inside_their_bounds(seed, agents):
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(deadline=None)
 def test_a_parameters_draws_do_not_depend_on_the_others(seed):
     both = {"gravity": NORMAL, "length": UNIFORM}
     alone = column("length", {"length": UNIFORM}, seed=seed)

@@ -65,7 +65,7 @@ def collections(draw):
 
 
 @given(collections())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_episode_started_is_kept_whole(case):
     agents, num_envs, most, counts, script = case
     collector = HostCollector(Scripted(script), agents, num_envs)

@@ -121,7 +121,7 @@ def test_noise_on_actions_and_on_observations_differ():
 
 
 @given(seed=st.integers(0, 2**31 - 1), action=st.integers(0, 1))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_noise_of_strength_0_changes_no_number(seed, action):
     plain, noisy, key = CartPole(), with_noise(CartPole(), ["observation_noise_std"]), jax.random.key(seed)
     state, observation = plain.reset(key, plain.physics())

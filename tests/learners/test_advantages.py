@@ -42,7 +42,7 @@ def by_definition(steps, values, discount, gae_lambda):
 
 
 @pytest.mark.training
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.floats(-2, 2), st.sampled_from(["on", "on", "terminated", "truncated"])), min_size=1, max_size=12

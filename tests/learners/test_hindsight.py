@@ -192,7 +192,7 @@ moves = st.lists(st.tuples(st.booleans(), st.lists(st.booleans(), min_size=8, ma
 @pytest.mark.training
 @pytest.mark.parametrize("kind", ["future", "final", "episode"])
 @given(moves, st.integers(0, 2**31 - 1))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_goals_come_from_the_same_episode_whatever_was_overwritten_or_given_up(kind, chunks, seed):
     tape, copies = Tape(2), 2
     replay = replay_of(kind, capacity=2 * (HORIZON + 4), copies=copies, horizon=HORIZON)

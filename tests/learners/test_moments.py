@@ -32,7 +32,7 @@ def check(moments, rows, rtol=1e-5):
     np.testing.assert_allclose(moments.spread, spread, rtol=10 * rtol, atol=10 * rtol * len(rows) * np.ptp(rows) ** 2)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.floats(-100, 100), st.integers(0, 2**31))
 def test_merged_moments_are_those_of_all_data(sizes, centre, seed):
     generator = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ def test_merged_moments_are_those_of_all_data(sizes, centre, seed):
     check(merged, np.concatenate(parts))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.floats(-300, 300), st.integers(0, 2**31))
 def test_moments_of_agents_together_are_those_of_all_data(sizes, centre, seed):
     """Wherever observations lie, and whoever is missing."""

@@ -21,7 +21,7 @@ def numbered(first, count):
     return Transitions(pair, number[:, None] + 0.5, -number, pair + 1, (number % 3 == 0).astype(jnp.float32))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), max_size=12))
 def test_a_replay_is_a_queue_of_valid_transitions(batches):
     replay, expected = empty_replay(SPACES, 5), deque(maxlen=5)

@@ -34,7 +34,7 @@ rates = st.one_of(st.just(1.0), st.floats(-6, 0).map(lambda x: 10**x))
 counts = st.one_of(st.integers(1, 1000), st.floats(0, math.log10(LARGEST)).map(lambda x: int(10**x)))
 deltas = st.floats(-12, math.log10(0.5)).map(lambda x: 10**x)
 SLACK = 1 + 1e-9
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 
 @pytest.mark.parametrize(("noise", "count", "delta", "expected"), WITHOUT_SAMPLING)

@@ -22,7 +22,7 @@ def exact(update):
     return np.sqrt(sum(np.square(np.asarray(x), dtype=np.float64).sum() for x in jax.tree.leaves(update)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(UPDATES, st.floats(1e-6, 1e6))
 def test_no_layers_are_longer_than_the_bound(update, bound):
     bound = np.float32(bound)
@@ -77,7 +77,7 @@ def test_what_is_not_finite_can_be_read_as_zeros(bad):
     assert not np.isfinite(exact(clipped(update, 1.0)))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(arrays(np.float32, 6, elements=st.floats(-(2.0**127), 2.0**127, width=32)), st.floats(1e-3, 1e3))
 def test_a_clipped_vector_points_the_same_way(vector, clip):
     found = np.asarray(clip_vector(jnp.asarray(vector), clip), np.float64)

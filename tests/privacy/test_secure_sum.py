@@ -55,7 +55,7 @@ def test_a_polynomial_worked_out_by_hand_is_joined():
     assert shamir.joined({1: 1494, 2: 1942}) != 1234
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.data())
 def test_any_threshold_of_shares_yields_the_secret_and_fewer_do_not(data):
     threshold = data.draw(st.integers(2, 8))
@@ -87,7 +87,7 @@ def dropouts(draw):
     return count, least, gone
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(dropouts(), st.integers(0, 2**32 - 1), st.sampled_from([8, 20, 28]))
 def test_the_sum_is_that_of_those_whose_vectors_came(case, seed, bits):
     count, least, gone = case
@@ -109,7 +109,7 @@ def test_below_the_threshold_the_round_is_lost_and_no_later_stage_is_asked_for(s
     assert stages == {STAGES.index(stage) + 1}, "who stayed has answered that stage, and no other"
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(3, 7), st.integers(0, 2**32 - 1))
 def test_no_part_of_any_vector_is_in_what_the_server_receives(count, seed):
     terms = terms_of(count, 256)

@@ -89,7 +89,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=trees)
 def test_any_pytree_comes_back_bit_for_bit(tree: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +171,7 @@ def test_nothing_to_load(tmp_path: Path) -> None:
         load_policy(tmp_path / "policy.safetensors", state())
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_half_written_checkpoint_is_passed_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float
@@ -198,7 +198,7 @@ def damage(path: Path, position: int, mask: int) -> bool:
     return position < 8 + int.from_bytes(content[:8], "little")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
 def test_a_flipped_byte_is_noticed_or_without_effect(tmp_path: Path, share: float, mask: int) -> None:
     path = tmp_path / "policy.safetensors"

@@ -163,7 +163,7 @@ def test_rows_are_readable_while_the_run_goes_on(run: RunDirectory) -> None:
         assert events(run) == scalars(rows_of(range(3)))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(killed=st.integers(1, 9), data=st.data())
 def test_a_killed_and_resumed_run_has_the_records_of_one_that_was_not(
     run: RunDirectory, killed: int, data: st.DataObject

@@ -39,7 +39,7 @@ def test_one_agent_is_its_own_group():
     assert linked(jnp.ones((1, 1))).tolist() == [0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6))
 def test_groups_are_those_of_scipy(seed, clusters):
     similarity = np.random.default_rng(seed).uniform(-1, 1, (6, 6)).astype(np.float32)

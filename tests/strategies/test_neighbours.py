@@ -49,7 +49,7 @@ def logits(seed, *shape):
     return 2 * jax.random.normal(jax.random.key(seed), shape)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**16), st.lists(st.floats(0, 3), min_size=2, max_size=4).filter(lambda w: sum(w) > 0.1))
 def test_pools_of_categorical_policies_are_what_they_are_called(seed, weights):
     weights = jnp.asarray(weights) / sum(weights)
