@@ -127,7 +127,8 @@ def test_every_agent_has_its_own_mass(project):
     params = run.policies()[0]
     alone = make_runtime(resolve(None, [*TINY, OWN, "environment.id=OwnPointMass-v0", "environment.kwargs.mass=2"]))
     expected = alone.evaluate(params, episodes=3, seed=run.config.evaluation.seed).returns
-    np.testing.assert_array_equal(across[0, 2], expected)
+    # A product of more rows rounds otherwise; other masses differ by one and more.
+    np.testing.assert_allclose(across[0, 2], expected, rtol=1e-6)
     alone.close()
 
 
