@@ -193,6 +193,8 @@ def test_merge_keeps_what_later_layers_do_not_say():
         (["budget..rounds=3"], ["'budget..rounds=3'", "key=value"]),
         (["..=3"], ["'..=3'", "key=value"]),
         (["budget.rounds=99999999999999999999"], ["budget.rounds", "at most 2147483647"]),
+        (["learner.max_gradient_norm=1" + "0" * 400], ["learner.max_gradient_norm = 1000", "it must be"]),
+        (["learner.discount=1" + "0" * 400], ["learner.discount = 1000", "between 0 and 1"]),
         (["strategy.minibatch=2147483648"], ["strategy.minibatch = 2147483648", "at most 2147483647"]),
         (["federation.agents=1000000000"], ["federation.agents", "1000000"]),
         (["seed=4294967296"], ["seed = 4294967296", "at most 2147483647"]),

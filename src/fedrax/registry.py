@@ -305,7 +305,7 @@ def _check_number(key: str, number: float, declared: Option) -> None:
     low, high = declared.minimum, declared.maximum
     if isinstance(number, int) and number > LARGEST and high is None:
         raise FedraxError(f"{key} = {shown(number)} is not allowed: it must be at most {LARGEST}")
-    finite = math.isfinite(number)
+    finite = isinstance(number, int) or math.isfinite(number)  # Some whole numbers are no float.
     if finite and (low is None or number >= low) and (high is None or number <= high):
         return
     interval = _interval(declared)
