@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LIKELY = 0.72
+"""Least similarity of a misspelling, by :func:`difflib.SequenceMatcher.ratio`."""
 SOME = 8
 """Of many names, so many of the closest ones are listed."""
 FEW = 12
@@ -31,32 +33,10 @@ class FedraxError(ValueError):
 
 
 def near(name: str, allowed: Iterable[str]) -> list[str]:
-    """Those of ``allowed`` that ``name`` may be a slip of the pen for, or the beginning of, the closest first.
-
-    A slip are two letters, of a long name every third, and less than half of it.
-    """
-
-    def is_near(other: str) -> bool:
-        most = min(max(2, len(name) // 3), (len(name) - 1) // 2)
-        return (len(name) > 2 and other.startswith(name)) or _letters_apart(name, other, most) <= most
-
-    close = difflib.get_close_matches(name, list(allowed), n=SOME, cutoff=0.5)
-    return [other for other in close if is_near(other)]
-
-
-def _letters_apart(one: str, other: str, most: int) -> int:
-    """How many letters are to be put in, left out, replaced or swapped with the next; only more than ``most`` where
-    there are."""
-    if abs(len(one) - len(other)) > most:
-        return most + 1
-    before, row = list(range(len(other) + 1)), list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        last, before, row = before, row, [i, *([0] * len(other))]
-        for j, wanted in enumerate(other, 1):
-            row[j] = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
-                row[j] = min(row[j], last[j - 2] + 1)
-    return row[-1]
+    """Those of ``allowed`` that ``name`` is likely a misspelling or the beginning of, the closest first."""
+    names = list(allowed)
+    close = difflib.get_close_matches(name, names, n=SOME, cutoff=LIKELY)
+    return list(dict.fromkeys([*close, *(each for each in names if len(name) > 2 and each.startswith(name))]))[:SOME]
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
