@@ -122,7 +122,7 @@ def text() -> Rule:
 
 
 def texts(what: str = "texts") -> Rule:
-    """Several texts, or paths as texts, and no single one, whose letters would be taken for them."""
+    """Several texts, or paths as texts, and no single one, whose characters would be taken for them."""
 
     def read(value: Any) -> list[str]:
         if isinstance(value, (str, bytes, Mapping, os.PathLike)):

@@ -17,7 +17,7 @@ MEBIBYTE = 1 << 20
 SWEEP = "sweep.json"
 """What a sweep writes into its folder: the state of every job, by setup and seed."""
 LONGEST = 50
-"""Letters of a run's name that its folder's has."""
+"""Characters of a run's name that its folder's has."""
 LEFTOVERS = frozenset({LOCK, ".probe", ".config.tmp.toml"})
 """What a process that was killed before its run's first file leaves."""
 
@@ -183,5 +183,5 @@ class RunDirectory:
 def default_directory(name: str) -> Path:
     """Where a run of this name is kept unless its user says otherwise: ``runs/NAME-TIME``."""
     words = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") or "run"
-    # A letter is up to four bytes, of which a folder's name has 255 at most.
+    # A character is up to four bytes, of which a folder's name has 255 at most.
     return Path("runs") / f"{words[:LONGEST]}-{time.strftime('%Y%m%d-%H%M%S')}"
