@@ -307,6 +307,9 @@ def test_a_value_of_the_wrong_type_is_answered_with_what_is_allowed(change, said
         ("trian", ["train", "render"], ["train"]),
         ("eps", ["epsilon", "delta"], ["epsilon"]),
         ("lr", ["to", "rl"], []),
+        ("pht", ["npz", "pth"], ["pth"]),
+        ("alias", ["alie", "label-flip"], ["alie"]),
+        ("tde", ["ppo", "td3"], ["td3"]),
     ],
 )
 def test_near_is_what_a_slip_of_the_pen_makes(name, allowed, found):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-LIKELY = 0.72
-"""Least similarity of a misspelling, by :func:`difflib.SequenceMatcher.ratio`."""
+LIKELY = 0.66
+"""Least similarity of a misspelling, by :func:`difflib.SequenceMatcher.ratio`: two of three letters in their order."""
+SLIPS = 3
+"""Characters that a misspelling has too many or too few at most: "nonsense" is no misspelling of "none"."""
 SOME = 8
 """Of many names, so many of the closest ones are listed."""
 FEW = 12
@@ -35,7 +37,8 @@ class FedraxError(ValueError):
 def near(name: str, allowed: Iterable[str]) -> list[str]:
     """Those of ``allowed`` that ``name`` is likely a misspelling or the beginning of, the closest first."""
     names = list(allowed)
-    close = difflib.get_close_matches(name, names, n=SOME, cutoff=LIKELY)
+    alike = [each for each in names if abs(len(each) - len(name)) <= SLIPS]
+    close = difflib.get_close_matches(name, alike, n=SOME, cutoff=LIKELY)
     return list(dict.fromkeys([*close, *(each for each in names if len(name) > 2 and each.startswith(name))]))[:SOME]
 
 
