@@ -167,11 +167,12 @@ def test_it_runs_inside_scan_and_while():
     assert float(total) == 2 * expected.sum()
 
 
-def test_episode_returns_are_those_of_the_same_episodes():
+@pytest.mark.parametrize("horizon", [1, 3, 4, 8])
+def test_episode_returns_are_those_of_the_same_episodes(horizon):
     arguments = (Probe(), {"longest": 6.0}, act, jax.random.key(0))
-    measured = jax.jit(lambda: episode_returns(*arguments, episodes=5, horizon=4))()
+    measured = jax.jit(lambda: episode_returns(*arguments, episodes=5, horizon=horizon))()
     returns, lengths = measured["return"], measured["length"]
-    episodes = COLLECT(jax.random.key(0), horizon=4)
+    episodes = COLLECT(jax.random.key(0), horizon=horizon)
     np.testing.assert_array_equal(returns, episodes.returns)
     np.testing.assert_array_equal(lengths, episodes.valid.sum(0))
 
