@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedrax.environments.base import Box, Discrete, Episodes, Spaces
-from fedrax.learners.base import Objective, UpdateContext, learners
+from fedrax.learners.base import MANY_STEPS, Objective, UpdateContext, learners
 from fedrax.learners.distributions import Categorical, Gaussian
 
 DISCRETE = Spaces(Box((2,), (-1.0, -1.0), (1.0, 1.0)), Discrete(3))
@@ -157,3 +157,28 @@ def test_with_a_bound_the_gradient_is_the_mean_of_every_episodes_clipped_one(dev
     expected = np.mean([row * min(1.0, bound / norm) for row, norm in zip(rows, norms, strict=True)], axis=0)
     gradient = learner.clipping_episodes(bound).gradient(policy, episodes)
     np.testing.assert_allclose(np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradient)]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("device", "loops"), [("cpu", True), ("gpu", False)])
+def test_gradients_of_long_batches_are_those_of_each_agent_alone(device, loops, monkeypatch):
+    """Under the maps of agents and seeds, with policies of their own and one that all share."""
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    learner = learners.build("policy-gradient", {"normalisation": "trajectories", "baseline": "none"})
+    draw = jax.vmap(jax.vmap(lambda key: batch(key, DISCRETE, steps=MANY_STEPS // 4)))
+    episodes = draw(jax.random.split(jax.random.key(1), (2, 3)))
+    own = jax.vmap(lambda key: learner.init_params(key, DISCRETE))(jax.random.split(jax.random.key(0), 3))
+    shared = jax.tree.map(lambda x: x[0], own)
+    for policies, axis in ((own, 0), (shared, None)):
+        over_agents = jax.vmap(learner.gradient, (axis, 0))
+        mapped = jax.jit(jax.vmap(over_agents, (None, 0)))
+        # That of the returns over time is there in any case.
+        assert (mapped.lower(policies, episodes).as_text().count("stablehlo.while") > 1) == loops
+        measured = mapped(policies, episodes)
+        for seed, agent in np.ndindex(2, 3):
+            policy = policies if axis is None else jax.tree.map(lambda x, agent=agent: x[agent], policies)
+            expected = learner.gradient(policy, jax.tree.map(lambda x, at=(seed, agent): x[at], episodes))
+            jax.tree.map(
+                lambda x, y, at=(seed, agent): np.testing.assert_allclose(x[at], y, rtol=1e-4, atol=1e-5),
+                measured,
+                expected,
+            )

@@ -239,6 +239,10 @@ class Learner(eqx.Module):
         """One local update from the experience of one collection; returns metrics as scalars."""
 
 
+MANY_STEPS = 2000
+"""Of so many steps of one agent the gradient keeps a processor busy, with or without those of other agents."""
+
+
 class EpisodeLearner(Learner):
     """A learner whose loss, over whole episodes, agents and servers both differentiate."""
 
@@ -272,23 +276,26 @@ class EpisodeLearner(Learner):
         The two are the same where nothing is clipped and no episode's loss depends on another (:attr:`coupling`).
         """
 
-        def of(episodes: Episodes, ratio: Array | float) -> PyTree:
+        def of(params: Policy, episodes: Episodes, ratio: Array | float) -> PyTree:
             return jax.grad(lambda p: self.loss(p, episodes, ratio=ratio))(params)
 
-        bound = self.longest_gradient
+        bound, processor = self.longest_gradient, jax.default_backend() == "cpu"
+        ratios = jnp.broadcast_to(jnp.asarray(ratio), episodes.valid.shape)
         if bound is None:
-            return of(episodes, ratio)
+            # Of agents one after the other, as of episodes below.
+            if not processor or episodes.valid.size < MANY_STEPS:
+                return of(params, episodes, ratio)
+            return jax.custom_batching.sequential_vmap(of)(params, episodes, ratios)
 
         def of_one(inputs: tuple[Episodes, Array]) -> PyTree:
             # With an axis of one episode, as losses are of batches.
             episode, ratio = jax.tree.map(lambda x: jnp.expand_dims(x, min(1, x.ndim)), inputs)
-            return clipped(of(episode, ratio), bound)
+            return clipped(of(params, episode, ratio), bound)
 
-        ratios = jnp.broadcast_to(jnp.asarray(ratio), episodes.valid.shape)
         inputs = jax.tree.map(lambda x: jnp.moveaxis(x, min(1, x.ndim - 1), 0), (episodes, ratios))
         # One after the other, what networks make of an episode fits a processor's cache; side by side it is slower than
         # without a bound.
-        each = jax.lax.map(of_one, inputs) if jax.default_backend() == "cpu" else jax.vmap(of_one)(inputs)
+        each = jax.lax.map(of_one, inputs) if processor else jax.vmap(of_one)(inputs)
         return jax.tree.map(lambda x: x.sum(0) / jnp.maximum(episodes.count, 1), each)
 
     @abc.abstractmethod
