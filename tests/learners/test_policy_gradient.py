@@ -1,5 +1,7 @@
 """The policy-gradient learner against exact gradients, and on problems whose solution is known."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -182,3 +184,19 @@ def test_gradients_of_long_batches_are_those_of_each_agent_alone(device, loops, 
                 measured,
                 expected,
             )
+
+
+def test_gradients_of_long_batches_know_settings_that_are_traced():
+    """As those are that runs of one program differ in."""
+    learner = learners.build("policy-gradient", {"discount": 0.9})
+    policy = learner.init_params(jax.random.key(0), DISCRETE)
+    episodes = jax.vmap(lambda key: batch(key, DISCRETE, steps=MANY_STEPS // 4))(jax.random.split(jax.random.key(1), 2))
+
+    @jax.jit
+    def mapped(discount):
+        return jax.vmap(dataclasses.replace(learner, discount=discount).gradient, (None, 0))(policy, episodes)
+
+    first = jax.tree.map(lambda x: x[0], episodes)
+    for discount in (0.9, 0.5):
+        expected = dataclasses.replace(learner, discount=discount).gradient(policy, first)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x[0], y, rtol=1e-4, atol=1e-6), mapped(discount), expected)

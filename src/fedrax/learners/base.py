@@ -276,21 +276,25 @@ class EpisodeLearner(Learner):
         The two are the same where nothing is clipped and no episode's loss depends on another (:attr:`coupling`).
         """
 
-        def of(params: Policy, episodes: Episodes, ratio: Array | float) -> PyTree:
-            return jax.grad(lambda p: self.loss(p, episodes, ratio=ratio))(params)
+        numbers, rest = eqx.partition(self, eqx.is_array)
+
+        def of(numbers: EpisodeLearner, params: Policy, episodes: Episodes, ratio: Array | float) -> PyTree:
+            learner = eqx.combine(numbers, rest)
+            return jax.grad(lambda p: learner.loss(p, episodes, ratio=ratio))(params)
 
         bound, processor = self.longest_gradient, jax.default_backend() == "cpu"
         ratios = jnp.broadcast_to(jnp.asarray(ratio), episodes.valid.shape)
         if bound is None:
-            # Of agents one after the other, as of episodes below.
             if not processor or episodes.valid.size < MANY_STEPS:
-                return of(params, episodes, ratio)
-            return jax.custom_batching.sequential_vmap(of)(params, episodes, ratios)
+                return of(numbers, params, episodes, ratio)
+            # Of agents one after the other, as of episodes below. Nothing traced may be in the function itself, as
+            # settings are that runs of one program differ in.
+            return jax.custom_batching.sequential_vmap(of)(numbers, params, episodes, ratios)
 
         def of_one(inputs: tuple[Episodes, Array]) -> PyTree:
             # With an axis of one episode, as losses are of batches.
             episode, ratio = jax.tree.map(lambda x: jnp.expand_dims(x, min(1, x.ndim)), inputs)
-            return clipped(of(params, episode, ratio), bound)
+            return clipped(of(numbers, params, episode, ratio), bound)
 
         inputs = jax.tree.map(lambda x: jnp.moveaxis(x, min(1, x.ndim - 1), 0), (episodes, ratios))
         # One after the other, what networks make of an episode fits a processor's cache; side by side it is slower than
