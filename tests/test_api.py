@@ -203,6 +203,24 @@ def test_best_policy_earns_the_best_return(run):
         assert best[seed].returns.mean() == pytest.approx(run.summary()["best_return"][index])
 
 
+def test_a_policy_that_is_best_at_the_end_is_the_best_one(tmp_path):
+    """Where the last round has no evaluation of its own."""
+    run = fedrax.train(
+        "fedpg-br/cartpole",
+        [*SHORT, "budget.rounds=4", "evaluation.every=3", "environment.horizon=60", "learner.learning_rate=0.03"],
+        seeds=4,
+        out=tmp_path / "run",
+        progress=False,
+    )
+    best, summary, rows = run.evaluate(episodes=3, policy="best"), run.summary(), run.metrics()
+    ends = 0
+    for index, seed in enumerate(run.config.all_seeds):
+        assert best[seed].returns.mean() == pytest.approx(summary["best_return"][index])
+        before = max(row["return"] for row in rows if row["seed"] == seed and "return" in row)
+        ends += summary["best_return"][index] > before
+    assert 0 < ends, "no seed's last policy was its best"
+
+
 def test_a_run_directory_is_not_overwritten(run):
     with pytest.raises(fedrax.FedraxError, match="already holds a run"):
         fedrax.train("fedpg-br/cartpole", SHORT, out=run.path, progress=False)

@@ -17,7 +17,7 @@ from fedrax.cli import main
 from fedrax.completion import describable, key_values, values_of
 from fedrax.config import COMPONENT_KINDS, presets, resolve
 from fedrax.describe_keys import all_keys
-from fedrax.errors import SOME, near, suggestions
+from fedrax.errors import SOME, FedraxError, near, suggestions
 from fedrax.opening import setup_line, sweep_opening
 from fedrax.other_names import OTHER_NAMES, plain
 from fedrax.registry import options_of
@@ -314,6 +314,14 @@ def test_a_value_of_the_wrong_type_is_answered_with_what_is_allowed(change, said
 )
 def test_near_is_what_a_slip_of_the_pen_makes(name, allowed, found):
     assert near(name, allowed) == found
+
+
+@pytest.mark.parametrize("path", ["no\nrun", "no\r\x1b[1mrun", "no\u2028run"])
+def test_an_error_is_one_line_whatever_it_quotes(path):
+    with pytest.raises(FedraxError) as error:
+        fedrax.load(path)
+    assert str(error.value).isprintable()
+    assert "is not a run" in str(error.value)
 
 
 def test_an_unknown_command_is_answered_with_one():

@@ -26,11 +26,13 @@ LONGEST_TEXT = 1200
 class FedraxError(ValueError):
     """A mistake a user can mend: its text is one line, and the command line prints it without a traceback.
 
-    A long text loses its middle: what was wrong comes first, what to do last.
+    A long text loses its middle: what was wrong comes first, what to do last. Line breaks, as a path may have, are
+    written as in Python.
     """
 
     def __init__(self, text: str) -> None:
         half = LONGEST_TEXT // 2
+        text = "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
         super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:half]} ... {text[-half:]}")
 
 

@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from fedrax.config import Config
 from fedrax.config_tables import TD3_HER
@@ -240,9 +242,10 @@ def _train(
                 "counters": [dataclasses.asdict(c) for c in counters],
                 "config": tables,
             }
+            best_policies = state.best
             if finished:
-                # Apart from the counters: a run whose budget grows goes on as if there had been no end.
-                _final_evaluation(config, runtime, state, counters)
+                # Apart from counters and state: a run whose budget grows goes on as if there had been no end.
+                best_policies = _final_evaluation(config, runtime, state, counters)
                 meta["final_counters"] = [dataclasses.asdict(c) for c in counters]
                 show(runtime, display, counters, [])
             if config.video.every is not None and first % config.video.every < runtime.rounds_per_call:
@@ -253,8 +256,8 @@ def _train(
                 save_policy(directory.policy, outputs)
                 if config.checkpoint.keep_policies:
                     save_policy(directory.kept_policy(max(counter.rounds for counter in counters)), outputs)
-                if best is None or not np.array_equal(best, state.best_return):
-                    save_policy(directory.best_policy, state.best)
+                if best is None or best_policies is not state.best or not np.array_equal(best, state.best_return):
+                    save_policy(directory.best_policy, best_policies)
                     best = np.asarray(state.best_return)
             save_checkpoint(directory.checkpoints, first, state, meta)
             live.finished = finished
@@ -310,14 +313,17 @@ def _any_active(runtime: Runtime, state: State) -> bool:
     return bool(np.any(jax.vmap(runtime.active)(state.tally)))
 
 
-def _final_evaluation(config: Config, runtime: Runtime, state: State, counters: list[Counters]) -> None:
-    """Measures the final policy where the last round had no evaluation."""
-    outputs = runtime.outputs(state)
+def _final_evaluation(config: Config, runtime: Runtime, state: State, counters: list[Counters]) -> PyTree:
+    """Measures the final policy where the last round had no evaluation. Returns each seed's best one."""
+    outputs, best = runtime.outputs(state), state.best
     for index, counter in enumerate(counters):
         if counter.rounds % config.evaluation.every == 0:
             continue
-        params = jax.tree.map(lambda x, i=index: x[i], outputs)
-        counter.note(runtime.measured(params, position=index))
+        before = counter.best_return
+        counter.note(runtime.measured(jax.tree.map(lambda x, i=index: x[i], outputs), position=index))
+        if math.isfinite(counter.best_return) and counter.best_return != before:
+            best = jax.tree.map(lambda old, new, i=index: jnp.asarray(old).at[i].set(new[i]), best, outputs)
+    return best
 
 
 def _summary(
