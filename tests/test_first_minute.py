@@ -321,7 +321,7 @@ def test_an_error_is_one_line_whatever_it_quotes(path):
     with pytest.raises(FedraxError) as error:
         fedrax.load(path)
     assert str(error.value).isprintable()
-    assert "is not a run" in str(error.value)
+    assert str(error.value).startswith("there is no run at no\\")
 
 
 def test_an_unknown_command_is_answered_with_one():

@@ -25,6 +25,7 @@ from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
 from fedrax.registry import LARGEST, MOST_EPISODES, MOST_UNSEEN
 from fedrax.runtime.continuation import accepting, configuration, warn_of_edits
+from fedrax.runtime.final_evaluation import best_policies
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.pairs import Evaluation
 
@@ -126,7 +127,8 @@ class Run:
                 if restored is None:
                     raise
                 logger.warning("%s; that of the last checkpoint is taken", error)
-                stacked = runtime.outputs(restored[0]) if which == "last" else restored[0].best
+                kept, meta = restored
+                stacked = runtime.outputs(kept) if which == "last" else best_policies(runtime, kept, meta)
         finally:
             runtime.close()
         return {

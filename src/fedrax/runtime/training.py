@@ -11,9 +11,7 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from fedrax.config import Config
 from fedrax.config_tables import TD3_HER
@@ -37,6 +35,7 @@ from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.continuation import accepting, begin_manifest, note_restart, table
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import divergence, task_ids
+from fedrax.runtime.final_evaluation import best_policies, evaluate_finally
 from fedrax.runtime.initial import initial_files, initial_networks, saved_parts, saved_path, start_from, with_saved
 from fedrax.runtime.lost_rounds import LostRounds, resume_text
 from fedrax.runtime.memory import size_text
@@ -242,10 +241,9 @@ def _train(
                 "counters": [dataclasses.asdict(c) for c in counters],
                 "config": tables,
             }
-            best_policies = state.best
             if finished:
                 # Apart from counters and state: a run whose budget grows goes on as if there had been no end.
-                best_policies = _final_evaluation(config, runtime, state, counters)
+                evaluate_finally(config, runtime, state, counters)
                 meta["final_counters"] = [dataclasses.asdict(c) for c in counters]
                 show(runtime, display, counters, [])
             if config.video.every is not None and first % config.video.every < runtime.rounds_per_call:
@@ -256,8 +254,8 @@ def _train(
                 save_policy(directory.policy, outputs)
                 if config.checkpoint.keep_policies:
                     save_policy(directory.kept_policy(max(counter.rounds for counter in counters)), outputs)
-                if best is None or best_policies is not state.best or not np.array_equal(best, state.best_return):
-                    save_policy(directory.best_policy, best_policies)
+                if best is None or finished or not np.array_equal(best, state.best_return):
+                    save_policy(directory.best_policy, best_policies(runtime, state, meta))
                     best = np.asarray(state.best_return)
             save_checkpoint(directory.checkpoints, first, state, meta)
             live.finished = finished
@@ -311,19 +309,6 @@ def _rows(
 
 def _any_active(runtime: Runtime, state: State) -> bool:
     return bool(np.any(jax.vmap(runtime.active)(state.tally)))
-
-
-def _final_evaluation(config: Config, runtime: Runtime, state: State, counters: list[Counters]) -> PyTree:
-    """Measures the final policy where the last round had no evaluation. Returns each seed's best one."""
-    outputs, best = runtime.outputs(state), state.best
-    for index, counter in enumerate(counters):
-        if counter.rounds % config.evaluation.every == 0:
-            continue
-        before = counter.best_return
-        counter.note(runtime.measured(jax.tree.map(lambda x, i=index: x[i], outputs), position=index))
-        if math.isfinite(counter.best_return) and counter.best_return != before:
-            best = jax.tree.map(lambda old, new, i=index: jnp.asarray(old).at[i].set(new[i]), best, outputs)
-    return best
 
 
 def _summary(

@@ -1,0 +1,46 @@
+"""The evaluation at a budget's end, where the last round has none of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from fedrax.config import Config
+from fedrax.federation import State
+from fedrax.runtime.base import Runtime
+from fedrax.runtime.counters import Counters
+
+
+def evaluate_finally(config: Config, runtime: Runtime, state: State, counters: list[Counters]) -> None:
+    """Measures the final policy of every seed, and adds what is measured to its counters."""
+    outputs = runtime.outputs(state)
+    for index, counter in enumerate(counters):
+        if counter.rounds % config.evaluation.every:
+            params = jax.tree.map(lambda x, i=index: x[i], outputs)
+            counter.note(runtime.measured(params, position=index))
+
+
+def best_policies(runtime: Runtime, state: State, meta: Mapping[str, Any]) -> PyTree:
+    """Each seed's best policy, ``[seeds, ...]``: the final one where it was the best in the evaluation at the end.
+
+    ``meta`` is a checkpoint's, and ``state`` the state in it.
+    """
+    before: Sequence[Mapping[str, Any]] = meta["counters"]
+    after: Sequence[Mapping[str, Any]] = meta.get("final_counters", before)
+    at_the_end = [
+        math.isfinite(ended["best_return"]) and ended["best_return"] != counted["best_return"]
+        for counted, ended in zip(before, after, strict=True)
+    ]
+    if not any(at_the_end):
+        return state.best
+    final = jnp.asarray(at_the_end)
+    return jax.tree.map(
+        lambda new, old: jnp.where(final.reshape(-1, *[1] * (jnp.ndim(new) - 1)), new, old),
+        runtime.outputs(state),
+        state.best,
+    )
