@@ -154,8 +154,9 @@ def test_the_curve_of_a_run_is_a_figure(run, tmp_path):
     assert figure.get_suptitle() == "short"
     figure.savefig(tmp_path / "curve.svg")
     assert figure._repr_png_().startswith(b"\x89PNG")
-    with pytest.raises(fedrax.FedraxError, match="rounds"):
-        run.figure("rounds")
+    for unknown in ("rounds", ""):
+        with pytest.raises(fedrax.FedraxError, match=r"allowed: .*round"):
+            run.figure(unknown)
 
 
 def test_a_frame_has_a_row_for_each_seed_and_round(run):

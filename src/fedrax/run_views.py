@@ -85,7 +85,8 @@ def figure_of(paths: Sequence[Path], *, x: str | None, value: str, smoothing: in
     if value not in columns:
         raise unknown("value (a column of the run's metrics)", value, columns)
     groups = group_runs(runs)
-    return curves_figure(groups, x or natural_axis(groups), title=title, value=value, smoothing=smoothing)
+    axis = natural_axis(groups) if x is None else x
+    return curves_figure(groups, axis, title=title, value=value, smoothing=smoothing)
 
 
 def frame_of(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:

@@ -293,6 +293,12 @@ def test_an_environment_that_exits_has_crashed(make):
         environments.step(np.zeros(2, np.int32))
 
 
+def test_an_error_of_many_words_is_told_by_its_first():
+    crash = EnvironmentCrash("Own-v0", "step", ValueError("first " + "and another " * 1000), copy=0)
+    assert str(crash).startswith("environment 'Own-v0' crashed in step (copy 0): ValueError: first and another")
+    assert len(str(crash)) < 500
+
+
 @pytest.mark.parametrize("value", [True, np.bool_(True), 1, 1.0, np.array(True), np.array([1])])
 def test_what_is_true_ends_an_episode_in_whatever_type(make, value):
     for place in (0, 1):

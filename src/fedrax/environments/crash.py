@@ -12,6 +12,9 @@ import numpy as np
 from fedrax.environments.success import SUCCESS, is_true, told
 from fedrax.errors import FedraxError
 
+LONGEST_SAID = 400
+"""Characters shown of what an environment raised; the traceback has them all."""
+
 
 class EnvironmentCrash(FedraxError):
     """An exception of a host environment in ``reset`` or ``step``; what it raised is the ``__cause__``."""
@@ -31,6 +34,7 @@ class EnvironmentCrash(FedraxError):
 
     def __str__(self) -> str:
         said = " ".join(str(self.error).split())
+        said = said if len(said) <= LONGEST_SAID else f"{said[:LONGEST_SAID]} ..."
         raised = f"{type(self.error).__name__}: {said}" if said else type(self.error).__name__
         place = self.place or ("" if self.copy is None else f"copy {self.copy}")
         return f"environment {self.id!r} crashed in {self.verb}{f' ({place})' if place else ''}: {raised}"

@@ -147,7 +147,7 @@ def read_json(path: Path, what: str, shape: type[pydantic.BaseModel] | None = No
         value = decoded(path.read_bytes())
     except OSError as error:
         raise FedraxError(
-            f"cannot read the {what} {path}: {reason(error)}; was the run started and finished?"
+            f"cannot read the {what} {path}: {reason(error)}; give the directory of a run that was started"
         ) from None
     except ValueError:
         raise FedraxError(f"the {what} {path} is damaged: it is not JSON; delete it and resume the run") from None
