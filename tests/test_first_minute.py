@@ -114,6 +114,7 @@ def test_a_sweeps_first_line(tmp_path):
     assert sweep_opening(file) == f"{file}: 2 setups of fedpg-br/cartpole, times a grid, 2 seeds each"
     file.write_text("setups = 3")
     assert sweep_opening(file) == f"{file}: reading the setups"
+    assert sweep_opening(Path("two\nlines")) == "two\\nlines: reading the setups"
 
 
 def test_names_read_from_the_source_are_those_that_are_registered():
@@ -325,6 +326,7 @@ def test_other_libraries_names_stand_for_keys_that_there_are():
         (["--learning-rate=0.1", "--rounds", "5"], "settings are given as learner.learning_rate=0.1, budget.rounds=5"),
         (["--nonsense"], "unrecognized arguments: --nonsense\n"),
         (["--learner", "ppo"], "settings are given as learner=ppo\n"),
+        (["--non\nsense", "a\x1bb"], "unrecognized arguments: --non\\nsense a\\x1bb\n"),
     ],
 )
 def test_an_option_that_is_a_setting_is_answered_with_that(arguments, said, capsys):
