@@ -165,10 +165,48 @@ def test_what_is_allowed_is_passed_on():
     assert given(1, c=None) == (1, (), None, None)
     shared = {"a": [1]}
     assert given(1, d={"x": shared, "y": [shared, shared]})[3] == {"x": shared, "y": [shared, shared]}
-    with pytest.raises(TypeError, match="missing a required argument"):
-        given()
     with pytest.raises(FedraxError, match=r"^n = array\(\[\[0, 0, 0\], \[0, 0, 0\]\]\) is not allowed"):
         read_argument("n", np.zeros((2, 3), int), whole())
+
+
+@pytest.mark.parametrize(
+    ("call", "positional", "named", "why"),
+    [
+        (
+            fedrax.train,
+            ("fedppo/cartpole",),
+            {"num_rounds": 3},
+            "train has no argument 'num_rounds'; settings go into overrides: overrides=[\"budget.rounds=3\"]; train "
+            "takes source, overrides, seeds, out, progress, plugins, library",
+        ),
+        (
+            fedrax.train,
+            ("fedppo/cartpole",),
+            {"learner": "ppo", "hidden": (64, 64), "gamma": np.float32(1)},
+            'overrides=["learner=ppo", "learner.hidden=[64, 64]", "learner.discount=..."]',
+        ),
+        (fedrax.train, (None,), {"overide": []}, "train has no argument 'overide' (did you mean 'overrides'?); train"),
+        (fedrax.train, (), {}, "train needs source; give source: a preset's name, a TOML file's path, a table, or No"),
+        (fedrax.load, (), {}, "load needs path; give path: a path"),
+        (fedrax.load, ("RUN",), {"seeds": 3}, "load has no argument 'seeds'; load takes path, plugins"),
+        (fedrax.load, ("RUN", []), {}, "load takes path by position, not 2 values; give plugins by name"),
+        (fedrax.load, ("RUN",), {"path": "RUN"}, "load is given path twice, by position and by name; give it once"),
+        (fedrax.Run, (), {}, "Run needs path"),
+        (fedrax.Run, ("RUN", [], 3), {}, "Run takes path by position, not 3 values; give plugins by name"),
+        (fedrax.resume, ("RUN",), {"rounds": 5}, 'overrides=["budget.rounds=5"]'),
+        (resolve, (None,), {"nothing": 5}, "resolve has no argument 'nothing'; resolve takes source, overrides, plug"),
+        (api.audit, ("RUN",), {"attack": []}, "Run.audit has no argument 'attack' (did you mean 'attacks'?)"),
+        (api.audit, (), {"attack": []}, "audit needs run"),
+    ],
+)
+def test_arguments_that_a_function_lacks_or_does_not_have_are_one_line(run, call, positional, named, why):
+    positional = [str(run.path) if value == "RUN" else value for value in positional]
+    assert why in refused(call, *positional, **named)
+
+
+def test_a_runs_methods_say_what_they_take(run):
+    assert refused(run.evaluate, 5).startswith("Run.evaluate takes nothing by position, not 1 value; give episodes, ")
+    assert refused(run.policy, episode=5).startswith("Run.policy has no argument 'episode'; Run.policy takes ")
 
 
 def test_a_folder_of_any_name_can_be_made_or_is_refused(tmp_path):

@@ -15,11 +15,11 @@ import fedrax
 from fedrax import names
 from fedrax.cli import main
 from fedrax.completion import describable, key_values, values_of
-from fedrax.config import COMPONENT_KINDS, presets, resolve
+from fedrax.config import COMPONENT_KINDS, Config, presets, resolve
 from fedrax.describe_keys import all_keys
 from fedrax.errors import SOME, FedraxError, near, suggestions
 from fedrax.opening import setup_line, sweep_opening
-from fedrax.other_names import OTHER_NAMES, plain
+from fedrax.other_names import OTHER_COMPONENTS, OTHER_NAMES, SERVER_OPTIMISERS, plain
 from fedrax.registry import options_of
 from fedrax.sources import DEFAULT_KINDS
 from fedrax.strategies.base import strategies
@@ -114,6 +114,7 @@ def test_a_sweeps_first_line(tmp_path):
     assert sweep_opening(file) == f"{file}: 2 setups of fedpg-br/cartpole, times a grid, 2 seeds each"
     file.write_text("setups = 3")
     assert sweep_opening(file) == f"{file}: reading the setups"
+    assert sweep_opening(Path("two\nlines")) == "two\\nlines: reading the setups"
 
 
 def test_names_read_from_the_source_are_those_that_are_registered():
@@ -241,6 +242,17 @@ def test_an_unknown_name_is_answered_with_a_few_others(arguments, said, capsys):
         (["train", "MyCart-v0"], "if that is an environment, give environment.id=MyCart-v0 in its place"),
         (["describe", "learner.lr"], "unknown key learner.lr (did you mean 'learning_rate'?)"),
         (["describe", "n_envs"], "(did you mean environment.num_envs?)"),
+        (["train", "fedppo/cartpole", "learner.batch_size=64"], "(did you mean 'num_minibatches'?)"),
+        (["train", "fedppo/cartpole", "learner=sac-discrete", "learner.minibatch_size=64"], "mean 'batch_size'?"),
+        (["train", "fedppo/cartpole", "learner.policy_kwargs=64"], "(did you mean 'hidden' or 'activation'?)"),
+        (["train", "fedppo/cartpole", "strategy.min_fit_clients=3"], "(did you mean runtime.flower.quorum or feder"),
+        (
+            ["train", "fedppo/cartpole", "strategy.min_available_clients=3"],
+            "runtime.flower.gather or federation.agents",
+        ),
+        (["train", "fedppo/cartpole", "strategy.fraction_evaluate=0"], "(did you mean evaluation.every or "),
+        (["train", "fedppo/cartpole", "federation.learner=ppo"], "(did you mean learner?)"),
+        (["train", "fedppo/cartpole", "learner.activation=ReLU"], "(did you mean 'relu'?)"),
     ],
 )
 def test_names_of_other_libraries_and_tables_are_answered_with_ours(arguments, said, capsys):
@@ -248,12 +260,57 @@ def test_names_of_other_libraries_and_tables_are_answered_with_ours(arguments, s
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["nonsense", "learner.nonsense"])
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("strategy=krum", "unknown strategy 'krum': it is an aggregator here; set aggregator=krum"),
+        ("attack=krum", "it is an aggregator here; set aggregator=krum"),
+        ("learner=fedavg", "it is a strategy here; set strategy=fedavg"),
+        ("aggregator=alie", "it is an attack here; set attack=alie"),
+        ("compression=PPO", "it is a learner here; set learner=ppo"),
+        ("attack=fedformer", "it is a critic and a strategy here; set critic=fedformer or strategy=fedformer"),
+        ("strategy.krum.selected=3", "no strategy is called 'krum': it is an aggregator here; set aggregator=krum"),
+        ("strategy=FedTrimmedAvg", "set aggregator=trimmed-mean"),
+        ("strategy=fedmedian", "set aggregator=median"),
+        ("strategy=FedAdam", "; strategy=fedavg has the step's length, strategy.server_learning_rate, "),
+        ("strategy=FedAvg", "(did you mean 'fedavg'?); all: fedrax describe strategy"),
+        ("learner=PPO", "(did you mean 'ppo'?); all: fedrax describe learner"),
+        ("aggregator=TrimmedMean", "(did you mean 'trimmed-mean'?)"),
+        ("attack=signflip", "(did you mean 'sign-flipping'?)"),
+        ("learner=none", "unknown learner 'none'; allowed: policy-gradient, ppo"),
+        ("describe strategy.krum", "unknown name 'strategy.krum': it is an aggregator here; set aggregator=krum"),
+        ("describe FedMedian", "(did you mean 'median'?)"),
+        ("describe FedYogi", "strategy=fedavg has the step's length"),
+        ("describe PPO", "unknown name 'PPO' (did you mean 'ppo'?)"),
+    ],
+)
+def test_a_component_is_answered_with_what_it_is_here(setting, said, capsys):
+    words = setting.split() if " " in setting else ["train", "fedppo/cartpole", setting]
+    assert main(words) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_others_names_for_components_stand_for_those_that_there_are():
+    for setting in OTHER_COMPONENTS.values():
+        kind, _, name = setting.partition("=")
+        assert name in COMPONENT_KINDS[kind]
+    assert all(name == plain(name) for name in (*OTHER_COMPONENTS, *SERVER_OPTIMISERS))
+    assert "server_learning_rate" in options_of(strategies["fedavg"])
+
+
+def test_the_list_has_every_key_that_stands_alone_and_every_table(capsys):
+    """An unknown one is answered with it."""
+    assert main(["list"]) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert set(Config.model_fields) <= set(re.split(r"[;:,] | ", last))
+
+
+@pytest.mark.parametrize("name", ["nonsense", "nothing", "learner.nonsense", "learner.nothing"])
 def test_what_is_near_nothing_is_answered_with_no_guess(name, capsys):
     assert main(["describe", name]) == 1
     error = capsys.readouterr().err
     assert "did you mean" not in error
-    assert re.search(r"; fedrax (list|describe learner) shows the \d+ there are$", error.strip())
+    assert re.search(r"; all \d+: fedrax (list and fedrax describe TABLE|describe learner)$", error.strip())
 
 
 def test_other_libraries_names_stand_for_keys_that_there_are():
@@ -268,6 +325,8 @@ def test_other_libraries_names_stand_for_keys_that_there_are():
         (["--seed", "3"], "unrecognized arguments: --seed 3; settings are given as seed=3"),
         (["--learning-rate=0.1", "--rounds", "5"], "settings are given as learner.learning_rate=0.1, budget.rounds=5"),
         (["--nonsense"], "unrecognized arguments: --nonsense\n"),
+        (["--learner", "ppo"], "settings are given as learner=ppo\n"),
+        (["--non\nsense", "a\x1bb"], "unrecognized arguments: --non\\nsense a\\x1bb\n"),
     ],
 )
 def test_an_option_that_is_a_setting_is_answered_with_that(arguments, said, capsys):
@@ -303,13 +362,20 @@ def test_a_value_of_the_wrong_type_is_answered_with_what_is_allowed(change, said
     ("name", "allowed", "found"),
     [
         ("nonsense", ["none"], []),
-        ("learner.lr", ["learner.tau"], ["learner.tau"]),
+        ("learner.lr", ["learner.tau"], []),
         ("trian", ["train", "render"], ["train"]),
         ("eps", ["epsilon", "delta"], ["epsilon"]),
         ("lr", ["to", "rl"], []),
         ("pht", ["npz", "pth"], ["pth"]),
         ("alias", ["alie", "label-flip"], ["alie"]),
         ("tde", ["ppo", "td3"], ["td3"]),
+        ("anlge", ["angle"], ["angle"]),
+        ("learnrate", ["learning_rate"], ["learning_rate"]),
+        ("nothing", ["smoothing", "encoding", "none"], []),
+        ("target", ["agent", "start"], []),
+        ("rkum", ["krum"], ["krum"]),
+        ("PPO", ["ppo", "sac"], ["ppo"]),
+        ("ReLU", ["relu", "tanh"], ["relu"]),
     ],
 )
 def test_near_is_what_a_slip_of_the_pen_makes(name, allowed, found):

@@ -5,14 +5,15 @@ A function says a :class:`Rule` for each of its parameters::
     @takes(episodes=whole(1, MOST_EPISODES), policy=either(one_of("last", "best"), whole()))
     def evaluate(self, *, episodes: int = 100, policy: Which = "last") -> ...
 
-What breaks one is a :class:`FedraxError` in one line: the argument, its value, and what is allowed. None may be given
-wherever it is the default.
+What breaks one is a :class:`FedraxError` in one line: the argument, its value, and what is allowed. So are arguments
+that the function does not have, has been given twice, or lacks. None may be given wherever it is the default.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import json
 import operator
 import os
 from collections.abc import Callable, Mapping
@@ -21,12 +22,14 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from fedrax.errors import FedraxError, shown
+from fedrax.errors import FedraxError, nearest, shown
 from fedrax.parsing import is_deep
+from fedrax.wording import counted
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_NO_DEFAULT = inspect.Parameter.empty
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes of a file's name and of a whole path, that file systems take."""
 
@@ -58,7 +61,10 @@ def takes(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(function)
         def call(*positional: P.args, **by_name: P.kwargs) -> R:
-            bound = signature.bind(*positional, **by_name)
+            try:
+                bound = signature.bind(*positional, **by_name)
+            except TypeError:
+                raise _unbound(function, signature, positional, by_name, rules) from None
             for name, value in bound.arguments.items():
                 optional = value is None and signature.parameters[name].default is None
                 if name in rules and not optional:
@@ -84,6 +90,59 @@ def read_argument(name: str, value: Any, rule: Rule) -> Any:
         given = shown(os.fspath(value) if isinstance(value, os.PathLike) else value)
         # An array is printed in several lines.
         raise FedraxError(f"{name} = {' '.join(given.split())} is not allowed: {why}") from None
+
+
+def _unbound(
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    positional: tuple[Any, ...],
+    by_name: Mapping[str, Any],
+    rules: Mapping[str, Rule],
+) -> FedraxError:
+    """The error for arguments that the function does not have, has been given twice, or cannot do without."""
+    called = function.__qualname__.removesuffix(".__init__")
+    ordered = [name for name, each in signature.parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    given = [name for name in ordered[: len(positional)] if name in rules]
+    takes_only = f"{called} takes {', '.join(rules) or 'nothing'}"
+    strange = [name for name in by_name if name not in rules]
+    if strange and not any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values()):
+        text = f"{called} has no argument {', '.join(map(shown, strange))}{nearest(strange[0], rules)}"
+        settings = _as_settings({name: by_name[name] for name in strange}) if "overrides" in rules else []
+        advice = f"; settings go into overrides: overrides={json.dumps(settings)}" if settings else ""
+        return FedraxError(f"{text}{advice}; {takes_only}")
+    if len(positional) > len(ordered):
+        own, count = [name for name in ordered if name in rules], len(positional) - (len(ordered) - len(given))
+        further = [name for name in rules if name not in own]
+        by_position = f"{', '.join(own) or 'nothing'} by position, not {counted(count, 'value')}"
+        by_name_alone = f"; give {', '.join(further)} by name" if further else ""
+        return FedraxError(f"{called} takes {by_position}{by_name_alone}")
+    if twice := [name for name in given if name in by_name]:
+        return FedraxError(f"{called} is given {twice[0]} twice, by position and by name; give it once")
+    missing = [
+        name for name in rules if name not in {*given, *by_name} and signature.parameters[name].default is _NO_DEFAULT
+    ]
+    needed = "; ".join(f"{name}: {rules[name].allowed}" for name in missing)
+    return FedraxError(f"{called} needs {' and '.join(missing)}; give {needed}")
+
+
+def _as_settings(arguments: Mapping[str, Any]) -> list[str]:
+    """``budget.rounds=3`` of ``num_rounds=3``: those that are settings, here or elsewhere, as overrides."""
+    from fedrax.other_names import keys_called
+
+    called = [(keys_called(name)[:1], value) for name, value in arguments.items()]
+    return [f"{key}={_in_override(value)}" for keys, value in called for key in keys]
+
+
+def _in_override(value: Any) -> str:
+    """The value as an override has it, as far as it can be told; else dots."""
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        return "..."
 
 
 class _Refused(ValueError):

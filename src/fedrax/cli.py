@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from fedrax import cli_federation
 from fedrax.cli_checks import check_audit, check_effort, check_evaluation, check_smoothing, check_title
 from fedrax.cli_grammar import grammar
-from fedrax.errors import SOME, FedraxError, nearest, shown
+from fedrax.errors import SOME, FedraxError, nearest, one_line, shown
 from fedrax.records import lock
 from fedrax.records.files import append_traceback, reason
 from fedrax.signals import Interrupted, stopping
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None, *, library: Programs | None = None)
     options.library = library
 
     def interrupted() -> str:
-        return f"fedrax: interrupted{_how_to_continue(options.continued)}"
+        return one_line(f"fedrax: interrupted{_how_to_continue(options.continued)}")
 
     try:
         with stopping(interrupted):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fedrax.errors import one_line
+
 LOOPBACK = "127.0.0.1:9092"
 """Where the SuperLink of a trial on one machine is."""
 LONGEST = 300
@@ -20,7 +22,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with the usage and one line."""
-        text = " ".join(message.split())
+        text = one_line(message)
         super().error(text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)")
 
 

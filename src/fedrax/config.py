@@ -36,14 +36,14 @@ from fedrax.config_tables import (
     RuntimeConfig,
     VideoConfig,
 )
-from fedrax.errors import FedraxError, shown, unknown
+from fedrax.errors import FedraxError, shown
 from fedrax.evaluation.measure import renamed, resolved_evaluation
 from fedrax.layers import merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
 from fedrax.loggers.base import Logger, built
 from fedrax.migration import refuse_former_keys
-from fedrax.other_names import unknown_key
+from fedrax.other_names import unknown_component, unknown_key
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.privacy.guarantee import resolved_privacy
 from fedrax.registry import LARGEST, Registry, in_words, options_of
@@ -234,6 +234,8 @@ def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[
         raise FedraxError(
             f"{component_kind}.kind = {shown(kind)} is not allowed: give a name (fedrax describe {component_kind})"
         )
+    if kind not in registry:
+        raise unknown_component(component_kind, kind, COMPONENT_KINDS, f"fedrax describe {component_kind}")
     component = registry[kind]
     if not issubclass(component, BASES[component_kind]):
         raise FedraxError(
@@ -254,8 +256,8 @@ def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[
                 continue
             if isinstance(value, Mapping):
                 if key not in registry:
-                    what = f"table {component_kind}.{key}: no {component_kind} is called"
-                    raise unknown(what, key, registry, f"fedrax describe {component_kind}")
+                    what, see = f"table {component_kind}.{key}: no {component_kind} is called", "fedrax describe "
+                    raise unknown_component(component_kind, key, COMPONENT_KINDS, see + component_kind, what=what)
                 if key == kind:
                     settings.update(value)
             elif key in common or speaking in (None, kind):

@@ -21,9 +21,9 @@ from fedrax.environments.native import native_environments
 from fedrax.environments.noise import ACTION_NOISE, NOISE, OBSERVATION_NOISE
 from fedrax.environments.registry import describe_environment
 from fedrax.environments.robotics import FAMILIES, load_robotics
-from fedrax.errors import SOME, FedraxError, shown, unknown
+from fedrax.errors import SOME, FedraxError, near, shown, unknown
 from fedrax.loggers.base import DEFAULT, loggers
-from fedrax.other_names import keys_called, unknown_key
+from fedrax.other_names import component_called, keys_called, unknown_key
 from fedrax.privacy.guarantee import guarantee
 from fedrax.registry import Registry
 from fedrax.report.experiments import FIGURES
@@ -74,16 +74,20 @@ def describe(name: str) -> str:
         found.append(f"figure {name}: fedrax reproduce {name}\n{inspect.cleandoc(str(figure.title))}")
     found = found or described_keys(name)
     if not found:
-        within = name.rpartition(".")[0]
+        within, _, last = name.rpartition(".")
+        components = [component for registry in KINDS.values() for component in registry]
+        foreign = within in KINDS or not (within or near(name, components))
+        if foreign and (said := component_called(last, KINDS)):
+            raise FedraxError(f"unknown name {shown(name)}: {said}")
         allowed = [each.rpartition(".")[2] for each in all_keys() if within and each.rpartition(".")[0] == within]
         if allowed:
             raise unknown_key(name, allowed, f"fedrax describe {within}", known=all_keys())
         if meant := [] if within else keys_called(name, all_keys()):
             raise FedraxError(f"unknown name {shown(name)} (did you mean {' or '.join(meant[:SOME])}?)")
-        known = [*presets(), *KINDS, *names.plain_tables(), *(n for r in KINDS.values() for n in r)]
+        known = [*presets(), *KINDS, *names.plain_tables(), *components]
         known += [*native_environments, *joint_distributions, *FIGURES]
         known += [part for key in all_keys() for part in (key, key.rpartition(".")[2])]
-        raise unknown("name", name, known, "fedrax list")
+        raise unknown("name", name, known, "fedrax list and fedrax describe TABLE")
     return "\n\n".join(found)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-LIKELY = 0.66
-"""Least similarity of a misspelling, by :func:`difflib.SequenceMatcher.ratio`: two of three letters in their order."""
+LIKELY, SURE = 0.66, 0.8
+"""Least similarity of a misspelling by few slips, and by more, by :func:`difflib.SequenceMatcher.ratio`."""
 SLIPS = 3
-"""Characters that a misspelling has too many or too few at most: "nonsense" is no misspelling of "none"."""
+"""Characters, of both together, that are not in the other: "nothing" and "smoothing" have four, and are not SURE."""
 SOME = 8
 """Of many names, so many of the closest ones are listed."""
 FEW = 12
@@ -31,17 +31,39 @@ class FedraxError(ValueError):
     """
 
     def __init__(self, text: str) -> None:
-        half = LONGEST_TEXT // 2
-        text = "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
+        half, text = LONGEST_TEXT // 2, one_line(text)
         super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:half]} ... {text[-half:]}")
 
 
+def one_line(text: str) -> str:
+    """The text with what breaks lines or moves a terminal's cursor written as in Python."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def near(name: str, allowed: Iterable[str]) -> list[str]:
-    """Those of ``allowed`` that ``name`` is likely a misspelling or the beginning of, the closest first."""
+    """Those of ``allowed`` that ``name`` is likely a misspelling or the beginning of, the closest first.
+
+    Capitals count as small letters.
+    """
     names = list(allowed)
-    alike = [each for each in names if abs(len(each) - len(name)) <= SLIPS]
-    close = difflib.get_close_matches(name, alike, n=SOME, cutoff=LIKELY)
-    return list(dict.fromkeys([*close, *(each for each in names if len(name) > 2 and each.startswith(name))]))[:SOME]
+    likeness = {each: _likeness(name.lower(), each.lower()) for each in names}
+    close = sorted((each for each in likeness if likeness[each]), key=lambda each: -likeness[each])[:SOME]
+    begun = [each for each in names if len(name) > 2 and each.lower().startswith(name.lower())]
+    return list(dict.fromkeys([*close, *begun]))[:SOME]
+
+
+def _likeness(name: str, allowed: str) -> float:
+    """The similarity of two names, between 0 and 1; 0 where one is no likely misspelling of the other."""
+    matcher = difflib.SequenceMatcher(None, name, allowed)
+    if matcher.real_quick_ratio() < LIKELY or matcher.quick_ratio() < LIKELY:
+        return 0.0
+    ratio = matcher.ratio()
+    if ratio < SURE:
+        slips = round((1 - ratio) * (len(name) + len(allowed)))
+        # First letters are seldom wrong, though the first two may be swapped: "target" is no misspelling of "agent".
+        if ratio < LIKELY or slips > SLIPS or name[0] not in allowed[:2] or allowed[0] not in name[:2]:
+            return 0.0
+    return ratio
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
@@ -62,7 +84,7 @@ def suggestions(name: str, allowed: Iterable[str], see: str = "") -> str:
     parts = [each for each in names if name and name.lower() in each.lower()]
     more = f"; all: {see}" if see else ""
     if not parts and not near(name, names):
-        return f"; {see} shows the {len(names)} there are" if see else _some(names)
+        return f"; all {len(names)}: {see}" if see else _some(names)
     close = [*near(name, names), *parts, *difflib.get_close_matches(name, names, n=SOME, cutoff=0.5)]
     close = list(dict.fromkeys(close))[:SOME]
     return f"{nearest(name, names)}; allowed: {', '.join(close)} and {len(names) - len(close)} others{more}"

@@ -62,5 +62,7 @@ def overview(components: Mapping[str, Mapping[str, str]], environments: Iterable
     lines.append(
         "fedrax describe NAME explains a name or a key; component kinds and tables: "
         + ", ".join([*DEFAULT_KINDS, "logger", *names.plain_tables(), "sweep"])
+        + "; keys without a table: "
+        + ", ".join(key for key in names.plain_keys() if "." not in key)
     )
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedrax.errors import one_line
 from fedrax.parsing import parsed_toml, text_of
 from fedrax.sources import DEFAULT_KINDS, parse_override, presets, read_source
 from fedrax.wording import counted
@@ -36,7 +37,7 @@ def opening(source: str | Path | Mapping[str, Any] | None, overrides: Iterable[s
     if not isinstance(source, (str, Path)):
         return "checking the configuration ..."
     read_source(source)
-    return f"{source}: checking the configuration ..."
+    return f"{one_line(str(source))}: checking the configuration ..."
 
 
 def setup_line(config: Config) -> str:
@@ -109,12 +110,13 @@ def _some(names: list[str]) -> str:
 
 def sweep_opening(file: Path) -> str:
     """``robust.toml: 4 setups of fedpg-br/cartpole, 10 seeds each``; only the name where the file cannot be read so."""
+    name = one_line(str(file))
     try:
         table = parsed_toml(text_of(file))
         setups, seeds = len(table["setups"]), table.get("seeds", 1)
         seeds = len(seeds) if isinstance(seeds, list) else int(seeds)
     except (OSError, ValueError, LookupError, TypeError, OverflowError):
-        return f"{file}: reading the setups"
+        return f"{name}: reading the setups"
     preset = f" of {table['preset']}" if table.get("preset") in presets() else ""
     grid = ", times a grid" if "grid" in table else ""
-    return f"{file}: {counted(setups, 'setup')}{preset}{grid}, {counted(seeds, 'seed')} each"
+    return f"{name}: {counted(setups, 'setup')}{preset}{grid}, {counted(seeds, 'seed')} each"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from fedrax.errors import SOME, FedraxError, near, suggestions
+from fedrax.errors import SOME, FedraxError, near, shown, suggestions, unknown
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -43,8 +43,8 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "replaysize": ("learner.buffer_size",),
         "memorysize": ("learner.buffer_size",),
         "batch": ("learner.batch_size", "strategy.batch"),
-        "batchsize": ("learner.batch_size", "strategy.batch"),
-        "minibatchsize": ("learner.num_minibatches", "strategy.minibatch"),
+        "batchsize": ("learner.batch_size", "learner.num_minibatches", "strategy.batch"),
+        "minibatchsize": ("learner.batch_size", "learner.num_minibatches", "strategy.minibatch"),
         "polyak": ("learner.tau",),
         "startsteps": ("learner.learning_starts",),
         "policynoise": ("learner.target_noise",),
@@ -57,7 +57,8 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "hiddensizes": ("learner.hidden",),
         "hiddensize": ("learner.hidden",),
         "hiddenlayers": ("learner.hidden",),
-        "netarch": ("learner.hidden",),
+        "netarch": ("learner.hidden", "learner.actor_layers"),
+        "policykwargs": ("learner.hidden", "learner.actor_layers", "learner.activation"),
         "activationfn": ("learner.activation",),
         "optim": ("learner.optimizer",),
         "optimiser": ("learner.optimizer",),
@@ -101,6 +102,17 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "fractionfit": ("federation.participation",),
         "fraction": ("federation.participation",),
         "clientfraction": ("federation.participation",),
+        "fractionevaluate": ("evaluation.every", "evaluation.episodes"),
+        "minfitclients": ("runtime.flower.quorum", "federation.participation"),
+        "mintrainnodes": ("runtime.flower.quorum", "federation.participation"),
+        "fractiontrain": ("federation.participation",),
+        "minavailableclients": ("runtime.flower.gather", "federation.agents"),
+        "minavailablenodes": ("runtime.flower.gather", "federation.agents"),
+        "minevaluateclients": ("evaluation.every", "evaluation.episodes"),
+        "minevaluatenodes": ("evaluation.every", "evaluation.episodes"),
+        "roundtimeout": ("runtime.flower.deadline",),
+        "numsupernodes": ("federation.agents",),
+        "initialparameters": ("learner.initial",),
         "localepochs": ("federation.local_updates",),
         "nrounds": ("budget.rounds",),
         "numrounds": ("budget.rounds",),
@@ -118,6 +130,31 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Our keys by others' names for them, in lower case and without what joins words."""
 
+SERVER_OPTIMISERS = frozenset({"fedadam", "fedyogi", "fedadagrad", "fedavgm", "fedopt"})
+"""Others' strategies that average networks and step by an optimiser at the server, which none does here."""
+SERVER_STEP = (
+    "no server here steps averaged networks by Adam or momentum; strategy=fedavg has the step's length, "
+    "strategy.server_learning_rate, and fedpg-br, gpomdp and svrpg step gradients by learner.optimizer"
+)
+OTHER_COMPONENTS: Mapping[str, str] = MappingProxyType(
+    {
+        # Flower.
+        "fedtrimmedavg": "aggregator=trimmed-mean",
+        "fedmedian": "aggregator=median",
+        "faulttolerantfedavg": "strategy=fedavg",
+        # Papers on federated learning, and libraries of reinforcement learning.
+        "average": "aggregator=mean",
+        "rfa": "aggregator=geometric-median",
+        "cclip": "aggregator=centered-clipping",
+        "signflip": "attack=sign-flipping",
+        "littleisenough": "attack=alie",
+        "ipm": "attack=inner-product",
+        "reinforce": "learner=policy-gradient",
+        "vpg": "learner=policy-gradient",
+    }
+)
+"""What others' names for components are here, as :func:`plain` writes them."""
+
 
 def plain(name: str) -> str:
     """In lower case, without what joins words: ``learningrate`` of ``Learning-Rate``."""
@@ -134,10 +171,51 @@ def keys_called(name: str, known: Iterable[str] = ()) -> list[str]:
     from fedrax import names
     from fedrax.sources import DEFAULT_KINDS
 
-    own = [*known, *names.plain_keys()]
+    own = [*known, *names.plain_keys(), *DEFAULT_KINDS, "environment", "runtime"]
     own += [f"{kind}.{option}" for kind in DEFAULT_KINDS for option in names.options(kind)]
     called = [key for key in own if plain(key.rpartition(".")[2]) == plain(name)]
     return list(dict.fromkeys([*called, *OTHER_NAMES.get(plain(name), ())]))
+
+
+def unknown_component(
+    component_kind: str, name: str, registered: Mapping[str, Iterable[str]], see: str = "", *, what: str = ""
+) -> FedraxError:
+    """The error for a name that no component of a kind has, with the kinds that have one of that name.
+
+    Args:
+        component_kind: ``strategy``.
+        name: ``krum``, ``FedAvg``, ``FedMedian``.
+        registered: the names of each kind.
+        see: a command that lists those of the kind.
+        what: what is unknown, unless that is the kind.
+    """
+    what, more = what or component_kind, f"; all: {see}" if see else ""
+    kind, _, other = OTHER_COMPONENTS.get(plain(name), "").partition("=")
+    same = [each for each in registered[component_kind] if plain(each) == plain(name)]
+    if same := same or ([other] if kind == component_kind else []):
+        return FedraxError(f"unknown {what} {shown(name)} (did you mean {same[0]!r}?){more}")
+    if said := component_called(name, registered):
+        return FedraxError(f"unknown {what} {shown(name)}: {said}")
+    return unknown(what, name, registered[component_kind], see)
+
+
+def component_called(name: str, registered: Mapping[str, Iterable[str]]) -> str:
+    """What somebody sets who wants the component of this name, here or elsewhere; empty where nobody can tell.
+
+    Args:
+        name: as of :func:`unknown_component`, as is ``registered``.
+    """
+    if plain(name) in SERVER_OPTIMISERS:
+        return SERVER_STEP
+    here = [(kind, each) for kind, names in registered.items() for each in names if plain(each) == plain(name)]
+    if plain(name) in OTHER_COMPONENTS:
+        kind, _, each = OTHER_COMPONENTS[plain(name)].partition("=")
+        here = here or [(kind, each)]
+    # "none" is a component of several kinds, and no answer to another's.
+    if not here or plain(name) == "none":
+        return ""
+    kinds = " and ".join(f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" for kind, _ in here)
+    return f"it is {kinds} here; set {' or '.join(f'{kind}={each}' for kind, each in here)}"
 
 
 def unknown_key(
