@@ -246,3 +246,19 @@ def test_those_in_reserve_are_left_alone_where_the_others_suffice(dispatcher, tr
     results, records = dispatcher.ask(questions((0,)), enough=1, seconds=30, reserve=questions((1,)))
     assert set(results) == {0}
     assert outcomes(records) == {0: "answered"}
+
+
+def test_people_are_told_whose_key_an_agent_has(dispatcher, transport, monkeypatch):
+    monkeypatch.setattr(transport, "site", lambda address: "node-2" if address == 10 else "", raising=False)
+    transport.add(10, "a")
+    transport.add(11, "b")
+    transport.add(12, "a")
+    notes = []
+    dispatcher.note = notes.append
+    dispatcher.gather(2, 2, 0)
+    assert sum(note.endswith("has joined (key node-2)") for note in notes) == 1
+    assert sum(note.endswith("has joined") for note in notes) == 1
+    transport.remove(10)
+    for _ in range(50):
+        dispatcher.turn()
+    assert sum(note.endswith("is gone (key node-2)") for note in notes) == 1

@@ -199,7 +199,7 @@ class Dispatcher:
         addresses = self.transport.addresses()
         for member in list(self.membership.present.values()):
             if member.address not in addresses:
-                self.note(f"agent {member.index} is gone")
+                self.note(f"agent {member.index} is gone{self._whose(member.address)}")
         self.membership.forget(addresses)
         self.gone = {pending.address for pending in self.pending.values()} - addresses
         known = self.membership.by_address()
@@ -224,10 +224,15 @@ class Dispatcher:
                 addresses=self.transport.addresses(),
                 key=self.transport.key(pending.address),
             )
-            self.note(f"agent {member.index} has joined")
+            self.note(f"agent {member.index} has joined{self._whose(member.address)}")
         except Rejected as error:
-            self.note(f"a node cannot join: {error}")
+            self.note(f"a node{self._whose(pending.address)} cannot join: {error}")
             self.not_before[pending.address] = self.transport.now() + AGAIN_SECONDS
+
+    def _whose(self, address: int) -> str:
+        """By what name people know the node there, if they do: they gave out its key, and not its agent's number."""
+        site = self.transport.site(address)
+        return f" (key {site})" if site else ""
 
     def expel(self, index: int) -> None:
         """Removes an agent's node from the membership: it has to join again."""

@@ -29,6 +29,10 @@ class Transport(abc.ABC):
         """The digest of the key that the node at an address has proved to hold; empty where nodes have none."""
         return ""
 
+    def site(self, address: int) -> str:
+        """The name by which the server's owner knows that key; empty where it has none."""
+        return ""
+
     @abc.abstractmethod
     def send(self, envelopes: Sequence[tuple[int, Envelope]], *, seconds: float) -> list[str]:
         """Sends envelopes to addresses, which expire after so many seconds; the tickets of their answers."""

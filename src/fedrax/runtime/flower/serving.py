@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import secrets
 import subprocess
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from cryptography.hazmat.primitives import serialization
 
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
+from fedrax.records.files import write_json
 from fedrax.records.lock import held, holder
 from fedrax.records.rundir import RunDirectory, default_directory
+from fedrax.records.sites import KEYS
 from fedrax.records.summary import read_summary
 from fedrax.runtime.continuation import continued, move_plugins
 from fedrax.runtime.distributed.allowed import check_distributed
@@ -119,6 +123,7 @@ def serve(
         execution = stack.enter_context(Watched(superexec_command(endpoint), flower / EXECUTION_LOG, variables))
         connect(endpoint, flower)
         register(endpoint, variables)
+        write_json(folder / KEYS, names_of_keys(endpoint), private=True)
         settings = {"preset": str(folder / "config.toml"), "directory": str(folder)}
         app = write_app(flower / "app", settings | {"keys": "" if endpoint.certificates is None else LASTING})
         board = stack.enter_context(Board(folder, config, enabled=progress))
@@ -255,6 +260,18 @@ def register(endpoint: Endpoint, variables: dict[str, str]) -> None:
         done = flwr(["supernode", "register", str(key.resolve()), CONNECTION], variables)
         if done.returncode and "already" not in (done.stdout + done.stderr).lower():
             raise FedraxError(f"the SuperLink does not take the key {key}: {last_line(done)}")
+
+
+def names_of_keys(endpoint: Endpoint) -> dict[str, str]:
+    """The names of the nodes' public keys, without ``.pub``, by the digest of what the SuperLink knows a key as."""
+    if endpoint.certificates is None:
+        return {}
+    pem, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    names = {}
+    for path in sorted((endpoint.certificates / NODES).glob("*.pub")):
+        key = serialization.load_ssh_public_key(path.read_bytes())
+        names[hashlib.sha256(key.public_bytes(pem, form)).hexdigest()] = path.stem
+    return names
 
 
 def submit(app: Path, variables: dict[str, str]) -> None:
