@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.checks import check_envelope
 from fedrax.runtime.distributed.dispatcher import Dispatcher, Question
 from fedrax.runtime.distributed.envelopes import EVALUATED, JOIN, UNKNOWN_RUN, Envelope

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fedrax.arrays import DecodeError
 from fedrax.errors import FedraxError
+from fedrax.parsing import DecodeError
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.distributed.checks import check_envelope
 from fedrax.runtime.distributed.dispatcher import Dispatcher, Question

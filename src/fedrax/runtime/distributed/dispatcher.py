@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.checks import Rejected
 from fedrax.runtime.distributed.envelopes import END, JOIN, UNKNOWN_RUN, Envelope
 from fedrax.runtime.distributed.membership import Membership

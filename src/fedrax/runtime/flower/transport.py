@@ -9,7 +9,7 @@ from types import MappingProxyType
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.envelopes import Envelope
 from fedrax.runtime.distributed.transport import Answer, DeliveryError, Transport
 from fedrax.runtime.flower.flower_patches.commands import is_tested
