@@ -214,6 +214,12 @@ def test_status_names_the_key_of_each_agent_or_the_node(tmp_path, certificates, 
         assert [line for line in lines if name in line and str(agent) in line.split(name)[0]], lines
 
 
+def test_a_file_that_is_no_key_is_named(certificates):
+    (certificates / "nodes" / "other.pub").write_text("ssh-rsa none")
+    with pytest.raises(FedraxError, match=r"other\.pub is no public key"):
+        names_of_keys(Endpoint("127.0.0.1:9092", certificates))
+
+
 def test_the_live_table_says_how_far_the_run_is(tmp_path, capsys):
     directory = prepared("fedpg-br/cartpole", ["federation.agents=2", "budget.rounds=10"], tmp_path / "run")
     row = {"round": 3, "node": "n", "seconds": 1.5, "work_seconds": 1.0, "bytes_down": 100, "bytes_up": 2000}

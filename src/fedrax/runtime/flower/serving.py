@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from fedrax.config import Config, resolve
@@ -117,16 +118,20 @@ def serve(
         if is_held(folder):
             raise FedraxError(f"{folder} is in use by {holder(folder / LOCK)}; wait for it or end it")
         check_free(endpoint.address)
+        # It says what is trained: what follows takes seconds, and more for each key.
+        board = stack.enter_context(Board(folder, config, enabled=progress))
         command = superlink_command(endpoint, flower, config)
         link = stack.enter_context(Watched(command, flower / "superlink.log", bounded | {SECRET: secret}))
         await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS, secret)
         execution = stack.enter_context(Watched(superexec_command(endpoint), flower / EXECUTION_LOG, variables))
         connect(endpoint, flower)
+        keys = names_of_keys(endpoint)
+        if keys:
+            board.note(f"registering {counted(len(keys), 'key')} of nodes, which cannot connect before")
         register(endpoint, variables)
-        write_json(folder / KEYS, names_of_keys(endpoint), private=True)
+        write_json(folder / KEYS, keys, private=True)
         settings = {"preset": str(folder / "config.toml"), "directory": str(folder)}
         app = write_app(flower / "app", settings | {"keys": "" if endpoint.certificates is None else LASTING})
-        board = stack.enter_context(Board(folder, config, enabled=progress))
         board.note(f"nodes can connect to {endpoint.address}; the run is in {directory.path}")
         ready()
         tail = Tail(folder / LOG)
@@ -263,13 +268,20 @@ def register(endpoint: Endpoint, variables: dict[str, str]) -> None:
 
 
 def names_of_keys(endpoint: Endpoint) -> dict[str, str]:
-    """The names of the nodes' public keys, without ``.pub``, by the digest of what the SuperLink knows a key as."""
+    """The names of the nodes' public keys, without ``.pub``, by the digest of what the SuperLink knows a key as.
+
+    Raises:
+        FedraxError: a file is none.
+    """
     if endpoint.certificates is None:
         return {}
     pem, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     names = {}
     for path in sorted((endpoint.certificates / NODES).glob("*.pub")):
-        key = serialization.load_ssh_public_key(path.read_bytes())
+        try:
+            key = serialization.load_ssh_public_key(path.read_bytes())
+        except (OSError, ValueError, UnsupportedAlgorithm):
+            raise FedraxError(f"{path} is no public key: give a node's, as `fedrax certificates` makes") from None
         names[hashlib.sha256(key.public_bytes(pem, form)).hexdigest()] = path.stem
     return names
 
