@@ -7,7 +7,7 @@ from fedrax.errors import FedraxError
 from fedrax.parsing import DecodeError
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.distributed.checks import check_envelope
-from fedrax.runtime.distributed.dispatcher import Dispatcher, Question
+from fedrax.runtime.distributed.dispatcher import AGAIN_SECONDS, LOST_TIMES, Dispatcher, Question
 from fedrax.runtime.distributed.envelopes import EVALUATE, UNKNOWN_RUN, WORK, WORKED, Envelope
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.pipeline import DEPTH, Pipeline
@@ -123,6 +123,18 @@ def test_a_node_that_answers_wrongly_at_once_is_not_asked_again_in_the_round(dis
         assert [record.outcome for record in records if record.agent == 1] == ["excluded"] * DEPTH
     assert transport.asked.count((11, WORK)) == 3 * DEPTH
     assert sum("agent 1 excluded" in text for text in noted) == 3 * DEPTH
+
+
+@pytest.mark.parametrize("lost", [Envelope(UNKNOWN_RUN), DeliveryError("its ClientApp failed")])
+def test_a_node_that_fails_at_every_request_at_once_is_asked_less_and_less(dispatcher, transport, lost):
+    transport.add(10, "a", agent=0, after=60.0, answer=worked)
+    transport.add(11, "b", agent=1, after=0.01, answer=lambda envelope: lost)
+    dispatcher.gather(2, 2, 0)
+    pipe, seconds = pipeline(dispatcher), -transport.time
+    for version in range(3):
+        assert set(pipe.gather(version, order, agents=[0, 1], enough=1)[0]) == {0}
+    seconds += transport.time
+    assert transport.asked.count((11, WORK)) <= DEPTH * (LOST_TIMES + seconds / AGAIN_SECONDS)
 
 
 def test_a_round_ends_where_nobody_is_left_who_may_answer(dispatcher, transport):

@@ -144,6 +144,7 @@ class Pipeline:
             return
         kept = Arrived(version, content, record(ANSWERED, "", float(answer.fields["seconds"])))
         self.arrived.setdefault(agent, deque()).append(kept)
+        self.dispatcher.lost.pop(pending.address, None)
 
     def _fail(self, record: Record) -> None:
         self.failed.append(record)
