@@ -23,7 +23,7 @@ from typing import Protocol
 
 import grpc
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.envelopes import REFUSED, Envelope, from_bytes, to_bytes
 from fedrax.runtime.distributed.transport import Answer, DeliveryError, Transport
 from fedrax.runtime.flower.endpoint import CERTIFICATE, KEY

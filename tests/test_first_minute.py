@@ -21,6 +21,7 @@ from fedrax.errors import SOME, FedraxError, near, suggestions
 from fedrax.opening import setup_line, sweep_opening
 from fedrax.other_names import OTHER_COMPONENTS, OTHER_NAMES, SERVER_OPTIMISERS, plain
 from fedrax.registry import options_of
+from fedrax.runtime.flower.processes import free_port
 from fedrax.sources import DEFAULT_KINDS
 from fedrax.strategies.base import strategies
 
@@ -42,6 +43,7 @@ def python(*arguments, **variables):
         "from fedrax import cli; cli.main(['completion', 'bash'])",
         "from fedrax.opening import opening; opening('fedpg-br/cartpole', ['attack=alie'])",
         "from fedrax.completion import key_values; key_values('learner.l')",
+        "import fedrax.runtime.flower.node",
     ],
 )
 def test_this_imports_neither_jax_nor_what_takes_as_long(code):
@@ -59,6 +61,29 @@ from fedrax.cli import main
 main(["train", "fedpg-br/cartpole", "attack=alie", "attack.agents=3", "--seeds", "2", "--out", "never"])
 """
     assert python("-c", code).stdout.splitlines() == ["fedpg-br/cartpole: checking the configuration ..."]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["server", "fedpg-br/cartpole", "--out", "never"], "starting a server at {address}; the run goes to never"),
+        (["node", "--data", "data"], "node for {address}; logs and state in data"),
+    ],
+)
+def test_the_first_line_of_a_federation_comes_before_jax_is_imported(command, said, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    code = f"""
+import os, signal, sys
+sys.modules["jax"] = None
+from fedrax.runtime.flower import node, processes
+processes.start = lambda *arguments, **settings: sys.exit("would start a process")
+node.Watched.__enter__ = node.Watched.__exit__ = lambda *arguments: None
+node.Watched.watch = lambda self: sys.exit("watches")
+from fedrax.cli import main
+main({[*command, "--superlink", address]!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.splitlines() == [said.format(address=address)], done.stderr
 
 
 @pytest.mark.parametrize("preset", presets())

@@ -9,11 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from fedrax.parsing import DecodeError
 from fedrax.trees import tree_bytes
-
-
-class DecodeError(ValueError):
-    """Bytes that are not what they should be."""
 
 
 def packed(tree: PyTree) -> bytes:

@@ -15,8 +15,6 @@ from fedrax.signals import orderly
 
 def server(options: argparse.Namespace) -> None:
     """Serves a run to nodes, until its budget is used."""
-    from fedrax.printing import summary_lines
-    from fedrax.run import Run
     from fedrax.runtime.flower import needed
 
     needed()
@@ -25,10 +23,13 @@ def server(options: argparse.Namespace) -> None:
 
     endpoint = Endpoint(options.superlink, options.certificates)
     endpoint.check()
-    # Before anything is written; and what follows takes seconds.
+    # Before anything is written.
     check_free(endpoint.address)
     if not options.quiet:
         print(f"starting a server at {endpoint.address}; the run goes to {options.out or 'a new folder'}", flush=True)
+    # These import JAX, which takes seconds.
+    from fedrax.printing import summary_lines
+    from fedrax.run import Run
     from fedrax.runtime.flower.serving import prepared, serve
 
     directory = prepared(options.source, options.overrides, options.out, plugins=options.plugins)

@@ -19,6 +19,10 @@ LARGEST_FILE = 16 << 20
 NOT_UTF_8 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
+class DecodeError(ValueError):
+    """Bytes that are not what they should be."""
+
+
 def text_of(path: Path) -> str:
     """The text of a file that people write: UTF-8 whatever the locale, with or without a byte order mark.
 

@@ -69,6 +69,18 @@ def test_canaries_are_found_as_often_as_two_normal_distributions_are_told_apart(
 
 
 @pytest.mark.training
+@pytest.mark.parametrize(
+    ("leak", "overrides", "guaranteed", "attacked"),
+    [(Participation(), AGENT, 17, 16), (Trajectories(), TRAJECTORY, 1, 1)],
+)
+def test_an_answer_says_of_how_many_releases_the_guarantee_is(leak, overrides, guaranteed, attacked):
+    setting = setting_of(*overrides, "privacy.noise=4", "budget.rounds=17")
+    answers = leak.answers(setting, Effort(repetitions=100), KEY)
+    assert (answers["releases"], answers["releases_guaranteed"]) == (attacked, guaranteed)
+    assert answers["epsilon_claimed"] == setting.bound.epsilon(attacked)
+
+
+@pytest.mark.training
 def test_much_noise_hides_a_canary():
     setting = setting_of(*TRAJECTORY, "privacy.noise=8", "privacy.neighbours=add-or-remove")
     answers = Trajectories().answers(setting, Effort(repetitions=200), KEY)

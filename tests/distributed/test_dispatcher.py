@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.checks import check_envelope
-from fedrax.runtime.distributed.dispatcher import Dispatcher, Question
+from fedrax.runtime.distributed.dispatcher import AGAIN_SECONDS, LOST_TIMES, Dispatcher, Question
 from fedrax.runtime.distributed.envelopes import EVALUATED, JOIN, UNKNOWN_RUN, Envelope
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.transport import DeliveryError
@@ -246,3 +246,44 @@ def test_those_in_reserve_are_left_alone_where_the_others_suffice(dispatcher, tr
     results, records = dispatcher.ask(questions((0,)), enough=1, seconds=30, reserve=questions((1,)))
     assert set(results) == {0}
     assert outcomes(records) == {0: "answered"}
+
+
+def test_a_node_that_fails_at_every_request_is_asked_every_ten_seconds(dispatcher, transport):
+    transport.add(10, "a", agent=0, after=90.0)
+    transport.add(11, "b", agent=1, after=0.01, answer=lambda envelope: Envelope(UNKNOWN_RUN))
+    dispatcher.gather(2, 2, 0)
+    results, _ = dispatcher.ask(questions((0, 1)), enough=1, wanted=2, seconds=100)
+    assert set(results) == {0}
+    assert LOST_TIMES < transport.asked.count((11, "evaluate")) <= LOST_TIMES + 100 / AGAIN_SECONDS
+
+
+def test_a_node_that_is_lost_between_good_answers_is_asked_again_at_once(dispatcher, transport):
+    def every_other(envelope):
+        asked.append(1)
+        if len(asked) % 2:
+            return Envelope(UNKNOWN_RUN)
+        return Envelope(EVALUATED, {"run": RUN, "agent": 0, "names": ""})
+
+    asked = []
+    transport.add(10, "a", agent=0, after=0.1, answer=every_other)
+    dispatcher.gather(1, 1, 0)
+    begun = transport.time
+    for _ in range(2 * LOST_TIMES):
+        assert set(dispatcher.ask(questions((0,)), enough=1, seconds=100)[0]) == {0}
+    assert transport.time - begun < 2 * LOST_TIMES * 2
+
+
+def test_people_are_told_whose_key_an_agent_has(dispatcher, transport, monkeypatch):
+    monkeypatch.setattr(transport, "site", lambda address: "node-2" if address == 10 else "", raising=False)
+    transport.add(10, "a")
+    transport.add(11, "b")
+    transport.add(12, "a")
+    notes = []
+    dispatcher.note = notes.append
+    dispatcher.gather(2, 2, 0)
+    assert sum(note.endswith("has joined (key node-2)") for note in notes) == 1
+    assert sum(note.endswith("has joined") for note in notes) == 1
+    transport.remove(10)
+    for _ in range(50):
+        dispatcher.turn()
+    assert sum(note.endswith("is gone (key node-2)") for note in notes) == 1

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fedrax.arrays import DecodeError, form, packed, unpacked
+from fedrax.arrays import form, packed, unpacked
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.envelopes import Envelope, from_bytes, to_bytes
 from fedrax.trees import tree_bytes
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from lies import lies_about
 
-from fedrax.arrays import DecodeError, packed, unpacked
+from fedrax.arrays import packed, unpacked
 from fedrax.config import resolve
+from fedrax.parsing import DecodeError
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.distributed.envelopes import EVALUATED, REFUSED, UNKNOWN_RUN, WORK, Envelope, from_bytes, to_bytes
 from fedrax.runtime.distributed.server import DistributedRuntime

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from fedrax.errors import FedraxError
+from fedrax.parsing import DecodeError
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.distributed.checks import check_envelope
-from fedrax.runtime.distributed.dispatcher import Dispatcher, Question
+from fedrax.runtime.distributed.dispatcher import AGAIN_SECONDS, LOST_TIMES, Dispatcher, Question
 from fedrax.runtime.distributed.envelopes import EVALUATE, UNKNOWN_RUN, WORK, WORKED, Envelope
 from fedrax.runtime.distributed.membership import Membership
-from fedrax.runtime.distributed.pipeline import Pipeline
+from fedrax.runtime.distributed.pipeline import DEPTH, Pipeline
 from fedrax.runtime.distributed.server import DistributedRuntime
 from fedrax.runtime.distributed.transport import DeliveryError, InProcessTransport
 
@@ -106,6 +107,44 @@ def test_a_node_that_starts_anew_takes_up_its_own_count(dispatcher, transport):
     results, records = pipeline(dispatcher).gather(0, order, agents=[0], enough=1)
     assert set(results) == {0}
     assert [record.outcome for record in records[:2]] == ["absent", "absent"]
+
+
+@pytest.mark.parametrize("wrong", [Envelope(WORKED, {"run": RUN}), DecodeError("no envelope")], ids=["lies", "garbage"])
+def test_a_node_that_answers_wrongly_at_once_is_not_asked_again_in_the_round(dispatcher, transport, wrong):
+    transport.add(10, "a", agent=0, after=60.0, answer=worked)
+    transport.add(11, "b", agent=1, after=0.01, answer=lambda envelope: wrong)
+    dispatcher.gather(2, 2, 0)
+    noted, pipe = [], pipeline(dispatcher)
+    dispatcher.note = noted.append
+    for version in range(3):
+        results, records = pipe.gather(version, order, agents=[0, 1], enough=1)
+        assert set(results) == {0}
+        # The order that it had, and the one that was waiting.
+        assert [record.outcome for record in records if record.agent == 1] == ["excluded"] * DEPTH
+    assert transport.asked.count((11, WORK)) == 3 * DEPTH
+    assert sum("agent 1 excluded" in text for text in noted) == 3 * DEPTH
+
+
+@pytest.mark.parametrize("lost", [Envelope(UNKNOWN_RUN), DeliveryError("its ClientApp failed")])
+def test_a_node_that_fails_at_every_request_at_once_is_asked_less_and_less(dispatcher, transport, lost):
+    transport.add(10, "a", agent=0, after=60.0, answer=worked)
+    transport.add(11, "b", agent=1, after=0.01, answer=lambda envelope: lost)
+    dispatcher.gather(2, 2, 0)
+    pipe, seconds = pipeline(dispatcher), -transport.time
+    for version in range(3):
+        assert set(pipe.gather(version, order, agents=[0, 1], enough=1)[0]) == {0}
+    seconds += transport.time
+    assert transport.asked.count((11, WORK)) <= DEPTH * (LOST_TIMES + seconds / AGAIN_SECONDS)
+
+
+def test_a_round_ends_where_nobody_is_left_who_may_answer(dispatcher, transport):
+    transport.add(10, "a", agent=0, after=5.0, answer=worked)
+    transport.add(11, "b", agent=1, after=0.01, answer=lambda envelope: Envelope(WORKED, {"run": RUN}))
+    dispatcher.gather(2, 2, 0)
+    pipe = pipeline(dispatcher)
+    for version in range(2):
+        results, _ = pipe.gather(version, order, agents=[0, 1], enough=2)
+        assert set(results) == {0}
 
 
 def test_evaluations_go_between_the_orders(dispatcher, transport):

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from fedrax.arrays import DecodeError
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
+from fedrax.parsing import DecodeError
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.distributed.envelopes import JOIN, KEYS, Envelope
 from fedrax.runtime.distributed.server import DistributedRuntime

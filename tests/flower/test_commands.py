@@ -5,20 +5,27 @@ import stat
 import subprocess
 import sys
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from fedrax.cli import main
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
+from fedrax.records.files import write_json
+from fedrax.records.sites import KEYS, MEMBERS, site_names
+from fedrax.runtime.distributed.envelopes import JOINED, Envelope
+from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.endpoint import Endpoint, is_loopback, split_address
 from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port
 from fedrax.runtime.flower.run_lock import Tail, held, is_held
-from fedrax.runtime.flower.serving import prepared
+from fedrax.runtime.flower.serving import names_of_keys, prepared
 from fedrax.runtime.flower.status import Board
+from fedrax.runtime.flower.transport import FlowerTransport
 
 
 @pytest.fixture
@@ -171,6 +178,46 @@ def test_status_shows_who_answered_and_why_not(tmp_path, capsys):
     assert "2 kB" in shown
     assert "1/1" in shown
     assert "0/1" in shown
+
+
+def test_status_names_the_key_of_each_agent_or_the_node(tmp_path, certificates, capsys):
+    run = prepared("fedpg-br/cartpole", ["federation.agents=3"], tmp_path / "run").path
+    row = {"round": 0, "seconds": 1.5, "work_seconds": 1.0, "bytes_down": 1, "bytes_up": 2}
+    row |= {"outcome": "answered", "reason": ""}
+    (run / "exchanges.jsonl").write_text("".join(json.dumps({**row, "agent": agent}) + "\n" for agent in range(3)))
+    assert main(["status", str(run)]) == 0
+    capsys.readouterr()
+    # As a SuperLink does: keys are files of its owner, and nodes get their numbers as they come.
+    nodes = [
+        SimpleNamespace(
+            node_id=number,
+            public_key=public_key_to_bytes(
+                serialization.load_ssh_public_key((certificates / "nodes" / f"node-{number}.pub").read_bytes())
+            ),
+        )
+        for number in (1, 0)
+    ]
+    names = names_of_keys(Endpoint("127.0.0.1:9092", certificates))
+    transport = FlowerTransport(SimpleNamespace(get_nodes=lambda: nodes), keys=True, names=names)
+    addresses = transport.addresses()
+    assert [transport.site(node.node_id) for node in nodes] == ["node-1", "node-0"]
+    assert transport.site(7) == ""
+    members = Membership(3, run / MEMBERS)
+    for place, address in enumerate((1, 0, 7)):
+        fields = {"run": "r", "node": f"{place}abcdefghijk", "agent": -1, "done": 0}
+        members.admit(address, Envelope(JOINED, fields), run="r", addresses=addresses, key=transport.key(address))
+    write_json(run / KEYS, names)
+    assert site_names(run) == {0: "node-1", 1: "node-0", 2: "2abcdefg"}
+    assert main(["status", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for agent, name in site_names(run).items():
+        assert [line for line in lines if name in line and str(agent) in line.split(name)[0]], lines
+
+
+def test_a_file_that_is_no_key_is_named(certificates):
+    (certificates / "nodes" / "other.pub").write_text("ssh-rsa none")
+    with pytest.raises(FedraxError, match=r"other\.pub is no public key"):
+        names_of_keys(Endpoint("127.0.0.1:9092", certificates))
 
 
 def test_the_live_table_says_how_far_the_run_is(tmp_path, capsys):

@@ -69,10 +69,32 @@ def test_every_obstacle_that_stays_is_told_once(told):
     assert told() == []
 
 
-def test_a_refused_key_is_told_once_however_often_the_supernode_ends(told, tmp_path):
+def test_a_key_is_blamed_once_what_passes_would_have_passed(told, tmp_path, monkeypatch):
+    passed = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: passed[0])
+    key = tmp_path / "node-0"
     (text,) = told(REFUSAL, ended=True)
-    assert f"does not take the key {tmp_path / 'node-0'}: its public half is not in nodes/" in text
+    assert f"does not take the key {key} yet: a server that has just started registers the nodes' keys" in text
+    passed[0] += module.PASSING_SECONDS - 1
     assert told(REFUSAL, ended=True) == []
+    passed[0] += 1
+    (text,) = told(REFUSAL, ended=True)
+    assert f"still does not take the key {key}: its public half is not in nodes/" in text
+    assert told(REFUSAL, ended=True) == []
+
+
+@pytest.mark.parametrize("between", ["connected", "nobody listens"])
+def test_a_server_that_starts_again_has_time_to_register_keys_again(told, monkeypatch, between):
+    passed = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: passed[0])
+    told(REFUSAL, ended=True)
+    passed[0] += module.PASSING_SECONDS
+    if between == "connected":
+        told("INFO :      SuperNode ID: 17\n")
+        told(ended=True)
+    else:
+        assert [told(obstacle=between) for _ in range(2)] == [[], ["nobody listens; trying again"]]
+    assert "still" not in "".join(told(REFUSAL, ended=True))
 
 
 def test_an_unknown_reason_is_flowers_own_in_printable_characters(told):

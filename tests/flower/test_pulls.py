@@ -12,7 +12,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.envelopes import EVALUATED, Envelope
 from fedrax.runtime.flower.flower_patches.pulls import PATIENCE, Pulls
 from fedrax.runtime.flower.records import MESSAGE_TYPE, from_records, to_records

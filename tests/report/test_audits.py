@@ -71,6 +71,14 @@ def test_findings_in_words():
             "from the configuration the trajectories cannot be recomputed",
         ),
         ({"epsilon_at_least": 1.5, "epsilon_claimed": 4.25}, "epsilon at least 1.5, epsilon claimed 4.25"),
+        (
+            {"releases": 16, "releases_guaranteed": 25, "epsilon_claimed": 6.13},
+            "releases 16, epsilon claimed 6.13 for 16 of 25 releases",
+        ),
+        (
+            {"releases": 4, "releases_guaranteed": 4, "epsilon_claimed": 6.13},
+            "releases 4, epsilon claimed 6.13",
+        ),
         ({"precision": None, "recall": 0.0}, "no word was guessed, recall 0"),
     ],
 )

@@ -151,6 +151,13 @@ def test_attendance_of_a_federation(tmp_path):
     (run / "exchanges.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, *again]))
     (agent,) = data(Watched(run))["attendance"]
     assert (agent["agent"], agent["asked"], agent["answered"], agent["missed"]) == (1, 4, 3, 1)
+    assert agent["site"] == ""
+    (run / "members.json").write_text(json.dumps({"1": {"node": "0123456789", "key": "k", "address": 7}}))
+    assert data(Watched(run))["attendance"][0]["site"] == "01234567"
+    (run / "keys.json").write_text(json.dumps({"k": "node-0"}))
+    assert data(Watched(run))["attendance"][0]["site"] == "node-0"
+    (run / "members.json").write_text("[")
+    assert data(Watched(run))["attendance"][0]["site"] == ""
 
 
 def test_long_runs_come_in_pieces(tmp_path):

@@ -78,7 +78,8 @@ def told_apart(setting: Setting, canary: Canary, effort: Effort, key: PRNGKeyArr
 def _epsilons(setting: Setting, present: np.ndarray, absent: np.ndarray, releases: int) -> Answers:
     bound = setting.bound
     claimed = math.inf if bound is None else bound.epsilon(releases, sampled=False)
-    return {
+    guaranteed = {} if bound is None else {"releases_guaranteed": bound.releases(setting.planned)}
+    return guaranteed | {
         "epsilon_at_least": least_epsilon(present, absent, 0.0 if bound is None else bound.delta),
         "epsilon_claimed": None if math.isinf(claimed) else claimed,
     }

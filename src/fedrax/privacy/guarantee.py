@@ -50,8 +50,12 @@ class Guarantee:
 
     def epsilon(self, rounds: int, *, sampled: bool = True) -> float:
         """What so many rounds cost; with ``sampled``, to those who do not see who takes part in a round."""
-        count = min(rounds, 1) if self.unit == "trajectory" else rounds
+        count = self.releases(rounds)
         return epsilon([Releases(self._relative, count, self.sampling if sampled else 1.0)], self.delta)
+
+    def releases(self, rounds: int) -> int:
+        """Of so many rounds, those whose releases hold something of one unit."""
+        return min(rounds, 1) if self.unit == "trajectory" else rounds
 
     @functools.cached_property
     def limit(self) -> int | None:

@@ -129,7 +129,11 @@ def text(value: float | bool | None) -> str:
 def _answers(answers: Mapping[str, Any]) -> Iterator[str]:
     for name, value in answers.items():
         # Of nodes there is nothing to add where not even this run's can be recomputed.
-        if name.endswith("_margin") or (name == "on_nodes_with_secrets" and answers.get("as_run") is False):
+        if (
+            name == "releases_guaranteed"
+            or name.endswith("_margin")
+            or (name == "on_nodes_with_secrets" and answers.get("as_run") is False)
+        ):
             continue
         sentence = SENTENCES.get((name, value)) if value is None or isinstance(value, bool) else None
         if sentence is not None:
@@ -137,4 +141,11 @@ def _answers(answers: Mapping[str, Any]) -> Iterator[str]:
             continue
         margin = answers.get(f"{name}_margin")
         spread = "" if margin is None else f" ± {margin:.2g}"
-        yield f"{WORDS.get(name, name.replace('_', ' '))} {text(value)}{spread}"
+        many = _releases(answers) if name == "epsilon_claimed" else ""
+        yield f"{WORDS.get(name, name.replace('_', ' '))} {text(value)}{spread}{many}"
+
+
+def _releases(answers: Mapping[str, Any]) -> str:
+    """Of how many releases an epsilon is: the guarantee's is of all, and an attack is on as many as it can take."""
+    attacked, guaranteed = answers.get("releases"), answers.get("releases_guaranteed")
+    return "" if attacked is None or guaranteed in (None, attacked) else f" for {attacked} of {guaranteed} releases"

@@ -17,6 +17,7 @@ from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import read_json
 from fedrax.records.rows import Row, seed_of
 from fedrax.records.rundir import SWEEP, RunDirectory
+from fedrax.records.sites import site_names
 from fedrax.records.standing import Progress, Standing
 from fedrax.report.palette import PALETTE
 from fedrax.report.runs import measured
@@ -240,8 +241,9 @@ class Watched:
         """Of a federation, every agent's last exchange, and how often it answered."""
         if self.exchanges is None:
             return []
+        sites, totals = site_names(self.path), self.exchanges.totals
         return [
-            {**row, **self.exchanges.totals[agent], "missed": self.exchanges.missed(agent)}
+            {**row, **totals[agent], "missed": self.exchanges.missed(agent), "site": sites.get(agent, "")}
             for agent, row in sorted(self.exchanges.last.items())
         ]
 

@@ -13,13 +13,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fedrax.arrays import DecodeError
 from fedrax.config import Config, parse_override, resolve
 from fedrax.environments.crash import EnvironmentCrash
 from fedrax.errors import FedraxError
 from fedrax.layers import merge_settings
 from fedrax.migration import present_keys
-from fedrax.parsing import parsed_toml
+from fedrax.parsing import DecodeError, parsed_toml
 from fedrax.plugins import short_name
 from fedrax.privacy.secure_sum.identity import NOBODY, Identity
 from fedrax.privacy.secure_sum.terms import SecureSumError

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fedrax.arrays import DecodeError, form, packed, unpacked
+from fedrax.arrays import form, packed, unpacked
 from fedrax.config import Config
 from fedrax.environments.faults import NOTHING, Fault, described, recorded
 from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.errors import FedraxError
 from fedrax.message import filled, travelling
+from fedrax.parsing import DecodeError
 from fedrax.privacy.secure_sum.identity import NOBODY, Identity
 from fedrax.records.checkpoint import latest_round, load_checkpoint, save_checkpoint
 from fedrax.records.files import read_json, write_atomic, write_json

@@ -11,12 +11,13 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fedrax.arrays import DecodeError, form, unpacked
+from fedrax.arrays import form, unpacked
 from fedrax.environments.faults import NAMES, NOTHING, Fault
 from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.federation import Federation
 from fedrax.learners.moments import Moments
 from fedrax.message import Message, Period, filled, first_not_finite, norm, travelling
+from fedrax.parsing import DecodeError
 from fedrax.runtime.collectors import collected_steps
 from fedrax.runtime.distributed.envelopes import (
     EVALUATED,

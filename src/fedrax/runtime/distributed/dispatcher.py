@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.checks import Rejected
 from fedrax.runtime.distributed.envelopes import END, JOIN, UNKNOWN_RUN, Envelope
 from fedrax.runtime.distributed.membership import Membership
@@ -18,7 +18,9 @@ LOOK_SECONDS = 1.0
 END_SECONDS = 10.0
 """How long nodes may take to answer that they know of the run's end."""
 AGAIN_SECONDS = 10.0
-"""Before a node that could not join is asked again."""
+"""Before a node that could not join, or is lost again and again, is asked again."""
+LOST_TIMES, LOST_SECONDS = 3, 60.0
+"""A node that was lost so often within so many seconds is not asked to join at once: it may fail at every request."""
 
 ANSWERED, LATE, ABSENT, EXCLUDED = "answered", "late", "absent", "excluded"
 DROPPED, PAUSED, STALE = "dropped", "paused", "stale"
@@ -102,6 +104,8 @@ class Dispatcher:
         self.note, self.poll = note, poll
         self.pending: dict[str, Pending] = {}
         self.not_before: dict[int, float] = {}
+        self.lost: dict[int, list[float]] = {}
+        """When the node at an address was lost lately, since it gave an answer that was used."""
         self.looked = -LOOK_SECONDS
         self.gone: set[int] = set()
         """Addresses of nodes that have not answered and are not there any more."""
@@ -199,7 +203,7 @@ class Dispatcher:
         addresses = self.transport.addresses()
         for member in list(self.membership.present.values()):
             if member.address not in addresses:
-                self.note(f"agent {member.index} is gone")
+                self.note(f"agent {member.index} is gone{self._whose(member.address)}")
         self.membership.forget(addresses)
         self.gone = {pending.address for pending in self.pending.values()} - addresses
         known = self.membership.by_address()
@@ -224,14 +228,26 @@ class Dispatcher:
                 addresses=self.transport.addresses(),
                 key=self.transport.key(pending.address),
             )
-            self.note(f"agent {member.index} has joined")
+            self.note(f"agent {member.index} has joined{self._whose(member.address)}")
         except Rejected as error:
-            self.note(f"a node cannot join: {error}")
+            self.note(f"a node{self._whose(pending.address)} cannot join: {error}")
             self.not_before[pending.address] = self.transport.now() + AGAIN_SECONDS
+
+    def _whose(self, address: int) -> str:
+        """By what name people know the node there, if they do: they gave out its key, and not its agent's number."""
+        site = self.transport.site(address)
+        return f" (key {site})" if site else ""
 
     def expel(self, index: int) -> None:
         """Removes an agent's node from the membership: it has to join again."""
-        self.membership.present.pop(index, None)
+        member = self.membership.present.pop(index, None)
+        if member is None:
+            return
+        now = self.transport.now()
+        lost = [*(time for time in self.lost.get(member.address, ()) if now - time < LOST_SECONDS), now]
+        self.lost[member.address] = lost
+        if len(lost) >= LOST_TIMES:
+            self.not_before[member.address] = now + AGAIN_SECONDS
 
     def send(self, batch: Sequence[Outgoing], seconds: float, owner: Receiver | None) -> list[str]:
         """Sends envelopes that expire after so many seconds; ``owner`` receives the answers. Returns their tickets."""
@@ -308,6 +324,7 @@ class Request:
                 self.results[agent] = content
                 work = float(answer.fields.get("seconds", 0.0))
                 outcome, reason = ANSWERED, ""
+                self.dispatcher.lost.pop(pending.address, None)
             except Rejected as error:
                 outcome, reason = EXCLUDED, str(error)
         self.records[agent] = Record(

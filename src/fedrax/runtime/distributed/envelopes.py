@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fedrax.arrays import DecodeError
-from fedrax.parsing import parsed_json
+from fedrax.parsing import DecodeError, parsed_json
 
 Field = int | float | str | bool
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.checks import Rejected
 from fedrax.runtime.distributed.dispatcher import (
     ABSENT,
@@ -65,20 +65,28 @@ class Pipeline:
         self.arrived: dict[int, deque[Arrived]] = {}
         self.failed: list[Record] = []
         """Answers since the last round that are not used."""
+        self.version = 0
+        """The server's round."""
+        self.refused: dict[int, int] = {}
+        """The round in which an answer of an agent was last excluded."""
 
     def gather(
         self, version: int, order: Callable[[int, int], Envelope], *, agents: list[int], enough: int
     ) -> tuple[dict[int, Any], list[Record]]:
         """Waits until ``enough`` of the agents have answered, keeping all of them busy with ``order(agent, turn)``.
 
+        Whose answer is excluded is not asked again in this round: who answers at once, and wrongly, would be for ever.
+        It ends before ``enough`` have answered where nobody is left who may.
+
         Returns:
             One answer's content for each agent that has one, the oldest, and a record of each answer used or not.
         """
         started, told = self.dispatcher.transport.now(), False
+        self.version = version
         while True:
             self._drop_stale(version)
             ready = [agent for agent in agents if self.arrived.get(agent)]
-            if len(ready) >= enough:
+            if len(ready) >= enough or not any(self._may_answer(agent) for agent in set(agents) - set(ready)):
                 break
             if not told and self.dispatcher.transport.now() - started > self.seconds:
                 told = True
@@ -89,12 +97,16 @@ class Pipeline:
         records, self.failed = [*self.failed, *(each.record for each in used.values())], []
         return {agent: each.content for agent, each in used.items()}, records
 
+    def _may_answer(self, agent: int) -> bool:
+        """Whether an order of this agent is under way, or may be sent in this round."""
+        return bool(self.orders.get(agent)) or self.refused.get(agent) != self.version
+
     def _order(self, agents: list[int], version: int, order: Callable[[int, int], Envelope]) -> None:
         """Fills up the agents' orders."""
         missing: list[tuple[int, int, Outgoing]] = []
         for agent in agents:
             member = self.dispatcher.membership.present.get(agent)
-            if member is None:
+            if member is None or self.refused.get(agent) == version:
                 continue
             held = len(self.orders.setdefault(agent, set())) + len(self.arrived.get(agent, ()))
             for _ in range(DEPTH - held):
@@ -132,12 +144,15 @@ class Pipeline:
             return
         kept = Arrived(version, content, record(ANSWERED, "", float(answer.fields["seconds"])))
         self.arrived.setdefault(agent, deque()).append(kept)
+        self.dispatcher.lost.pop(pending.address, None)
 
     def _fail(self, record: Record) -> None:
         self.failed.append(record)
         self.dispatcher.note(f"agent {record.agent} {record.outcome}: {record.reason}")
         if record.outcome == ABSENT:
             self.dispatcher.expel(record.agent)
+        else:
+            self.refused[record.agent] = self.version
 
     def _drop_stale(self, version: int) -> None:
         for waiting in self.arrived.values():

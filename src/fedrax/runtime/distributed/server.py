@@ -26,6 +26,7 @@ from fedrax.federation import Cohort, State
 from fedrax.message import Period, travelling
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
+from fedrax.records.sites import MEMBERS
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.compiling import compile_seconds, jitted
 from fedrax.runtime.distributed.agent_runtime import Order, order_shapes, travel_period
@@ -83,7 +84,7 @@ class DistributedRuntime(Runtime):
         self.note = note
         if config.runtime.shared_seeds:
             note(SHARED)
-        membership = Membership(federation.agents, directory.path / "members.json")
+        membership = Membership(federation.agents, directory.path / MEMBERS)
         self.dispatcher = Dispatcher(
             transport, membership, run=self._run_name(), config=config.to_toml(), note=note, poll=poll
         )

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.envelopes import Envelope, from_bytes, to_bytes
 
 
@@ -27,6 +27,10 @@ class Transport(abc.ABC):
 
     def key(self, address: int) -> str:
         """The digest of the key that the node at an address has proved to hold; empty where nodes have none."""
+        return ""
+
+    def site(self, address: int) -> str:
+        """The name by which the server's owner knows that key; empty where it has none."""
         return ""
 
     @abc.abstractmethod

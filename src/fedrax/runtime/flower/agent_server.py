@@ -8,7 +8,7 @@ import logging
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.privacy.secure_sum.identity import Identity
 from fedrax.privacy.secure_sum.signatures import read_own, read_peers
 from fedrax.records.files import owner_only

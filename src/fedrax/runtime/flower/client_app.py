@@ -12,7 +12,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.envelopes import KEYS, REFUSED, Envelope
 from fedrax.runtime.flower.agent_client import SOCKET, ask
 from fedrax.runtime.flower.records import from_records, to_records

@@ -25,6 +25,9 @@ FAILED = "Exit Code:"
 """In the line that a SuperNode logs before the reason why it ends."""
 REFUSED = "Failed to activate SuperNode"
 """In the reason where the SuperLink knows nothing of the key, or of another connection with it that is not over."""
+PASSING_SECONDS = 90.0
+"""How long a key may be refused for what passes: the server still registers keys, each of which takes seconds, or
+Flower has not noticed that the key's last connection is over, which takes up to a minute."""
 LONGEST = 300
 """Characters shown of what a SuperNode said last."""
 
@@ -40,6 +43,8 @@ class Connection:
         self.looked = 0.0
         self.found: str | None = None
         """What the last look found in the way."""
+        self.refused: float | None = None
+        """When the key was refused first, since it was not, or nobody listened."""
         self.lines: list[str] = []
         """What the SuperNode logged since it was started, while it is not connected."""
 
@@ -60,7 +65,10 @@ class Connection:
         self.looked = time.monotonic()
         before, self.found = self.found, obstacle(self.endpoint)
         # Found twice: a busy machine may be late once.
-        yield from self._once(self.found if self.found == before else None)
+        lasting = self.found if self.found == before else None
+        yield from self._once(lasting)
+        if lasting is not None:
+            self.refused = None
         if self.connected and self.told and self.found is None:
             self.told.clear()
             yield f"the SuperLink at {self.endpoint.address} answers again"
@@ -68,7 +76,7 @@ class Connection:
     def _read(self) -> Iterator[str]:
         for line in self.tail.lines():
             if CONNECTED in line:
-                self.connected, self.found, self.lines = True, None, []
+                self.connected, self.found, self.refused, self.lines = True, None, None, []
                 self.told.clear()
                 yield f"connected to the SuperLink at {self.endpoint.address}"
             elif not self.connected:
@@ -91,11 +99,23 @@ class Connection:
             words.append(line.strip())
         text = " ".join(words)
         if REFUSED in text:
-            return (
-                f"the SuperLink at {self.endpoint.address} does not take the key {self.key}: its public half is not in "
-                f"{NODES}/ of the server's certificates, or this key's last connection is not over yet, which takes up "
-                "to a minute"
-            )
+            return self._refusal()
         # It may hold what the SuperLink answered.
         shown = "".join(each if each.isprintable() else " " for each in text)[:LONGEST]
         return f"the SuperNode does not connect: {shown} ({self.tail.path})"
+
+    def _refusal(self) -> str:
+        """Why the key is refused: what passes by itself, until that would have passed."""
+        now = time.monotonic()
+        self.refused = now if self.refused is None else self.refused
+        address = self.endpoint.address
+        if now - self.refused < PASSING_SECONDS:
+            return (
+                f"the SuperLink at {address} does not take the key {self.key} yet: a server that has just started "
+                "registers the nodes' keys one after the other, and a node that was killed is let back in within a "
+                "minute"
+            )
+        return (
+            f"the SuperLink at {address} still does not take the key {self.key}: its public half is not in {NODES}/ of "
+            "the server's certificates (put it there, and start the server again), or another node uses this key"
+        )

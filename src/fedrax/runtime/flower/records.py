@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flwr.app import ConfigRecord, RecordDict
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.envelopes import Envelope
 
 HEADER, PAYLOAD, KIND = "header", "payload", "kind"

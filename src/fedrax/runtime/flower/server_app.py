@@ -19,6 +19,7 @@ from fedrax.errors import FedraxError
 from fedrax.records.files import append_traceback, owner_only, write_atomic
 from fedrax.records.lock import COMMAND
 from fedrax.records.rundir import RunDirectory, default_directory
+from fedrax.records.sites import key_names
 from fedrax.records.summary import read_summary
 from fedrax.runtime.compiling import enable_compilation_cache
 from fedrax.runtime.distributed.server import DistributedRuntime
@@ -94,7 +95,7 @@ def serve(grid: Grid, directory: RunDirectory, *, keys: bool, told: bool) -> Non
 
     federation = DistributedRuntime(
         config,
-        FlowerTransport(grid, keys=keys, refused=refused),
+        FlowerTransport(grid, keys=keys, names=key_names(directory.path), refused=refused),
         directory,
         note=note,
         poll=POLL_SECONDS[config.runtime.flower.fast],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import secrets
 import subprocess
@@ -12,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
+from fedrax.records.files import write_json
 from fedrax.records.lock import held, holder
 from fedrax.records.rundir import RunDirectory, default_directory
+from fedrax.records.sites import KEYS
 from fedrax.records.summary import read_summary
 from fedrax.runtime.continuation import continued, move_plugins
 from fedrax.runtime.distributed.allowed import check_distributed
@@ -113,15 +118,20 @@ def serve(
         if is_held(folder):
             raise FedraxError(f"{folder} is in use by {holder(folder / LOCK)}; wait for it or end it")
         check_free(endpoint.address)
+        # It says what is trained: what follows takes seconds, and more for each key.
+        board = stack.enter_context(Board(folder, config, enabled=progress))
         command = superlink_command(endpoint, flower, config)
         link = stack.enter_context(Watched(command, flower / "superlink.log", bounded | {SECRET: secret}))
         await_health(endpoint.address, endpoint.authority, HEALTH_SECONDS, secret)
         execution = stack.enter_context(Watched(superexec_command(endpoint), flower / EXECUTION_LOG, variables))
         connect(endpoint, flower)
+        keys = names_of_keys(endpoint)
+        if keys:
+            board.note(f"registering {counted(len(keys), 'key')} of nodes, which cannot connect before")
         register(endpoint, variables)
+        write_json(folder / KEYS, keys, private=True)
         settings = {"preset": str(folder / "config.toml"), "directory": str(folder)}
         app = write_app(flower / "app", settings | {"keys": "" if endpoint.certificates is None else LASTING})
-        board = stack.enter_context(Board(folder, config, enabled=progress))
         board.note(f"nodes can connect to {endpoint.address}; the run is in {directory.path}")
         ready()
         tail = Tail(folder / LOG)
@@ -255,6 +265,25 @@ def register(endpoint: Endpoint, variables: dict[str, str]) -> None:
         done = flwr(["supernode", "register", str(key.resolve()), CONNECTION], variables)
         if done.returncode and "already" not in (done.stdout + done.stderr).lower():
             raise FedraxError(f"the SuperLink does not take the key {key}: {last_line(done)}")
+
+
+def names_of_keys(endpoint: Endpoint) -> dict[str, str]:
+    """The names of the nodes' public keys, without ``.pub``, by the digest of what the SuperLink knows a key as.
+
+    Raises:
+        FedraxError: a file is none.
+    """
+    if endpoint.certificates is None:
+        return {}
+    pem, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    names = {}
+    for path in sorted((endpoint.certificates / NODES).glob("*.pub")):
+        try:
+            key = serialization.load_ssh_public_key(path.read_bytes())
+        except (OSError, ValueError, UnsupportedAlgorithm):
+            raise FedraxError(f"{path} is no public key: give a node's, as `fedrax certificates` makes") from None
+        names[hashlib.sha256(key.public_bytes(pem, form)).hexdigest()] = path.stem
+    return names
 
 
 def submit(app: Path, variables: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ from fedrax.records.exchanges import ANSWERED, Exchanges
 from fedrax.records.files import read_json
 from fedrax.records.progress import clock_time
 from fedrax.records.rundir import RunDirectory
+from fedrax.records.sites import MEMBERS, site_names
 from fedrax.records.standing import Progress
 from fedrax.runtime.flower.run_lock import WHY, is_held
 from fedrax.runtime.memory import size_text
@@ -38,8 +39,10 @@ class Agents(Exchanges):
         """One line for each agent."""
         # What nodes say, and folders are called, is text, never Rich's markup.
         table = rich.table.Table(title=rich.text.Text(title), title_justify="left")
+        names = site_names(self.path.parent)
         for column in (
             "agent",
+            "site",
             "round",
             "outcome",
             "seconds",
@@ -50,11 +53,12 @@ class Agents(Exchanges):
             "missed",
             "why not",
         ):
-            table.add_column(column, justify="left" if column in ("outcome", "why not") else "right")
+            table.add_column(column, justify="left" if column in ("site", "outcome", "why not") else "right")
         for agent, row in sorted(self.last.items()):
             totals = self.totals[agent]
             cells = (
                 str(agent),
+                names.get(agent, ""),
                 str(row["round"] + 1),
                 row["outcome"],
                 f"{row['seconds']:.2f}",
@@ -180,7 +184,7 @@ def show_status(folder: Path) -> str:
         state = "not running; `fedrax server` with this --out continues it"
     agents = Agents(folder)
     agents.read()
-    members = read_json(folder / "members.json", "list of members") if (folder / "members.json").exists() else {}
+    members = read_json(folder / MEMBERS, "list of members") if (folder / MEMBERS).exists() else {}
     console = rich.console.Console(width=140, record=True, file=io.StringIO())
     joined = f"nodes of {len(members)} of {config.federation.agents} agents have joined so far"
     progress = Progress(directory)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from fedrax.arrays import DecodeError
+from fedrax.parsing import DecodeError
 from fedrax.runtime.distributed.envelopes import Envelope
 from fedrax.runtime.distributed.transport import Answer, DeliveryError, Transport
 from fedrax.runtime.flower.flower_patches.commands import is_tested
@@ -30,12 +31,20 @@ OF_NODES = (1, 2)
 class FlowerTransport(Transport):
     """Sends envelopes to the nodes of a Flower run."""
 
-    def __init__(self, grid: Grid, *, keys: bool = False, refused: Callable[[str], bool] = lambda part: False) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        keys: bool = False,
+        names: Mapping[str, str] = MappingProxyType({}),
+        refused: Callable[[str], bool] = lambda part: False,
+    ) -> None:
         """Args:
         keys: nodes have proved keys that last; otherwise Flower makes one for every connection.
+        names: of keys, by digest.
         refused: whether the SuperLink has not taken a message's part because of its size.
         """
-        self.grid, self.keys = grid, keys
+        self.grid, self.keys, self.names = grid, keys, names
         self.pulls = Pulls(grid, refused) if hasattr(grid, "_runtime_client") and is_tested() else None
         self._digests: dict[int, str] = {}
 
@@ -50,6 +59,10 @@ class FlowerTransport(Transport):
     def key(self, address: int) -> str:
         """The SHA-256 digest of the key under which the SuperLink knows the node."""
         return self._digests.get(address, "")
+
+    def site(self, address: int) -> str:
+        """The name of the file of that key, as it is registered."""
+        return self.names.get(self.key(address), "")
 
     def send(self, envelopes: Sequence[tuple[int, Envelope]], *, seconds: float) -> list[str]:
         """Pushes messages, which expire after so long."""

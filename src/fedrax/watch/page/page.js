@@ -156,13 +156,13 @@ function drawRuns(all) {
 function drawAttendance() {
   const rows = state.data.attendance, section = by("attendance"), table = section.querySelector("table");
   section.hidden = rows.length === 0;
-  const headings = ["agent", "round", "outcome", "seconds", "of them work", "answered", "rounds missed", "up", "down", "why not"];
+  const headings = ["agent", "site", "round", "outcome", "seconds", "of them work", "answered", "rounds missed", "up", "down", "why not"];
   const head = element("tr");
-  headings.forEach((text) => head.append(element("th", text, text === "outcome" || text === "why not" ? "text" : "")));
+  headings.forEach((text) => head.append(element("th", text, ["site", "outcome", "why not"].includes(text) ? "text" : "")));
   table.tHead.replaceChildren(head);
   table.tBodies[0].replaceChildren(...rows.map((one) => {
     const row = element("tr");
-    row.append(element("td", one.agent), element("td", one.round + 1), element("td", one.outcome, "text"),
+    row.append(element("td", one.agent), element("td", one.site, "text"), element("td", one.round + 1), element("td", one.outcome, "text"),
       element("td", number(one.seconds)), element("td", number(one.work_seconds)),
       element("td", `${one.answered}/${one.asked}`), element("td", one.missed), element("td", `${short(one.bytes_up)}B`),
       element("td", `${short(one.bytes_down)}B`), element("td", one.reason, "text long"));
