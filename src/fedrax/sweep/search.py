@@ -19,6 +19,7 @@ from fedrax.records.files import read_json, write_json
 from fedrax.records.progress import short
 from fedrax.runtime.continuation import leaves
 from fedrax.sweep.comparable import check_alike, check_budget, check_space
+from fedrax.sweep.names import SEARCH
 from fedrax.sweep.plan import Plan, override, plan_of, read_table
 from fedrax.sweep.results import cost, means
 from fedrax.sweep.runner import Outcome, report_command
@@ -194,7 +195,7 @@ class Searching:
         Raises:
             FedraxError: of another search.
         """
-        path = self.out / "search.json"
+        path = self.out / SEARCH
         if not path.is_file():
             return []
         record = read_json(path, "record of the search")
@@ -235,7 +236,7 @@ class Searching:
             "spent": self.spent(),
             "best": None if best is None else {**best, "setup": _name(best), "value": best["values"][-1]},
         }
-        write_json(self.out / "search.json", record)
+        write_json(self.out / SEARCH, record)
 
     def _heading(self, stage: int, trials: Sequence[Trial]) -> str:
         if self._limit:
