@@ -59,6 +59,12 @@ def test_a_sweep_may_keep_a_setups_seeds_in_one_run(write_run, tmp_path):
     assert seeds_by_label(tmp_path) == {"a": [0, 1], "b": [0, 1]}
 
 
+@pytest.mark.parametrize("text", ["{", "null", '{"jobs": [3, {"setup": {}}]}', '{"jobs": {}}'])
+def test_a_sweep_is_reported_whose_record_is_damaged(sweep, text):
+    (sweep / "sweep.json").write_text(text)
+    assert seeds_by_label(sweep) == SETUPS
+
+
 def test_runs_of_sweeps_and_others_are_labelled_by_their_settings(sweep, write_run, tmp_path):
     labels = seeds_by_label(sweep / "plain", write_run(tmp_path / "other", strategy="svrpg"))
     assert list(labels) == ["fedpg-br", "svrpg"]

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 
+import pytest
 from sweep_files import written
 
 from fedrax.cli import main
@@ -188,3 +189,38 @@ def test_the_record_keeps_what_other_plans_ran_in_the_folder(tmp_path):
         run_plan(read_plan(written(tmp_path, f"seeds = 1\n[setups.{setup}]")), command=stand_in())
     record = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert [(job["setup"], job["state"]) for job in record["jobs"]] == [("a", "done"), ("b", "done")]
+
+
+GOOD = {"setup": "a", "seed": 0, "seeds": [0], "attempts": 3, "seconds": 5.0, "state": "done", "log": "none"}
+DAMAGE = {
+    "no JSON": ("{", "it is not JSON", 1),
+    "a list": ("[]", "it has no list of jobs", 1),
+    "null": ("null", "it has no list of jobs", 1),
+    "jobs null": ('{"jobs": null}', "it has no list of jobs", 1),
+    "a number": (json.dumps({"jobs": [3, GOOD]}), "job 1: at ", 4),
+    "no setup": (json.dumps({"jobs": [GOOD, {"seed": 0}]}), "job 2: at setup: field required", 4),
+    "no seed": (json.dumps({"jobs": [GOOD, {"setup": "a"}]}), "job 2: at seed: field required", 4),
+    "seeds no list": (json.dumps({"jobs": [{**GOOD, "seeds": 0}]}), "job 1: at seeds", 1),
+    "attempts a text": (json.dumps({"jobs": [{**GOOD, "attempts": "3"}]}), "job 1: at attempts", 1),
+    "log a number": (json.dumps({"jobs": [{**GOOD, "setup": "b", "log": 3}]}), "job 1: at log", 1),
+    "no log": (json.dumps({"jobs": [{"setup": "a", "seed": 0, "attempts": 3}]}), "", 4),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_record_is_told_and_kept_and_written_anew(tmp_path, capsys, case):
+    text, wrong, attempts = DAMAGE[case]
+    path = written(tmp_path, "seeds = 1\n[setups.a]")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sweep.json").write_text(text)
+    assert run_plan(read_plan(path), command=stand_in()).status == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "is damaged" in line]
+    assert len(told) == bool(wrong)
+    assert all(f"{out / 'sweep.json'} is damaged ({wrong}" in line for line in told)
+    assert (out / "sweep.damaged.json").exists() == bool(wrong)
+    assert not wrong or (out / "sweep.damaged.json").read_text() == text
+    jobs = json.loads((out / "sweep.json").read_text())["jobs"]
+    assert [(job["setup"], job["state"], job["attempts"]) for job in jobs] == [("a", "done", attempts)]
+    assert run_plan(read_plan(path), command=stand_in()).status == 0
+    assert "is damaged" not in capsys.readouterr().out

@@ -322,6 +322,26 @@ def test_a_search_whose_other_settings_changed_is_refused(tmp_path):
         Searching(path)
 
 
+@pytest.mark.parametrize(
+    ("damage", "needle"),
+    [
+        (lambda record: record["search"].update(trials="2"), "trials = '2'"),
+        (lambda record: record["trials"][0]["results"].__setitem__(0, {"final_return": "much"}), "is no record of"),
+        (lambda record: record["trials"][1]["params"].clear(), "trial-0001 does not have the settings"),
+        (lambda record: record["trials"][1]["params"].update(x=1), "trial-0001 does not have the settings"),
+    ],
+)
+def test_a_damaged_record_of_a_search_is_told_in_one_line(tmp_path, damage, needle):
+    path = written(tmp_path, "trials = 2")
+    Searching(path).run(lambda plan: finish(plan, rate), lambda line: None)
+    file = tmp_path / "out" / "search.json"
+    record = json.loads(file.read_text())
+    damage(record)
+    file.write_text(json.dumps(record))
+    with pytest.raises(FedraxError, match=needle):
+        Searching(path)
+
+
 def test_what_failed_or_was_interrupted_has_its_cost(tmp_path):
     path = written(tmp_path, "trials = 2", head="seeds = 2")
 

@@ -11,7 +11,9 @@ from fedrax.records.rundir import SWEEP
 
 SEARCH = "search.json"
 """What a search writes into its folder: its trials, and what they came to."""
-OWN = frozenset({SWEEP, SEARCH, ERRORS})
+DAMAGED = "sweep.damaged.json"
+"""A record of a sweep that could not be read whole, once another one is written."""
+OWN = frozenset({SWEEP, SEARCH, DAMAGED, ERRORS})
 REPORT = re.compile(r"report(-\d+)?\.(html|pdf|svg|png)")
 """What ``fedrax report`` writes into the folder of a sweep, where it is told no other place."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,+=-]*")

@@ -19,7 +19,7 @@ from fedrax.sweep.board import Board, failure
 from fedrax.sweep.order import Waiting
 from fedrax.sweep.plan import Plan
 from fedrax.sweep.processes import Stop, placed, stoppable
-from fedrax.sweep.tasks import Task, tasks_of, write_record
+from fedrax.sweep.tasks import Task, damage, tasks_of, write_record
 
 GRACE_SECONDS = 30.0
 """How long an interrupted job may take to end."""
@@ -122,7 +122,7 @@ def run_plan(
         tasks = tasks_of(plan)
         runner = _Runner(plan, tasks, retry, command, used)
         with Board(tasks, terminal=terminal) as board:
-            for note in plan.notes:
+            for note in filter(None, (*plan.notes, damage(plan.out))):
                 board.note(note)
             try:
                 runner.run(board, stop)

@@ -210,13 +210,18 @@ class Searching:
             for key in (*other, *one):
                 if key == "config" or key in MAY_CHANGE:
                     continue
-                more = key == "trials" and self.search.method != "halving" and other[key] >= one.get(key, 0)
+                more = key == "trials" and self.search.method != "halving" and _fewer(one.get(key, 0), other[key])
                 if one.get(key) != other.get(key) and not more:
                     raise FedraxError(
                         f"{self.out} holds a search with {key} = {one.get(key)!r}, which is now {other.get(key)!r}: "
                         "give this one another out"
                     )
         for trial in trials:
+            if trial["params"].keys() != self.search.space.keys():
+                raise FedraxError(
+                    f"{path} is damaged: {_name(trial)} does not have the settings of this search's space; restore it, "
+                    "or give this search another out"
+                )
             if trial["results"] and trial["results"][-1] is None:
                 del trial["limits"][-1], trial["results"][-1]
             trial["values"] = [self._value(results) for results in trial["results"]]
@@ -274,9 +279,19 @@ def _are_trials(value: Any) -> TypeGuard[list[Trial]]:
         stages, results = trial.get("limits"), trial.get("results")
         if not isinstance(stages, list) or not isinstance(results, list) or len(stages) != len(results):
             return False
-        return all(one is None or isinstance(one, dict) for one in results)
+        return all(map(_are_results, results))
 
     return isinstance(value, list) and all(is_trial(trial, number) for number, trial in enumerate(value))
+
+
+def _fewer(before: Any, now: int) -> bool:
+    return isinstance(before, int) and before <= now
+
+
+def _are_results(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return value is None
+    return all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in value.values())
 
 
 def _spent(total: Mapping[str, int]) -> str:

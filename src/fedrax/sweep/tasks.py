@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
+
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
-from fedrax.records.files import read_json, write_json
+from fedrax.records.encoding import decoded
+from fedrax.records.files import misfit, read_json, write_json
 from fedrax.records.rows import read_tail, seed_of
 from fedrax.records.rundir import SWEEP, RunDirectory
 from fedrax.records.standing import Standing, fraction_done, recorded_ends
 from fedrax.runtime.continuation import differences
+from fedrax.sweep.names import DAMAGED
 from fedrax.sweep.plan import Job, Plan
 
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
@@ -80,7 +86,7 @@ def tasks_of(plan: Plan) -> list[Task]:
     Raises:
         FedraxError: a run lies there that was configured otherwise.
     """
-    earlier = _recorded(plan.out)
+    earlier, _ = _recorded(plan.out)
     tasks = []
     for job in plan.jobs:
         entry = earlier.get((job.setup.name, job.seeds), {})
@@ -95,18 +101,59 @@ def tasks_of(plan: Plan) -> list[Task]:
 
 
 def write_record(plan: Plan, tasks: Sequence[Task]) -> None:
-    """Writes ``sweep.json``; what other plans ran in the folder, as the stages of a search do, is kept in it."""
+    """Writes ``sweep.json``; what other plans ran in the folder, as the stages of a search do, is kept in it.
+
+    A record that was damaged is kept beside it (:data:`DAMAGED`).
+    """
     now = {(task.job.setup.name, task.job.seeds): task.record() for task in tasks}
-    entries = {**{key: entry for key, entry in _recorded(plan.out).items() if Path(entry["log"]).is_file()}, **now}
+    earlier, wrong = _recorded(plan.out)
+    if wrong:
+        with contextlib.suppress(OSError):  # It can be done without.
+            os.replace(plan.out / SWEEP, plan.out / DAMAGED)
+    entries = {**{key: entry for key, entry in earlier.items() if Path(entry.get("log", "")).is_file()}, **now}
     write_json(plan.out / SWEEP, {"file": str(plan.file), "jobs": list(entries.values())})
 
 
-def _recorded(out: Path) -> dict[tuple[str, tuple[int, ...]], dict[str, Any]]:
-    """The entries of ``sweep.json`` by setup and seeds."""
+def damage(out: Path) -> str:
+    """A line that says what is wrong with ``sweep.json``, and what follows; empty where nothing is."""
+    _, wrong = _recorded(out)
+    return wrong and (
+        f"{out / SWEEP} is damaged ({wrong}): the runs themselves say what is done, and only attempts and seconds "
+        f"before this start are not counted; it is written anew at the end, and what is there now kept as {DAMAGED}"
+    )
+
+
+class _Entry(pydantic.BaseModel):
+    """What of an entry of ``sweep.json`` is read; a record of an earlier version has one seed for every run."""
+
+    setup: str
+    seed: int
+    seeds: list[int] = pydantic.Field(default=[], min_length=1)
+    attempts: int = pydantic.Field(default=0, ge=0)
+    seconds: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)
+    log: str = ""
+
+
+def _recorded(out: Path) -> tuple[dict[tuple[str, tuple[int, ...]], dict[str, Any]], str]:
+    """The entries of ``sweep.json`` by setup and seeds, and what is wrong with the first that are none, if any are."""
     record = out / SWEEP
-    entries = read_json(record, "record of the sweep").get("jobs", []) if record.is_file() else []
-    # A record of an earlier version has one seed for every run.
-    return {(entry["setup"], tuple(entry.get("seeds", [entry["seed"]]))): entry for entry in entries}
+    if not record.is_file():
+        return {}, ""
+    try:
+        content = decoded(record.read_bytes())
+    except ValueError:
+        return {}, "it is not JSON"
+    jobs = content.get("jobs") if isinstance(content, dict) else None
+    if not isinstance(jobs, list):
+        return {}, "it has no list of jobs"
+    entries, wrong = {}, ""
+    for place, entry in enumerate(jobs):
+        fault = misfit(entry, _Entry)
+        if fault is None:
+            entries[(entry["setup"], tuple(entry.get("seeds", [entry["seed"]])))] = entry
+        else:
+            wrong = wrong or f"job {place + 1}: {fault}"
+    return entries, wrong
 
 
 def read_progress(path: Path, config: Config) -> Standing:
