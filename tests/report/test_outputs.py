@@ -6,8 +6,8 @@ import json
 import pytest
 
 from fedrax.cli import main
+from fedrax.report.cells import latex
 from fedrax.report.html import write_report
-from fedrax.report.outputs import latex
 from fedrax.report.runs import group_runs, load_runs
 from fedrax.report.tables import Estimate, estimates
 
