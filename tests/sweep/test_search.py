@@ -172,7 +172,7 @@ def test_random_trials_are_run_and_the_best_is_told(tmp_path):
     assert len(set(rates)) == 5
     assert record["best"]["value"] == min(rates)
     assert record["spent"] == {"environment_steps": 5 * 3 * 10, "rounds": 15}
-    assert "5 of 5 trials; spent 0 environment steps in 0 rounds" in lines[0]
+    assert lines[0] == "search: 5 trials to train, 0 of 5 done; spent so far 0 environment steps in 0 rounds"
     assert "best is trial-" in lines[-1]
     assert "150 environment steps in 15 rounds" in lines[-1]
     # More trials are added to those there are; another seed is another search.

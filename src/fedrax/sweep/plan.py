@@ -185,6 +185,8 @@ def plan_of(file: Path, table: Mapping[str, Any], jobs: int | None, *, many: boo
     wanted = _count(table, "seeds_per_run", MOST_SEEDS)
     planned = _jobs(configs, seeds, Path(out), wanted, at_once)
     planned = tuple(dataclasses.replace(job, grown=grown) for job in planned)
+    if larger := [job for job in planned if len(job.seeds) > wanted]:
+        notes = (*notes, _kept(wanted, larger))
     return Plan(file, Path(out), min(at_once, len(planned)), per_job, planned, notes, at_once)
 
 
@@ -202,6 +204,15 @@ def _jobs(
         runs = grouped(seeds, out / setup.name, together=together, parts=parts)
         by_setup.append([_job(setup, config, run, out) for run in runs])
     return tuple(job for turn in itertools.zip_longest(*by_setup) for job in turn if job is not None)
+
+
+def _kept(wanted: int, larger: Sequence[Job]) -> str:
+    """That runs of an earlier start train more seeds together than the file says now."""
+    first, more = larger[0].directory, f" and {len(larger) - 1} others" if len(larger) > 1 else ""
+    return (
+        f"seeds_per_run = {wanted} is not applied to what was begun with more seeds in a run ({first}{more}): that "
+        "goes on as it is; move it away, or give the sweep another out, to train its seeds apart"
+    )
 
 
 def _job(setup: Setup, config: Config, seeds: tuple[int, ...], out: Path) -> Job:

@@ -27,6 +27,7 @@ from fedrax.sweep.settings import Search, limits, read_search
 from fedrax.sweep.space import drawn
 from fedrax.sweep.suggestions import Optuna
 from fedrax.sweep.tasks import Task
+from fedrax.wording import counted
 
 COMMON = ("preset", "seeds", "seeds_per_run", "out", "jobs", "cores_per_job", "set")
 """What the file of a search may hold beside ``[search]``."""
@@ -98,7 +99,7 @@ class Searching:
             if not trials:
                 self._check_objective()
                 self._write()
-                if outcome.started:
+                if outcome.reportable:
                     tell(report_command(self.out))
                 tell(self._result())
                 return outcome
@@ -246,10 +247,13 @@ class Searching:
     def _heading(self, stage: int, trials: Sequence[Trial]) -> str:
         if self._limit:
             limit = f"{self._limit} = {self._stages[stage]}"
-            what = f"stage {stage + 1} of {len(self._stages)}: {len(trials)} trials to {limit}"
+            what = (
+                f"stage {stage + 1} of {len(self._stages)} begins: {counted(len(trials), 'trial')} to train to {limit}"
+            )
         else:
-            what = f"{len(trials)} of {self.search.trials} trials"
-        return f"search: {what}; spent {_spent(self.spent())}"
+            done = sum(bool(trial["values"]) for trial in self.trials)
+            what = f"{counted(len(trials), 'trial')} to train, {done} of {self.search.trials} done"
+        return f"search: {what}; spent so far {_spent(self.spent())}"
 
     def _result(self) -> str:
         best = self.best

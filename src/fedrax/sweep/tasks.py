@@ -42,6 +42,8 @@ class Task:
     """Of the last attempt; negative, the signal that ended it."""
     reason: str = ""
     """The last line that a failed attempt left in its log."""
+    called: str | None = None
+    """What its run is called, where it was begun under another name than the file's now."""
     progress: Standing = dataclasses.field(default_factory=lambda: Standing("waiting"))
 
     @property
@@ -92,7 +94,7 @@ def tasks_of(plan: Plan) -> list[Task]:
         entry = earlier.get((job.setup.name, job.seeds), {})
         task = Task(job, attempts=entry.get("attempts", 0), seconds=entry.get("seconds", 0.0))
         if task.started:
-            _check_unchanged(job)
+            task.called = _unchanged(job)
             task.read_progress()
             if task.finished:
                 task.state, task.exit_code = "done", 0
@@ -120,6 +122,20 @@ def damage(out: Path) -> str:
     return wrong and (
         f"{out / SWEEP} is damaged ({wrong}): the runs themselves say what is done, and only attempts and seconds "
         f"before this start are not counted; it is written anew at the end, and what is there now kept as {DAMAGED}"
+    )
+
+
+def unapplied(tasks: Sequence[Task]) -> str:
+    """A line on settings of the file that runs which were begun do not follow; empty where there are none."""
+    kept = [task for task in tasks if task.called is not None]
+    others = f" and {len(kept) - 1} others" if len(kept) > 1 else ""
+    return (
+        ""
+        if not kept
+        else (
+            f"name = {kept[0].job.config.name!r} is not applied to what was begun under another one: "
+            f"{kept[0].job.name}{others} stay as they are ({kept[0].called!r})"
+        )
     )
 
 
@@ -186,13 +202,18 @@ def _there(job: Job) -> Config:
         raise FedraxError(f"{job.name}: {error}; move {job.directory} away") from None
 
 
-def _check_unchanged(job: Job) -> None:
-    """Refuses a directory whose run is not the one that would be trained there now."""
+def _unchanged(job: Job) -> str | None:
+    """The name that the run there was begun with, where it has another one now, which does not change an experiment.
+
+    Raises:
+        FedraxError: the run is not the one that would be trained there now.
+    """
     grown = {text.partition("=")[0] for text in job.grown}
-    for key, (before, now) in differences(_there(job), job.config).items():
-        # What an experiment is called does not change it.
+    changed = differences(_there(job), job.config)
+    for key, (before, now) in changed.items():
         if key != "name" and key not in grown:
             raise FedraxError(
                 f"{job.name} was started with {key} = {before!r} and would now run with {now!r}; move {job.directory} "
                 "away, or give the sweep another out"
             )
+    return changed["name"][0] if "name" in changed else None
