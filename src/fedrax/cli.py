@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedrax import cli_federation
-from fedrax.cli_checks import check_audit, check_effort, check_evaluation, check_smoothing, check_title
+from fedrax.cli_checks import check_audit, check_crossing, check_effort, check_evaluation, check_smoothing, check_title
 from fedrax.cli_grammar import grammar
 from fedrax.errors import SOME, FedraxError, nearest, one_line, shown
 from fedrax.records import lock
@@ -312,7 +312,12 @@ def _report(options: argparse.Namespace) -> None:
     check_title(options.title)
     suffix = suffix_of(options.out, options.table, options.figure)
     check_smoothing(options, suffix)
-    _print(write_outputs(options.runs, suffix, options.out, title=options.title, smoothing=options.smoothing or 1))
+    check_crossing(options, suffix)
+    crossing = None if options.rows is None else (options.rows, options.columns)
+    smoothing = options.smoothing or 1
+    _print(
+        write_outputs(options.runs, suffix, options.out, title=options.title, smoothing=smoothing, crossing=crossing)
+    )
 
 
 def _reproduce(options: argparse.Namespace) -> None:

@@ -38,6 +38,18 @@ def check_smoothing(options: argparse.Namespace, suffix: str) -> None:
         raise FedraxError("--smoothing is not allowed with a table, which has final returns; leave it out")
 
 
+def check_crossing(options: argparse.Namespace, suffix: str) -> None:
+    """Raises :class:`FedraxError` for rows without columns or the other way round, and for those of no table."""
+    given = [f"--{name}" for name in ("rows", "columns") if getattr(options, name) is not None]
+    if given and suffix not in (".csv", ".tex"):
+        raise FedraxError(f"{given[0]} is not allowed without a table: add --table latex or csv")
+    if len(given) == 1:
+        other = "--columns" if given == ["--rows"] else "--rows"
+        raise FedraxError(
+            f"{given[0]} is not allowed alone: give {other} too, as in --rows aggregator.kind --columns attack.kind"
+        )
+
+
 def check_title(title: str) -> None:
     """Raises :class:`FedraxError` for what cannot be a heading."""
     if len(title) > LONGEST_TITLE or not title.isprintable():

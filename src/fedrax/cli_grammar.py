@@ -127,6 +127,9 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     alone = report.add_mutually_exclusive_group()
     alone.add_argument("--table", choices=("csv", "latex"), help="only the table of results")
     alone.add_argument("--figure", choices=("pdf", "svg", "png"), help="only the learning curves")
+    crossed = "of the table: a row for each value of this setting (several: KEY,KEY), such as aggregator.kind"
+    report.add_argument("--rows", metavar="KEY", help=crossed)
+    report.add_argument("--columns", metavar="KEY", help="of the table: a column for each value, such as attack.kind")
     report.add_argument("--title", default="", metavar="TEXT", help="heading of the page and of the figure")
     means = "draw every point of a curve as the mean of a seed's last N evaluations (default: 1)"
     report.add_argument("--smoothing", type=int, metavar="N", help=means)

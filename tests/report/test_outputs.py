@@ -6,8 +6,8 @@ import json
 import pytest
 
 from fedrax.cli import main
+from fedrax.report.cells import latex
 from fedrax.report.html import write_report
-from fedrax.report.outputs import latex
 from fedrax.report.runs import group_runs, load_runs
 from fedrax.report.tables import Estimate, estimates
 
@@ -57,6 +57,12 @@ def test_a_sweep_may_keep_a_setups_seeds_in_one_run(write_run, tmp_path):
         write_run(tmp_path / setup, seeds=(0, 1))
     (tmp_path / "sweep.json").write_text("{}")
     assert seeds_by_label(tmp_path) == {"a": [0, 1], "b": [0, 1]}
+
+
+@pytest.mark.parametrize("text", ["{", "null", '{"jobs": [3, {"setup": {}}]}', '{"jobs": {}}'])
+def test_a_sweep_is_reported_whose_record_is_damaged(sweep, text):
+    (sweep / "sweep.json").write_text(text)
+    assert seeds_by_label(sweep) == SETUPS
 
 
 def test_runs_of_sweeps_and_others_are_labelled_by_their_settings(sweep, write_run, tmp_path):

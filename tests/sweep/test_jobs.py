@@ -7,12 +7,13 @@ import re
 import signal
 import sys
 
+import pytest
 from sweep_files import written
 
 from fedrax.cli import main
 from fedrax.records.lock import held
 from fedrax.sweep import runner
-from fedrax.sweep.board import Board
+from fedrax.sweep.board import Board, show_plan
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.runner import run_plan
 from fedrax.sweep.tasks import Task, read_progress
@@ -67,7 +68,9 @@ if "/bad/" in str(path) or "/flaky/" in str(path) and not (path / "tried").exist
         ("done", 1, 0),
     ]
     out = capsys.readouterr().out
-    assert "bad seed 0: failed (attempt 2), exit status 1: RuntimeError: boom" in out
+    assert out.count("bad seed 0: failed, exit status 1: RuntimeError: boom") == 2  # Of two attempts, once each.
+    assert f"bad seed 0: failed (attempt 2), see {tmp_path}/out/bad/seed-0.log" in out.splitlines()
+    assert out.count("boom") == 3
     assert "flaky seed 0: failed, exit status 1: RuntimeError: boom" in out
     assert "2 done, 1 failed" in out
     assert f"fedrax report {tmp_path}/out" in out.splitlines()
@@ -188,3 +191,76 @@ def test_the_record_keeps_what_other_plans_ran_in_the_folder(tmp_path):
         run_plan(read_plan(written(tmp_path, f"seeds = 1\n[setups.{setup}]")), command=stand_in())
     record = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert [(job["setup"], job["state"]) for job in record["jobs"]] == [("a", "done"), ("b", "done")]
+
+
+GOOD = {"setup": "a", "seed": 0, "seeds": [0], "attempts": 3, "seconds": 5.0, "state": "done", "log": "none"}
+DAMAGE = {
+    "no JSON": ("{", "it is not JSON", 1),
+    "a list": ("[]", "it has no list of jobs", 1),
+    "null": ("null", "it has no list of jobs", 1),
+    "jobs null": ('{"jobs": null}', "it has no list of jobs", 1),
+    "a number": (json.dumps({"jobs": [3, GOOD]}), "job 1: at ", 4),
+    "no setup": (json.dumps({"jobs": [GOOD, {"seed": 0}]}), "job 2: at setup: field required", 4),
+    "no seed": (json.dumps({"jobs": [GOOD, {"setup": "a"}]}), "job 2: at seed: field required", 4),
+    "seeds no list": (json.dumps({"jobs": [{**GOOD, "seeds": 0}]}), "job 1: at seeds", 1),
+    "attempts a text": (json.dumps({"jobs": [{**GOOD, "attempts": "3"}]}), "job 1: at attempts", 1),
+    "log a number": (json.dumps({"jobs": [{**GOOD, "setup": "b", "log": 3}]}), "job 1: at log", 1),
+    "no log": (json.dumps({"jobs": [{"setup": "a", "seed": 0, "attempts": 3}]}), "", 4),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_record_is_told_and_kept_and_written_anew(tmp_path, capsys, case):
+    text, wrong, attempts = DAMAGE[case]
+    path = written(tmp_path, "seeds = 1\n[setups.a]")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sweep.json").write_text(text)
+    assert run_plan(read_plan(path), command=stand_in()).status == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "is damaged" in line]
+    assert len(told) == bool(wrong)
+    assert all(f"{out / 'sweep.json'} is damaged ({wrong}" in line for line in told)
+    assert (out / "sweep.damaged.json").exists() == bool(wrong)
+    assert not wrong or (out / "sweep.damaged.json").read_text() == text
+    jobs = json.loads((out / "sweep.json").read_text())["jobs"]
+    assert [(job["setup"], job["state"], job["attempts"]) for job in jobs] == [("a", "done", attempts)]
+    assert run_plan(read_plan(path), command=stand_in()).status == 0
+    assert "is damaged" not in capsys.readouterr().out
+
+
+def test_where_every_run_failed_no_report_is_suggested(tmp_path, capsys):
+    path = written(tmp_path, "seeds = 2\n[setups.bad]")
+    assert run_plan(read_plan(path), command=stand_in('sys.exit("boom")')).status == 1
+    out = capsys.readouterr().out
+    assert "2 failed" in out
+    assert "fedrax report" not in out
+
+
+def test_a_setting_that_begun_runs_do_not_follow_is_told(tmp_path, capsys):
+    path = written(tmp_path, "seeds = 2\njobs = 1\n[setups.a]", together=True)
+    assert run_plan(read_plan(path), command=stand_in()).status == 0
+    assert "not applied" not in capsys.readouterr().out
+    path = written(tmp_path, "seeds = 2\njobs = 1\n[setups.a]\nname = 'other'")
+    outcome = run_plan(read_plan(path), command=stand_in())
+    assert [task.state for task in outcome.tasks] == ["done"]
+    seeds, name = (line for line in capsys.readouterr().out.splitlines() if "not applied" in line)
+    assert seeds.startswith("seeds_per_run = 1 is not applied to what was begun with more seeds in a run (")
+    assert f"({tmp_path}/out/a/seeds-0-1)" in seeds
+    assert name.startswith("name = 'other' is not applied to what was begun under another one: a seeds 0 to 1 stay")
+
+
+def test_what_all_setups_share_is_shown_once(tmp_path):
+    def shown(text):
+        plan, stream = read_plan(written(tmp_path, text, changes=["budget.rounds=10", "name=x y"])), io.StringIO()
+        show_plan(plan, [Task(job) for job in plan.jobs], stream)
+        return [line.strip() for line in stream.getvalue().splitlines()]
+
+    # The grid's comes after what a setup sets itself, so it is shown in each row.
+    lines = shown("[setups.a]\n[setups.b]\nbudget.rounds = 5\n[grid]\nfederation.agents = [3]")
+    assert lines[0] == "all setups: budget.rounds=10 'name=x y'"
+    assert [line.split() for line in lines[2:5]] == [
+        ["a,federation.agents=3", "fedpg-br/cartpole", "federation.agents=3", "1"],
+        ["b,federation.agents=3", "fedpg-br/cartpole", "budget.rounds=5", "1"],
+        ["federation.agents=3"],
+    ]
+    assert not any(line.startswith("all setups") for line in shown("[setups.a]"))

@@ -1,10 +1,13 @@
 """Sweeps: what a file means."""
 
+import json
+
 import pytest
 from sweep_files import TINY, written
 
 import fedrax
 from fedrax.cli import main
+from fedrax.errors import FedraxError
 from fedrax.sweep.attempts import arguments_of
 from fedrax.sweep.plan import read_plan
 from fedrax.sweep.tasks import Task
@@ -124,6 +127,9 @@ def test_values_survive_as_overrides(value):
         ("setups = 3", ["setups = 3", "table"]),
         ("[setups]\na = 3", ["a = 3", "table"]),
         ("[setups.'a/b']", ["'a/b'", "letters"]),
+        ("[setups.'..']", ["'..'", "letters"]),
+        ("[setups.'']", ["''", "letters"]),
+        (f"[setups.{'a' * 256}]", ["at most 255 characters"]),
         ("[setups.a]\nseed = 3", ["setup 'a'", "seed"]),
         ("[setups.a]\nset = 3", ["setups.a.set = 3", "key=value"]),
         ('[setups.a]\nset = ["attack"]', ["'attack'", "key=value"]),
@@ -140,6 +146,27 @@ def test_a_mistake_in_a_file_is_one_line(tmp_path, capsys, text, needles):
     for needle in [str(path), *needles]:
         assert needle in error
     assert not (tmp_path / "out").exists()
+
+
+OWN = ["sweep.json", "Sweep.json", "search.json", "error.txt", "report.html", "report.png", "report-2.pdf"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_no_setup_takes_the_name_of_a_file_of_the_sweep(tmp_path, capsys, name):
+    path = written(tmp_path, f"[setups.first]\n[setups.{json.dumps(name)}]")
+    assert main(["sweep", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{name!r} cannot be a setup's name: {tmp_path / 'out' / name.lower()} is a file of the sweep" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_lies_where_a_setups_runs_would_is_told_before_any_trains(tmp_path):
+    path = written(tmp_path, "[setups.first]\n[setups.notes]")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes").write_text("mine")
+    with pytest.raises(FedraxError, match=r"'notes' cannot be a setup's name: .*/out/notes is a file"):
+        read_plan(path)
 
 
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path, capsys):

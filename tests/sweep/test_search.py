@@ -172,7 +172,7 @@ def test_random_trials_are_run_and_the_best_is_told(tmp_path):
     assert len(set(rates)) == 5
     assert record["best"]["value"] == min(rates)
     assert record["spent"] == {"environment_steps": 5 * 3 * 10, "rounds": 15}
-    assert "5 of 5 trials; spent 0 environment steps in 0 rounds" in lines[0]
+    assert lines[0] == "search: 5 trials to train, 0 of 5 done; spent so far 0 environment steps in 0 rounds"
     assert "best is trial-" in lines[-1]
     assert "150 environment steps in 15 rounds" in lines[-1]
     # More trials are added to those there are; another seed is another search.
@@ -319,6 +319,26 @@ def test_a_search_whose_other_settings_changed_is_refused(tmp_path):
     record = tmp_path / "out" / "search.json"
     record.write_text(record.read_text().replace('"results"', '"result"'))
     with pytest.raises(FedraxError, match=r"search\.json is no record of a search, or one of an earlier version"):
+        Searching(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "needle"),
+    [
+        (lambda record: record["search"].update(trials="2"), "trials = '2'"),
+        (lambda record: record["trials"][0]["results"].__setitem__(0, {"final_return": "much"}), "is no record of"),
+        (lambda record: record["trials"][1]["params"].clear(), "trial-0001 does not have the settings"),
+        (lambda record: record["trials"][1]["params"].update(x=1), "trial-0001 does not have the settings"),
+    ],
+)
+def test_a_damaged_record_of_a_search_is_told_in_one_line(tmp_path, damage, needle):
+    path = written(tmp_path, "trials = 2")
+    Searching(path).run(lambda plan: finish(plan, rate), lambda line: None)
+    file = tmp_path / "out" / "search.json"
+    record = json.loads(file.read_text())
+    damage(record)
+    file.write_text(json.dumps(record))
+    with pytest.raises(FedraxError, match=needle):
         Searching(path)
 
 

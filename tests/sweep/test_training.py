@@ -52,7 +52,8 @@ def test_a_sweep_trains_its_setups(trained, capsys):
             assert run.summary()["seeds"] == [*task.job.seeds]
     assert main(["sweep", str(path), "--dry-run"]) == 0
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["plain", "fedpg-br/cartpole", "budget.trajectories=none", "2"] in shown
+    assert ["all", "setups:", *TINY] in shown
+    assert ["plain", "fedpg-br/cartpole", "2"] in shown
     assert len(list((folder / "out").glob("*/seed-*/policy.safetensors"))) == 4
 
 

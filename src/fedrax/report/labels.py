@@ -43,7 +43,7 @@ def labels_of(settings: Sequence[Settings], setups: Sequence[str], folders: Sequ
     """
     if all(setups):
         return _unique(_told_apart(setups, settings), folders)
-    keys = _telling_keys(settings)
+    keys = telling_keys(settings)
     names = [setup or folder.name for setup, folder in zip(setups, folders, strict=True)]
     labels = [_label(each, keys) if keys else _overview(each) for each in settings]
     short = [label if 0 < len(label) <= LONGEST else name for label, name in zip(labels, names, strict=True)]
@@ -79,14 +79,14 @@ def _told_apart(setups: Sequence[str], settings: Sequence[Settings]) -> list[str
     labels = list(setups)
     for name, count in Counter(setups).items():
         places = [place for place, setup in enumerate(setups) if setup == name]
-        keys = _telling_keys([settings[place] for place in places]) if count > 1 else []
+        keys = telling_keys([settings[place] for place in places]) if count > 1 else []
         for place in places if keys else ():
             said = _label(settings[place], keys)
             labels[place] = f"{name} ({said})" if 0 < len(said) <= LONGEST else name
     return labels
 
 
-def _telling_keys(settings: Sequence[Settings]) -> list[str]:
+def telling_keys(settings: Sequence[Settings]) -> list[str]:
     """Few settings that tell the configurations apart, those in :data:`TELLING` and :data:`ALWAYS` first.
 
     A component brings its own options along, so that many settings differ where one says it all: a key is

@@ -12,22 +12,19 @@ from typing import Any
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import said
 from fedrax.records.files import check_writable
+from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, numbers
+from fedrax.report.crossed import crossed, crossed_csv, crossed_latex
 from fedrax.report.curves import STATISTICS, natural_axis
 from fedrax.report.figures import curves_figure
 from fedrax.report.html import write_page
 from fedrax.report.runs import Group, difference, group_runs, load_runs, parts_of
 from fedrax.report.style import save
-from fedrax.report.tables import COSTS, FEW, Estimate, Result, alike, estimates, mean_costs, result
+from fedrax.report.tables import COSTS, alike, estimates, mean_costs, result
 
 TABLES = {"csv": ".csv", "latex": ".tex"}
 """Formats of a table, with their suffixes."""
 FIGURES = ("pdf", "svg", "png")
 SUFFIXES = (".html", *TABLES.values(), *(f".{name}" for name in FIGURES))
-STATISTIC = "iqm"
-DAGGER = r"$^\dagger$"
-"""Behind the name of an unfinished line in LaTeX."""
-SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
-"""What LaTeX writes otherwise than with a backslash before it."""
 
 
 def suffix_of(out: Path | None, table: str | None, figure: str | None) -> str:
@@ -50,18 +47,30 @@ def suffix_of(out: Path | None, table: str | None, figure: str | None) -> str:
 
 
 def write_outputs(
-    runs: Sequence[Path], suffix: str, out: Path | None, *, title: str = "", smoothing: int = 1
+    runs: Sequence[Path],
+    suffix: str,
+    out: Path | None,
+    *,
+    title: str = "",
+    smoothing: int = 1,
+    crossing: tuple[str, str] | None = None,
 ) -> Iterable[str]:
     """Writes what the suffix says, and yields what to print: notes, and the files; without a file, the table itself.
 
     Every point of a drawn curve is the mean of a seed's last ``smoothing`` evaluations; tables are of final returns.
+    ``crossing`` holds the keys of a table's rows and of its columns (:func:`.crossed.crossed`); unset, each group is a
+    row.
 
     Raises:
         FedraxError: a path is no run, a run's files are damaged, or a file cannot be written.
     """
     groups = group_runs(load_runs(runs))
     if suffix in TABLES.values():
-        text = table_csv(groups) if suffix == ".csv" else table_latex(groups)
+        if crossing is not None:
+            tables = crossed(groups, *crossing)
+            text = crossed_csv(tables) if suffix == ".csv" else crossed_latex(tables)
+        else:
+            text = table_csv(groups) if suffix == ".csv" else table_latex(groups)
         if out is None:
             yield text.removesuffix("\n")
             return
@@ -100,9 +109,9 @@ def table_csv(groups: Sequence[Group]) -> str:
                     said(telling),
                     line.seeds,
                     line.begun,
-                    *(_cell(value) for each in (line.final, line.best) for value in _numbers(each)),
+                    *(cell(value) for each in (line.final, line.best) for value in numbers(each)),
                     "finished" if line.finished else "unfinished",
-                    *(_cell(costs.get(heading, math.nan)) for heading in COSTS),
+                    *(cell(costs.get(heading, math.nan)) for heading in COSTS),
                 ]
             )
     text = io.StringIO()
@@ -133,32 +142,6 @@ def table_latex(groups: Sequence[Group]) -> str:
         body = [" & ".join(row) + r" \\" for row in (head, *rows)]
         above = [f"% {said(telling)}"] if telling else []
         opening = [*above, r"\begin{tabular}{lrrr}", r"\toprule", body[0], r"\midrule"]
-        below = [rf"\multicolumn{{4}}{{l}}{{\footnotesize {note}}} \\" for note in _latex_notes(lines)]
+        below = latex_notes(lines, 4)
         tables.append("\n".join([*opening, *body[1:], r"\bottomrule", *below, r"\end{tabular}", ""]))
     return "\n".join(tables)
-
-
-def _latex_notes(lines: Sequence[Result]) -> list[str]:
-    """What the table's reader must know of its lines, as the page's notes say it."""
-    notes = []
-    if any(not line.finished for line in lines):
-        notes.append(f"{DAGGER} unfinished: as far as recorded")
-    if any(line.seeds != line.begun for line in lines):
-        notes.append("lines are of the seeds that were evaluated")
-    if any(1 < line.seeds < FEW for line in lines):
-        notes.append(latex(f"[95 %]: bootstrap over seeds, too narrow with fewer than {FEW} seeds"))
-    return notes
-
-
-def latex(text: str) -> str:
-    """The text as LaTeX shows it."""
-    return "".join(SIGNS.get(sign, f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in text)
-
-
-def _numbers(estimate: Estimate) -> tuple[float, float, float]:
-    return estimate.value, estimate.low, estimate.high
-
-
-def _cell(value: float) -> str:
-    """Six digits; empty where there is none."""
-    return "" if math.isnan(value) else f"{value:.6g}"

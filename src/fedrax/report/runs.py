@@ -271,7 +271,10 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _order(path: Path) -> list[str]:
     """The setups of a sweep in the order of its file, where it has ended once; empty elsewhere."""
-    jobs = _json_object(path / SWEEP).get("jobs")
+    try:
+        jobs = _json_object(path / SWEEP).get("jobs")
+    except FedraxError:  # Damaged: the runs are there all the same, and the sweep writes it anew.
+        return []
     return [str(job.get("setup")) for job in jobs if isinstance(job, Mapping)] if isinstance(jobs, list) else []
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import shlex
 import statistics
 import sys
 import time
@@ -17,7 +19,7 @@ import rich.text
 
 from fedrax.records.progress import clock_time, short
 from fedrax.sweep.plan import Plan
-from fedrax.sweep.tasks import Task
+from fedrax.sweep.tasks import Task, damage, unapplied
 
 UPDATE_SECONDS = 1.0
 PLAIN_COLUMNS = 200
@@ -181,6 +183,14 @@ def show_plan(plan: Plan, tasks: Sequence[Task], stream: TextIO | None = None) -
     # Where nothing is as wide as a window, overrides are not broken to fit one.
     width = None if stream.isatty() else PLAIN_COLUMNS
     console = rich.console.Console(file=stream, width=width, highlight=False, markup=False)
+    for note in filter(None, (*plan.notes, unapplied(tasks), damage(plan.out))):
+        console.print(note, soft_wrap=True)
+    # Only what comes first in all of them: a later layer wins over it in each.
+    listed = [setup.overrides for setup in plan.setups]
+    together = itertools.takewhile(lambda texts: len(set(texts)) == 1, zip(*listed, strict=False))
+    shared = len(list(together)) if len(listed) > 1 else 0
+    if shared:
+        console.print(f"all setups: {shlex.join(listed[0][:shared])}", soft_wrap=True)
     table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("setup", "preset", "overrides"):
         table.add_column(heading, overflow="fold")
@@ -191,7 +201,7 @@ def show_plan(plan: Plan, tasks: Sequence[Task], stream: TextIO | None = None) -
         done = sum(task.state == "done" for task in mine)
         resumed = sum(task.started and task.state != "done" for task in mine)
         counts = (done, resumed, len(mine) - done - resumed)
-        cells = (setup.name, setup.preset or "", "\n".join(setup.overrides))
+        cells = (setup.name, setup.preset or "", "\n".join(setup.overrides[shared:]))
         table.add_row(*map(rich.text.Text, cells), *(str(count or "") for count in counts))
     console.print(table)
     seeds = sorted({seed for task in tasks for seed in task.job.seeds})

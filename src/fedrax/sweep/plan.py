@@ -21,6 +21,7 @@ from fedrax.records.files import reason
 from fedrax.registry import LARGEST
 from fedrax.sweep.flags import translate
 from fedrax.sweep.grouping import MOST_SEEDS, folder_of, grouped, most_together
+from fedrax.sweep.names import check_name
 
 REFERENCE_PRESET = "fedppo/simple-crossing"
 """What the reference's experiment files change, as they name no preset."""
@@ -30,9 +31,6 @@ REFERENCE_KEYS = ("preset", "num_runs", "seeds_per_run", "out", "jobs", "cores_p
 
 MANY_RUNS, MOST_RUNS = 1000, 100_000
 """More runs than the first are asked about, and than the second refused, before any is made."""
-
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,+=-]*")
-"""A setup's name is a folder's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +156,9 @@ def plan_of(file: Path, table: Mapping[str, Any], jobs: int | None, *, many: boo
             if reference
             else "no setups: add a table [setups.NAME] for each, empty for the preset as it is"
         )
+    out = table.get("out", str(Path("runs") / "sweeps" / file.stem))
+    if not isinstance(out, str) or not out:
+        raise FedraxError(f"out = {shown(out)} is not allowed: give the path of a directory")
     notes: tuple[str, ...] = ()
     if reference:
         count = _count(table, "num_runs", 1)
@@ -169,9 +170,8 @@ def plan_of(file: Path, table: Mapping[str, Any], jobs: int | None, *, many: boo
         points = math.prod(len(values) for _, values in _axes(_table(table, "grid")))
         _check_runs(len(setups) * points, len(seeds), many)
         named = _setups(file, table, setups)
-    out = table.get("out", str(Path("runs") / "sweeps" / file.stem))
-    if not isinstance(out, str) or not out:
-        raise FedraxError(f"out = {shown(out)} is not allowed: give the path of a directory")
+    for setup in named:
+        check_name(setup.name, Path(out))
     per_job = min(_count(table, "cores_per_job", 1), len(cores()))
     at_once = _count(table if jobs is None else {"jobs": jobs}, "jobs", max(1, len(cores()) // per_job))
     configs = {setup: _resolved(setup) for setup in named}
@@ -185,6 +185,8 @@ def plan_of(file: Path, table: Mapping[str, Any], jobs: int | None, *, many: boo
     wanted = _count(table, "seeds_per_run", MOST_SEEDS)
     planned = _jobs(configs, seeds, Path(out), wanted, at_once)
     planned = tuple(dataclasses.replace(job, grown=grown) for job in planned)
+    if larger := [job for job in planned if len(job.seeds) > wanted]:
+        notes = (*notes, _kept(wanted, larger))
     return Plan(file, Path(out), min(at_once, len(planned)), per_job, planned, notes, at_once)
 
 
@@ -202,6 +204,15 @@ def _jobs(
         runs = grouped(seeds, out / setup.name, together=together, parts=parts)
         by_setup.append([_job(setup, config, run, out) for run in runs])
     return tuple(job for turn in itertools.zip_longest(*by_setup) for job in turn if job is not None)
+
+
+def _kept(wanted: int, larger: Sequence[Job]) -> str:
+    """That runs of an earlier start train more seeds together than the file says now."""
+    first, more = larger[0].directory, f" and {len(larger) - 1} others" if len(larger) > 1 else ""
+    return (
+        f"seeds_per_run = {wanted} is not applied to what was begun with more seeds in a run ({first}{more}): that "
+        "goes on as it is; move it away, or give the sweep another out, to train its seeds apart"
+    )
 
 
 def _job(setup: Setup, config: Config, seeds: tuple[int, ...], out: Path) -> Job:
@@ -242,8 +253,6 @@ def _reference_setups(
 
 
 def _setup(file: Path, name: str, preset: Any, overrides: list[str], taken: list[str]) -> Setup:
-    if not NAME.fullmatch(name):
-        raise FedraxError(f"{name!r} cannot be a setup's name: it names a folder, so use letters, digits and _.,+=-")
     if name in taken:
         raise FedraxError(f"two setups are called {name!r}: give the grid values that differ in their letters")
     for text in overrides:

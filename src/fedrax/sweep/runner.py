@@ -15,11 +15,11 @@ from fedrax.errors import FedraxError
 from fedrax.records.lock import held
 from fedrax.supervision import POLL_SECONDS, Process, stop_all
 from fedrax.sweep.attempts import ATTEMPT, Attempt, Worker, command_of
-from fedrax.sweep.board import Board, failure
+from fedrax.sweep.board import Board
 from fedrax.sweep.order import Waiting
 from fedrax.sweep.plan import Plan
 from fedrax.sweep.processes import Stop, placed, stoppable
-from fedrax.sweep.tasks import Task, tasks_of, write_record
+from fedrax.sweep.tasks import Task, damage, tasks_of, unapplied, write_record
 
 GRACE_SECONDS = 30.0
 """How long an interrupted job may take to end."""
@@ -45,9 +45,9 @@ class Outcome:
         return tuple(task for task in self.tasks if task.state == "failed")
 
     @property
-    def started(self) -> bool:
-        """Whether there is a run to report: a folder without runs is refused."""
-        return any(task.started for task in self.tasks)
+    def reportable(self) -> bool:
+        """Whether there is a run to report: none where all failed, and a folder without runs is refused."""
+        return any(task.started and task.state != "failed" for task in self.tasks)
 
     @property
     def status(self) -> int:
@@ -122,7 +122,7 @@ def run_plan(
         tasks = tasks_of(plan)
         runner = _Runner(plan, tasks, retry, command, used)
         with Board(tasks, terminal=terminal) as board:
-            for note in plan.notes:
+            for note in filter(None, (*plan.notes, unapplied(tasks), damage(plan.out))):
                 board.note(note)
             try:
                 runner.run(board, stop)
@@ -132,7 +132,7 @@ def run_plan(
     unfinished = any(task.state == "interrupted" for task in tasks)
     outcome = Outcome(plan.out, tuple(tasks), interrupted=stop.number if unfinished else 0, stopped=stop.number)
     print(_closing(plan, outcome), flush=True)
-    if session is None and outcome.started:
+    if session is None and outcome.reportable:
         print(report_command(plan.out), flush=True)
     return outcome
 
@@ -254,7 +254,8 @@ def _closing(plan: Plan, outcome: Outcome) -> str:
     states = [task.state for task in outcome.tasks]
     counts = ((states.count(state), state) for state in ("done", "failed", "interrupted"))
     lines = [", ".join(f"{count} {state}" for count, state in counts if count)]
-    lines += [f"{task.job.name}: failed (attempt {task.attempts}), {failure(task)}" for task in outcome.failed]
+    # Why was told when it failed.
+    lines += [f"{task.job.name}: failed (attempt {task.attempts}), see {task.job.log}" for task in outcome.failed]
     if outcome.interrupted:
         lines.append(f"fedrax sweep {shlex.quote(str(plan.file))} continues")
     return "\n".join(lines)

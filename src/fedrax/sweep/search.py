@@ -19,6 +19,7 @@ from fedrax.records.files import read_json, write_json
 from fedrax.records.progress import short
 from fedrax.runtime.continuation import leaves
 from fedrax.sweep.comparable import check_alike, check_budget, check_space
+from fedrax.sweep.names import SEARCH
 from fedrax.sweep.plan import Plan, override, plan_of, read_table
 from fedrax.sweep.results import cost, means
 from fedrax.sweep.runner import Outcome, report_command
@@ -26,6 +27,7 @@ from fedrax.sweep.settings import Search, limits, read_search
 from fedrax.sweep.space import drawn
 from fedrax.sweep.suggestions import Optuna
 from fedrax.sweep.tasks import Task
+from fedrax.wording import counted
 
 COMMON = ("preset", "seeds", "seeds_per_run", "out", "jobs", "cores_per_job", "set")
 """What the file of a search may hold beside ``[search]``."""
@@ -97,7 +99,7 @@ class Searching:
             if not trials:
                 self._check_objective()
                 self._write()
-                if outcome.started:
+                if outcome.reportable:
                     tell(report_command(self.out))
                 tell(self._result())
                 return outcome
@@ -194,7 +196,7 @@ class Searching:
         Raises:
             FedraxError: of another search.
         """
-        path = self.out / "search.json"
+        path = self.out / SEARCH
         if not path.is_file():
             return []
         record = read_json(path, "record of the search")
@@ -209,13 +211,18 @@ class Searching:
             for key in (*other, *one):
                 if key == "config" or key in MAY_CHANGE:
                     continue
-                more = key == "trials" and self.search.method != "halving" and other[key] >= one.get(key, 0)
+                more = key == "trials" and self.search.method != "halving" and _fewer(one.get(key, 0), other[key])
                 if one.get(key) != other.get(key) and not more:
                     raise FedraxError(
                         f"{self.out} holds a search with {key} = {one.get(key)!r}, which is now {other.get(key)!r}: "
                         "give this one another out"
                     )
         for trial in trials:
+            if trial["params"].keys() != self.search.space.keys():
+                raise FedraxError(
+                    f"{path} is damaged: {_name(trial)} does not have the settings of this search's space; restore it, "
+                    "or give this search another out"
+                )
             if trial["results"] and trial["results"][-1] is None:
                 del trial["limits"][-1], trial["results"][-1]
             trial["values"] = [self._value(results) for results in trial["results"]]
@@ -235,15 +242,18 @@ class Searching:
             "spent": self.spent(),
             "best": None if best is None else {**best, "setup": _name(best), "value": best["values"][-1]},
         }
-        write_json(self.out / "search.json", record)
+        write_json(self.out / SEARCH, record)
 
     def _heading(self, stage: int, trials: Sequence[Trial]) -> str:
         if self._limit:
             limit = f"{self._limit} = {self._stages[stage]}"
-            what = f"stage {stage + 1} of {len(self._stages)}: {len(trials)} trials to {limit}"
+            what = (
+                f"stage {stage + 1} of {len(self._stages)} begins: {counted(len(trials), 'trial')} to train to {limit}"
+            )
         else:
-            what = f"{len(trials)} of {self.search.trials} trials"
-        return f"search: {what}; spent {_spent(self.spent())}"
+            done = sum(bool(trial["values"]) for trial in self.trials)
+            what = f"{counted(len(trials), 'trial')} to train, {done} of {self.search.trials} done"
+        return f"search: {what}; spent so far {_spent(self.spent())}"
 
     def _result(self) -> str:
         best = self.best
@@ -273,9 +283,19 @@ def _are_trials(value: Any) -> TypeGuard[list[Trial]]:
         stages, results = trial.get("limits"), trial.get("results")
         if not isinstance(stages, list) or not isinstance(results, list) or len(stages) != len(results):
             return False
-        return all(one is None or isinstance(one, dict) for one in results)
+        return all(map(_are_results, results))
 
     return isinstance(value, list) and all(is_trial(trial, number) for number, trial in enumerate(value))
+
+
+def _fewer(before: Any, now: int) -> bool:
+    return isinstance(before, int) and before <= now
+
+
+def _are_results(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return value is None
+    return all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in value.values())
 
 
 def _spent(total: Mapping[str, int]) -> str:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
+
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
-from fedrax.records.files import read_json, write_json
+from fedrax.records.encoding import decoded
+from fedrax.records.files import misfit, read_json, write_json
 from fedrax.records.rows import read_tail, seed_of
 from fedrax.records.rundir import SWEEP, RunDirectory
 from fedrax.records.standing import Standing, fraction_done, recorded_ends
 from fedrax.runtime.continuation import differences
+from fedrax.sweep.names import DAMAGED
 from fedrax.sweep.plan import Job, Plan
 
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
@@ -36,6 +42,8 @@ class Task:
     """Of the last attempt; negative, the signal that ended it."""
     reason: str = ""
     """The last line that a failed attempt left in its log."""
+    called: str | None = None
+    """What its run is called, where it was begun under another name than the file's now."""
     progress: Standing = dataclasses.field(default_factory=lambda: Standing("waiting"))
 
     @property
@@ -80,13 +88,13 @@ def tasks_of(plan: Plan) -> list[Task]:
     Raises:
         FedraxError: a run lies there that was configured otherwise.
     """
-    earlier = _recorded(plan.out)
+    earlier, _ = _recorded(plan.out)
     tasks = []
     for job in plan.jobs:
         entry = earlier.get((job.setup.name, job.seeds), {})
         task = Task(job, attempts=entry.get("attempts", 0), seconds=entry.get("seconds", 0.0))
         if task.started:
-            _check_unchanged(job)
+            task.called = _unchanged(job)
             task.read_progress()
             if task.finished:
                 task.state, task.exit_code = "done", 0
@@ -95,18 +103,73 @@ def tasks_of(plan: Plan) -> list[Task]:
 
 
 def write_record(plan: Plan, tasks: Sequence[Task]) -> None:
-    """Writes ``sweep.json``; what other plans ran in the folder, as the stages of a search do, is kept in it."""
+    """Writes ``sweep.json``; what other plans ran in the folder, as the stages of a search do, is kept in it.
+
+    A record that was damaged is kept beside it (:data:`DAMAGED`).
+    """
     now = {(task.job.setup.name, task.job.seeds): task.record() for task in tasks}
-    entries = {**{key: entry for key, entry in _recorded(plan.out).items() if Path(entry["log"]).is_file()}, **now}
+    earlier, wrong = _recorded(plan.out)
+    if wrong:
+        with contextlib.suppress(OSError):  # It can be done without.
+            os.replace(plan.out / SWEEP, plan.out / DAMAGED)
+    entries = {**{key: entry for key, entry in earlier.items() if Path(entry.get("log", "")).is_file()}, **now}
     write_json(plan.out / SWEEP, {"file": str(plan.file), "jobs": list(entries.values())})
 
 
-def _recorded(out: Path) -> dict[tuple[str, tuple[int, ...]], dict[str, Any]]:
-    """The entries of ``sweep.json`` by setup and seeds."""
+def damage(out: Path) -> str:
+    """A line that says what is wrong with ``sweep.json``, and what follows; empty where nothing is."""
+    _, wrong = _recorded(out)
+    return wrong and (
+        f"{out / SWEEP} is damaged ({wrong}): the runs themselves say what is done, and only attempts and seconds "
+        f"before this start are not counted; it is written anew at the end, and what is there now kept as {DAMAGED}"
+    )
+
+
+def unapplied(tasks: Sequence[Task]) -> str:
+    """A line on settings of the file that runs which were begun do not follow; empty where there are none."""
+    kept = [task for task in tasks if task.called is not None]
+    others = f" and {len(kept) - 1} others" if len(kept) > 1 else ""
+    return (
+        ""
+        if not kept
+        else (
+            f"name = {kept[0].job.config.name!r} is not applied to what was begun under another one: "
+            f"{kept[0].job.name}{others} stay as they are ({kept[0].called!r})"
+        )
+    )
+
+
+class _Entry(pydantic.BaseModel):
+    """What of an entry of ``sweep.json`` is read; a record of an earlier version has one seed for every run."""
+
+    setup: str
+    seed: int
+    seeds: list[int] = pydantic.Field(default=[], min_length=1)
+    attempts: int = pydantic.Field(default=0, ge=0)
+    seconds: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)
+    log: str = ""
+
+
+def _recorded(out: Path) -> tuple[dict[tuple[str, tuple[int, ...]], dict[str, Any]], str]:
+    """The entries of ``sweep.json`` by setup and seeds, and what is wrong with the first that are none, if any are."""
     record = out / SWEEP
-    entries = read_json(record, "record of the sweep").get("jobs", []) if record.is_file() else []
-    # A record of an earlier version has one seed for every run.
-    return {(entry["setup"], tuple(entry.get("seeds", [entry["seed"]]))): entry for entry in entries}
+    if not record.is_file():
+        return {}, ""
+    try:
+        content = decoded(record.read_bytes())
+    except ValueError:
+        return {}, "it is not JSON"
+    jobs = content.get("jobs") if isinstance(content, dict) else None
+    if not isinstance(jobs, list):
+        return {}, "it has no list of jobs"
+    entries, wrong = {}, ""
+    for place, entry in enumerate(jobs):
+        fault = misfit(entry, _Entry)
+        if fault is None:
+            entries[(entry["setup"], tuple(entry.get("seeds", [entry["seed"]])))] = entry
+        else:
+            wrong = wrong or f"job {place + 1}: {fault}"
+    return entries, wrong
 
 
 def read_progress(path: Path, config: Config) -> Standing:
@@ -139,13 +202,18 @@ def _there(job: Job) -> Config:
         raise FedraxError(f"{job.name}: {error}; move {job.directory} away") from None
 
 
-def _check_unchanged(job: Job) -> None:
-    """Refuses a directory whose run is not the one that would be trained there now."""
+def _unchanged(job: Job) -> str | None:
+    """The name that the run there was begun with, where it has another one now, which does not change an experiment.
+
+    Raises:
+        FedraxError: the run is not the one that would be trained there now.
+    """
     grown = {text.partition("=")[0] for text in job.grown}
-    for key, (before, now) in differences(_there(job), job.config).items():
-        # What an experiment is called does not change it.
+    changed = differences(_there(job), job.config)
+    for key, (before, now) in changed.items():
         if key != "name" and key not in grown:
             raise FedraxError(
                 f"{job.name} was started with {key} = {before!r} and would now run with {now!r}; move {job.directory} "
                 "away, or give the sweep another out"
             )
+    return changed["name"][0] if "name" in changed else None

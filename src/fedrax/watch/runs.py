@@ -234,7 +234,7 @@ class Watched:
         try:
             jobs = read_json(self.path / SWEEP, "record of the sweep").get("jobs", [])
             return {Path(job["run"]).resolve(): str(job["state"]) for job in jobs}
-        except (FedraxError, LookupError, TypeError):
+        except (FedraxError, LookupError, TypeError, ValueError):
             return {}
 
     def _attendance(self) -> list[dict[str, Any]]:
