@@ -57,6 +57,11 @@ def assert_same_runs(one, other):
     }
 
 
+def checkpoints(run):
+    """Rounds of those that are kept."""
+    return sorted(int(path.stem.rpartition("-")[2]) for path in (run / "checkpoints").iterdir())
+
+
 class Killed(BaseException):
     pass
 
@@ -129,6 +134,7 @@ def test_an_extended_run_equals_a_longer_one(copied, eight):
     before = fedrax.load(copied)
     fedrax.resume(copied, ["budget.rounds=8"], progress=False)
     assert_same_runs(copied, eight)
+    assert checkpoints(copied) == checkpoints(eight) == [6, 9]
     assert fedrax.load(copied).config == fedrax.load(eight).config
     manifest = json.loads((copied / "manifest.json").read_text())
     assert manifest["config_hash"] == fedrax.load(eight).config.digest()
@@ -207,6 +213,7 @@ def test_seeds_that_ended_in_different_rounds_are_extended_alike(tmp_path):
     assert len(set(run.summary()["rounds"])) > 1
     fedrax.resume(run.path, ["budget.trajectories=60"], progress=False)
     assert_same_runs(run.path, whole.path)
+    assert checkpoints(run.path) == checkpoints(whole.path)
 
 
 @pytest.mark.training

@@ -84,8 +84,11 @@ class Runtime(abc.ABC):
         return self.config.checkpoint.every
 
     def until(self, first: int) -> int:
-        """The round before which a call of :meth:`advance` from round ``first`` on ends."""
-        return first + self.rounds_per_call
+        """The round before which a call of :meth:`advance` from round ``first`` on ends.
+
+        Checkpoints follow the same rounds whether or not a run goes on from an end in between.
+        """
+        return first - first % self.rounds_per_call + self.rounds_per_call
 
     def starts_at(self, rounds: Set[int]) -> bool:
         """Whether seeds that have done so many rounds, one number for all or several, go on as if never stopped."""

@@ -102,10 +102,6 @@ class HostRuntime(Runtime):
         """Only where every environment starts anew: their states are not saved."""
         return all(number % self.config.checkpoint.every == 0 for number in rounds)
 
-    def until(self, first: int) -> int:
-        """Up to where environments start anew next, also where a run goes on from an end in between."""
-        return first - first % self.config.checkpoint.every + self.config.checkpoint.every
-
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
         """Runs the rounds up to where environments start anew, yielding after each."""
         states = unstack(state, len(self.seed_environments))

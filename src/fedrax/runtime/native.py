@@ -211,9 +211,9 @@ class NativeRuntime(Runtime):
         return result
 
     def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
-        """Runs ``checkpoint.every`` rounds in one call."""
+        """Runs ``checkpoint.every`` rounds in one call, of which those that were done before change nothing."""
         started = time.perf_counter()
-        state, metrics = self.rounds(state, jnp.asarray(first))
+        state, metrics = self.rounds(state, jnp.asarray(self.until(first) - self.rounds_per_call))
         rows = jax.tree.map(np.asarray, metrics)
         # Rounds past the budget are none: what the call took is of those that were done.
         done = max(1, int(rows["active"].sum(axis=1).max()))
