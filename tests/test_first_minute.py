@@ -16,7 +16,9 @@ from fedrax import names
 from fedrax.cli import main
 from fedrax.completion import describable, key_values, values_of
 from fedrax.config import COMPONENT_KINDS, Config, presets, resolve
+from fedrax.describe import space_text
 from fedrax.describe_keys import all_keys
+from fedrax.environments.base import Discrete
 from fedrax.errors import SOME, FedraxError, near, suggestions
 from fedrax.opening import setup_line, sweep_opening
 from fedrax.other_names import OTHER_COMPONENTS, OTHER_NAMES, SERVER_OPTIMISERS, plain
@@ -522,3 +524,8 @@ def test_the_workflow_tests_the_versions_that_the_package_names():
     tested = re.search(r'python: \[(".*")\]', workflow)[1]
     assert {version.strip(' "') for version in tested.split(",")} == named
     assert project["requires-python"] == f">={min(named)}"
+
+
+def test_actions_are_told_by_their_own_numbers():
+    assert space_text(Discrete(3)) == "0 to 2"
+    assert space_text(Discrete(3, start=-1)) == "-1 to 1"

@@ -138,8 +138,8 @@ def _environment(name: str) -> str:
             "",
             inspect.cleandoc(kind.__doc__ or ""),
             "",
-            f"  observations {_space(kind.spaces.observation)}",
-            f"  actions      {_space(kind.spaces.action)}",
+            f"  observations {space_text(kind.spaces.observation)}",
+            f"  actions      {space_text(kind.spaces.action)}",
             *_goal(kind.spaces.goal),
             f"  time limit   {kind.time_limit} steps",
             "",
@@ -158,7 +158,7 @@ def _host_environment(name: str) -> str:
     else:
         described = describe_environment(name)
         spaces, limit = described.spaces, described.time_limit
-        lines += [f"  observations {_space(spaces.observation)}", f"  actions      {_space(spaces.action)}"]
+        lines += [f"  observations {space_text(spaces.observation)}", f"  actions      {space_text(spaces.action)}"]
         lines += _goal(spaces.goal)
     lines += [f"  time limit   {f'{limit} steps' if limit else 'none: set environment.horizon'}", ""]
     for key, value in arguments.items():
@@ -177,13 +177,14 @@ def _goal(goal: Goal | None) -> list[str]:
     return [f"  reward       {goal.reached:g} within {goal.threshold:g} of the desired goal, else {goal.missed:g}"]
 
 
-def _space(space: Box | Dict | Discrete | Tokens) -> str:
+def space_text(space: Box | Dict | Discrete | Tokens) -> str:
+    """What is in a space, in a few words."""
     if isinstance(space, Discrete):
-        return f"0 to {space.n - 1}"
+        return f"{space.start} to {space.start + space.n - 1}"
     if isinstance(space, Tokens):
         return f"{space.length} words of {space.vocabulary}"
     if isinstance(space, Dict):
-        return "; ".join(f"{name}: {_space(part)}" for name, part in space.parts)
+        return "; ".join(f"{name}: {space_text(part)}" for name, part in space.parts)
     numbers = " x ".join(map(str, space.shape))
     low, high = (f"{bound[0]:g}" if len(set(bound)) == 1 else "" for bound in (space.low, space.high))
     return f"{numbers} number{'s' if numbers != '1' else ''}" + (f", {low} to {high}" if low and high else "")

@@ -247,11 +247,14 @@ def test_a_site_says_only_what_its_environment_is(tmp_path):
 
 def test_a_site_with_other_spaces_is_refused(tmp_path):
     config = configured("fedpg-br", "federation.agents=1")
-    service = agent_service(tmp_path / "node", agent=0, overrides=["environment.id=Acrobot-v1"])
+    told = []
+    service = agent_service(tmp_path / "node", agent=0, overrides=["environment.id=Acrobot-v1"], tell=told.append)
     federation, _, notes = distributed(config, made(tmp_path), InProcessTransport({7: service.answer}))
     with pytest.raises(FedraxError, match=r"0 usable answers where runtime\.flower\.quorum asks for 1"):
         rounds_of(federation, 1)
-    assert any("its environment's spaces must be the server's" in note for note in notes)
+    why = "its environment's spaces must be the server's; this node has Acrobot-v1 (fedrax node --environment)"
+    assert any(why in note for note in notes)
+    assert sum(why in line for line in told) == 1, "its owner is told, once"
 
 
 def test_a_sites_environment_must_be_its_agents_task(tmp_path):

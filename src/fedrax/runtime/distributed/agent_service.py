@@ -74,6 +74,8 @@ class AgentService:
         check_overrides(overrides)
         self.name, self.secret = self._name(), node_secret(folder)
         self.session: AgentSession | None = None
+        self.told: str | None = None
+        """Why the last request was refused, if it was."""
 
     def _name(self) -> str:
         path = self.folder / "node.json"
@@ -83,7 +85,15 @@ class AgentService:
         return str(read_json(path, "node's name")["name"])
 
     def answer(self, envelope: Envelope) -> Envelope:
-        """The answer to a request; a refusal is an answer too, and says why."""
+        """The answer to a request; a refusal is an answer too, and says why, also to who runs the node."""
+        reply = self._answer(envelope)
+        reason = str(reply.fields["reason"]) if reply.kind == REFUSED else None
+        if reason is not None and reason != self.told:
+            self.tell(f"a request of the server is refused: {reason}")
+        self.told = reason
+        return reply
+
+    def _answer(self, envelope: Envelope) -> Envelope:
         try:
             self.flush()
             if envelope.kind == JOIN:

@@ -223,7 +223,8 @@ class AgentSession:
         incoming = travelling(self.incoming, self.period, number)
         if envelope.fields["form"] != form((incoming, self.orders)):
             raise FedraxError(
-                "the server's arrays have other shapes than this node's: its environment's spaces must be the server's"
+                "the server's arrays have other shapes than this node's: its environment's spaces must be the "
+                f"server's; this node has {self.config.environment.id} (fedrax node --environment)"
             )
         received = jax.tree.map(jnp.asarray, filled(self.incoming, unpacked(incoming, envelope.payload)))
         order = jax.tree.map(jnp.asarray, unpacked(self.orders, bytes.fromhex(str(envelope.fields["order"]))))
