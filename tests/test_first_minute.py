@@ -394,6 +394,7 @@ def test_a_value_of_the_wrong_type_is_answered_with_what_is_allowed(change, said
         ("eps", ["epsilon", "delta"], ["epsilon"]),
         ("lr", ["to", "rl"], []),
         ("pht", ["npz", "pth"], ["pth"]),
+        ("CartPole", ["CartPole-v0", "CartPole-v1", "Acrobot-v1"], ["CartPole-v1", "CartPole-v0"]),
         ("alias", ["alie", "label-flip"], ["alie"]),
         ("tde", ["ppo", "td3"], ["td3"]),
         ("anlge", ["angle"], ["angle"]),

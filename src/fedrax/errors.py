@@ -47,7 +47,9 @@ def near(name: str, allowed: Iterable[str]) -> list[str]:
     """
     names = list(allowed)
     likeness = {each: _likeness(name.lower(), each.lower()) for each in names}
-    close = sorted((each for each in likeness if likeness[each]), key=lambda each: -likeness[each])[:SOME]
+    # Of versions, which are equally like it, the newest first: CartPole-v1 before CartPole-v0.
+    latest = sorted((each for each in likeness if likeness[each]), reverse=True)
+    close = sorted(latest, key=lambda each: -likeness[each])[:SOME]
     begun = [each for each in names if len(name) > 2 and each.lower().startswith(name.lower())]
     return list(dict.fromkeys([*close, *begun]))[:SOME]
 
