@@ -43,7 +43,7 @@ def one_line(text: str) -> str:
 def near(name: str, allowed: Iterable[str]) -> list[str]:
     """Those of ``allowed`` that ``name`` is likely a misspelling or the beginning of, the closest first.
 
-    Capitals count as small letters.
+    Case does not matter.
     """
     names = list(allowed)
     likeness = {each: _likeness(name.lower(), each.lower()) for each in names}
