@@ -1,6 +1,7 @@
 """PPO: its objectives against their formulas, and what one update does."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import equinox as eqx
@@ -17,7 +18,11 @@ from fedrax.learners.distributions import Categorical, Gaussian, kl_divergence
 from fedrax.learners.ppo import Extras
 from fedrax.trees import ravel_rows
 
-POINT_MASS = Path(__file__).parents[2] / "examples" / "point-mass" / "experiment.toml"
+from own_files import project
+
+__all__ = ["project"]
+
+POINT_MASS = Path(__file__).parents[2] / "examples" / "point-mass"
 UNBOUNDED = Box((2,), (-np.inf, -np.inf), (np.inf, np.inf))
 DISCRETE = Spaces(UNBOUNDED, Discrete(3))
 CONTINUOUS = Spaces(UNBOUNDED, Box((2,), (-1, -1), (1, 1)))
@@ -206,10 +211,12 @@ def test_values_move_the_policy_through_a_shared_torso_alone(torso):
 
 
 @pytest.mark.training
-def test_ppo_pushes_a_mass_to_the_middle_whatever_the_scale_of_its_returns(tmp_path):
+def test_ppo_pushes_a_mass_to_the_middle_whatever_the_scale_of_its_returns(project):
     """Returns begin at -150. A critic on the actor's torso, whose value moves by 0.2 an update, left them at -200."""
+    # A copy, whose module the fixture makes this process forget.
+    shutil.copytree(POINT_MASS, project.path, dirs_exist_ok=True)
     settings = ["environment.heterogeneity=none", "federation.agents=1", "evaluation.every=100", "seeds=3"]
-    run = fedrax.train(POINT_MASS, settings, out=tmp_path / "run", progress=False)
+    run = fedrax.train("experiment.toml", settings, out="run", progress=False)
     assert max(run.summary()["final_return"]) < 0
     assert min(run.summary()["final_return"]) > -15
 

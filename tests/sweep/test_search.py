@@ -436,7 +436,7 @@ def test_a_search_trains_and_its_budget_is_what_the_runs_did(tmp_path, capsys):
     (whole,) = (run for run in runs if run.summary()["rounds"] == 3)
     assert record["best"]["setup"] == Path(whole.path).parent.name
     assert record["best"]["value"] == whole.summary()["final_return"]
-    assert "stage 2 of 2: 1 trials to budget.rounds = 3" in capsys.readouterr().out
+    assert "stage 2 of 2 begins: 1 trial to train to budget.rounds = 3" in capsys.readouterr().out
 
 
 def test_the_pages_files_are_read(tmp_path):
