@@ -67,6 +67,21 @@ def test_summary_counts_what_the_rows_count(run):
         assert summary["best_return"][index] == max(row["return"] for row in mine)
 
 
+def test_rows_are_in_one_order(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines[1::2] + lines[::2]))
+    assert fedrax.load(tmp_path / "run").metrics() == run.metrics()
+
+
+def test_an_evaluation_of_the_best_says_why_it_finds_less(run, capsys):
+    for policy in ("best", "last"):
+        assert main(["evaluate", str(run.path), "--episodes", "2", "--policy", policy]) == 0
+        best = ", ".join(f"{value:,.1f}" for value in run.summary()["best_return"])
+        told = f"best_return was {best} over the 3 episodes that this policy was chosen by" in capsys.readouterr().out
+        assert told == (policy == "best")
+
+
 def test_costs_add_up(run):
     for row in run.metrics():
         assert row["total_steps"] == row["agent_steps"] + row["server_steps"]
@@ -128,6 +143,8 @@ def test_a_summary_says_what_its_numbers_count(run):
     one, two = (round(total / 12) for total in summary["bytes_up"])
     assert lines["bytes_up"].endswith(f" per agent; a round: {one:,}, {two:,}")
     assert "bytes_down" in lines
+    assert lines["final_return"].endswith(" mean over evaluation.episodes = 3")
+    assert lines["best_return"].endswith(" of the run's evaluations, evaluation.episodes = 3 each")
 
 
 def test_a_notebook_shows_a_run_as_a_table_and_its_curve(run, tmp_path):
@@ -217,8 +234,9 @@ def test_a_policy_that_is_best_at_the_end_is_the_best_one(tmp_path):
     ends = 0
     for index, seed in enumerate(run.config.all_seeds):
         assert best[seed].returns.mean() == pytest.approx(summary["best_return"][index])
-        before = max(row["return"] for row in rows if row["seed"] == seed and "return" in row)
-        ends += summary["best_return"][index] > before
+        *before, last = [row["return"] for row in rows if row["seed"] == seed and "return" in row]
+        assert last == summary["final_return"][index], "the last row has the evaluation at the end"
+        ends += summary["best_return"][index] > max(before)
     assert ends > 0, "no seed's last policy was its best"
 
 

@@ -137,8 +137,11 @@ def test_a_sweeps_first_line(tmp_path):
     file = tmp_path / "sweep.toml"
     file.write_text('preset = "fedpg-br/cartpole"\nseeds = [3, 5]\n[setups.a]\n[setups.b]\n[grid]\nx = [1, 2]\n')
     assert sweep_opening(file) == f"{file}: 2 setups of fedpg-br/cartpole, times a grid, 2 seeds each"
-    file.write_text("setups = 3")
-    assert sweep_opening(file) == f"{file}: reading the setups"
+    file.write_text('preset = "fedpg-br/cartpole"\nseeds = 3\n[grid]\nx = [1, 2]\n')
+    assert sweep_opening(file) == f"{file}: a grid of fedpg-br/cartpole, 3 seeds each"
+    for wrong in ("setups = 3", "seeds = 0\n[setups.a]", "[grid]"):
+        file.write_text(wrong)
+        assert sweep_opening(file) == f"{file}: reading the setups"
     assert sweep_opening(Path("two\nlines")) == "two\\nlines: reading the setups"
 
 

@@ -200,7 +200,7 @@ def _resume(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from fedrax import api
-    from fedrax.printing import across_lines, evaluation_lines
+    from fedrax.printing import across_lines, best_line, evaluation_lines
     from fedrax.records.across import rounds_done, write_across
 
     check_evaluation(options)
@@ -229,6 +229,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         return
     for seed, result in run.evaluate(**settings, environments=options.environments).items():
         _print(evaluation_lines(seed, result, personal=personal, asked=options.episodes))
+    if options.policy == "best" and (line := best_line(run)):
+        print(line)
 
 
 def _audit(options: argparse.Namespace) -> None:

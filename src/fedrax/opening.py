@@ -109,14 +109,17 @@ def _some(names: list[str]) -> str:
 
 
 def sweep_opening(file: Path) -> str:
-    """``robust.toml: 4 setups of fedpg-br/cartpole, 10 seeds each``; only the name where the file cannot be read so."""
+    """``robust.toml: 4 setups of fedpg-br/cartpole, 10 seeds each``; only the name where the file is no such one."""
     name = one_line(str(file))
     try:
         table = parsed_toml(text_of(file))
-        setups, seeds = len(table["setups"]), table.get("seeds", 1)
+        grid = bool(table.get("grid"))
+        setups, seeds = len(table.get("setups", {}) if grid else table["setups"]), table.get("seeds", 1)
         seeds = len(seeds) if isinstance(seeds, list) else int(seeds)
     except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return f"{name}: reading the setups"
+    if seeds < 1 or not (setups or grid):
+        return f"{name}: reading the setups"
     preset = f" of {table['preset']}" if table.get("preset") in presets() else ""
-    grid = ", times a grid" if "grid" in table else ""
-    return f"{name}: {counted(setups, 'setup')}{preset}{grid}, {counted(seeds, 'seed')} each"
+    what = f"{counted(setups, 'setup')}{preset}{', times a grid' if grid else ''}" if setups else f"a grid{preset}"
+    return f"{name}: {what}, {counted(seeds, 'seed')} each"

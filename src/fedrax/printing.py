@@ -41,9 +41,10 @@ def summary_lines(run: Run) -> Iterator[str]:
     seeds = summary["seeds"]
     if len(seeds) > 1:
         yield f"{'seeds':18} {', '.join(map(str, seeds))}; where a line has several values, one of each seed"
+    episodes = f"evaluation.episodes = {run.config.evaluation.episodes}"
     for name in SUMMARY:
         if name in summary:
-            yield f"{name:18} {_values(summary[name])}{_explained(name, summary)}"
+            yield f"{name:18} {_values(summary[name])}{_explained(name, summary, episodes)}"
     yield f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}"
     if "missed_rounds" in summary:
         missed = [f"agent {agent}: {count}" for agent, count in summary["missed_rounds"].items() if count]
@@ -89,6 +90,17 @@ def evaluation_lines(seed: int, result: Evaluation, *, personal: bool, asked: in
         yield f"  each in its agent's environment: {', '.join(f'{mean:.2f}' for mean in result.own.mean(1))}"
 
 
+def best_line(run: Run) -> str:
+    """What the evaluation that chose a run's best policy found, and why another one finds less; empty if unfinished."""
+    if not run.directory.summary.is_file():
+        return ""
+    best, episodes = _values(run.summary()["best_return"]), run.config.evaluation.episodes
+    return (
+        f"best_return was {best} over the {episodes} episodes that this policy was chosen by; such a maximum is biased "
+        "upwards, and these are other episodes"
+    )
+
+
 def across_lines(seed: int, result: Evaluation, *, episodes: int, unseen: bool) -> Iterator[str]:
     """One seed's returns as a table, a row for each policy and a column for each environment."""
     kind = "unseen environment" if unseen else "environment"
@@ -116,8 +128,13 @@ def audit_lines(record: Record) -> Iterator[str]:
         yield f"{name}: refused: {why}"
 
 
-def _explained(name: str, summary: Mapping[str, Any]) -> str:
-    """What a number of a summary counts, where its name does not say that."""
+def _explained(name: str, summary: Mapping[str, Any], episodes: str) -> str:
+    """What a number of a summary counts, where its name does not say that; ``episodes`` says how large an
+    evaluation is."""
+    if name == "final_return":
+        return f" mean over {episodes}"
+    if name == "best_return":
+        return f" of the run's evaluations, {episodes} each"
     if name == "trajectories":
         return f" per agent (reference count); sampled by all: {_values(summary['total_trajectories'])}"
     if name in ("bytes_up", "bytes_down"):

@@ -20,9 +20,9 @@ from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
 from fedrax.records.audits import Record
 from fedrax.records.checkpoint import load_checkpoint, load_policy
-from fedrax.records.rows import read_metrics
+from fedrax.records.rows import read_metrics, seed_of
 from fedrax.records.rundir import RunDirectory
-from fedrax.records.summary import read_summary
+from fedrax.records.summary import read_summary, with_evaluation_at_the_end
 from fedrax.registry import LARGEST, MOST_EPISODES, MOST_UNSEEN
 from fedrax.runtime.continuation import accepting, configuration, warn_of_edits
 from fedrax.runtime.final_evaluation import best_policies
@@ -59,8 +59,15 @@ class Run:
         return read_summary(self.directory)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """One row per seed and round."""
-        return read_metrics(self.directory.metrics_jsonl)
+        """One row per seed and round: by round, then seed.
+
+        The last of each seed holds the evaluation at the budget's end, which ``metrics.jsonl`` has only where a
+        periodic one was due: it is in the summary, so that a run whose budget grows goes on as if it had not ended.
+        """
+        rows = read_metrics(self.directory.metrics_jsonl)
+        # The file's order is that of training: an extended run's seeds may follow one another.
+        rows.sort(key=lambda row: (row["round"], seed_of(row)))
+        return with_evaluation_at_the_end(rows, self._totals() or {})
 
     def frame(self) -> pandas.DataFrame:
         """:meth:`metrics` as a pandas frame: a row per seed and round, a column for each that any row has.

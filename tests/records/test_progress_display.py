@@ -35,6 +35,13 @@ def test_a_line_has_everything() -> None:
     assert stream.getvalue() == "round 0/305\nround 120/305  return 471.2  5.1M steps/s  left 0:12\n"
 
 
+def test_a_return_of_an_earlier_round_is_shown_as_that() -> None:
+    stream = io.StringIO()
+    with Progress(20, stream=stream) as progress:
+        progress.update(fraction=1.0, round=20, evaluation=9.4, evaluated=10)
+    assert stream.getvalue() == "round 20/20  return 9.4 (round 10)\n"
+
+
 def test_a_line_at_most_every_few_seconds_and_always_the_last() -> None:
     clock, stream = Clock(), io.StringIO()
     with Progress(20, stream=stream, clock=clock) as progress:

@@ -228,6 +228,17 @@ def test_a_damaged_record_is_told_and_kept_and_written_anew(tmp_path, capsys, ca
     assert "is damaged" not in capsys.readouterr().out
 
 
+def test_every_damaged_record_is_kept(tmp_path, capsys):
+    path, out = written(tmp_path, "seeds = 1\n[setups.a]"), tmp_path / "out"
+    out.mkdir()
+    for text, name in (("first", "sweep.damaged.json"), ("second", "sweep.damaged-2.json")):
+        (out / "sweep.json").write_text(text)
+        assert run_plan(read_plan(path), command=stand_in()).status == 0
+        assert f"kept as {name}" in capsys.readouterr().out
+        assert (out / name).read_text() == text
+    assert (out / "sweep.damaged.json").read_text() == "first"
+
+
 def test_where_every_run_failed_no_report_is_suggested(tmp_path, capsys):
     path = written(tmp_path, "seeds = 2\n[setups.bad]")
     assert run_plan(read_plan(path), command=stand_in('sys.exit("boom")')).status == 1

@@ -101,6 +101,15 @@ def test_a_grid_multiplies_every_setup(tmp_path):
     assert list(plan.jobs[1].config.learner["hidden"]) == [16, 16]
 
 
+def test_a_grid_alone_is_of_the_preset(tmp_path):
+    plan = read_plan(written(tmp_path, "[grid]\nfederation.agents = [3, 4]\nstrategy.batch_max = [3]"))
+    assert [job.setup.name for job in plan.jobs] == [
+        "federation.agents=3,strategy.batch_max=3",
+        "federation.agents=4,strategy.batch_max=3",
+    ]
+    assert [job.config.federation.agents for job in plan.jobs] == [3, 4]
+
+
 @pytest.mark.parametrize(
     "value", [True, 3, 2.5e-4, "plain", "3", "two words", 'a "quote"', ["a", 1.5], {"low": 0.5, "x y": [1, "2"]}, None]
 )
@@ -120,6 +129,8 @@ def test_values_survive_as_overrides(value):
         ('[setups.last]\nset = ["attack=alias"]', ["setup 'last'", "did you mean 'alie'"]),
         ('[setups.last]\npreset = "fedpg-br/cartpol"', ["setup 'last'", "did you mean 'fedpg-br/cartpole'"]),
         ("", ["no setups", "[setups.NAME]"]),
+        ("[grid]", ["no setups", "[setups.NAME]"]),
+        ("[setups.a]\n[setups.A]", ["two setups", "'a' and 'A'", "one folder"]),
         ("setup.a = 1", ["unknown key 'setup'", "did you mean 'setups'"]),
         ("seeds = 0\n[setups.a]", ["seeds = 0", "from 1"]),
         ("seeds = [1, 1]\n[setups.a]", ["seeds = [1, 1]", "different"]),
@@ -149,6 +160,7 @@ def test_a_mistake_in_a_file_is_one_line(tmp_path, capsys, text, needles):
 
 
 OWN = ["sweep.json", "Sweep.json", "search.json", "error.txt", "report.html", "report.png", "report-2.pdf"]
+OWN += ["sweep.damaged.json", "sweep.damaged-2.json"]
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -99,6 +99,7 @@ class Progress:
         fraction: float,
         round: int,
         evaluation: float = math.nan,
+        evaluated: int = 0,
         steps: float = math.nan,
         seconds: float = math.nan,
     ) -> None:
@@ -108,6 +109,7 @@ class Progress:
             fraction: of the budget used, 0 to 1.
             round: rounds done.
             evaluation: the latest mean evaluation return (with several seeds, their mean); NaN when unknown.
+            evaluated: after which round it was measured, where that is an earlier one; 0 where it is this one.
             steps: environment steps taken since the run began, all agents and seeds; NaN when unknown.
             seconds: ``seconds_train`` of the run so far, which is shown at its end; NaN when unknown.
         """
@@ -115,7 +117,7 @@ class Progress:
         worked = now - self._compiling()
         if self._first is None:
             self._first = (worked, fraction, steps)
-        self._line = self._describe(worked, fraction, round, evaluation, steps, seconds)
+        self._line = self._describe(worked, fraction, round, _measured(evaluation, evaluated), steps, seconds)
         if self._live is not None:
             done = min(fraction, 1.0)
             self._live.update(self._task, total=1.0, completed=done, description=self._line, since=None)
@@ -156,15 +158,13 @@ class Progress:
             print(self._line, file=self._stream, flush=True)
             self._printed = self._line
 
-    def _describe(
-        self, worked: float, fraction: float, round: int, evaluation: float, steps: float, seconds: float
-    ) -> str:
+    def _describe(self, worked: float, fraction: float, round: int, measured: str, steps: float, seconds: float) -> str:
         assert self._first is not None
         start, fraction_then, steps_then = self._first
         elapsed, gained = worked - start, fraction - fraction_then
         parts = [self._position(fraction, round)]
-        if math.isfinite(evaluation):
-            parts.append(f"return {evaluation:.1f}")
+        if measured:
+            parts.append(measured)
         if elapsed > 0 and steps > steps_then:
             parts.append(f"{short((steps - steps_then) / elapsed)} steps/s")
         if fraction >= 1:
@@ -180,6 +180,12 @@ class Progress:
         if self._unit == "round":
             return f"round {round}/{self._total:.0f}"
         return f"round {round}  {self._unit} {short(fraction * self._total)}/{short(self._total)}"
+
+
+def _measured(evaluation: float, evaluated: int) -> str:
+    if not math.isfinite(evaluation):
+        return ""
+    return f"return {evaluation:.1f}" + (f" (round {evaluated})" if evaluated else "")
 
 
 def short(number: float) -> str:

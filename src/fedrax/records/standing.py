@@ -14,10 +14,12 @@ from fedrax.records import lock
 from fedrax.records.files import read_json
 from fedrax.records.rows import Row, parsed_rows, seed_of
 from fedrax.records.rundir import RunDirectory
-from fedrax.records.summary import final_returns
+from fedrax.records.summary import evaluation_at_the_end, final_returns
 
 STATES = ("training", "waiting", "stopped", "failed", "finished")
 """What can be said of a run; a stopped one is resumed by its user."""
+PLACE = ("seed", "round", "trajectories", "total_steps", "agent_steps", "seconds")
+"""Of a row, where in a run it is."""
 
 
 def fraction_done(row: Mapping[str, Any], budget: Mapping[str, Any], agents: int) -> float:
@@ -96,7 +98,11 @@ class Progress:
         self.config = configuration(directory)
         self.tail = RowTail(directory.metrics_jsonl)
         self._seeds: dict[int, Standing] = {}
-        self._ends: tuple[tuple[int, int], dict[int, float]] = ((0, 0), {})
+        self._last: dict[int, Row] = {}
+        """Each seed's last row."""
+        self._read: tuple[int, int] = (0, 0)
+        """Which summary was read."""
+        self._summary: dict[str, Any] = {}
 
     @property
     def agents(self) -> int:
@@ -110,10 +116,13 @@ class Progress:
         return _table(self.config, "runtime").get("kind") == "flower"
 
     def read(self) -> tuple[list[Row], bool]:
-        """Takes in the rows that came since, and returns them as :meth:`RowTail.read`."""
+        """Takes in the rows that came since, and returns them as :meth:`RowTail.read`.
+
+        Of a finished run, another row of its last round follows where that was evaluated after it.
+        """
         rows, anew = self.tail.read()
         if anew:
-            self._seeds = {}
+            self._seeds, self._last = {}, {}
         for row in rows:
             seed, seconds = seed_of(row), row.get("seconds") or 0.0
             fraction = fraction_done(row, _table(self.config, "budget"), self.agents)
@@ -128,7 +137,8 @@ class Progress:
                 steps=row.get("total_steps") or 0,
                 seconds=seconds,
             )
-        return rows, anew
+            self._last[seed] = row
+        return [*rows, *self._rows_at_the_end()], anew
 
     def state(self) -> str:
         """What the run is doing now."""
@@ -144,7 +154,7 @@ class Progress:
         known = range(first, first + count) if isinstance(first, int) and isinstance(count, int) else range(1)
         seeds = self._seeds or {seed: Standing(state) for seed in known}
         # A run may end short of its budget's last round or step, and is evaluated after it.
-        ends = self._final_returns() if state == "finished" else {}
+        ends = _finite_ends(self._totals()) if state == "finished" else {}
         return {
             seed: _ended(
                 one._replace(state=state, fraction=1.0 if state == "finished" else one.fraction), ends.get(seed)
@@ -152,25 +162,45 @@ class Progress:
             for seed, one in sorted(seeds.items())
         }
 
-    def _final_returns(self) -> dict[int, float]:
-        """What the summary says, which is read when it is another one."""
+    def _rows_at_the_end(self) -> list[Row]:
+        """Where a run has ended, its seeds' evaluations at the end, once."""
+        if not self._last or not self._totals():
+            return []
+        ended, self._last = list(self._last.values()), {}
+        return [
+            {**{name: row[name] for name in PLACE if name in row}, **whole}
+            for row in ended
+            if row.get("return") is None and (whole := evaluation_at_the_end(self._summary, seed_of(row)))
+        ]
+
+    def _totals(self) -> dict[str, Any]:
+        """The summary, which is read when it is another one; empty where there is none, or it is damaged."""
         try:
             status = self.directory.summary.stat()
         except OSError:
             return {}
         version = (status.st_mtime_ns, status.st_size)
-        if version != self._ends[0]:
-            self._ends = (version, recorded_ends(self.directory))
-        return self._ends[1]
+        if version != self._read:
+            self._read, self._summary = version, _recorded(self.directory)
+        return self._summary
 
 
 def recorded_ends(directory: RunDirectory) -> dict[int, float]:
     """By seed, the finite returns that a finished run ended with; none where its summary is not there, or damaged."""
+    return _finite_ends(_recorded(directory))
+
+
+def _finite_ends(summary: Mapping[str, Any]) -> dict[int, float]:
+    """By seed, the finite returns that a run ended with."""
+    return {seed: final for seed, final in final_returns(summary).items() if math.isfinite(final)}
+
+
+def _recorded(directory: RunDirectory) -> dict[str, Any]:
+    """The summary; empty where it is not there, or damaged."""
     try:
-        found = final_returns(read_json(directory.summary, "summary")) if directory.summary.is_file() else {}
+        return read_json(directory.summary, "summary") if directory.summary.is_file() else {}
     except FedraxError:
         return {}
-    return {seed: final for seed, final in found.items() if math.isfinite(final)}
 
 
 def _ended(standing: Standing, final: float | None) -> Standing:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json, write_json
-from fedrax.records.rows import LARGEST_BITS
+from fedrax.records.rows import LARGEST_BITS, Row, seed_of
 from fedrax.records.rundir import RunDirectory
 
 KEYS = (
@@ -88,6 +88,26 @@ def final_returns(summary: Mapping[str, Any]) -> dict[int, float]:
         for seed, final in zip(seeds, each, strict=False)
         if isinstance(seed, int) and isinstance(final, (int, float))
     }
+
+
+def evaluation_at_the_end(summary: Mapping[str, Any], seed: int) -> Row:
+    """What the evaluation after a seed's last round measured, as in a row; empty where the summary does not say."""
+    evaluations = summary.get("final_evaluation")
+    whole = evaluations.get(str(seed)) if isinstance(evaluations, Mapping) else None
+    if isinstance(whole, Mapping) and whole:
+        return dict(whole)
+    final = final_returns(summary).get(seed)
+    return {} if final is None else {"return": final}
+
+
+def with_evaluation_at_the_end(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[Row]:
+    """The rows of all seeds, and in each seed's last one the evaluation at the end, where it has none of its own."""
+    last = {seed_of(row): place for place, row in enumerate(rows)}
+    whole = list(rows)
+    for seed, place in last.items():
+        if rows[place].get("return") is None:
+            whole[place] = {**rows[place], **evaluation_at_the_end(summary, seed)}
+    return whole
 
 
 def _fits(value: Any, seeds: int) -> bool:

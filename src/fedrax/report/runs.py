@@ -16,7 +16,7 @@ from fedrax.parsing import parsed_toml, text_of
 from fedrax.records.encoding import decoded
 from fedrax.records.rows import Row, read_by_seed
 from fedrax.records.rundir import SWEEP
-from fedrax.records.summary import final_returns
+from fedrax.records.summary import with_evaluation_at_the_end
 from fedrax.report.labels import labels_of, run_labels
 
 JOB = re.compile(r"seed-\d+|seeds-\d+-\d+")
@@ -220,7 +220,7 @@ def load_run(path: Path | str) -> Run:
     agents = config.get("federation", {}).get("agents")
     summary = _json_object(path / "summary.json")
     histories = {
-        seed: History(seed, tuple(_with_last(rows, seed, summary)), agents)
+        seed: History(seed, tuple(with_evaluation_at_the_end(rows, summary)), agents)
         for seed, rows in read_by_seed(path / "metrics.jsonl").items()
     }
     return Run(
@@ -330,14 +330,3 @@ def _json_object(path: Path) -> dict[str, Any]:
             f"{path} is damaged: {error}; delete it: `fedrax resume` writes a missing summary again"
         ) from None
     return value if isinstance(value, dict) else {}
-
-
-def _with_last(rows: list[Row], seed: int, summary: Mapping[str, Any]) -> list[Row]:
-    """The rows with the evaluation that followed the last round, where the summary of a finished run holds one."""
-    if not rows or rows[-1].get("return") is not None:
-        return rows
-    whole = (summary.get("final_evaluation") or {}).get(str(seed))
-    if whole:
-        return [*rows[:-1], {**rows[-1], **whole}]
-    final = final_returns(summary).get(seed)
-    return rows if final is None else [*rows[:-1], {**rows[-1], "return": final}]

@@ -58,6 +58,8 @@ class Counters:
     """Of everything that agents received."""
     seconds: float = 0.0
     final_return: float = math.nan
+    evaluated: int = 0
+    """Rounds done at the last evaluation."""
     best_return: float = math.nan
     final_worst: float = math.nan
     """The worst agent's return in the last evaluation; NaN where agents were not evaluated one by one."""
@@ -145,7 +147,7 @@ class Counters:
         if math.isnan(float(metrics["episode_length"])):
             return {}
         evaluated = float(metrics["return"])
-        self.final_return = evaluated
+        self.final_return, self.evaluated = evaluated, self.rounds
         self.final_worst = float(metrics.get("return_worst", math.nan))
         score = float(metrics.get("return_median", evaluated))
         if math.isfinite(score) and not score <= self.best_return:

@@ -70,6 +70,8 @@ def show(runtime: Runtime, display: Progress, counters: list[Counters], rows: li
         fraction=min(fractions),
         round=max(c.rounds for c in counters),
         evaluation=mean([c.final_return for c in counters]),
+        # Seeds may end after other rounds; each was then evaluated at its end.
+        evaluated=max((c.evaluated for c in counters if c.evaluated != c.rounds), default=0),
         steps=sum(c.agent_steps + c.server_steps for c in counters),
         seconds=train_seconds(counters),
     )

@@ -19,7 +19,7 @@ A sweep is a TOML file::
     "attack.agents" = 3               # ... and keys may be dotted, quoted or not,
     set = ["aggregator=krum"]         # or be given as on the command line
 
-    [grid]                            # every setup, once for each combination of these
+    [grid]                            # every setup, or the preset alone, once for each combination of these
     "learner.learning_rate" = [1e-3, 3e-3]
 
 Later layers win: ``[set]``, the setup, the grid. A grid's combinations are named after their values:

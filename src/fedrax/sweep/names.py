@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -11,14 +12,18 @@ from fedrax.records.rundir import SWEEP
 
 SEARCH = "search.json"
 """What a search writes into its folder: its trials, and what they came to."""
-DAMAGED = "sweep.damaged.json"
-"""A record of a sweep that could not be read whole, once another one is written."""
-OWN = frozenset({SWEEP, SEARCH, DAMAGED, ERRORS})
-REPORT = re.compile(r"report(-\d+)?\.(html|pdf|svg|png)")
-"""What ``fedrax report`` writes into the folder of a sweep, where it is told no other place."""
+OWN = frozenset({SWEEP, SEARCH, ERRORS})
+NUMBERED = re.compile(r"report(-\d+)?\.(html|pdf|svg|png)|sweep\.damaged(-\d+)?\.json")
+"""What ``fedrax report`` writes into the folder of a sweep, where it is told no other place, and :func:`damaged`."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,+=-]*")
 LONGEST = 255
 """Characters of a folder's name: what Linux, macOS and Windows allow."""
+
+
+def damaged(out: Path) -> Path:
+    """Where a record of a sweep that could not be read whole is kept, once another one is written: a free name."""
+    paths = (out / f"sweep.damaged{'' if count == 1 else f'-{count}'}.json" for count in itertools.count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def check_name(name: str, out: Path) -> None:
@@ -37,7 +42,7 @@ def check_name(name: str, out: Path) -> None:
             "shorten it, or give the values of the grid in setups of their own"
         )
     # A file system may not tell capitals apart.
-    if name.lower() in OWN or REPORT.fullmatch(name.lower()):
+    if name.lower() in OWN or NUMBERED.fullmatch(name.lower()):
         raise FedraxError(
             f"{name!r} cannot be a setup's name: {out / name.lower()} is a file of the sweep or of its report; give it "
             "another name"

@@ -150,11 +150,12 @@ def plan_of(file: Path, table: Mapping[str, Any], jobs: int | None, *, many: boo
         if key not in allowed:
             raise unknown("key", key, allowed)
     setups = _table(table, "setups")
-    if not setups:
+    # A grid alone is of the preset as it is.
+    if not setups and (reference or not table.get("grid")):
         raise FedraxError(
             'no setups: give {"num_runs": 5, "setups": {"NAME": {FLAG: VALUE}}}'
             if reference
-            else "no setups: add a table [setups.NAME] for each, empty for the preset as it is"
+            else "no setups: add a table [setups.NAME] for each, empty for the preset as it is, or a [grid]"
         )
     out = table.get("out", str(Path("runs") / "sweeps" / file.stem))
     if not isinstance(out, str) or not out:
@@ -168,7 +169,7 @@ def plan_of(file: Path, table: Mapping[str, Any], jobs: int | None, *, many: boo
     else:
         seeds = _seeds(table.get("seeds", 1))
         points = math.prod(len(values) for _, values in _axes(_table(table, "grid")))
-        _check_runs(len(setups) * points, len(seeds), many)
+        _check_runs(max(len(setups), 1) * points, len(seeds), many)
         named = _setups(file, table, setups)
     for setup in named:
         check_name(setup.name, Path(out))
@@ -224,13 +225,14 @@ def _setups(file: Path, table: Mapping[str, Any], setups: Mapping[str, Any]) -> 
     common = _overrides("set", table.get("set", {}))
     grid = _grid(_table(table, "grid"))
     found: list[Setup] = []
-    for name in setups:
-        own = dict(_table(setups, name))
+    for name, values in (setups or {"": {}}).items():
+        own = dict(_table({name: values}, name))
         preset, listed = own.pop("preset", table.get("preset")), own.pop("set", [])
         overrides = [*common, *_flat(own), *_overrides(f"setups.{name}.set", listed)]
         for point in grid:
-            suffix = "".join(f",{re.sub(r'[^A-Za-z0-9_.+=-]+', '-', text)}" for text in point)
-            found.append(_setup(file, f"{name}{suffix}", preset, [*overrides, *point], [one.name for one in found]))
+            texts = (re.sub(r"[^A-Za-z0-9_.+=-]+", "-", text) for text in point)
+            called = ",".join((*([name] if setups else []), *texts))
+            found.append(_setup(file, called, preset, [*overrides, *point], [one.name for one in found]))
     return found
 
 
@@ -253,8 +255,10 @@ def _reference_setups(
 
 
 def _setup(file: Path, name: str, preset: Any, overrides: list[str], taken: list[str]) -> Setup:
-    if name in taken:
-        raise FedraxError(f"two setups are called {name!r}: give the grid values that differ in their letters")
+    same = next((one for one in taken if one.lower() == name.lower()), None)
+    if same is not None:
+        both = f"{name!r}" if same == name else f"{same!r} and {name!r}, which some file systems take for one folder"
+        raise FedraxError(f"two setups are called {both}: give names, or values of the grid, that differ in letters")
     for text in overrides:
         clash = {"seed", "seeds"} & parse_override(text).keys()
         if clash:

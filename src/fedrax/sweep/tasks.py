@@ -20,7 +20,7 @@ from fedrax.records.rows import read_tail, seed_of
 from fedrax.records.rundir import SWEEP, RunDirectory
 from fedrax.records.standing import Standing, fraction_done, recorded_ends
 from fedrax.runtime.continuation import differences
-from fedrax.sweep.names import DAMAGED
+from fedrax.sweep.names import damaged
 from fedrax.sweep.plan import Job, Plan
 
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
@@ -105,13 +105,13 @@ def tasks_of(plan: Plan) -> list[Task]:
 def write_record(plan: Plan, tasks: Sequence[Task]) -> None:
     """Writes ``sweep.json``; what other plans ran in the folder, as the stages of a search do, is kept in it.
 
-    A record that was damaged is kept beside it (:data:`DAMAGED`).
+    A record that was damaged is kept beside it (:func:`.damaged`).
     """
     now = {(task.job.setup.name, task.job.seeds): task.record() for task in tasks}
     earlier, wrong = _recorded(plan.out)
     if wrong:
         with contextlib.suppress(OSError):  # It can be done without.
-            os.replace(plan.out / SWEEP, plan.out / DAMAGED)
+            os.replace(plan.out / SWEEP, damaged(plan.out))
     entries = {**{key: entry for key, entry in earlier.items() if Path(entry.get("log", "")).is_file()}, **now}
     write_json(plan.out / SWEEP, {"file": str(plan.file), "jobs": list(entries.values())})
 
@@ -121,7 +121,8 @@ def damage(out: Path) -> str:
     _, wrong = _recorded(out)
     return wrong and (
         f"{out / SWEEP} is damaged ({wrong}): the runs themselves say what is done, and only attempts and seconds "
-        f"before this start are not counted; it is written anew at the end, and what is there now kept as {DAMAGED}"
+        "before this start are not counted; it is written anew at the end, and what is there now kept as "
+        f"{damaged(out).name}"
     )
 
 
