@@ -15,6 +15,7 @@ from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_checkpoint
 from fedrax.records.metrics import missing_rounds
+from fedrax.records.rows import read_metrics
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime import continuation, training
 
@@ -37,9 +38,9 @@ def trained(out, *overrides):
 
 
 def rows(path):
-    """By seed, without what differs from one execution to the next."""
+    """By seed, without what differs from one execution to the next and without the evaluation at the end."""
     found = {}
-    for row in fedrax.load(path).metrics():
+    for row in read_metrics(path / "metrics.jsonl"):
         found.setdefault(row["seed"], []).append({k: v for k, v in row.items() if k != "seconds"})
     return found
 
