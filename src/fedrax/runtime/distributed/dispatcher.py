@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from fedrax.parsing import DecodeError
-from fedrax.runtime.distributed.checks import Rejected
-from fedrax.runtime.distributed.envelopes import END, JOIN, UNKNOWN_RUN, Envelope
+from fedrax.runtime.distributed.checks import LONGEST_TEXT, Rejected
+from fedrax.runtime.distributed.envelopes import END, JOIN, JOINED, UNKNOWN_RUN, Envelope
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.transport import Answer, DeliveryError, Transport
 
@@ -106,6 +106,8 @@ class Dispatcher:
         self.not_before: dict[int, float] = {}
         self.lost: dict[int, list[float]] = {}
         """When the node at an address was lost lately, since it gave an answer that was used."""
+        self.refused: dict[int, str] = {}
+        """Why there is no place for the node at an address, which it is told with the next request to join."""
         self.looked = -LOOK_SECONDS
         self.gone: set[int] = set()
         """Addresses of nodes that have not answered and are not there any more."""
@@ -164,10 +166,13 @@ class Dispatcher:
         return request.results, request.close()
 
     def end(self, rounds: int) -> None:
-        """Tells the nodes that are there that the run is over after so many rounds, and waits a while for answers."""
+        """Tells the nodes that are there that the run is over after so many rounds, and waits a while for answers.
+
+        Also those without a place: they wait for one until then.
+        """
         envelope = Envelope(END, {"run": self.run, "rounds": rounds})
-        members = [member.address for member in self.membership.present.values()]
-        tickets = set(self.transport.send([(address, envelope) for address in members], seconds=END_SECONDS))
+        there = sorted({*self.membership.by_address(), *self.transport.addresses()})
+        tickets = set(self.transport.send([(address, envelope) for address in there], seconds=END_SECONDS))
         deadline = self.transport.now() + END_SECONDS
         while tickets and self.transport.now() < deadline:
             arrived = {ticket for ticket, _ in self.transport.collect(list(tickets))}
@@ -209,15 +214,22 @@ class Dispatcher:
         known = self.membership.by_address()
         asked = {pending.address for pending in self.pending.values() if pending.agent is None}
         newcomers = addresses - set(known) - asked
+        self.refused = {address: why for address, why in self.refused.items() if address in addresses}
         envelope = Envelope(JOIN, {"run": self.run, "config": self.config})
         joining = [
-            Outgoing(address, None, envelope)
+            Outgoing(address, None, self._told_why(envelope, address))
             for address in newcomers
             if self.not_before.get(address, 0.0) <= self.transport.now()
         ]
         self.send(joining, JOIN_SECONDS, None)
 
+    def _told_why(self, envelope: Envelope, address: int) -> Envelope:
+        """The request to join, for a node that answered one and has no place: with the reason."""
+        why = self.refused.get(address)
+        return envelope if why is None else Envelope(JOIN, {**envelope.fields, "refused": why[:LONGEST_TEXT]})
+
     def _joined(self, pending: Pending, answer: Answer) -> None:
+        first = pending.address not in self.refused
         try:
             if not isinstance(answer, Envelope):
                 raise Rejected(str(answer))
@@ -228,9 +240,15 @@ class Dispatcher:
                 addresses=self.transport.addresses(),
                 key=self.transport.key(pending.address),
             )
+            self.refused.pop(pending.address, None)
             self.note(f"agent {member.index} has joined{self._whose(member.address)}")
         except Rejected as error:
             self.note(f"a node{self._whose(pending.address)} cannot join: {error}")
+            if isinstance(answer, Envelope) and answer.kind == JOINED:
+                self.refused[pending.address] = str(error)
+                if first:
+                    # It is told at once.
+                    return
             self.not_before[pending.address] = self.transport.now() + AGAIN_SECONDS
 
     def _whose(self, address: int) -> str:
