@@ -16,6 +16,7 @@ from fedrax.cli import main
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import write_json
+from fedrax.records.refusals import REFUSALS, Refusal, Refusals
 from fedrax.records.sites import KEYS, MEMBERS, site_names
 from fedrax.runtime.distributed.envelopes import JOINED, Envelope
 from fedrax.runtime.distributed.membership import Membership
@@ -212,6 +213,21 @@ def test_status_names_the_key_of_each_agent_or_the_node(tmp_path, certificates, 
     lines = capsys.readouterr().out.splitlines()
     for agent, name in site_names(run).items():
         assert [line for line in lines if name in line and str(agent) in line.split(name)[0]], lines
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_a_status_names_who_is_refused(tmp_path, capsys, exchanged):
+    """Also before the first round, which may wait for that node."""
+    run = prepared("fedpg-br/cartpole", ["federation.agents=2"], tmp_path / "run").path
+    if exchanged:
+        (run / "exchanges.jsonl").write_text(exchange(0, 1.0, 1.0))
+    refusals, why = Refusals(run / REFUSALS), "the node refused: " + 20 * "a long [bold]reason; "
+    refusals.add(7, "", Refusal(why, node="0123456789", agent=1))
+    assert main(["status", str(run)]) == 0
+    assert f"refused: node 01234567, to be agent 1: {why}".rstrip() in capsys.readouterr().out
+    refusals.remove(7, "", "0123456789")
+    assert main(["status", str(run)]) == 0
+    assert "refused" not in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_key_is_named(certificates):

@@ -3,9 +3,8 @@
 import pytest
 
 from fedrax.cli import main
-from fedrax.runtime.distributed.envelopes import OVER, WITHOUT
+from fedrax.runtime.distributed.envelopes import CANNOT, OVER, WITHOUT
 from fedrax.runtime.flower import node
-
 
 STOPPED = 130
 """The status of a node that a person interrupts, here after a few looks."""
@@ -53,8 +52,8 @@ def test_a_node_ends_well_when_its_run_is_over(ended):
     )
 
 
-def test_a_node_without_a_part_in_its_run_ends_with_it_and_status_one(ended):
-    line = f"{WITHOUT}, after 9 rounds: all 2 agents are other nodes"
+@pytest.mark.parametrize("line", [f"{WITHOUT}, after 9 rounds: all 2 agents are other nodes", f"{CANNOT}: a reason"])
+def test_a_node_without_a_part_in_its_run_ends_with_status_one(ended, line):
     assert ended("no place for this node", line) == (1, ["no place for this node"], [f"fedrax: {line}"])
 
 

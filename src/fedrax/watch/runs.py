@@ -15,6 +15,7 @@ from fedrax.migration import present_keys
 from fedrax.records import lock
 from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import read_json
+from fedrax.records.refusals import REFUSALS, read_refusals
 from fedrax.records.rows import Row, seed_of
 from fedrax.records.rundir import SWEEP, RunDirectory
 from fedrax.records.sites import site_names
@@ -157,6 +158,7 @@ class Watched:
             "parts": parts,
             "damaged": list(self.damaged.values()),
             "attendance": self._attendance(),
+            "refused": [refusal.text for refusal in read_refusals(self.path / REFUSALS).values()],
         }
 
     def _title(self) -> str:

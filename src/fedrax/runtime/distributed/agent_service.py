@@ -26,6 +26,7 @@ from fedrax.records.files import append_traceback, keep_private, read_json, writ
 from fedrax.records.sites import SHOWN
 from fedrax.runtime.distributed.agent_session import UNKNOWN, AgentSession
 from fedrax.runtime.distributed.envelopes import (
+    CANNOT,
     END,
     ENDED,
     EVALUATE,
@@ -34,6 +35,7 @@ from fedrax.runtime.distributed.envelopes import (
     KEYS,
     OVER,
     REFUSED,
+    UNFIT,
     UNKNOWN_RUN,
     WITHOUT,
     WORK,
@@ -41,6 +43,7 @@ from fedrax.runtime.distributed.envelopes import (
 )
 from fedrax.runtime.distributed.randomness import Randomness, node_secret, secret_randomness, shared_randomness
 from fedrax.runtime.distributed.secure_terms import ANSWERS
+from fedrax.runtime.distributed.terms import check_terms
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +79,8 @@ class AgentService:
         check_overrides(overrides)
         self.name, self.secret = self._name(), node_secret(folder)
         self.session: AgentSession | None = None
+        self.fitting: AgentSession | None = None
+        """The last session that was found to fit its run."""
         self.asked: str | None = None
         """The run that it was last asked to join."""
         self.refusals: dict[str, str] = {}
@@ -93,12 +98,12 @@ class AgentService:
     def answer(self, envelope: Envelope) -> Envelope:
         """The answer to a request; a refusal is an answer too, and says why, also to who runs the node."""
         reply = self._answer(envelope)
-        reason = str(reply.fields["reason"]) if reply.kind == REFUSED else None
+        reason = str(reply.fields["reason"]) if reply.kind in (REFUSED, UNFIT) else None
         if reason is None:
             self.refusals.pop(envelope.kind, None)
         elif reason != self.refusals.get(envelope.kind):
             self.refusals[envelope.kind] = reason
-            self.tell(f"a request of the server is refused: {reason}")
+            self.tell(f"{CANNOT if reply.kind == UNFIT else 'a request of the server is refused'}: {reason}")
         return reply
 
     def _answer(self, envelope: Envelope) -> Envelope:
@@ -150,10 +155,14 @@ class AgentService:
         if not run.isalnum():
             raise FedraxError(f"run {run!r} is no name of a run")
         self.asked = run
-        session, text = self._session(run), str(envelope.fields["config"])
-        # A run may have been extended since: its budget is what learning rates are annealed over.
-        if session is None or (session.folder / "config.toml").read_text(encoding="utf-8") != text:
-            session = self._start_session(run, text)
+        try:
+            session = self._fitting_session(run, envelope)
+        except EnvironmentCrash:
+            raise
+        except FedraxError as error:
+            reason = refused(str(error)).fields["reason"]
+            agent = UNKNOWN if self.wanted is None else self.wanted
+            return Envelope(UNFIT, {"run": run, "node": self.name, "agent": agent, "reason": reason})
         self._hear(session.config.name, envelope.fields.get("refused"))
         index = UNKNOWN if self.wanted is None else self.wanted
         return Envelope(
@@ -165,6 +174,22 @@ class AgentService:
                 "done": session.upcoming,
             },
         )
+
+    def _fitting_session(self, run: str, envelope: Envelope) -> AgentSession:
+        """The session of the run that it is asked to join.
+
+        Raises:
+            FedraxError: what it was started with does not fit the run.
+        """
+        session, text = self._session(run), str(envelope.fields["config"])
+        # A run may have been extended since: its budget is what learning rates are annealed over.
+        if session is None or (session.folder / "config.toml").read_text(encoding="utf-8") != text:
+            session = self._start_session(run, text)
+        if self.fitting is not session:
+            session.check_agent(self.wanted if session.index == UNKNOWN else session.index)
+            check_terms(session.config, envelope.fields, changed=bool(self.overrides))
+            self.fitting = session
+        return session
 
     def _hear(self, name: str, why: object) -> None:
         """Takes in why its last answer to a request to join brought it no place; none where it was the first."""

@@ -29,6 +29,10 @@ LARGEST = 2**63
 """Integers are of 64 bits."""
 UNKNOWN_RUN = "unknown-run"
 """The answer of a node that does not know the run (any more): it must join (again)."""
+UNFIT = "unfit"
+"""The node's answer to a request to join a run in which it cannot take part as it was started: its owner must act."""
+CANNOT = "this node cannot take part in the run"
+"""How what its owner is told of it begins; the node ends, with a status of failure."""
 REFUSED = "refused"
 """The node's answer to what it cannot do; its field ``reason`` says why."""
 

@@ -16,7 +16,7 @@ from fedrax.errors import FedraxError
 from fedrax.privacy.secure_sum.signatures import fingerprint, read_own, read_peers
 from fedrax.records import lock
 from fedrax.records.files import write_atomic
-from fedrax.runtime.distributed.envelopes import OVER, WITHOUT
+from fedrax.runtime.distributed.envelopes import CANNOT, OVER, WITHOUT
 from fedrax.runtime.flower.agent_client import SOCKET, TOLD
 from fedrax.runtime.flower.connection import Connection
 from fedrax.runtime.flower.endpoint import Endpoint
@@ -68,7 +68,7 @@ def run_node(
 
     Raises:
         FedraxError: an address, key or override that cannot be used, ``data`` of another node that runs, or a run that
-            is over without this node.
+            is over without this node, or in which it cannot take part.
     """
     endpoint.check()
     if fast and not is_tested():
@@ -114,9 +114,9 @@ def run_node(
             for line in told.lines():
                 # A run's name may be the server's words.
                 text = "".join(each if each.isprintable() else " " for each in line)
-                if over is None and not stay and text.startswith(OVER):
+                if over is None and not stay and text.startswith((OVER, CANNOT)):
                     over = time.monotonic()
-                    failed = text if text.startswith(WITHOUT) else None
+                    failed = text if text.startswith((WITHOUT, CANNOT)) else None
                 if text != failed:
                     say(text)
             for said in (agent_server.watch(), *connection.watch(supernode)):

@@ -19,6 +19,7 @@ from fedrax.opening import setup_line
 from fedrax.records.exchanges import ANSWERED, Exchanges
 from fedrax.records.files import read_json
 from fedrax.records.progress import clock_time
+from fedrax.records.refusals import REFUSALS, read_refusals
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.sites import MEMBERS, site_names
 from fedrax.records.standing import Progress
@@ -190,4 +191,6 @@ def show_status(folder: Path) -> str:
     progress = Progress(directory)
     progress.read()
     console.print(agents.table(f"{folder}: {state}; {position(progress)}; {joined}"))
+    for refusal in read_refusals(folder / REFUSALS).values():
+        console.print(f"refused: {refusal.text}", markup=False, highlight=False, soft_wrap=True)
     return console.export_text().rstrip()
