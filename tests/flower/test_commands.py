@@ -25,8 +25,9 @@ from fedrax.runtime.flower.endpoint import Endpoint, is_loopback, split_address
 from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port
 from fedrax.runtime.flower.run_lock import Tail, held, is_held
 from fedrax.runtime.flower.serving import names_of_keys, prepared
-from fedrax.runtime.flower.status import Board
+from fedrax.runtime.flower.status import Agents, Board, show_status
 from fedrax.runtime.flower.transport import FlowerTransport
+from fedrax.watch import runs
 
 
 @pytest.fixture
@@ -213,6 +214,39 @@ def test_status_names_the_key_of_each_agent_or_the_node(tmp_path, certificates, 
     lines = capsys.readouterr().out.splitlines()
     for agent, name in site_names(run).items():
         assert [line for line in lines if name in line and str(agent) in line.split(name)[0]], lines
+
+
+PAUSES = [
+    (["excluded", "paused"], "no usable answer of round 1; asked again in round 7", "no usable answer of round 1"),
+    (["late", "absent", "paused", "paused"], "of round 2; asked again in round 7", "no usable answer of round 2"),
+    (["excluded", "answered", "paused"], "asked again in round 7", ""),
+    (["paused", "excluded"], "no usable answer of round 2", "no usable answer of round 2"),
+    (["excluded", "paused", "answered"], "", ""),
+]
+"""Outcomes of rounds, and what is to be seen of them while the run goes on and once it is over."""
+
+
+@pytest.mark.parametrize(("outcomes", "before", "after"), PAUSES)
+def test_who_pauses_is_shown_with_the_last_reason(tmp_path, capsys, monkeypatch, outcomes, before, after):
+    directory = prepared("fedpg-br/cartpole", ["federation.agents=1"], tmp_path / "run")
+    row = {"agent": 0, "seconds": 1.0, "work_seconds": 1.0, "bytes_down": 1, "bytes_up": 1}
+    reasons = {"paused": "asked again in round 7", "answered": ""}
+    with open(directory.path / "exchanges.jsonl", "w") as file:
+        for number, outcome in enumerate(outcomes):
+            reason = reasons.get(outcome, f"no usable answer of round {number + 1}")
+            file.write(json.dumps({**row, "round": number, "outcome": outcome, "reason": reason}) + "\n")
+    agents = Agents(directory.path)
+    agents.read()
+    assert agents.why(0, over=False).endswith(before)
+    assert agents.why(0, over=True) == after
+    for over in (False, True):
+        if over:
+            directory.summary.write_text("{}")
+        assert ("again" in show_status(directory.path)) == (not over and "again" in before)
+        watched = runs.Watched(directory.path)
+        watched.refresh()
+        (seen,) = watched.data(0, 0, [])["attendance"]
+        assert seen["reason"] == agents.why(0, over=over)
 
 
 @pytest.mark.parametrize("exchanged", [False, True])

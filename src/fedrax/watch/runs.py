@@ -243,9 +243,15 @@ class Watched:
         """Of a federation, every agent's last exchange, and how often it answered."""
         if self.exchanges is None:
             return []
-        sites, totals = site_names(self.path), self.exchanges.totals
+        sites, totals, over = site_names(self.path), self.exchanges.totals, RunDirectory(self.path).summary.exists()
         return [
-            {**row, **totals[agent], "missed": self.exchanges.missed(agent), "site": sites.get(agent, "")}
+            {
+                **row,
+                **totals[agent],
+                "reason": self.exchanges.why(agent, over=over),
+                "missed": self.exchanges.missed(agent),
+                "site": sites.get(agent, ""),
+            }
             for agent, row in sorted(self.exchanges.last.items())
         ]
 
