@@ -92,15 +92,15 @@ def deploy(options: argparse.Namespace) -> None:
 def status(options: argparse.Namespace) -> None:
     """Says how far what trains is, and who answers."""
     from fedrax.records.exchanges import EXCHANGES
+    from fedrax.records.refusals import REFUSALS
     from fedrax.watch.runs import Watched
     from fedrax.watch.status import follow, standing_text
 
     watched = Watched(options.run)
-    nodes = (options.run / EXCHANGES).exists()
 
     def text() -> tuple[str, bool]:
         shown, over = standing_text(watched)
-        if nodes:
+        if any((options.run / name).exists() for name in (EXCHANGES, REFUSALS)):
             from fedrax.runtime.flower.status import show_status
 
             shown = show_status(options.run)

@@ -206,17 +206,17 @@ def test_only_liars_end_the_round_without_a_result(dispatcher, transport):
     assert outcomes(records) == {0: "excluded"}
 
 
-def test_a_node_that_may_not_join_is_asked_again_only_after_a_while(dispatcher, transport):
+def test_a_node_that_may_not_join_is_told_why_and_asked_again_only_after_a_while(dispatcher, transport):
     transport.add(10, "a", run="another")
     transport.add(11, "b", agent=0)
     dispatcher.gather(1, 1, 0)
     dispatcher.ask(questions((0,)), enough=1, seconds=5)
     while transport.time < 8:
         dispatcher.turn()
-    assert transport.asked.count((10, JOIN)) == 1
+    assert transport.asked.count((10, JOIN)) == 2, "the second says why"
     while transport.time < 15:
         dispatcher.turn()
-    assert transport.asked.count((10, JOIN)) == 2
+    assert transport.asked.count((10, JOIN)) == 3
 
 
 def test_those_in_reserve_are_asked_where_the_others_are_lost(dispatcher, transport):

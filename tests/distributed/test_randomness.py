@@ -8,7 +8,7 @@ from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.runtime.distributed.agent_runtime import Order, order_shapes
 from fedrax.runtime.distributed.agent_service import AgentService
-from fedrax.runtime.distributed.envelopes import JOIN, JOINED, REFUSED, Envelope
+from fedrax.runtime.distributed.envelopes import JOIN, JOINED, UNFIT, Envelope
 from fedrax.runtime.distributed.randomness import node_secret, secret_randomness, shared_randomness
 from fedrax.runtime.make import make_runtime
 
@@ -47,7 +47,7 @@ def test_shared_seeds_are_said(tmp_path):
 def test_a_node_shares_its_seeds_only_where_its_owner_agreed(tmp_path):
     join = Envelope(JOIN, {"run": "x", "config": configured("fedpg-br").to_toml()})
     refused = AgentService(tmp_path / "node").answer(join)
-    assert refused.kind == REFUSED
+    assert refused.kind == UNFIT
     assert "start the node with --shared-seeds to agree, or the run without" in refused.fields["reason"]
     assert AgentService(tmp_path / "node", shared_seeds=True).answer(join).kind == JOINED
 

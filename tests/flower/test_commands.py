@@ -16,6 +16,7 @@ from fedrax.cli import main
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.records.files import write_json
+from fedrax.records.refusals import REFUSALS, Refusal, Refusals
 from fedrax.records.sites import KEYS, MEMBERS, site_names
 from fedrax.runtime.distributed.envelopes import JOINED, Envelope
 from fedrax.runtime.distributed.membership import Membership
@@ -24,8 +25,9 @@ from fedrax.runtime.flower.endpoint import Endpoint, is_loopback, split_address
 from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port
 from fedrax.runtime.flower.run_lock import Tail, held, is_held
 from fedrax.runtime.flower.serving import names_of_keys, prepared
-from fedrax.runtime.flower.status import Board
+from fedrax.runtime.flower.status import Agents, Board, show_status
 from fedrax.runtime.flower.transport import FlowerTransport
+from fedrax.watch import runs
 
 
 @pytest.fixture
@@ -212,6 +214,54 @@ def test_status_names_the_key_of_each_agent_or_the_node(tmp_path, certificates, 
     lines = capsys.readouterr().out.splitlines()
     for agent, name in site_names(run).items():
         assert [line for line in lines if name in line and str(agent) in line.split(name)[0]], lines
+
+
+PAUSES = [
+    (["excluded", "paused"], "no usable answer of round 1; asked again in round 7", "no usable answer of round 1"),
+    (["late", "absent", "paused", "paused"], "of round 2; asked again in round 7", "no usable answer of round 2"),
+    (["excluded", "answered", "paused"], "asked again in round 7", ""),
+    (["paused", "excluded"], "no usable answer of round 2", "no usable answer of round 2"),
+    (["excluded", "paused", "answered"], "", ""),
+]
+"""Outcomes of rounds, and what is to be seen of them while the run goes on and once it is over."""
+
+
+@pytest.mark.parametrize(("outcomes", "before", "after"), PAUSES)
+def test_who_pauses_is_shown_with_the_last_reason(tmp_path, capsys, monkeypatch, outcomes, before, after):
+    directory = prepared("fedpg-br/cartpole", ["federation.agents=1"], tmp_path / "run")
+    row = {"agent": 0, "seconds": 1.0, "work_seconds": 1.0, "bytes_down": 1, "bytes_up": 1}
+    reasons = {"paused": "asked again in round 7", "answered": ""}
+    with open(directory.path / "exchanges.jsonl", "w") as file:
+        for number, outcome in enumerate(outcomes):
+            reason = reasons.get(outcome, f"no usable answer of round {number + 1}")
+            file.write(json.dumps({**row, "round": number, "outcome": outcome, "reason": reason}) + "\n")
+    agents = Agents(directory.path)
+    agents.read()
+    assert agents.why(0, over=False).endswith(before)
+    assert agents.why(0, over=True) == after
+    for over in (False, True):
+        if over:
+            directory.summary.write_text("{}")
+        assert ("again" in show_status(directory.path)) == (not over and "again" in before)
+        watched = runs.Watched(directory.path)
+        watched.refresh()
+        (seen,) = watched.data(0, 0, [])["attendance"]
+        assert seen["reason"] == agents.why(0, over=over)
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_a_status_names_who_is_refused(tmp_path, capsys, exchanged):
+    """Also before the first round, which may wait for that node."""
+    run = prepared("fedpg-br/cartpole", ["federation.agents=2"], tmp_path / "run").path
+    if exchanged:
+        (run / "exchanges.jsonl").write_text(exchange(0, 1.0, 1.0))
+    refusals, why = Refusals(run / REFUSALS), "the node refused: " + 20 * "a long [bold]reason; "
+    refusals.add(7, "", Refusal(why, node="0123456789", agent=1))
+    assert main(["status", str(run)]) == 0
+    assert f"refused: node 01234567, to be agent 1: {why}".rstrip() in capsys.readouterr().out
+    refusals.remove(7, "", "0123456789")
+    assert main(["status", str(run)]) == 0
+    assert "refused" not in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_key_is_named(certificates):

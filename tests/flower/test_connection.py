@@ -69,6 +69,15 @@ def test_every_obstacle_that_stays_is_told_once(told):
     assert told() == []
 
 
+def test_an_obstacle_that_is_in_the_way_again_is_told_again(told):
+    """What was said last is what is in the way now."""
+    said = []
+    for obstacle in ("nobody listens", "it asks for TLS", "nobody listens"):
+        for _ in range(3):
+            said += told(obstacle=obstacle)
+    assert said == [f"{why}; trying again" for why in ("nobody listens", "it asks for TLS", "nobody listens")]
+
+
 def test_a_key_is_blamed_once_what_passes_would_have_passed(told, tmp_path, monkeypatch):
     passed = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: passed[0])

@@ -18,6 +18,7 @@ from run_files import data, make_run, resumed, row, write
 from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.records import lock
+from fedrax.records.refusals import REFUSALS, Refusal, Refusals
 from fedrax.watch import server as server_module
 from fedrax.watch.runs import MOST_POINTS, Watched
 from fedrax.watch.server import FILES, Server, hosts_of
@@ -170,6 +171,9 @@ def test_attendance_of_a_federation(tmp_path):
     assert data(Watched(run))["attendance"][0]["site"] == "01234567"
     (run / "keys.json").write_text(json.dumps({"k": "node-0"}))
     assert data(Watched(run))["attendance"][0]["site"] == "node-0"
+    assert data(Watched(run))["refused"] == []
+    Refusals(run / REFUSALS).add(7, "", Refusal("<i>other</i> shapes", "node-1", "0123456789", 2))
+    assert data(Watched(run))["refused"] == ["node node-1, to be agent 2: <i>other</i> shapes"]
     (run / "members.json").write_text("[")
     assert data(Watched(run))["attendance"][0]["site"] == ""
 

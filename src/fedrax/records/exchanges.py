@@ -15,6 +15,8 @@ COLUMNS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("outcome", "reason"), str),
 }
 """What is read of a line."""
+LONGEST = 200
+"""Characters shown of a reason."""
 ANSWERED, PAUSED = "answered", "paused"
 
 
@@ -32,6 +34,8 @@ class Exchanges:
         self._rounds: dict[int, dict[int, bool]] = {}
         """By agent, whether its answer of a round was used: rounds since the last checkpoint are done again."""
         self._missed: dict[int, int] = {}
+        self._reasons: dict[int, str] = {}
+        """By agent, why its last answer was not used, where it has given none since."""
 
     def read(self) -> None:
         """Takes in the lines that came since."""
@@ -52,15 +56,33 @@ class Exchanges:
             # A round that is done again may be made good.
             gone = (before is None and not answered) - (before is False and answered)
             self._missed[agent] = self._missed.get(agent, 0) + gone
+            if answered:
+                self._reasons.pop(agent, None)
+            elif row["outcome"] != PAUSED:
+                self._reasons[agent] = row["reason"]
             totals = self.totals.setdefault(agent, dict.fromkeys(("asked", "answered", "bytes_up", "bytes_down"), 0))
             totals["asked"] += row["outcome"] != PAUSED
             totals["answered"] += answered
             totals["bytes_up"] += row["bytes_up"]
             totals["bytes_down"] += row["bytes_down"]
 
+    def why(self, agent: int, *, over: bool) -> str:
+        """Why the agent's last answer was not used, and, unless the run is over, until when it pauses if it does."""
+        row = self.last[agent]
+        if row["outcome"] != PAUSED:
+            return str(row["reason"])
+        known = self._reasons.get(agent)
+        parts = [shortened(known)] if known else []
+        return "; ".join(parts if over else [*parts, row["reason"]])
+
     def missed(self, agent: int) -> int:
         """Rounds in which the agent was to take part and its answer was not used, or it paused for its failures."""
         return self._missed.get(agent, 0)
+
+
+def shortened(text: str) -> str:
+    """The beginning of a long reason, which is whole in the file."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def parsed_exchanges(data: bytes) -> Iterator[dict[str, Any]]:

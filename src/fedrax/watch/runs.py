@@ -15,6 +15,7 @@ from fedrax.migration import present_keys
 from fedrax.records import lock
 from fedrax.records.exchanges import Exchanges
 from fedrax.records.files import read_json
+from fedrax.records.refusals import REFUSALS, read_refusals
 from fedrax.records.rows import Row, seed_of
 from fedrax.records.rundir import SWEEP, RunDirectory
 from fedrax.records.sites import site_names
@@ -157,6 +158,7 @@ class Watched:
             "parts": parts,
             "damaged": list(self.damaged.values()),
             "attendance": self._attendance(),
+            "refused": [refusal.text for refusal in read_refusals(self.path / REFUSALS).values()],
         }
 
     def _title(self) -> str:
@@ -241,9 +243,15 @@ class Watched:
         """Of a federation, every agent's last exchange, and how often it answered."""
         if self.exchanges is None:
             return []
-        sites, totals = site_names(self.path), self.exchanges.totals
+        sites, totals, over = site_names(self.path), self.exchanges.totals, RunDirectory(self.path).summary.exists()
         return [
-            {**row, **totals[agent], "missed": self.exchanges.missed(agent), "site": sites.get(agent, "")}
+            {
+                **row,
+                **totals[agent],
+                "reason": self.exchanges.why(agent, over=over),
+                "missed": self.exchanges.missed(agent),
+                "site": sites.get(agent, ""),
+            }
             for agent, row in sorted(self.exchanges.last.items())
         ]
 

@@ -23,8 +23,10 @@ from fedrax.plugins import short_name
 from fedrax.privacy.secure_sum.identity import NOBODY, Identity
 from fedrax.privacy.secure_sum.terms import SecureSumError
 from fedrax.records.files import append_traceback, keep_private, read_json, write_atomic, write_json
+from fedrax.records.sites import SHOWN
 from fedrax.runtime.distributed.agent_session import UNKNOWN, AgentSession
 from fedrax.runtime.distributed.envelopes import (
+    CANNOT,
     END,
     ENDED,
     EVALUATE,
@@ -33,12 +35,15 @@ from fedrax.runtime.distributed.envelopes import (
     KEYS,
     OVER,
     REFUSED,
+    UNFIT,
     UNKNOWN_RUN,
+    WITHOUT,
     WORK,
     Envelope,
 )
 from fedrax.runtime.distributed.randomness import Randomness, node_secret, secret_randomness, shared_randomness
 from fedrax.runtime.distributed.secure_terms import ANSWERS
+from fedrax.runtime.distributed.terms import check_terms
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +79,14 @@ class AgentService:
         check_overrides(overrides)
         self.name, self.secret = self._name(), node_secret(folder)
         self.session: AgentSession | None = None
-        self.told: str | None = None
-        """Why the last request was refused, if it was."""
+        self.fitting: AgentSession | None = None
+        """The last session that was found to fit its run."""
+        self.asked: str | None = None
+        """The run that it was last asked to join."""
+        self.refusals: dict[str, str] = {}
+        """Why the last request of a kind was refused, if it was."""
+        self.no_place: str | None = None
+        """Why the server has no place for it."""
 
     def _name(self) -> str:
         path = self.folder / "node.json"
@@ -87,10 +98,12 @@ class AgentService:
     def answer(self, envelope: Envelope) -> Envelope:
         """The answer to a request; a refusal is an answer too, and says why, also to who runs the node."""
         reply = self._answer(envelope)
-        reason = str(reply.fields["reason"]) if reply.kind == REFUSED else None
-        if reason is not None and reason != self.told:
-            self.tell(f"a request of the server is refused: {reason}")
-        self.told = reason
+        reason = str(reply.fields["reason"]) if reply.kind in (REFUSED, UNFIT) else None
+        if reason is None:
+            self.refusals.pop(envelope.kind, None)
+        elif reason != self.refusals.get(envelope.kind):
+            self.refusals[envelope.kind] = reason
+            self.tell(f"{CANNOT if reply.kind == UNFIT else 'a request of the server is refused'}: {reason}")
         return reply
 
     def _answer(self, envelope: Envelope) -> Envelope:
@@ -103,6 +116,8 @@ class AgentService:
             session = self._session(envelope.fields.get("run"))
             if session is None:
                 return Envelope(UNKNOWN_RUN)
+            # Only who has a place is asked for anything else.
+            self.no_place = None
             if envelope.kind in (WORK, KEYS):
                 return session.work(envelope)
             if envelope.kind in ANSWERS:
@@ -123,19 +138,32 @@ class AgentService:
 
     def _end(self, envelope: Envelope) -> Envelope:
         """The run is over: whoever runs the node may end it. Of another run than that which it works on, nothing."""
-        if self.session is None or self.session.run != envelope.fields.get("run"):
+        run = self.asked if self.session is None else self.session.run
+        if run is None or run != envelope.fields.get("run"):
             return Envelope(UNKNOWN_RUN)
-        self.tell(f"{OVER}, after {int(envelope.fields['rounds'])} rounds")
-        return Envelope(ENDED, {"run": str(envelope.fields["run"])})
+        rounds, why = int(envelope.fields["rounds"]), self._left_out()
+        self.tell(f"{OVER}, after {rounds} rounds" if why is None else f"{WITHOUT}, after {rounds} rounds: {why}")
+        return Envelope(ENDED, {"run": run})
+
+    def _left_out(self) -> str | None:
+        """Why it has no part in the run, if it was to have one."""
+        refusals = [self.refusals[kind] for kind in (WORK, KEYS, JOIN) if kind in self.refusals]
+        return self.no_place or next(iter(refusals), None)
 
     def _join(self, envelope: Envelope) -> Envelope:
         run = str(envelope.fields["run"])
         if not run.isalnum():
             raise FedraxError(f"run {run!r} is no name of a run")
-        session, text = self._session(run), str(envelope.fields["config"])
-        # A run may have been extended since: its budget is what learning rates are annealed over.
-        if session is None or (session.folder / "config.toml").read_text(encoding="utf-8") != text:
-            session = self._start_session(run, text)
+        self.asked = run
+        try:
+            session = self._fitting_session(run, envelope)
+        except EnvironmentCrash:
+            raise
+        except FedraxError as error:
+            reason = refused(str(error)).fields["reason"]
+            agent = UNKNOWN if self.wanted is None else self.wanted
+            return Envelope(UNFIT, {"run": run, "node": self.name, "agent": agent, "reason": reason})
+        self._hear(session.config.name, envelope.fields.get("refused"))
         index = UNKNOWN if self.wanted is None else self.wanted
         return Envelope(
             JOINED,
@@ -146,6 +174,31 @@ class AgentService:
                 "done": session.upcoming,
             },
         )
+
+    def _fitting_session(self, run: str, envelope: Envelope) -> AgentSession:
+        """The session of the run that it is asked to join.
+
+        Raises:
+            FedraxError: what it was started with does not fit the run.
+        """
+        session, text = self._session(run), str(envelope.fields["config"])
+        # A run may have been extended since: its budget is what learning rates are annealed over.
+        if session is None or (session.folder / "config.toml").read_text(encoding="utf-8") != text:
+            session = self._start_session(run, text)
+        if self.fitting is not session:
+            session.check_agent(self.wanted if session.index == UNKNOWN else session.index)
+            check_terms(session.config, envelope.fields, changed=bool(self.overrides))
+            self.fitting = session
+        return session
+
+    def _hear(self, name: str, why: object) -> None:
+        """Takes in why its last answer to a request to join brought it no place; none where it was the first."""
+        before, self.no_place = self.no_place, why if isinstance(why, str) else None
+        if self.no_place is not None and self.no_place != before:
+            self.tell(
+                f"no place for this node ({self.name[:SHOWN]}) in the run {name!r}: {self.no_place}; it waits for one "
+                "until the run is over"
+            )
 
     def _session(self, run: object) -> AgentSession | None:
         """The session of a run that the node has joined, with this process or an earlier one."""

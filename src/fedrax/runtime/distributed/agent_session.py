@@ -91,9 +91,7 @@ class AgentSession:
 
     def _load(self, index: int) -> None:
         """Becomes the agent at ``index``: as it was saved, or fresh."""
-        if not 0 <= index < self.config.federation.agents:
-            raise FedraxError(f"there is no agent {index}; there are agents 0 to {self.config.federation.agents - 1}")
-        self._check_task(index)
+        self.check_agent(index)
         if self.runtime is not None:
             # What crashed may not close in order either.
             with contextlib.suppress(Exception):
@@ -149,16 +147,26 @@ class AgentSession:
         """The number of the round that comes next."""
         return self.done if self.lost is None else int(self.lost.fields["round"]) + 1
 
-    def _check_task(self, index: int) -> None:
-        """Raises :class:`FedraxError` where agents have tasks, and this one's is not the site's environment."""
-        tasks = self.config.environment.tasks
-        if not tasks or self.environment is None or tasks[index % len(tasks)] == self.environment:
+    def check_agent(self, index: int | None) -> None:
+        """Whether the site can be this agent, or any where it is None.
+
+        Raises:
+            FedraxError: there is no such agent, or agents have tasks, and its is not the site's environment.
+        """
+        count, tasks = self.config.federation.agents, self.config.environment.tasks
+        if index is not None and not 0 <= index < count:
+            raise FedraxError(f"there is no agent {index}; there are agents 0 to {count - 1}")
+        if not tasks or self.environment is None:
             return
-        able = [str(k) for k in range(self.config.federation.agents) if tasks[k % len(tasks)] == self.environment]
-        advice = f"start the node with --agent {' or '.join(able)}" if able else "no agent of the run has that"
-        raise FedraxError(
-            f"agent {index} of the run has {tasks[index % len(tasks)]}, and this site has {self.environment}; {advice}"
+        able = [k for k in range(count) if tasks[k % len(tasks)] == self.environment]
+        if index in able or (index is None and len(able) == count):
+            return
+        advice = (
+            f"start the node with --agent {' or '.join(map(str, able))}" if able else "no agent of the run has that"
         )
+        which = "an agent" if index is None else f"agent {index}"
+        task = "a task of its own" if index is None else tasks[index % len(tasks)]
+        raise FedraxError(f"{which} of the run has {task}, and this site has {self.environment}; {advice}")
 
     def _kept(self, reply: bytes) -> dict[str, Any]:
         # In some rounds a message is shorter; what is saved has one shape.

@@ -26,6 +26,7 @@ from fedrax.runtime.distributed.envelopes import (
     MASKED,
     REFUSED,
     SHARED,
+    UNFIT,
     UNMASKED,
     WORKED,
     Envelope,
@@ -47,6 +48,7 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     EVALUATED: {"run": str, "agent": int, "names": str},
     KEYED: {"run": str, "round": int, "agent": int, "form": str, "seconds": float},
     **{kind: {"run": str, "round": int, "agent": int} for kind in (SHARED, MASKED, UNMASKED)},
+    UNFIT: {"run": str, "node": str, "agent": int, "reason": str},
     REFUSED: {"reason": str},
 }
 """The fields of each kind of answer, no more and no fewer."""

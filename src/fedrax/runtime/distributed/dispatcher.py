@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from fedrax.parsing import DecodeError
-from fedrax.runtime.distributed.checks import Rejected
-from fedrax.runtime.distributed.envelopes import END, JOIN, UNKNOWN_RUN, Envelope
+from fedrax.records.refusals import REFUSALS, Refusal, Refusals
+from fedrax.runtime.distributed.checks import LONGEST_TEXT, Rejected, check_envelope
+from fedrax.runtime.distributed.envelopes import END, JOIN, JOINED, UNFIT, UNKNOWN_RUN, Envelope, Field
 from fedrax.runtime.distributed.membership import Membership
 from fedrax.runtime.distributed.transport import Answer, DeliveryError, Transport
 
@@ -91,21 +93,27 @@ class Dispatcher:
         *,
         run: str,
         config: str,
+        terms: Mapping[str, Field] = MappingProxyType({}),
         note: Callable[[str], None],
         poll: float = 0.05,
     ) -> None:
         """Args:
         run: the run's name, which is in every request.
         config: the configuration as TOML, which nodes get when they join.
+        terms: what they must have in common with it, :class:`.Terms` as fields.
         note: told what people should know, one line at a time.
         poll: seconds between two looks for answers.
         """
         self.transport, self.membership, self.run, self.config = transport, membership, run, config
+        self.terms = dict(terms)
         self.note, self.poll = note, poll
         self.pending: dict[str, Pending] = {}
         self.not_before: dict[int, float] = {}
         self.lost: dict[int, list[float]] = {}
         """When the node at an address was lost lately, since it gave an answer that was used."""
+        self.refused: dict[int, str] = {}
+        """Why there is no place for the node at an address, which it is told with the next request to join."""
+        self.refusals = Refusals(membership.file.with_name(REFUSALS))
         self.looked = -LOOK_SECONDS
         self.gone: set[int] = set()
         """Addresses of nodes that have not answered and are not there any more."""
@@ -164,10 +172,13 @@ class Dispatcher:
         return request.results, request.close()
 
     def end(self, rounds: int) -> None:
-        """Tells the nodes that are there that the run is over after so many rounds, and waits a while for answers."""
+        """Tells the nodes that are there that the run is over after so many rounds, and waits a while for answers.
+
+        Also those without a place: they wait for one until then.
+        """
         envelope = Envelope(END, {"run": self.run, "rounds": rounds})
-        members = [member.address for member in self.membership.present.values()]
-        tickets = set(self.transport.send([(address, envelope) for address in members], seconds=END_SECONDS))
+        there = sorted({*self.membership.by_address(), *self.transport.addresses()})
+        tickets = set(self.transport.send([(address, envelope) for address in there], seconds=END_SECONDS))
         deadline = self.transport.now() + END_SECONDS
         while tickets and self.transport.now() < deadline:
             arrived = {ticket for ticket, _ in self.transport.collect(list(tickets))}
@@ -209,29 +220,58 @@ class Dispatcher:
         known = self.membership.by_address()
         asked = {pending.address for pending in self.pending.values() if pending.agent is None}
         newcomers = addresses - set(known) - asked
-        envelope = Envelope(JOIN, {"run": self.run, "config": self.config})
+        self.refused = {address: why for address, why in self.refused.items() if address in addresses}
+        self.refusals.look(addresses)
+        envelope = Envelope(JOIN, {"run": self.run, "config": self.config, **self.terms})
         joining = [
-            Outgoing(address, None, envelope)
+            Outgoing(address, None, self._told_why(envelope, address))
             for address in newcomers
             if self.not_before.get(address, 0.0) <= self.transport.now()
         ]
         self.send(joining, JOIN_SECONDS, None)
 
+    def _told_why(self, envelope: Envelope, address: int) -> Envelope:
+        """The request to join, for a node that answered one and has no place: with the reason."""
+        why = self.refused.get(address)
+        return envelope if why is None else Envelope(JOIN, {**envelope.fields, "refused": why[:LONGEST_TEXT]})
+
     def _joined(self, pending: Pending, answer: Answer) -> None:
+        address = pending.address
         try:
             if not isinstance(answer, Envelope):
                 raise Rejected(str(answer))
+            if answer.kind == UNFIT:
+                check_envelope(answer, UNFIT, {"run": self.run})
+                raise Rejected(f"the node refused: {answer.fields['reason']}")
             member = self.membership.admit(
-                pending.address,
-                answer,
-                run=self.run,
-                addresses=self.transport.addresses(),
-                key=self.transport.key(pending.address),
+                address, answer, run=self.run, addresses=self.transport.addresses(), key=self.transport.key(address)
             )
-            self.note(f"agent {member.index} has joined{self._whose(member.address)}")
+            self.refused.pop(address, None)
+            self.refusals.remove(address, self.transport.key(address), member.name)
+            self.note(f"agent {member.index} has joined{self._whose(address)}")
         except Rejected as error:
-            self.note(f"a node{self._whose(pending.address)} cannot join: {error}")
-            self.not_before[pending.address] = self.transport.now() + AGAIN_SECONDS
+            if not isinstance(answer, Envelope) or self._refuse(address, answer, str(error)):
+                self.note(f"a node{self._whose(address)} cannot join: {error}")
+            told = address in self.refused
+            if isinstance(answer, Envelope) and answer.kind == JOINED:
+                self.refused[address] = str(error)
+                if not told:
+                    # It is told at once.
+                    return
+            self.not_before[address] = self.transport.now() + AGAIN_SECONDS
+
+    def _refuse(self, address: int, answer: Envelope, why: str) -> bool:
+        """Records that the node that gave this answer is not in the run; whether that is news."""
+        known = answer.fields if answer.kind in (JOINED, UNFIT) else {}
+        node, agent = known.get("node"), known.get("agent")
+        refusal = Refusal(
+            why,
+            self.transport.site(address),
+            node if isinstance(node, str) and node.isalnum() and len(node) <= LONGEST_TEXT else "",
+            agent if type(agent) is int and 0 <= agent < self.membership.count else -1,
+            stays=answer.kind != UNFIT,
+        )
+        return self.refusals.add(address, self.transport.key(address), refusal)
 
     def _whose(self, address: int) -> str:
         """By what name people know the node there, if they do: they gave out its key, and not its agent's number."""

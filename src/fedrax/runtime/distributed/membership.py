@@ -108,7 +108,10 @@ class Membership:
         if wanted == UNKNOWN:
             free = [index for index in range(self.count) if index not in self.places]
             if not free:
-                raise Rejected(f"all {self.count} agents are other nodes")
+                raise Rejected(
+                    f"all {self.count} agents are other nodes; where one is gone for good, remove its place from "
+                    f"{self.file.name}, and start the server again"
+                )
             return free[0]
         if not 0 <= wanted < self.count:
             raise Rejected(f"it asks to be agent {wanted}, and there are agents 0 to {self.count - 1}")

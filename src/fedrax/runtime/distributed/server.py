@@ -39,6 +39,7 @@ from fedrax.runtime.distributed.pipeline import Pipeline
 from fedrax.runtime.distributed.randomness import SHARED, fresh_key, node_secret, secret_randomness
 from fedrax.runtime.distributed.screening import Screening
 from fedrax.runtime.distributed.secure_server import SecureServer
+from fedrax.runtime.distributed.terms import terms_of
 from fedrax.runtime.distributed.transport import Transport
 from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_runtime
@@ -86,7 +87,13 @@ class DistributedRuntime(Runtime):
             note(SHARED)
         membership = Membership(federation.agents, directory.path / MEMBERS)
         self.dispatcher = Dispatcher(
-            transport, membership, run=self._run_name(), config=config.to_toml(), note=note, poll=poll
+            transport,
+            membership,
+            run=self._run_name(),
+            config=config.to_toml(),
+            terms=terms_of(config, self.local)._asdict(),
+            note=note,
+            poll=poll,
         )
         self.screening = Screening(
             config,

@@ -1,4 +1,5 @@
-"""What people are told of a node's connection to its SuperLink: each obstacle once, and when the connection is made.
+"""What people are told of a node's connection to its SuperLink: the obstacle, once until it is another, and when the
+connection is made.
 
 A SuperNode retries for ever where nobody listens, or plain text meets TLS, and says only that it retries. It ends
 where a certificate or its key is refused, and is started again. So the node looks for itself what is in the way.
@@ -39,7 +40,8 @@ class Connection:
         self.endpoint, self.key = endpoint, key
         self.tail = Tail(log)
         self.connected = False
-        self.told: set[str] = set()
+        self.told: str | None = None
+        """The obstacle that was told last, while it is one."""
         self.looked = 0.0
         self.found: str | None = None
         """What the last look found in the way."""
@@ -69,22 +71,22 @@ class Connection:
         yield from self._once(lasting)
         if lasting is not None:
             self.refused = None
-        if self.connected and self.told and self.found is None:
-            self.told.clear()
+        if self.connected and self.told is not None and self.found is None:
+            self.told = None
             yield f"the SuperLink at {self.endpoint.address} answers again"
 
     def _read(self) -> Iterator[str]:
         for line in self.tail.lines():
             if CONNECTED in line:
                 self.connected, self.found, self.refused, self.lines = True, None, None, []
-                self.told.clear()
+                self.told = None
                 yield f"connected to the SuperLink at {self.endpoint.address}"
             elif not self.connected:
                 self.lines.append(line)
 
     def _once(self, text: str | None) -> Iterator[str]:
-        if text is not None and text not in self.told:
-            self.told.add(text)
+        if text is not None and text != self.told:
+            self.told = text
             yield f"{text}; trying again"
 
     def _reason(self, ended: str) -> str:

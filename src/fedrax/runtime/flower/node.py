@@ -16,7 +16,7 @@ from fedrax.errors import FedraxError
 from fedrax.privacy.secure_sum.signatures import fingerprint, read_own, read_peers
 from fedrax.records import lock
 from fedrax.records.files import write_atomic
-from fedrax.runtime.distributed.envelopes import OVER
+from fedrax.runtime.distributed.envelopes import CANNOT, OVER, WITHOUT
 from fedrax.runtime.flower.agent_client import SOCKET, TOLD
 from fedrax.runtime.flower.connection import Connection
 from fedrax.runtime.flower.endpoint import Endpoint
@@ -67,7 +67,8 @@ def run_node(
         say: told what people should know.
 
     Raises:
-        FedraxError: an address, key or override that cannot be used, or ``data`` of another node that runs.
+        FedraxError: an address, key or override that cannot be used, ``data`` of another node that runs, or a run that
+            is over without this node, or in which it cannot take part.
     """
     endpoint.check()
     if fast and not is_tested():
@@ -108,15 +109,22 @@ def run_node(
         supernode = stack.enter_context(Watched(command, connection.tail.path, variables))
         say(f"node for {endpoint.address}; logs and state in {data}")
         over: float | None = None
+        failed: str | None = None
         while over is None or time.monotonic() - over < OVER_SECONDS:
-            for text in told.lines():
+            for line in told.lines():
                 # A run's name may be the server's words.
-                say("".join(each if each.isprintable() else " " for each in text))
-                over = time.monotonic() if over is None and not stay and text.startswith(OVER) else over
+                text = "".join(each if each.isprintable() else " " for each in line)
+                if over is None and not stay and text.startswith((OVER, CANNOT)):
+                    over = time.monotonic()
+                    failed = text if text.startswith((WITHOUT, CANNOT)) else None
+                if text != failed:
+                    say(text)
             for said in (agent_server.watch(), *connection.watch(supernode)):
                 if said and over is None:
                     say(said)
             time.sleep(LOOK_SECONDS)
+    if failed is not None:
+        raise FedraxError(failed)
 
 
 @contextlib.contextmanager

@@ -16,9 +16,10 @@ import rich.text
 
 from fedrax.config import Config, resolve
 from fedrax.opening import setup_line
-from fedrax.records.exchanges import ANSWERED, Exchanges
+from fedrax.records.exchanges import ANSWERED, Exchanges, shortened
 from fedrax.records.files import read_json
 from fedrax.records.progress import clock_time
+from fedrax.records.refusals import REFUSALS, read_refusals
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.sites import MEMBERS, site_names
 from fedrax.records.standing import Progress
@@ -35,8 +36,8 @@ SETTLED = 1
 class Agents(Exchanges):
     """The exchanges of a run so far, as a table."""
 
-    def table(self, title: str) -> rich.table.Table:
-        """One line for each agent."""
+    def table(self, title: str, *, over: bool) -> rich.table.Table:
+        """One line for each agent; of a run that is over, nobody is asked again."""
         # What nodes say, and folders are called, is text, never Rich's markup.
         table = rich.table.Table(title=rich.text.Text(title), title_justify="left")
         names = site_names(self.path.parent)
@@ -67,7 +68,7 @@ class Agents(Exchanges):
                 size_text(totals["bytes_down"]),
                 f"{totals['answered']}/{totals['asked']}",
                 str(self.missed(agent)),
-                row["reason"][:80],
+                shortened(self.why(agent, over=over)),
             )
             table.add_row(*map(rich.text.Text, cells))
         return table
@@ -121,7 +122,8 @@ class Board:
             self.shown = self.agents.round
             rows = [row for row in self.agents.last.values() if row["round"] == self.shown]
         if self.live is not None:
-            self.live.update(self.agents.table(f"{self.config.name}: {position(self.progress)}"), refresh=True)
+            title, over = f"{self.config.name}: {position(self.progress)}", self.progress.directory.summary.exists()
+            self.live.update(self.agents.table(title, over=over), refresh=True)
         else:
             self._show_ended(rows)
         waits = None if self.told or self.shown < SETTLED else waits_text(rows)
@@ -189,5 +191,8 @@ def show_status(folder: Path) -> str:
     joined = f"nodes of {len(members)} of {config.federation.agents} agents have joined so far"
     progress = Progress(directory)
     progress.read()
-    console.print(agents.table(f"{folder}: {state}; {position(progress)}; {joined}"))
+    title = f"{folder}: {state}; {position(progress)}; {joined}"
+    console.print(agents.table(title, over=directory.summary.exists()))
+    for refusal in read_refusals(folder / REFUSALS).values():
+        console.print(f"refused: {refusal.text}", markup=False, highlight=False, soft_wrap=True)
     return console.export_text().rstrip()
