@@ -41,7 +41,7 @@ def test_an_unknown_name_is_answered_with_a_few_others(arguments, said, capsys):
         (["train", "fedpg-br/cartpole", "learner.n_envs=1"], "(did you mean environment.num_envs?)"),
         (["train", "fedpg-br/cartpole", "lr=1"], "unknown key lr (did you mean learner.learning_rate?)"),
         (["train", "fedpg-br/cartpole", "federation.rounds=3"], "(did you mean budget.rounds?)"),
-        (["train", "fedpg-br/cartpole", "learner.target_kl=1"], "; who has one: fedrax describe learner.target_kl"),
+        (["train", "fedpg-br/cartpole", "learner.target_kl=1"], ": learner.target_kl is of learner ppo; all: "),
         (["train", "total_timesteps=9"], "(did you mean budget.steps or budget.steps_per_agent?)"),
         (["train", "MyCart-v0"], "if that is an environment, give environment.id=MyCart-v0 in its place"),
         (["describe", "learner.lr"], "unknown key learner.lr (did you mean 'learning_rate'?)"),

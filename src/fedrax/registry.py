@@ -15,7 +15,7 @@ import operator
 import pkgutil
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -180,10 +180,18 @@ class Registry(Generic[T]):
         """The command that lists the names."""
         return f"fedrax describe {self.component_kind}" if self.component_kind.isalpha() else "fedrax list"
 
-    def build(self, name: str, settings: Mapping[str, Any], *, table: str | None = None) -> T:
+    def build(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        *,
+        table: str | None = None,
+        among: Iterable[str] | None = None,
+    ) -> T:
         """The component ``name`` with these settings, each checked against its option.
 
-        ``table`` is where a configuration has them; unset, the table of the component kind.
+        ``table`` is where a configuration has them; unset, the table of the component kind. ``among`` holds the keys of
+        all components that the configuration has chosen, one of which may be meant by a key that is not known.
 
         Raises:
             FedraxError: an unknown name or key, or a value of the wrong type or outside its interval.
@@ -195,7 +203,7 @@ class Registry(Generic[T]):
         for key, value in settings.items():
             if key not in known:
                 of = f" of {self.component_kind} {name!r}"
-                raise unknown_key(f"{table}.{key}", known, f"fedrax describe {name}", of=of)
+                raise unknown_key(f"{table}.{key}", known, f"fedrax describe {name}", of=of, among=among)
             _, declared, annotation = known[key]
             checked[key] = check_value(f"{table}.{key}", value, annotation, declared)
         return component(**checked)
