@@ -49,7 +49,7 @@ LIBRARY = instance(Programs, "a fedrax.runtime.library.Programs")
 )
 def train(
     source: str | Path | Mapping[str, Any] | None,
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
     seeds: int | None = None,
     out: Path | str | None = None,
@@ -60,6 +60,7 @@ def train(
     """Trains what a preset, a TOML file or a table describes, or the defaults, under ``key=value`` overrides.
 
     Args:
+        overrides: a list of ``key=value``, or a table of values by key, ``{"learner.discount": 0.9}``.
         seeds: how many seeds to train at once; unset, as configured.
         out: the run directory; it must be empty or not exist. Unset, ``runs/NAME-TIME``.
         progress: show live progress on standard output.
@@ -111,7 +112,7 @@ def _train_on_nodes(
 @takes(run=path(), overrides=OVERRIDES, progress=flag(), plugins=PLUGINS, library=LIBRARY)
 def resume(
     run: Path | str,
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
     progress: bool = True,
     plugins: Iterable[str] = (),
@@ -120,7 +121,7 @@ def resume(
     """Continues a run from its last checkpoint; a finished run is returned as it is.
 
     Args:
-        overrides: ``key=value``, what changes from here on: the budget, which extends a finished run, intervals between
+        overrides: ``key=value``, or a table of values by key: what changes from here on: the budget, which extends a finished run, intervals between
             evaluations or checkpoints, and other settings that do not make it another experiment
             (:data:`fedrax.runtime.continuation.CHANGEABLE`). The former configuration and summary are kept in the
             manifest's ``history``.

@@ -163,7 +163,10 @@ class Config(Model):
 
 @takes(source=a_source(), overrides=OVERRIDES, plugins=PLUGINS)
 def resolve(
-    source: str | Path | Mapping[str, Any] | None, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()
+    source: str | Path | Mapping[str, Any] | None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    plugins: Iterable[str] = (),
 ) -> Config:
     """The configuration that a preset, file or table describes under these ``key=value`` overrides.
 
@@ -172,7 +175,7 @@ def resolve(
 
     Args:
         source: a preset's name, a TOML file's path, or a table.
-        overrides: layers above it, each a ``key=value``.
+        overrides: layers above it, each a ``key=value``, or a table of values by key.
         plugins: more of them, which take the place of those of the same name.
 
     Raises:
