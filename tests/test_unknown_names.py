@@ -121,9 +121,12 @@ def test_other_libraries_names_stand_for_keys_that_there_are():
     [
         (["--seed", "3"], "unrecognized arguments: --seed 3; settings are given as seed=3"),
         (["--learning-rate=0.1", "--rounds", "5"], "settings are given as learner.learning_rate=0.1, budget.rounds=5"),
-        (["--nonsense"], "unrecognized arguments: --nonsense\n"),
-        (["--learner", "ppo"], "settings are given as learner=ppo\n"),
-        (["--non\nsense", "a\x1bb"], "unrecognized arguments: --non\\nsense a\\x1bb\n"),
+        (["--nonsense"], "unrecognized arguments: --nonsense; fedrax train --help shows all\n"),
+        (["--quite"], "unrecognized arguments: --quite (did you mean --quiet?); fedrax train --help shows all\n"),
+        (["--learner.gamma", "1"], "settings are given as learner.discount=1; fedrax"),
+        (["--device", "cuda", "--gpu", "--seed", "3"], "settings are given as seed=3; no setting has the device: JAX"),
+        (["--learner", "ppo"], "settings are given as learner=ppo; fedrax train --help shows all\n"),
+        (["--non\nsense", "a\x1bb"], "unrecognized arguments: --non\\nsense a\\x1bb; fedrax "),
     ],
 )
 def test_an_option_that_is_a_setting_is_answered_with_that(arguments, said, capsys):

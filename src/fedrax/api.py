@@ -121,10 +121,10 @@ def resume(
     """Continues a run from its last checkpoint; a finished run is returned as it is.
 
     Args:
-        overrides: ``key=value``, or a table of values by key: what changes from here on: the budget, which extends a finished run, intervals between
-            evaluations or checkpoints, and other settings that do not make it another experiment
-            (:data:`fedrax.runtime.continuation.CHANGEABLE`). The former configuration and summary are kept in the
-            manifest's ``history``.
+        overrides: ``key=value``, or a table of values by key: what changes from here on. That is the budget, which
+            extends a finished run, intervals between evaluations or checkpoints, and other settings that do not make it
+            another experiment (:data:`fedrax.runtime.continuation.CHANGEABLE`). The former configuration and summary
+            are kept in the manifest's ``history``.
         plugins: where plugins of the run are now that are not where they were, which the run then remembers.
         library: compiled programs of earlier runs, as for :func:`train`.
 

@@ -301,8 +301,11 @@ def unknown_key(
         within: what is set in it, where it is given as a table: ``net_arch`` of ``policy_kwargs.net_arch``.
     """
     table, _, name = key.rpartition(".")
-    allowed, chosen = list(allowed), None if among is None else set(among)
-    known = list(known if chosen is None else chosen)
+    allowed, chosen = list(allowed), None if among is None else list(among)
+    if chosen is not None:
+        from fedrax import names
+
+        known = [*names.plain_keys(), *chosen]
     if within and not near(name, allowed) and (inner := keys_called(within.rpartition(".")[2], known)):
         meant, key = inner, f"{key}.{within}"
     else:
