@@ -151,6 +151,15 @@ def test_an_option_that_is_a_setting_is_answered_with_that(arguments, said, caps
         ("name=3", "it must be text"),
         ("learner.initial=3", "it must be text or none"),
         ("runtime.kind=x", "it must be 'simulation' or 'flower'"),
+        ("learner.hidden=[64,abc]", "item 2 of learner.hidden = 'abc' is not allowed: it must be an integer"),
+        ("learner.hidden=[[64],1]", "item 1 of learner.hidden = [64] is not allowed: it must be an integer"),
+        ("learner.hidden=[64,1.5]", "item 2 of learner.hidden = 1.5 is not allowed: it must be an integer"),
+        ("learner.hidden=[64,0]", "item 2 of learner.hidden = 0 is not allowed: it must be at least 1"),
+        ("learner.hidden=64", "learner.hidden = 64 is not allowed: it must be a list, written [64]"),
+        ("learner.hidden=64,32", "it must be a list, written [64, 32]"),
+        ("learner.hidden=(64, 32)", "it must be a list, written [64, 32]"),
+        ("learner.hidden=abc", "learner.hidden = 'abc' is not allowed: it must be a list of integers"),
+        ("learner.hidden=[64,", "it must be a list of integers"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_answered_with_what_is_allowed(change, said, capsys):
