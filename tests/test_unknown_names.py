@@ -17,7 +17,7 @@ from fedrax.strategies.base import strategies
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train", "fedpg-br/cartpol"], "(did you mean 'fedpg-br/cartpole'?); allowed: fedpg-br/cartpole, "),
+        (["train", "fedpg-br/cartpol"], "(did you mean 'fedpg-br/cartpole'?); allowed: fedpg-br/cartpole and "),
         (["describe", "fedpgbr"], "(did you mean 'fedpg-br'?); allowed: fedpg-br, "),
         (["describe", "quorm"], "(did you mean 'quorum'?)"),
         (["train", "fedpg-br/cartpole", "aggregator=krumm"], "others; all: fedrax describe aggregator"),
@@ -198,6 +198,24 @@ def test_an_error_is_one_line_whatever_it_quotes(path):
         fedrax.load(path)
     assert str(error.value).isprintable()
     assert str(error.value).startswith("there is no run at no\\")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant", "others"),
+    [
+        ("cartpole", "CartPole-v1", {"CartPole-v1", "ContinuousCartPole-v0"}),
+        ("CartPole", "CartPole-v1", {"CartPole-v1", "ContinuousCartPole-v0"}),
+        ("pendulum", "Pendulum-v1", {"Pendulum-v1"}),
+        ("hopper", "Hopper-v5", {"Hopper-v5", "Hopper-v4", "Hopper-v3", "Hopper-v2"}),
+        ("krumm", "krum", {"krum"}),
+    ],
+)
+def test_a_name_is_answered_with_what_is_like_it_and_nothing_else(name, meant, others, capsys):
+    assert main(["describe", name]) == 1
+    error = capsys.readouterr().err
+    assert f"(did you mean '{meant}'?)" in error
+    listed = error.partition("allowed: ")[2].partition(" and ")[0].split(", ")
+    assert {each for each in listed if f"/{name.lower()}" not in each} == others
 
 
 def test_few_names_are_all_listed_and_of_many_the_near_ones():

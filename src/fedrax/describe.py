@@ -89,8 +89,16 @@ def describe(name: str) -> str:
         known = [*presets(), *KINDS, *names.plain_tables(), *components]
         known += [*native_environments, *joint_distributions, *FIGURES]
         known += [part for key in all_keys() for part in (key, key.rpartition(".")[2])]
-        raise unknown("name", name, known, "fedrax list and fedrax describe TABLE")
+        if not (likely := _likely(name, known)):
+            likely = _likely(name, [each for each in gymnasium.registry if "/" not in each])
+        raise unknown("name", name, [*known, *likely], "fedrax list and fedrax describe TABLE")
     return "\n\n".join(found)
+
+
+def _likely(name: str, known: Iterable[str]) -> list[str]:
+    """Those that the name may be a misspelling or a part of."""
+    known = list(known)
+    return [*near(name, known), *(each for each in known if name.lower() in each.lower())]
 
 
 def configuration(source: str | None, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()) -> str:
