@@ -37,6 +37,9 @@ _HOMES = {
     "fedrax.sources": ("presets",),
 }
 
+_OF_A_RUN = ("audit", "chosen", "evaluate", "evaluate_across", "figure", "metrics", "policies", "policy", "summary")
+"""What a run does, and somebody may look for here."""
+
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used (PEP 562), so that ``import fedrax`` does not wait for JAX."""
@@ -47,7 +50,10 @@ def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module 'fedrax' has no attribute {name!r}")
+    from fedrax.errors import nearest
+
+    hint = f"; a run has it: fedrax.load(RUN).{name}" if name in _OF_A_RUN else nearest(name, __all__)
+    raise AttributeError(f"module 'fedrax' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:
