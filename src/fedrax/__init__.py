@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedrax.api import load, resume, train
+    from fedrax.api import load, resume, sweep, train
     from fedrax.config import Config, resolve
     from fedrax.errors import FedraxError
     from fedrax.run import Run
@@ -25,11 +25,12 @@ __all__ = [
     "presets",
     "resolve",
     "resume",
+    "sweep",
     "train",
 ]
 
 _HOMES = {
-    "fedrax.api": ("load", "resume", "train"),
+    "fedrax.api": ("load", "resume", "sweep", "train"),
     "fedrax.config": ("Config", "resolve"),
     "fedrax.errors": ("FedraxError",),
     "fedrax.runtime.pairs": ("Evaluation",),

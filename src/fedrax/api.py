@@ -28,12 +28,12 @@ from fedrax.runtime.library import Programs
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.training import send_rest, train_run
 from fedrax.signals import orderly
-from fedrax.sweep.board import show_plan
-from fedrax.sweep.checks import checked
-from fedrax.sweep.plan import read_plan
-from fedrax.sweep.runner import Outcome, opened, run_plan
-from fedrax.sweep.search import Searching, is_search
-from fedrax.sweep.tasks import tasks_of
+from fedrax.sweeps.board import show_plan
+from fedrax.sweeps.checks import checked
+from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.runner import Outcome, opened, run_plan
+from fedrax.sweeps.search import Searching, is_search
+from fedrax.sweeps.tasks import tasks_of
 
 LIBRARY = instance(Programs, "a fedrax.runtime.library.Programs")
 
@@ -186,7 +186,7 @@ def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0, many: bo
     Args:
         jobs: how many runs at once; unset, as the file says.
         retry: how often a failed run is tried again.
-        many: whether there may be more than :data:`fedrax.sweep.plan.MANY_RUNS` runs.
+        many: whether there may be more than :data:`fedrax.sweeps.plan.MANY_RUNS` runs.
 
     Raises:
         FedraxError: one line, before anything is trained, where a setup cannot be run.

@@ -149,7 +149,7 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     reproduce.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/reproduce/FIGURE)")
 
     sweep = command("sweep", "run named setups times seeds, several at once, or what is missing of them", again)
-    sweep.add_argument("file", type=Path, metavar="FILE", help="a TOML file (python -m pydoc fedrax.sweep)")
+    sweep.add_argument("file", type=Path, metavar="FILE", help="a TOML file (fedrax describe sweep)")
     sweep.add_argument("--jobs", type=_whole, metavar="N", help="runs at once (default: as the file says)")
     sweep.add_argument(
         "--retry", type=_whole, default=0, metavar="N", help="try a failed run again N times (default: 0)"
