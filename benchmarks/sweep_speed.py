@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import fedrax
-from fedrax.sweep.attempts import command_of
-from fedrax.sweep.plan import read_plan
-from fedrax.sweep.runner import run_plan
+from fedrax.sweeps.attempts import command_of
+from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.runner import run_plan
 
 from common import RESULTS, save
 

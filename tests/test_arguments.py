@@ -7,9 +7,9 @@ import pytest
 
 import fedrax
 from fedrax import api
-from fedrax.arguments import either, one_of, read_argument, source, takes, texts, whole
+from fedrax.arguments import OVERRIDES, either, one_of, read_argument, source, takes, texts, whole
 from fedrax.audit.base import Effort
-from fedrax.config import resolve
+from fedrax.config import parse_override, resolve
 from fedrax.errors import FedraxError
 from fedrax.exchange.exports import export
 from fedrax.exchange.imports import import_networks
@@ -103,7 +103,13 @@ def test_a_figure_is_of_numbers_of_the_run(run):
         (api.train, (None, 5), {}, 'overrides = 5 is not allowed: give a list of "key=value"'),
         (api.train, (None, [5]), {}, "overrides = [5]"),
         (api.train, (None, "seeds=2"), {}, "overrides = 'seeds=2'"),
-        (api.train, (None, {"seeds": 2}), {}, "overrides = {'seeds': 2}"),
+        (api.train, (None, {"seeds": {2}}), {}, 'give a list of "key=value", or a table such as {"budget.rounds": 3}'),
+        (api.train, (None, {"seeds": object()}), {}, "overrides = {'seeds': "),
+        (api.train, (None, {3: 2}), {}, "it has keys that are no texts"),
+        (api.train, (None, {"environment": {3: 2}}), {}, "it has keys that are no texts"),
+        (api.train, (None, ITSELF), {}, "nested too deeply, or contains itself"),
+        (api.train, (None, {"learner": {"lr": 3}}), {}, "unknown key learner.lr of learner "),
+        (api.train, (None, {"": 3}), {}, "is not of the form key=value"),
         (api.train, (None,), {"seeds": 0}, "seeds = 0 is not allowed: give a whole number from 1"),
         (api.train, (None,), {"out": "a\0b"}, "no path has a character of value 0"),
         (api.train, (None,), {"out": f"runs/{LONG}"}, "give a shorter one"),
@@ -186,6 +192,16 @@ def test_what_is_allowed_is_passed_on():
             'overrides=["learner=ppo", "learner.hidden=[64, 64]", "learner.discount=..."]',
         ),
         (fedrax.train, (None,), {"overide": []}, "train has no argument 'overide' (did you mean 'overrides'?); train"),
+        (
+            fedrax.train,
+            ("fedppo/cartpole",),
+            {"device": "cuda", "gpu": 0, "verbose": 1, "tensorboard_log": "x", "total_timesteps": 5},
+            "train has no argument 'device', 'gpu', 'verbose', 'tensorboard_log', 'total_timesteps'; settings go into "
+            'overrides: overrides=["budget.steps=5"]; no setting has the device: JAX takes a GPU',
+        ),
+        (fedrax.train, (None,), {"progress_bar": 1}, "or a function of Python progress=False; train takes"),
+        (fedrax.resume, ("RUN",), {"progres": 1}, "resume has no argument 'progres' (did you mean 'progress'?)"),
+        (fedrax.resume, ("RUN",), {"verbose": 0}, "or a function of Python progress=False; resume takes"),
         (fedrax.train, (), {}, "train needs source; give source: a preset's name, a TOML file's path, a table, or No"),
         (fedrax.load, (), {}, "load needs path; give path: a path"),
         (fedrax.load, ("RUN",), {"seeds": 3}, "load has no argument 'seeds'; load takes path, plugins"),
@@ -213,3 +229,30 @@ def test_a_folder_of_any_name_can_be_made_or_is_refused(tmp_path):
     name = default_directory("\u6f22" * 300).name
     (tmp_path / name).mkdir()
     assert "cannot make the run directory" in refused(RunDirectory.create, tmp_path / LONG)
+
+
+def test_settings_are_given_as_a_table_of_values_by_key():
+    given = {
+        "name": "3",
+        "seeds": np.int64(2),
+        "budget": {"rounds": 1, "trajectories": None},
+        "learner.hidden": (8, 4),
+        "learner": {"discount": np.float32(0.5), "activation": "relu"},
+        "aggregator": "krum",
+        "records.loggers": [],
+    }
+    config = resolve("fedpg-br/cartpole", given)
+    assert (config.name, config.seeds, config.budget.rounds, config.budget.trajectories) == ("3", 2, 1, None)
+    assert (config.learner["hidden"], config.learner["discount"]) == ((8, 4), 0.5)
+    assert (config.learner["activation"], config.aggregator["kind"]) == ("relu", "krum")
+    assert config.records.loggers == {}
+
+
+@pytest.mark.parametrize("text", ["none of this", "true", "1e3", "[1]", 'a"b\\c', "\u6f22\x7f\n", "\U0001f600"])
+def test_a_text_in_a_table_of_settings_is_read_back_the_same(text):
+    assert parse_override(OVERRIDES.read({"environment.kwargs.a": text})[0]) == {"environment": {"kwargs": {"a": text}}}
+
+
+@pytest.mark.parametrize("value", [1, -2.5, 1e300, float("inf"), True, [1, [2.0, "x"]], [{"a b": [1]}], {}])
+def test_a_value_in_a_table_of_settings_is_read_back_the_same(value):
+    assert parse_override(OVERRIDES.read({"x": value})[0]) == {"x": value}

@@ -265,3 +265,21 @@ def test_configuration_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         resolve("fedpg-br/cartpole").seed = 3
     assert isinstance(resolve("fedpg-br/cartpole"), Config)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[files, a-b]", ["files", "a-b"]),
+        ("[64, abc, 1e3, true]", [64, "abc", 1000.0, True]),
+        ("[a.py]", ["a.py"]),
+        ("[64, [abc]]", "[64, [abc]]"),
+        ("['a', b]", "['a', b]"),
+        ("[a,,b]", "[a,,b]"),
+        ("[", "["),
+        ("[]", []),
+        ("[1, 2,]", [1, 2]),
+    ],
+)
+def test_items_of_a_list_may_be_bare_words_as_values_may(text, value):
+    assert parse_override(f"x={text}") == {"x": value}

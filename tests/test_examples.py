@@ -9,7 +9,7 @@ import pytest
 import fedrax
 from fedrax import api
 from fedrax.runtime.draws import all_draws
-from fedrax.sweep.plan import read_plan
+from fedrax.sweeps.plan import read_plan
 
 from own_files import project
 

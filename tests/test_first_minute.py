@@ -248,7 +248,7 @@ def test_the_list_has_every_key_that_stands_alone_and_every_table(capsys):
 def test_an_unknown_command_is_answered_with_one():
     done = python("-m", "fedrax", "trian", "fedpg-br/cartpole")
     assert done.returncode == 2
-    assert "unknown command 'trian' (did you mean 'train'?); fedrax --help lists them" in done.stderr
+    assert "unknown command 'trian' (did you mean 'train'?); fedrax --help shows all" in done.stderr
 
 
 def completed(line):

@@ -12,11 +12,11 @@ OUTER = {"acting", "api", "audit", "cli", "cli_federation", "render", "describe"
 """What a user calls; all else is below it."""
 COMPONENTS = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "privacy", "loggers")
 FORBIDDEN = {
-    **{package: {"runtime", "records", "report", "sweep", *OUTER} for package in COMPONENTS},
-    "evaluation": {"runtime", "records", "report", "sweep", *OUTER},
-    "records": {"runtime", "report", "sweep", *OUTER},
-    "runtime": {"report", "sweep", *OUTER},
-    "report": {"runtime", "sweep", *OUTER},
+    **{package: {"runtime", "records", "report", "sweeps", *OUTER} for package in COMPONENTS},
+    "evaluation": {"runtime", "records", "report", "sweeps", *OUTER},
+    "records": {"runtime", "report", "sweeps", *OUTER},
+    "runtime": {"report", "sweeps", *OUTER},
+    "report": {"runtime", "sweeps", *OUTER},
 }
 """By package, what it may reach neither itself nor through another."""
 

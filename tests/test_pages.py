@@ -20,7 +20,7 @@ from fedrax.loggers.base import loggers
 from fedrax.names import plain_tables
 from fedrax.plugins import load_plugins, located
 from fedrax.registry import options_of
-from fedrax.sweep.plan import read_plan
+from fedrax.sweeps.plan import read_plan
 
 from own_files import project
 from pages import PAGES, PROGRAMS, PROJECT, Block, blocks, inline, overrides

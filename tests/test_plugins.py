@@ -22,9 +22,9 @@ from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.plugins import relocated, short_name
 from fedrax.runtime.make import make_runtime
-from fedrax.sweep.attempts import command_of
-from fedrax.sweep.plan import read_plan
-from fedrax.sweep.tasks import tasks_of
+from fedrax.sweeps.attempts import command_of
+from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.tasks import tasks_of
 
 from own_files import TINY, project
 

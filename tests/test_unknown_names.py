@@ -17,7 +17,7 @@ from fedrax.strategies.base import strategies
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train", "fedpg-br/cartpol"], "(did you mean 'fedpg-br/cartpole'?); allowed: fedpg-br/cartpole, "),
+        (["train", "fedpg-br/cartpol"], "(did you mean 'fedpg-br/cartpole'?); allowed: fedpg-br/cartpole and "),
         (["describe", "fedpgbr"], "(did you mean 'fedpg-br'?); allowed: fedpg-br, "),
         (["describe", "quorm"], "(did you mean 'quorum'?)"),
         (["train", "fedpg-br/cartpole", "aggregator=krumm"], "others; all: fedrax describe aggregator"),
@@ -41,7 +41,7 @@ def test_an_unknown_name_is_answered_with_a_few_others(arguments, said, capsys):
         (["train", "fedpg-br/cartpole", "learner.n_envs=1"], "(did you mean environment.num_envs?)"),
         (["train", "fedpg-br/cartpole", "lr=1"], "unknown key lr (did you mean learner.learning_rate?)"),
         (["train", "fedpg-br/cartpole", "federation.rounds=3"], "(did you mean budget.rounds?)"),
-        (["train", "fedpg-br/cartpole", "learner.target_kl=1"], "; who has one: fedrax describe learner.target_kl"),
+        (["train", "fedpg-br/cartpole", "learner.target_kl=1"], ": learner.target_kl is of learner ppo; all: "),
         (["train", "total_timesteps=9"], "(did you mean budget.steps or budget.steps_per_agent?)"),
         (["train", "MyCart-v0"], "if that is an environment, give environment.id=MyCart-v0 in its place"),
         (["describe", "learner.lr"], "unknown key learner.lr (did you mean 'learning_rate'?)"),
@@ -121,9 +121,12 @@ def test_other_libraries_names_stand_for_keys_that_there_are():
     [
         (["--seed", "3"], "unrecognized arguments: --seed 3; settings are given as seed=3"),
         (["--learning-rate=0.1", "--rounds", "5"], "settings are given as learner.learning_rate=0.1, budget.rounds=5"),
-        (["--nonsense"], "unrecognized arguments: --nonsense\n"),
-        (["--learner", "ppo"], "settings are given as learner=ppo\n"),
-        (["--non\nsense", "a\x1bb"], "unrecognized arguments: --non\\nsense a\\x1bb\n"),
+        (["--nonsense"], "unrecognized arguments: --nonsense; fedrax train --help shows all\n"),
+        (["--quite"], "unrecognized arguments: --quite (did you mean --quiet?); fedrax train --help shows all\n"),
+        (["--learner.gamma", "1"], "settings are given as learner.discount=1; fedrax"),
+        (["--device", "cuda", "--gpu", "--seed", "3"], "settings are given as seed=3; no setting has the device: JAX"),
+        (["--learner", "ppo"], "settings are given as learner=ppo; fedrax train --help shows all\n"),
+        (["--non\nsense", "a\x1bb"], "unrecognized arguments: --non\\nsense a\\x1bb; fedrax "),
     ],
 )
 def test_an_option_that_is_a_setting_is_answered_with_that(arguments, said, capsys):
@@ -148,6 +151,15 @@ def test_an_option_that_is_a_setting_is_answered_with_that(arguments, said, caps
         ("name=3", "it must be text"),
         ("learner.initial=3", "it must be text or none"),
         ("runtime.kind=x", "it must be 'simulation' or 'flower'"),
+        ("learner.hidden=[64,abc]", "item 2 of learner.hidden = 'abc' is not allowed: it must be an integer"),
+        ("learner.hidden=[[64],1]", "item 1 of learner.hidden = [64] is not allowed: it must be an integer"),
+        ("learner.hidden=[64,1.5]", "item 2 of learner.hidden = 1.5 is not allowed: it must be an integer"),
+        ("learner.hidden=[64,0]", "item 2 of learner.hidden = 0 is not allowed: it must be at least 1"),
+        ("learner.hidden=64", "learner.hidden = 64 is not allowed: it must be a list, written [64]"),
+        ("learner.hidden=64,32", "it must be a list, written [64, 32]"),
+        ("learner.hidden=(64, 32)", "it must be a list, written [64, 32]"),
+        ("learner.hidden=abc", "learner.hidden = 'abc' is not allowed: it must be a list of integers"),
+        ("learner.hidden=[64,", "it must be a list of integers"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_answered_with_what_is_allowed(change, said, capsys):
@@ -186,6 +198,24 @@ def test_an_error_is_one_line_whatever_it_quotes(path):
         fedrax.load(path)
     assert str(error.value).isprintable()
     assert str(error.value).startswith("there is no run at no\\")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant", "others"),
+    [
+        ("cartpole", "CartPole-v1", {"CartPole-v1", "ContinuousCartPole-v0"}),
+        ("CartPole", "CartPole-v1", {"CartPole-v1", "ContinuousCartPole-v0"}),
+        ("pendulum", "Pendulum-v1", {"Pendulum-v1"}),
+        ("hopper", "Hopper-v5", {"Hopper-v5", "Hopper-v4", "Hopper-v3", "Hopper-v2"}),
+        ("krumm", "krum", {"krum"}),
+    ],
+)
+def test_a_name_is_answered_with_what_is_like_it_and_nothing_else(name, meant, others, capsys):
+    assert main(["describe", name]) == 1
+    error = capsys.readouterr().err
+    assert f"(did you mean '{meant}'?)" in error
+    listed = error.partition("allowed: ")[2].partition(" and ")[0].split(", ")
+    assert {each for each in listed if f"/{name.lower()}" not in each} == others
 
 
 def test_few_names_are_all_listed_and_of_many_the_near_ones():

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedrax.api import load, resume, train
+    from fedrax.api import load, resume, sweep, train
     from fedrax.config import Config, resolve
     from fedrax.errors import FedraxError
     from fedrax.run import Run
@@ -25,17 +25,21 @@ __all__ = [
     "presets",
     "resolve",
     "resume",
+    "sweep",
     "train",
 ]
 
 _HOMES = {
-    "fedrax.api": ("load", "resume", "train"),
+    "fedrax.api": ("load", "resume", "sweep", "train"),
     "fedrax.config": ("Config", "resolve"),
     "fedrax.errors": ("FedraxError",),
     "fedrax.runtime.pairs": ("Evaluation",),
     "fedrax.run": ("Run",),
     "fedrax.sources": ("presets",),
 }
+
+_OF_A_RUN = ("audit", "chosen", "evaluate", "evaluate_across", "figure", "metrics", "policies", "policy", "summary")
+"""What a run does, and somebody may look for here."""
 
 
 def __getattr__(name: str) -> Any:
@@ -47,7 +51,10 @@ def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module 'fedrax' has no attribute {name!r}")
+    from fedrax.errors import nearest
+
+    hint = f"; a run has it: fedrax.load(RUN).{name}" if name in _OF_A_RUN else nearest(name, __all__)
+    raise AttributeError(f"module 'fedrax' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

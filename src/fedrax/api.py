@@ -28,12 +28,12 @@ from fedrax.runtime.library import Programs
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.training import send_rest, train_run
 from fedrax.signals import orderly
-from fedrax.sweep.board import show_plan
-from fedrax.sweep.checks import checked
-from fedrax.sweep.plan import read_plan
-from fedrax.sweep.runner import Outcome, opened, run_plan
-from fedrax.sweep.search import Searching, is_search
-from fedrax.sweep.tasks import tasks_of
+from fedrax.sweeps.board import show_plan
+from fedrax.sweeps.checks import checked
+from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.runner import Outcome, opened, run_plan
+from fedrax.sweeps.search import Searching, is_search
+from fedrax.sweeps.tasks import tasks_of
 
 LIBRARY = instance(Programs, "a fedrax.runtime.library.Programs")
 
@@ -49,7 +49,7 @@ LIBRARY = instance(Programs, "a fedrax.runtime.library.Programs")
 )
 def train(
     source: str | Path | Mapping[str, Any] | None,
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
     seeds: int | None = None,
     out: Path | str | None = None,
@@ -60,6 +60,7 @@ def train(
     """Trains what a preset, a TOML file or a table describes, or the defaults, under ``key=value`` overrides.
 
     Args:
+        overrides: a list of ``key=value``, or a table of values by key, ``{"learner.discount": 0.9}``.
         seeds: how many seeds to train at once; unset, as configured.
         out: the run directory; it must be empty or not exist. Unset, ``runs/NAME-TIME``.
         progress: show live progress on standard output.
@@ -111,7 +112,7 @@ def _train_on_nodes(
 @takes(run=path(), overrides=OVERRIDES, progress=flag(), plugins=PLUGINS, library=LIBRARY)
 def resume(
     run: Path | str,
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
     progress: bool = True,
     plugins: Iterable[str] = (),
@@ -120,10 +121,10 @@ def resume(
     """Continues a run from its last checkpoint; a finished run is returned as it is.
 
     Args:
-        overrides: ``key=value``, what changes from here on: the budget, which extends a finished run, intervals between
-            evaluations or checkpoints, and other settings that do not make it another experiment
-            (:data:`fedrax.runtime.continuation.CHANGEABLE`). The former configuration and summary are kept in the
-            manifest's ``history``.
+        overrides: ``key=value``, or a table of values by key: what changes from here on. That is the budget, which
+            extends a finished run, intervals between evaluations or checkpoints, and other settings that do not make it
+            another experiment (:data:`fedrax.runtime.continuation.CHANGEABLE`). The former configuration and summary
+            are kept in the manifest's ``history``.
         plugins: where plugins of the run are now that are not where they were, which the run then remembers.
         library: compiled programs of earlier runs, as for :func:`train`.
 
@@ -185,7 +186,7 @@ def sweep(file: Path | str, *, jobs: int | None = None, retry: int = 0, many: bo
     Args:
         jobs: how many runs at once; unset, as the file says.
         retry: how often a failed run is tried again.
-        many: whether there may be more than :data:`fedrax.sweep.plan.MANY_RUNS` runs.
+        many: whether there may be more than :data:`fedrax.sweeps.plan.MANY_RUNS` runs.
 
     Raises:
         FedraxError: one line, before anything is trained, where a setup cannot be run.

@@ -16,7 +16,7 @@ import inspect
 import json
 import operator
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -107,8 +107,7 @@ def _unbound(
     strange = [name for name in by_name if name not in rules]
     if strange and not any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values()):
         text = f"{called} has no argument {', '.join(map(shown, strange))}{nearest(strange[0], rules)}"
-        settings = _as_settings({name: by_name[name] for name in strange}) if "overrides" in rules else []
-        advice = f"; settings go into overrides: overrides={json.dumps(settings)}" if settings else ""
+        advice = _advice({name: by_name[name] for name in strange}) if "overrides" in rules else ""
         return FedraxError(f"{text}{advice}; {takes_only}")
     if len(positional) > len(ordered):
         own, count = [name for name in ordered if name in rules], len(positional) - (len(ordered) - len(given))
@@ -125,12 +124,16 @@ def _unbound(
     return FedraxError(f"{called} needs {' and '.join(missing)}; give {needed}")
 
 
-def _as_settings(arguments: Mapping[str, Any]) -> list[str]:
-    """``budget.rounds=3`` of ``num_rounds=3``: those that are settings, here or elsewhere, as overrides."""
-    from fedrax.other_names import keys_called
+def _advice(arguments: Mapping[str, Any]) -> str:
+    """What those are here that are settings, here or elsewhere: ``budget.rounds=3`` of ``num_rounds=3``."""
+    from fedrax.other_names import keys_called, other_way
 
     called = [(keys_called(name)[:1], value) for name, value in arguments.items()]
-    return [f"{key}={_in_override(value)}" for keys, value in called for key in keys]
+    settings = [f"{key}={_in_override(value)}" for keys, value in called for key in keys]
+    said = [f"settings go into overrides: overrides={json.dumps(settings)}"] if settings else []
+    # Several names may stand for one thing.
+    ways = dict.fromkeys(other_way(name) for name, (keys, _) in zip(arguments, called, strict=True) if not keys)
+    return "".join(f"; {text}" for text in [*said, *filter(None, ways)])
 
 
 def _in_override(value: Any) -> str:
@@ -262,7 +265,52 @@ def source() -> Rule:
     return Rule("a preset's name, a TOML file's path, a table, or None", read)
 
 
-PLUGINS, OVERRIDES = texts("files and modules"), texts('"key=value"')
+def settings() -> Rule:
+    """Settings as texts, ``"key=value"``, or as a table of values by key: ``{"learner.discount": 0.9}``."""
+    listed = texts('"key=value"')
+
+    def read(value: Any) -> list[str]:
+        if not isinstance(value, Mapping):
+            return listed.read(value)
+        if is_deep(value):
+            raise _Refused("it is nested too deeply, or contains itself; give a table of values by key")
+        return [f"{key}={_toml(each)}" for key, each in _dotted(value)]
+
+    return Rule(f'{listed.allowed}, or a table such as {{"budget.rounds": 3}}', read)
+
+
+PLUGINS, OVERRIDES = texts("files and modules"), settings()
+
+
+def _dotted(table: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in a table and in those within it, by dotted key."""
+    for key, value in table.items():
+        if not isinstance(key, str):
+            raise _Refused("it has keys that are no texts; give a table of values by key")
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _toml(value: Any) -> str:
+    """The value as an override has it, so that it is read back the same: a text that looks like a number stays one."""
+    if value is None:
+        return "none"
+    if hasattr(value, "tolist"):  # Of NumPy or JAX.
+        value = value.tolist()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, (bool, str)):
+        # DEL is the one character that TOML escapes and JSON does not.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+    raise TypeError
 
 
 def _text_of(value: Any) -> str:

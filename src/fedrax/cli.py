@@ -11,14 +11,15 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedrax import cli_federation
 from fedrax.cli_checks import check_audit, check_crossing, check_effort, check_evaluation, check_smoothing, check_title
 from fedrax.cli_grammar import grammar
-from fedrax.errors import SOME, FedraxError, nearest, one_line, shown
+from fedrax.cli_words import apart, unexpected
+from fedrax.errors import FedraxError, nearest, one_line, shown
 from fedrax.records import lock
 from fedrax.records.files import append_traceback, reason
 from fedrax.signals import Interrupted, stopping
@@ -110,13 +111,15 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     known = _grammar(tuple(COMMANDS.items()))
     words = sys.argv[1:] if arguments is None else arguments
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        known.error(f"unknown command {shown(words[0])}{nearest(words[0], COMMANDS)}; fedrax --help lists them")
+        known.error(f"unknown command {shown(words[0])}{nearest(words[0], COMMANDS)}")
     options, rest = known.parse_known_args(arguments)
-    if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
-        as_keys = _as_keys(rest, words) if hasattr(options, "overrides") else ""
-        known.error(f"unrecognized arguments: {' '.join(rest)}{as_keys}")
+    settings = hasattr(options, "overrides")
+    if rest and (not settings or any(word.startswith("-") for word in rest)):
+        options.parser.error(unexpected(rest, words, options.parser, settings=settings))
     if rest:
         options.overrides = [*options.overrides, *rest]
+    if settings and (said := apart([*_before(options), *options.overrides])):
+        options.parser.error(said)
     if options.command is _describe:
         options.source = options.name
     if options.command in (_train, _describe) and "=" in options.source and not _is_file(options.source):
@@ -125,22 +128,11 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _as_keys(rest: Sequence[str], words: Sequence[str]) -> str:
-    """How ``--seed 3``, which is no argument, is written as a setting."""
-    from fedrax.other_names import keys_called
-
-    said = []
-    for option in rest:
-        if not option.startswith("--"):
-            continue
-        name, _, value = option[2:].partition("=")
-        following = list(words[words.index(option) + 1 :])
-        if not value and following and not following[0].startswith("--"):
-            value = following[0]
-        keys = keys_called(name)
-        if keys:
-            said.append(" or ".join(f"{key}={value or '...'}" for key in keys[:SOME]))
-    return f"; settings are given as {', '.join(said)}" if said else ""
+def _before(options: argparse.Namespace) -> list[str]:
+    """The words before the settings, the first of which argparse may have taken for one of these."""
+    if options.command is _import:
+        return [options.source, *options.files]
+    return [options.name] if options.command is _describe else [str(getattr(options, "source", ""))]
 
 
 @functools.cache

@@ -12,8 +12,8 @@ from fedrax.errors import one_line
 
 LOOPBACK = "127.0.0.1:9092"
 """Where the SuperLink of a trial on one machine is."""
-LONGEST = 300
-"""Characters of what is said of a word that nobody expected."""
+LONGEST = 600
+"""Characters of what is said of words that nobody expected."""
 MOVED = "where a plugin of the run is now, if it was moved"
 
 
@@ -21,9 +21,10 @@ class Parser(argparse.ArgumentParser):
     """Whose errors are as short as all others, however long the word that is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends the process with the usage and one line."""
+        """Ends the process with one line: what was wrong, and the command that shows what is allowed."""
         text = one_line(message)
-        super().error(text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)")
+        text = text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
+        self.exit(2, f"{self.prog}: {text}; {self.prog} --help shows all\n")
 
 
 class Version(argparse.Action):
@@ -52,50 +53,56 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
 
     def command(name: str, text: str, continued: str = "") -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        added.set_defaults(command=functions[name], continued=continued)
+        added.set_defaults(command=functions[name], continued=continued, parser=added)
         return added
 
     resumed = "`fedrax resume {run}` continues from round {rounds}"
     train = command("train", "train a preset or a TOML file", resumed)
     train.add_argument("source", metavar="PRESET", help="a preset (fedrax list), a TOML file, or neither")
-    train.add_argument("overrides", nargs="*", metavar="key=value", help="for example attack=alie attack.agents=3")
-    train.add_argument("--seeds", type=int, metavar="N", help="train N seeds at once")
+    train.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="for example attack=alie attack.agents=3"
+    )
+    train.add_argument("--seeds", type=_whole, metavar="N", help="train N seeds at once")
     train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME-TIME)")
     train.add_argument("--quiet", action="store_true", help="no progress")
     _takes_plugins(train, "load this too")
 
     resume = command("resume", "continue a run from its last checkpoint, or extend a finished one", resumed)
     resume.add_argument("run", type=Path, metavar="RUN")
-    resume.add_argument("overrides", nargs="*", metavar="key=value", help="what changes, for example budget.rounds=800")
+    resume.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="what changes, for example budget.rounds=800"
+    )
     resume.add_argument("--quiet", action="store_true", help="no progress")
     _takes_plugins(resume, MOVED)
 
     evaluate = command("evaluate", "evaluate a run's policy as evaluation.greedy says")
     evaluate.add_argument("run", type=Path, metavar="RUN")
-    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="of each policy (default: 100)")
+    evaluate.add_argument("--episodes", type=_whole, default=100, metavar="N", help="of each policy (default: 100)")
     _takes_policy(evaluate)
     evaluate.add_argument("--across", action="store_true", help="every agent's policy in every agent's environment")
-    evaluate.add_argument("--unseen", type=int, default=0, metavar="N", help="in N environments that no agent has")
+    evaluate.add_argument("--unseen", type=_whole, default=0, metavar="N", help="in N environments that no agent has")
     where = "in which environments (default: as the run was evaluated)"
     evaluate.add_argument("--environments", choices=("all", "own", "registered"), help=where)
     evaluate.add_argument("--yes", action="store_true", help="also if there are millions of episodes")
-    evaluate.add_argument("--evaluation-seed", type=int, metavar="S", help="seed of the initial states")
+    evaluate.add_argument("--evaluation-seed", type=_whole, metavar="S", help="seed of the initial states")
     _takes_plugins(evaluate, MOVED)
 
     audit = command("audit", "attack a run's messages, and say what they reveal under its protection")
     audit.add_argument("run", type=Path, metavar="RUN")
     audit.add_argument("--attacks", metavar="A1,A2", help="which of A1 to A7 (default: all that apply)")
     canaries = "releases with and without a canary (default: 2000)"
-    audit.add_argument("--repetitions", type=int, default=2000, metavar="N", help=canaries)
-    audit.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: 0)")
+    audit.add_argument("--repetitions", type=_whole, default=2000, metavar="N", help=canaries)
+    audit.add_argument("--seed", type=_whole, default=0, metavar="S", help="of all that is drawn (default: 0)")
     audit.add_argument("--against", action="store_true", help="also under other protections in place of the run's")
     audit.add_argument("--quiet", action="store_true", help="no progress")
     _takes_plugins(audit, MOVED)
 
     render = command("render", "record videos of a run's policy")
     render.add_argument("run", type=Path, metavar="RUN")
-    render.add_argument("--episodes", type=int, default=1, metavar="N", help="episodes (default: 1)")
-    render.add_argument("--agent", type=int, default=0, metavar="K", help="whose policy and environment (default: 0)")
+    render.add_argument("--episodes", type=_whole, default=1, metavar="N", help="episodes (default: 1)")
+    render.add_argument(
+        "--agent", type=_whole, default=0, metavar="K", help="whose policy and environment (default: 0)"
+    )
     _takes_policy(render)
     render.add_argument("--format", choices=("mp4", "gif", "both"), default="both", help="(default: both)")
     render.add_argument("--out", type=Path, metavar="STEM", help="path without suffix (default: RUN/video)")
@@ -115,8 +122,8 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     formats = "npz, onnx, torch, safetensors, or pth as the TD3+HER reference has it"
     export.add_argument("--to", required=True, metavar="FORMAT", help=formats)
     _takes_policy(export)
-    export.add_argument("--seed", type=int, metavar="S", help="which of the run's seeds (default: the first)")
-    export.add_argument("--agent", type=int, metavar="K", help="whose; needed where each agent has its own")
+    export.add_argument("--seed", type=_whole, metavar="S", help="which of the run's seeds (default: the first)")
+    export.add_argument("--agent", type=_whole, metavar="K", help="whose; needed where each agent has its own")
     export.add_argument("--out", type=Path, metavar="FILE", help="(default: exported.SUFFIX in the run)")
     _takes_plugins(export, MOVED)
 
@@ -132,33 +139,37 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     report.add_argument("--columns", metavar="KEY", help="of the table: a column for each value, such as attack.kind")
     report.add_argument("--title", default="", metavar="TEXT", help="heading of the page and of the figure")
     means = "draw every point of a curve as the mean of a seed's last N evaluations (default: 1)"
-    report.add_argument("--smoothing", type=int, metavar="N", help=means)
+    report.add_argument("--smoothing", type=_whole, metavar="N", help=means)
 
     again = "the same command goes on with what is missing"
     reproduce = command("reproduce", "train a published figure's runs and draw ours beside it", again)
     reproduce.add_argument("figure", metavar="FIGURE", help="see fedrax list")
-    reproduce.add_argument("overrides", nargs="*", metavar="key=value")
-    reproduce.add_argument("--seeds", type=int, metavar="N", help="seeds of each run")
+    reproduce.add_argument("overrides", nargs="*", default=[], metavar="key=value")
+    reproduce.add_argument("--seeds", type=_whole, metavar="N", help="seeds of each run")
     reproduce.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/reproduce/FIGURE)")
 
     sweep = command("sweep", "run named setups times seeds, several at once, or what is missing of them", again)
-    sweep.add_argument("file", type=Path, metavar="FILE", help="a TOML file (python -m pydoc fedrax.sweep)")
-    sweep.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: as the file says)")
-    sweep.add_argument("--retry", type=int, default=0, metavar="N", help="try a failed run again N times (default: 0)")
+    sweep.add_argument("file", type=Path, metavar="FILE", help="a TOML file (fedrax describe sweep)")
+    sweep.add_argument("--jobs", type=_whole, metavar="N", help="runs at once (default: as the file says)")
+    sweep.add_argument(
+        "--retry", type=_whole, default=0, metavar="N", help="try a failed run again N times (default: 0)"
+    )
     sweep.add_argument("--yes", action="store_true", help="also if there are thousands of runs")
     sweep.add_argument("--dry-run", action="store_true", help="only show what would be run")
 
     text = "train on nodes elsewhere: start a SuperLink and the server's half of a run"
     server = command("server", text, "the same command with --out {run} continues from round {rounds}")
     server.add_argument("source", metavar="PRESET", help="a preset or the path of a TOML file")
-    server.add_argument("overrides", nargs="*", metavar="key=value")
+    server.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     _at_superlink(server)
     server.add_argument("--out", type=Path, metavar="DIR", help="run directory; a run that is there goes on")
     server.add_argument("--quiet", action="store_true", help="no table of who answers")
     _takes_plugins(server, "load this too; of a run that goes on, " + MOVED)
 
     node = command("node", "be one agent of a federation, in this site's environment")
-    node.add_argument("overrides", nargs="*", metavar="environment.key=value", help="what is different at this site")
+    node.add_argument(
+        "overrides", nargs="*", default=[], metavar="environment.key=value", help="what is different at this site"
+    )
     _at_superlink(node)
     node.add_argument("--key", type=Path, metavar="FILE", help="this node's private key")
     node.add_argument(
@@ -169,7 +180,7 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     )
     node.add_argument("--environment", metavar="ID", help="this site's environment (default: as the server says)")
     node.add_argument(
-        "--agent", type=int, metavar="K", help="the agent to be (default: the first that no other node is)"
+        "--agent", type=_whole, metavar="K", help="the agent to be (default: the first that no other node is)"
     )
     node.add_argument("--data", type=Path, metavar="DIR", default=Path("node"), help="its state (default: ./node)")
     _takes_plugins(node, "this site's copy of a plugin that the run needs; no other is imported")
@@ -182,11 +193,11 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
     certificates = command("certificates", "make a trial's certificates and keys")
     certificates.add_argument("folder", type=Path, metavar="DIR")
     certificates.add_argument("--host", action="append", metavar="NAME", help="of the server; may be repeated")
-    certificates.add_argument("--nodes", type=int, default=3, metavar="N", help="keys for nodes (default: 3)")
+    certificates.add_argument("--nodes", type=_whole, default=3, metavar="N", help="keys for nodes (default: 3)")
 
     deploy = command("deploy", "say, or write as a Flower app, how a preset becomes a running federation")
     deploy.add_argument("source", metavar="PRESET", help="a preset or the path of a TOML file")
-    deploy.add_argument("overrides", nargs="*", metavar="key=value")
+    deploy.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     deploy.add_argument("--app", type=Path, metavar="DIR", help="write a Flower app there, for `flwr run`")
     deploy.add_argument("--superlink", metavar="HOST:PORT", default=LOOPBACK, help=f"(default: {LOOPBACK})")
 
@@ -202,7 +213,7 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
 
     watch = command("watch", "a page of a run's curves, or of a folder's runs, that follows them while they train")
     watch.add_argument("run", type=Path, metavar="RUN", help="a run, or a folder with runs, such as a sweep's")
-    watch.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (default: a free one)")
+    watch.add_argument("--port", type=_whole, default=0, metavar="N", help="of 127.0.0.1 (default: a free one)")
     watch.add_argument("--open", action="store_true", help="open a browser")
 
     listed = command("list", "everything that can be named on the command line")
@@ -214,9 +225,19 @@ def grammar(functions: Mapping[str, Callable[[argparse.Namespace], int | None]])
         "preset or file describes",
     )
     describe.add_argument("name", metavar="NAME", help="for example fedpg-br, krum, federation, fedpg-br/cartpole")
-    describe.add_argument("overrides", nargs="*", metavar="key=value", help="of a preset or file, as in train")
+    describe.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="of a preset or file, as in train"
+    )
     _takes_plugins(describe, "what registers the name")
     return top
+
+
+def _whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
 
 
 def _policy(text: str) -> str | int:

@@ -9,7 +9,6 @@ preset serves several strategies.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import typing
 from collections.abc import Iterable, Mapping
@@ -36,14 +35,14 @@ from fedrax.config_tables import (
     RuntimeConfig,
     VideoConfig,
 )
-from fedrax.errors import FedraxError, shown
+from fedrax.errors import FedraxError, near, shown
 from fedrax.evaluation.measure import renamed, resolved_evaluation
 from fedrax.layers import merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
 from fedrax.loggers.base import Logger, built
 from fedrax.migration import refuse_former_keys
-from fedrax.other_names import unknown_component, unknown_key
+from fedrax.other_names import component_called, keys_called, other_way, unknown_component, unknown_key
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.privacy.guarantee import resolved_privacy
 from fedrax.registry import LARGEST, Registry, in_words, options_of
@@ -164,7 +163,10 @@ class Config(Model):
 
 @takes(source=a_source(), overrides=OVERRIDES, plugins=PLUGINS)
 def resolve(
-    source: str | Path | Mapping[str, Any] | None, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()
+    source: str | Path | Mapping[str, Any] | None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    plugins: Iterable[str] = (),
 ) -> Config:
     """The configuration that a preset, file or table describes under these ``key=value`` overrides.
 
@@ -173,7 +175,7 @@ def resolve(
 
     Args:
         source: a preset's name, a TOML file's path, or a table.
-        overrides: layers above it, each a ``key=value``.
+        overrides: layers above it, each a ``key=value``, or a table of values by key.
         plugins: more of them, which take the place of those of the same name.
 
     Raises:
@@ -203,7 +205,7 @@ def resolve(
         raise renamed(said["per_agent"])
 
     strategy = _choose("strategy", layers, {}, 0)
-    _built("strategy", strategy)
+    _built("strategy", strategy, _keys({"strategy": strategy["kind"]}))
     implied = strategies[strategy["kind"]].implies(strategy)
     # Whoever says `mode` means what it stands for, whatever an earlier layer said of that.
     rank = max((i for i, layer in enumerate(layers) if "mode" in layer.get("strategy", {})), default=0)
@@ -211,12 +213,12 @@ def resolve(
         component_kind: _choose(component_kind, layers, implied.get(component_kind, {}), rank)
         for component_kind in COMPONENT_KINDS
     }
-    built = _built("strategy", chosen["strategy"])
+    keys = _keys({component_kind: table["kind"] for component_kind, table in chosen.items()})
+    built = _built("strategy", chosen["strategy"], keys)
     personal = built.hands_out_own(COMPONENT_KINDS["learner"][chosen["learner"]["kind"]])
     plain["evaluation"] = resolved_evaluation(plain, personal=personal)
-    config = _validate(
-        {**plain, **{component_kind: _complete(component_kind, table) for component_kind, table in chosen.items()}}
-    )
+    completed = {component_kind: _complete(component_kind, table, keys) for component_kind, table in chosen.items()}
+    config = _validate({**plain, **completed}, keys)
     if config.budget == BudgetConfig():
         raise FedraxError("no budget: set budget.rounds, budget.trajectories, budget.steps or budget.steps_per_agent")
     config = _with_loggers(config)
@@ -256,13 +258,34 @@ def _choose(component_kind: str, layers: list[dict[str, Any]], implied: Mapping[
                 continue
             if isinstance(value, Mapping):
                 if key not in registry:
-                    what, see = f"table {component_kind}.{key}: no {component_kind} is called", "fedrax describe "
-                    raise unknown_component(component_kind, key, COMPONENT_KINDS, see + component_kind, what=what)
+                    raise _unknown_table(component_kind, kind, key, value)
                 if key == kind:
                     settings.update(value)
             elif key in common or speaking in (None, kind):
                 settings[key] = value
     return {"kind": kind, **settings}
+
+
+def _unknown_table(component_kind: str, kind: str, key: str, table: Mapping[str, Any]) -> FedraxError:
+    """The error for a table in a component's that is no other component's of the kind, as another library may have."""
+    inner = _within(table)
+    meant = keys_called(inner.rpartition(".")[2]) or keys_called(key) or other_way(f"{key}.{inner}")
+    if meant and not near(key, COMPONENT_KINDS[component_kind]) and not component_called(key, COMPONENT_KINDS):
+        options, of = options_of(COMPONENT_KINDS[component_kind][kind]), f" of {component_kind} {kind!r}"
+        among = _keys({component_kind: kind})
+        see = f"fedrax describe {kind}"
+        return unknown_key(f"{component_kind}.{key}", options, see, of=of, among=among, within=inner)
+    what, see = f"table {component_kind}.{key}: no {component_kind} is called", f"fedrax describe {component_kind}"
+    return unknown_component(component_kind, key, COMPONENT_KINDS, see, what=what)
+
+
+def _within(value: Any) -> str:
+    """The first key in a table, and in the table there: ``net_arch`` of ``{net_arch = [64]}``; else nothing."""
+    parts = []
+    while isinstance(value, Mapping) and value:
+        name, value = next(iter(value.items()))
+        parts.append(str(name))
+    return ".".join(parts)
 
 
 def _with_loggers(config: Config) -> Config:
@@ -272,19 +295,19 @@ def _with_loggers(config: Config) -> Config:
     return config.model_copy(update={"records": config.records.model_copy(update={"loggers": tables})})
 
 
-def _built(component_kind: str, table: Mapping[str, Any]) -> Any:
-    """The component, its options checked."""
+def _built(component_kind: str, table: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    """The component, its options checked; ``keys`` are those of the configuration (:func:`_keys`)."""
     settings = {key: value for key, value in table.items() if key != "kind"}
-    return COMPONENT_KINDS[component_kind].build(table["kind"], settings)
+    return COMPONENT_KINDS[component_kind].build(table["kind"], settings, among=keys)
 
 
-def _complete(component_kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
+def _complete(component_kind: str, table: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """The component's table with every option written out, checked by building it."""
-    component = _built(component_kind, table)
+    component = _built(component_kind, table, keys)
     return {"kind": table["kind"], **{name: getattr(component, name) for name in options_of(type(component))}}
 
 
-def _validate(tables: Mapping[str, Any]) -> Config:
+def _validate(tables: Mapping[str, Any], keys: Iterable[str]) -> Config:
     try:
         return Config.model_validate(tables)
     except pydantic.ValidationError as error:
@@ -293,7 +316,8 @@ def _validate(tables: Mapping[str, Any]) -> Config:
             *outer, name = map(str, first["loc"])
             table = ".".join(outer)
             see = f"fedrax describe {table}" if table else "fedrax list"
-            raise unknown_key(".".join([*outer, name]), _model(outer).model_fields, see, known=_keys(tables)) from None
+            key, within = ".".join([*outer, name]), _within(first["input"])
+            raise unknown_key(key, _model(outer).model_fields, see, among=keys, within=within) from None
         key = _key_of(first["loc"])
         same = [each for each in error.errors() if _key_of(each["loc"]) == key]
         raise FedraxError(f"{key} = {shown(first['input'])} is not allowed: {in_words(*same)}") from None
@@ -321,15 +345,13 @@ def _key_of(location: Iterable[str | int]) -> str:
     return ".".join(parts)
 
 
-def _keys(tables: Mapping[str, Any]) -> list[str]:
-    """Every key of the plain tables, and of the components that are chosen."""
-    plain = [
-        f"{name}.{key}"
-        for name, field in Config.model_fields.items()
-        if inspect.isclass(field.annotation) and issubclass(field.annotation, Model)
-        for key in field.annotation.model_fields
+def _keys(kinds: Mapping[str, str]) -> list[str]:
+    """Every key of the options of these components, by kind, without plain settings, which every configuration has."""
+    return [
+        f"{component_kind}.{key}"
+        for component_kind, kind in kinds.items()
+        for key in options_of(COMPONENT_KINDS[component_kind][kind])
     ]
-    return [*plain, *(f"{kind}.{key}" for kind in COMPONENT_KINDS for key in tables.get(kind, {}) if key != "kind")]
 
 
 def _written(value: Any) -> Any:

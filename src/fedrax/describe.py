@@ -23,7 +23,7 @@ from fedrax.environments.registry import describe_environment
 from fedrax.environments.robotics import FAMILIES, load_robotics
 from fedrax.errors import SOME, FedraxError, near, shown, unknown
 from fedrax.loggers.base import DEFAULT, loggers
-from fedrax.other_names import component_called, keys_called, unknown_key
+from fedrax.other_names import component_called, keys_called, other_way, unknown_key
 from fedrax.privacy.guarantee import guarantee
 from fedrax.registry import Registry
 from fedrax.report.experiments import FIGURES
@@ -75,6 +75,8 @@ def describe(name: str) -> str:
     found = found or described_keys(name)
     if not found:
         within, _, last = name.rpartition(".")
+        if way := other_way(name):
+            raise FedraxError(f"unknown name {shown(name)}: {way}")
         components = [component for registry in KINDS.values() for component in registry]
         foreign = within in KINDS or not (within or near(name, components))
         if foreign and (said := component_called(last, KINDS)):
@@ -87,8 +89,16 @@ def describe(name: str) -> str:
         known = [*presets(), *KINDS, *names.plain_tables(), *components]
         known += [*native_environments, *joint_distributions, *FIGURES]
         known += [part for key in all_keys() for part in (key, key.rpartition(".")[2])]
-        raise unknown("name", name, known, "fedrax list and fedrax describe TABLE")
+        if not (likely := _likely(name, known)):
+            likely = _likely(name, [each for each in gymnasium.registry if "/" not in each])
+        raise unknown("name", name, [*known, *likely], "fedrax list and fedrax describe TABLE")
     return "\n\n".join(found)
+
+
+def _likely(name: str, known: Iterable[str]) -> list[str]:
+    """Those that the name may be a misspelling or a part of."""
+    known = list(known)
+    return [*near(name, known), *(each for each in known if name.lower() in each.lower())]
 
 
 def configuration(source: str | None, overrides: Iterable[str] = (), *, plugins: Iterable[str] = ()) -> str:

@@ -87,8 +87,7 @@ def suggestions(name: str, allowed: Iterable[str], see: str = "") -> str:
     more = f"; all: {see}" if see else ""
     if not parts and not near(name, names):
         return f"; all {len(names)}: {see}" if see else _some(names)
-    close = [*near(name, names), *parts, *difflib.get_close_matches(name, names, n=SOME, cutoff=0.5)]
-    close = list(dict.fromkeys(close))[:SOME]
+    close = list(dict.fromkeys([*near(name, names), *parts]))[:SOME]
     return f"{nearest(name, names)}; allowed: {', '.join(close)} and {len(names) - len(close)} others{more}"
 
 

@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedrax import sweep
+from fedrax import sweeps
 from fedrax.describe import configuration, describe
 from fedrax.describe_keys import all_keys
 from fedrax.errors import FedraxError, shown
 from fedrax.plugins import load_plugins, located
 from fedrax.sources import presets
-from fedrax.sweep.plan import KEYS
+from fedrax.sweeps.plan import KEYS
 
 SWEEP = "sweep"
 """What the file of a sweep is called."""
@@ -38,5 +38,5 @@ def explained(name: str, overrides: Iterable[str] = (), *, plugins: Iterable[str
     if name in KEYS and name in all_keys():
         return f"{describe(name)}\n\n{name} is a key of a sweep's file too: fedrax describe {SWEEP}"
     if name == SWEEP or name.removeprefix(f"{SWEEP}.") in KEYS:
-        return inspect.getdoc(sweep) or ""
+        return inspect.getdoc(sweeps) or ""
     return describe(name)

@@ -87,6 +87,17 @@ def options(component_kind: str) -> dict[str, Setting]:
     return dict(sorted(found.items()))
 
 
+def owners(component_kind: str) -> dict[str, list[str]]:
+    """The components of a kind that have an option, by option: ``{"buffer_size": ["sac", "sac-discrete", "td3"]}``."""
+    classes = {source.name: source for source in _classes()}
+    found: dict[str, list[str]] = {}
+    for source in sorted(classes.values(), key=lambda source: source.registered):
+        if source.registry == plural(component_kind):
+            for name in _options_of(source, classes):
+                found.setdefault(name, []).append(source.registered)
+    return found
+
+
 def plain_keys() -> dict[str, Setting]:
     """Every key that is no component's: ``seeds``, ``federation.agents``, ``runtime.flower.quorum``."""
     return dict(_keys_in("Config", _tables(), ""))

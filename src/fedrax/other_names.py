@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from fedrax.errors import SOME, FedraxError, near, shown, suggestions, unknown
+from fedrax.errors import SOME, FedraxError, near, nearest, shown, suggestions, unknown
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -42,8 +42,14 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "minibatches": ("learner.num_minibatches",),
         "replaysize": ("learner.buffer_size",),
         "memorysize": ("learner.buffer_size",),
-        "batch": ("learner.batch_size", "strategy.batch"),
-        "batchsize": ("learner.batch_size", "learner.num_minibatches", "strategy.batch"),
+        "batch": ("learner.batch_size", "strategy.batch", "strategy.batch_min", "strategy.batch_max"),
+        "batchsize": (
+            "learner.batch_size",
+            "learner.num_minibatches",
+            "strategy.batch",
+            "strategy.batch_min",
+            "strategy.batch_max",
+        ),
         "minibatchsize": ("learner.batch_size", "learner.num_minibatches", "strategy.minibatch"),
         "polyak": ("learner.tau",),
         "startsteps": ("learner.learning_starts",),
@@ -54,6 +60,8 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "policyfrequency": ("learner.policy_delay",),
         "policyfreq": ("learner.policy_delay",),
         "gradientsteps": ("learner.updates_per_step",),
+        "trainfreq": ("learner.num_steps",),
+        "trainfrequency": ("learner.num_steps",),
         "hiddensizes": ("learner.hidden",),
         "hiddensize": ("learner.hidden",),
         "hiddenlayers": ("learner.hidden",),
@@ -129,6 +137,42 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Our keys by others' names for them, in lower case and without what joins words."""
+
+_DEVICE = (
+    "no setting has the device: JAX takes a GPU where its build for CUDA is installed, else the CPU; to force one, set "
+    "the environment variable JAX_PLATFORMS to cpu or cuda"
+)
+_PROGRESS = "progress is shown by itself; to hide it, give a command --quiet, or a function of Python progress=False"
+_FOLDER = "everything of a run is written to its folder: give --out DIR, or out=DIR in Python"
+_TENSORBOARD = (
+    "TensorBoard's files are written to the run's folder by themselves; records.loggers says what logs, and --out DIR, "
+    "or out=DIR in Python, which folder it is"
+)
+_WANDB = "Weights & Biases is a logger: set records.loggers.wandb.project (fedrax describe wandb)"
+_MLFLOW = "MLflow is a logger: set records.loggers.mlflow.experiment (fedrax describe mlflow)"
+_POLICY = (
+    "the policy's network fits the environment by itself; its layers are learner.hidden, or learner.actor_layers of "
+    "sac and td3"
+)
+_PRIVACY = "differential privacy is the table privacy: privacy.noise, privacy.clip and others (fedrax describe privacy)"
+_DETERMINISTIC = "a run is the same again with the same seed on the same kind of device; set seed"
+OTHER_WAYS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("device", "cuda", "usecuda", "nocuda", "gpu", "gpus", "gpuid", "usegpu", "numgpus"), _DEVICE),
+        **dict.fromkeys(("accelerator", "platform", "numgpusperworker", "clientresources"), _DEVICE),
+        **dict.fromkeys(("verbose", "verbosity", "quiet", "progress", "progressbar", "loglevel"), _PROGRESS),
+        **dict.fromkeys(("loginterval", "logfreq"), "every round is recorded, and logged by records.loggers"),
+        **dict.fromkeys(("out", "outdir", "outputdir", "logdir", "savedir", "savepath", "logpath"), _FOLDER),
+        **dict.fromkeys(("tensorboard", "tensorboardlog", "tblogname"), _TENSORBOARD),
+        **dict.fromkeys(("wandb", "usewandb", "wandbproject", "wandbprojectname", "wandbentity", "wandbmode"), _WANDB),
+        **dict.fromkeys(("mlflow", "usemlflow", "mlflowexperiment", "mlflowuri"), _MLFLOW),
+        **dict.fromkeys(("policy", "policyclass", "policytype", "policynetwork"), _POLICY),
+        **dict.fromkeys(("dp", "usedp", "differentialprivacy"), _PRIVACY),
+        **dict.fromkeys(("deterministic", "torchdeterministic", "cudnndeterministic"), _DETERMINISTIC),
+    }
+)
+"""How that is done here which is a setting elsewhere and none here, by others' names for it, as :func:`plain` writes
+them."""
 
 SERVER_OPTIMISERS = frozenset({"fedadam", "fedyogi", "fedadagrad", "fedavgm", "fedopt"})
 """Others' strategies that average networks and step by an optimiser at the server, which none does here."""
@@ -218,8 +262,31 @@ def component_called(name: str, registered: Mapping[str, Iterable[str]]) -> str:
     return f"it is {kinds} here; set {' or '.join(f'{kind}={each}' for kind, each in here)}"
 
 
+def other_way(key: str) -> str:
+    """How that is done here which elsewhere is a setting or a table of this name; empty where nobody can tell.
+
+    Args:
+        key: ``device``, ``runtime.device``, ``wandb.group``.
+    """
+    return next(
+        (
+            OTHER_WAYS[plain(part)]
+            for part in (key.rpartition(".")[2], key.partition(".")[0])
+            if plain(part) in OTHER_WAYS
+        ),
+        "",
+    )
+
+
 def unknown_key(
-    key: str, allowed: Iterable[str], see: str = "", *, of: str = "", known: Iterable[str] = ()
+    key: str,
+    allowed: Iterable[str],
+    see: str = "",
+    *,
+    of: str = "",
+    known: Iterable[str] = (),
+    among: Iterable[str] | None = None,
+    within: str = "",
 ) -> FedraxError:
     """The error for a key that its table does not have, with the one that is meant, as far as that can be told.
 
@@ -229,16 +296,56 @@ def unknown_key(
         see: a command that lists them.
         of: whose table it is, such as `` of learner 'ppo'``.
         known: as of :func:`keys_called`.
+        among: the keys of the components that a configuration has chosen: no other component's is proposed, but said
+            to be of that one. Unset, nothing is chosen.
+        within: what is set in it, where it is given as a table: ``net_arch`` of ``policy_kwargs.net_arch``.
     """
     table, _, name = key.rpartition(".")
-    allowed, meant = list(allowed), keys_called(name, known)
+    allowed, chosen = list(allowed), None if among is None else list(among)
+    if chosen is not None:
+        from fedrax import names
+
+        known = [*names.plain_keys(), *chosen]
+    if within and not near(name, allowed) and (inner := keys_called(within.rpartition(".")[2], known)):
+        meant, key = inner, f"{key}.{within}"
+    else:
+        meant = keys_called(name, known)
     start, more = f"unknown key {key}{of}", f"; all: {see}" if see else ""
     here = [each.rpartition(".")[2] for each in meant if each.rpartition(".")[0] == table]
     here = [each for each in here if each in allowed]
     if here:
         return FedraxError(f"{start} (did you mean {' or '.join(map(repr, here))}?){more}")
-    elsewhere = [each for each in meant if each.rpartition(".")[0] != table]
+    if not meant and (way := other_way(key)):
+        return FedraxError(f"{start}: {way}")
+    strange = [each for each in meant if chosen is not None and each not in chosen and _is_of_some(each)]
+    elsewhere = [each for each in meant if each.rpartition(".")[0] != table and each not in strange]
     if elsewhere and not near(name, allowed):
         return FedraxError(f"{start} (did you mean {' or '.join(elsewhere[:SOME])}?)")
-    others = f"; who has one: fedrax describe {key}" if of and key in meant else ""
-    return FedraxError(f"{start}{suggestions(name, allowed, see)}{others}")
+    if others := _whose(strange):
+        guess = nearest(name, allowed)
+        return FedraxError(f"{start}{f'{guess};' if guess else ':'} {others}{more}")
+    return FedraxError(f"{start}{suggestions(name, allowed, see)}")
+
+
+def _is_of_some(key: str) -> bool:
+    """Whether the key is an option that some components of its kind have, and others do not."""
+    from fedrax import names
+    from fedrax.sources import DEFAULT_KINDS
+
+    kind, _, option = key.partition(".")
+    if kind not in DEFAULT_KINDS or option in ("", "kind"):
+        return False
+    return len(names.owners(kind).get(option, ())) < len(names.components()[names.plural(kind)])
+
+
+def _whose(keys: Iterable[str]) -> str:
+    """``learner.buffer_size is of learner sac, sac-discrete or td3``."""
+    from fedrax import names
+
+    said = []
+    for key in keys:
+        kind, _, option = key.partition(".")
+        if owners := names.owners(kind).get(option):
+            of = f"{', '.join(owners[:-1])} or {owners[-1]}" if owners[1:] else owners[0]
+            said.append(f"{key} is of {kind} {of}")
+    return ", ".join(said[:SOME])

@@ -15,7 +15,7 @@ import operator
 import pkgutil
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -180,10 +180,18 @@ class Registry(Generic[T]):
         """The command that lists the names."""
         return f"fedrax describe {self.component_kind}" if self.component_kind.isalpha() else "fedrax list"
 
-    def build(self, name: str, settings: Mapping[str, Any], *, table: str | None = None) -> T:
+    def build(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        *,
+        table: str | None = None,
+        among: Iterable[str] | None = None,
+    ) -> T:
         """The component ``name`` with these settings, each checked against its option.
 
-        ``table`` is where a configuration has them; unset, the table of the component kind.
+        ``table`` is where a configuration has them; unset, the table of the component kind. ``among`` holds the keys of
+        all components that the configuration has chosen, one of which may be meant by a key that is not known.
 
         Raises:
             FedraxError: an unknown name or key, or a value of the wrong type or outside its interval.
@@ -195,7 +203,7 @@ class Registry(Generic[T]):
         for key, value in settings.items():
             if key not in known:
                 of = f" of {self.component_kind} {name!r}"
-                raise unknown_key(f"{table}.{key}", known, f"fedrax describe {name}", of=of)
+                raise unknown_key(f"{table}.{key}", known, f"fedrax describe {name}", of=of, among=among)
             _, declared, annotation = known[key]
             checked[key] = check_value(f"{table}.{key}", value, annotation, declared)
         return component(**checked)
@@ -281,7 +289,12 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
         literals = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
         if isinstance(value, str) and literals:
             hint = nearest(value, [str(choice) for choice in literals])
-        words = in_words(*error.errors())
+        if (place := _item_of(value, error)) is not None:
+            same = [each for each in error.errors() if each["loc"][-1] == place]
+            raise FedraxError(
+                f"item {place + 1} of {key} = {shown(value[place])} is not allowed: {in_words(*same)}"
+            ) from None
+        words = in_words(*error.errors()) + _as_list(value, annotation)
         if declared is not None and words == WORDS["float"] and (interval := _interval(declared)):
             words += f" {interval}" if interval.startswith("between") else f", {interval}"
         unset = " or none" if type(None) in typing.get_args(annotation) else ""
@@ -290,10 +303,29 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
         raise FedraxError(f"{key} = {shown(value)} is not allowed: it must have at most {MOST_ITEMS} items")
     if declared is None:
         return value
-    for number in value if isinstance(value, tuple) else (value,):
+    for place, number in enumerate(value if isinstance(value, tuple) else (value,), start=1):
         if isinstance(number, (int, float)) and not isinstance(number, bool):
-            _check_number(key, number, declared)
+            _check_number(f"item {place} of {key}" if isinstance(value, tuple) else key, number, declared)
     return value
+
+
+def _item_of(value: Any, error: pydantic.ValidationError) -> int | None:
+    """The place of the first item of a list that is not as it must be; None of what is no list."""
+    places = [each["loc"][-1] for each in error.errors() if each["loc"]]
+    whole = all(isinstance(place, int) for place in places) and len(places) == len(error.errors())
+    return int(places[0]) if whole and isinstance(value, (list, tuple)) else None
+
+
+def _as_list(value: Any, annotation: Any) -> str:
+    """Of what, and how, a list is written where it is needed and something else is given: ``64``, ``64,64``."""
+    if typing.get_origin(annotation) not in (tuple, list) or isinstance(value, (list, tuple, Mapping)):
+        return ""
+    items = [each.strip() for each in str(value).strip("()[] ").split(",")]
+    try:
+        _adapter(annotation).validate_python(items)
+    except pydantic.ValidationError:
+        return {int: " of integers", float: " of numbers", str: " of texts"}.get(typing.get_args(annotation)[0], "")
+    return f", written [{', '.join(items)}]" if any(items) else ""
 
 
 @functools.cache

@@ -77,20 +77,30 @@ def _text_of(path: Path) -> str:
 def parse_override(text: str) -> dict[str, Any]:
     """``"attack.agents=3"`` as ``{"attack": {"agents": 3}}``; ``attack=NAME`` is short for ``attack.kind=NAME``.
 
-    A value is read as TOML where it is TOML (numbers, booleans, lists, tables), else as a bare word; ``none`` unsets
-    an option that may be unset.
+    A value is read as TOML where it is TOML (numbers, booleans, lists, tables), else as a bare word, and so is each
+    item of a list, whose quotes a shell takes away; ``none`` unsets an option that may be unset.
     """
     key, separator, value = text.partition("=")
     key, value = key.strip(), value.strip()
     if not separator or not all(key.split(".")) or key.count(".") > DEEPEST:
         raise FedraxError(f"{shown(text)} is not of the form key=value, for example federation.agents=20")
-    try:
-        parsed: Any = parsed_toml(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value
+    parsed = _value(value)
     for part in reversed(key.split(".")):
         parsed = {part: parsed}
     return in_tables(typing.cast(dict[str, Any], parsed))
+
+
+def _value(text: str) -> Any:
+    """The value of an override."""
+    try:
+        return parsed_toml(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        pass
+    items = [item.strip() for item in text[1:-1].split(",")]
+    # Lists in lists, tables and texts with quotes are TOML or nothing.
+    if text[:1] == "[" and text[-1:] == "]" and all(items) and not set(text[1:-1]) & set("[]{}'\""):
+        return [_value(item) for item in items]
+    return text
 
 
 def in_tables(layer: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fedrax.cli import main
 from fedrax.runtime.library import Programs
-from fedrax.sweep.attempts import COMPILED
+from fedrax.sweeps.attempts import COMPILED
 
 
 def work(answers: int) -> None:

@@ -105,6 +105,19 @@ def test_environments_may_be_columns_or_have_a_table_each(write_run, tmp_path, c
         (["--rows", "strategy.kind"], "--rows is not allowed without a table: add --table latex or csv"),
         (["--table", "csv", "--columns", "attack"], "--columns is not allowed alone: give --rows too"),
         (["--table", "csv", "--rows", "strategy.kin", "--columns", "attack"], "did you mean 'strategy.kind'"),
+        (
+            ["--table", "csv", "--rows", "seed", "--columns", "attack"],
+            "--rows seed is not allowed: the runs of one setup are one result, over all of its seeds; give a setting: "
+            "these setups differ in strategy.kind, attack.kind",
+        ),
+        (
+            ["--table", "csv", "--rows", "attack", "--columns", "n_agents"],
+            "'n_agents' (did you mean 'federation.agents'",
+        ),
+        (
+            ["--table", "csv", "--rows", "attack", "--columns", "final_return"],
+            "unknown setting in --columns 'final_return': these setups differ in strategy.kind, attack.kind",
+        ),
         (["--table", "csv", "--rows", "attack", "--columns", "attack.kind"], "both have attack.kind"),
         (["--table", "csv", "--rows", "attack,attack", "--columns", "strategy"], "it has attack.kind twice"),
         (

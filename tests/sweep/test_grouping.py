@@ -9,10 +9,10 @@ from sweep_files import written
 import fedrax
 from fedrax.cli import main
 from fedrax.errors import FedraxError
-from fedrax.sweep import grouping
-from fedrax.sweep.grouping import grouped, most_together
-from fedrax.sweep.plan import read_plan
-from fedrax.sweep.tasks import read_progress, tasks_of
+from fedrax.sweeps import grouping
+from fedrax.sweeps.grouping import grouped, most_together
+from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.tasks import read_progress, tasks_of
 
 
 def runs_of(path, jobs=1):

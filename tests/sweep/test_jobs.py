@@ -12,11 +12,11 @@ from sweep_files import written
 
 from fedrax.cli import main
 from fedrax.records.lock import held
-from fedrax.sweep import runner
-from fedrax.sweep.board import Board, show_plan
-from fedrax.sweep.plan import read_plan
-from fedrax.sweep.runner import run_plan
-from fedrax.sweep.tasks import Task, read_progress
+from fedrax.sweeps import runner
+from fedrax.sweeps.board import Board, show_plan
+from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.runner import run_plan
+from fedrax.sweeps.tasks import Task, read_progress
 
 FINISH = """
 import os, pathlib, sys

@@ -9,12 +9,12 @@ import pytest
 from sweep_files import TINY, written
 
 import fedrax
-from fedrax.sweep import attempts, runner
-from fedrax.sweep.attempts import Worker, may_share
-from fedrax.sweep.order import Waiting
-from fedrax.sweep.plan import read_plan
-from fedrax.sweep.runner import run_plan
-from fedrax.sweep.tasks import Task, tasks_of
+from fedrax.sweeps import attempts, runner
+from fedrax.sweeps.attempts import Worker, may_share
+from fedrax.sweeps.order import Waiting
+from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.runner import run_plan
+from fedrax.sweeps.tasks import Task, tasks_of
 
 SHAPES = """
 [setups.one]

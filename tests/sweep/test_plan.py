@@ -8,9 +8,9 @@ from sweep_files import TINY, written
 import fedrax
 from fedrax.cli import main
 from fedrax.errors import FedraxError
-from fedrax.sweep.attempts import arguments_of
-from fedrax.sweep.plan import read_plan
-from fedrax.sweep.tasks import Task
+from fedrax.sweeps.attempts import arguments_of
+from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.tasks import Task
 
 
 def test_a_file_becomes_setups_times_seeds(tmp_path):
@@ -115,7 +115,7 @@ def test_a_grid_alone_is_of_the_preset(tmp_path):
 )
 def test_values_survive_as_overrides(value):
     from fedrax.config import parse_override
-    from fedrax.sweep.plan import override
+    from fedrax.sweeps.plan import override
 
     found = parse_override(override("environment.heterogeneity", [value]))["environment"]["heterogeneity"]
     assert found == [value] or value is None

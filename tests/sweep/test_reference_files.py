@@ -6,7 +6,7 @@ import pytest
 
 import fedrax
 from fedrax.cli import main
-from fedrax.sweep.plan import read_plan
+from fedrax.sweeps.plan import read_plan
 
 REFERENCE = {
     "num_runs": 5,
@@ -38,7 +38,7 @@ REFERENCE = {
 @pytest.fixture
 def unresolved(monkeypatch):
     """Translating does not depend on what resolves."""
-    monkeypatch.setattr("fedrax.sweep.plan.resolve", lambda *_: fedrax.resolve("fedpg-br/cartpole"))
+    monkeypatch.setattr("fedrax.sweeps.plan.resolve", lambda *_: fedrax.resolve("fedpg-br/cartpole"))
 
 
 def test_the_references_files_are_translated(tmp_path, unresolved):

@@ -16,12 +16,12 @@ from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import KEYS, write_summary
-from fedrax.sweep.attempts import arguments_of
-from fedrax.sweep.plan import read_plan
-from fedrax.sweep.runner import Outcome
-from fedrax.sweep.search import Searching
-from fedrax.sweep.space import drawn, read_space
-from fedrax.sweep.tasks import Task, tasks_of
+from fedrax.sweeps.attempts import arguments_of
+from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.runner import Outcome
+from fedrax.sweeps.search import Searching
+from fedrax.sweeps.space import drawn, read_space
+from fedrax.sweeps.tasks import Task, tasks_of
 
 SPACE = {
     "learner": {"learning_rate": {"log-uniform": [1e-4, 1e-1]}, "hidden": [[8], [16, 16]]},

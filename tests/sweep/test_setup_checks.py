@@ -8,8 +8,8 @@ from sweep_files import written
 from fedrax import api
 from fedrax.cli import main
 from fedrax.errors import FedraxError
-from fedrax.sweep.checks import check, checked
-from fedrax.sweep.plan import read_plan
+from fedrax.sweeps.checks import check, checked
+from fedrax.sweeps.plan import read_plan
 
 
 def test_a_setup_that_cannot_run_is_told_before_the_first_trains(tmp_path, capsys):
@@ -33,7 +33,7 @@ def test_setups_are_checked_for_so_long(monkeypatch, tmp_path):
 
 
 def test_what_was_not_checked_is_noted(monkeypatch, tmp_path):
-    monkeypatch.setattr("fedrax.sweep.checks.MOST_SECONDS", 0.001)
+    monkeypatch.setattr("fedrax.sweeps.checks.MOST_SECONDS", 0.001)
     plan = checked(read_plan(written(tmp_path, "[setups.a]\n[setups.b]\n")))
     assert plan.notes == ("2 of 2 setups were not tried before the first trains: that would take too long",)
 

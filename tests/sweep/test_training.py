@@ -13,10 +13,10 @@ import fedrax
 from fedrax import api
 from fedrax.cli import main
 from fedrax.records.lock import held
-from fedrax.sweep.attempts import command_of
-from fedrax.sweep.plan import read_plan
-from fedrax.sweep.runner import run_plan
-from fedrax.sweep.tasks import tasks_of
+from fedrax.sweeps.attempts import command_of
+from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.runner import run_plan
+from fedrax.sweeps.tasks import tasks_of
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from fedrax.runtime.make import make_federation
 def import_networks(
     source: str | Path | Mapping[str, Any],
     files: Sequence[Path],
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
     out: Path | None = None,
     plugins: Iterable[str] = (),
@@ -43,7 +43,7 @@ def import_networks(
         source: a preset or a TOML file, which says the environment; the widths of the networks, and what the reference
             has no option for, follow from the files.
         files: of an actor and of a critic, or of both (``model_round_N.pth``).
-        overrides: ``key=value``.
+        overrides: ``key=value``, or a table of values by key.
         out: the run's directory; unset, ``runs/NAME-TIME``.
         plugins: files and modules to load.
 

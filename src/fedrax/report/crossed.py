@@ -6,14 +6,15 @@ import csv
 import dataclasses
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from fedrax.errors import FedraxError, shown, unknown
+from fedrax.errors import SOME, FedraxError, near, shown
 from fedrax.evaluation.measure import said
+from fedrax.other_names import keys_called
 from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, numbers
 from fedrax.report.curves import STATISTICS
 from fedrax.report.labels import telling_keys
-from fedrax.report.runs import Group, parts_of
+from fedrax.report.runs import REPETITION, Group, parts_of
 from fedrax.report.tables import MISSING, Result, estimates, result
 
 Values = tuple[str, ...]
@@ -156,11 +157,27 @@ def _keys(option: str, given: str, groups: Sequence[Group]) -> tuple[str, ...]:
     for word in given.split(","):
         key = next((key for key in (word, f"{word}.kind", f"{word}.id") if key in known), None)
         if key is None:
-            raise unknown(f"setting of these runs in --{option}", word, known)
+            raise _no_setting(option, word, known, telling_keys([group.runs[0].settings for group in groups]))
         if key in found:
             raise FedraxError(f"--{option} {shown(given)} is not allowed: it has {key} twice")
         found.append(key)
     return tuple(found)
+
+
+def _no_setting(option: str, word: str, known: Iterable[str], telling: Sequence[str]) -> FedraxError:
+    """The error for what is no setting of these runs, ``known``; ``telling`` are those in which they differ."""
+    differ = f"these setups differ in {', '.join(telling[:SOME])}" if telling else "these runs are all of one setup"
+    if word in REPETITION:
+        return FedraxError(
+            f"--{option} {word} is not allowed: the runs of one setup are one result, over all of its seeds; give a "
+            f"setting: {differ}"
+        )
+    meant = [key for key in keys_called(word.rpartition(".")[2]) if key in known]
+    if not (meant := meant or near(word, known)):
+        return FedraxError(f"unknown setting in --{option} {shown(word)}: {differ}")
+    return FedraxError(
+        f"unknown setting in --{option} {shown(word)} (did you mean {' or '.join(map(repr, meant[:SOME]))}?); {differ}"
+    )
 
 
 def _values(group: Group, keys: Sequence[str]) -> Values:

@@ -9,8 +9,8 @@ from typing import Any
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import apart, measure, said
-from fedrax.sweep.plan import Plan, Setup, override
-from fedrax.sweep.space import Choices, Range, Space
+from fedrax.sweeps.plan import Plan, Setup, override
+from fedrax.sweeps.space import Choices, Range, Space
 
 
 def check_space(space: Space, setup: Setup) -> None:

@@ -27,7 +27,7 @@ Later layers win: ``[set]``, the setup, the grid. A grid's combinations are name
 module before an environment's id.
 
 The experiment files of RLHF-And-Friends/FedRL (``{"num_runs": 5, "setups": {NAME: {FLAG: VALUE}}}``, ending in
-``.json``) are read too; :data:`fedrax.sweep.flags.FLAGS` says what each flag becomes.
+``.json``) are read too; :data:`fedrax.sweeps.flags.FLAGS` says what each flag becomes.
 
 Everything of a sweep lies in ``out``: ``SETUP/seed-S`` or ``SETUP/seeds-A-B`` is a run, and beside it is a log;
 ``sweep.json`` the state of every job. Environments and networks of every setup are made before the first run trains,

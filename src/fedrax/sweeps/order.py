@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable
 
 from fedrax.runtime.library import shape_of
-from fedrax.sweep.attempts import may_share
-from fedrax.sweep.tasks import Task
+from fedrax.sweeps.attempts import may_share
+from fedrax.sweeps.tasks import Task
 
 
 class Waiting:

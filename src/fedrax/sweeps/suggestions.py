@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedrax.errors import FedraxError, unknown
-from fedrax.sweep.settings import Search
-from fedrax.sweep.space import Range
+from fedrax.sweeps.settings import Search
+from fedrax.sweeps.space import Range
 
 
 class Optuna:

@@ -17,8 +17,8 @@ from fedrax.errors import FedraxError
 from fedrax.parsing import parsed_json
 from fedrax.plugins import described, where_own
 from fedrax.records.rundir import RunDirectory
-from fedrax.sweep.plan import Plan
-from fedrax.sweep.processes import environment
+from fedrax.sweeps.plan import Plan
+from fedrax.sweeps.processes import environment
 
 SECONDS = 60.0
 """How long setups are checked; those that are not reached are checked when they start."""

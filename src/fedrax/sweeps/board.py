@@ -18,8 +18,8 @@ import rich.table
 import rich.text
 
 from fedrax.records.progress import clock_time, short
-from fedrax.sweep.plan import Plan
-from fedrax.sweep.tasks import Task, damage, unapplied
+from fedrax.sweeps.plan import Plan
+from fedrax.sweeps.tasks import Task, damage, unapplied
 
 UPDATE_SECONDS = 1.0
 PLAIN_COLUMNS = 200

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from fedrax.config import Config
 from fedrax.runtime.draws import runs_native
 from fedrax.supervision import Process, start
-from fedrax.sweep.processes import environment
-from fedrax.sweep.tasks import Task
+from fedrax.sweeps.processes import environment
+from fedrax.sweeps.tasks import Task
 
 ATTEMPT = "=== attempt"
 """How the line in a log begins that comes before an attempt's own."""

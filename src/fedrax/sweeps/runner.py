@@ -14,12 +14,12 @@ from pathlib import Path
 from fedrax.errors import FedraxError
 from fedrax.records.lock import held
 from fedrax.supervision import POLL_SECONDS, Process, stop_all
-from fedrax.sweep.attempts import ATTEMPT, Attempt, Worker, command_of
-from fedrax.sweep.board import Board
-from fedrax.sweep.order import Waiting
-from fedrax.sweep.plan import Plan
-from fedrax.sweep.processes import Stop, placed, stoppable
-from fedrax.sweep.tasks import Task, damage, tasks_of, unapplied, write_record
+from fedrax.sweeps.attempts import ATTEMPT, Attempt, Worker, command_of
+from fedrax.sweeps.board import Board
+from fedrax.sweeps.order import Waiting
+from fedrax.sweeps.plan import Plan
+from fedrax.sweeps.processes import Stop, placed, stoppable
+from fedrax.sweeps.tasks import Task, damage, tasks_of, unapplied, write_record
 
 GRACE_SECONDS = 30.0
 """How long an interrupted job may take to end."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from fedrax.signals import handled
-from fedrax.sweep.plan import cores
+from fedrax.sweeps.plan import cores
 
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
 """What the numerical libraries read; NPROC is XLA's. No XLA flag, as those would miss the compilation cache."""

@@ -11,7 +11,7 @@ from fedrax.errors import FedraxError, shown, unknown
 from fedrax.records.summary import KEYS as ALWAYS
 from fedrax.records.summary import MEASURED
 from fedrax.registry import LARGEST
-from fedrax.sweep.space import Space, read_space
+from fedrax.sweeps.space import Space, read_space
 
 METHODS = ("random", "halving", "optuna")
 DIRECTIONS = ("maximise", "minimise")

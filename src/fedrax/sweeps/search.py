@@ -18,15 +18,15 @@ from fedrax.errors import FedraxError, unknown
 from fedrax.records.files import read_json, write_json
 from fedrax.records.progress import short
 from fedrax.runtime.continuation import leaves
-from fedrax.sweep.comparable import check_alike, check_budget, check_space
-from fedrax.sweep.names import SEARCH
-from fedrax.sweep.plan import Plan, override, plan_of, read_table
-from fedrax.sweep.results import cost, means
-from fedrax.sweep.runner import Outcome, report_command
-from fedrax.sweep.settings import Search, limits, read_search
-from fedrax.sweep.space import drawn
-from fedrax.sweep.suggestions import Optuna
-from fedrax.sweep.tasks import Task
+from fedrax.sweeps.comparable import check_alike, check_budget, check_space
+from fedrax.sweeps.names import SEARCH
+from fedrax.sweeps.plan import Plan, override, plan_of, read_table
+from fedrax.sweeps.results import cost, means
+from fedrax.sweeps.runner import Outcome, report_command
+from fedrax.sweeps.settings import Search, limits, read_search
+from fedrax.sweeps.space import drawn
+from fedrax.sweeps.suggestions import Optuna
+from fedrax.sweeps.tasks import Task
 from fedrax.wording import counted
 
 COMMON = ("preset", "seeds", "seeds_per_run", "out", "jobs", "cores_per_job", "set")

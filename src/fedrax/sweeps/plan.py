@@ -19,9 +19,9 @@ from fedrax.parsing import is_deep, parsed_json, parsed_toml, text_of
 from fedrax.plugins import located_in
 from fedrax.records.files import reason
 from fedrax.registry import LARGEST
-from fedrax.sweep.flags import translate
-from fedrax.sweep.grouping import MOST_SEEDS, folder_of, grouped, most_together
-from fedrax.sweep.names import check_name
+from fedrax.sweeps.flags import translate
+from fedrax.sweeps.grouping import MOST_SEEDS, folder_of, grouped, most_together
+from fedrax.sweeps.names import check_name
 
 REFERENCE_PRESET = "fedppo/simple-crossing"
 """What the reference's experiment files change, as they name no preset."""

@@ -11,8 +11,8 @@ from typing import Any
 from fedrax.records.rows import read_by_seed
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
-from fedrax.sweep.plan import Job
-from fedrax.sweep.tasks import Task
+from fedrax.sweeps.plan import Job
+from fedrax.sweeps.tasks import Task
 
 
 def means(jobs: Iterable[Job]) -> dict[str, float] | None:

@@ -20,8 +20,8 @@ from fedrax.records.rows import read_tail, seed_of
 from fedrax.records.rundir import SWEEP, RunDirectory
 from fedrax.records.standing import Standing, fraction_done, recorded_ends
 from fedrax.runtime.continuation import differences
-from fedrax.sweep.names import damaged
-from fedrax.sweep.plan import Job, Plan
+from fedrax.sweeps.names import damaged
+from fedrax.sweeps.plan import Job, Plan
 
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
 
