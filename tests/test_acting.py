@@ -24,6 +24,7 @@ from fedrax.runtime import draws
 from fedrax.runtime.draws import describe_run
 from fedrax.runtime.make import make_learner, make_runtime
 from fedrax.strategies.base import strategies
+
 from fresh_runs import made
 
 

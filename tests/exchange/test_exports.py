@@ -14,6 +14,7 @@ from fedrax.cli import main
 from fedrax.environments.minigrid import mission_tokens
 from fedrax.errors import FedraxError
 from fedrax.exchange.exports import export
+
 from fresh_runs import made
 
 

@@ -4,7 +4,6 @@ import json
 import re
 
 import pytest
-from sweep_files import written
 
 import fedrax
 from fedrax.cli import main
@@ -13,6 +12,8 @@ from fedrax.sweeps import grouping
 from fedrax.sweeps.grouping import grouped, most_together
 from fedrax.sweeps.plan import read_plan
 from fedrax.sweeps.tasks import read_progress, tasks_of
+
+from sweep_files import written
 
 
 def runs_of(path, jobs=1):

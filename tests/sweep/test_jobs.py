@@ -8,7 +8,6 @@ import signal
 import sys
 
 import pytest
-from sweep_files import written
 
 from fedrax.cli import main
 from fedrax.records.lock import held
@@ -17,6 +16,8 @@ from fedrax.sweeps.board import Board, show_plan
 from fedrax.sweeps.plan import read_plan
 from fedrax.sweeps.runner import run_plan
 from fedrax.sweeps.tasks import Task, read_progress
+
+from sweep_files import written
 
 FINISH = """
 import os, pathlib, sys

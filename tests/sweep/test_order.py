@@ -6,7 +6,6 @@ import signal
 import sys
 
 import pytest
-from sweep_files import TINY, written
 
 import fedrax
 from fedrax.sweeps import attempts, runner
@@ -15,6 +14,8 @@ from fedrax.sweeps.order import Waiting
 from fedrax.sweeps.plan import read_plan
 from fedrax.sweeps.runner import run_plan
 from fedrax.sweeps.tasks import Task, tasks_of
+
+from sweep_files import TINY, written
 
 SHAPES = """
 [setups.one]

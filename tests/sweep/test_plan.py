@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from sweep_files import TINY, written
 
 import fedrax
 from fedrax.cli import main
@@ -11,6 +10,8 @@ from fedrax.errors import FedraxError
 from fedrax.sweeps.attempts import arguments_of
 from fedrax.sweeps.plan import read_plan
 from fedrax.sweeps.tasks import Task
+
+from sweep_files import TINY, written
 
 
 def test_a_file_becomes_setups_times_seeds(tmp_path):

@@ -3,13 +3,14 @@
 import time
 
 import pytest
-from sweep_files import written
 
 from fedrax import api
 from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.sweeps.checks import check, checked
 from fedrax.sweeps.plan import read_plan
+
+from sweep_files import written
 
 
 def test_a_setup_that_cannot_run_is_told_before_the_first_trains(tmp_path, capsys):

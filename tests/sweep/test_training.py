@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from sweep_files import DEADLINE, TINY, until, written
 
 import fedrax
 from fedrax import api
@@ -17,6 +16,8 @@ from fedrax.sweeps.attempts import command_of
 from fedrax.sweeps.plan import read_plan
 from fedrax.sweeps.runner import run_plan
 from fedrax.sweeps.tasks import tasks_of
+
+from sweep_files import DEADLINE, TINY, until, written
 
 
 @pytest.fixture(scope="module")
