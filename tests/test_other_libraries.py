@@ -81,7 +81,8 @@ def test_ways_are_told_in_names_that_there_are():
 def test_owners_are_read_from_the_source_as_they_are_registered():
     for kind, registry in COMPONENT_KINDS.items():
         owners: dict[str, list[str]] = {}
-        for name in registry:
+        # Other tests register components of their own.
+        for name in sorted(set(registry) & names.components()[names.plural(kind)].keys()):
             for option in options_of(registry[name]):
                 owners.setdefault(option, []).append(name)
         assert names.owners(kind) == owners
