@@ -74,12 +74,25 @@ def test_rows_are_in_one_order(run, tmp_path):
     assert fedrax.load(tmp_path / "run").metrics() == run.metrics()
 
 
-def test_an_evaluation_of_the_best_says_why_it_finds_less(run, capsys):
-    for policy in ("best", "last"):
-        assert main(["evaluate", str(run.path), "--episodes", "2", "--policy", policy]) == 0
-        best = ", ".join(f"{value:,.1f}" for value in run.summary()["best_return"])
-        told = f"best_return was {best} over the 3 episodes that this policy was chosen by" in capsys.readouterr().out
-        assert told == (policy == "best")
+def test_an_evaluation_of_the_best_says_how_it_was_chosen(run, capsys):
+    best = ", ".join(f"{value:,.1f}" for value in run.summary()["best_return"])
+
+    def said(*arguments):
+        assert main(["evaluate", str(run.path), "--episodes", "3", *arguments]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return lines[:-1], lines[-1]
+
+    same, line = said("--policy", "best")
+    assert line.startswith(
+        f"best_return was {best} over the 3 episodes that this policy was chosen by, and these begin"
+    )
+    assert line.endswith("--evaluation-seed 90211 gives others")
+    for value, told in zip(run.summary()["best_return"], same, strict=True):
+        assert f"return {value:.2f} " in told, "the same episodes"
+    others, line = said("--policy", "best", "--evaluation-seed", "90211")
+    assert line.endswith("these episodes begin in other initial states")
+    assert others != same
+    assert "best_return" not in said("--policy", "last")[1]
 
 
 def test_costs_add_up(run):

@@ -221,7 +221,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         return
     for seed, result in run.evaluate(**settings, environments=options.environments).items():
         _print(evaluation_lines(seed, result, personal=personal, asked=options.episodes))
-    if options.policy == "best" and (line := best_line(run)):
+    if options.policy == "best" and (line := best_line(run, options.evaluation_seed)):
         print(line)
 
 

@@ -90,15 +90,18 @@ def evaluation_lines(seed: int, result: Evaluation, *, personal: bool, asked: in
         yield f"  each in its agent's environment: {', '.join(f'{mean:.2f}' for mean in result.own.mean(1))}"
 
 
-def best_line(run: Run) -> str:
-    """What the evaluation that chose a run's best policy found, and why another one finds less; empty if unfinished."""
+def best_line(run: Run, evaluation_seed: int | None) -> str:
+    """How a run's best policy was chosen, and what follows for these episodes; empty where the run is not finished."""
     if not run.directory.summary.is_file():
         return ""
-    best, episodes = _values(run.summary()["best_return"]), run.config.evaluation.episodes
-    return (
-        f"best_return was {best} over the {episodes} episodes that this policy was chosen by; such a maximum is biased "
-        "upwards, and these are other episodes"
-    )
+    best, evaluation = _values(run.summary()["best_return"]), run.config.evaluation
+    told = f"best_return was {best} over the {evaluation.episodes} episodes that this policy was chosen by"
+    if evaluation_seed in (None, evaluation.seed):
+        return (
+            f"{told}, and these begin in the same initial states: such a maximum is biased upwards, and "
+            f"--evaluation-seed {evaluation.seed + 1} gives others"
+        )
+    return f"{told}; such a maximum is biased upwards, and these episodes begin in other initial states"
 
 
 def across_lines(seed: int, result: Evaluation, *, episodes: int, unseen: bool) -> Iterator[str]:

@@ -59,10 +59,10 @@ class Run:
         return read_summary(self.directory)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """One row per seed and round: by round, then seed.
+        """One row per seed and round (from 0): by round, then seed.
 
-        The last of each seed holds the evaluation at the budget's end, which ``metrics.jsonl`` has only where a
-        periodic one was due: it is in the summary, so that a run whose budget grows goes on as if it had not ended.
+        The last of each seed holds the evaluation at the budget's end. A run whose budget grows goes on without it, as
+        if it had not ended.
         """
         rows = read_metrics(self.directory.metrics_jsonl)
         # The file's order is that of training: an extended run's seeds may follow one another.

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from fedrax.records.refusals import MOST, REFUSALS, Refusal, Refusals, read_refusals
-from fedrax.runtime.distributed.dispatcher import AGAIN_SECONDS
+from fedrax.runtime.distributed.dispatcher import AGAIN_SECONDS, END_SECONDS
 from fedrax.runtime.distributed.envelopes import CANNOT, END, JOIN, OVER, WITHOUT, Envelope
 from fedrax.runtime.distributed.transport import InProcessTransport
 
@@ -95,6 +95,21 @@ def test_a_surplus_node_ends_with_the_run(sites):
     assert sites.told["first"] == [f"{OVER}, after 5 rounds"]
     assert sites.told["second"][1].startswith(f"{WITHOUT}, after 5 rounds: all 1 agents are other nodes; where")
     assert len(sites.told["second"]) == 2
+
+
+def test_who_comes_back_to_a_server_that_is_started_again_after_the_end_is_told(sites):
+    """Nobody is connected when it starts."""
+    for name in ("first", "second"):
+        sites.transport.nodes.pop(sites.addresses[name])
+        sites.start_node(name)
+    sites.server.close()
+    sites.start_server()
+    sites.transport.nodes = {200: sites.nodes["first"].answer, 201: sites.nodes["second"].answer}
+    before = sites.transport.now()
+    sites.transport.addresses = lambda: {200, 201} if sites.transport.now() > before + 4 else set()
+    sites.server.end(5)
+    assert sites.told["first"] == [f"{OVER}, after 5 rounds"]
+    assert sites.transport.now() - before <= 2 * END_SECONDS
 
 
 def test_a_node_is_told_anew_where_the_reason_is_another(sites):

@@ -6,10 +6,12 @@ import contextlib
 import csv
 import errno
 import json
+import math
 import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -56,11 +58,13 @@ def table(run: RunDirectory) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def recording(run: RunDirectory, resume_round: int = 0, *, seeds: Sequence[int] = (0,)) -> Iterator[MetricsWriter]:
+def recording(
+    run: RunDirectory, resume_round: int = 0, *, seeds: Sequence[int] = (0,), without: Any = MappingProxyType({})
+) -> Iterator[MetricsWriter]:
     """A run's writer, with TensorBoard as in a run that names no logger."""
     with (
         LiveLoggers(run, {"tensorboard": {}}, name="run", seeds=seeds, config={}) as live,
-        MetricsWriter(run, resume_round=resume_round, further=[live]) as writer,
+        MetricsWriter(run, resume_round=resume_round, without=without, further=[live]) as writer,
     ):
         yield writer
 
@@ -97,6 +101,24 @@ def assert_agree(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
     assert read_metrics(run.metrics_jsonl) == rows
     assert table(run) == rows
     assert events(run) == scalars(rows)
+
+
+def test_what_is_measured_after_the_last_round_is_in_every_file_and_not_kept_when_the_run_goes_on(run) -> None:
+    """Seed 1 ended a round before the other, and an evaluation adds a column."""
+    rows = [{"seed": seed, "round": number, "total_steps": 9} for number in range(3) for seed in (0, 1)][:-1]
+    with recording(run, seeds=[0, 1]) as writer:
+        writer.write(rows)
+        writer.finish({0: {"return": 1.5, "agent_returns": [1.0, math.nan]}, 1: {"return": 2.5}})
+        assert [row.get("return") for row in read_metrics(run.metrics_jsonl)] == [None, None, None, 2.5, 1.5]
+    assert read_metrics(run.metrics_jsonl)[-1] == rows[-1] | {"return": 1.5, "agent_returns": [1.0, None]}
+    assert table(run) == read_metrics(run.metrics_jsonl)
+    assert events(run) == {
+        "seed_0": [*((number, "total_steps", 9.0) for number in range(3)), (2, "return", 1.5)],
+        "seed_1": [*((number, "total_steps", 9.0) for number in range(2)), (1, "return", 2.5)],
+    }
+    with recording(run, 3, seeds=[0, 1], without={0: ["return", "agent_returns"], 1: ["return"]}) as writer:
+        writer.write([{"seed": 0, "round": 3, "total_steps": 9}])
+    assert_agree(run, [*rows, {"seed": 0, "round": 3, "total_steps": 9}])
 
 
 def test_one_row_in_three_forms(run: RunDirectory) -> None:

@@ -18,7 +18,9 @@ from run_files import data, make_run, resumed, row, write
 from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.records import lock
+from fedrax.records.metrics import MetricsWriter
 from fedrax.records.refusals import REFUSALS, Refusal, Refusals
+from fedrax.records.rundir import RunDirectory
 from fedrax.watch import server as server_module
 from fedrax.watch.runs import MOST_POINTS, Watched
 from fedrax.watch.server import FILES, Server, hosts_of
@@ -94,14 +96,9 @@ def test_the_evaluation_at_the_end_is_the_curves_last_point(tmp_path):
     run = make_run(tmp_path / "run", [row(0), {"seed": 0, "round": 1, "total_steps": 200}], rounds=2)
     watched = Watched(run)
     assert data(watched)["rows"] == [[0, 1, 100, None, None, 0.0], [0, 2, 200, None, None, None]]
-    ended = {"seeds": [0], "final_return": 7.5, "final_evaluation": {"0": {"return": 7.5, "episode_length": 9.0}}}
-    (run / "summary.json").write_text(json.dumps(ended))
-    assert data(watched, epoch=watched.epoch, start=2)["rows"] == [[0, 2, 200, None, None, 7.5]]
-    assert data(watched)["total"] == 3, "once"
-    # A larger budget: what is measured then is all there is.
-    (run / "summary.json").unlink()
-    resumed(run, [row(0), {"seed": 0, "round": 1, "total_steps": 200}, row(2)])
-    assert [point[-1] for point in data(watched)["rows"]] == [0.0, None, 20.0]
+    with MetricsWriter(RunDirectory(run), 2) as writer:
+        writer.finish({0: {"return": 7.5}})
+    assert [point[-1] for point in data(watched)["rows"]] == [0.0, 7.5]
 
 
 def test_where_a_run_is(tmp_path):

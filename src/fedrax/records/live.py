@@ -18,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fedrax.loggers.base import LoggedRun, Logger, Stream, built
+from fedrax.loggers.base import LoggedRun, Logger, Point, Stream, built
 from fedrax.plugins import described
 from fedrax.records.files import read_json, write_json
-from fedrax.records.rows import Row, read_by_seed, read_metrics, seed_of
+from fedrax.records.rows import PLACE, Addition, Row, read_by_seed, read_metrics, seed_of
 from fedrax.records.rundir import RunDirectory
 
 FOLDER = "loggers"
@@ -81,6 +81,10 @@ class LiveLoggers:
         new = list(rows)
         for outlet in self._outlets:
             outlet.give(new)
+
+    def amend(self, rows: Sequence[Row], additions: Sequence[Addition]) -> None:
+        """Gives them what was added, as further points of the same rounds."""
+        self.append(additions)
 
     def sync(self) -> None:
         """Makes visible what local loggers were given."""
@@ -241,11 +245,12 @@ class _Outlet:
         self._open()
         now, fresh, errors = time.time(), False, []
         for seed, stream in self._streams.items():
-            new = [row for row in rows if seed_of(row) == seed and row["round"] >= self._done[seed]]
+            mine = [row for row in rows if seed_of(row) == seed]
+            new = [row for row in mine if row["round"] >= self._done[seed] or isinstance(row, Addition)]
             if not new:
                 continue
             try:
-                stream.log([self._target.point(row, now) for row in new])
+                stream.log([self._point(row, now) for row in new])
                 self._done[seed], fresh = new[-1]["round"] + 1, True
             except Exception as error:
                 errors.append(error)
@@ -253,6 +258,13 @@ class _Outlet:
             self._save()
         if errors:
             raise errors[0]
+
+    def _point(self, row: Row, now: float) -> Point:
+        """The row's; of an addition, without where in the run it is, which was logged before."""
+        point = self._target.point(row, now)
+        if isinstance(row, Addition):
+            point = point._replace(values={name: value for name, value in point.values.items() if name not in PLACE})
+        return point
 
     def _open(self) -> None:
         """The streams that are not open yet; each is on the disk before the next, so that none is made twice."""

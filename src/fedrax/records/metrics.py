@@ -13,14 +13,14 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Any, BinaryIO, Protocol
 
 from fedrax.errors import FedraxError
 from fedrax.records.encoding import plain
 from fedrax.records.files import reason, write_all, write_atomic
-from fedrax.records.rows import Row, read_metrics, seed_of
+from fedrax.records.rows import PLACE, Addition, Row, last_rows, read_metrics, seed_of
 from fedrax.records.rundir import RunDirectory
 
 
@@ -32,6 +32,9 @@ class RowFiles(Protocol):
 
     def append(self, rows: Iterable[Row]) -> None:
         """Adds what these rows tell."""
+
+    def amend(self, rows: Sequence[Row], additions: Sequence[Addition]) -> None:
+        """Takes in what some of these rows, which are all, have more than when they were given."""
 
     def sync(self) -> None:
         """Makes what was written survive a power cut."""
@@ -49,6 +52,7 @@ class MetricsWriter:
         rundir: RunDirectory,
         resume_round: int | Mapping[int, int] = 0,
         *,
+        without: Mapping[int, Collection[str]] = MappingProxyType({}),
         further: Sequence[RowFiles] = (),
     ) -> None:
         """Opens the files of ``rundir``.
@@ -57,13 +61,14 @@ class MetricsWriter:
             rundir: the run.
             resume_round: rounds done at the checkpoint resumed from, by all seeds or by seed; rows of that round and
                 later are dropped. 0: the run starts anew.
+            without: by seed, names that are dropped from the last row that is kept: what :meth:`finish` added to it.
             further: what follows the rows too: files in another layout, live loggers.
 
         Raises:
             FedraxError: the files cannot be written, or the rows to keep are damaged.
         """
         self._rundir, self._further = rundir, further
-        self._keep(resume_round)
+        self._keep(resume_round, without)
         rows = read_metrics(rundir.metrics_jsonl)
         self._kept = f"{len(rows)} rows"
         with self._refusals():
@@ -95,6 +100,31 @@ class MetricsWriter:
                 self._columns = columns
             for each in self._further:
                 each.append(new)
+
+    def finish(self, evaluations: Mapping[int, Row]) -> None:
+        """Adds to each seed's last row what was measured after it, so that no file lacks how the run ended.
+
+        Raises:
+            FedraxError: the operating system refused; the rows are as before.
+        """
+        rows = read_metrics(self._rundir.metrics_jsonl)
+        last = last_rows(rows)
+        additions = []
+        for seed, evaluation in evaluations.items():
+            if evaluation and seed in last:
+                row = rows[last[seed]]
+                rows[last[seed]] = row | plain(evaluation)
+                additions.append(Addition({name: row[name] for name in PLACE if name in row} | plain(evaluation)))
+        if not additions:
+            return
+        with self._refusals():
+            write_atomic(self._rundir.metrics_jsonl, _jsonl(rows))
+            self._release()
+            self._jsonl = self._rundir.metrics_jsonl.open("ab", buffering=0)
+            self._columns = _columns(rows)
+            self._csv = self._rewritten_table(rows, self._columns)
+            for each in self._further:
+                each.amend(rows, additions)
 
     def sync(self) -> None:
         """Makes the rows survive a power cut. Call it before saving a checkpoint, which counts on its rows.
@@ -132,8 +162,8 @@ class MetricsWriter:
         self._jsonl.close()
         self._csv.close()
 
-    def _keep(self, rounds: int | Mapping[int, int]) -> None:
-        """Cuts ``metrics.jsonl`` back to the rows before ``rounds``."""
+    def _keep(self, rounds: int | Mapping[int, int], without: Mapping[int, Collection[str]]) -> None:
+        """Cuts ``metrics.jsonl`` back to the rows before ``rounds``, the last of each seed ``without`` these names."""
         path = self._rundir.metrics_jsonl
 
         def done(row: Row) -> int:
@@ -141,7 +171,12 @@ class MetricsWriter:
 
         some = rounds > 0 if isinstance(rounds, int) else any(rounds.values())
         rows = read_metrics(path) if some and path.exists() else []
-        write_atomic(path, _jsonl(row for row in rows if row["round"] < done(row)))
+        kept = [row for row in rows if row["round"] < done(row)]
+        last = last_rows(kept)
+        for seed, names in without.items():
+            if seed in last:
+                kept[last[seed]] = {name: value for name, value in kept[last[seed]].items() if name not in names}
+        write_atomic(path, _jsonl(kept))
 
     def _rewritten_table(self, rows: list[Row], columns: list[str]) -> BinaryIO:
         """``metrics.csv`` with these rows and columns, open for appending."""

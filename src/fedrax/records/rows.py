@@ -7,6 +7,7 @@ a damaged line before it is refused.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,14 @@ SCALARS = frozenset(
     }
 )
 """What is one number; under ``dropped`` is a list of tables."""
+PLACE = ("seed", "round", "trajectories", "total_steps", "agent_steps", "seconds")
+"""Of a row, where in a run it is."""
 LARGEST_BITS = 1000
 """Of a whole number, which must fit into a real one."""
+
+
+class Addition(Row):
+    """What a row has more than when it was handed on, and of the rest where in the run it is."""
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -94,6 +101,11 @@ def read_tail(path: Path, size: int) -> list[Row]:
 def parsed_rows(data: bytes) -> list[Row]:
     """The rows of these lines; damaged ones are left out."""
     return [row for line in data.split(b"\n") if (row := _row(line)) is not None]
+
+
+def last_rows(rows: Sequence[Row]) -> dict[int, int]:
+    """By seed, the index of its last row."""
+    return {seed_of(row): index for index, row in enumerate(rows)}
 
 
 def seed_of(row: Row) -> int:

@@ -14,12 +14,10 @@ from fedrax.records import lock
 from fedrax.records.files import read_json
 from fedrax.records.rows import Row, parsed_rows, seed_of
 from fedrax.records.rundir import RunDirectory
-from fedrax.records.summary import evaluation_at_the_end, final_returns
+from fedrax.records.summary import final_returns
 
 STATES = ("training", "waiting", "stopped", "failed", "finished")
 """What can be said of a run; a stopped one is resumed by its user."""
-PLACE = ("seed", "round", "trajectories", "total_steps", "agent_steps", "seconds")
-"""Of a row, where in a run it is."""
 
 
 def fraction_done(row: Mapping[str, Any], budget: Mapping[str, Any], agents: int) -> float:
@@ -98,8 +96,6 @@ class Progress:
         self.config = configuration(directory)
         self.tail = RowTail(directory.metrics_jsonl)
         self._seeds: dict[int, Standing] = {}
-        self._last: dict[int, Row] = {}
-        """Each seed's last row."""
         self._read: tuple[int, int] = (0, 0)
         """Which summary was read."""
         self._summary: dict[str, Any] = {}
@@ -116,13 +112,10 @@ class Progress:
         return _table(self.config, "runtime").get("kind") == "flower"
 
     def read(self) -> tuple[list[Row], bool]:
-        """Takes in the rows that came since, and returns them as :meth:`RowTail.read`.
-
-        Of a finished run, another row of its last round follows where that was evaluated after it.
-        """
+        """Takes in the rows that came since, and returns them as :meth:`RowTail.read`."""
         rows, anew = self.tail.read()
         if anew:
-            self._seeds, self._last = {}, {}
+            self._seeds = {}
         for row in rows:
             seed, seconds = seed_of(row), row.get("seconds") or 0.0
             fraction = fraction_done(row, _table(self.config, "budget"), self.agents)
@@ -137,8 +130,7 @@ class Progress:
                 steps=row.get("total_steps") or 0,
                 seconds=seconds,
             )
-            self._last[seed] = row
-        return [*rows, *self._rows_at_the_end()], anew
+        return rows, anew
 
     def state(self) -> str:
         """What the run is doing now."""
@@ -161,17 +153,6 @@ class Progress:
             )
             for seed, one in sorted(seeds.items())
         }
-
-    def _rows_at_the_end(self) -> list[Row]:
-        """Where a run has ended, its seeds' evaluations at the end, once."""
-        if not self._last or not self._totals():
-            return []
-        ended, self._last = list(self._last.values()), {}
-        return [
-            {**{name: row[name] for name in PLACE if name in row}, **whole}
-            for row in ended
-            if row.get("return") is None and (whole := evaluation_at_the_end(self._summary, seed_of(row)))
-        ]
 
     def _totals(self) -> dict[str, Any]:
         """The summary, which is read when it is another one; empty where there is none, or it is damaged."""

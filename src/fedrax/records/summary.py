@@ -7,7 +7,7 @@ from typing import Any
 
 from fedrax.errors import FedraxError
 from fedrax.records.files import read_json, write_json
-from fedrax.records.rows import LARGEST_BITS, Row, seed_of
+from fedrax.records.rows import LARGEST_BITS, Row, last_rows
 from fedrax.records.rundir import RunDirectory
 
 KEYS = (
@@ -79,14 +79,19 @@ def final_returns(summary: Mapping[str, Any]) -> dict[int, float]:
 
     NaN where nothing was measured; nothing where the summary does not say.
     """
-    seeds, finals = summary.get("seeds"), summary.get("final_return")
+    return {seed: float(final) for seed, final in _by_seed(summary, "final_return").items()}
+
+
+def _by_seed(summary: Mapping[str, Any], key: str) -> dict[int, float]:
+    """The numbers under a key, by seed."""
+    seeds, values = summary.get("seeds"), summary.get(key)
     if not isinstance(seeds, list):
         return {}
-    each = finals if isinstance(finals, list) else [finals] * len(seeds)
+    each = values if isinstance(values, list) else [values] * len(seeds)
     return {
-        seed: float(final)
-        for seed, final in zip(seeds, each, strict=False)
-        if isinstance(seed, int) and isinstance(final, (int, float))
+        seed: value
+        for seed, value in zip(seeds, each, strict=False)
+        if isinstance(seed, int) and isinstance(value, (int, float))
     }
 
 
@@ -101,11 +106,13 @@ def evaluation_at_the_end(summary: Mapping[str, Any], seed: int) -> Row:
 
 
 def with_evaluation_at_the_end(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[Row]:
-    """The rows of all seeds, and in each seed's last one the evaluation at the end, where it has none of its own."""
-    last = {seed_of(row): place for place, row in enumerate(rows)}
-    whole = list(rows)
-    for seed, place in last.items():
-        if rows[place].get("return") is None:
+    """The rows of all seeds, and in each seed's last one the evaluation at the end, where an earlier version that did
+    not write it there ended the run."""
+    whole, rounds = list(rows), _by_seed(summary, "rounds")
+    for seed, place in last_rows(rows).items():
+        # Of files that lost their end, the last row is of an earlier round.
+        done = rows[place]["round"] + 1
+        if rows[place].get("return") is None and rounds.get(seed, done) == done:
             whole[place] = {**rows[place], **evaluation_at_the_end(summary, seed)}
     return whole
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedrax.records.files import flush_to_disk, write_atomic
 from fedrax.records.metrics import append, cell, line
-from fedrax.records.rows import Row, seed_of
+from fedrax.records.rows import Addition, Row, seed_of
 
 REWARDS = "episode_rewards"
 RETURNS = "agent_episode_returns"
@@ -84,6 +84,14 @@ class TD3HERFiles:
         for path, text in self._tables(rows).items():
             with path.open("ab", buffering=0) as file:
                 append(file, text.encode())
+
+    def amend(self, rows: Sequence[Row], additions: Sequence[Addition]) -> None:
+        """Makes all files anew: what was added is anywhere in them.
+
+        Raises:
+            FedraxError: they cannot be written.
+        """
+        self.rewrite(rows)
 
     def sync(self) -> None:
         """Makes what was written survive a power cut.

@@ -16,13 +16,27 @@ from fedrax.runtime.base import Runtime
 from fedrax.runtime.counters import Counters
 
 
-def evaluate_finally(config: Config, runtime: Runtime, state: State, counters: list[Counters]) -> None:
-    """Measures the final policy of every seed, and adds what is measured to its counters."""
-    outputs = runtime.outputs(state)
-    for index, counter in enumerate(counters):
+def evaluate_finally(
+    config: Config, runtime: Runtime, state: State, counters: list[Counters]
+) -> dict[int, dict[str, Any]]:
+    """Measures the final policy of every seed, and adds what is measured to its counters; as part of a row, by seed."""
+    outputs, measured = runtime.outputs(state), {}
+    for index, (seed, counter) in enumerate(zip(config.all_seeds, counters, strict=True)):
         if counter.rounds % config.evaluation.every:
             params = jax.tree.map(lambda x, i=index: x[i], outputs)
-            counter.note(runtime.measured(params, position=index))
+            measured[seed] = counter.note(runtime.measured(params, position=index))
+    return measured
+
+
+def measured_finally(config: Config, meta: Mapping[str, Any]) -> dict[int, list[str]]:
+    """By seed, what the last row of a finished run has by :func:`evaluate_finally`; ``meta`` is its checkpoint's."""
+    before: Sequence[Mapping[str, Any]] = meta.get("counters", ())
+    after: Sequence[Mapping[str, Any]] = meta.get("final_counters", before)
+    return {
+        seed: list(ended["final_evaluation"])
+        for seed, counted, ended in zip(config.all_seeds, before, after, strict=False)
+        if ended.get("evaluated") != counted.get("evaluated")
+    }
 
 
 def best_policies(runtime: Runtime, state: State, meta: Mapping[str, Any]) -> PyTree:

@@ -35,7 +35,7 @@ from fedrax.runtime.compiling import compile_seconds
 from fedrax.runtime.continuation import accepting, begin_manifest, note_restart, table
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.draws import divergence, task_ids
-from fedrax.runtime.final_evaluation import best_policies, evaluate_finally
+from fedrax.runtime.final_evaluation import best_policies, evaluate_finally, measured_finally
 from fedrax.runtime.initial import initial_files, initial_networks, saved_parts, saved_path, start_from, with_saved
 from fedrax.runtime.lost_rounds import LostRounds, resume_text
 from fedrax.runtime.memory import size_text
@@ -161,7 +161,6 @@ def _where_it_stands(
         rounds = {counter.rounds for counter, more in zip(counters, active, strict=True) if more}
         if meta["finished"] and not runtime.starts_at(rounds):
             note_restart(directory, rounds, config.checkpoint.every)
-        meta.pop("final_counters", None)
         return state, counters, meta | {"finished": False, "round": min(rounds, default=meta["round"])}
     if directory.metrics_jsonl.exists() and directory.metrics_jsonl.stat().st_size:
         logger.warning("%s has no checkpoint that can be used; the run starts at its beginning", directory.path)
@@ -203,7 +202,10 @@ def _train(
     further: tuple[RowFiles, ...] = (*_layout(config, runtime, directory), live)
     # Before the rows past the checkpoint are dropped.
     recorded = rounds_recorded(directory) if begun and first else 0
-    with MetricsWriter(directory, resume_round=_rounds_done(config, counters), further=further) as writer:
+    without = measured_finally(config, meta)
+    meta.pop("final_counters", None)
+    done = _rounds_done(config, counters)
+    with MetricsWriter(directory, resume_round=done, without=without, further=further) as writer:
         if begun:
             display.note(going_on(first, recorded))
         if runtime.replay_bytes:
@@ -243,7 +245,7 @@ def _train(
             }
             if finished:
                 # Apart from counters and state: a run whose budget grows goes on as if there had been no end.
-                evaluate_finally(config, runtime, state, counters)
+                writer.finish(evaluate_finally(config, runtime, state, counters))
                 meta["final_counters"] = [dataclasses.asdict(c) for c in counters]
                 show(runtime, display, counters, [])
             if config.video.every is not None and first % config.video.every < runtime.rounds_per_call:

@@ -138,8 +138,9 @@ class AgentService:
 
     def _end(self, envelope: Envelope) -> Envelope:
         """The run is over: whoever runs the node may end it. Of another run than that which it works on, nothing."""
-        run = self.asked if self.session is None else self.session.run
-        if run is None or run != envelope.fields.get("run"):
+        run, present = str(envelope.fields.get("run")), self.asked if self.session is None else self.session.run
+        # A process that was asked for nothing yet may have been in it before.
+        if run != present and (present is not None or not self._has_joined(run)):
             return Envelope(UNKNOWN_RUN)
         rounds, why = int(envelope.fields["rounds"]), self._left_out()
         self.tell(f"{OVER}, after {rounds} rounds" if why is None else f"{WITHOUT}, after {rounds} rounds: {why}")
@@ -204,10 +205,16 @@ class AgentService:
         """The session of a run that the node has joined, with this process or an earlier one."""
         if self.session is not None and self.session.run == run:
             return self.session
-        if not isinstance(run, str) or not run.isalnum():
+        if not isinstance(run, str) or not self._has_joined(run):
             return None
-        saved = self.folder / "runs" / run / "config.toml"
-        return self._start_session(run, saved.read_text(encoding="utf-8")) if saved.exists() else None
+        return self._start_session(run, self._saved(run).read_text(encoding="utf-8"))
+
+    def _has_joined(self, run: str) -> bool:
+        """Whether an earlier process of the node was in the run."""
+        return run.isalnum() and self._saved(run).exists()
+
+    def _saved(self, run: str) -> Path:
+        return self.folder / "runs" / run / "config.toml"
 
     def _start_session(self, run: str, text: str) -> AgentSession:
         """Starts the session of a run with this configuration, and ends the one before."""

@@ -174,17 +174,27 @@ class Dispatcher:
     def end(self, rounds: int) -> None:
         """Tells the nodes that are there that the run is over after so many rounds, and waits a while for answers.
 
-        Also those without a place: they wait for one until then.
+        Also those without a place: they wait for one until then. A server that was started again after the end has met
+        nobody yet: it tells who comes back meanwhile.
         """
         envelope = Envelope(END, {"run": self.run, "rounds": rounds})
-        there = sorted({*self.membership.by_address(), *self.transport.addresses()})
-        tickets = set(self.transport.send([(address, envelope) for address in there], seconds=END_SECONDS))
-        deadline = self.transport.now() + END_SECONDS
-        while tickets and self.transport.now() < deadline:
+        known = set(self.membership.by_address())
+        begun = looked = self.transport.now()
+        there = {*known, *self.transport.addresses()}
+        told, tickets = set[int](), set[str]()
+        while there - told or tickets or not known:
+            new = sorted(there - told)
+            tickets |= set(self.transport.send([(address, envelope) for address in new], seconds=END_SECONDS))
+            told |= there
             arrived = {ticket for ticket, _ in self.transport.collect(list(tickets))}
             tickets -= arrived
             if not arrived:
                 self.transport.wait(self.poll)
+            now = self.transport.now()
+            if now - begun >= END_SECONDS:
+                return
+            if now - looked >= LOOK_SECONDS:
+                looked, there = now, self.transport.addresses()
 
     def turn(self) -> None:
         """Looks once for new nodes and for answers."""
