@@ -1,5 +1,6 @@
 """What the public functions' arguments may be: every other value is one line, before anything is done."""
 
+import functools
 import inspect
 
 import numpy as np
@@ -20,8 +21,17 @@ TINY = ["budget.trajectories=none", "budget.rounds=1", "federation.agents=2"]
 POLICIES = "give 'last' or 'best', or a whole number"
 EPISODES = "give a whole number from 1 to 1000000"
 LONG = "a" * 300
+
+DEEP = functools.reduce(lambda inner, _: {"a": inner}, range(5000), {})
 ITSELF = {"federation": {"agents": 2}}
 ITSELF["twice"] = ITSELF["itself"] = ITSELF
+
+
+class Unshown:
+    """Of which there is no text."""
+
+    def __repr__(self):
+        raise RuntimeError("no text")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +118,10 @@ def test_a_figure_is_of_numbers_of_the_run(run):
         (api.train, (None, {3: 2}), {}, "it has keys that are no texts"),
         (api.train, (None, {"environment": {3: 2}}), {}, "it has keys that are no texts"),
         (api.train, (None, ITSELF), {}, "nested too deeply, or contains itself"),
+        (api.train, (None, DEEP), {}, "nested too deeply, or contains itself"),
+        (api.train, (None, {"learner.hidden": DEEP}), {}, "nested too deeply, or contains itself"),
+        (api.train, (None, {"seeds": Unshown()}), {}, "overrides = a dict is not allowed"),
+        (api.train, (Unshown(),), {}, "source = a Unshown is not allowed"),
         (api.train, (None, {"learner": {"lr": 3}}), {}, "unknown key learner.lr of learner "),
         (api.train, (None, {"": 3}), {}, "is not of the form key=value"),
         (api.train, (None,), {"seeds": 0}, "seeds = 0 is not allowed: give a whole number from 1"),

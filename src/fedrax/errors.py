@@ -102,5 +102,8 @@ def unknown(what: str, name: str, allowed: Iterable[str], see: str = "") -> Fedr
 
 def shown(value: object) -> str:
     """What somebody gave, on one line, and no longer than what helps to find it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # Nested too deeply, or of a class whose own method fails.
+        text = f"a {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"

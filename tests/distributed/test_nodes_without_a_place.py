@@ -209,6 +209,12 @@ def test_who_waits_for_a_place_is_named_while_it_is_there(sites):
     assert not sites.refused()
 
 
+def test_a_table_of_refusals_moves_no_cursor():
+    text = Refusal("\x1b[2J\nline \u202e", "[b]\x1b]0;t\x07", agent=3).text
+    assert text.isprintable()
+    assert "to be agent 3" in text
+
+
 def test_a_flood_of_names_fills_no_file(tmp_path):
     refusals = Refusals(tmp_path / REFUSALS)
     for number in range(3 * MOST):

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fedrax.errors import FedraxError
+from fedrax.errors import FedraxError, one_line
 from fedrax.records.files import read_json, write_json
 from fedrax.records.sites import SHOWN
 
@@ -34,7 +34,7 @@ class Refusal:
     def text(self) -> str:
         """Who it is, and why, in one line."""
         name = " ".join(("node", self.site or self.node[:SHOWN])).rstrip()
-        return f"{name}{f', to be agent {self.agent}' if self.agent >= 0 else ''}: {self.reason}"
+        return one_line(f"{name}{f', to be agent {self.agent}' if self.agent >= 0 else ''}: {self.reason}")
 
 
 class Refusals:

@@ -154,7 +154,7 @@ def _keys(option: str, given: str, groups: Sequence[Group]) -> tuple[str, ...]:
     """The keys of an argument; a component's table stands for its name, as on the command line."""
     known = dict.fromkeys(key for group in groups for key in group.runs[0].settings)
     found = []
-    for word in given.split(","):
+    for word in map(str.strip, given.split(",")):
         key = next((key for key in (word, f"{word}.kind", f"{word}.id") if key in known), None)
         if key is None:
             raise _no_setting(option, word, known, telling_keys([group.runs[0].settings for group in groups]))

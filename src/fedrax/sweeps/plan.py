@@ -12,13 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedrax import names
 from fedrax.config import Config, parse_override, presets, resolve
 from fedrax.errors import FedraxError, shown, unknown
 from fedrax.evaluation.measure import apart, measure, why_apart
+from fedrax.other_names import keys_called
 from fedrax.parsing import is_deep, parsed_json, parsed_toml, text_of
 from fedrax.plugins import located_in
 from fedrax.records.files import reason
 from fedrax.registry import LARGEST
+from fedrax.sources import DEFAULT_KINDS
 from fedrax.sweeps.flags import translate
 from fedrax.sweeps.grouping import MOST_SEEDS, folder_of, grouped, most_together
 from fedrax.sweeps.names import check_name
@@ -148,7 +151,7 @@ def plan_of(file: Path, table: Mapping[str, Any], jobs: int | None, *, many: boo
     allowed = REFERENCE_KEYS if reference else KEYS
     for key in table:
         if key not in allowed:
-            raise unknown("key", key, allowed)
+            raise _unknown_key(key, allowed)
     setups = _table(table, "setups")
     # A grid alone is of the preset as it is.
     if not setups and (reference or not table.get("grid")):
@@ -191,6 +194,19 @@ def plan_of(file: Path, table: Mapping[str, Any], jobs: int | None, *, many: boo
     return Plan(file, Path(out), min(at_once, len(planned)), per_job, planned, notes, at_once)
 
 
+def _unknown_key(key: str, allowed: Sequence[str]) -> FedraxError:
+    """The error for a key that a sweep's file lacks, and a run's configuration or another library may have."""
+    meant = [each for each in keys_called(key) if each in allowed]
+    if meant:
+        return FedraxError(f"unknown key {shown(key)} (did you mean {meant[0]!r}?)")
+    if key in {*DEFAULT_KINDS, *(each.partition(".")[0] for each in names.plain_keys())}:
+        return FedraxError(
+            f"{key} is a setting of runs, not of their sweep: set it in the table [set], for all setups, or in a "
+            "[setups.NAME]"
+        )
+    return unknown("key", key, allowed)
+
+
 def _jobs(
     configs: Mapping[Setup, Config], seeds: Sequence[int], out: Path, wanted: int, at_once: int
 ) -> tuple[Job, ...]:
@@ -226,7 +242,7 @@ def _setups(file: Path, table: Mapping[str, Any], setups: Mapping[str, Any]) -> 
     grid = _grid(_table(table, "grid"))
     found: list[Setup] = []
     for name, values in (setups or {"": {}}).items():
-        own = dict(_table({name: values}, name))
+        own = dict(_table({f"setups.{name}": values}, f"setups.{name}"))
         preset, listed = own.pop("preset", table.get("preset")), own.pop("set", [])
         overrides = [*common, *_flat(own), *_overrides(f"setups.{name}.set", listed)]
         for point in grid:
@@ -258,7 +274,9 @@ def _setup(file: Path, name: str, preset: Any, overrides: list[str], taken: list
     same = next((one for one in taken if one.lower() == name.lower()), None)
     if same is not None:
         both = f"{name!r}" if same == name else f"{same!r} and {name!r}, which some file systems take for one folder"
-        raise FedraxError(f"two setups are called {both}: give names, or values of the grid, that differ in letters")
+        raise FedraxError(
+            f"two setups are called {both}: give names, or values of the grid, that differ in letters, digits or _.+=-"
+        )
     for text in overrides:
         clash = {"seed", "seeds"} & parse_override(text).keys()
         if clash:
