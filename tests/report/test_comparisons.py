@@ -116,9 +116,25 @@ def test_profiles_fall_from_one_to_none_within_their_bands():
         assert (np.diff(line["y"]) <= 0).all()
         assert (line["low"] <= line["y"]).all()
         assert (line["y"] <= line["high"]).all()
-    middle = np.searchsorted(profiles["a"]["x"], 2.5)
-    assert profiles["a"]["y"][middle] == 0.5
+    assert share_above(profiles["a"], 2.5) == 0.5
     assert len(profile_figure(profiles).axes[0].lines) == 2
+
+
+def share_above(line, level):
+    """What the drawn line says: its steps hold up to the next."""
+    return line["y"][np.searchsorted(line["x"], level, side="right") - 1]
+
+
+def test_profiles_step_at_the_scores():
+    """On a grid of levels a step stood as far above its score as the next level was."""
+    one, two = (0.0, 1.0, 100.0, 100.5), (-7.25, 3.0, 3.0, 50.0)
+    profiles = profiles_of([group("a", *one), group("b", *two)])
+    for label, scores in (("a", one), ("b", two)):
+        for level in (*one, *two):
+            for beside in (level - 1e-6, level, level + 1e-6):
+                assert share_above(profiles[label], beside) == np.mean(np.array(scores) > beside)
+        assert len(profiles[label]["x"]) == len(set(scores)) + 2
+    assert profiles["a"]["x"][[0, -1]].tolist() == profiles["b"]["x"][[0, -1]].tolist()
 
 
 def test_gains_are_taken_agent_by_agent_and_seed_by_seed():

@@ -30,8 +30,6 @@ LEVEL = 0.05
 """The most that the chance may be of calling any of a table's equal setups better or worse."""
 FEWEST = 4
 """Seeds of both, below which nothing is called better."""
-LEVELS = 60
-"""Returns at which a profile is drawn."""
 COLUMNS = 12
 """Most agents with a column each."""
 NOTE = (
@@ -134,13 +132,17 @@ def _at(group: Group, cost: float, axis: str) -> Vector:
 
 
 def profiles_of(groups: Sequence[Group]) -> dict[str, dict[str, object]]:
-    """By label, the share of seeds above each level of the final return with its interval."""
+    """By label, the share of seeds above each level of the final return with its interval.
+
+    It falls at the group's own scores alone, so that these, and an end beyond all groups', are the levels: the steps
+    are exact. A level's share holds up to the next.
+    """
     scores = _scores(groups)
     ends = [float(bound(each)) for each in scores.values() for bound in (np.min, np.max)]
     margin = (max(ends) - min(ends)) * 0.02 or max(abs(ends[0]) * 0.02, 0.01)
-    levels = np.linspace(min(ends) - margin, max(ends) + margin, LEVELS)
     found: dict[str, dict[str, object]] = {}
     for label, each in scores.items():
+        levels = np.concatenate([[min(ends) - margin], np.unique(each), [max(ends) + margin]])
         low, high = stratified_bootstrap((each > levels[:, None])[..., None], STATISTICS["mean"][1])
         share = performance_profile(each, levels)
         found[label] = {"x": levels, "y": share, "low": low, "high": high, "held": True}
