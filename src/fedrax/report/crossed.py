@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from fedrax.errors import SOME, FedraxError, near, shown
 from fedrax.evaluation.measure import said
 from fedrax.other_names import keys_called
-from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, numbers
+from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, latex_numbers, numbers
 from fedrax.report.curves import STATISTICS
 from fedrax.report.labels import telling_keys
 from fedrax.report.runs import REPETITION, Group, parts_of
@@ -110,7 +110,7 @@ def _latex(table: Crossing) -> str:
         there = [place for place in table.results if place[1] == column]
         final = estimates([table.results[place].final for place in there])
         for place, text in zip(there, final, strict=True):
-            texts[place] = latex(text) + ("" if table.results[place].finished else DAGGER)
+            texts[place] = latex_numbers(text) + ("" if table.results[place].finished else DAGGER)
     body = [
         " & ".join([*map(latex, row), *(texts.get((row, column), latex(MISSING)) for column in across)]) + r" \\"
         for row in by

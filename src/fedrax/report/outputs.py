@@ -12,7 +12,7 @@ from typing import Any
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import said
 from fedrax.records.files import check_writable
-from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, numbers
+from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, latex_numbers, numbers
 from fedrax.report.crossed import crossed, crossed_csv, crossed_latex
 from fedrax.report.curves import STATISTICS, natural_axis
 from fedrax.report.figures import curves_figure
@@ -135,7 +135,7 @@ def table_latex(groups: Sequence[Group]) -> str:
         steps = [mean_costs(group).get("steps per agent", math.nan) for group in members]
         cells = zip(lines, estimates([line.final for line in lines]), alike(*steps), strict=True)
         rows = [
-            [latex(line.label) + ("" if line.finished else DAGGER), *map(latex, (line.counted, final, count))]
+            [latex(line.label) + ("" if line.finished else DAGGER), *map(latex_numbers, (line.counted, final, count))]
             for line, final, count in cells
         ]
         head = list(map(latex, ("", "seeds", f"final return, {name} [95 %]", "steps per agent")))
