@@ -142,7 +142,13 @@ def test_gains_are_taken_agent_by_agent_and_seed_by_seed():
     together = group("together", (3, 9), (4, 18), (100, 100))
     headings, lines = gain_table([together, alone])
     assert headings == ["", "over", "gain of the mean agent", "smallest gain", "agents that gain", "agent 0", "agent 1"]
-    assert lines == [["together", "alone", "0.25 [0.00, 0.50]", "-1.5 [-2.0, -1.0]", "1 of 2", "2", "-1.5"]]
+    assert lines == [["together", "alone", "0.25 [0.00, 0.50]", "-1.5 [-2.0, -1.0]", "1 of 2", "2.0", "-1.5"]]
+
+
+def test_gains_have_one_number_of_digits():
+    alone = group("alone", (0.0, 0.0), strategy="local")
+    _, lines = gain_table([group("a", (0.5937, 60.85)), group("b", (1.0, 2.0)), alone])
+    assert [line[-2:] for line in lines] == [["0.59", "60.85"], ["1.00", "2.00"]]
 
 
 def test_a_gain_is_one_in_the_agents_own_environment():

@@ -31,7 +31,7 @@ from fedrax.report.figures import curves_figure
 from fedrax.report.provenance import manifest_html, settings_html
 from fedrax.report.published import Series
 from fedrax.report.runs import Group, difference, group_runs, load_runs, named_runs, parts_of
-from fedrax.report.tables import COSTS, FEW, MISSING, Result, alike, counted_of, duration, estimates, result
+from fedrax.report.tables import FEW, MISSING, Result, alike, cost_table, counted_of, duration, estimates, result
 from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
 from fedrax.report.videos import videos_html
 
@@ -163,9 +163,7 @@ def _results(groups: Sequence[Group], statistic: str) -> Markup:
         (said(telling) if len(parts) > 1 else "", _returns([lines[id(group)] for group in members], statistic))
         for telling, members in parts
     ]
-    headings = [heading for heading in COSTS if any(line.costs[heading] != MISSING for line in results)]
-    costs = table_html(["", *headings], [[line.label, *(line.costs[cost] for cost in headings)] for line in results])
-    return part("results", difference(groups), returns, costs)
+    return part("results", difference(groups), returns, table_html(*cost_table(groups)))
 
 
 def _returns(results: Sequence[Result], statistic: str) -> Markup:
