@@ -123,7 +123,7 @@ def test_data_cannot_end_its_script(name):
         ("table", (["<b>"], [["<b>"]], '"><b>')),
         ("noted_table", (["<b>"], [["<b>"]], "<b>")),
         ("folded_table", ("<b>", ["<b>"], [["<b>"]])),
-        ("results", ("<b>", [("<b>", "<b>")], "<b>")),
+        ("results", ("<b>", [("<b>", "<b>")], ["<b>"], "<b>")),
         ("figure", ("<b>",)),
         ("chart", ("<b>", "<b>")),
         ("video", ("<b>", '"><b>', "<b>")),
