@@ -1,5 +1,9 @@
 """Success is recorded wherever an environment tells of it, and nowhere else."""
 
+import math
+import re
+import types
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -15,8 +19,10 @@ from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.environments.native import native_environments
 from fedrax.environments.native_collector import episode_returns
 from fedrax.environments.success import is_true, told
+from fedrax.printing import evaluation_lines, summary_lines
 from fedrax.report.agents import agents_table
 from fedrax.report.runs import group_runs, load_runs
+from fedrax.runtime.pairs import Evaluation
 
 SCRIPT = {0: [False, True, False, False], 1: [False, False, True], 2: [False, False]}
 
@@ -182,6 +188,28 @@ def test_success_reaches_rows_summary_evaluation_and_report(tmp_path):
     assert headings[-3:] == ["success of the mean agent", "success of agent 0", "success of agent 1"]
     assert [float(one), float(other)] == pytest.approx(last["agent_success"], abs=1e-3)
     assert float(mean) == pytest.approx(last["success"], abs=1e-3)
+
+
+def test_agents_are_told_by_the_measures_of_the_headline():
+    """The headline said any step, and its agents the last alone, whose mean is another number."""
+    ever, last = np.array([[1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]), np.zeros((2, 4))
+    table = {"return": ever, "length": ever, "success": ever, "success_last": last, "success_share": ever}
+    lines = list(evaluation_lines(0, Evaluation(table), personal=False, asked=8))
+    assert lines[1].startswith("  success in any step 50.0 % [")
+    told = {line.partition(": ")[0]: re.findall(r"([\d.]+) % \[", line) for line in lines}
+    assert told["  success in any step, in each agent's environment"] == ["75.0", "25.0"]
+    assert told["  success in the last step, in each agent's environment"] == ["0.0", "0.0"]
+
+
+def test_a_summarys_success_is_a_percentage():
+    """Of one digit after the point, an eighth was 0.1."""
+    evaluation = types.SimpleNamespace(episodes=8, environments="registered")
+    summary = {"seeds": [0, 1, 2], "final_return": [1.25, 2.0, 3.0], "final_success": [0.125, 1.0, math.nan]}
+    run = types.SimpleNamespace(
+        summary=lambda: summary, config=types.SimpleNamespace(evaluation=evaluation), path="runs/a"
+    )
+    (line,) = [line for line in summary_lines(run) if line.startswith("final_success")]
+    assert line[19:] == "12.5 %, 100.0 %, - of episodes reached the goal in any step, evaluation.episodes = 8"
 
 
 def test_box_actions_pass_success_on():

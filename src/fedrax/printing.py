@@ -44,7 +44,8 @@ def summary_lines(run: Run) -> Iterator[str]:
     episodes = f"evaluation.episodes = {run.config.evaluation.episodes}"
     for name in SUMMARY:
         if name in summary:
-            yield f"{name:18} {_values(summary[name])}{_explained(name, summary, episodes)}"
+            values = _shares(summary[name]) if name == "final_success" else _values(summary[name])
+            yield f"{name:18} {values}{_explained(name, summary, episodes)}"
     yield f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}"
     if "missed_rounds" in summary:
         missed = [f"agent {agent}: {count}" for agent, count in summary["missed_rounds"].items() if count]
@@ -80,8 +81,9 @@ def evaluation_lines(seed: int, result: Evaluation, *, personal: bool, asked: in
         yield f"  success in any step {_share(result.table[SUCCESS])}, in the last {_share(result.table[LAST])}"
         yield f"  at the goal in {100 * result.table[SHARE].mean():.1f} % of the steps"
         if result.success.ndim > 1:
-            each = ", ".join(_share(agent) for agent in result.table[LAST].reshape(len(result.success), -1))
-            yield f"  success in the last step, {_whose(personal=personal)}: {each}"
+            for steps, measure in (("any", SUCCESS), ("the last", LAST)):
+                each = ", ".join(_share(agent) for agent in result.table[measure].reshape(len(result.success), -1))
+                yield f"  success in {steps} step, {_whose(personal=personal)}: {each}"
     means = result.agents
     if means is not None:
         each = ", ".join(f"{mean:.2f}" for mean in means)
@@ -136,6 +138,8 @@ def _explained(name: str, summary: Mapping[str, Any], episodes: str) -> str:
     evaluation is."""
     if name == "final_return":
         return f" mean over {episodes}"
+    if name == "final_success":
+        return f" of episodes reached the goal in any step, {episodes}"
     if name == "best_return":
         return f" of the run's evaluations, {episodes} each"
     if name == "trajectories":
@@ -162,5 +166,14 @@ def _share(reached: np.ndarray) -> str:
 
 
 def _values(value: Any) -> str:
-    known = [None if v != v else v for v in _list(value)]  # NaN: not measured.
-    return ", ".join("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in known)
+    return ", ".join("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in _known(value))
+
+
+def _shares(value: Any) -> str:
+    """Shares in percent, with the digits that :func:`_share` has."""
+    return ", ".join("-" if v is None else f"{100 * v:.1f} %" for v in _known(value))
+
+
+def _known(value: Any) -> list[Any]:
+    """None for NaN, which was not measured."""
+    return [None if v != v else v for v in _list(value)]

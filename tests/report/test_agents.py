@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from fedrax.report.agents import agents_table, divergence_table, final_agent_returns
+from fedrax.report.personal import returns_of
 from fedrax.report.runs import Group, History, Run
+
+RETURN_OF = "agent k: return of"
 
 
 def group(label, *seeds, divergence=None):
@@ -22,14 +25,14 @@ def test_the_last_complete_evaluation_of_each_seed_counts():
 def test_the_worst_agent_and_the_deviation_are_taken_within_a_seed():
     even, uneven = [{"agent_returns": [4.0, 4.0]}], [{"agent_returns": [0.0, 8.0]}]
     headings, lines = agents_table([group("a", even, uneven), group("b", [{"return": 0.0}])], "mean")
-    assert headings == ["", "mean agent", "worst agent", "deviation of agents", "agent 0", "agent 1"]
-    ((label, mean, worst, deviation, *each),) = lines
+    assert headings == ["", RETURN_OF, "mean agent", "worst agent", "deviation of agents", "agent 0", "agent 1"]
+    ((label, _, mean, worst, deviation, *each),) = lines
     assert (label, mean, each) == ("a", "4 [4, 4]", ["2", "6"])
     assert (worst, deviation) == ("2 [0, 4]", "2 [0, 4]")
     assert agents_table([group("b", [{"return": 0.0}])], "mean") is None
 
 
-@pytest.mark.parametrize(("agents", "columns"), [(12, 4 + 12), (13, 4)])
+@pytest.mark.parametrize(("agents", "columns"), [(12, 5 + 12), (13, 5)])
 def test_many_agents_have_no_column_each(agents, columns):
     headings, (line,) = agents_table([group("a", [{"agent_returns": [1.0] * agents}])], "iqm")
     assert len(headings) == len(line) == columns
@@ -40,11 +43,55 @@ def test_environments_that_do_not_differ_have_no_line_unless_others_do():
     assert divergence_table([group("old"), same]) is None
     headings, lines = divergence_table([same, apart])
     assert headings == ["", "g", "obstacles (bits)"]
-    assert lines == [["same", "0", "0"], ["apart", "0.25", "0.5"]]
+    assert lines == [["same", "0.00", "0.0"], ["apart", "0.25", "0.5"]]
 
 
 def test_own_environments_stand_beside_those_of_all():
     rows = [{"agent_returns": [4.0, 6.0], "agent_own_returns": [8.0, 10.0]}]
     headings, lines = agents_table([group("a", rows), group("b", [{"agent_returns": [1.0, 3.0]}])], "mean")
-    assert headings[4] == "mean agent in its own environment"
-    assert [line[4] for line in lines] == ["9", "–"]
+    assert headings[5] == "mean agent in its own environment"
+    assert [line[5] for line in lines] == ["9", "–"]
+
+
+def test_returns_of_agents_have_one_number_of_digits():
+    """They are compared down a column, and along a line."""
+    one, two = ([{"agent_returns": returns, "agent_success": [0.125, 1.0, 0.5]}] for returns in (UNEVEN, [5.0] * 3))
+    _, lines = agents_table([group("a", one), group("b", two)], "mean")
+    assert [line[5:8] for line in lines] == [["-192.6", "-97.2", "-132.4"], ["5.0", "5.0", "5.0"]]
+    assert [line[9:] for line in lines] == [["0.125", "1.000", "0.500"]] * 2
+
+
+UNEVEN = [-192.6, -97.15, -132.4]
+
+
+def trained(strategy, where, **row):
+    row = {"round": 0, "agent_returns": [1.0, 3.0], **row}
+    config = {"strategy": {"kind": strategy}, "learner": {"kind": "ppo"}, "evaluation": {"environments": where}}
+    config["environment"] = {"id": "CartPole-v1", "heterogeneity": {"length": [0.5, 1.0]}}
+    return Group(strategy, (Run("run", config, {}, {}, (History(0, (row,), 2),)),))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "where", "said"),
+    [
+        ("fedavg", "all", "the shared policy in agent k's environment"),
+        ("fedavg", "own", "the shared policy in agent k's environment"),
+        ("local", "all", "agent k's own policy over all agents' environments"),
+        ("local", "own", "agent k's own policy in its environment"),
+        ("fedrep", "own", "agent k's own policy in its environment"),
+        ("local", "registered", "agent k's own policy in the registered environment"),
+    ],
+)
+def test_a_line_says_whose_policy_an_agents_return_is_of(strategy, where, said):
+    headings, ((_, told, *_),) = agents_table([trained(strategy, where)], "mean")
+    assert (headings[1], told) == (RETURN_OF, said)
+
+
+def test_own_policies_are_told_by_their_record_where_the_strategy_is_not_known():
+    known = trained("a plugin's", "all", agent_own_returns=[2.0, 4.0])
+    assert agents_table([known], "mean")[1][0][1] == "agent k's own policy over all agents' environments"
+    assert returns_of([known, trained("fedavg", "all"), trained("local", "own")]) == [
+        "a plugin's: the return is the mean of each agent's own policy over all agents' environments; of each in its "
+        "own agent's environment alone: table Agents of the HTML report",
+        "local: the return is the mean of each agent's own policy in that agent's environment",
+    ]

@@ -87,8 +87,7 @@ def test_the_page_aggregates_as_the_picture_does(runs, open_page):
                     np.testing.assert_allclose(curve["y"], ours.centre)
                     for bound in ("low", "high"):
                         theirs = np.array(curve[bound], float)
-                        # Other draws: of five seeds 10 apart, a bound moves by a fraction of that.
-                        np.testing.assert_allclose(theirs, getattr(ours, bound), atol=4)
+                        np.testing.assert_allclose(theirs, getattr(ours, bound), rtol=1e-9)
 
 
 def test_the_last_point_of_a_long_curve_is_kept(runs, open_page):

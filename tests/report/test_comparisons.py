@@ -116,9 +116,25 @@ def test_profiles_fall_from_one_to_none_within_their_bands():
         assert (np.diff(line["y"]) <= 0).all()
         assert (line["low"] <= line["y"]).all()
         assert (line["y"] <= line["high"]).all()
-    middle = np.searchsorted(profiles["a"]["x"], 2.5)
-    assert profiles["a"]["y"][middle] == 0.5
+    assert share_above(profiles["a"], 2.5) == 0.5
     assert len(profile_figure(profiles).axes[0].lines) == 2
+
+
+def share_above(line, level):
+    """What the drawn line says: its steps hold up to the next."""
+    return line["y"][np.searchsorted(line["x"], level, side="right") - 1]
+
+
+def test_profiles_step_at_the_scores():
+    """On a grid of levels a step stood as far above its score as the next level was."""
+    one, two = (0.0, 1.0, 100.0, 100.5), (-7.25, 3.0, 3.0, 50.0)
+    profiles = profiles_of([group("a", *one), group("b", *two)])
+    for label, scores in (("a", one), ("b", two)):
+        for level in (*one, *two):
+            for beside in (level - 1e-6, level, level + 1e-6):
+                assert share_above(profiles[label], beside) == np.mean(np.array(scores) > beside)
+        assert len(profiles[label]["x"]) == len(set(scores)) + 2
+    assert profiles["a"]["x"][[0, -1]].tolist() == profiles["b"]["x"][[0, -1]].tolist()
 
 
 def test_gains_are_taken_agent_by_agent_and_seed_by_seed():
@@ -126,7 +142,13 @@ def test_gains_are_taken_agent_by_agent_and_seed_by_seed():
     together = group("together", (3, 9), (4, 18), (100, 100))
     headings, lines = gain_table([together, alone])
     assert headings == ["", "over", "gain of the mean agent", "smallest gain", "agents that gain", "agent 0", "agent 1"]
-    assert lines == [["together", "alone", "0.25 [0.00, 0.50]", "-1.5 [-2.0, -1.0]", "1 of 2", "2", "-1.5"]]
+    assert lines == [["together", "alone", "0.25 [0.00, 0.50]", "-1.5 [-2.0, -1.0]", "1 of 2", "2.0", "-1.5"]]
+
+
+def test_gains_have_one_number_of_digits():
+    alone = group("alone", (0.0, 0.0), strategy="local")
+    _, lines = gain_table([group("a", (0.5937, 60.85)), group("b", (1.0, 2.0)), alone])
+    assert [line[-2:] for line in lines] == [["0.59", "60.85"], ["1.00", "2.00"]]
 
 
 def test_a_gain_is_one_in_the_agents_own_environment():

@@ -1,5 +1,6 @@
 """The HTML report: its numbers, that it needs nothing from outside, and that it escapes what it quotes."""
 
+import dataclasses
 import html
 import html.parser
 import json
@@ -10,7 +11,8 @@ import pytest
 
 from fedrax.errors import FedraxError
 from fedrax.report.html import write_report
-from fedrax.report.tables import Estimate, bytes_text, duration, number
+from fedrax.report.runs import Group, History, load_run
+from fedrax.report.tables import Estimate, bytes_text, cost_table, duration, number
 from fedrax.report.templating import json_html, page, part
 
 
@@ -121,7 +123,7 @@ def test_data_cannot_end_its_script(name):
         ("table", (["<b>"], [["<b>"]], '"><b>')),
         ("noted_table", (["<b>"], [["<b>"]], "<b>")),
         ("folded_table", ("<b>", ["<b>"], [["<b>"]])),
-        ("results", ("<b>", [("<b>", "<b>")], "<b>")),
+        ("results", ("<b>", [("<b>", "<b>")], ["<b>"], "<b>")),
         ("figure", ("<b>",)),
         ("chart", ("<b>", "<b>")),
         ("video", ("<b>", '"><b>', "<b>")),
@@ -136,6 +138,19 @@ def test_a_template_escapes_whatever_is_no_markup(name, values):
     assert made.count("&lt;b&gt;") == repr(values).count("<b>")
     assert str(made) in page(title="", headline=made, sections=[])
     assert "<b>" not in page(title="<b>", headline="<b>", sections=[{"heading": "<b>", "body": "<b>"}])
+
+
+def test_costs_have_one_number_of_digits(write_run, tmp_path):
+    groups = []
+    for name, steps in (("a", 3), ("b", 1.25)):
+        run = load_run(write_run(tmp_path / name, seeds=(0,), agents=2))
+        last = dict(run.histories[0].rows[-1]) | {"agent_steps": steps, "gradient_steps": 8000 * steps}
+        groups.append(Group(name, (dataclasses.replace(run, histories=(History(0, (last,), 2),)),)))
+    headings, lines = cost_table(groups)
+    cells = {heading: [line[place] for line in lines] for place, heading in enumerate(headings)}
+    assert cells["steps per agent"] == ["1.500", "0.625"]
+    assert cells["gradient steps"] == ["24,000", "10,000"]
+    assert cells["up per agent"] == ["6 kB", "6 kB"]
 
 
 def test_one_seed_is_shown_without_interval_and_says_so(write_run, tmp_path):

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from fedrax.cli import main
-from fedrax.report.cells import latex
+from fedrax.report.cells import latex, latex_numbers
 from fedrax.report.html import write_report
 from fedrax.report.runs import group_runs, load_runs
-from fedrax.report.tables import Estimate, estimates
+from fedrax.report.tables import Estimate, alike, estimates
 
 
 @pytest.fixture
@@ -154,6 +154,9 @@ def test_a_column_has_one_number_of_digits():
     assert estimates(column) == ["-617 [-1,070, -164]", "-172 [-180, -160]", "-5"]
     assert estimates([Estimate(9.5, 9, 10), Estimate(nan, nan, nan)]) == ["9.5 [9.0, 10.0]", "–"]
     assert estimates([]) == []
+    assert alike(60.85, 0.5937) == ["60.85", "0.59"]
+    assert alike(60.85, 0.00001) == ["60.85", "0.00"]
+    assert alike(1e-6, 2e-9) == ["1e-06", "2e-09"]
 
 
 def test_the_page_says_of_how_many_seeds_its_lines_are(stopped, tmp_path):
@@ -177,6 +180,31 @@ def test_latex_shows_every_sign():
     assert latex(r"a_b & 50 % {x} \y ~^ $1 #2 –") == (
         r"a\_b \& 50 \% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{} \$1 \#2 --"
     )
+
+
+@pytest.mark.parametrize(
+    ("told", "written"),
+    [
+        ("-92.06 [-94.21, -89.26]", "$-92.06$ [$-94.21$, $-89.26$]"),
+        ("-1,070 [-12,345, 20]", "$-1{,}070$ [$-12{,}345$, 20]"),
+        ("-1e-09 [-inf, 2e-09]", "$-1e-09$ [$-inf$, 2e-09]"),
+        ("410 [400, 420]", "410 [400, 420]"),
+        ("–", "--"),
+    ],
+)
+def test_negative_numbers_have_a_minus_sign_in_latex(told, written):
+    assert latex_numbers(told) == written
+
+
+def test_a_latex_table_has_minus_signs(sweep, capsys):
+    for run in sweep.glob("*/seed-*/metrics.jsonl"):
+        rows = [json.loads(line) for line in run.read_text().splitlines()]
+        run.write_text("".join(json.dumps(row | {"return": -row["return"]}) + "\n" for row in rows))
+    assert main(["report", str(sweep), "--table", "latex"]) == 0
+    assert r"plain\_again & 2 & $-405$ [$-410$, $-400$] & 8,000 \\" in capsys.readouterr().out
+    words = ["--table", "latex", "--rows", "strategy.kind", "--columns", "attack.kind"]
+    assert main(["report", str(sweep / "plain"), *words]) == 0
+    assert r"fedpg-br & $-405$ [$-410$, $-400$] \\" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("suffix", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,10 @@ from matplotlib.figure import Figure
 
 from fedrax.report.charts import Chart, points_chart
 from fedrax.report.curves import Vector
+from fedrax.report.personal import agent_is
 from fedrax.report.runs import Group, History, Run
 from fedrax.report.style import colour, new_figure, styled
-from fedrax.report.tables import MISSING, Estimate, estimates, number
+from fedrax.report.tables import Estimate, alike, columns_alike, estimates
 
 COLUMNS = 12
 """Most agents with a column each."""
@@ -24,36 +26,42 @@ def agents_table(groups: Sequence[Group], statistic: str) -> tuple[list[str], li
 
     The deviation is taken over agents within a seed; every column is then an aggregate over seeds. Where agents' own
     policies were evaluated in others' environments too, their mean in their own stands beside it. Few agents have a
-    column each as well. Where environments tell of success, the share of episodes that reached the goal follows.
+    column each as well, and each line says what agent k's return is of. Where environments tell of success, the share
+    of episodes that reached the goal follows.
     None where no run was evaluated agent by agent.
     """
-    known = [(group.label, returns) for group in groups if (returns := final_agent_returns(group)) is not None]
+    known = [(group, returns) for group in groups if (returns := final_agent_returns(group)) is not None]
     if not known:
         return None
     agents = max(returns.shape[1] for _, returns in known)
     shown = agents if agents <= COLUMNS else 0
-    success = {group.label: final_agent_returns(group, "agent_success") for group in groups}
-    reached = any(each is not None for each in success.values())
-    own = {group.label: final_agent_returns(group, "agent_own_returns") for group in groups}
-    beside = ["mean agent in its own environment"] if any(each is not None for each in own.values()) else []
-    headings = ["", "mean agent", "worst agent", "deviation of agents", *beside, *(f"agent {k}" for k in range(shown))]
-    if reached:
+    each = [returns for _, returns in known]
+    headings = ["", "agent k: return of", "mean agent", "worst agent", "deviation of agents"]
+    columns = [[group.label for group, _ in known], [agent_is(group) for group, _ in known]]
+    for over in (np.mean, np.min, np.std):
+        columns.append(estimates([Estimate.of(over(returns, axis=1), statistic) for returns in each]))
+    own = [final_agent_returns(group, "agent_own_returns") for group, _ in known]
+    if any(returns is not None for returns in own):
+        headings.append("mean agent in its own environment")
+        columns.append(_of_mean_agent(own, statistic))
+    headings += [f"agent {k}" for k in range(shown)]
+    columns += _of_each_agent(each, shown)
+    success = [final_agent_returns(group, "agent_success") for group, _ in known]
+    if any(rates is not None for rates in success):
         headings += ["success of the mean agent", *(f"success of agent {k}" for k in range(shown))]
-    lines = []
-    columns = [
-        estimates([Estimate.of(scores, statistic) for scores in column])
-        for column in zip(*((each.mean(1), each.min(1), each.std(1)) for _, each in known), strict=True)
-    ]
-    for (label, returns), *statistics in zip(known, *columns, strict=True):
-        single = [number(float(column.mean())) for column in returns.T[:shown]]
-        theirs = own[label]
-        in_own = [MISSING if theirs is None else str(Estimate.of(theirs.mean(1), statistic)) for _ in beside]
-        rates = success[label]
-        goals = [MISSING] * (shown + 1 if reached else 0)
-        if rates is not None:
-            goals = [str(Estimate.of(rates.mean(1), statistic)), *(number(float(x.mean())) for x in rates.T[:shown])]
-        lines.append([label, *statistics, *in_own, *single, *goals])
-    return headings, lines
+        columns += [_of_mean_agent(success, statistic), *_of_each_agent(success, shown)]
+    return headings, [list(line) for line in zip(*columns, strict=True)]
+
+
+def _of_mean_agent(values: Sequence[Vector | None], statistic: str) -> list[str]:
+    """The cells of a column: of ``values[seeds, agents]`` by line, the aggregate over seeds of the mean agent."""
+    return estimates([Estimate.of(np.empty(0) if each is None else each.mean(1), statistic) for each in values])
+
+
+def _of_each_agent(values: Sequence[Vector | None], shown: int) -> list[list[str]]:
+    """The cells of a column for each of the agents that are shown: the mean over seeds."""
+    means = [np.empty(0) if each is None else each.mean(0) for each in values]
+    return columns_alike([[float(mean[k]) if k < mean.size else math.nan for mean in means] for k in range(shown)])
 
 
 def final_agent_returns(group: Group, name: str = "agent_returns") -> Float[np.ndarray, "seeds agents"] | None:
@@ -68,7 +76,8 @@ def divergence_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]
     names = list(dict.fromkeys(name for _, divergence in known for name in divergence))
     if not names:
         return None
-    return ["", *names], [[label, *(number(float(found.get(name, 0.0))) for name in names)] for label, found in known]
+    columns = [alike(*(float(found.get(name, 0.0)) for _, found in known)) for name in names]
+    return ["", *names], [list(line) for line in zip([label for label, _ in known], *columns, strict=True)]
 
 
 def own_returns(history: History) -> Vector | None:
@@ -94,10 +103,9 @@ class Parameters:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Headings, and a line of each agent."""
-        columns = [*self.drawn.values(), *(list(each) for each in self.returns.values())]
-        lines = [
-            [agent, *(number(float(column[place])) for column in columns)] for place, agent in enumerate(self.agents)
-        ]
+        drawn = [alike(*column) for column in self.drawn.values()]
+        returns = columns_alike([list(each) for each in self.returns.values()])
+        lines = [list(line) for line in zip(self.agents, *drawn, *returns, strict=True)]
         return ["", *self.drawn, *(f"final return in its own environment: {label}" for label in self.returns)], lines
 
     def chart(self) -> Chart:

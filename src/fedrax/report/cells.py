@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from fedrax.report.tables import FEW, Estimate, Result
@@ -15,9 +16,18 @@ SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textascii
 """What LaTeX writes otherwise than with a backslash before it."""
 
 
+NEGATIVE = re.compile(r"(?<![\w.-])-(?:inf|\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?)")
+"""A negative number as tables write it, and not a hyphen of a name."""
+
+
 def latex(text: str) -> str:
     """The text as LaTeX shows it."""
     return "".join(SIGNS.get(sign, f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in text)
+
+
+def latex_numbers(text: str) -> str:
+    """Numbers as LaTeX shows them: negative ones in math mode, where a hyphen is a minus sign."""
+    return NEGATIVE.sub(lambda found: f"${found[0].replace(',', '{,}')}$", latex(text))
 
 
 def latex_notes(lines: Sequence[Result], columns: int, *first: str) -> list[str]:

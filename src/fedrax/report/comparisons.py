@@ -21,7 +21,7 @@ from fedrax.report.charts import lines_chart
 from fedrax.report.curves import AXES, STATISTICS, Vector, final_scores, natural_axis, seed_curve
 from fedrax.report.runs import Group
 from fedrax.report.style import colour, dashes, new_figure, styled
-from fedrax.report.tables import MISSING, Estimate, estimates, number
+from fedrax.report.tables import MISSING, Estimate, alike, columns_alike, estimates
 from fedrax.report.templating import chart_html, joined, part
 
 PAIRS = 6
@@ -30,8 +30,6 @@ LEVEL = 0.05
 """The most that the chance may be of calling any of a table's equal setups better or worse."""
 FEWEST = 4
 """Seeds of both, below which nothing is called better."""
-LEVELS = 60
-"""Returns at which a profile is drawn."""
 COLUMNS = 12
 """Most agents with a column each."""
 NOTE = (
@@ -84,7 +82,7 @@ def improvement_table(groups: Sequence[Group], statistic: str) -> tuple[list[str
     values = [tuple(_at(known[label], cost, axis) for label in pair) for pair, cost in zip(pairs, costs, strict=True)]
     rejected = holm([_chance_alike(*each) for each in values])
     lines = []
-    for (one, other), cost, (ours, theirs), differ in zip(pairs, costs, values, rejected, strict=True):
+    for (one, other), cost, (ours, theirs), differ in zip(pairs, alike(*costs), values, rejected, strict=True):
         low, high = improvement_interval(ours, theirs)
         verdict = "not certain"
         if not np.isfinite([*ours, *theirs]).all():
@@ -95,7 +93,7 @@ def improvement_table(groups: Sequence[Group], statistic: str) -> tuple[list[str
             verdict = "better" if low > 0.5 else "worse"
         chance = probability_of_improvement(ours, theirs)
         told = MISSING if math.isnan(chance) else f"{_share(chance)} [{_share(low)}, {_share(high)}]"
-        lines.append([one, other, told, verdict, f"{len(ours)} and {len(theirs)}", number(cost)])
+        lines.append([one, other, told, verdict, f"{len(ours)} and {len(theirs)}", cost])
     return ["", "over", "chance of a higher return", "which is", "seeds", f"after {AXES[axis].label}"], lines
 
 
@@ -134,13 +132,17 @@ def _at(group: Group, cost: float, axis: str) -> Vector:
 
 
 def profiles_of(groups: Sequence[Group]) -> dict[str, dict[str, object]]:
-    """By label, the share of seeds above each level of the final return with its interval."""
+    """By label, the share of seeds above each level of the final return with its interval.
+
+    It falls at the group's own scores alone, so that these, and an end beyond all groups', are the levels: the steps
+    are exact. A level's share holds up to the next.
+    """
     scores = _scores(groups)
     ends = [float(bound(each)) for each in scores.values() for bound in (np.min, np.max)]
     margin = (max(ends) - min(ends)) * 0.02 or max(abs(ends[0]) * 0.02, 0.01)
-    levels = np.linspace(min(ends) - margin, max(ends) + margin, LEVELS)
     found: dict[str, dict[str, object]] = {}
     for label, each in scores.items():
+        levels = np.concatenate([[min(ends) - margin], np.unique(each), [max(ends) + margin]])
         low, high = stratified_bootstrap((each > levels[:, None])[..., None], STATISTICS["mean"][1])
         share = performance_profile(each, levels)
         found[label] = {"x": levels, "y": share, "low": low, "high": high, "held": True}
@@ -181,16 +183,11 @@ def gain_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] | N
     shown = range(agents if agents <= COLUMNS else 0)
     mean = estimates([Estimate.of(gains.mean(1), "mean") for *_, gains in found])
     least = estimates([Estimate.of(gains.min(1), "mean") for *_, gains in found])
-    lines = [
-        [
-            label,
-            reference,
-            *bounds,
-            f"{(gains.mean(0) > 0).sum()} of {gains.shape[1]}",
-            *(number(float(gains.mean(0)[k])) if k < gains.shape[1] else MISSING for k in shown),
-        ]
-        for (label, reference, gains), *bounds in zip(found, mean, least, strict=True)
-    ]
+    means = [gains.mean(0) for *_, gains in found]
+    each = columns_alike([[float(gain[k]) if k < gain.size else math.nan for gain in means] for k in shown])
+    gaining = [f"{(gains.mean(0) > 0).sum()} of {gains.shape[1]}" for *_, gains in found]
+    names = [[label for label, *_ in found], [reference for _, reference, _ in found]]
+    lines = [list(line) for line in zip(*names, mean, least, gaining, *each, strict=True)]
     headings = ["", "over", "gain of the mean agent", "smallest gain", "agents that gain"]
     return [*headings, *(f"agent {k}" for k in shown)], lines
 

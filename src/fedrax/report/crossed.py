@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from fedrax.errors import SOME, FedraxError, near, shown
 from fedrax.evaluation.measure import said
 from fedrax.other_names import keys_called
-from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, numbers
+from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, latex_numbers, numbers
 from fedrax.report.curves import STATISTICS
 from fedrax.report.labels import telling_keys
+from fedrax.report.personal import return_of
 from fedrax.report.runs import REPETITION, Group, parts_of
 from fedrax.report.tables import MISSING, Result, estimates, result
 
@@ -35,7 +36,8 @@ class Crossing:
     results: dict[tuple[Values, Values], Result]
     """In the order of the groups."""
     measures: dict[Values, tuple[str, ...]]
-    """How what is in each row was evaluated, as far as that tells results apart; nothing where all were so alike."""
+    """How what is in each row was evaluated, as far as that tells results apart, and what its return is the mean of
+    where agents keep their own policies; nothing where all were alike and policies are shared."""
 
     @property
     def heads(self) -> tuple[list[Values], list[Values]]:
@@ -72,7 +74,8 @@ def _crossing(by: tuple[str, ...], across: tuple[str, ...], places: Places, part
     for telling, members in parts:
         for group in members:
             row, _ = places[group.label]
-            measures[row] = tuple(dict.fromkeys((*measures.get(row, ()), *filter(None, [said(telling)]))))
+            own = (f"{group.runs[0].kind('strategy')}: {told}" for told in [return_of(group)] if told)
+            measures[row] = tuple(dict.fromkeys((*measures.get(row, ()), *filter(None, [said(telling)]), *own)))
     there = {group.label: group for _, members in parts for group in members}
     # In the order of all groups, whichever part each is of.
     results = {place: result(there[label], STATISTIC) for label, place in places.items() if label in there}
@@ -110,7 +113,7 @@ def _latex(table: Crossing) -> str:
         there = [place for place in table.results if place[1] == column]
         final = estimates([table.results[place].final for place in there])
         for place, text in zip(there, final, strict=True):
-            texts[place] = latex(text) + ("" if table.results[place].finished else DAGGER)
+            texts[place] = latex_numbers(text) + ("" if table.results[place].finished else DAGGER)
     body = [
         " & ".join([*map(latex, row), *(texts.get((row, column), latex(MISSING)) for column in across)]) + r" \\"
         for row in by

@@ -15,7 +15,7 @@ from fedrax.records.exchanges import EXCHANGES, parsed_exchanges
 from fedrax.report.charts import lines_chart
 from fedrax.report.runs import Group, Run, named_runs
 from fedrax.report.style import MUTED, colour, new_figure, styled
-from fedrax.report.tables import MISSING, bytes_text, duration, number
+from fedrax.report.tables import MISSING, alike, bytes_text, duration
 from fedrax.report.templating import chart_html, figure_html, joined, part, table_html
 from fedrax.strategies.base import strategies
 
@@ -175,7 +175,7 @@ def absence_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
 
     What agents received is counted of all who took part, also of those whose message did not come.
     """
-    lines = []
+    labels, counts, shares, traffic = [], [], [], []
     for group in groups:
         rows = [row for history in group.histories for row in history.rows if row.get("present") is not None]
         agents = _learners(group.runs[0])
@@ -193,19 +193,15 @@ def absence_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
         dropped = [len(row.get("dropped") or ()) for row in rows]
         down = [seed.rows[-1].get("bytes_down") for seed in group.histories if seed.rows]
         whole = float(np.mean([each for each in down if each is not None] or [float("nan")])) * agents
-        lines.append(
-            [
-                group.label,
-                number(float(np.mean(asked))),
-                number(float(np.mean(present))),
-                f"{100 * missing / sum(asked):.3g} %",
-                number(float(np.mean(excluded))),
-                number(float(np.mean(dropped))),
-                bytes_text(whole * missing / sum(asked)) if np.isfinite(whole) else MISSING,
-            ]
-        )
+        labels.append(group.label)
+        counts.append([float(np.mean(each)) for each in (asked, present, excluded, dropped)])
+        shares.append(f"{100 * missing / sum(asked):.3g} %")
+        traffic.append(bytes_text(whole * missing / sum(asked)) if np.isfinite(whole) else MISSING)
+    if not labels:
+        return None
+    called, came, out, lost = (alike(*column) for column in zip(*counts, strict=True))
     headings = ["", "asked a round", "messages a round", "absent", "excluded", "dropped", "bytes down to the absent"]
-    return (headings, lines) if lines else None
+    return headings, [list(line) for line in zip(labels, called, came, shares, out, lost, traffic, strict=True)]
 
 
 def _learners(run: Run) -> int | None:

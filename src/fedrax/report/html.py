@@ -28,10 +28,11 @@ from fedrax.report.comparisons import GAIN, comparison_html, gain_table
 from fedrax.report.curves import AXES, STATISTICS, available_axes, evaluated_seeds
 from fedrax.report.federations import attendance_html, clusters_html
 from fedrax.report.figures import curves_figure
+from fedrax.report.personal import returns_of
 from fedrax.report.provenance import manifest_html, settings_html
 from fedrax.report.published import Series
 from fedrax.report.runs import Group, difference, group_runs, load_runs, named_runs, parts_of
-from fedrax.report.tables import COSTS, FEW, MISSING, Result, alike, counted_of, duration, estimates, result
+from fedrax.report.tables import FEW, MISSING, Result, alike, cost_table, counted_of, duration, estimates, result
 from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
 from fedrax.report.videos import videos_html
 
@@ -43,6 +44,8 @@ ATTENDING = (
     "Means over seeds. The map is of the last quarter of the rounds; the lines are means over agents, of the attention "
     "to an agent's own encoding, to one peer's and to the summary token."
 )
+OWN_RETURNS, GAINS = "Agents", "Gain over learning alone"
+"""Sections that have returns of agents' own policies in their own environments."""
 PICTURE_POINTS = 150
 """Of a curve in the picture that stands for a chart: two a millimetre on paper."""
 
@@ -163,9 +166,9 @@ def _results(groups: Sequence[Group], statistic: str) -> Markup:
         (said(telling) if len(parts) > 1 else "", _returns([lines[id(group)] for group in members], statistic))
         for telling, members in parts
     ]
-    headings = [heading for heading in COSTS if any(line.costs[heading] != MISSING for line in results)]
-    costs = table_html(["", *headings], [[line.label, *(line.costs[cost] for cost in headings)] for line in results])
-    return part("results", difference(groups), returns, costs)
+    elsewhere = [OWN_RETURNS, *[GAINS for _, members in parts if gain_table(members) is not None][:1]]
+    notes = returns_of(groups, " and ".join(elsewhere))
+    return part("results", difference(groups), returns, [f"{note}." for note in notes], table_html(*cost_table(groups)))
 
 
 def _returns(results: Sequence[Result], statistic: str) -> Markup:
@@ -262,18 +265,17 @@ def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
         returns = agents_table(members, statistic)
         if returns is not None:
             note = (
-                "Last evaluation of each seed; the deviation is over agents, brackets are over seeds. Of a shared "
-                "policy, agent k stands for its return in agent k's environment; where agents keep their own, for the "
-                "return of agent k's policy over all environments that it was evaluated in."
+                "Last evaluation of each seed; the deviation is over agents, brackets are over seeds. The second "
+                "column says what stands under agent 0, 1 ..., and what the mean and the worst agent are of."
             )
             if any(run.settings.get("attack.agents") for group in members for run in group.runs):
                 note += " The agents that attack, the first ids, are among them."
-            heading = f"Agents: {said(telling)}" if len(parts) > 1 else "Agents"
+            heading = f"{OWN_RETURNS}: {said(telling)}" if len(parts) > 1 else OWN_RETURNS
             sections.append(Section(heading, part("noted_table", *returns, note)))
         gains = gain_table(members)
         if gains is not None:
             heading = f": {said(telling)}" if len(parts) > 1 else ""
-            sections.append(Section(f"Gain over learning alone{heading}", part("noted_table", *gains, GAIN)))
+            sections.append(Section(f"{GAINS}{heading}", part("noted_table", *gains, GAIN)))
     sections += _optional("Every policy in every agent's environment", across_html(groups))
     for place, (telling, members) in enumerate(parts):
         heading = f": {said(telling)}" if len(parts) > 1 else ""

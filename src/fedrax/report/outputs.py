@@ -12,11 +12,12 @@ from typing import Any
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import said
 from fedrax.records.files import check_writable
-from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, numbers
+from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, latex_numbers, numbers
 from fedrax.report.crossed import crossed, crossed_csv, crossed_latex
 from fedrax.report.curves import STATISTICS, natural_axis
 from fedrax.report.figures import curves_figure
 from fedrax.report.html import write_page
+from fedrax.report.personal import SHARED_BY_ALL, return_of, returns_of
 from fedrax.report.runs import Group, difference, group_runs, load_runs, parts_of
 from fedrax.report.style import save
 from fedrax.report.tables import COSTS, alike, estimates, mean_costs, result
@@ -98,7 +99,11 @@ def table_csv(groups: Sequence[Group]) -> str:
     """Results and costs as numbers; of groups that were evaluated differently, with what tells them apart."""
     name = STATISTICS[STATISTIC][0]
     columns = [f"{which} return{what}" for which in ("final", "best") for what in (f", {name}", ", low", ", high")]
-    rows: list[list[Any]] = [["name", "evaluated with", "seeds", "seeds begun", *columns, "state", *COSTS_IN_TABLE]]
+    policies = {group.label: return_of(group) for group in groups}
+    told = ["return of"] if any(policies.values()) else []
+    rows: list[list[Any]] = [
+        ["name", "evaluated with", "seeds", "seeds begun", *columns, "state", *COSTS_IN_TABLE, *told]
+    ]
     for telling, members in parts_of(groups):
         for group in members:
             line = result(group, STATISTIC)
@@ -112,6 +117,7 @@ def table_csv(groups: Sequence[Group]) -> str:
                     *(cell(value) for each in (line.final, line.best) for value in numbers(each)),
                     "finished" if line.finished else "unfinished",
                     *(cell(costs.get(heading, math.nan)) for heading in COSTS),
+                    *(policies[group.label] or SHARED_BY_ALL for _ in told),
                 ]
             )
     text = io.StringIO()
@@ -135,13 +141,13 @@ def table_latex(groups: Sequence[Group]) -> str:
         steps = [mean_costs(group).get("steps per agent", math.nan) for group in members]
         cells = zip(lines, estimates([line.final for line in lines]), alike(*steps), strict=True)
         rows = [
-            [latex(line.label) + ("" if line.finished else DAGGER), *map(latex, (line.counted, final, count))]
+            [latex(line.label) + ("" if line.finished else DAGGER), *map(latex_numbers, (line.counted, final, count))]
             for line, final, count in cells
         ]
         head = list(map(latex, ("", "seeds", f"final return, {name} [95 %]", "steps per agent")))
         body = [" & ".join(row) + r" \\" for row in (head, *rows)]
-        above = [f"% {said(telling)}"] if telling else []
+        above = [*([f"% {said(telling)}"] if telling else []), *(f"% {told}" for told in returns_of(members))]
         opening = [*above, r"\begin{tabular}{lrrr}", r"\toprule", body[0], r"\midrule"]
-        below = latex_notes(lines, 4)
+        below = latex_notes(lines, 4, *map(latex, returns_of(members, "")))
         tables.append("\n".join([*opening, *body[1:], r"\bottomrule", *below, r"\end{tabular}", ""]))
     return "\n".join(tables)

@@ -24,6 +24,8 @@ from fedrax.report.curves import (
 from fedrax.report.runs import Group, History
 
 MISSING = "–"
+TINY = 1e-4
+"""Below it a number is written with a power of ten."""
 FEW = 5
 """Seeds from which on a bootstrap interval is about as wide as it should be."""
 
@@ -65,8 +67,6 @@ class Result:
     best: Estimate
     each: tuple[tuple[int, float, float], ...]
     """Every evaluated seed with its final and its best value."""
-    costs: dict[str, str]
-    """By heading of :data:`COSTS`: the mean over these seeds, with its unit."""
 
     @property
     def counted(self) -> str:
@@ -89,15 +89,21 @@ def number(value: float) -> str:
 def alike(*values: float) -> list[str]:
     """Numbers as :func:`number` has them, all with as many digits after the point as one of them needs.
 
-    They are no more than make four significant digits of the largest.
+    They are no more than make four significant digits of the largest. Numbers that are all tiny stay as they are.
     """
     texts = [number(value) for value in values]
-    if any("e" in text for text in texts):
-        return texts
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    if 0 < largest < TINY:
+        return texts
     most = max(0, 3 - math.floor(math.log10(largest))) if largest > 0 else 0
-    digits = min(most, max((len(text.partition(".")[2]) for text in texts), default=0))
+    digits = min(most, max((most if "e" in text else len(text.partition(".")[2]) for text in texts), default=0))
     return [f"{value:,.{digits}f}" if math.isfinite(value) else text for value, text in zip(values, texts, strict=True)]
+
+
+def columns_alike(columns: Sequence[Sequence[float]]) -> list[list[str]]:
+    """The cells of columns of one quantity: all with as many digits, so that they compare across columns too."""
+    texts = iter(alike(*(value for column in columns for value in column)))
+    return [[next(texts) for _ in column] for column in columns]
 
 
 def estimates(column: Sequence[Estimate]) -> list[str]:
@@ -151,10 +157,21 @@ def mean_costs(group: Group) -> dict[str, float]:
     return costs
 
 
+def cost_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines: each group's mean costs with their units, of those that some group recorded."""
+    spent = [mean_costs(group) for group in groups]
+    headings = [heading for heading in COSTS if any(heading in costs for costs in spent)]
+    columns = []
+    for heading in headings:
+        write = COSTS[heading][1]
+        known = [costs.get(heading, math.nan) for costs in spent]
+        each = [MISSING if math.isnan(cost) else write(cost) for cost in known]
+        columns.append(alike(*known) if write is number else each)
+    return ["", *headings], [list(line) for line in zip([group.label for group in groups], *columns, strict=True)]
+
+
 def result(group: Group, statistic: str = "iqm", value: str = "return") -> Result:
-    """Final and best ``value`` and the mean cost of a group's seeds, as far as they were recorded."""
-    spent = mean_costs(group)
-    costs = {name: write(spent[name]) if name in spent else MISSING for name, (_, write) in COSTS.items()}
+    """Final and best ``value`` of a group's seeds, as far as they were recorded."""
     return Result(
         label=group.label,
         seeds=len(evaluated_seeds(group, value)),
@@ -165,5 +182,4 @@ def result(group: Group, statistic: str = "iqm", value: str = "return") -> Resul
         each=tuple(
             zip(evaluated_seeds(group, value), final_scores(group, value), best_scores(group, value), strict=True)
         ),
-        costs=costs,
     )

@@ -1,7 +1,9 @@
 // Aggregates over seeds as fedrax.report.curves makes them: seeds are held at their last evaluation, never interpolated,
-// and the aggregate ends where the first seed ends. Only the draws of the bootstrap are others than Python's.
+// and the aggregate ends where the first seed ends. The bootstrap's draws are Python's, so that a number has one interval
+// in the whole report.
 const Aggregate = (() => {
-  const RESAMPLES = 1000, POINTS = 300;
+  const RESAMPLES = 2000, POINTS = 300;
+  const drawn = new Map();
 
   // A column as it is stored: a list, or a progression {from, by, count}.
   function column(stored) {
@@ -53,24 +55,41 @@ const Aggregate = (() => {
     return kept.reduce((sum, score) => sum + score, 0) / kept.length;
   }
 
-  // Numbers from 0 to 1 that are the same each time (mulberry32).
-  function generator(state) {
+  // Whole numbers from 0 to below count, as numpy.random.default_rng(0).integers(0, count) gives them: PCG64 (O'Neill,
+  // 2014), half of each output at a time, brought into the range by Lemire's method (2019).
+  function generator(count) {
+    const multiplier = 0x2360ed051fc65da44385df649fccf645n, increment = 87136372517582989555478159403783844777n;
+    let state = 35399562948360463058890781895381311971n, kept = null;
+    function word() {
+      if (kept !== null) {
+        const half = kept;
+        kept = null;
+        return half;
+      }
+      state = BigInt.asUintN(128, state * multiplier + increment);
+      const mixed = BigInt.asUintN(64, (state >> 64n) ^ state), turn = state >> 122n;
+      const output = BigInt.asUintN(64, (mixed >> turn) | (mixed << (64n - turn)));
+      kept = Number(output >> 32n);
+      return Number(output & 0xffffffffn);
+    }
+    const uneven = 2 ** 32 % count;
     return () => {
-      state = (state + 0x6d2b79f5) | 0;
-      let t = Math.imul(state ^ (state >>> 15), 1 | state);
-      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-      return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+      let product = word() * count;
+      while (product % 2 ** 32 < uneven) product = word() * count;
+      return Math.floor(product / 2 ** 32);
     };
   }
 
   // How often each run is drawn in each resample.
   function draws(runs) {
-    const random = generator(1);
-    return Array.from({length: RESAMPLES}, () => {
+    if (drawn.has(runs)) return drawn.get(runs);
+    const next = generator(runs);
+    drawn.set(runs, Array.from({length: RESAMPLES}, () => {
       const counts = new Uint16Array(runs);
-      for (let drawn = 0; drawn < runs; drawn += 1) counts[Math.floor(random() * runs)] += 1;
+      for (let made = 0; made < runs; made += 1) counts[next()] += 1;
       return counts;
-    });
+    }));
+    return drawn.get(runs);
   }
 
   function quantile(ordered, level) {

@@ -1,6 +1,6 @@
 // Charts in place of the page's static pictures: each figure.chart holds a picture and its data as JSON.
 const Charts = (() => {
-  const {button, colour, make, number, short} = Page;
+  const {alike, button, colour, make, number, short} = Page;
   const SMOOTHINGS = [1, 3, 5, 10, 25];
   const FEW_SEEDS = 20;
   const CLOSE = 0.005, MOSTLY = 0.95;
@@ -151,8 +151,9 @@ const Charts = (() => {
       const axis = this.spec.x.find(([value]) => value === this.choice.x)[1];
       const names = [...new Set(shown.map((row) => row.line.names[row.place]))];
       this.at.textContent = shown.length ? `${axis} ${number(cost)}: ${names.join(", ")}` : "Point at a dot to read it.";
+      const texts = alike(shown.map((row) => row.y));
       for (const [place, {value}] of this.keys) {
-        value.textContent = shown.filter((row) => row.line.place === place).map((row) => number(row.y)).join(", ");
+        value.textContent = texts.filter((_, row) => shown[row].line.place === place).join(", ");
       }
     }
 
@@ -282,15 +283,20 @@ const Charts = (() => {
       const axis = this.spec.x.find(([value]) => value === this.choice.x)[1];
       this.at.textContent = pointed ? `${axis}: ${number(grid[at])}` : this.spec.range
         ? "Point at the chart to read values." : "Last values; point at the chart to read others, drag to zoom, double-click to zoom out.";
-      for (const [place, key] of this.keys) {
+      const told = [...this.keys].map(([place, key]) => {
         const of = (role) => this.columns.find((one) => one.line.place === place && one.role === role)?.values;
         const values = of("line");
         let where = at;
         if (values && !pointed) where = this.spec.range ? -1 : values.findLastIndex((value) => value !== null);
         const value = values?.[where], low = of("low")?.[where], high = of("high")?.[where];
-        const known = value !== null && value !== undefined;
-        const interval = known && low !== null && low !== undefined ? ` [${number(low)}, ${number(high)}]` : "";
-        key.value.textContent = known ? number(value) + interval : "";
+        const known = (number) => number !== null && number !== undefined;
+        return {key, values: !known(value) ? [] : known(low) ? [value, low, high] : [value]};
+      });
+      // As a column of a table: lines are compared.
+      const texts = alike(told.flatMap(({values}) => values));
+      for (const {key, values} of told) {
+        const [value, low, high] = texts.splice(0, values.length);
+        key.value.textContent = values.length > 1 ? `${value} [${low}, ${high}]` : value ?? "";
       }
     }
 

@@ -23,6 +23,19 @@ const Page = (() => {
     return String(Number(value.toPrecision(4)));
   }
 
+  // As report.tables.alike: all with as many digits after the point, at most four significant ones of the largest.
+  function alike(values) {
+    const known = values.filter((value) => Number.isFinite(value)), texts = known.map(number);
+    const largest = known.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    if (largest < 1e-4) return values.map(number);
+    const most = Math.max(0, 3 - Math.floor(Math.log10(largest)));
+    const places = known.map((value, at) =>
+      (value !== 0 && Math.abs(value) < 1e-4 ? most : (texts[at].split(".")[1] ?? "").length));
+    const digits = {minimumFractionDigits: Math.min(most, Math.max(...places))};
+    digits.maximumFractionDigits = digits.minimumFractionDigits;
+    return values.map((value) => (Number.isFinite(value) ? value.toLocaleString("en-US", digits) : number(value)));
+  }
+
   function short(value) {
     if (value === null || value === undefined) return "";
     for (const [scale, prefix] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
@@ -55,5 +68,5 @@ const Page = (() => {
 
   const button = (text, title, onclick) => make("button", {type: "button", title, onclick}, text);
 
-  return {button, colour, csv, escaped, make, named, number, save, short};
+  return {alike, button, colour, csv, escaped, make, named, number, save, short};
 })();

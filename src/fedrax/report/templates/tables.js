@@ -30,7 +30,11 @@ const Tables = (() => {
   }
 
   const lines = (table) => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()));
-  const latexCell = (text) => text.replace(/[\\~^–&%$#_{}]/g, (sign) => LATEX[sign] ?? `\\${sign}`);
+  const escaped = (text) => text.replace(/[\\~^–&%$#_{}]/g, (sign) => LATEX[sign] ?? `\\${sign}`);
+  // As report.cells.latex_numbers: of a cell that is a number, with an interval or not, the negative ones in math mode.
+  const latexCell = (text) => (typeof key(text) !== "number" ? escaped(text)
+    : escaped(text).replace(/(?<![\w.-])-(?:inf|\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?)/g,
+      (found) => `$${found.replaceAll(",", "{,}")}$`));
 
   function latex(table) {
     const [head, ...body] = lines(table).map((row) => `${row.map(latexCell).join(" & ")} \\\\`);
@@ -50,5 +54,5 @@ const Tables = (() => {
     }
   }
 
-  return {key, latex, start};
+  return {key, latex, latexCell, start};
 })();
