@@ -135,6 +135,17 @@ ABSENT = {"torch", "onnxruntime", "exported"}
 """What only some have, and a file that an export writes."""
 
 
+@with_(has_python)
+def test_what_a_page_imports_that_no_test_needs_is_said_to_be_installed(page):
+    python = [block for block in blocks(page) if block.language == "python"]
+    imports = [
+        line for block in python for line in re.findall(r"(?m)^(?:import|from) (.+?)(?: import .*)?$", block.text)
+    ]
+    for name in {name for line in imports for name in line.split(", ")} & ABSENT - {"exported"}:
+        text = page.read_text()
+        assert f"pip install {name}" in text or f"fedrax[{name}]" in text, f"{name} is imported, and not installed"
+
+
 @with_(lambda page: has_python(page) and not overrides(page))
 def test_python_runs(page, folder):
     """Where it is said why it does not, it is compiled, and what it imports is there."""

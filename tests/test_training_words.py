@@ -13,9 +13,9 @@ from fedrax.runtime.telling import differing, first_rounds, going_on
 @pytest.mark.parametrize(
     ("budget", "first", "said"),
     [
-        (["budget.rounds=39"], 0, "rounds 1 to 39"),
-        (["budget.rounds=390"], 125, "rounds 126 to 250"),
-        (["budget.steps=1000"], 0, "rounds 1 to 125, or to the end of the budget"),
+        (["budget.rounds=39"], 0, "training rounds 1 to 39"),
+        (["budget.rounds=390"], 125, "training rounds 126 to 250"),
+        (["budget.steps=1000"], 0, "training rounds 1 to 125, or fewer if the budget is used up before"),
     ],
 )
 def test_no_more_rounds_are_announced_than_a_run_has(budget, first, said):

@@ -111,7 +111,7 @@ def test_what_is_near_nothing_is_answered_with_no_guess(name, capsys):
 
 
 def test_other_libraries_names_stand_for_keys_that_there_are():
-    keys = set(all_keys())
+    keys = {*all_keys(), *COMPONENT_KINDS}
     assert {key for meant in OTHER_NAMES.values() for key in meant} <= keys
     assert all(name == plain(name) for name in OTHER_NAMES)
 

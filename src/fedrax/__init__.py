@@ -51,9 +51,9 @@ def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)
-    from fedrax.errors import nearest
+    from fedrax.other_calls import package_hint
 
-    hint = f"; a run has it: fedrax.load(RUN).{name}" if name in _OF_A_RUN else nearest(name, __all__)
+    hint = f"; a run has it: fedrax.load(RUN).{name}" if name in _OF_A_RUN else package_hint(name, __all__)
     raise AttributeError(f"module 'fedrax' has no attribute {name!r}{hint}")
 
 

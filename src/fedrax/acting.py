@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import gymnasium
 import jax
@@ -22,6 +22,7 @@ from fedrax.environments.minigrid import IMAGE, MISSION, is_minigrid, mission_to
 from fedrax.environments.spaces import of_gymnasium, read
 from fedrax.environments.tasks import Mixture, mix
 from fedrax.errors import FedraxError, shown
+from fedrax.other_calls import OF_A_POLICY, no_attribute
 from fedrax.records.checkpoint import load_networks
 from fedrax.records.manifest import read_manifest
 from fedrax.records.rundir import RunDirectory
@@ -164,6 +165,12 @@ class TrainedPolicy:
         """What one action is."""
         self.reset(random_seed)
         self._name = f"seed {chosen.seed}" + ("" if chosen.agent is None else f", agent {chosen.agent}")
+
+    if not TYPE_CHECKING:  # Who checks types is told of unknown names by that.
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Only for names that a policy does not have: what other libraries call so is here."""
+            raise no_attribute(self, name, OF_A_POLICY, dir(type(self)))
 
     def __repr__(self) -> str:
         return (

@@ -16,7 +16,7 @@ import inspect
 import json
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -106,9 +106,12 @@ def _unbound(
     takes_only = f"{called} takes {', '.join(rules) or 'nothing'}"
     strange = [name for name in by_name if name not in rules]
     if strange and not any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values()):
-        text = f"{called} has no argument {', '.join(map(shown, strange))}{nearest(strange[0], rules)}"
+        text = f"{called} has no argument {', '.join(map(shown, strange))}"
         advice = _advice({name: by_name[name] for name in strange}) if "overrides" in rules else ""
-        return FedraxError(f"{text}{advice}; {takes_only}")
+        # Of a setting under its own name, such as seed, nothing else is meant.
+        if advice and all(_is_setting(name) for name in strange):
+            return FedraxError(f"{text}{advice}")
+        return FedraxError(f"{text}{_meant(strange[0], rules)}{advice}; {takes_only}")
     if len(positional) > len(ordered):
         own, count = [name for name in ordered if name in rules], len(positional) - (len(ordered) - len(given))
         further = [name for name in rules if name not in own]
@@ -122,6 +125,21 @@ def _unbound(
     ]
     needed = "; ".join(f"{name}: {rules[name].allowed}" for name in missing)
     return FedraxError(f"{called} needs {' and '.join(missing)}; give {needed}")
+
+
+def _meant(name: str, rules: Iterable[str]) -> str:
+    """``" (did you mean 'episodes'?)"``: the argument that is misspelt, or called so elsewhere."""
+    from fedrax.other_calls import argument_called
+
+    other = argument_called(name, rules)
+    return nearest(name, rules) or (f" (did you mean {other!r}?)" if other else "")
+
+
+def _is_setting(name: str) -> bool:
+    """Whether a setting of a configuration has this very name, without its table."""
+    from fedrax.other_names import keys_called
+
+    return any(key.rpartition(".")[2] == name for key in keys_called(name))
 
 
 def _advice(arguments: Mapping[str, Any]) -> str:

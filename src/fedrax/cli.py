@@ -19,7 +19,7 @@ from fedrax import cli_federation
 from fedrax.cli_checks import check_audit, check_crossing, check_effort, check_evaluation, check_smoothing, check_title
 from fedrax.cli_grammar import grammar
 from fedrax.cli_words import apart, unexpected
-from fedrax.errors import FedraxError, nearest, one_line, shown
+from fedrax.errors import FedraxError, one_line, shown
 from fedrax.records import lock
 from fedrax.records.files import append_traceback, reason
 from fedrax.signals import Interrupted, stopping
@@ -111,7 +111,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     known = _grammar(tuple(COMMANDS.items()))
     words = sys.argv[1:] if arguments is None else arguments
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        known.error(f"unknown command {shown(words[0])}{nearest(words[0], COMMANDS)}")
+        from fedrax.other_calls import command_hint
+
+        known.error(f"unknown command {shown(words[0])}{command_hint(words[0], COMMANDS)}")
     options, rest = known.parse_known_args(arguments)
     settings = hasattr(options, "overrides")
     if rest and (not settings or any(word.startswith("-") for word in rest)):

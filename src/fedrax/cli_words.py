@@ -29,7 +29,7 @@ def unexpected(rest: Sequence[str], words: Sequence[str], parser: argparse.Argum
 
 def _as_settings(rest: Sequence[str], words: Sequence[str]) -> str:
     """How ``--seed 3``, which is no argument, is written as a setting, or how ``--device cuda`` is done."""
-    from fedrax.other_names import keys_called, other_way
+    from fedrax.other_names import component_called, keys_called, other_way, registered_names
 
     said, ways = [], []
     for option in rest:
@@ -41,7 +41,11 @@ def _as_settings(rest: Sequence[str], words: Sequence[str]) -> str:
             value = following[0]
         table, _, name = key.rpartition(".")
         keys = keys_called(name)
-        if keys := [each for each in keys if each.rpartition(".")[0] == table] or keys:
+        _, _, meant = component_called(value, registered_names()).partition("; set ")
+        if meant.partition("=")[0] in keys:
+            # Of several kinds, as `--algo ppo` may mean, that which has it.
+            said.append(meant)
+        elif keys := [each for each in keys if each.rpartition(".")[0] == table] or keys:
             said.append(" or ".join(f"{each}={value or '...'}" for each in keys[:SOME]))
         elif way := other_way(key):
             ways.append(way)

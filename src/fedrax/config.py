@@ -42,7 +42,14 @@ from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
 from fedrax.loggers.base import Logger, built
 from fedrax.migration import refuse_former_keys
-from fedrax.other_names import component_called, keys_called, other_way, unknown_component, unknown_key
+from fedrax.other_names import (
+    chosen_elsewhere,
+    component_called,
+    keys_called,
+    other_way,
+    unknown_component,
+    unknown_key,
+)
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.privacy.guarantee import resolved_privacy
 from fedrax.registry import LARGEST, Registry, in_words, options_of
@@ -317,7 +324,11 @@ def _validate(tables: Mapping[str, Any], keys: Iterable[str]) -> Config:
             table = ".".join(outer)
             see = f"fedrax describe {table}" if table else "fedrax list"
             key, within = ".".join([*outer, name]), _within(first["input"])
-            raise unknown_key(key, _model(outer).model_fields, see, among=keys, within=within) from None
+            fields = _model(outer).model_fields
+            said = "" if outer or near(name, fields) else chosen_elsewhere(name, first["input"], COMPONENT_KINDS)
+            if said:
+                raise FedraxError(f"unknown key {key}: {said}") from None
+            raise unknown_key(key, fields, see, among=keys, within=within) from None
         key = _key_of(first["loc"])
         same = [each for each in error.errors() if _key_of(each["loc"]) == key]
         raise FedraxError(f"{key} = {shown(first['input'])} is not allowed: {in_words(*same)}") from None

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fedrax.sources import DEFAULT_KINDS
+from fedrax.kinds import DEFAULT_KINDS
 
 ROOT = Path(__file__).parent
 PACKAGES = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "loggers")

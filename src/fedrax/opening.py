@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedrax.errors import one_line
+from fedrax.errors import FedraxError, one_line, shown
 from fedrax.parsing import parsed_toml, text_of
-from fedrax.sources import DEFAULT_KINDS, parse_override, presets, read_source
+from fedrax.sources import DEFAULT_KINDS, as_setting, parse_override, presets, read_source
 from fedrax.wording import counted
 
 if TYPE_CHECKING:
@@ -32,12 +32,27 @@ def opening(source: str | Path | Mapping[str, Any] | None, overrides: Iterable[s
     Raises:
         FedraxError: there is no such preset or file, or it is not TOML; or an override is no ``key=value``.
     """
+    overrides = list(overrides)
+    _check_words(source, overrides)
     for text in overrides:
         parse_override(text)
     if not isinstance(source, (str, Path)):
         return "checking the configuration ..."
     read_source(source)
     return f"{one_line(str(source))}: checking the configuration ..."
+
+
+def _check_words(source: object, overrides: list[str]) -> None:
+    """Raises an error for names in place of a preset and of settings, ``ppo CartPole-v1``: all are told at once."""
+    words = [text for text in overrides if "=" not in text]
+    if not words or not isinstance(source, str) or source in presets() or Path(source).is_file():
+        return
+    meant = [as_setting(word) for word in (source, *words)]
+    if all(meant):
+        raise FedraxError(
+            f"no preset and no file is called {shown(source)}, and {', '.join(map(shown, words))} "
+            f"{'is' if len(words) == 1 else 'are'} not of the form key=value; give settings: {' '.join(meant)}"
+        )
 
 
 def setup_line(config: Config) -> str:

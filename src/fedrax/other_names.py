@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from fedrax.errors import SOME, FedraxError, near, nearest, shown, suggestions, unknown
+from fedrax.kinds import DEFAULT_KINDS
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -68,6 +69,8 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "netarch": ("learner.hidden", "learner.actor_layers"),
         "policykwargs": ("learner.hidden", "learner.actor_layers", "learner.activation"),
         "activationfn": ("learner.activation",),
+        **dict.fromkeys(("algo", "algorithm", "algorithmname", "agentclass", "agenttype"), ("learner", "strategy")),
+        **dict.fromkeys(("model", "modelclass", "rlalgorithm", "rlalgo"), ("learner",)),
         "optim": ("learner.optimizer",),
         "optimiser": ("learner.optimizer",),
         "env": ("environment.id",),
@@ -180,6 +183,15 @@ SERVER_STEP = (
     "no server here steps averaged networks by Adam or momentum; strategy=fedavg has the step's length, "
     "strategy.server_learning_rate, and fedpg-br, gpomdp and svrpg step gradients by learner.optimizer"
 )
+_VALUES = "no learner here learns action values alone; of discrete actions, set learner=sac-discrete or learner=ppo"
+OTHER_LEARNERS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("dqn", "doubledqn", "ddqn", "duelingdqn", "qrdqn", "c51", "rainbow", "qlearning"), _VALUES),
+        **dict.fromkeys(("a2c", "a3c", "trpo"), "there is none here; of the same family, set learner=ppo"),
+        "ddpg": "there is none here; set learner=td3, which improved on it",
+    }
+)
+"""What comes closest to other libraries' learners that none here is, as :func:`plain` writes them."""
 OTHER_COMPONENTS: Mapping[str, str] = MappingProxyType(
     {
         # Flower.
@@ -213,7 +225,6 @@ def keys_called(name: str, known: Iterable[str] = ()) -> list[str]:
         known: further keys, such as those that plugins bring.
     """
     from fedrax import names
-    from fedrax.sources import DEFAULT_KINDS
 
     own = [*known, *names.plain_keys(), *DEFAULT_KINDS, "environment", "runtime"]
     own += [f"{kind}.{option}" for kind in DEFAULT_KINDS for option in names.options(kind)]
@@ -243,14 +254,25 @@ def unknown_component(
     return unknown(what, name, registered[component_kind], see)
 
 
-def component_called(name: str, registered: Mapping[str, Iterable[str]]) -> str:
+def registered_names() -> dict[str, list[str]]:
+    """The names of the package's own components by kind, without importing them."""
+    from fedrax import names
+
+    components = names.components()
+    return {kind: list(components[names.plural(kind)]) for kind in DEFAULT_KINDS}
+
+
+def component_called(name: str, registered: Mapping[str, Iterable[str]], subject: str = "it") -> str:
     """What somebody sets who wants the component of this name, here or elsewhere; empty where nobody can tell.
 
     Args:
         name: as of :func:`unknown_component`, as is ``registered``.
+        subject: what it is called in the sentence.
     """
     if plain(name) in SERVER_OPTIMISERS:
         return SERVER_STEP
+    if plain(name) in OTHER_LEARNERS and name not in registered["learner"]:
+        return OTHER_LEARNERS[plain(name)]
     here = [(kind, each) for kind, names in registered.items() for each in names if plain(each) == plain(name)]
     if plain(name) in OTHER_COMPONENTS:
         kind, _, each = OTHER_COMPONENTS[plain(name)].partition("=")
@@ -259,7 +281,21 @@ def component_called(name: str, registered: Mapping[str, Iterable[str]]) -> str:
     if not here or plain(name) == "none":
         return ""
     kinds = " and ".join(f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" for kind, _ in here)
-    return f"it is {kinds} here; set {' or '.join(f'{kind}={each}' for kind, each in here)}"
+    return f"{subject} is {kinds} here; set {' or '.join(f'{kind}={each}' for kind, each in here)}"
+
+
+def chosen_elsewhere(key: str, value: object, registered: Mapping[str, Iterable[str]]) -> str:
+    """What is said of ``algo=ppo``, which chooses a component under a key that is not ours; empty of any other key.
+
+    Args:
+        key: without a table.
+        value: what it is set to.
+        registered: as of :func:`unknown_component`.
+    """
+    meant = OTHER_NAMES.get(plain(key)) or keys_called(key)
+    if not isinstance(value, str) or other_way(key) or not all(each in registered for each in meant):
+        return ""
+    return component_called(value, registered, subject=value)
 
 
 def other_way(key: str) -> str:
@@ -330,7 +366,6 @@ def unknown_key(
 def _is_of_some(key: str) -> bool:
     """Whether the key is an option that some components of its kind have, and others do not."""
     from fedrax import names
-    from fedrax.sources import DEFAULT_KINDS
 
     kind, _, option = key.partition(".")
     if kind not in DEFAULT_KINDS or option in ("", "kind"):

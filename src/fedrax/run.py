@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
 import jax
 from jaxtyping import PyTree
@@ -18,6 +18,7 @@ from fedrax.audit.base import Effort
 from fedrax.config import Config
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
+from fedrax.other_calls import OF_A_RUN, no_attribute
 from fedrax.records.audits import Record
 from fedrax.records.checkpoint import load_checkpoint, load_policy
 from fedrax.records.rows import read_metrics, seed_of
@@ -91,6 +92,12 @@ class Run:
             FedraxError: an axis that there is not, or a column without numbers.
         """
         return run_views.figure_of([self.path], x=x, value=value, smoothing=smoothing, title=title)
+
+    if not TYPE_CHECKING:  # Who checks types is told of unknown names by that.
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Only for names that a run does not have: what other libraries call so is here."""
+            raise no_attribute(self, name, OF_A_RUN, dir(type(self)))
 
     def __repr__(self) -> str:
         return run_views.line(self.config, self.path, self._totals())

@@ -11,20 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fedrax.errors import LONGEST, FedraxError, shown, suggestions
+from fedrax.kinds import DEFAULT_KINDS as DEFAULT_KINDS
 from fedrax.migration import is_recorded, present_keys
+from fedrax.other_names import component_called, registered_names
 from fedrax.parsing import DEEPEST, parsed_toml, text_of
-
-DEFAULT_KINDS = {
-    "learner": "policy-gradient",
-    "critic": "mlp",
-    "strategy": "fedpg-br",
-    "aggregator": "mean",
-    "preaggregator": "none",
-    "attack": "none",
-    "compression": "none",
-}
-"""Every kind of component, and the one that is taken where none is named."""
-
 
 AN_ENVIRONMENT = re.compile(r"-v\d+$")
 """What ids of environments end with."""
@@ -54,6 +44,9 @@ def read_source(source: str | Path) -> dict[str, Any]:
             f"no preset and no file is called {shown(str(source))}; if that is an environment, give environment.id="
             f"{str(source)[:LONGEST]} in its place, or after a preset or a file"
         )
+    elif said := component_called(str(source), registered_names()):
+        where = " in its place, or after a preset or a file" if "; set " in said else ""
+        raise FedraxError(f"no preset and no file is called {shown(str(source))}: {said}{where}")
     else:
         raise FedraxError(
             f"no preset and no file is called {shown(str(source))}{suggestions(str(source), presets(), 'fedrax list')}"
@@ -63,6 +56,14 @@ def read_source(source: str | Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise FedraxError(f"{label} is not valid TOML: {error}") from None
     return present_keys(tables) if is_recorded(Path(source)) else tables
+
+
+def as_setting(word: str) -> str:
+    """``environment.id=CartPole-v1`` of ``CartPole-v1``, ``learner=ppo`` of ``ppo``; empty of what may be anything."""
+    if AN_ENVIRONMENT.search(word):
+        return f"environment.id={word}"
+    _, _, meant = component_called(word, registered_names()).partition("; set ")
+    return meant if meant.count("=") == 1 else ""
 
 
 def _text_of(path: Path) -> str:
@@ -83,7 +84,9 @@ def parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     key, value = key.strip(), value.strip()
     if not separator or not all(key.split(".")) or key.count(".") > DEEPEST:
-        raise FedraxError(f"{shown(text)} is not of the form key=value, for example federation.agents=20")
+        meant = "" if separator else as_setting(text)
+        example = f"; if that is what it names, give {meant}" if meant else ", for example federation.agents=20"
+        raise FedraxError(f"{shown(text)} is not of the form key=value{example}")
     parsed = _value(value)
     for part in reversed(key.split(".")):
         parsed = {part: parsed}

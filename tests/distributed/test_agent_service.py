@@ -250,7 +250,7 @@ def test_a_sites_environment_must_be_its_agents_task(tmp_path):
     """Agents 0, 1 and 2 reach, push and slide."""
     config = configured("tasks")
     session = AgentSession("run", config, tmp_path, shared_randomness(0), environment="PointSlide-v0")
-    with pytest.raises(FedraxError, match=r"has PointReach-v0, and this site has PointSlide-v0; .* with --agent 2$"):
+    with pytest.raises(FedraxError, match=r"has PointReach-v0, and the node has PointSlide-v0; .* with --agent 2$"):
         session.work(Envelope(WORK, {"agent": 0, "round": 0}))
     session = AgentSession("run", config, tmp_path, shared_randomness(0), environment="PointPark-v0")
     with pytest.raises(FedraxError, match=r"no agent of the run has that$"):
@@ -299,7 +299,7 @@ def test_a_nodes_owner_is_told_who_it_is_and_what_it_does(tmp_path):
     rounds_of(federation, 2)
     federation.end(2)
     assert [line.partition(" in ")[0] for line in told] == [
-        "agent 0 (of 0 to 0) of the run 'SCCD Pendulum', after 0 rounds",
+        "this node is agent 0 of the run 'SCCD Pendulum', its only agent, after 0 rounds",
         "round 1: trained",
         "round 2: trained",
         "the run is over, after 2 rounds",

@@ -94,7 +94,10 @@ def test_a_damaged_list_is_said_to_be_one(membership, text):
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"agent": 1}, r"agent 1, which is another node; .* remove its place from members\.json"),
+        (
+            {"agent": 1},
+            r"agent 1, which is another node; .* whoever runs the server removes its place from members\.json",
+        ),
         ({"agent": 3}, "agents 0 to 2"),
         ({"agent": -7}, "field 'agent' is -7, not between -1 and 2147483647"),
         ({"done": 2**63 - 1}, "field 'done' is 9223372036854775807, not between"),

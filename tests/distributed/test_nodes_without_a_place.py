@@ -73,9 +73,9 @@ def test_a_surplus_node_is_told_once_that_all_places_are_taken(sites):
     assert sites.members() == {0: sites.nodes["first"].name}
     (line,) = sites.told["second"]
     assert line == (
-        f"no place for this node ({sites.nodes['second'].name[:8]}) in the run 'FedPG-BR CartPole': all 1 agents are "
-        "other nodes; where one is gone for good, remove its place from members.json, and start the server again; "
-        "it waits for one until the run is over"
+        f"no place for this node ({sites.nodes['second'].name[:8]}) in the run 'FedPG-BR CartPole': the only agent "
+        "is another node; where one is gone for good, whoever runs the server removes its place from members.json "
+        "there, and starts the server again; it waits for one until the run is over"
     )
 
 
@@ -93,7 +93,7 @@ def test_a_surplus_node_takes_a_place_that_gets_free(sites):
 def test_a_surplus_node_ends_with_the_run(sites):
     sites.server.end(5)
     assert sites.told["first"] == [f"{OVER}, after 5 rounds"]
-    assert sites.told["second"][1].startswith(f"{WITHOUT}, after 5 rounds: all 1 agents are other nodes; where")
+    assert sites.told["second"][1].startswith(f"{WITHOUT}, after 5 rounds: the only agent is another node; where")
     assert len(sites.told["second"]) == 2
 
 
@@ -137,7 +137,8 @@ def test_what_is_refused_in_every_round_is_told_once_whatever_else_is_asked(site
 UNFIT = {
     "environment": (
         {"overrides": ["environment.id=Acrobot-v1"]},
-        "spaces must be the server's; this node has Acrobot-v1 (fedrax node --environment)",
+        "the node's environment, Acrobot-v1 (observations of shape (6,), 3 actions), does not fit the server's, "
+        "CartPole-v1 (observations of shape (4,), 2 actions): observations and actions must be of the same shapes",
     ),
     "copies": ({"overrides": ["environment.num_envs=3"]}, "and environment.num_envs must be equal"),
     "horizon": (
@@ -163,7 +164,7 @@ def test_a_node_that_does_not_fit_is_refused_before_it_has_a_place(tmp_path, par
     assert why in line
     name = sites.nodes["wrong"].name[:8]
     (shown,) = sites.refused()
-    assert shown.startswith(f"node {name}: the node refused: ")
+    assert shown.startswith(f"node {name}: it says: ")
     assert why in shown
     assert sum(why in note for note in sites.notes) == 1, "the server's log is not filled"
     # Its owner mends it, and starts the node again.
@@ -195,8 +196,8 @@ def test_a_site_whose_environment_is_some_agents_task_says_which_it_is(tmp_path)
     sites.connect("other")
     assert not sites.dispatcher.membership.places
     for name in ("any", "other"):
-        assert sites.told[name][0].endswith("and this site has PointSlide-v0; start the node with --agent 2")
-    assert "to be agent 0: the node refused: agent 0 of the run has PointReach-v0" in sites.refused()[1]
+        assert sites.told[name][0].endswith("and the node has PointSlide-v0; start the node with --agent 2")
+    assert "to be agent 0: it says: agent 0 of the run has PointReach-v0" in sites.refused()[1]
     sites.start_node("any", overrides=slide, agent=2)
     sites.connect("any")
     assert set(sites.members()) == {2}
@@ -204,7 +205,7 @@ def test_a_site_whose_environment_is_some_agents_task_says_which_it_is(tmp_path)
 
 def test_who_waits_for_a_place_is_named_while_it_is_there(sites):
     (shown,) = sites.refused()
-    assert shown.startswith(f"node {sites.nodes['second'].name[:8]}: all 1 agents are other nodes")
+    assert shown.startswith(f"node {sites.nodes['second'].name[:8]}: the only agent is another node")
     sites.leave("second")
     assert not sites.refused()
 

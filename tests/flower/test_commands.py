@@ -255,13 +255,14 @@ def test_a_status_names_who_is_refused(tmp_path, capsys, exchanged):
     run = prepared("fedpg-br/cartpole", ["federation.agents=2"], tmp_path / "run").path
     if exchanged:
         (run / "exchanges.jsonl").write_text(exchange(0, 1.0, 1.0))
-    refusals, why = Refusals(run / REFUSALS), "the node refused: " + 20 * "a long [bold]reason; "
-    refusals.add(7, "", Refusal(why, node="0123456789", agent=1))
-    assert main(["status", str(run)]) == 0
-    assert f"refused: node 01234567, to be agent 1: {why}".rstrip() in capsys.readouterr().out
+    refusals, why = Refusals(run / REFUSALS), "it says: " + 20 * "a long [bold]reason; "
+    for stays, word in ((False, "refused"), (True, "waits")):
+        refusals.add(7, "", Refusal(why, node="0123456789", agent=1, stays=stays))
+        assert main(["status", str(run)]) == 0
+        assert f"\n{word}: node 01234567, to be agent 1: {why}".rstrip() in capsys.readouterr().out
     refusals.remove(7, "", "0123456789")
     assert main(["status", str(run)]) == 0
-    assert "refused" not in capsys.readouterr().out
+    assert "waits" not in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_key_is_named(certificates):

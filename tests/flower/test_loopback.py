@@ -30,7 +30,7 @@ def test_two_nodes_train_to_the_simulations_result(tmp_path):
         for node in range(2):
             assert federation.processes[f"node-{node}"].wait(60) == 0, federation.logs()
             told = (tmp_path / f"node-{node}.out").read_text()
-            assert f"agent {node} (of 0 to 1) of the run " in told
+            assert f"this node is agent {node} of the run " in told
             assert "round 2: trained in " in told
             assert "the run is over, after 2 rounds" in told
 

@@ -57,7 +57,7 @@ def test_a_line_at_most_every_few_seconds_and_always_the_last() -> None:
         "round 20/20",
     ]
     assert lines[1] == "round 6/20  left 0:14"
-    assert lines[-1] == "round 20/20  seconds_train 10.0"
+    assert lines[-1] == "round 20/20  trained for 10.0 s"
 
 
 def test_a_failing_run_shows_how_far_it_got() -> None:
@@ -113,7 +113,7 @@ def test_a_terminal_gets_one_moving_line_and_notes_above_it() -> None:
         progress.update(fraction=1.0, round=4, evaluation=20.0, seconds=1234.56)
     shown = stream.getvalue()
     assert "round 2: excluded agents [3], whose messages could not be used\n" in shown
-    assert shown.rstrip().split("\r")[-1].count("round 4/4  return 20.0  seconds_train 1,234.6") == 1
+    assert shown.rstrip().split("\r")[-1].count("round 4/4  return 20.0  trained for 1,234.6 s") == 1
     assert "\x1b[2K" in shown, "the line must be redrawn in place"
 
 
@@ -136,9 +136,9 @@ def test_a_log_is_told_once_what_goes_on() -> None:
     with Progress(4, stream=stream, clock=clock) as progress:
         progress.wait("compiling")
         clock.now += 7.0
-        progress.wait("compiled in 7.0 s; rounds 1 to 2")
+        progress.wait("compiled in 7.0 s; training rounds 1 to 2")
         progress.update(fraction=0.5, round=2)
-    assert stream.getvalue() == "compiling ...\ncompiled in 7.0 s; rounds 1 to 2 ...\nround 2/4\n"
+    assert stream.getvalue() == "compiling ...\ncompiled in 7.0 s; training rounds 1 to 2 ...\nround 2/4\n"
 
 
 def test_a_log_gets_notes_as_lines() -> None:

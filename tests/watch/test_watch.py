@@ -170,7 +170,7 @@ def test_attendance_of_a_federation(tmp_path):
     assert data(Watched(run))["attendance"][0]["site"] == "node-0"
     assert data(Watched(run))["refused"] == []
     Refusals(run / REFUSALS).add(7, "", Refusal("<i>other</i> shapes", "node-1", "0123456789", 2))
-    assert data(Watched(run))["refused"] == ["node node-1, to be agent 2: <i>other</i> shapes"]
+    assert data(Watched(run))["refused"] == ["waits: node node-1, to be agent 2: <i>other</i> shapes"]
     (run / "members.json").write_text("[")
     assert data(Watched(run))["attendance"][0]["site"] == ""
 

@@ -43,6 +43,17 @@ def of_gymnasium(space: Box | Dict | Discrete | Tokens) -> gymnasium.Space[Any]:
     return gymnasium.spaces.Box(low, high, space.shape, dtype)
 
 
+def in_words(spaces: Spaces) -> str:
+    """``observations of shape (4,), 2 actions``: as much of spaces as arrays depend on."""
+    if isinstance(spaces.observation, Dict):
+        seen = ", ".join(f"{name} of shape {part.shape}" for name, part in spaces.observation.parts)
+        seen = f"observations with {seen}"
+    else:
+        seen = f"observations of shape {spaces.observation.shape}"
+    action = spaces.action
+    return f"{seen}, " + (f"{action.n} actions" if isinstance(action, Discrete) else f"actions of shape {action.shape}")
+
+
 def _written(space: Box | Dict | Discrete | Tokens) -> dict[str, Any]:
     if isinstance(space, Discrete):
         return {"kind": "discrete", "n": space.n, "start": space.start}

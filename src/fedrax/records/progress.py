@@ -40,7 +40,8 @@ class Progress:
     """Shows ``round 120/305  return 471.2  5.1M steps/s  left 0:12``; a context manager.
 
     Rates and the time left count from the first update, without what is compiled later, so neither compiling nor, after
-    a resume, earlier rounds distort them. At the end stands ``seconds_train``, as in the run's summary.
+    a resume, earlier rounds distort them. At the end stands ``trained for 34.6 s``: ``seconds_train`` of the run's
+    summary.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class Progress:
             parts.append(f"{short((steps - steps_then) / elapsed)} steps/s")
         if fraction >= 1:
             if math.isfinite(seconds):
-                parts.append(f"seconds_train {seconds:,.1f}")
+                parts.append(f"trained for {seconds:,.1f} s")
         elif elapsed > 0 and gained > 0:
             parts.append(f"left {clock_time(elapsed * (1 - fraction) / gained)}")
         return "  ".join(parts)

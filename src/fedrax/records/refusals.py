@@ -36,6 +36,11 @@ class Refusal:
         name = " ".join(("node", self.site or self.node[:SHOWN])).rstrip()
         return one_line(f"{name}{f', to be agent {self.agent}' if self.agent >= 0 else ''}: {self.reason}")
 
+    @property
+    def line(self) -> str:
+        """The same, with what becomes of it: ``waits: node ...``, which the server asks again, or ``refused: ...``."""
+        return f"{'waits' if self.stays else 'refused'}: {self.text}"
+
 
 class Refusals:
     """Keeps the table; a server that starts anew goes on with it."""

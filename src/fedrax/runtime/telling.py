@@ -31,8 +31,8 @@ def first_rounds(config: Config, first: int, last: int) -> str:
     """Which rounds are computed before any is shown; of a budget in other units it is not known how many it has."""
     limit = config.budget.rounds
     if limit is not None:
-        return f"rounds {first + 1} to {min(last, limit)}"
-    return f"rounds {first + 1} to {last}, or to the end of the budget"
+        return f"training rounds {first + 1} to {min(last, limit)}"
+    return f"training rounds {first + 1} to {last}, or fewer if the budget is used up before"
 
 
 def promise(config: Config, bound: Guarantee) -> str:

@@ -16,12 +16,12 @@ from fedrax import names
 from fedrax.config import Config, parse_override, presets, resolve
 from fedrax.errors import FedraxError, shown, unknown
 from fedrax.evaluation.measure import apart, measure, why_apart
+from fedrax.kinds import DEFAULT_KINDS
 from fedrax.other_names import keys_called
 from fedrax.parsing import is_deep, parsed_json, parsed_toml, text_of
 from fedrax.plugins import located_in
 from fedrax.records.files import reason
 from fedrax.registry import LARGEST
-from fedrax.sources import DEFAULT_KINDS
 from fedrax.sweeps.flags import translate
 from fedrax.sweeps.grouping import MOST_SEEDS, folder_of, grouped, most_together
 from fedrax.sweeps.names import check_name

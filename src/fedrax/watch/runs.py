@@ -158,7 +158,7 @@ class Watched:
             "parts": parts,
             "damaged": list(self.damaged.values()),
             "attendance": self._attendance(),
-            "refused": [refusal.text for refusal in read_refusals(self.path / REFUSALS).values()],
+            "refused": [refusal.line for refusal in read_refusals(self.path / REFUSALS).values()],
         }
 
     def _title(self) -> str:

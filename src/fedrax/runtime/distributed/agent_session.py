@@ -39,6 +39,7 @@ from fedrax.runtime.distributed.randomness import Randomness
 from fedrax.runtime.distributed.releases import count_release
 from fedrax.runtime.distributed.secure_terms import context_of, digest_of
 from fedrax.trees import tree_bytes
+from fedrax.wording import counted
 
 if TYPE_CHECKING:
     from fedrax.runtime.distributed.secure_node import SecureNode
@@ -131,8 +132,9 @@ class AgentSession:
         write_json(self.folder / "agent.json", {"agent": index}, private=True)
         if self.index != index or not self.told:
             self.told = True
-            count = self.config.federation.agents
-            self.tell(f"agent {index} (of 0 to {count - 1}) of the run {self.config.name!r}, after {self.done} rounds")
+            count, done = self.config.federation.agents, counted(self.done, "round")
+            others = f"one of agents 0 to {count - 1}" if count > 1 else "its only agent"
+            self.tell(f"this node is agent {index} of the run {self.config.name!r}, {others}, after {done}")
         self.index = index
 
     def _lost(self) -> Envelope | None:
@@ -166,7 +168,7 @@ class AgentSession:
         )
         which = "an agent" if index is None else f"agent {index}"
         task = "a task of its own" if index is None else tasks[index % len(tasks)]
-        raise FedraxError(f"{which} of the run has {task}, and this site has {self.environment}; {advice}")
+        raise FedraxError(f"{which} of the run has {task}, and the node has {self.environment}; {advice}")
 
     def _kept(self, reply: bytes) -> dict[str, Any]:
         # In some rounds a message is shorter; what is saved has one shape.
@@ -231,8 +233,9 @@ class AgentSession:
         incoming = travelling(self.incoming, self.period, number)
         if envelope.fields["form"] != form((incoming, self.orders)):
             raise FedraxError(
-                "the server's arrays have other shapes than this node's: its environment's spaces must be the "
-                f"server's; this node has {self.config.environment.id} (fedrax node --environment)"
+                "the server's arrays have other shapes than the node's, whose environment is "
+                f"{self.config.environment.id}: observations and actions must be of the same shapes and types (fedrax "
+                "node --environment)"
             )
         received = jax.tree.map(jnp.asarray, filled(self.incoming, unpacked(incoming, envelope.payload)))
         order = jax.tree.map(jnp.asarray, unpacked(self.orders, bytes.fromhex(str(envelope.fields["order"]))))

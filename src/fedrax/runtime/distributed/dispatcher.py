@@ -252,7 +252,7 @@ class Dispatcher:
                 raise Rejected(str(answer))
             if answer.kind == UNFIT:
                 check_envelope(answer, UNFIT, {"run": self.run})
-                raise Rejected(f"the node refused: {answer.fields['reason']}")
+                raise Rejected(f"it says: {answer.fields['reason']}")
             member = self.membership.admit(
                 address, answer, run=self.run, addresses=self.transport.addresses(), key=self.transport.key(address)
             )

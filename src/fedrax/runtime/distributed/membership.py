@@ -108,17 +108,20 @@ class Membership:
         if wanted == UNKNOWN:
             free = [index for index in range(self.count) if index not in self.places]
             if not free:
+                others = (
+                    f"all {self.count} agents are other nodes" if self.count > 1 else "the only agent is another node"
+                )
                 raise Rejected(
-                    f"all {self.count} agents are other nodes; where one is gone for good, remove its place from "
-                    f"{self.file.name}, and start the server again"
+                    f"{others}; where one is gone for good, whoever runs the server removes its place from "
+                    f"{self.file.name} there, and starts the server again"
                 )
             return free[0]
         if not 0 <= wanted < self.count:
             raise Rejected(f"it asks to be agent {wanted}, and there are agents 0 to {self.count - 1}")
         if wanted in self.places:
             raise Rejected(
-                f"it asks to be agent {wanted}, which is another node; where that is gone for good, remove its "
-                f"place from {self.file.name}, and start the server again"
+                f"it asks to be agent {wanted}, which is another node; where that is gone for good, whoever runs the "
+                f"server removes its place from {self.file.name} there, and starts the server again"
             )
         return wanted
 

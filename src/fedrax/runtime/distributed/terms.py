@@ -7,12 +7,18 @@ from typing import NamedTuple
 
 from fedrax.arrays import form
 from fedrax.config import Config
+from fedrax.environments.spaces import in_words
 from fedrax.errors import FedraxError
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.distributed.agent_runtime import order_shapes, report_shapes
 from fedrax.runtime.distributed.checks import possible_counts
 from fedrax.runtime.distributed.envelopes import Field
 from fedrax.runtime.make import make_runtime
+
+LONGEST = 150
+"""Characters of an environment in words: both sides' are in one answer."""
+UNTOLD = "which it does not tell"
+"""In place of the environment of a server of an earlier version."""
 
 
 class Terms(NamedTuple):
@@ -24,6 +30,8 @@ class Terms(NamedTuple):
     """Environment steps of an agent's round, at least."""
     most: int
     """The same, at most."""
+    environment: str
+    """The environment's name and spaces in words, for who has another."""
 
 
 def terms_of(config: Config, runtime: Runtime) -> Terms:
@@ -31,7 +39,9 @@ def terms_of(config: Config, runtime: Runtime) -> Terms:
     federation, copies = runtime.federation, config.environment.num_envs
     arrays = (*federation.shapes(), order_shapes(federation), report_shapes(federation, copies))
     steps = possible_counts(federation, copies, runtime.training_horizon, None).steps
-    return Terms(form(arrays), *steps)
+    name = ", ".join(config.environment.tasks) or config.environment.id
+    words = f"{name} ({in_words(federation.spaces)})"
+    return Terms(form(arrays), *steps, words if len(words) <= LONGEST else f"{words[:LONGEST]}...")
 
 
 def check_terms(config: Config, asked: Mapping[str, Field], *, changed: bool) -> None:
@@ -55,13 +65,15 @@ def check_terms(config: Config, asked: Mapping[str, Field], *, changed: bool) ->
     if own is None:
         return
     if own.form != asked["form"]:
+        wanted = asked.get("environment", UNTOLD)
         raise FedraxError(
-            "the server's arrays have other shapes than this node's: its environment's spaces must be the server's; "
-            f"this node has {config.environment.id} (fedrax node --environment)"
+            f"the node's environment, {own.environment}, does not fit the server's, {wanted}: observations and actions "
+            "must be of the same shapes and types; whoever runs the node gives it such an environment (fedrax node "
+            "--environment)"
         )
     fewest, most = int(asked["fewest"]), int(asked["most"])
     if own.fewest < fewest or own.most > most:
         raise FedraxError(
-            f"a round of this node has {own.fewest} to {own.most} environment steps, and the server takes {fewest} to "
+            f"a round of the node has {own.fewest} to {own.most} environment steps, and the server takes {fewest} to "
             f"{most}: environment.horizon may not be longer than the server's, and environment.num_envs must be equal"
         )

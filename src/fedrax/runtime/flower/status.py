@@ -194,5 +194,5 @@ def show_status(folder: Path) -> str:
     title = f"{folder}: {state}; {position(progress)}; {joined}"
     console.print(agents.table(title, over=directory.summary.exists()))
     for refusal in read_refusals(folder / REFUSALS).values():
-        console.print(f"refused: {refusal.text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(refusal.line, markup=False, highlight=False, soft_wrap=True)
     return console.export_text().rstrip()

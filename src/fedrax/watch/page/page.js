@@ -156,7 +156,7 @@ function drawRuns(all) {
 function drawAttendance() {
   const rows = state.data.attendance, section = by("attendance"), table = section.querySelector("table");
   section.hidden = rows.length === 0 && state.data.refused.length === 0;
-  by("refused").replaceChildren(...state.data.refused.map((one) => element("li", `refused: ${one}`)));
+  by("refused").replaceChildren(...state.data.refused.map((one) => element("li", one)));
   const headings = ["agent", "site", "round", "outcome", "seconds", "of them work", "answered", "rounds missed", "up", "down", "why not"];
   const head = element("tr");
   headings.forEach((text) => head.append(element("th", text, ["site", "outcome", "why not"].includes(text) ? "text" : "")));
