@@ -29,6 +29,10 @@ def refused(capsys, *words):
         ("evaluate x --episodes abc", "fedrax evaluate: argument --episodes: 'abc' is no whole number; fedrax ev"),
         ("evaluate x --episode 3", "unrecognized arguments: --episode 3 (did you mean --episodes?); fedrax evaluate "),
         ("sweep x --dryrun", "(did you mean --dry-run?); fedrax sweep --help shows all"),
+        (
+            "train x --out=",
+            "fedrax train: argument --out: '' is no path; give one, such as . for this folder; fedrax tr",
+        ),
         ("report a --table csv --figure pdf", "--figure: not allowed with argument --table; fedrax report "),
     ],
 )
