@@ -138,6 +138,8 @@ GIVEN = "; settings are given as "
         (["train", P, "--buffer-size", "900", "--algo", "sac"], f"{GIVEN}learner.buffer_size=900, learner=sac; "),
         (["train", "nothing", "--gamma", "7"], f"{GIVEN}learner.discount=...; "),
         (["train", P, "seed=x", "--gamma", "0.5"], f"{GIVEN}learner.discount=0.5; "),
+        (["reproduce", "fig1", "--plugins", "x" * 300], f"{GIVEN}plugins=...; "),
+        (["train", P, "--lr", "1", "plugins=" + "x" * 300], f"{GIVEN}learner.learning_rate=1; "),
         (["node", "--seed", "3"], "; a node sets environment.KEY=VALUE alone, and seed is the server's to say; "),
         (["node", "--horizon", "3"], f"{GIVEN}environment.horizon=3; "),
         (["resume", "x", "--lr", "3"], "; learner.learning_rate stays as it is when a run goes on: another value "),

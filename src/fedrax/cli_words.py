@@ -167,7 +167,8 @@ class _Base:
         """``KEY=VALUE`` as a shell takes it; ``KEY=...`` where the value is not allowed."""
         source, settings = self._layers
         setting = f"{key}={value}"
-        allowed = value and self._resolved(source, [*settings, setting]) is not None
+        # A plugin would be run to see whether it is allowed.
+        allowed = value and key != "plugins" and self._resolved(source, [*settings, setting]) is not None
         return shlex.quote(setting) if allowed else f"{key}=..."
 
     def _resolved(self, source: str | None, settings: Sequence[str]) -> Config | None:
@@ -176,7 +177,7 @@ class _Base:
 
         try:
             return resolve(source, list(settings), plugins=self._plugins)
-        except FedraxError:
+        except (FedraxError, OSError):
             return None
 
 
