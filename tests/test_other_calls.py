@@ -13,7 +13,7 @@ from fedrax.cli import main
 from fedrax.config import Config
 from fedrax.errors import FedraxError
 from fedrax.listing import listed
-from fedrax.other_calls import ARGUMENTS, COMMANDS, OF_A_POLICY, OF_A_RUN, OF_FEDRAX
+from fedrax.other_calls import ARGUMENTS, COMMANDS, OF_A_POLICY, OF_A_RUN, OF_FEDRAX, package_hint
 from fedrax.other_names import plain
 from fedrax.run import Run
 
@@ -70,6 +70,8 @@ def test_who_looks_whether_an_attribute_is_there_is_told_that_it_is_not(kind):
         ("evaluate_policy", "fedrax.load(RUN).evaluate(episodes=100)"),
         ("load_model", "fedrax.load(RUN) reads"),
         ("trian", " (did you mean 'train'?)"),
+        ("frame", "; a run has it: fedrax.load(RUN).frame"),
+        ("reproduce", "; that is a command: fedrax reproduce FIGURE (fedrax reproduce --help)"),
     ],
 )
 def test_functions_and_classes_of_other_libraries_are_answered(name, said):
@@ -109,6 +111,38 @@ def test_arguments_of_other_libraries_are_answered_with_ours(function, given, sa
     with pytest.raises(FedraxError) as error:
         function(**given)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["report", "render", "export", "watch", "deploy"])
+def test_names_of_commands_are_answered_with_the_command(name):
+    # Packages of these names may be imported by now, and are then attributes.
+    assert f"; that is a command: fedrax {name} " in package_hint(name, fedrax.__all__)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"budget": 3}, "'budget'; budget is a table of settings, which go into overrides (fedrax describe budget); "),
+        ({"budget": {"rounds": 3}}, 'overrides=["budget.rounds=3"]'),
+        ({"learner": {"kind": "ppo", "lr": 0.1}}, 'overrides=["learner.kind=ppo", "learner.learning_rate=0.1"]'),
+        ({"policy_kwargs": {"net_arch": [64]}}, 'overrides=["learner.hidden=[64]"]'),
+        ({"learner": "ppo"}, 'overrides=["learner=ppo"]'),
+    ],
+)
+def test_tables_given_as_arguments_are_answered_with_their_settings(arguments, said):
+    for function in (fedrax.resume, fedrax.train):
+        with pytest.raises(FedraxError) as error:
+            function("x", **arguments)
+        assert said in str(error.value)
+
+
+def test_arguments_that_a_sweeps_file_says_are_answered_with_it():
+    with pytest.raises(
+        FedraxError, match=r"sweep has no argument 'seeds'; what a sweep runs.* \(fedrax describe sweep"
+    ):
+        fedrax.sweep("x", seeds=1)
+    with pytest.raises(FedraxError, match="presets takes nothing by position, not 1 value"):
+        fedrax.presets(3)
 
 
 def test_of_a_setting_given_as_an_argument_that_alone_is_said():

@@ -226,3 +226,26 @@ def test_few_names_are_all_listed_and_of_many_the_near_ones():
     many = [f"key_{number}" for number in range(50)]
     assert suggestions("key_7", [*many, "key7"], "fedrax list").endswith("others; all: fedrax list")
     assert suggestions("zzz", many) == "; there are 50, such as key_0, key_1, key_10"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"\ud800": 1}, r"unknown key \ud800; all "),
+        ({"budget.\ud800": 1}, r"unknown key budget.\ud800; allowed: rounds, "),
+        ({"name": "\ud800"}, r"name = '\ud800' is not allowed: it must be text"),
+        ({"seed": None}, "seed = none is not allowed: it must be an integer"),
+        ({"learner.discount": None}, "learner.discount = none is not allowed"),
+        ({"ppo": {"clip": 3}}, "unknown key ppo.clip: options of learner ppo are given as learner.KEY (did you mean "),
+        (["ppo.clip=3"], "(did you mean learner=ppo and learner.clip_coefficient?); all: fedrax describe ppo"),
+        (["learner=ppo", "ppo.clip=3"], "(did you mean learner.clip_coefficient?); all: fedrax describe ppo"),
+        (["krum.f=3"], "unknown key krum.f: options of aggregator krum are given as aggregator.KEY; all: "),
+        (["'seed'=3"], "is not of the form key=value: leave out the quotes, seed=3"),
+        (["'seed=3'"], "leave out the quotes, seed=3"),
+        (['"learner"."discount"=0.5'], "leave out the quotes, learner.discount=0.5"),
+    ],
+)
+def test_what_is_said_of_a_setting_is_of_what_was_given(overrides, said):
+    with pytest.raises(FedraxError) as error:
+        fedrax.resolve("fedpg-br/cartpole", overrides)
+    assert said in str(error.value)

@@ -38,7 +38,18 @@ _HOMES = {
     "fedrax.sources": ("presets",),
 }
 
-_OF_A_RUN = ("audit", "chosen", "evaluate", "evaluate_across", "figure", "metrics", "policies", "policy", "summary")
+_OF_A_RUN = (
+    "audit",
+    "chosen",
+    "evaluate",
+    "evaluate_across",
+    "figure",
+    "frame",
+    "metrics",
+    "policies",
+    "policy",
+    "summary",
+)
 """What a run does, and somebody may look for here."""
 
 

@@ -20,8 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-import numpy as np
-
 from fedrax.errors import FedraxError, nearest, shown
 from fedrax.parsing import is_deep
 from fedrax.wording import counted
@@ -108,6 +106,8 @@ def _unbound(
     if strange and not any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values()):
         text = f"{called} has no argument {', '.join(map(shown, strange))}"
         advice = _advice({name: by_name[name] for name in strange}) if "overrides" in rules else ""
+        if "file" in rules:
+            advice = "; what a sweep runs, and where to, is said in its file (fedrax describe sweep)"
         # Of a setting under its own name, such as seed, nothing else is meant.
         if advice and all(_is_setting(name) for name in strange):
             return FedraxError(f"{text}{advice}")
@@ -144,14 +144,31 @@ def _is_setting(name: str) -> bool:
 
 def _advice(arguments: Mapping[str, Any]) -> str:
     """What those are here that are settings, here or elsewhere: ``budget.rounds=3`` of ``num_rounds=3``."""
-    from fedrax.other_names import keys_called, other_way
+    from fedrax.names import plain_tables
+    from fedrax.other_names import other_way
 
-    called = [(keys_called(name)[:1], value) for name, value in arguments.items()]
+    tables = [name for name in arguments if name in plain_tables() and not isinstance(arguments[name], Mapping)]
+    arguments = dict(each for name, value in arguments.items() for each in _dotted({name: value}))
+    called = [(_called(name), value) for name, value in arguments.items()]
     settings = [f"{key}={_in_override(value)}" for keys, value in called for key in keys]
     said = [f"settings go into overrides: overrides={json.dumps(settings)}"] if settings else []
     # Several names may stand for one thing.
     ways = dict.fromkeys(other_way(name) for name, (keys, _) in zip(arguments, called, strict=True) if not keys)
+    said += [f"{name} is a table of settings, which go into overrides (fedrax describe {name})" for name in tables]
     return "".join(f"; {text}" for text in [*said, *filter(None, ways)])
+
+
+def _called(name: str) -> list[str]:
+    """The key that an argument, or what is within one that is a table, ``learner.lr``, is most likely to mean."""
+    from fedrax.kinds import DEFAULT_KINDS
+    from fedrax.names import plain_tables
+    from fedrax.other_names import keys_called
+
+    table, _, last = name.rpartition(".")
+    keys = keys_called(last)
+    if table.partition(".")[0] not in (*plain_tables(), *DEFAULT_KINDS):
+        return keys[:1]
+    return [key for key in keys if key.rpartition(".")[0] == table][:1] or [name]
 
 
 def _in_override(value: Any) -> str:
@@ -174,7 +191,7 @@ def whole(least: int | None = None, most: int | None = None) -> Rule:
     """Whole numbers, of Python, NumPy or JAX, between these bounds."""
 
     def read(value: Any) -> int:
-        if isinstance(value, (bool, np.bool_)):
+        if _is_flag(value):
             raise TypeError
         number = operator.index(value)
         if (least is not None and number < least) or (most is not None and number > most):
@@ -189,11 +206,17 @@ def flag() -> Rule:
     """True or False."""
 
     def read(value: Any) -> bool:
-        if not isinstance(value, (bool, np.bool_)):
+        if not _is_flag(value):
             raise TypeError
         return bool(value)
 
     return Rule("True or False", read)
+
+
+def _is_flag(value: Any) -> bool:
+    """Whether it is a truth value of Python or of NumPy, which takes long to import and so is not for this alone."""
+    kind = type(value)
+    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
 
 
 def text() -> Rule:

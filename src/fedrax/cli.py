@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from fedrax import cli_federation
 from fedrax.cli_checks import check_audit, check_crossing, check_effort, check_evaluation, check_smoothing, check_title
 from fedrax.cli_grammar import grammar
-from fedrax.cli_words import apart, unexpected
+from fedrax.cli_words import apart, is_file, unexpected
 from fedrax.errors import FedraxError, one_line, shown
 from fedrax.records import lock
 from fedrax.records.files import append_traceback, reason
@@ -117,14 +117,14 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     options, rest = known.parse_known_args(arguments)
     settings = hasattr(options, "overrides")
     if rest and (not settings or any(word.startswith("-") for word in rest)):
-        options.parser.error(unexpected(rest, words, options.parser, settings=settings))
+        options.parser.error(unexpected(rest, words, options))
     if rest:
         options.overrides = [*options.overrides, *rest]
     if settings and (said := apart([*_before(options), *options.overrides])):
         options.parser.error(said)
     if options.command is _describe:
         options.source = options.name
-    if options.command in (_train, _describe) and "=" in options.source and not _is_file(options.source):
+    if options.command in (_train, _describe) and "=" in options.source and not is_file(options.source):
         # Nothing but key=value: the defaults are the source.
         options.source, options.overrides = None, [options.source, *options.overrides]
     return options
@@ -140,14 +140,6 @@ def _before(options: argparse.Namespace) -> list[str]:
 @functools.cache
 def _grammar(commands: tuple[tuple[str, Command], ...]) -> argparse.ArgumentParser:
     return grammar(dict(commands))
-
-
-def _is_file(name: str | Path) -> bool:
-    """Whether there is such a file; none has a name that the system finds too long."""
-    try:
-        return Path(name).is_file()
-    except OSError:
-        return False
 
 
 # Commands import what they need: JAX takes a second, and `fedrax --help` should not.
@@ -176,7 +168,7 @@ def _resume(options: argparse.Namespace) -> None:
     from fedrax.opening import opening
 
     config = options.run / "config.toml"
-    if not options.quiet and _is_file(config):
+    if not options.quiet and is_file(config):
         # A damaged file is refused below, in words that know what the run wrote.
         with contextlib.suppress(FedraxError):
             print(opening(config, options.overrides), flush=True)
@@ -274,9 +266,14 @@ def _render(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from fedrax.exchange.imports import import_networks
+    from fedrax.sources import parse_override
 
     changes = [word for word in options.files if "=" in word and not Path(word).exists()]
+    for change in changes:
+        # Before what else is missing is asked for.
+        parse_override(change)
+    from fedrax.exchange.imports import import_networks
+
     run = import_networks(
         options.source,
         [Path(word) for word in options.files if word not in changes],

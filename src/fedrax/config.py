@@ -35,7 +35,7 @@ from fedrax.config_tables import (
     RuntimeConfig,
     VideoConfig,
 )
-from fedrax.errors import FedraxError, near, shown
+from fedrax.errors import FedraxError, near, shown, shown_setting
 from fedrax.evaluation.measure import renamed, resolved_evaluation
 from fedrax.layers import merge_settings
 from fedrax.learners.base import Learner, learners
@@ -319,26 +319,46 @@ def _validate(tables: Mapping[str, Any], keys: Iterable[str]) -> Config:
         return Config.model_validate(tables)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        if first["type"] == "extra_forbidden":
-            *outer, name = map(str, first["loc"])
+        # A key that cannot be encoded has no place of its own.
+        unreadable = first["type"] == "string_unicode" and hasattr(_model(first["loc"]), "model_fields")
+        if first["type"] == "extra_forbidden" or unreadable:
+            *outer, name = map(str, [*first["loc"], first["input"]] if unreadable else first["loc"])
             table = ".".join(outer)
             see = f"fedrax describe {table}" if table else "fedrax list"
             key, within = ".".join([*outer, name]), _within(first["input"])
             fields = _model(outer).model_fields
+            if not outer and (said := _of_a_component(name, within, tables)):
+                raise FedraxError(f"unknown key {key}.{within}: {said}") from None
             said = "" if outer or near(name, fields) else chosen_elsewhere(name, first["input"], COMPONENT_KINDS)
             if said:
                 raise FedraxError(f"unknown key {key}: {said}") from None
             raise unknown_key(key, fields, see, among=keys, within=within) from None
         key = _key_of(first["loc"])
         same = [each for each in error.errors() if _key_of(each["loc"]) == key]
-        raise FedraxError(f"{key} = {shown(first['input'])} is not allowed: {in_words(*same)}") from None
+        raise FedraxError(f"{key} = {shown_setting(first['input'])} is not allowed: {in_words(*same)}") from None
 
 
-def _model(tables: Iterable[str]) -> type[Model]:
-    """The table at the end of these within one another."""
+def _of_a_component(name: str, option: str, tables: Mapping[str, Any]) -> str:
+    """What is said of ``ppo.clip``, an option under the name of its component; empty of any other name."""
+    kind = next((kind for kind, registry in COMPONENT_KINDS.items() if option and name in registry), "")
+    if not kind or name == "none":
+        return ""
+    options = list(options_of(COMPONENT_KINDS[kind][name]))
+    meant = [
+        each for each in keys_called(option, [f"{kind}.{each}" for each in options]) if each.startswith(f"{kind}.")
+    ]
+    meant = [each for each in meant if each.partition(".")[2] in options]
+    meant = meant[:1] or [f"{kind}.{each}" for each in near(option, options)[:1]]
+    also = "" if tables[kind]["kind"] == name else f"{kind}={name} and "
+    guess = f" (did you mean {also}{meant[0]}?)" if meant else ""
+    return f"options of {kind} {name} are given as {kind}.KEY{guess}; all: fedrax describe {name}"
+
+
+def _model(tables: Iterable[str | int]) -> type[Model]:
+    """The table at the end of these within one another, or what a setting is there."""
     model: Any = Config
     for name in tables:
-        model = model.model_fields[name].annotation
+        model = model.model_fields[name].annotation if hasattr(model, "model_fields") else model
     return typing.cast(type[Model], model)
 
 

@@ -107,3 +107,8 @@ def shown(value: object) -> str:
     except Exception:  # Nested too deeply, or of a class whose own method fails.
         text = f"a {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
+
+
+def shown_setting(value: object) -> str:
+    """The same of a setting's value: ``none``, which is no text, stands for None as well."""
+    return value if value == "none" and isinstance(value, str) else shown(value)

@@ -52,7 +52,7 @@ OF_A_POLICY: Mapping[str, str] = MappingProxyType(
 
 _MADE = "training makes its environment: fedrax.train(SOURCE, ['environment.id=CartPole-v1'])"
 _TRAINED = "fedrax.train(SOURCE, overrides) trains, with the learner and the environment as settings of it"
-_FROM_THE_SHELL = "that is a command: fedrax {} RUN (fedrax {} --help)"
+_FROM_THE_SHELL = "that is a command: fedrax {} {} (fedrax {} --help)"
 OF_FEDRAX: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("make", "makeenv", "makevecenv", "gym"), _MADE),
@@ -71,7 +71,12 @@ OF_FEDRAX: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("plot", "plotresults"), f"a run has it: {_DRAWN}"),
         **dict.fromkeys(("tune", "optimize", "gridsearch", "hyperopt"), "fedrax.sweep(FILE) runs sweeps and searches"),
         **dict.fromkeys(("describe", "explain"), "the command fedrax describe NAME explains a name or a key"),
-        **{name: _FROM_THE_SHELL.format(name, name) for name in ("render", "export")},
+        **{
+            name: _FROM_THE_SHELL.format(name, "RUN", name)
+            for name in ("render", "export", "report", "status", "watch")
+        },
+        **{name: _FROM_THE_SHELL.format(name, "PRESET", name) for name in ("server", "deploy")},
+        "reproduce": _FROM_THE_SHELL.format("reproduce", "FIGURE", "reproduce"),
     }
 )
 """What does in this package what others' functions of this name do."""

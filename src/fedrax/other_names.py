@@ -99,8 +99,6 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "numseeds": ("seeds",),
         "expname": ("name",),
         "runname": ("name",),
-        "capturevideo": ("video.every",),
-        "track": ("records.loggers",),
         # Flower and papers on federated learning.
         "clients": ("federation.agents",),
         "nclients": ("federation.agents",),
@@ -141,10 +139,11 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Our keys by others' names for them, in lower case and without what joins words."""
 
-_DEVICE = (
+DEVICE = (
     "no setting has the device: JAX takes a GPU where its build for CUDA is installed, else the CPU; to force one, set "
     "the environment variable JAX_PLATFORMS to cpu or cuda"
 )
+"""How a device is chosen."""
 _PROGRESS = "progress is shown by itself; to hide it, give a command --quiet, or a function of Python progress=False"
 _FOLDER = "everything of a run is written to its folder: give --out DIR, or out=DIR in Python"
 _TENSORBOARD = (
@@ -158,15 +157,18 @@ _POLICY = (
     "sac and td3"
 )
 _PRIVACY = "differential privacy is the table privacy: privacy.noise, privacy.clip and others (fedrax describe privacy)"
+_VIDEO = "videos are recorded every so many rounds: video.every=100 for one every 100 (fedrax describe video)"
 _DETERMINISTIC = "a run is the same again with the same seed on the same kind of device; set seed"
 OTHER_WAYS: Mapping[str, str] = MappingProxyType(
     {
-        **dict.fromkeys(("device", "cuda", "usecuda", "nocuda", "gpu", "gpus", "gpuid", "usegpu", "numgpus"), _DEVICE),
-        **dict.fromkeys(("accelerator", "platform", "numgpusperworker", "clientresources"), _DEVICE),
+        **dict.fromkeys(("device", "cuda", "usecuda", "nocuda", "gpu", "gpus", "gpuid", "usegpu", "numgpus"), DEVICE),
+        **dict.fromkeys(("accelerator", "platform", "numgpusperworker", "clientresources"), DEVICE),
         **dict.fromkeys(("verbose", "verbosity", "quiet", "progress", "progressbar", "loglevel"), _PROGRESS),
         **dict.fromkeys(("loginterval", "logfreq"), "every round is recorded, and logged by records.loggers"),
         **dict.fromkeys(("out", "outdir", "outputdir", "logdir", "savedir", "savepath", "logpath"), _FOLDER),
         **dict.fromkeys(("tensorboard", "tensorboardlog", "tblogname"), _TENSORBOARD),
+        **dict.fromkeys(("capturevideo", "recordvideo", "savevideo"), _VIDEO),
+        "track": f"every run is recorded in its folder; {_WANDB}",
         **dict.fromkeys(("wandb", "usewandb", "wandbproject", "wandbprojectname", "wandbentity", "wandbmode"), _WANDB),
         **dict.fromkeys(("mlflow", "usemlflow", "mlflowexperiment", "mlflowuri"), _MLFLOW),
         **dict.fromkeys(("policy", "policyclass", "policytype", "policynetwork"), _POLICY),
@@ -353,17 +355,17 @@ def unknown_key(
         return FedraxError(f"{start} (did you mean {' or '.join(map(repr, here))}?){more}")
     if not meant and (way := other_way(key)):
         return FedraxError(f"{start}: {way}")
-    strange = [each for each in meant if chosen is not None and each not in chosen and _is_of_some(each)]
+    strange = [each for each in meant if chosen is not None and each not in chosen and is_of_some(each)]
     elsewhere = [each for each in meant if each.rpartition(".")[0] != table and each not in strange]
     if elsewhere and not near(name, allowed):
         return FedraxError(f"{start} (did you mean {' or '.join(elsewhere[:SOME])}?)")
-    if others := _whose(strange):
+    if others := whose(strange):
         guess = nearest(name, allowed)
         return FedraxError(f"{start}{f'{guess};' if guess else ':'} {others}{more}")
     return FedraxError(f"{start}{suggestions(name, allowed, see)}")
 
 
-def _is_of_some(key: str) -> bool:
+def is_of_some(key: str) -> bool:
     """Whether the key is an option that some components of its kind have, and others do not."""
     from fedrax import names
 
@@ -373,7 +375,7 @@ def _is_of_some(key: str) -> bool:
     return len(names.owners(kind).get(option, ())) < len(names.components()[names.plural(kind)])
 
 
-def _whose(keys: Iterable[str]) -> str:
+def whose(keys: Iterable[str]) -> str:
     """``learner.buffer_size is of learner sac, sac-discrete or td3``."""
     from fedrax import names
 

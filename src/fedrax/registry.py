@@ -23,7 +23,7 @@ import equinox as eqx
 import pydantic
 from jaxtyping import Array, Float
 
-from fedrax.errors import FedraxError, nearest, shown, unknown
+from fedrax.errors import FedraxError, nearest, shown, shown_setting, unknown
 from fedrax.other_names import unknown_key
 from fedrax.plugins import check_component, described, load_installed
 
@@ -298,7 +298,7 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
         if declared is not None and words == WORDS["float"] and (interval := _interval(declared)):
             words += f" {interval}" if interval.startswith("between") else f", {interval}"
         unset = " or none" if type(None) in typing.get_args(annotation) else ""
-        raise FedraxError(f"{key} = {shown(value)} is not allowed: {words}{unset}{hint}") from None
+        raise FedraxError(f"{key} = {shown_setting(value)} is not allowed: {words}{unset}{hint}") from None
     if isinstance(value, tuple) and len(value) > MOST_ITEMS:
         raise FedraxError(f"{key} = {shown(value)} is not allowed: it must have at most {MOST_ITEMS} items")
     if declared is None:

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from fedrax.arguments import takes
 from fedrax.errors import LONGEST, FedraxError, shown, suggestions
 from fedrax.kinds import DEFAULT_KINDS as DEFAULT_KINDS
 from fedrax.migration import is_recorded, present_keys
@@ -20,6 +21,7 @@ AN_ENVIRONMENT = re.compile(r"-v\d+$")
 """What ids of environments end with."""
 
 
+@takes()
 def presets() -> list[str]:
     """The names of the published experiments that ship with the package."""
     root = resources.files("fedrax") / "presets"
@@ -83,6 +85,11 @@ def parse_override(text: str) -> dict[str, Any]:
     """
     key, separator, value = text.partition("=")
     key, value = key.strip(), value.strip()
+    bare = key.replace("'", "").replace('"', "")
+    if separator and bare and {key[0], key[-1]} & {"'", '"'}:
+        # Of quotes that a shell leaves, those around the whole setting end in its value.
+        value = value if key[-1] in "'\"" else value.removesuffix(key[0])
+        raise FedraxError(f"{shown(text)} is not of the form key=value: leave out the quotes, {bare}={value}")
     if not separator or not all(key.split(".")) or key.count(".") > DEEPEST:
         meant = "" if separator else as_setting(text)
         example = f"; if that is what it names, give {meant}" if meant else ", for example federation.agents=20"
