@@ -92,6 +92,16 @@ def test_a_resumed_run_is_read_anew(tmp_path):
     assert then["from"] == 0
 
 
+def test_a_file_of_the_same_number_is_another_where_its_rows_are(tmp_path):
+    """The first one's number is free once it is gone."""
+    run = make_run(tmp_path / "run", [row(0), row(1)])
+    watched = Watched(run)
+    first = data(watched)
+    write(run, [row(0), row(1, **{"return": 98765.0}), row(2)], "w")
+    then = data(watched, first["epoch"], first["next"])
+    assert [each[-1] for each in then["rows"]] == [0, 98765, 20]
+
+
 def test_the_evaluation_at_the_end_is_the_curves_last_point(tmp_path):
     run = make_run(tmp_path / "run", [row(0), {"seed": 0, "round": 1, "total_steps": 200}], rounds=2)
     watched = Watched(run)

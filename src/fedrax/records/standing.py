@@ -18,6 +18,8 @@ from fedrax.records.summary import final_returns
 
 STATES = ("training", "waiting", "stopped", "failed", "finished")
 """What can be said of a run; a stopped one is resumed by its user."""
+BEFORE = 200
+"""Bytes before the next row, by which it is known that the file is the same."""
 
 
 def fraction_done(row: Mapping[str, Any], budget: Mapping[str, Any], agents: int) -> float:
@@ -37,24 +39,27 @@ class RowTail:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._place, self._file = 0, (0, 0)
+        self._place, self._file, self._before = 0, (0, 0), b""
 
     def read(self) -> tuple[list[Row], bool]:
-        """Whole rows that came since the last call, and whether they replace all earlier ones: a run that is resumed
-        writes the file anew. Damaged lines are left out."""
+        """Whole rows that came since the last call, and whether they replace all earlier ones: a run that is resumed,
+        or ends, writes the file anew. Damaged lines are left out."""
         try:
             with self.path.open("rb") as file:
                 status = os.fstat(file.fileno())
-                anew = (status.st_dev, status.st_ino) != self._file or status.st_size < self._place
-                if anew:
-                    self._place, self._file = 0, (status.st_dev, status.st_ino)
+                file.seek(self._place - len(self._before))
+                # Another file may have the number of the first, which is gone.
+                same = (status.st_dev, status.st_ino) == self._file and file.read(len(self._before)) == self._before
+                if not same:
+                    self._place, self._file, self._before = 0, (status.st_dev, status.st_ino), b""
                 file.seek(self._place)
                 data = file.read()
         except OSError:
             return [], False
         whole = data[: data.rfind(b"\n") + 1]
         self._place += len(whole)
-        return parsed_rows(whole), anew
+        self._before = (self._before + whole[-BEFORE:])[-BEFORE:]
+        return parsed_rows(whole), not same
 
 
 class Standing(NamedTuple):
