@@ -90,7 +90,7 @@ def test_a_node_that_says_it_has_done_more_rounds_than_there_can_be_is_not_admit
     with with_liar(tmp_path, "all_done", *settings, base=base) as federation:
         assert federation.finish() == 0, federation.logs()
         assert set(federation.outcomes(1)) <= {"absent"}
-        assert "a node cannot join" in federation.note()
+        assert "a node (key node-1) cannot join" in federation.note()
         no_traceback(federation)
 
 
