@@ -21,7 +21,7 @@ def test_the_example_notebook_trains_draws_and_acts(tmp_path):
     lines = [output for output in training if output.output_type == "display_data"]
     assert [line.data["text/plain"].split("  ")[0] for line in lines] == ["round 60/60"]
     # What runs is said once; progress is no text.
-    (opening,) = (output.text for output in training if output.output_type == "stream")
+    (opening,) = (output.text for output in training if output.get("name") == "stdout")
     assert opening.startswith("strategy fedpg-br, ")
     assert opening.count("\n") == 1
     assert shown[0].data["text/html"].startswith("<table>")
