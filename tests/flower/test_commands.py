@@ -20,6 +20,7 @@ from fedrax.records.refusals import REFUSALS, Refusal, Refusals
 from fedrax.records.sites import KEYS, MEMBERS, site_names
 from fedrax.runtime.distributed.envelopes import JOINED, Envelope
 from fedrax.runtime.distributed.membership import Membership
+from fedrax.runtime.flower import run_lock
 from fedrax.runtime.flower.certificates import make_certificates
 from fedrax.runtime.flower.endpoint import Endpoint, is_loopback, split_address
 from fedrax.runtime.flower.processes import Watched, environment, flower_command, free_port
@@ -359,6 +360,16 @@ def test_a_run_is_held_by_one_server(tmp_path):
         with pytest.raises(FedraxError, match="is in use by process"), held(tmp_path):
             pass
     assert not is_held(tmp_path)
+
+
+def test_a_server_waits_for_what_a_killed_command_left_to_end(tmp_path, monkeypatch):
+    with run_lock.held(tmp_path):
+        assert not run_lock.gets_free(tmp_path, seconds=0)
+        looks = iter([True, True, False])
+        monkeypatch.setattr(run_lock, "is_held", lambda folder: next(looks))
+        monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: None)
+        assert run_lock.gets_free(tmp_path)
+    assert list(looks) == []
 
 
 def test_a_tail_gives_every_whole_line_once(tmp_path):

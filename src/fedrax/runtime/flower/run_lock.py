@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 from fedrax.records import lock
@@ -12,6 +13,9 @@ LOG = "federation.log"
 WHY = "stopped.txt"
 """Why the server gave up, where it did."""
 LOCK = lock.SERVER_LOCK
+ENDING_SECONDS = 15.0
+"""How long what a command started may take to end once that is gone."""
+LOOK_SECONDS = 0.2
 REFUSED_PARTS = "refused.txt"
 """In the folder of Flower's files: the parts of messages that the SuperLink did not take because of their size."""
 
@@ -30,6 +34,19 @@ def held(folder: Path) -> contextlib.AbstractContextManager[int]:
 def is_held(folder: Path) -> bool:
     """Whether a server trains the run now."""
     return lock.is_held(folder, LOCK)
+
+
+def gets_free(folder: Path, seconds: float = ENDING_SECONDS) -> bool:
+    """Whether no server trains the run any more, within so many seconds.
+
+    Of a command that was killed, the server ends a little later.
+    """
+    deadline = time.monotonic() + seconds
+    while is_held(folder):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(LOOK_SECONDS)
+    return True
 
 
 def last_held(folder: Path) -> int | None:

@@ -33,7 +33,7 @@ from fedrax.runtime.flower.guard import LIMIT, PARTS
 from fedrax.runtime.flower.health import await_health, check_free
 from fedrax.runtime.flower.identity import BYTES, SECRET
 from fedrax.runtime.flower.processes import Watched, environment, flower_command, guarded_command, patched_command
-from fedrax.runtime.flower.run_lock import LOCK, LOG, REFUSED_PARTS, WHY, Tail, is_held, last_held
+from fedrax.runtime.flower.run_lock import LOCK, LOG, REFUSED_PARTS, WHY, Tail, gets_free, is_held, last_held
 from fedrax.runtime.flower.status import Board
 from fedrax.runtime.make import make_runtime
 from fedrax.wording import counted
@@ -115,7 +115,7 @@ def serve(
     (flower / REFUSED_PARTS).unlink(missing_ok=True)
     secret = secrets.token_hex(BYTES)
     with contextlib.ExitStack() as stack:
-        if is_held(folder):
+        if not gets_free(folder):
             raise FedraxError(f"{folder} is in use by {holder(folder / LOCK)}; wait for it or end it")
         check_free(endpoint.address)
         # It says what is trained: what follows takes seconds, and more for each key.
