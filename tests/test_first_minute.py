@@ -19,10 +19,10 @@ from fedrax.config import COMPONENT_KINDS, Config, presets, resolve
 from fedrax.describe import space_text
 from fedrax.describe_keys import all_keys
 from fedrax.environments.base import Discrete
+from fedrax.kinds import DEFAULT_KINDS
 from fedrax.opening import setup_line, sweep_opening
 from fedrax.registry import options_of
 from fedrax.runtime.flower.processes import free_port
-from fedrax.sources import DEFAULT_KINDS
 from fedrax.strategies.base import strategies
 
 ROOT = Path(fedrax.__file__).parent

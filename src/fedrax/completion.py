@@ -10,7 +10,8 @@ import argparse
 from collections.abc import Callable, Mapping
 
 from fedrax import names
-from fedrax.sources import DEFAULT_KINDS, presets
+from fedrax.kinds import DEFAULT_KINDS
+from fedrax.sources import presets
 
 
 def script(shell: str) -> str:

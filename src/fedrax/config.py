@@ -37,6 +37,7 @@ from fedrax.config_tables import (
 )
 from fedrax.errors import FedraxError, near, shown, shown_setting
 from fedrax.evaluation.measure import renamed, resolved_evaluation
+from fedrax.kinds import DEFAULT_KINDS
 from fedrax.layers import merge_settings
 from fedrax.learners.base import Learner, learners
 from fedrax.learners.critics.base import Critic, critics
@@ -53,7 +54,6 @@ from fedrax.other_names import (
 from fedrax.plugins import load_plugins, located, located_in, relocated, short_name
 from fedrax.privacy.guarantee import resolved_privacy
 from fedrax.registry import LARGEST, Registry, in_words, options_of
-from fedrax.sources import DEFAULT_KINDS as DEFAULT_KINDS
 from fedrax.sources import in_tables as in_tables
 from fedrax.sources import merge
 from fedrax.sources import parse_override as parse_override

@@ -11,7 +11,7 @@ import gymnasium
 import jax
 
 from fedrax import names
-from fedrax.config import COMPONENT_KINDS, DEFAULT_KINDS, presets, resolve
+from fedrax.config import COMPONENT_KINDS, presets, resolve
 from fedrax.describe_keys import all_keys, component_text, described_keys, plain_table, table_text
 from fedrax.environments.base import Box, Dict, Discrete, Tokens
 from fedrax.environments.constructor import REQUIRED, constructor_of
@@ -22,6 +22,7 @@ from fedrax.environments.noise import ACTION_NOISE, NOISE, OBSERVATION_NOISE
 from fedrax.environments.registry import describe_environment
 from fedrax.environments.robotics import FAMILIES, load_robotics
 from fedrax.errors import SOME, FedraxError, near, shown, unknown
+from fedrax.kinds import DEFAULT_KINDS
 from fedrax.loggers.base import DEFAULT, loggers
 from fedrax.other_names import component_called, keys_called, other_way, unknown_key
 from fedrax.privacy.guarantee import guarantee

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fedrax import names
+from fedrax.kinds import DEFAULT_KINDS
 from fedrax.plugins import GROUP, load_plugins, located
 from fedrax.report.experiments import FIGURES
-from fedrax.sources import DEFAULT_KINDS, presets, read_source
+from fedrax.sources import presets, read_source
 
 TITLES = {
     names.ENVIRONMENTS: "native environments",

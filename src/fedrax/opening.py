@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedrax.errors import FedraxError, one_line, shown
+from fedrax.kinds import DEFAULT_KINDS
 from fedrax.parsing import parsed_toml, text_of
-from fedrax.sources import DEFAULT_KINDS, as_setting, parse_override, presets, read_source
+from fedrax.sources import as_setting, parse_override, presets, read_source
 from fedrax.wording import counted
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedrax.arguments import takes
 from fedrax.errors import LONGEST, FedraxError, shown, suggestions
-from fedrax.kinds import DEFAULT_KINDS as DEFAULT_KINDS
+from fedrax.kinds import DEFAULT_KINDS
 from fedrax.migration import is_recorded, present_keys
 from fedrax.other_names import component_called, registered_names
 from fedrax.parsing import DEEPEST, parsed_toml, text_of

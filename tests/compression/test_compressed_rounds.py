@@ -9,8 +9,9 @@ from safetensors.numpy import load_file
 
 import fedrax
 from fedrax.arrays import packed, unpacked
-from fedrax.config import DEFAULT_KINDS, resolve
+from fedrax.config import resolve
 from fedrax.errors import FedraxError
+from fedrax.kinds import DEFAULT_KINDS
 from fedrax.records.rundir import RunDirectory
 from fedrax.runtime.distributed.agent_service import AgentService
 from fedrax.runtime.distributed.allowed import check_distributed
