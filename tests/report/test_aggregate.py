@@ -37,9 +37,9 @@ def test_the_legend_has_the_interval_of_the_result_table(seeds):
         for seed, each in enumerate(returns.tolist())
     ]
     group = Group("ours", (Run("run", {}, {}, {}, tuple(histories)),))
-    (line,) = charts.curves_chart([group], {}, statistic="iqm", smoothing=1)["groups"]
-    expression = "['iqm', 'mean'].map((name) => Aggregate.curve(given, 'round', 'return', name, 1))"
-    curves = in_javascript("aggregate.js", expression=expression, given=line)
+    chart = charts.curves_chart([group], {}, statistic="iqm", smoothing=1)
+    curve = "Aggregate.curve(given.groups[0], 'round', 'return', name, 1, given.draws)"
+    curves = in_javascript("aggregate.js", expression=f"['iqm', 'mean'].map((name) => {curve})", given=chart)
     for name, made in zip(STATISTICS, curves, strict=True):
         table = Estimate.of(returns[:, -1], name)
         last = [made["y"][-1], made["low"][-1], made["high"][-1]]

@@ -78,7 +78,7 @@ def test_the_page_aggregates_as_the_picture_does(runs, open_page):
                 given = [axis, "return", statistic, smoothing]
                 made = page.evaluate(
                     "([x, y, statistic, smoothing]) => Charts.all[0].spec.groups.map("
-                    "(group) => Aggregate.curve(group, x, y, statistic, smoothing))",
+                    "(group) => Aggregate.curve(group, x, y, statistic, smoothing, Charts.all[0].spec.draws))",
                     given,
                 )
                 for group, curve in zip(groups, made, strict=True):

@@ -22,6 +22,8 @@ from fedrax.errors import FedraxError
 Scores = npt.NDArray[np.float64]
 MOST_NUMBERS = 2_000_000
 """Resampled scores in memory at once."""
+RESAMPLES = 2000
+"""Of a bootstrap."""
 Statistic = Callable[[Scores], Scores]
 """``[..., runs, tasks] -> [...]``."""
 
@@ -132,10 +134,15 @@ def _wins(x: Scores, y: Scores) -> Scores:
     return (x[:, None] > y[None]) + (x[:, None] == y[None]) / 2
 
 
+def resampled(runs: int, tasks: int = 1, repetitions: int = RESAMPLES, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Which runs each resample of a bootstrap consists of: numbers below ``runs``, ``[repetitions, runs, tasks]``."""
+    return np.random.default_rng(seed).integers(0, runs, size=(repetitions, runs, tasks))
+
+
 def stratified_bootstrap(
     scores: npt.ArrayLike,
     statistic: Statistic,
-    repetitions: int = 2000,
+    repetitions: int = RESAMPLES,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[Scores, Scores]:
@@ -166,7 +173,7 @@ def stratified_bootstrap(
     if runs == 1:
         undefined = np.full(array.shape[:-2], np.nan)
         return undefined, undefined.copy()
-    drawn = np.random.default_rng(seed).integers(0, runs, size=(repetitions, runs, tasks))
+    drawn = resampled(runs, tasks, repetitions, seed)
     tail = (1 - confidence) / 2
     positions = array.reshape(-1, runs, tasks)
     bounds = np.full((len(positions), 2), np.nan)

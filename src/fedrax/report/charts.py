@@ -3,18 +3,21 @@
 A chart has choices ``x`` and ``y``, pairs of name and label; the first of each is shown. Its ``groups`` have a
 ``label``, a ``colour`` and a number of ``dash``es, and one of
 
-- ``seeds``: evaluations of each seed, ``x`` and ``y`` by name, which the page aggregates as :mod:`.curves` does;
+- ``seeds``: evaluations of each seed, ``x`` and ``y`` by name, which the page aggregates as :mod:`.curves` does, with
+  the resamples of the chart's ``draws``;
 - ``axis``, ``x``, ``y``: points over one of the choices of x, such as published ones;
 - ``values``: by name of any choice; points of agents have ``names`` beside them.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fedrax.evaluation.statistics import resampled
 from fedrax.records.rows import Row
 from fedrax.report.curves import AXES, Vector, available_axes, trailing
 from fedrax.report.palette import PALETTE
@@ -74,8 +77,31 @@ def curves_chart(
         "smoothing": 1 if thinned else smoothing,
         "thinned": thinned,
         "fromZero": True,
+        "draws": {str(count): _draws(count) for count in sorted(_counts(lines, axes, values)) if count > 1},
         "groups": lines,
     }
+
+
+def _counts(lines: Sequence[Chart], axes: Sequence[str], values: Sequence[str]) -> set[int]:
+    """How many seeds of a line have a value over an axis, for whichever are chosen."""
+    return {
+        sum(axis in seed["x"] and value in seed["y"] for seed in line["seeds"])
+        for line in lines
+        if "seeds" in line
+        for axis in axes
+        for value in values
+    }
+
+
+def _draws(seeds: int) -> str:
+    """How often each of so many seeds is in each resample of the tables' bootstrap, a byte each, row by row: base64.
+
+    A page that drew others would have two intervals of one number.
+    """
+    drawn = resampled(seeds)[:, :, 0]
+    counts = np.zeros(drawn.shape, np.uint8)
+    np.add.at(counts, (np.arange(len(drawn))[:, None], drawn), 1)
+    return base64.b64encode(counts.tobytes()).decode()
 
 
 def lines_chart(

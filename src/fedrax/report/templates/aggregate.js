@@ -1,9 +1,8 @@
 // Aggregates over seeds as fedrax.report.curves makes them: seeds are held at their last evaluation, never interpolated,
-// and the aggregate ends where the first seed ends. The bootstrap's draws are Python's, so that a number has one interval
+// and the aggregate ends where the first seed ends. A chart holds the bootstrap's draws, so that a number has one interval
 // in the whole report.
 const Aggregate = (() => {
-  const RESAMPLES = 2000, POINTS = 300;
-  const drawn = new Map();
+  const POINTS = 300;
 
   // A column as it is stored: a list, or a progression {from, by, count}.
   function column(stored) {
@@ -55,41 +54,10 @@ const Aggregate = (() => {
     return kept.reduce((sum, score) => sum + score, 0) / kept.length;
   }
 
-  // Whole numbers from 0 to below count, as numpy.random.default_rng(0).integers(0, count) gives them: PCG64 (O'Neill,
-  // 2014), half of each output at a time, brought into the range by Lemire's method (2019).
-  function generator(count) {
-    const multiplier = 0x2360ed051fc65da44385df649fccf645n, increment = 87136372517582989555478159403783844777n;
-    let state = 35399562948360463058890781895381311971n, kept = null;
-    function word() {
-      if (kept !== null) {
-        const half = kept;
-        kept = null;
-        return half;
-      }
-      state = BigInt.asUintN(128, state * multiplier + increment);
-      const mixed = BigInt.asUintN(64, (state >> 64n) ^ state), turn = state >> 122n;
-      const output = BigInt.asUintN(64, (mixed >> turn) | (mixed << (64n - turn)));
-      kept = Number(output >> 32n);
-      return Number(output & 0xffffffffn);
-    }
-    const uneven = 2 ** 32 % count;
-    return () => {
-      let product = word() * count;
-      while (product % 2 ** 32 < uneven) product = word() * count;
-      return Math.floor(product / 2 ** 32);
-    };
-  }
-
-  // How often each run is drawn in each resample.
-  function draws(runs) {
-    if (drawn.has(runs)) return drawn.get(runs);
-    const next = generator(runs);
-    drawn.set(runs, Array.from({length: RESAMPLES}, () => {
-      const counts = new Uint16Array(runs);
-      for (let made = 0; made < runs; made += 1) counts[next()] += 1;
-      return counts;
-    }));
-    return drawn.get(runs);
+  // How often each of so many seeds is drawn in each resample; none where a chart has none for that number.
+  function resamplesOf(draws, seeds) {
+    const bytes = Uint8Array.from(atob(draws?.[seeds] ?? ""), (sign) => sign.charCodeAt(0));
+    return Array.from({length: bytes.length / seeds}, (_, row) => bytes.subarray(row * seeds, (row + 1) * seeds));
   }
 
   function quantile(ordered, level) {
@@ -118,19 +86,19 @@ const Aggregate = (() => {
     return [quantile(values, 0.025), quantile(values, 0.975)];
   }
 
-  // A group's {x, y, low, high, seeds} over a cost.
-  function curve(group, axis, value, statistic, smoothing) {
+  // A group's {x, y, low, high, seeds} over a cost, with a chart's draws.
+  function curve(group, axis, value, statistic, smoothing, draws) {
     const seeds = group.seeds.map((seed) => evaluations(seed, axis, value, smoothing)).filter((seed) => seed.x.length);
     const empty = {x: [], y: [], low: [], high: [], seeds};
     if (!seeds.length) return empty;
     const grid = commonGrid(seeds), each = seeds.map((seed) => held(seed, grid));
-    const resamples = seeds.length > 1 ? draws(seeds.length) : [];
+    const resamples = resamplesOf(draws, seeds.length);
     const made = {...empty, x: grid};
     grid.forEach((_, place) => {
       const scores = each.map((values) => values[place]);
       const unknown = scores.includes(null);
       made.y.push(unknown ? null : aggregate(scores, statistic));
-      const [low, high] = unknown || scores.length < 2 ? [null, null] : interval(scores, statistic, resamples);
+      const [low, high] = unknown || !resamples.length ? [null, null] : interval(scores, statistic, resamples);
       made.low.push(low);
       made.high.push(high);
     });

@@ -93,7 +93,7 @@ const Charts = (() => {
 
     line(group) {
       const {x, y, statistic, smoothing} = this.choice;
-      if (group.seeds) return {...Aggregate.curve(group, x, y, statistic, smoothing), held: true};
+      if (group.seeds) return {...Aggregate.curve(group, x, y, statistic, smoothing, this.spec.draws), held: true};
       const none = {x: [], y: [], seeds: []};
       if (group.values) return group.values[y] ? {...none, x: group.values[x], y: group.values[y]} : none;
       if (group.axis && (group.axis !== x || y !== this.spec.y[0][0])) return none;
