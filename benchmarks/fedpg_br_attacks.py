@@ -26,11 +26,13 @@ RULES: dict[str, tuple[str, ...]] = {
     "fedpg-br": (),
     "fedpg-br calibrated": ("aggregator.radius=calibrated",),
     "fedpg-br clipped": ("aggregator.clip=median",),
+    "fedpg-trust": ("aggregator=fedpg-trust",),
     "fltrust": ("aggregator=fltrust",),
     "zeno": ("aggregator=zeno",),
     "svrpg": ("strategy=svrpg",),
 }
-"""The filter as published, with an estimated sigma and with clipped gradients; the server's gradient; no rule."""
+"""The filter as published, with an estimated sigma, with clipped gradients, with the server's gradient; that gradient
+alone; the descent on the server's trajectories; no rule."""
 ATTACKS = ("none", "random-noise", "random-action", "sign-flipping", "fedscspg", "alie")
 AT = (500, 1000, 1500, 2000, 3000, 4000, 5000, 6000, 7500)
 WINDOW = 5

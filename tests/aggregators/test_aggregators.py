@@ -161,6 +161,7 @@ BOUNDS = {
     "norm-clipping": 7,
     "fedpg-filter": 7,
     "fedpg-filter-v0": 7,
+    "fedpg-trust": 7,
     "krum": 9,
     "multi-krum": 9,
     "bulyan": 15,

@@ -1,5 +1,7 @@
 """Rules that use the server's own gradient: known values, what they tolerate, and where they may be used."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +62,25 @@ def test_fltrust_counts_every_row_with_the_servers_length(scale):
     np.testing.assert_allclose(run("fltrust", rows).vector, SERVER.vector, rtol=1e-5)
 
 
+def test_the_trusting_filter_leaves_out_an_opposite_that_is_near_and_a_far_one_with_a_positive_cosine():
+    # The radii reach 12 and 6: the opposite of a gradient of length 1 lies within, and 20 times the gradient does not.
+    gradient = jnp.array([-0.8, 0.0, -0.6])
+    rows = jnp.stack([gradient] * 5 + [-2.5 * gradient] + [20.0 * gradient])
+    verdict = run("fedpg-trust", rows, tolerated=2, sigma=3.0, alpha=1.0)
+    assert verdict.accepted.tolist() == [True] * 5 + [False, False]
+    # All count with the server's length, |TARGET|.
+    np.testing.assert_allclose(verdict.vector, np.sqrt(14) * gradient, rtol=1e-5)
+    assert run("fedpg-filter", rows, tolerated=2, sigma=3.0, alpha=1.0).accepted.tolist() == [True] * 6 + [False]
+    assert run("fltrust", rows).accepted.tolist() == [True] * 5 + [False, True]
+    assert {"filter_rule", "filter_threshold", "trust_median"} <= set(verdict.metrics)
+
+
+def test_the_trusting_filter_where_all_near_ones_point_away_accepts_nobody():
+    verdict = run("fedpg-trust", jnp.stack([TARGET] * 3 + [-100 * TARGET]), sigma=1.0)
+    assert not verdict.valid
+    assert not verdict.vector.any()
+
+
 def test_zeno_takes_the_steepest_descents():
     # Decreases of |theta - TARGET|^2 / 2 from 0: exact step 7, half step 5.25, nothing 0, opposite -21.
     rows = jnp.stack([-TARGET, -0.5 * TARGET, 0 * TARGET, TARGET])
@@ -92,7 +113,7 @@ def test_a_majority_of_liars_is_tolerated(name, forged):
     assert float(verdict.vector @ -TARGET) > 0
 
 
-@pytest.mark.parametrize("name", ["fltrust", "zeno"])
+@pytest.mark.parametrize("name", ["fltrust", "zeno", "fedpg-trust"])
 @settings(max_examples=6)
 @given(seed=st.integers(0, 2**31), absent=st.sets(st.integers(0, 5), max_size=5))
 def test_absent_rows_do_not_count_and_order_does_not_matter(name, seed, absent):
@@ -101,15 +122,14 @@ def test_absent_rows_do_not_count_and_order_does_not_matter(name, seed, absent):
     weights = np.array([0.0 if i in absent else 1.0 for i in range(6)])
     present = [i for i in range(6) if i not in absent]
     order = draws.permutation(6)
-    alone = run(name, rows[present], tolerated=0)
+    judged = functools.partial(run, name, tolerated=0, **({"sigma": 2.0} if name == "fedpg-trust" else {}))
+    alone = judged(rows[present])
     junk = np.where(weights[:, None] > 0, rows, 1e9)
-    np.testing.assert_allclose(run(name, junk, weights, tolerated=0).vector, alone.vector, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        run(name, junk[order], weights[order], tolerated=0).vector, alone.vector, rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(judged(junk, weights).vector, alone.vector, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(judged(junk[order], weights[order]).vector, alone.vector, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fltrust", "zeno"])
+@pytest.mark.parametrize("name", ["fltrust", "zeno", "fedpg-trust"])
 def test_a_servers_gradient_that_is_not_finite_accepts_nobody(name):
     broken = ServerGradient(jnp.full(3, jnp.nan), lambda rows: jnp.full(len(rows), jnp.nan))
     verdict = run(name, jnp.eye(3), server=broken)
@@ -192,7 +212,7 @@ def test_the_surrogate_has_the_policy_gradient():
     runtime.close()
 
 
-@pytest.mark.parametrize("name", ["fltrust", "zeno"])
+@pytest.mark.parametrize("name", ["fltrust", "zeno", "fedpg-trust"])
 @pytest.mark.parametrize("strategy", ["gpomdp", "fedavg"])
 def test_strategies_whose_server_samples_nothing_are_refused(name, strategy):
     config = resolve("fedpg-br/cartpole", [*SMALL, f"strategy={strategy}", f"aggregator={name}"])
@@ -201,4 +221,8 @@ def test_strategies_whose_server_samples_nothing_are_refused(name, strategy):
 
 
 def test_every_rule_that_needs_the_gradient_is_tested_here():
-    assert {n for n in shipped(aggregators) if aggregators[n].needs_server_gradient} == {"fltrust", "zeno"}
+    assert {n for n in shipped(aggregators) if aggregators[n].needs_server_gradient} == {
+        "fltrust",
+        "zeno",
+        "fedpg-trust",
+    }

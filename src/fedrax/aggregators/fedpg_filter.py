@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import ClassVar, Literal
 
@@ -17,9 +18,8 @@ from fedrax.registry import Number, option
 from fedrax.seeds import derive
 
 
-@aggregators.register("fedpg-filter")
-class FedPGFilter(Aggregator):
-    """FedPG-Aggregate: accepts the gradients near the "mean of medians", with two radii.
+class NearMajority(Aggregator):
+    """Accepts the gradients near the "mean of medians", with two radii; subclasses say what the accepted make.
 
     A rule of radius r takes the set S of agents with more than half of the K present ones (themselves
     included) within r, the member of S nearest to the mean of S, and accepts everyone within r of that
@@ -57,13 +57,6 @@ class FedPGFilter(Aggregator):
         "fixed", "whether the radii come from `sigma` or from an estimate of it from the distances seen"
     )
 
-    clip: Literal["none", "median"] = option(
-        "none",
-        "median: an accepted gradient longer than the median length of all counts with that length. Near an optimum a "
-        "short gradient's opposite, and multiples, lie within the radius: then nobody counts for more than "
-        "the others. none: as the reference",
-    )
-
     reach: ClassVar[float] = 1.0
     """The radius of acceptance over that of S."""
 
@@ -75,7 +68,7 @@ class FedPGFilter(Aggregator):
         samples: float | Array = 1.0,
         key: PRNGKeyArray,
     ) -> Aggregate:
-        """The mean of the accepted rows.
+        """What the accepted rows make.
 
         Metrics: ``filter_rule`` (which rule's choice was taken, 0 if nobody was accepted),
         ``filter_threshold`` (its radius of acceptance; the second rule's if nobody was), ``filter_sigma``,
@@ -99,10 +92,17 @@ class FedPGFilter(Aggregator):
             "filter_sigma": sigma,
             "distance_median": distances.median,
         }
-        if self.clip == "median":
-            lengths = length(vectors)
-            vectors = shorten(vectors, lower_quantile(lengths, present, 0.5))
-        return aggregate(average(vectors, accepted.astype(vectors.dtype)), accepted, metrics)
+        return self.combined(vectors, present, accepted, metrics)
+
+    @abc.abstractmethod
+    def combined(
+        self,
+        vectors: Float[Array, "n d"],
+        present: Bool[Array, " n"],
+        accepted: Bool[Array, " n"],
+        metrics: dict[str, Array],
+    ) -> Aggregate:
+        """The result of the accepted among the present, with the metrics so far."""
 
     def noise(self, distances: Pairs, samples: float | Array) -> Float[Array, ""]:
         """The bound sigma on a trajectory's noise, as set or as estimated."""
@@ -138,6 +138,34 @@ class FedPGFilter(Aggregator):
     def check(self, agents: int) -> None:
         """Needs ``2f + 1`` agents."""
         self.demand(agents, 2 * self.f + 1, "2f + 1")
+
+
+@aggregators.register("fedpg-filter")
+class FedPGFilter(NearMajority):
+    """FedPG-Aggregate: the mean of the gradients near the "mean of medians", found with two radii.
+
+    The published rule; :class:`NearMajority` has its formulas.
+    """
+
+    clip: Literal["none", "median"] = option(
+        "none",
+        "median: an accepted gradient longer than the median length of all counts with that length. Near an optimum a "
+        "short gradient's opposite, and multiples, lie within the radius: then nobody counts for more than "
+        "the others. none: as the reference",
+    )
+
+    def combined(
+        self,
+        vectors: Float[Array, "n d"],
+        present: Bool[Array, " n"],
+        accepted: Bool[Array, " n"],
+        metrics: dict[str, Array],
+    ) -> Aggregate:
+        """The mean of the accepted."""
+        if self.clip == "median":
+            lengths = length(vectors)
+            vectors = shorten(vectors, lower_quantile(lengths, present, 0.5))
+        return aggregate(average(vectors, accepted.astype(vectors.dtype)), accepted, metrics)
 
 
 @aggregators.register("fedpg-filter-v0")

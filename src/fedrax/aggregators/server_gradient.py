@@ -11,7 +11,7 @@ import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from fedrax.aggregators.base import Aggregate, Aggregator, ServerGradient, aggregators
 from fedrax.aggregators.rows import aggregate, average, draws, length, present_rows, unit_rows
@@ -38,6 +38,23 @@ class ServerGradientRule(Aggregator):
         return self.server
 
 
+def trusted(
+    vectors: Float[Array, "n d"],
+    present: Bool[Array, " n"],
+    eligible: Bool[Array, " n"],
+    own: Float[Array, " d"],
+    metrics: dict[str, Array],
+) -> Aggregate:
+    """FLTrust's mean of the eligible rows; ``trust_median``, of the cosines of all present, joins the metrics."""
+    directions = unit_rows(vectors)
+    cosines = jnp.where(present, directions @ unit_rows(own), -1.0)
+    trust = jnp.where(eligible & (cosines > 0), cosines, 0.0)
+    count = present.sum()
+    ordered = jnp.sort(jnp.where(present, cosines, jnp.inf))
+    middle = jnp.where(count > 0, ordered[jnp.maximum(count - 1, 0) // 2], 0.0)
+    return aggregate(length(own) * average(directions, trust), trust > 0, metrics | {"trust_median": middle})
+
+
 @aggregators.register("fltrust")
 class FLTrust(ServerGradientRule):
     """FLTrust (Cao, Fang, Liu and Gong, NDSS 2021, algorithm 2): weighs agents by cosine with its gradient.
@@ -60,13 +77,8 @@ class FLTrust(ServerGradientRule):
         key: PRNGKeyArray,
     ) -> Aggregate:
         """The trusted rows' weighted mean; metric ``trust_median``, of the cosines of all present."""
-        vectors, present, count = present_rows(vectors, weights)
-        directions = unit_rows(vectors)
-        cosines = jnp.where(present, directions @ unit_rows(self.known.vector), -1.0)
-        trust = jnp.where(cosines > 0, cosines, 0.0)
-        ordered = jnp.sort(jnp.where(present, cosines, jnp.inf))
-        metrics = {"trust_median": jnp.where(count > 0, ordered[jnp.maximum(count - 1, 0) // 2], 0.0)}
-        return aggregate(length(self.known.vector) * average(directions, trust), trust > 0, metrics)
+        vectors, present, _ = present_rows(vectors, weights)
+        return trusted(vectors, present, present, self.known.vector, {})
 
     def check(self, agents: int) -> None:
         """Accepts any number: the server trusts its own gradient, not a majority."""

@@ -90,8 +90,8 @@ class VarianceReduced(GradientStrategy):
     )
     reference_batch: int | None = option(
         None,
-        "trajectories the server samples at theta_0 for rules that need a gradient of its own (fltrust, zeno); unset, "
-        "as many as an agent",
+        "trajectories the server samples at theta_0 for rules that need a gradient of its own (fltrust, fedpg-trust, "
+        "zeno); unset, as many as an agent",
         unit="trajectories",
         minimum=1,
     )
