@@ -86,6 +86,23 @@ def test_everybody_else_has_an_unbiased_default(strategy, estimator, baseline):
     assert (config.learner["estimator"], config.learner["baseline"]) == (estimator, baseline)
 
 
+def test_the_strategys_filter_is_the_rule_where_none_is_set():
+    trust = "strategy.filter=fedpg-trust"
+    table = {"strategy": {"kind": "fedpg-br", "filter": "fedpg-trust"}, "budget": {"rounds": 1}}
+
+    def rule(source, *overrides):
+        return resolve(source, [*overrides]).aggregator["kind"]
+
+    assert rule("fedpg-br/cartpole") == "fedpg-filter"
+    assert rule("fedpg-br/cartpole", trust) == "fedpg-trust"
+    assert rule("fedpg-br/cartpole", trust, "aggregator=krum") == "krum"
+    assert rule(table) == "fedpg-trust"
+    # A mode stands for the published filter, unless the same person says another.
+    assert rule(table, "strategy.mode=paper") == "fedpg-filter"
+    assert rule(table, "strategy.mode=paper", trust) == "fedpg-trust"
+    assert rule(table, "strategy=svrpg") == "mean"
+
+
 def test_a_kinds_own_table_counts_only_for_that_kind():
     config = resolve("fedpg-br/cartpole", ["strategy=svrpg"])
     assert config.strategy["batch"] == 16

@@ -213,9 +213,10 @@ def resolve(
 
     strategy = _choose("strategy", layers, {}, 0)
     _built("strategy", strategy, _keys({"strategy": strategy["kind"]}))
-    implied = strategies[strategy["kind"]].implies(strategy)
+    implies = strategies[strategy["kind"]].implies
     # Whoever says `mode` means what it stands for, whatever an earlier layer said of that.
     rank = max((i for i, layer in enumerate(layers) if "mode" in layer.get("strategy", {})), default=0)
+    implied = implies(_choose("strategy", layers, implies(strategy).get("strategy", {}), rank))
     chosen = {
         component_kind: _choose(component_kind, layers, implied.get(component_kind, {}), rank)
         for component_kind in COMPONENT_KINDS

@@ -27,13 +27,20 @@ class FedPGBR(VarianceReduced):
         "{0, 1, ...} with mean B_t/b (paper)",
     )
 
+    filter: Literal["fedpg-filter", "fedpg-trust"] = option(
+        "fedpg-filter",
+        "the aggregator where none is set: the published filter, or FLTrust among the gradients that it accepts, for "
+        "which the server samples a gradient of its own",
+    )
+
     @classmethod
     def implies(cls, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """The FedPG-BR filter, and what the mode stands for."""
+        """The filter, and what the mode stands for."""
         mode = settings.get("mode", "reference")
         implied = {component_kind: dict(values) for component_kind, values in MODES.get(mode, {}).items()}
-        implied["aggregator"] = {"kind": "fedpg-filter"}
-        implied.setdefault("strategy", {})["steps"] = "geometric-from-0" if mode == "paper" else "geometric-from-1"
+        implied["aggregator"] = {"kind": settings.get("filter", "fedpg-filter")}
+        steps = "geometric-from-0" if mode == "paper" else "geometric-from-1"
+        implied["strategy"] = {**implied.get("strategy", {}), "steps": steps, "filter": "fedpg-filter"}
         return implied
 
     def check(self, learner: Learner) -> None:
