@@ -40,6 +40,7 @@ def attacked(strategy: str, attack: str) -> tuple[str, ...]:
     return (f"strategy={strategy}", f"attack={attack}", "attack.agents=3")
 
 
+PUBLISHED = "strategy.filter=fedpg-filter"
 CARTPOLE_ATTACKS = ("random-noise", "random-action", "sign-flipping")
 STUDIES = {
     "cartpole": Study(
@@ -60,8 +61,8 @@ STUDIES = {
         seeds=3,
         at=(500, 1000, 1500, 2000, 3000, 4000, 5000, 7500),
         setups={
-            "fedpg-br": ("budget.trajectories=7500",),
-            "fedpg-br random-noise": (*attacked("fedpg-br", "random-noise"), "budget.trajectories=7500"),
+            "fedpg-br": (PUBLISHED, "budget.trajectories=7500"),
+            "fedpg-br random-noise": (*attacked("fedpg-br", "random-noise"), PUBLISHED, "budget.trajectories=7500"),
         },
         targets={"fedpg-br": {2000: 100, 7500: 170}},
     ),

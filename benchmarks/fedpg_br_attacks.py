@@ -23,9 +23,9 @@ from fedrax import Run, load, resume, train
 from common import read_runs, record_runs
 
 RULES: dict[str, tuple[str, ...]] = {
-    "fedpg-br": (),
-    "fedpg-br calibrated": ("aggregator.radius=calibrated",),
-    "fedpg-br clipped": ("aggregator.clip=median",),
+    "fedpg-br": ("aggregator=fedpg-filter",),
+    "fedpg-br calibrated": ("aggregator=fedpg-filter", "aggregator.radius=calibrated"),
+    "fedpg-br clipped": ("aggregator=fedpg-filter", "aggregator.clip=median"),
     "fedpg-trust": ("aggregator=fedpg-trust",),
     "fltrust": ("aggregator=fltrust",),
     "zeno": ("aggregator=zeno",),

@@ -41,7 +41,8 @@ def test_presets_hold_the_published_constants(preset, constants):
         config.budget.trajectories,
         tuple(learner["hidden"]),
     )
-    assert aggregator["kind"] == "fedpg-filter"
+    assert aggregator["kind"] == ("fedpg-trust" if preset == "fedpg-br/lunarlander" else "fedpg-filter")
+    assert resolve(preset, ["strategy.mode=reference"]).aggregator["kind"] == "fedpg-filter"
     assert (learner["estimator"], learner["normalisation"], learner["optimizer"]) == (
         "whitened",
         "steps",

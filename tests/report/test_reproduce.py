@@ -139,6 +139,7 @@ def test_every_figure_names_what_exists(name):
 def test_every_setup_resolves_to_what_its_label_says(name):
     for setup in FIGURES[name].setups:
         config = resolve(FIGURES[name].preset, setup.overrides)
+        assert config.aggregator["kind"] == ("fedpg-filter" if config.strategy["kind"] == "fedpg-br" else "mean")
         reference = FIGURES[name].published
         if reference is not None and setup.published is not None:
             series = published.load(reference)[setup.published]
