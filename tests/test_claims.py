@@ -77,12 +77,43 @@ def test_gradient_steps_of_the_pendulums():
     assert len(set(costs.values())) == 1
 
 
-def test_recall_under_sign_flipping():
+ATTACKS = {
+    "random-noise": "random noise",
+    "random-action": "random action",
+    "sign-flipping": "sign flipping",
+    "fedscspg": "collusion",
+    "alie": "ALIE",
+    "none": "none",
+}
+RULES = {
+    "fedpg-trust": "filter with FLTrust",
+    "fedpg-br": "filter",
+    "fedpg-br calibrated": "filter, sigma estimated",
+    "fedpg-br clipped": "filter, clipped",
+    "fltrust": "FLTrust",
+    "zeno": "Zeno",
+    "svrpg": "none (SVRPG)",
+}
+
+
+def test_the_lander_under_attack():
     table = recorded("fedpg_br_attacks_lunarlander")["table"]
-    recall = {rule: f"{table[f'{rule} | sign-flipping']['recall']:.2f}"[1:] for rule in ("fltrust", "zeno", "fedpg-br")}
-    line = row("FLTrust, Zeno")
-    assert f"recall {recall['fltrust']} and {recall['zeno']}, and {recall['fedpg-br']} of FedPG-BR" in line
-    page = (PROJECT / "docs" / "algorithms" / "fedpg-br.md").read_text()
-    assert next(each for each in page.splitlines() if each.startswith("| FedPG-BR, fixed")).endswith(
-        f"| {recall['fedpg-br']} |"
-    )
+
+    def at_the_end(rule, attack):
+        return f"{table[f'{rule} | {attack}']['mean_return']['7500']:.0f}"
+
+    def recall(rule):
+        return f"{table[f'{rule} | sign-flipping']['recall']:.2f}".removeprefix("0")
+
+    line = row("The server's own gradient finds them")
+    assert f"recall {recall('fedpg-trust')} where FedPG-BR's filter has {recall('fedpg-br')}" in line
+    ends = [at_the_end("fedpg-trust", attack) for attack in ("random-action", "sign-flipping", "fedscspg", "alie")]
+    assert "random action {}, sign flipping {}, collusion {}, ALIE {}".format(*ends) in line
+    page = (PROJECT / "docs" / "algorithms" / "fedpg-br.md").read_text().splitlines()
+    for setup, found in table.items():
+        rule, attack = setup.split(" | ")
+        if "7500" not in found["mean_return"]:
+            continue
+        start = f"| {ATTACKS[attack]} | {RULES[rule]} | {found['seeds']} |"
+        (shown,) = [each for each in page if each.startswith(start)]
+        assert f" {at_the_end(rule, attack)} " in shown

@@ -45,7 +45,7 @@ ATTACKS = ("random-noise", "random-action", "sign-flipping")
 
 
 def _speed_up(*published: str) -> tuple[Setup, ...]:
-    """Figure 1: more agents against one, and the baselines alone; ``published``, what FedPG-BR's preset has otherwise."""
+    """Figure 1: more agents against one, and the baselines alone; ``published`` undoes what FedPG-BR's preset adds."""
     federated = tuple(
         Setup(f"FedPG-BR K={agents}", (*published, f"federation.agents={agents}"), f"FedPG-BR K={agents}")
         for agents in (10, 3, 1)
