@@ -102,6 +102,9 @@ def test_the_strategys_filter_is_the_rule_where_none_is_set():
     assert rule(table, "strategy.mode=paper") == "fedpg-filter"
     assert rule(table, "strategy.mode=paper", trust) == "fedpg-trust"
     assert rule(table, "strategy=svrpg") == "mean"
+    chosen = resolve("fedpg-br/cartpole", ["aggregator=krum"])
+    assert resolve("fedpg-br/cartpole", [trust, "aggregator=krum"]).digest() == chosen.digest()
+    assert resolve("fedpg-br/cartpole", [trust]).digest() != resolve("fedpg-br/cartpole").digest()
 
 
 def test_a_kinds_own_table_counts_only_for_that_kind():

@@ -162,6 +162,9 @@ class Config(Model):
         if content["learner"].get("critic_torso") == "shared":
             # As of runs that were recorded when it always was.
             del content["learner"]["critic_torso"]
+        if content["strategy"]["kind"] == "fedpg-br":
+            # It only says what the aggregator is where none is set, and that is in here.
+            del content["strategy"]["filter"]
         # How long it compiles makes no other experiment.
         del content["runtime"]["compiling"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]
