@@ -21,25 +21,7 @@ from fedrax.seeds import derive
 class NearMajority(Aggregator):
     """Accepts the gradients near the "mean of medians", with two radii; subclasses say what the accepted make.
 
-    A rule of radius r takes the set S of agents with more than half of the K present ones (themselves
-    included) within r, the member of S nearest to the mean of S, and accepts everyone within r of that
-    member. The first rule's radius is ``2 sigma sqrt(V / B)`` with ``V = 2 ln(2K / delta)``, for means of B
-    trajectories. Where it accepts fewer than ``(1 - alpha) K``, the second rule, of radius ``2 sigma``, is
-    applied to all instead.
-
-    ``sigma`` bounds one trajectory's gradient noise. ``radius = "calibrated"`` estimates it, from Q, the
-    pairwise distance of rank ``h (h - 1) / 2`` for ``h = K // 2 + 1`` (the order statistic of Rousseeuw and
-    Croux's Q_n, JASA 1993, with distances in place of absolute differences):
-
-    - With f < K / 2 at least h agents are honest, so at least that many pairs are, and Q is at most the
-      largest honest distance whatever the others send.
-    - Means of B trajectories, each with noise of second moment sigma^2, differ by ``2 sigma^2 / B`` in mean
-      square, and distances in many dimensions concentrate there: ``sigma = Q sqrt(B / 2)``. The radii become
-      ``Q sqrt(2 V)`` and ``Q sqrt(2 B)``.
-    - Every member of S has an honest agent within r, hence everyone accepted has one within 2r.
-
-    Among more than 1,024 agents Q comes from so many drawn at random, which is safe up to about 40 %
-    Byzantine. Where half or more of those present are Byzantine nothing is promised but a finite result.
+    :class:`FedPGFilter` has the formulas.
     """
 
     rejects = True
@@ -144,7 +126,25 @@ class NearMajority(Aggregator):
 class FedPGFilter(NearMajority):
     """FedPG-Aggregate: the mean of the gradients near the "mean of medians", found with two radii.
 
-    The published rule; :class:`NearMajority` has its formulas.
+    A rule of radius r takes the set S of agents with more than half of the K present ones (themselves
+    included) within r, the member of S nearest to the mean of S, and accepts everyone within r of that
+    member. The first rule's radius is ``2 sigma sqrt(V / B)`` with ``V = 2 ln(2K / delta)``, for means of B
+    trajectories. Where it accepts fewer than ``(1 - alpha) K``, the second rule, of radius ``2 sigma``, is
+    applied to all instead.
+
+    ``sigma`` bounds one trajectory's gradient noise. ``radius = "calibrated"`` estimates it, from Q, the
+    pairwise distance of rank ``h (h - 1) / 2`` for ``h = K // 2 + 1`` (the order statistic of Rousseeuw and
+    Croux's Q_n, JASA 1993, with distances in place of absolute differences):
+
+    - With f < K / 2 at least h agents are honest, so at least that many pairs are, and Q is at most the
+      largest honest distance whatever the others send.
+    - Means of B trajectories, each with noise of second moment sigma^2, differ by ``2 sigma^2 / B`` in mean
+      square, and distances in many dimensions concentrate there: ``sigma = Q sqrt(B / 2)``. The radii become
+      ``Q sqrt(2 V)`` and ``Q sqrt(2 B)``.
+    - Every member of S has an honest agent within r, hence everyone accepted has one within 2r.
+
+    Among more than 1,024 agents Q comes from so many drawn at random, which is safe up to about 40 %
+    Byzantine. Where half or more of those present are Byzantine nothing is promised but a finite result.
     """
 
     clip: Literal["none", "median"] = option(
