@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,15 @@ from fedrax.aggregators.distances import Pairs, pairs, within
 from fedrax.aggregators.rows import aggregate, average, difference, length, lower_quantile, present_rows, shorten
 from fedrax.registry import Number, option
 from fedrax.seeds import derive
+
+
+class Choice(NamedTuple):
+    """Whom a filter accepts."""
+
+    present: Bool[Array, " n"]
+    accepted: Bool[Array, " n"]
+    metrics: dict[str, Array]
+    """Scalars for the log, so far."""
 
 
 class NearMajority(Aggregator):
@@ -74,17 +83,11 @@ class NearMajority(Aggregator):
             "filter_sigma": sigma,
             "distance_median": distances.median,
         }
-        return self.combined(vectors, present, accepted, metrics)
+        return self.combined(vectors, Choice(present, accepted, metrics))
 
     @abc.abstractmethod
-    def combined(
-        self,
-        vectors: Float[Array, "n d"],
-        present: Bool[Array, " n"],
-        accepted: Bool[Array, " n"],
-        metrics: dict[str, Array],
-    ) -> Aggregate:
-        """The result of the accepted among the present, with the metrics so far."""
+    def combined(self, vectors: Float[Array, "n d"], choice: Choice) -> Aggregate:
+        """The result of the accepted rows."""
 
     def noise(self, distances: Pairs, samples: float | Array) -> Float[Array, ""]:
         """The bound sigma on a trajectory's noise, as set or as estimated."""
@@ -154,18 +157,12 @@ class FedPGFilter(NearMajority):
         "the others. none: as the reference",
     )
 
-    def combined(
-        self,
-        vectors: Float[Array, "n d"],
-        present: Bool[Array, " n"],
-        accepted: Bool[Array, " n"],
-        metrics: dict[str, Array],
-    ) -> Aggregate:
+    def combined(self, vectors: Float[Array, "n d"], choice: Choice) -> Aggregate:
         """The mean of the accepted."""
         if self.clip == "median":
             lengths = length(vectors)
-            vectors = shorten(vectors, lower_quantile(lengths, present, 0.5))
-        return aggregate(average(vectors, accepted.astype(vectors.dtype)), accepted, metrics)
+            vectors = shorten(vectors, lower_quantile(lengths, choice.present, 0.5))
+        return aggregate(average(vectors, choice.accepted.astype(vectors.dtype)), choice.accepted, choice.metrics)
 
 
 @aggregators.register("fedpg-filter-v0")

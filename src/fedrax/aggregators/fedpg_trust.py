@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from fedrax.aggregators.base import Aggregate, aggregators
-from fedrax.aggregators.fedpg_filter import NearMajority
+from fedrax.aggregators.fedpg_filter import Choice, NearMajority
 from fedrax.aggregators.server_gradient import ServerGradientRule, trusted
 
 
@@ -19,12 +19,6 @@ class FedPGTrust(NearMajority, ServerGradientRule):
     it, all with the length of the server's own gradient; nobody is accepted where it is positive for none.
     """
 
-    def combined(
-        self,
-        vectors: Float[Array, "n d"],
-        present: Bool[Array, " n"],
-        accepted: Bool[Array, " n"],
-        metrics: dict[str, Array],
-    ) -> Aggregate:
+    def combined(self, vectors: Float[Array, "n d"], choice: Choice) -> Aggregate:
         """The accepted, weighed by their cosines with the server's gradient; ``trust_median`` joins the metrics."""
-        return trusted(vectors, present, accepted, self.known.vector, metrics)
+        return trusted(vectors, choice.present, choice.accepted, self.known.vector, choice.metrics)
