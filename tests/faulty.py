@@ -74,6 +74,23 @@ class Endless(Sound):
         return float("inf")
 
 
+class Rich(Sound):
+    """A single finite reward, in the process's 41st step, whose square is infinite."""
+
+    def reward(self):
+        return 1e38 if self.count == 41 else 1.0
+
+
+class RichBox(Rich):
+    """The same with a real action."""
+
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def step(self, action):
+        assert action in self.action_space, action
+        return super().step(0)
+
+
 class Crash(Sound):
     """Raises in one step of the process."""
 
@@ -85,7 +102,7 @@ class Crash(Sound):
         return 1.0
 
 
-for kind in (Sound, OnceNan, NanReward, Seldom, Endless, Crash):
+for kind in (Sound, OnceNan, NanReward, Seldom, Endless, Rich, RichBox, Crash):
     gymnasium.register(f"Test{kind.__name__}-v0", entry_point=kind, max_episode_steps=10)
 gymnasium.register("TestStuck-v0", entry_point=Stuck, max_episode_steps=1000)
 
@@ -111,3 +128,15 @@ class Flaky(NativeEnvironment):
     def step(self, state, action, key, physics):
         state = state + jnp.array([1.0, 0.0])
         return Transition(state, self._observation(state, physics), jnp.float32(1.0), jnp.asarray(False))
+
+
+class Lavish(Flaky):
+    """Observations are finite; instead the third step of an episode pays 1e38, whose square is infinite."""
+
+    def _observation(self, state, physics):
+        return jnp.array([0.1, 0.2, 0.3, 0.1]) + 0.01 * state[0]
+
+    def step(self, state, action, key, physics):
+        after = super().step(state, action, key, physics)
+        lavish = (after.state[1] < physics["broken"]) & (after.state[0] == 3)
+        return after._replace(reward=jnp.where(lavish, 1e38, 1.0))

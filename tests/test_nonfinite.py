@@ -12,11 +12,11 @@ from safetensors.numpy import load_file
 
 import faulty
 import fedrax
-from faulty import Flaky
-from fedrax.attacks.base import Attack, attacks
+from faulty import Flaky, Lavish
+from fedrax.attacks.base import Attack, attacks, replace_rows
 from fedrax.cli import main
 from fedrax.config import resolve
-from fedrax.environments.faults import REWARD
+from fedrax.environments.faults import LEARNING, REWARD
 from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_checkpoint
 from fedrax.runtime import training
@@ -137,10 +137,10 @@ def test_the_others_learn_as_if_it_had_not_answered():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def flaky(*overrides, chance=0.0, each=None):
+def flaky(*overrides, chance=0.0, each=None, kind=Flaky):
     """A simulation in environments that break now and then, and stay broken until they are reset."""
     runtime = make_runtime(configured(*overrides))
-    runtime.environment = Flaky(chance)
+    runtime.environment = kind(chance)
     if each is not None:
         runtime.draws = runtime.agents_draws = {"broken": jnp.array([each], jnp.float32)}
     runtime.prepare(Programs())
@@ -173,6 +173,81 @@ def test_the_servers_own_trajectories_are_dropped_too():
     assert sampled.max() == 1
     assert finite(states[-1].server.params)
     assert not rows["dropped"].any()
+
+
+def learnt_too_much(states, rows, who):
+    """The agent's first round is void, and it takes part in all others."""
+    dropped = rows["dropped"][:, :, 0]
+    assert dropped[0].tolist() == [LEARNING if agent == who else 0 for agent in range(3)]
+    assert not dropped[1:].any()
+    assert rows["present"].tolist() == [2] + [3] * (len(dropped) - 1)
+    assert not rows["excluded"].any()
+    assert finite(states[-1].agents)
+    assert finite(states[-1].server)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("overrides", [[], ["federation.local_updates=2"], ["strategy=scaffold"]])
+def test_what_overflows_in_learning_is_undone_and_named(overrides):
+    """From finite rewards a network comes to NaN, and an optimiser's moments, which would never be finite again."""
+    settings = ["learner.max_gradient_norm=none", *overrides]
+    states, rows = advanced(flaky(*settings, each=[0.0, 1.0, 0.0], kind=Lavish), 3)
+    assert equal(agent(states[0], 1), agent(states[1], 1))
+    assert not equal(agent(states[1], 1), agent(states[2], 1))
+    learnt_too_much(states, rows, 1)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize(
+    ("id", "overrides"),
+    [
+        ("Rich", []),
+        pytest.param("Rich", ["federation.local_updates=2", "runtime.agents_per_batch=1"], marks=pytest.mark.slow),
+        ("RichBox", [*TD3[:2], "learner.batch_size=64", *TD3[3:-2]]),
+    ],
+)
+def test_what_overflows_in_learning_is_undone_on_the_host_too(id, overrides, fresh_counts):
+    settings = ["evaluation.every=4", "checkpoint.every=4", "environment.horizon=10", *overrides]
+    states, rows = advanced(host(id, *settings), 1)
+    (index, who) = np.argwhere(rows["dropped"][:, :, 0])[0]
+    assert rows["dropped"][index, who, 0] == LEARNING
+    assert np.count_nonzero(rows["dropped"]) == 1
+    assert rows["present"].tolist() == [2 if round == index else 3 for round in range(4)]
+    assert finite(states[-1].agents)
+    assert finite(states[-1].server)
+
+
+@pytest.mark.training
+def test_a_servers_own_step_that_overflows_is_undone():
+    overrides = ["strategy=fedpg-br", "learner=policy-gradient", "strategy.batch_min=4", "strategy.batch_max=5"]
+    overrides += ["strategy.minibatch=1", "strategy.mode=paper", "aggregator.sigma=100", "environment.horizon=6"]
+    runtime = flaky(*overrides, "learner.baseline=none", chance=1.0, each=[0.0, 0.0, 0.0], kind=Lavish)
+    states, rows = advanced(runtime, 4)
+    sampled = rows["server_trajectories"] > 0
+    assert sampled.any()
+    assert (rows["server_dropped"][:, 0] == np.where(sampled, LEARNING, 0)).all()
+    assert finite(states[-1].server)
+    assert rows["present"].tolist() == [3] * 4, "the agents' messages are of a policy that is finite"
+
+
+@attacks.register("test-huge")
+class Huge(Attack):
+    """Sends 1e30 in every place."""
+
+    def corrupt(self, messages, byzantine, key, knowledge):
+        return replace_rows(messages, byzantine, jax.tree.map(lambda x: jnp.full_like(x, 1e30), messages))
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("backend", [[], ["environment.native=false", *HOST]])
+def test_messages_that_overflow_the_servers_optimiser_cost_their_round_alone(backend):
+    """Every message is finite, and the square of their mean is not: the second moment would be infinite for good."""
+    overrides = [*EPISODES, "learner.optimizer=adam", "attack=test-huge", "attack.agents=2", *backend]
+    states, rows = advanced(make_runtime(configured(*overrides)), 2)
+    assert equal(states[0].server, states[-1].server)
+    assert rows["present"].tolist() == [0, 0]
+    assert rows["excluded"].all()
+    assert finite(states[-1].agents)
 
 
 @attacks.register("test-nan-reward")

@@ -1,4 +1,4 @@
-"""Numbers from an environment that are not finite: found before anything learns from them, and named."""
+"""Numbers that are not finite, from an environment or of what is learned: found before they are kept, and named."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from jaxtyping import Array, PyTree
 
 from fedrax.environments.base import Episodes, Experience, HostObservation
 
-NOTHING, OBSERVATION, REWARD = 0, 1, 2
-"""What was not finite."""
-NAMES = {OBSERVATION: "observation", REWARD: "reward"}
+NOTHING, OBSERVATION, REWARD, LEARNING = 0, 1, 2, 3
+"""What was not finite; ``LEARNING``: what was learned from finite observations and rewards."""
+NAMES = {OBSERVATION: "observation", REWARD: "reward", LEARNING: "learning"}
 LATEST = np.iinfo(np.int32).max
 
 
 class Fault(NamedTuple):
-    """The first number of a collection that is not finite; int32 scalars of JAX or NumPy, all 0 where there is none."""
+    """The first number of a collection that is not finite; int32 scalars of JAX or NumPy, all 0 where there is none.
+
+    Of :data:`LEARNING` the kind alone is known.
+    """
 
     kind: Any
-    """:data:`NOTHING`, :data:`OBSERVATION` or :data:`REWARD`."""
+    """:data:`NOTHING`, :data:`OBSERVATION`, :data:`REWARD` or :data:`LEARNING`."""
     update: Any
     """Which of the round's local updates collected it, from 0."""
     step: Any
@@ -83,6 +86,13 @@ def host_faults(experience: Experience) -> Fault:
     return stacked([first_fault(jax.tree.map(lambda x, k=k: x[k], experience)) for k in range(agents)])
 
 
+def with_learning(fault: Fault, overflowed: Any) -> Fault:
+    """The fault, or :data:`LEARNING` where there is none and learning ``overflowed``, bool like its fields."""
+    xp: Any = np if isinstance(fault.kind, np.ndarray) else jnp
+    kind = xp.where((fault.kind == NOTHING) & overflowed, LEARNING, fault.kind)
+    return fault._replace(kind=kind.astype(np.int32))
+
+
 def stacked(faults: Sequence[Fault]) -> Fault:
     """Faults in NumPy arrays as one, with a new leading axis."""
     return Fault(*(np.stack(field) for field in zip(*faults, strict=True)))
@@ -127,6 +137,8 @@ def finite(observation: HostObservation) -> HostObservation:
 def recorded(owner: int | str, fault: Fault, *, episodic: bool, updates: int) -> dict[str, int | str]:
     """A fault as a run's records hold it; ``owner`` is an agent's number, or ``"server"``."""
     kind, update, step, copy = (int(field) for field in fault)
+    if kind == LEARNING:
+        return {"agent": owner, "what": NAMES[kind]}
     place = {"episode" if episodic else "copy": copy} | ({"update": update} if updates > 1 else {})
     return {"agent": owner, "what": NAMES[kind], "step": step, **place}
 
@@ -134,6 +146,11 @@ def recorded(owner: int | str, fault: Fault, *, episodic: bool, updates: int) ->
 def described(entry: Mapping[str, Any]) -> str:
     """``agent 2's collection was dropped: its reward was not finite in step 41 (environment copy 3)``."""
     owner = "the server" if entry["agent"] == "server" else f"agent {entry['agent']}"
+    if entry["what"] == NAMES[LEARNING]:
+        return (
+            f"what {owner} learned was dropped: a network or a moment of its optimiser was not finite any more, though "
+            "rewards and observations were (smaller rewards or a smaller learning_rate help)"
+        )
     when = f"in step {entry['step']}" if entry["step"] else "before the first step"
     names = {"copy": "environment copy", "episode": "episode", "update": "local update"}
     where = ", ".join(f"{name} {entry[key]}" for key, name in names.items() if key in entry)

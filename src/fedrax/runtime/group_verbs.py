@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Experience
-from fedrax.environments.faults import Fault, earliest, masked, stacked
+from fedrax.environments.faults import NOTHING, Fault, earliest, masked, stacked, with_learning
 from fedrax.federation import Sending
 from fedrax.learners.base import Agent
+from fedrax.runtime.overflow import overflowed
 from fedrax.runtime.programs import Decider, Group, GroupContext, Programs, UpdateKeys, joined, stack
 from fedrax.runtime.rounds import Update, summed_reports
 from fedrax.strategies.base import Downlink
@@ -82,11 +83,21 @@ class GroupVerbs:
         """All groups'."""
         return self.programs.emit(agents, self.key, self.sending)
 
-    def undo(self, void: np.ndarray, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree]:
-        """Leaves ``[m, ...]``; environments start anew when a fault is found."""
+    def settle(self, fault: Fault, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree, Fault]:
+        """Leaves ``[m, ...]``; environments start anew when a fault of their collection is found."""
+        sound = np.concatenate([self.programs.sound(group) for group in agents])
         after = joined([dataclasses.replace(group.agents, residual=group.residual) for group in agents])
+        if self.selected is None and sound.all() and not fault.kind.any():
+            return after, message, fault
+        before = self._before()
+        lost = ~sound
+        if lost.any():
+            lost = np.asarray(jax.vmap(overflowed)(before, after))
+        fault = with_learning(fault, lost & ~np.concatenate([np.asarray(group.byzantine) for group in agents]))
+        void = fault.kind != NOTHING
         if self.selected is not None:
             void = void | ~self.selected
-        if not void.any():
-            return after, message
-        return masked(void, after, self._before()), masked(void, message, jax.tree.map(jnp.zeros_like, message))
+        if not (void | lost).any():
+            return after, message, fault
+        message = masked(void, message, jax.tree.map(jnp.zeros_like, message))
+        return masked(void | lost, after, before), message, fault

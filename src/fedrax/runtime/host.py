@@ -17,7 +17,7 @@ from fedrax.config import Config
 from fedrax.environments.actions import TransformHostActions
 from fedrax.environments.base import Episodes, Experience, HostEnvironments
 from fedrax.environments.crash import EnvironmentCrash, placed
-from fedrax.environments.faults import NOTHING, Fault, first_fault, host_faults, without
+from fedrax.environments.faults import NOTHING, Fault, first_fault, host_faults, with_learning, without
 from fedrax.environments.goal_sets import GoalSet, held_out_of, single_goals
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
@@ -311,9 +311,11 @@ class HostRuntime(Runtime):
             episodes_so_far += strategy.server_episodes
             steps_so_far += int(collected.valid.sum())
             fault = first_fault(episodes)
+            if fault.kind == NOTHING:
+                server, lost = self.programs.refine(server, episodes)
+                fault = with_learning(fault, np.asarray(lost))
             if fault.kind != NOTHING:
                 break
-            server = self.programs.refine(server, episodes)
         return server, {"episodes": episodes_so_far, "steps": steps_so_far, "fault": fault.row}
 
 

@@ -18,12 +18,13 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from fedrax.config import Config
 from fedrax.environments.actions import TransformActions
 from fedrax.environments.base import Episodes, Experience, NativeEnvironment, Observation, stack_physics
-from fedrax.environments.faults import NOTHING, Fault, first_fault
+from fedrax.environments.faults import NOTHING, Fault, first_fault, with_learning
 from fedrax.environments.goal_sets import held_out_of
 from fedrax.environments.native_steps import Decide
 from fedrax.environments.termination import EndsAtGoal
 from fedrax.federation import Federation, Sending, State, Tally
 from fedrax.learners.base import Agent
+from fedrax.runtime import overflow
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import EpisodeCollector, collected_copies, collected_steps, make_collector
 from fedrax.runtime.compiling import jitted, quickly
@@ -263,7 +264,7 @@ class NativeRuntime(Runtime):
         self, state: State, key: PRNGKeyArray, position: Array, *, index: Array
     ) -> tuple[State, dict[str, Array]]:
         """One round of one seed."""
-        federation, strategy = self.federation, self.federation.strategy
+        federation = self.federation
         key = derive(key, "round", index)
         # A seed that an earlier budget ended in another round waits for its own, or has done this one.
         active = self.active(state.tally) & (state.tally.rounds == index)
@@ -289,9 +290,9 @@ class NativeRuntime(Runtime):
         collector_states = put_rows(federation, state.environments, cohort.ids, collector_states)
         verbs = ServerVerbs(
             reference=self._reference,
-            exchange=federation.exchange,
+            exchange=partial(overflow.exchanged, federation),
             refine=self._refine,
-            finish=strategy.finish,
+            finish=partial(overflow.finished, federation),
             output=federation.output,
             evaluate=lambda output: self._evaluate_round(output, position, index),
             close=partial(close_round, federation),
@@ -356,8 +357,9 @@ class NativeRuntime(Runtime):
                 strategy.server_episodes,
             )
             fault = first_fault(episodes)
-            refined = strategy.refine(federation.learner, server, episodes)
+            refined, lost = overflow.refined(federation, server, episodes)
             server = select(fault.kind == NOTHING, refined, server)
+            fault = with_learning(fault, lost)
             return server, episodes_so_far + strategy.server_episodes, steps_so_far + episodes.steps, fault
 
         def wanted(carry: tuple[PyTree, Array, Array, Fault]) -> Array:

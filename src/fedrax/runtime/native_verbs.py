@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Experience, Observation
-from fedrax.environments.faults import Fault, earliest, first_fault
+from fedrax.environments.faults import NOTHING, Fault, earliest, first_fault, with_learning
 from fedrax.environments.native_steps import Decide
 from fedrax.federation import Federation, Sending
 from fedrax.learners.base import Agent, UpdateContext
 from fedrax.message import Message
+from fedrax.runtime.overflow import overflowed
 from fedrax.runtime.rounds import Update, agent_report, summed_reports, update_keys
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, select
@@ -105,12 +106,15 @@ class NativeVerbs:
         agent, message = self.federation.emit(agent, self.key, self.sending)
         return (agent, running), message
 
-    def undo(self, void: Array, agents: AgentInRound, message: Message) -> tuple[AgentInRound, Message]:
-        """The episodes of a void round start anew, unless the agent does not take part in it."""
+    def settle(self, fault: Fault, agents: AgentInRound, message: Message) -> tuple[AgentInRound, Message, Fault]:
+        """Episodes in which something was not finite start anew, unless the agent does not take part in the round."""
         agent, running = agents
-        running = select(void, self._restarted(running), running)
+        running = select(fault.kind != NOTHING, self._restarted(running), running)
+        lost = overflowed(self.before[0], agent)
+        fault = with_learning(fault, lost & ~self.byzantine)
+        void = fault.kind != NOTHING
         if self.selected is not None:
             running = select(self.selected, running, self.before[1])
             void |= ~self.selected
         message = select(void, jax.tree.map(jnp.zeros_like, message), message)
-        return (select(void, self.before[0], agent), running), message
+        return (select(void | lost, self.before[0], agent), running), message, fault

@@ -16,6 +16,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from fedrax.environments.base import Experience, Observation
 from fedrax.federation import Cohort, Federation, Sending, State
 from fedrax.learners.base import Agent, UpdateContext
+from fedrax.runtime import overflow
 from fedrax.runtime.compiling import jitted
 from fedrax.runtime.mapping import map_in_batches
 from fedrax.runtime.rounds import agent_key, agent_report, close_round, update_keys
@@ -101,10 +102,11 @@ class Programs:
         self._work_group = compiled(self._work, static_argnames="fresh", donate_argnums=0)
         self._begin_group = compiled(self._begin, donate_argnums=0)
         self._emit_group = compiled(self._emit)
-        self.exchange = compiled(federation.exchange)
+        self._sound_group = compiled(jax.vmap(overflow.all_finite))
+        self.exchange = compiled(partial(overflow.exchanged, federation))
         self._update_keys = compiled(self._keys)
-        self.refine = compiled(partial(federation.strategy.refine, federation.learner))
-        self.finish = compiled(federation.strategy.finish)
+        self.refine = compiled(partial(overflow.refined, federation))
+        self.finish = compiled(partial(overflow.finished, federation))
         self.output = compiled(federation.output)
         self.close = compiled(partial(close_round, federation))
         self.put = compiled(partial(put_rows, federation))
@@ -197,6 +199,10 @@ class Programs:
             after.append(group._replace(residual=residual))
             messages.append(message)
         return after, joined(messages)
+
+    def sound(self, group: Group) -> np.ndarray:
+        """Whose state is finite throughout, bool ``[g]``."""
+        return np.asarray(self._sound_group((group.agents, group.residual)))
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, num_envs, *o], step) -> action[1, num_envs, *a]`` of the server."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from fedrax.environments.base import Episodes, Experience
-from fedrax.environments.faults import NOTHING, Fault, first_fault
+from fedrax.environments.faults import NOTHING, Fault, first_fault, with_learning
 from fedrax.federation import Cohort, Exchange, Federation, State, Tally, round_metrics
 from fedrax.message import Message, keep_rows
 from fedrax.seeds import derive
@@ -49,15 +49,20 @@ class AgentVerbs(Protocol[Agents]):
     def emit(self, agents: Agents) -> tuple[Agents, Message]:
         """The agents after sending, and what they send."""
 
-    def undo(self, void: Any, agents: Agents, message: Message) -> tuple[Any, Message]:
-        """The agents after the round and their messages; where it is ``void``, as before it, and zeros."""
+    def settle(self, fault: Fault, agents: Agents, message: Message) -> tuple[Any, Message, Fault]:
+        """The agents after the round, their messages and their faults, those of learning included.
+
+        Where there is a fault, the agent is as before the round, and its message is zeros. Of an agent that an attack
+        governs learning has none: it is as before, and sends what it made.
+        """
 
 
 def agent_round(verbs: AgentVerbs[Agents]) -> tuple[Any, Message, dict[str, Any]]:
     """An agent's part of a round: absorb, take the context and begin, collect and learn, emit; also its report.
 
     The context (:meth:`Strategy.context`) is read by every update of the round, and gone after it.
-    A round in which something collected is not finite is void: its agent is as before, and its message is not used.
+    A round in which something collected or learned is not finite is void: its agent is as before, and its message is
+    not used.
     """
     agents, context = verbs.begin()
 
@@ -67,8 +72,7 @@ def agent_round(verbs: AgentVerbs[Agents]) -> tuple[Any, Message, dict[str, Any]
         return agents, report, fault
 
     agents, report, fault = verbs.repeat(update, agents)
-    void = fault.kind != NOTHING
-    after, message = verbs.undo(void, *verbs.emit(agents))
+    after, message, fault = verbs.settle(fault, *verbs.emit(agents))
     return after, message, report | {"fault": fault.row}
 
 
@@ -101,11 +105,11 @@ class ServerVerbs(NamedTuple):
     reference: Callable[[PyTree, Any, PRNGKeyArray], Episodes | None]
     """Its own trajectories at the broadcast policy, for rules that need its gradient."""
     exchange: Callable[..., tuple[PyTree, Exchange]]
-    """:meth:`Federation.exchange`."""
+    """:func:`fedrax.runtime.overflow.exchanged`."""
     refine: Callable[[PyTree, PRNGKeyArray], tuple[PyTree, dict[str, Any]]]
     """The server after its own steps, and their episodes, environment steps and fault."""
-    finish: Callable[[PyTree, PRNGKeyArray], tuple[PyTree, ServerWork]]
-    """:meth:`Strategy.finish`."""
+    finish: Callable[[PyTree, PRNGKeyArray], tuple[PyTree, ServerWork, Any]]
+    """:func:`fedrax.runtime.overflow.finished`."""
     output: Callable[[PyTree, PyTree], PyTree]
     """:meth:`Federation.output`."""
     evaluate: Callable[[PyTree], dict[str, Any]]
@@ -143,7 +147,8 @@ def server_round(
         state.server, downlink, cohort, results.messages, key, state.tally.rounds, reference, state.clip
     )
     server, own = verbs.refine(server, derive(key, "server"))
-    server, work = verbs.finish(server, derive(key, "finish"))
+    server, work, lost = verbs.finish(server, derive(key, "finish"))
+    own |= {"fault": with_learning(Fault.of_row(own["fault"]), lost).row}
     output = verbs.output(server, results.agents)
     result = RoundResult(
         server, output, cohort, results, exchange, work, with_reference(own, reference), verbs.evaluate(output)

@@ -261,7 +261,9 @@ class VarianceReduced(GradientStrategy):
             take = jax.random.uniform(key) < 1.0 / rounds
         output = select(take, server.params, server.output)
         work = ServerWork(counted=self.minibatch * server.done, gradient_steps=server.done)
-        return eqx.tree_at(lambda s: (s.output, s.rounds), server, (output, rounds)), work
+        # Steps that a fault has left undone are not those of the next round.
+        settled = (output, rounds, server.done)
+        return eqx.tree_at(lambda s: (s.output, s.rounds, s.planned), server, settled), work
 
 
 def importance_ratio(

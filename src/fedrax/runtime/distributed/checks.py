@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedrax.arrays import form, unpacked
-from fedrax.environments.faults import NAMES, NOTHING, Fault
+from fedrax.environments.faults import LEARNING, NAMES, NOTHING, Fault
 from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.federation import Federation
 from fedrax.learners.moments import Moments
@@ -260,6 +260,9 @@ def _check_report(report: Mapping[str, Any], counts: Counts, *, withheld: bool) 
         raise Rejected(f"{steps} environment steps, and a round has {_between(fewest_steps, most_steps)}")
     if not fewest <= episodes <= min(most, steps):
         raise Rejected(f"{episodes} episodes in {steps} steps, and a round has {_between(fewest, most)}")
+    if fault == LEARNING:
+        # What it did not survive may be in these.
+        report = {**report, "return_sum": 0.0, "learning": ()}
     if not (withheld or np.isfinite(report["return_sum"])) or np.isinf(report.get("episode_returns", 0.0)).any():
         raise Rejected("a training return that is not finite")
     if any(np.isinf(number).any() for number in jax.tree.leaves(report["learning"])):

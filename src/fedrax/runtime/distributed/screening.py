@@ -75,6 +75,8 @@ class Screening:
         # Experiments with a simulated attack measure the rule alone, as the simulation does.
         self.simulated = config.attack["kind"] != "none"
         unseen = self.simulated or self.private or config.privacy.secure_sum
+        self.looks = not (self.simulated or self.private)
+        """Whether what a round's messages come to is compared with what is usual."""
         self.adaptive = settings.max_norm == "adaptive" and not unseen
         params = federation.fresh(jax.random.key(config.seed), jnp.asarray(0)).params
         self.model = norm([leaf for leaf in jax.tree.leaves(jax.device_get(params)) if is_real(leaf)])
@@ -190,7 +192,7 @@ class Screening:
         as if nobody had answered.
         """
         after, made = exchange(server, downlink, cohort, *others)
-        why = None if self.simulated or self.private else self.recent.wrong(index, server, after)
+        why = self.recent.wrong(index, server, after) if self.looks else None
         if why is not None and len(self.norms) > 1:
             agent = self.recent.longest(self.norms)
             kept = cohort._replace(answers=cohort.answers & (cohort.ids != agent))

@@ -27,6 +27,7 @@ from fedrax.message import Period, travelling
 from fedrax.records.files import read_json, write_json
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.sites import MEMBERS
+from fedrax.runtime import overflow
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.compiling import compile_seconds, jitted
 from fedrax.runtime.distributed.agent_runtime import Order, order_shapes, travel_period
@@ -119,9 +120,12 @@ class DistributedRuntime(Runtime):
         self._opening = jitted(self._opened)
         # What nodes have summed up is clipped and noisy already.
         summed = dataclasses.replace(federation, protection=federation.protection.after_secure_sum())
-        self._exchanging = jitted((federation if self.secure is None else summed).exchange)
+        known = federation if self.secure is None else summed
+        # Where the screening looks at what a round came to, it also tries without one of the messages.
+        exchanging = known.exchange if self.screening.looks else partial(overflow.exchanged, known)
+        self._exchanging = jitted(exchanging)
         self.private = federation.protection.unit is not None
-        self._finishing = jitted(federation.strategy.finish)
+        self._finishing = jitted(partial(overflow.finished, federation))
         self._closing = jitted(partial(close_round, federation))
 
     def _run_name(self) -> str:

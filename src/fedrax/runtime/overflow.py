@@ -1,0 +1,67 @@
+"""States that learning has made infinite: found before they are kept.
+
+Finite rewards can still overflow what is computed from them, such as the square of a gradient in Adam. A network or a
+moment that is not finite stays so in whatever is learned afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+
+from fedrax.federation import Cohort, Exchange, Federation
+from fedrax.learners.replay import Replay
+from fedrax.message import Message, is_real
+from fedrax.strategies.base import Downlink, ServerWork, select
+
+
+def overflowed(before: PyTree, after: PyTree) -> Bool[Array, ""]:
+    """Whether some number of a state was finite ``before`` and is so no longer.
+
+    Replays are passed over: what they hold was checked when it was collected.
+    """
+    found = jnp.asarray(False)
+    for old, new in zip(_real(before), _real(after), strict=True):
+        found |= (jnp.isfinite(old) & ~jnp.isfinite(new)).any()
+    return found
+
+
+def all_finite(state: PyTree) -> Bool[Array, ""]:
+    """Whether every number of a state is finite, replays aside."""
+    found = jnp.asarray(True)
+    for leaf in _real(state):
+        found &= jnp.isfinite(leaf).all()
+    return found
+
+
+def exchanged(
+    federation: Federation, server: PyTree, downlink: Downlink, cohort: Cohort, messages: Message, *others: Any
+) -> tuple[PyTree, Exchange]:
+    """:meth:`Federation.exchange`; where its result overflows, the server is as before and no message is used."""
+    after, made = federation.exchange(server, downlink, cohort, messages, *others)
+    lost = overflowed(server, after)
+    nobody = jnp.zeros_like(made.present)
+    undone = made._replace(accepted=nobody, present=nobody, excluded=made.excluded | made.present)
+    return select(lost, server, after), select(lost, undone, made)
+
+
+def refined(federation: Federation, server: PyTree, episodes: Any) -> tuple[PyTree, Bool[Array, ""]]:
+    """:meth:`Strategy.refine`, and whether it overflowed; the server is as before then."""
+    after = federation.strategy.refine(federation.learner, server, episodes)
+    lost = overflowed(server, after)
+    return select(lost, server, after), lost
+
+
+def finished(federation: Federation, server: PyTree, key: PRNGKeyArray) -> tuple[PyTree, ServerWork, Bool[Array, ""]]:
+    """:meth:`Strategy.finish`, and whether it overflowed; the server is as before then."""
+    after, work = federation.strategy.finish(server, key)
+    lost = overflowed(server, after)
+    return select(lost, server, after), work, lost
+
+
+def _real(state: PyTree) -> list[Array]:
+    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, Replay))
+    return [leaf for leaf in leaves if not isinstance(leaf, Replay) and is_real(leaf)]
