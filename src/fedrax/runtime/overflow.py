@@ -1,7 +1,8 @@
 """States that learning has made infinite: found before they are kept.
 
 Finite rewards can still overflow what is computed from them, such as the square of a gradient in Adam. A network or a
-moment that is not finite stays so in whatever is learned afterwards.
+moment that is not finite stays so in whatever is learned afterwards, and a network of 1e30, where a step of SGD can
+lead, has no outputs that are.
 """
 
 from __future__ import annotations
@@ -17,23 +18,30 @@ from fedrax.learners.replay import Replay
 from fedrax.message import Message, is_real
 from fedrax.strategies.base import Downlink, ServerWork, select
 
+LARGEST = 1e19
+"""Of a network's numbers: the square of twice as large a one is infinite in float32."""
+
 
 def overflowed(before: PyTree, after: PyTree) -> Bool[Array, ""]:
-    """Whether some number of a state was finite ``before`` and is so no longer.
+    """Whether some number of a state was finite ``before`` and is so no longer, or one of its ``params`` is too large.
 
     Replays are passed over: what they hold was checked when it was collected.
     """
     found = jnp.asarray(False)
     for old, new in zip(_real(before), _real(after), strict=True):
         found |= (jnp.isfinite(old) & ~jnp.isfinite(new)).any()
+    for old, new in zip(_networks(before), _networks(after), strict=True):
+        found |= ((jnp.abs(old) <= LARGEST) & (jnp.abs(new) > LARGEST)).any()
     return found
 
 
-def all_finite(state: PyTree) -> Bool[Array, ""]:
-    """Whether every number of a state is finite, replays aside."""
+def sound(state: PyTree) -> Bool[Array, ""]:
+    """Whether every number of a state is finite and its ``params`` are not too large, replays aside."""
     found = jnp.asarray(True)
     for leaf in _real(state):
         found &= jnp.isfinite(leaf).all()
+    for leaf in _networks(state):
+        found &= (jnp.abs(leaf) <= LARGEST).all()
     return found
 
 
@@ -60,6 +68,10 @@ def finished(federation: Federation, server: PyTree, key: PRNGKeyArray) -> tuple
     after, work = federation.strategy.finish(server, key)
     lost = overflowed(server, after)
     return select(lost, server, after), work, lost
+
+
+def _networks(state: PyTree) -> list[Array]:
+    return _real(getattr(state, "params", ()))
 
 
 def _real(state: PyTree) -> list[Array]:

@@ -102,7 +102,7 @@ class Programs:
         self._work_group = compiled(self._work, static_argnames="fresh", donate_argnums=0)
         self._begin_group = compiled(self._begin, donate_argnums=0)
         self._emit_group = compiled(self._emit)
-        self._sound_group = compiled(jax.vmap(overflow.all_finite))
+        self._sound_group = compiled(jax.vmap(overflow.sound))
         self.exchange = compiled(partial(overflow.exchanged, federation))
         self._update_keys = compiled(self._keys)
         self.refine = compiled(partial(overflow.refined, federation))
@@ -202,7 +202,7 @@ class Programs:
 
     def sound(self, group: Group) -> np.ndarray:
         """Whose state is finite throughout, bool ``[g]``."""
-        return np.asarray(self._sound_group((group.agents, group.residual)))
+        return np.asarray(self._sound_group(dataclasses.replace(group.agents, residual=group.residual)))
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, num_envs, *o], step) -> action[1, num_envs, *a]`` of the server."""
