@@ -31,6 +31,7 @@ from fedrax.report.experiments import FIGURES
 from fedrax.runtime.distributed.allowed import check_distributed
 from fedrax.runtime.initial import initial_files
 from fedrax.runtime.make import make_runtime
+from fedrax.wording import documentation
 
 KINDS: dict[str, Registry[Any]] = {**COMPONENT_KINDS, "logger": loggers}
 """What components a configuration names: one of each kind, and any number of loggers."""
@@ -134,7 +135,7 @@ def _component_text(component_kind: str, name: str) -> str:
 
 def _summaries(registry: Registry[Any]) -> dict[str, str]:
     """The first line on each of a registry's classes."""
-    return {name: inspect.cleandoc(registry[name].__doc__ or "").split("\n")[0] for name in registry}
+    return {name: documentation(registry[name]).split("\n")[0] for name in registry}
 
 
 def _environment(name: str) -> str:
@@ -147,14 +148,14 @@ def _environment(name: str) -> str:
         [
             f"native environment {name}",
             "",
-            inspect.cleandoc(kind.__doc__ or ""),
+            documentation(kind),
             "",
             f"  observations {space_text(kind.spaces.observation)}",
             f"  actions      {space_text(kind.spaces.action)}",
             *_goal(kind.spaces.goal),
             f"  time limit   {kind.time_limit} steps",
             "",
-            inspect.cleandoc(kind.physics.__doc__ or ""),
+            documentation(kind.physics),
             "",
             *(f"  {TABLE}.{key} = {json.dumps(value)}" for key, value in physics.items()),
         ]

@@ -13,6 +13,7 @@ from fedrax.config import COMPONENT_KINDS, Config
 from fedrax.config_tables import Model
 from fedrax.errors import SOME
 from fedrax.registry import options_of
+from fedrax.wording import documentation
 
 
 def plain_table(name: str) -> type[Model] | None:
@@ -50,7 +51,7 @@ def all_keys() -> list[str]:
 
 def component_text(title: str, table: str, component: type) -> str:
     """A component's documentation and options, which a configuration has in ``table``."""
-    lines = [title, "", inspect.cleandoc(component.__doc__ or ""), ""]
+    lines = [title, "", documentation(component), ""]
     for key in options_of(component):
         lines += _component_option(table, key, component)
     return "\n".join(lines).rstrip()
@@ -58,7 +59,7 @@ def component_text(title: str, table: str, component: type) -> str:
 
 def table_text(name: str, model: type[Model]) -> str:
     """A table's documentation and settings, those of tables in it too."""
-    return "\n".join([name, "", inspect.cleandoc(model.__doc__ or ""), "", *_settings(name, model)]).rstrip()
+    return "\n".join([name, "", documentation(model), "", *_settings(name, model)]).rstrip()
 
 
 def _plain_keys(model: type[Model], prefix: str) -> Iterator[str]:

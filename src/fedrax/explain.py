@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from fedrax.errors import FedraxError, shown
 from fedrax.plugins import load_plugins, located
 from fedrax.sources import presets
 from fedrax.sweeps.plan import KEYS
+from fedrax.wording import documentation
 
 SWEEP = "sweep"
 """What the file of a sweep is called."""
@@ -38,5 +38,5 @@ def explained(name: str, overrides: Iterable[str] = (), *, plugins: Iterable[str
     if name in KEYS and name in all_keys():
         return f"{describe(name)}\n\n{name} is a key of a sweep's file too: fedrax describe {SWEEP}"
     if name == SWEEP or name.removeprefix(f"{SWEEP}.") in KEYS:
-        return inspect.getdoc(sweeps) or ""
+        return documentation(sweeps)
     return describe(name)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from fedrax.kinds import DEFAULT_KINDS
+from fedrax.wording import plain
 
 ROOT = Path(__file__).parent
 PACKAGES = ("learners", "strategies", "aggregators", "attacks", "compression", "environments", "loggers")
@@ -155,7 +155,7 @@ def _read(path: Path, *, only: str) -> Iterator[Source]:
     for node in _tree(path).body:
         if isinstance(node, ast.ClassDef):
             registry, registered = next(filter(None, map(_registration, node.decorator_list)), ("", ""))
-            summary = inspect.cleandoc(ast.get_docstring(node) or "").split("\n")[0]
+            summary = plain(ast.get_docstring(node) or "").split("\n")[0]
             bases = tuple(base.id for base in node.bases if isinstance(base, ast.Name))
             yield Source(node.name, registry, registered, summary, bases, dict(_fields(node, written_out)))
 

@@ -60,6 +60,20 @@ def test_a_line_at_most_every_few_seconds_and_always_the_last() -> None:
     assert lines[-1] == "round 20/20  trained for 10.0 s"
 
 
+def test_the_end_of_a_budget_is_one_line_after_its_evaluation() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Progress(5, stream=stream, clock=clock) as progress:
+        for number in range(1, 6):
+            clock.now += 10.0
+            progress.update(fraction=number / 5, round=number, evaluation=-159.0, evaluated=4 if number == 5 else 0)
+        clock.now += 10.0
+        progress.update(fraction=1.0, round=5, evaluation=-158.0)
+    assert [line.split("  ")[:2] for line in stream.getvalue().splitlines()[-2:]] == [
+        ["round 4/5", "return -159.0"],
+        ["round 5/5", "return -158.0"],
+    ]
+
+
 def test_a_failing_run_shows_how_far_it_got() -> None:
     clock, stream = Clock(), io.StringIO()
     with contextlib.suppress(ZeroDivisionError), Progress(20, stream=stream, clock=clock) as progress:

@@ -10,10 +10,12 @@ import sys
 import pytest
 
 from fedrax.cli import main
+from fedrax.errors import FedraxError
 from fedrax.records.lock import held
-from fedrax.sweeps import runner
+from fedrax.sweeps import record, runner
 from fedrax.sweeps.board import Board, show_plan
 from fedrax.sweeps.plan import read_plan
+from fedrax.sweeps.record import Record
 from fedrax.sweeps.runner import run_plan
 from fedrax.sweeps.tasks import Task, read_progress
 
@@ -100,8 +102,8 @@ if "/bad/" in str(path):
         assert outcome.tasks[0].reason == "at its end nothing was learned"
 
 
-def test_what_does_not_stop_is_killed(tmp_path, monkeypatch):
-    path = written(tmp_path, "seeds = 2\njobs = 1\n[setups.a]")
+def test_what_does_not_stop_is_killed_and_what_never_started_was_not_interrupted(tmp_path, monkeypatch, capsys):
+    path = written(tmp_path, "seeds = 3\njobs = 1\n[setups.a]")
     body = """
 import signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -114,8 +116,22 @@ time.sleep(1000)
     assert outcome.status == 128 + signal.SIGTERM
     assert [(task.state, task.exit_code) for task in outcome.tasks] == [
         ("interrupted", -signal.SIGKILL),
-        ("interrupted", None),
+        ("waiting", None),
+        ("waiting", None),
     ]
+    assert "stopping 1 running job" in (lines := capsys.readouterr().out.splitlines())
+    assert lines[-3:-1] == ["1 interrupted, 2 not started", f"fedrax sweep {path} continues"]
+
+
+def test_a_killed_run_is_told_as_that_and_that_it_is_tried_again(tmp_path, capsys):
+    path = written(tmp_path, "seeds = 1\njobs = 1\n[setups.a]\n[setups.b]")
+    body = 'print("last", flush=True); os.kill(os.getpid(), 9 if "/a/" in str(path) else 15)'
+    assert run_plan(read_plan(path), command=stand_in(body)).status == 1
+    lines = capsys.readouterr().out.splitlines()
+    killed = "a seed 0: failed, killed by signal 9 (often: out of memory): last"
+    assert f"{killed} ({tmp_path}/out/a/seed-0.log)" in lines
+    assert f"b seed 0: failed, killed by signal 15: last ({tmp_path}/out/b/seed-0.log)" in lines
+    assert lines[-1] == f"fedrax sweep {path} tries again what failed"
 
 
 def test_a_sweep_runs_once_at_a_time(tmp_path, capsys):
@@ -185,6 +201,49 @@ def test_a_request_to_stop_is_told_also_where_every_job_is_done(tmp_path):
     outcome = run_plan(read_plan(path), command=command)
     assert [task.state for task in outcome.tasks] == ["done"]
     assert (outcome.interrupted, outcome.stopped, outcome.status) == (0, signal.SIGTERM, 0)
+
+
+WAITS_FOR_ITS_RECORD = """
+import json, time
+for _ in range(600):
+    record = (path.parent.parent / "sweep.json").read_text()
+    jobs = {job["seed"]: (job["state"], job["attempts"]) for job in json.loads(record)["jobs"]}
+    if jobs[int(path.name[-1])] == ("running", 1):
+        break
+    time.sleep(0.05)
+(path.parent.parent / f"seen-{path.name[-1]}.json").write_text(json.dumps(jobs))
+"""
+
+
+def test_the_record_is_there_while_jobs_run(tmp_path):
+    """So that a sweep that is killed leaves one."""
+    path = written(tmp_path, "seeds = 2\njobs = 1\n[setups.a]")
+    assert run_plan(read_plan(path), command=stand_in(WAITS_FOR_ITS_RECORD)).status == 0
+    seen = [json.loads((tmp_path / "out" / f"seen-{seed}.json").read_text()) for seed in (0, 1)]
+    assert seen[0] == {"0": ["running", 1], "1": ["waiting", 0]}
+    assert seen[1] == {"0": ["done", 1], "1": ["running", 1]}
+
+
+def test_a_record_that_cannot_be_written_stops_no_job(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise FedraxError("no space left")
+
+    def states():
+        return [job["state"] for job in json.loads((tmp_path / "out" / "sweep.json").read_text())["jobs"]]
+
+    monkeypatch.setattr(record, "PAUSE", 0.0)
+    plan = read_plan(written(tmp_path, "[setups.a]"))
+    task = Task(plan.jobs[0])
+    kept = Record(plan, [task])
+    kept.write()
+    task.state = "running"
+    kept.changed()
+    with monkeypatch.context() as full:
+        full.setattr(record, "write_json", refuse)
+        kept.keep_up()
+    assert states() == ["waiting"]
+    kept.keep_up()
+    assert states() == ["running"]
 
 
 def test_the_record_keeps_what_other_plans_ran_in_the_folder(tmp_path):

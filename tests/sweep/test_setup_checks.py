@@ -1,5 +1,6 @@
 """Sweeps: what is refused before the first run trains, and before the setups are made."""
 
+import subprocess
 import time
 
 import pytest
@@ -27,16 +28,39 @@ def test_a_setup_that_cannot_run_is_told_before_the_first_trains(tmp_path, capsy
 
 def test_setups_are_checked_for_so_long(monkeypatch, tmp_path):
     one = {"name": "a", "source": "fedpg-br/cartpole", "overrides": []}
-    assert check([one]) == {"checked": 1}
+    assert list(check([one])) == [{"checked": 1}]
     clock = iter([0.0, 0.0, 100.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    assert check([one, one, one]) == {"checked": 1}
+    assert list(check([one, one, one])) == [{"checked": 1}]
 
 
-def test_what_was_not_checked_is_noted(monkeypatch, tmp_path):
-    monkeypatch.setattr("fedrax.sweeps.checks.MOST_SECONDS", 0.001)
+LATE = "at most 60 s are spent on it"
+
+
+@pytest.mark.parametrize(
+    ("said", "late", "status", "missed", "why"),
+    [
+        (b"", True, 0, 2, LATE),
+        (b'a plugin prints\n{"checked": 1}\n{"check', True, 0, 1, LATE),
+        (b'{"checked": 1}\n', False, 0, 1, LATE),
+        (b'{"checked": 1}\n{"checked": 2}\n', False, 0, 0, ""),
+        (b'{"checked": 1}\n', False, -9, 1, "the process that does it ended with exit status -9"),
+    ],
+)
+def test_what_was_not_checked_is_noted(monkeypatch, tmp_path, capsys, said, late, status, missed, why):
+    """By what the process that checks has said, which may be ended at any time."""
+
+    def run(command, **_):
+        if late:
+            raise subprocess.TimeoutExpired(command, 1, output=said)
+        return subprocess.CompletedProcess(command, status, said)
+
+    monkeypatch.setattr("fedrax.sweeps.checks.subprocess.run", run)
     plan = checked(read_plan(written(tmp_path, "[setups.a]\n[setups.b]\n")))
-    assert plan.notes == ("2 of 2 setups were not tried before the first trains: that would take too long",)
+    assert capsys.readouterr().out == "checking 2 setups ...\n"
+    consequence = "a mistake in them shows when they train"
+    note = f"{missed} of 2 setups were not checked before training ({why}): {consequence}"
+    assert plan.notes == ((note,) if missed else ())
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,10 @@ class Table(NamedTuple):
 
 @compressions.register("sketch")
 class Sketch(Compression):
-    """A count sketch (Charikar, Chen and Farach-Colton, 2002): each row adds every number, with a random sign, to a
-    cell at random; the same signs and cells for all agents of a round.
+    """A count sketch (Charikar, Chen and Farach-Colton, 2002).
+
+    Each row adds every number, with a random sign, to a cell at random; the same signs and cells for all agents of a
+    round.
 
     A number is estimated by the mean over rows of its cell with its sign: right on average, with a variance of at most
     ``|u|^2 / (rows * columns)`` of an update u. The mean is what may be summed; the median of the original, which is

@@ -104,7 +104,7 @@ class Progress:
         steps: float = math.nan,
         seconds: float = math.nan,
     ) -> None:
-        """Shows where training is.
+        """Shows where training is. A log has a line for the end of the budget only when the evaluation there is done.
 
         Args:
             fraction: of the budget used, 0 to 1.
@@ -124,7 +124,7 @@ class Progress:
             self._live.update(self._task, total=1.0, completed=done, description=self._line, since=None)
         elif self._cell is not None:
             self._cell.show(self._line)
-        elif now - self._printed_at >= PLAIN_SECONDS:
+        elif fraction < 1 and now - self._printed_at >= PLAIN_SECONDS:
             self._printed_at = now
             self._print_line()
 

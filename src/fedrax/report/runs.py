@@ -270,7 +270,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _order(path: Path) -> list[str]:
-    """The setups of a sweep in the order of its file, where it has ended once; empty elsewhere."""
+    """The setups of a sweep in the order of its file; empty elsewhere."""
     try:
         jobs = _json_object(path / SWEEP).get("jobs")
     except FedraxError:  # Damaged: the runs are there all the same, and the sweep writes it anew.
@@ -281,8 +281,8 @@ def _order(path: Path) -> list[str]:
 def _setups(path: Path) -> dict[Path, str]:
     """By resolved directory, the setup of every run of the sweep that the path is, or is in.
 
-    A setup's folder is called after it; the sweep's own record is written only when it ends. Until then, the log beside
-    a run tells that a sweep trains it.
+    A setup's folder is called after it. Where the sweep's own record is missing, as before the end of one by an earlier
+    version, the log beside a run tells that a sweep trains it.
     """
     path = path.resolve()
     if is_run(path):

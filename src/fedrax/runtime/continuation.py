@@ -21,6 +21,7 @@ from fedrax.records.files import write_json
 from fedrax.records.manifest import read_manifest, write_manifest
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
+from fedrax.runtime.annealing import rising
 from fedrax.runtime.draws import all_draws, divergence, runs_native, spaces_of, task_ids
 from fedrax.sources import parse_override
 
@@ -163,7 +164,8 @@ def changed(directory: RunDirectory) -> bool:
 
 
 def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[Config, str]:
-    """The configuration that a run goes on with under these ``key=value`` overrides, and a line on what changes.
+    """The configuration that a run goes on with under these ``key=value`` overrides, and what changes, in a line
+    or two; empty where nothing does.
 
     What changes is recorded before it counts: the former configuration and summary in the manifest's ``history``, then
     the new ``config.toml``. Whoever calls this holds the directory's lock.
@@ -209,7 +211,8 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
         _record(directory, manifest, before, after)
     else:
         directory.write_config(after.to_toml())
-    return after, f"{directory.path} goes on with {_listed(changes)}"
+    told = [f"{directory.path} goes on with {_listed(changes)}", rising(directory, before, after)]
+    return after, "\n".join(filter(None, told))
 
 
 def _check_overrides(directory: RunDirectory, before: Config, overrides: Iterable[str]) -> None:

@@ -30,7 +30,8 @@ The experiment files of RLHF-And-Friends/FedRL (``{"num_runs": 5, "setups": {NAM
 ``.json``) are read too; :data:`fedrax.sweeps.flags.FLAGS` says what each flag becomes.
 
 Everything of a sweep lies in ``out``: ``SETUP/seed-S`` or ``SETUP/seeds-A-B`` is a run, and beside it is a log;
-``sweep.json`` the state of every job. Environments and networks of every setup are made before the first run trains,
-so that a mistake in any of them is told at once; more than 1,000 runs are refused without ``--yes``. Starting the same
-sweep again does what is missing, and no more.
+``sweep.json`` the state of every job, kept up to date. Environments and networks of every setup are made before the
+first run trains, so that a mistake in any of them is told at once; after a minute of that the rest is left out, which
+is said, and a mistake in one of these shows when it trains. More than 1,000 runs are refused without ``--yes``.
+Starting the same sweep again does what is missing, and no more.
 """

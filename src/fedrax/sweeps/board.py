@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shlex
+import signal
 import statistics
 import sys
 import time
@@ -19,7 +20,8 @@ import rich.text
 
 from fedrax.records.progress import clock_time, short
 from fedrax.sweeps.plan import Plan
-from fedrax.sweeps.tasks import Task, damage, unapplied
+from fedrax.sweeps.record import damage
+from fedrax.sweeps.tasks import Task, unapplied
 
 UPDATE_SECONDS = 1.0
 PLAIN_COLUMNS = 200
@@ -146,7 +148,11 @@ class Board:
 def failure(task: Task) -> str:
     """Why the last attempt failed, and where to read more."""
     code = task.exit_code
-    how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+    how = f"exit status {code}"
+    if code is not None and code < 0:
+        # The kernel kills so whoever takes too much memory.
+        often = " (often: out of memory)" * (code == -signal.SIGKILL)
+        how = f"killed by signal {-code}{often}"
     return f"{how}: {task.reason or 'no output'} ({task.job.log})"
 
 

@@ -19,7 +19,9 @@ from fedrax.sweeps.board import Board
 from fedrax.sweeps.order import Waiting
 from fedrax.sweeps.plan import Plan
 from fedrax.sweeps.processes import Stop, placed, stoppable
-from fedrax.sweeps.tasks import Task, damage, tasks_of, unapplied, write_record
+from fedrax.sweeps.record import Record, damage
+from fedrax.sweeps.tasks import Task, tasks_of, unapplied
+from fedrax.wording import counted
 
 GRACE_SECONDS = 30.0
 """How long an interrupted job may take to end."""
@@ -120,16 +122,19 @@ def run_plan(
         stop = used.stop
         plan = check(plan)
         tasks = tasks_of(plan)
-        runner = _Runner(plan, tasks, retry, command, used)
+        notes = (*plan.notes, unapplied(tasks), damage(plan.out))
+        record = Record(plan, tasks)
+        record.write()
+        runner = _Runner(plan, tasks, retry, command, used, record)
         with Board(tasks, terminal=terminal) as board:
-            for note in filter(None, (*plan.notes, unapplied(tasks), damage(plan.out))):
+            for note in filter(None, notes):
                 board.note(note)
             try:
                 runner.run(board, stop)
             finally:
                 runner.end(board, stop)
-                write_record(plan, tasks)
-    unfinished = any(task.state == "interrupted" for task in tasks)
+                record.write()
+    unfinished = any(task.state in ("interrupted", "waiting") for task in tasks)
     outcome = Outcome(plan.out, tuple(tasks), interrupted=stop.number if unfinished else 0, stopped=stop.number)
     print(_closing(plan, outcome), flush=True)
     if session is None and outcome.reportable:
@@ -145,8 +150,10 @@ class _Runner:
         retry: int,
         command: Callable[[Task], Sequence[str]] | None,
         session: Session,
+        record: Record,
     ) -> None:
         self._plan, self._tasks, self._command, self._session = plan, tasks, command, session
+        self._record = record
         self._waiting = Waiting(
             (task for task in tasks if task.state == "waiting"), sharing=command is None, compiled=session.compiled
         )
@@ -166,13 +173,14 @@ class _Runner:
                     self._waiting.compiled(running.task)
                 if status is not None:
                     self._ended(slot, status, board, stopping=False)
+            self._record.keep_up()
             board.update()
             time.sleep(POLL_SECONDS)
 
     def end(self, board: Board, stop: Stop) -> None:
         """Ends what still runs: asks, waits, and then kills. Asked twice, the user does not want to wait."""
         if self._running:
-            board.note(f"stopping {len(self._running)} running jobs")
+            board.note(f"stopping {counted(len(self._running), 'running job')}")
         slots = {running.process: slot for slot, running in self._running.items()}
 
         def ended(process: Process) -> None:
@@ -181,7 +189,8 @@ class _Runner:
 
         stop_all([*slots], [(signal.SIGINT, GRACE_SECONDS)], hurry=lambda: stop.asked > 1, ended=ended)
         for task in self._tasks:
-            if task.state in ("waiting", "running"):
+            # What waits and was never begun was not interrupted.
+            if task.state == "running" or (task.state == "waiting" and (task.attempts or task.started)):
                 task.state = "interrupted"
 
     def _fill(self, slot: int, board: Board) -> None:
@@ -207,6 +216,7 @@ class _Runner:
             with placed(slot, cores):
                 self._running[slot] = Attempt(task, (self._command or command_of)(task), cores, self._session.lock)
         task.attempts, task.state, task.reason, task.exit_code = task.attempts + 1, "running", "", None
+        self._record.changed()
         board.started(task)
 
     def _retire(self, slot: int) -> None:
@@ -239,6 +249,7 @@ class _Runner:
                 self._waiting.add(task)
             else:
                 task.state = "failed"
+        self._record.changed()
         board.ended(task, seconds)
 
 
@@ -252,12 +263,15 @@ def _last_line(log: Path) -> str:
 
 def _closing(plan: Plan, outcome: Outcome) -> str:
     states = [task.state for task in outcome.tasks]
-    counts = ((states.count(state), state) for state in ("done", "failed", "interrupted"))
-    lines = [", ".join(f"{count} {state}" for count, state in counts if count)]
+    said = {"done": "done", "failed": "failed", "interrupted": "interrupted", "waiting": "not started"}
+    lines = [", ".join(f"{states.count(state)} {text}" for state, text in said.items() if state in states)]
     # Why was told when it failed.
     lines += [f"{task.job.name}: failed (attempt {task.attempts}), see {task.job.log}" for task in outcome.failed]
+    again = f"fedrax sweep {shlex.quote(str(plan.file))}"
     if outcome.interrupted:
-        lines.append(f"fedrax sweep {shlex.quote(str(plan.file))} continues")
+        lines.append(f"{again} continues")
+    elif outcome.failed:
+        lines.append(f"{again} tries again what failed")
     return "\n".join(lines)
 
 

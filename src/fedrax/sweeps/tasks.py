@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pydantic
-
 from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
-from fedrax.records.encoding import decoded
-from fedrax.records.files import misfit, read_json, write_json
+from fedrax.records.files import read_json
 from fedrax.records.rows import read_tail, seed_of
-from fedrax.records.rundir import SWEEP, RunDirectory
+from fedrax.records.rundir import RunDirectory
 from fedrax.records.standing import Standing, fraction_done, recorded_ends
 from fedrax.runtime.continuation import differences
-from fedrax.sweeps.names import damaged
 from fedrax.sweeps.plan import Job, Plan
+from fedrax.sweeps.record import recorded
 
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
 
@@ -88,7 +83,7 @@ def tasks_of(plan: Plan) -> list[Task]:
     Raises:
         FedraxError: a run lies there that was configured otherwise.
     """
-    earlier, _ = _recorded(plan.out)
+    earlier, _ = recorded(plan.out)
     tasks = []
     for job in plan.jobs:
         entry = earlier.get((job.setup.name, job.seeds), {})
@@ -100,30 +95,6 @@ def tasks_of(plan: Plan) -> list[Task]:
                 task.state, task.exit_code = "done", 0
         tasks.append(task)
     return tasks
-
-
-def write_record(plan: Plan, tasks: Sequence[Task]) -> None:
-    """Writes ``sweep.json``; what other plans ran in the folder, as the stages of a search do, is kept in it.
-
-    A record that was damaged is kept beside it (:func:`.damaged`).
-    """
-    now = {(task.job.setup.name, task.job.seeds): task.record() for task in tasks}
-    earlier, wrong = _recorded(plan.out)
-    if wrong:
-        with contextlib.suppress(OSError):  # It can be done without.
-            os.replace(plan.out / SWEEP, damaged(plan.out))
-    entries = {**{key: entry for key, entry in earlier.items() if Path(entry.get("log", "")).is_file()}, **now}
-    write_json(plan.out / SWEEP, {"file": str(plan.file), "jobs": list(entries.values())})
-
-
-def damage(out: Path) -> str:
-    """A line that says what is wrong with ``sweep.json``, and what follows; empty where nothing is."""
-    _, wrong = _recorded(out)
-    return wrong and (
-        f"{out / SWEEP} is damaged ({wrong}): the runs themselves say what is done, and only attempts and seconds "
-        "before this start are not counted; it is written anew at the end, and what is there now kept as "
-        f"{damaged(out).name}"
-    )
 
 
 def unapplied(tasks: Sequence[Task]) -> str:
@@ -138,39 +109,6 @@ def unapplied(tasks: Sequence[Task]) -> str:
             f"{kept[0].job.name}{others} stay as they are ({kept[0].called!r})"
         )
     )
-
-
-class _Entry(pydantic.BaseModel):
-    """What of an entry of ``sweep.json`` is read; a record of an earlier version has one seed for every run."""
-
-    setup: str
-    seed: int
-    seeds: list[int] = pydantic.Field(default=[], min_length=1)
-    attempts: int = pydantic.Field(default=0, ge=0)
-    seconds: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)
-    log: str = ""
-
-
-def _recorded(out: Path) -> tuple[dict[tuple[str, tuple[int, ...]], dict[str, Any]], str]:
-    """The entries of ``sweep.json`` by setup and seeds, and what is wrong with the first that are none, if any are."""
-    record = out / SWEEP
-    if not record.is_file():
-        return {}, ""
-    try:
-        content = decoded(record.read_bytes())
-    except ValueError:
-        return {}, "it is not JSON"
-    jobs = content.get("jobs") if isinstance(content, dict) else None
-    if not isinstance(jobs, list):
-        return {}, "it has no list of jobs"
-    entries, wrong = {}, ""
-    for place, entry in enumerate(jobs):
-        fault = misfit(entry, _Entry)
-        if fault is None:
-            entries[(entry["setup"], tuple(entry.get("seeds", [entry["seed"]])))] = entry
-        else:
-            wrong = wrong or f"job {place + 1}: {fault}"
-    return entries, wrong
 
 
 def read_progress(path: Path, config: Config) -> Standing:
