@@ -239,3 +239,32 @@ def test_the_report_counts_collections_that_were_dropped(write_run, tmp_path):
     assert (
         "<dt>Collections dropped</dt><dd>4, whose numbers were not finite</dd>" in write_report([run], page).read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "told"),
+    [
+        (0, "2 min 24 s, the sum over runs"),
+        (1, "2 min 24 s, the sum over runs; 1 that has not ended is left out"),
+        (2, "2 min 24 s, the sum over runs; 2 that have not ended are left out"),
+    ],
+)
+def test_the_time_of_all_runs_says_what_is_not_in_it(write_run, tmp_path, unfinished, told):
+    for seed in range(2 + unfinished):
+        write_run(tmp_path / "runs" / str(seed), seeds=(seed,), finished=seed < 2)
+    page = write_report([tmp_path / "runs"], tmp_path / "report.html").read_text()
+    assert f"<dt>Took</dt><dd>{told}</dd>" in page
+
+
+def test_setups_without_an_evaluation_are_named(write_run, tmp_path):
+    write_run(tmp_path / "runs" / "a", seeds=(0,))
+    page = tmp_path / "report.html"
+    assert "no evaluation has been recorded yet" not in write_report([tmp_path / "runs"], page).read_text()
+    write_run(tmp_path / "runs" / "b", seeds=(0,), strategy="svrpg", without=("return",))
+    made = write_report([tmp_path / "runs"], page).read_text()
+    assert "<dt>Seeds</dt><dd>1, none of 1 evaluated yet</dd>" in made
+    assert "<li>Each line with returns rests on 1 seed. Seeds" in made
+    assert "<li>svrpg: no evaluation has been recorded yet, so there are no returns.</li>" in made
+    alone = write_report([tmp_path / "runs" / "b"], page).read_text()
+    assert "<li>No evaluation has been recorded yet. Seeds" in alone
+    assert "so there are no returns" not in alone
