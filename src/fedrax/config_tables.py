@@ -120,8 +120,8 @@ class EnvironmentConfig(Model):
     draws: int = pydantic.Field(
         1,
         gt=0,
-        description="draws from heterogeneity, and of goals, which the seeds take in turn; 1: all seeds act in the "
-        "same environments",
+        description="draws from heterogeneity, and of goals, which the seeds of a run take in turn; 1: all seeds of a "
+        "run act in the same environments, which its first seed decides",
     )
 
     @pydantic.field_validator("kwargs")

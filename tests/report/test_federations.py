@@ -44,8 +44,8 @@ def test_the_servers_log_becomes_a_line_of_each_agent(federation):
         *("", "asked", "answered", "median time", "95 % within", "median work", "bytes down", "bytes up", "absent")
     ]
     assert lines == [
-        ["agent 0", "4", "100 %", "2.5 s", "3.85 s", "0.5 s", "400 B", "200 B", "0"],
-        ["agent 1", "4", "50 %", "3 s", "3 s", "0 s", "400 B", "100 B", "2"],
+        ["agent 0", "4", "100 %", "2.50 s", "3.85 s", "0.500 s", "400 B", "200 B", "0"],
+        ["agent 1", "4", "50 %", "3.00 s", "3.00 s", "0 s", "400 B", "100 B", "2"],
     ]
 
 

@@ -16,6 +16,7 @@ from fedrax.report.attack_figures import (
     attack_table,
     filter_quality_chart,
     filter_quality_figure,
+    filter_quality_table,
 )
 from fedrax.report.attention import attention_chart, attention_figure, attention_lines, attention_of
 from fedrax.report.curves import coinciding, summarise
@@ -133,6 +134,22 @@ def test_filter_quality_leaves_undefined_precision_out(write_run, tmp_path):
     assert line["values"]["filter_recall"] == [0.25, 0.5, 0.75, 1]
     assert np.array_equal(line["values"]["filter_precision"], [np.nan, 0.75, 0.75, 0.75], equal_nan=True)
     assert line["values"]["rule 1"] == [1, 0, 0, 1]
+
+
+def test_recall_and_precision_are_means_of_seeds_over_the_rounds_that_have_them(write_run, tmp_path):
+    path = write_run(tmp_path / "a", seeds=(0, 1), attack="sign-flipping", byzantine=3, filtering=True)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["seed"] == 1:  # It never rejected anybody.
+            row |= {"filter_recall": 0.0, "filter_precision": float("nan")}
+    # Another number of rounds gives a seed no other weight.
+    kept = [row for row in rows if row["seed"] == 0 or row["round"] < 2]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    filtered, plain = Group("ours", (load_run(path),)), Group("plain", (load_run(write_run(tmp_path / "b")),))
+    headings, lines = filter_quality_table([filtered, plain])
+    assert headings == ["", "seeds", "mean recall", "mean precision"]
+    assert lines == [["ours", "2 and 1", "0.3125 [0.0000, 0.6250]", "0.75"]]
+    assert filter_quality_table([plain]) is None
 
 
 def test_where_nobody_attacks_the_filters_quality_has_no_panel(write_run, tmp_path):

@@ -70,8 +70,8 @@ def test_the_report_holds_the_expected_numbers(write_run, tmp_path):
         "8,000",
         "100,000",
         "20",
-        "6 kB",
-        "4 kB",
+        "6.00 kB",
+        "4.00 kB",
         "1 min 0 s",
     ]
     for said in (
@@ -150,7 +150,7 @@ def test_costs_have_one_number_of_digits(write_run, tmp_path):
     cells = {heading: [line[place] for line in lines] for place, heading in enumerate(headings)}
     assert cells["steps per agent"] == ["1.500", "0.625"]
     assert cells["gradient steps"] == ["24,000", "10,000"]
-    assert cells["up per agent"] == ["6 kB", "6 kB"]
+    assert cells["up per agent"] == ["6.00 kB", "6.00 kB"]
 
 
 def test_one_seed_is_shown_without_interval_and_says_so(write_run, tmp_path):
@@ -204,16 +204,23 @@ def test_numbers_are_written_for_people():
     assert str(Estimate(900, 3, 12345.6)) == "900 [3, 12,346]"
     assert str(Estimate(1e-9, 0, 2e-9)) == "1e-09 [0, 2e-09]"
     assert str(Estimate(1, -float("inf"), 2)) == "1 [-inf, 2]"
-    assert [bytes_text(value) for value in (0, 999, 1500, 2.5e6, 3e12)] == [
+    assert [bytes_text(value) for value in (0, 20, 999, 999.9, 1500, 999_900, 2.5e6, 300_000, 3e12)] == [
         "0 B",
+        "20 B",
         "999 B",
-        "1.5 kB",
-        "2.5 MB",
-        "3e+03 GB",
+        "1.00 kB",
+        "1.50 kB",
+        "1.00 MB",
+        "2.50 MB",
+        "300 kB",
+        "3,000 GB",
     ]
-    assert [duration(value) for value in (0.42, 59.9, 72, 7500)] == [
-        "0.42 s",
+    assert [duration(value) for value in (0, 0.42, 3.20173, 59.9, 59.97, 72, 7500)] == [
+        "0 s",
+        "0.420 s",
+        "3.20 s",
         "59.9 s",
+        "1 min 0 s",
         "1 min 12 s",
         "2 h 5 min",
     ]
@@ -232,3 +239,32 @@ def test_the_report_counts_collections_that_were_dropped(write_run, tmp_path):
     assert (
         "<dt>Collections dropped</dt><dd>4, whose numbers were not finite</dd>" in write_report([run], page).read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "told"),
+    [
+        (0, "2 min 24 s, the sum over runs"),
+        (1, "2 min 24 s, the sum over runs; 1 that has not ended is left out"),
+        (2, "2 min 24 s, the sum over runs; 2 that have not ended are left out"),
+    ],
+)
+def test_the_time_of_all_runs_says_what_is_not_in_it(write_run, tmp_path, unfinished, told):
+    for seed in range(2 + unfinished):
+        write_run(tmp_path / "runs" / str(seed), seeds=(seed,), finished=seed < 2)
+    page = write_report([tmp_path / "runs"], tmp_path / "report.html").read_text()
+    assert f"<dt>Took</dt><dd>{told}</dd>" in page
+
+
+def test_setups_without_an_evaluation_are_named(write_run, tmp_path):
+    write_run(tmp_path / "runs" / "a", seeds=(0,))
+    page = tmp_path / "report.html"
+    assert "no evaluation has been recorded yet" not in write_report([tmp_path / "runs"], page).read_text()
+    write_run(tmp_path / "runs" / "b", seeds=(0,), strategy="svrpg", without=("return",))
+    made = write_report([tmp_path / "runs"], page).read_text()
+    assert "<dt>Seeds</dt><dd>1, none of 1 evaluated yet</dd>" in made
+    assert "<li>Each line with returns rests on 1 seed. Seeds" in made
+    assert "<li>svrpg: no evaluation has been recorded yet, so there are no returns.</li>" in made
+    alone = write_report([tmp_path / "runs" / "b"], page).read_text()
+    assert "<li>No evaluation has been recorded yet. Seeds" in alone
+    assert "so there are no returns" not in alone

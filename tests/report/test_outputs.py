@@ -87,6 +87,17 @@ def test_a_table_is_printed_or_written_as_numbers(sweep, tmp_path, capsys):
     assert out.read_text() == printed
 
 
+def test_numbers_of_a_filter_are_empty_where_there_is_none(write_run, tmp_path, capsys):
+    write_run(tmp_path / "a", attack="sign-flipping", byzantine=3, filtering=True)
+    write_run(tmp_path / "b", attack="sign-flipping", byzantine=3, strategy="svrpg")
+    assert main(["report", str(tmp_path), "--table", "csv"]) == 0
+    lines = {line["name"]: line for line in csv.DictReader(capsys.readouterr().out.splitlines())}
+    found = {name: (line["filter_recall"], line["filter_precision"]) for name, line in lines.items()}
+    assert found == {"fedpg-br": ("0.625", "0.75"), "svrpg": ("", "")}
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    assert "<td>fedpg-br</td><td>3</td><td>0.625 [0.625, 0.625]</td><td>0.75 [0.75, 0.75]</td>" in page
+
+
 def test_a_latex_table_is_one_of_booktabs(sweep, capsys):
     assert main(["report", str(sweep), "--table", "latex"]) == 0
     lines = capsys.readouterr().out.splitlines()

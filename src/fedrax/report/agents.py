@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from fedrax.report.charts import Chart, points_chart
 from fedrax.report.curves import Vector
+from fedrax.report.draws import drawn_for
 from fedrax.report.personal import agent_is
-from fedrax.report.runs import Group, History, Run
+from fedrax.report.runs import Group, History
 from fedrax.report.style import colour, new_figure, styled
 from fedrax.report.tables import Estimate, alike, columns_alike, estimates
 
@@ -134,21 +135,11 @@ def parameters_of(groups: Sequence[Group]) -> list[Parameters]:
     members: dict[str, tuple[list[Mapping[str, Any]], list[tuple[str, History]]]] = {}
     for group in groups:
         for run, history in group.members:
-            drawn = _drawn(run, history)
-            if drawn and all(isinstance(agent, Mapping) for agent in drawn) and _differing(drawn):
+            drawn = drawn_for(run, history)
+            if drawn and _differing(drawn):
                 members.setdefault(str(drawn), (drawn, []))[1].append((group.label, history))
     found = [Parameters(drawn, those) for drawn, those in members.values()]
     return [each for each in found if each.returns]
-
-
-def _drawn(run: Run, history: History) -> list[Any]:
-    """What the agents' environments of a seed were drawn to be: a run's seeds take its draws in turn."""
-    draws = run.manifest.get("draws") or []
-    if not isinstance(draws, list) or not draws:
-        return []
-    first = run.config.get("seed", 0)
-    drawn = draws[(history.seed - first) % len(draws)] if isinstance(first, int) else None
-    return drawn if isinstance(drawn, list) and all(isinstance(agent, Mapping) for agent in drawn) else []
 
 
 def _differing(drawn: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,11 +13,12 @@ from matplotlib.ticker import PercentFormatter
 
 from fedrax.aggregators.base import aggregators
 from fedrax.report.charts import Chart, values_chart
-from fedrax.report.curves import STATISTICS, Vector, final_scores
+from fedrax.report.curves import STATISTICS, Vector, counted, final_scores
 from fedrax.report.maps import draw_map
 from fedrax.report.palette import PALETTE
 from fedrax.report.runs import Group
 from fedrax.report.style import MUTED, colour, new_figure, styled
+from fedrax.report.tables import Estimate, estimates
 
 RULES = {0: "none: nobody accepted", 1: "first rule (R1)", 2: "second rule (R2)"}
 """What ``filter_rule`` counts: FedPG-BR's two radii, and its fallback."""
@@ -47,6 +48,29 @@ def has_filter_quality(group: Group) -> bool:
         for row in history.rows
         for name in (*QUALITY, "filter_rule")
     )
+
+
+def filter_scores(group: Group, name: str) -> Vector:
+    """Each seed's mean of a column of :data:`QUALITY` over the rounds in which it is defined, of seeds with any."""
+    if not has_filter_quality(group):
+        return np.array([])
+    each = [[row[name] for row in history.rows if _known(row.get(name))] for history in counted(group)]
+    return np.array([np.mean(values) for values in each if values])
+
+
+def filter_quality_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] | None:
+    """Headings and lines: the means of recall and precision of each group that has any; None where none has."""
+    scores = [(group.label, [filter_scores(group, name) for name in QUALITY]) for group in groups]
+    scores = [(label, each) for label, each in scores if any(seeds.size for seeds in each)]
+    if not scores:
+        return None
+    columns = [estimates([Estimate.of(each[place], "mean") for _, each in scores]) for place, _ in enumerate(QUALITY)]
+    # A seed that never rejected anybody has a recall and no precision.
+    seeds = [" and ".join(dict.fromkeys(str(column.size) for column in each)) for _, each in scores]
+    labels = [label for label, _ in scores]
+    return ["", "seeds", *(f"mean {label}" for label in QUALITY.values())], [
+        list(line) for line in zip(labels, seeds, *columns, strict=True)
+    ]
 
 
 @styled

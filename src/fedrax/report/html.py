@@ -10,9 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fedrax.evaluation.measure import SENTENCES, said
+from fedrax.evaluation.measure import said
 from fedrax.records.files import check_writable
-from fedrax.records.metrics import spans
 from fedrax.report.across import across_html
 from fedrax.report.agents import agents_table, divergence_table, parameters_of
 from fedrax.report.attack_figures import (
@@ -20,6 +19,7 @@ from fedrax.report.attack_figures import (
     attack_table,
     filter_quality_chart,
     filter_quality_figure,
+    filter_quality_table,
 )
 from fedrax.report.attention import attention_chart, attention_figure, attention_lines, attention_of
 from fedrax.report.audits import audits_html, guarantees_table
@@ -28,17 +28,23 @@ from fedrax.report.comparisons import GAIN, comparison_html, gain_table
 from fedrax.report.curves import AXES, STATISTICS, available_axes, evaluated_seeds
 from fedrax.report.federations import attendance_html, clusters_html
 from fedrax.report.figures import curves_figure
+from fedrax.report.notes import notes_html
 from fedrax.report.personal import returns_of
 from fedrax.report.provenance import manifest_html, settings_html
 from fedrax.report.published import Series
-from fedrax.report.runs import Group, difference, group_runs, load_runs, named_runs, parts_of
-from fedrax.report.tables import FEW, MISSING, Result, alike, cost_table, counted_of, duration, estimates, result
+from fedrax.report.runs import Group, Run, difference, group_runs, load_runs, named_runs, parts_of
+from fedrax.report.tables import MISSING, Result, alike, cost_table, counted_of, duration, estimates, result
 from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
 from fedrax.report.videos import videos_html
 
 FILTERING = (
     "Of finding Byzantine agents, the mean over seeds and neighbouring rounds: recall is the share of them that was "
     "rejected, precision their share among the rejected, in rounds that rejected somebody."
+)
+FILTERED = (
+    "Over all rounds in which they are defined: the mean of each seed, and of these the mean over seeds; brackets: "
+    "95 % stratified bootstrap over seeds. Two numbers of seeds are those of recall and of precision, which a seed "
+    "that rejected nobody has not. They are filter_recall and filter_precision in metrics.jsonl."
 )
 ATTENDING = (
     "Means over seeds. The map is of the last quarter of the rounds; the lines are means over agents, of the attention "
@@ -112,7 +118,7 @@ def report_html(
         *_optional("Who took part", attendance_html(groups)),
         *_privacy(groups, statistic),
         *_optional("Videos", videos_html(groups)),
-        Section("Notes", _notes(groups, statistic)),
+        Section("Notes", notes_html(groups, statistic)),
         Section("Repeat it", part("code", commands)),
         Section("Settings", joined(settings_html(*run) for run in runs)),
         Section("Versions and machine", joined(manifest_html(*run) for run in runs if run[1].manifest)),
@@ -131,11 +137,6 @@ def _headline(groups: Sequence[Group]) -> Markup:
     runs = [run for group in groups for run in group.runs]
     unfinished = [name for name, run in named_runs(groups) if not run.finished]
     times = [time for run in runs for key in ("started", "ended") if (time := _time(run.manifest.get(key)))]
-    wall = sum(
-        (ended - started).total_seconds()
-        for run in runs
-        if (started := _time(run.manifest.get("started"))) and (ended := _time(run.manifest.get("ended")))
-    )
     begun = [group for group in groups if group.histories]
     facts = {
         "Environment": _distinct(run.kind("environment") for run in runs),
@@ -143,12 +144,12 @@ def _headline(groups: Sequence[Group]) -> Markup:
         "Agents": _distinct(run.settings.get("federation.agents") for run in runs),
         "Attack": _distinct(run.kind("attack") for run in runs),
         "Byzantine agents": _distinct(run.settings.get("attack.agents") or None for run in runs),
-        "Seeds": _distinct(counted_of(len(evaluated_seeds(group)), len(group.seeds)) for group in begun),
+        "Seeds": _distinct(_evaluated(len(evaluated_seeds(group)), len(group.seeds)) for group in begun),
         "Ran on": _distinct(_machine(run.manifest) for run in runs),
         "When": " to ".join(dict.fromkeys(f"{t:%Y-%m-%d %H:%M}" for t in (min(times), max(times))))
         if times
         else MISSING,
-        "Took": f"{duration(wall)}, the sum over runs" if wall else MISSING,
+        "Took": _took(runs),
     }
     dropped = sum(len(row.get("dropped", ())) for run in runs for history in run.histories for row in history.rows)
     if dropped:
@@ -156,6 +157,22 @@ def _headline(groups: Sequence[Group]) -> Markup:
     if facts["Byzantine agents"] == MISSING:
         del facts["Byzantine agents"]
     return part("headline", len(runs), facts, unfinished)
+
+
+def _evaluated(seeds: int, begun: int) -> str:
+    """As the tables count seeds; in words where there is no number yet."""
+    return counted_of(seeds, begun) if seeds else f"none of {begun} evaluated yet"
+
+
+def _took(runs: Sequence[Run]) -> str:
+    """The time from start to end of all runs together, and how many are not in it."""
+    times = [(_time(run.manifest.get("started")), _time(run.manifest.get("ended"))) for run in runs]
+    each = [(ended - started).total_seconds() for started, ended in times if started and ended]
+    if not sum(each):
+        return MISSING
+    left = len(runs) - len(each)
+    told = f"; {left} that {'has' if left == 1 else 'have'} not ended {'is' if left == 1 else 'are'} left out"
+    return f"{duration(sum(each))}, the sum over runs{told if left else ''}"
 
 
 def _results(groups: Sequence[Group], statistic: str) -> Markup:
@@ -207,7 +224,9 @@ def _figures(groups: Sequence[Group], statistic: str, smoothing: int, published:
     if filtering is not None:
         chart = filter_quality_chart(groups)
         drawn = chart_html(chart, filtering, "filter", "Precision and recall of the filter")
-        sections.append(Section("What the filter did", joined([drawn, part("small", FILTERING)])))
+        table = filter_quality_table(groups)
+        means = [] if table is None else [part("noted_table", *table, FILTERED)]
+        sections.append(Section("What the filter did", joined([*means, drawn, part("small", FILTERING)])))
     attending = attention_of(groups)
     if attending:
         described = "Share of attention of each agent to each other's encodings"
@@ -311,54 +330,6 @@ def _privacy(groups: Sequence[Group], statistic: str) -> list[Section]:
     if audited is not None:
         sections.append(Section("What attacks on messages find", audited))
     return sections
-
-
-def _notes(groups: Sequence[Group], statistic: str) -> Markup:
-    counts = [len(evaluated_seeds(group)) for group in groups]
-    least, most = min(counts), max(counts)
-    number = str(least) if least == most else f"{least} to {most}"
-    notes = [
-        f"Each line rests on {number} seed{'s' if most != 1 else ''}. "
-        "Seeds differ in initial weights, environments and draws.",
-        *_measured(groups),
-        "Curves hold a seed at its last evaluation and stop where the first seed stops: nothing is "
-        "interpolated or extrapolated.",
-        "Best return is the highest of many noisy evaluations and therefore too high; compare final returns.",
-    ]
-    if statistic == "iqm":
-        notes.insert(1, "IQM is the mean without the lowest and highest quarter of seeds; below four seeds, the mean.")
-    notes += [
-        f"{group.label}: of {len(group.seeds)} seeds {count} {'was' if count == 1 else 'were'} evaluated; the others "
-        "are in none of its numbers."
-        for group, count in zip(groups, counts, strict=True)
-        if 0 < count < len(group.seeds)
-    ]
-    if 1 in counts:
-        notes.append("One seed has no interval: how much another seed would differ is unknown, and no band is drawn.")
-    if any(1 < count < FEW for count in counts):
-        notes.append(f"With fewer than {FEW} seeds a bootstrap interval is too narrow; read it as a lower bound.")
-    if any(group.repeated for group in groups):
-        notes.append("A seed that was run twice in one configuration counts once, by its longer record.")
-    for name, run in named_runs(groups):
-        for history in run.histories:
-            missing = spans(history.missing)
-            if missing:
-                notes.append(f"{name} lacks the records of {', '.join(missing)} of seed {history.seed}.")
-    return part("notes", notes)
-
-
-def _measured(groups: Sequence[Group]) -> list[str]:
-    """What the returns are returns of, and what training time leaves out."""
-    parts = parts_of(groups)
-    notes = [
-        (f"{', '.join(group.label for group in members)}: " if len(parts) > 1 else "")
-        + SENTENCES[members[0].measure["evaluation.environments"]]
-        + " All of them start from the same initial states."
-        for _, members in parts
-    ]
-    kinds = {run.kind("runtime") for group in groups for run in group.runs}
-    flower = " Over Flower it contains what nodes compile, for which the server waits." if "flower" in kinds else ""
-    return [*notes, f"Training time leaves out compiling.{flower}"]
 
 
 def _machine(manifest: Mapping[str, Any]) -> str | None:

@@ -12,15 +12,17 @@ from typing import Any
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import said
 from fedrax.records.files import check_writable
+from fedrax.report.attack_figures import QUALITY, filter_scores
 from fedrax.report.cells import DAGGER, STATISTIC, cell, latex, latex_notes, latex_numbers, numbers
 from fedrax.report.crossed import crossed, crossed_csv, crossed_latex
 from fedrax.report.curves import STATISTICS, natural_axis
+from fedrax.report.draws import drawn_apart
 from fedrax.report.figures import curves_figure
 from fedrax.report.html import write_page
 from fedrax.report.personal import SHARED_BY_ALL, return_of, returns_of
 from fedrax.report.runs import Group, difference, group_runs, load_runs, parts_of
 from fedrax.report.style import save
-from fedrax.report.tables import COSTS, alike, estimates, mean_costs, result
+from fedrax.report.tables import COSTS, Estimate, alike, estimates, mean_costs, result
 
 TABLES = {"csv": ".csv", "latex": ".tex"}
 """Formats of a table, with their suffixes."""
@@ -72,6 +74,8 @@ def write_outputs(
             text = crossed_csv(tables) if suffix == ".csv" else crossed_latex(tables)
         else:
             text = table_csv(groups) if suffix == ".csv" else table_latex(groups)
+        if suffix == ".tex" and (told := drawn_apart(groups)):
+            text = f"% {told}\n{text}"
         if out is None:
             yield text.removesuffix("\n")
             return
@@ -82,8 +86,7 @@ def write_outputs(
     path = out or runs[0] / f"report{suffix}"
     if suffix == ".html":
         write_page(groups, path, title=title, smoothing=smoothing)
-    if told := difference(groups):
-        yield told
+    yield from filter(None, [difference(groups), drawn_apart(groups)])
     figure = path.with_suffix(".png") if suffix == ".html" else path
     check_writable(figure)
     for place, (_, members) in enumerate(parts_of(groups), start=1):
@@ -96,13 +99,16 @@ def write_outputs(
 
 
 def table_csv(groups: Sequence[Group]) -> str:
-    """Results and costs as numbers; of groups that were evaluated differently, with what tells them apart."""
+    """Results, costs and what a filter found, as numbers.
+
+    Of groups that were evaluated differently, with what tells them apart.
+    """
     name = STATISTICS[STATISTIC][0]
     columns = [f"{which} return{what}" for which in ("final", "best") for what in (f", {name}", ", low", ", high")]
     policies = {group.label: return_of(group) for group in groups}
     told = ["return of"] if any(policies.values()) else []
     rows: list[list[Any]] = [
-        ["name", "evaluated with", "seeds", "seeds begun", *columns, "state", *COSTS_IN_TABLE, *told]
+        ["name", "evaluated with", "seeds", "seeds begun", *columns, "state", *COSTS_IN_TABLE, *QUALITY, *told]
     ]
     for telling, members in parts_of(groups):
         for group in members:
@@ -117,6 +123,7 @@ def table_csv(groups: Sequence[Group]) -> str:
                     *(cell(value) for each in (line.final, line.best) for value in numbers(each)),
                     "finished" if line.finished else "unfinished",
                     *(cell(costs.get(heading, math.nan)) for heading in COSTS),
+                    *(cell(Estimate.of(filter_scores(group, column), "mean").value) for column in QUALITY),
                     *(policies[group.label] or SHARED_BY_ALL for _ in told),
                 ]
             )

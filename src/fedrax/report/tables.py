@@ -114,19 +114,26 @@ def estimates(column: Sequence[Estimate]) -> list[str]:
     return [f"{next(texts)} [{next(texts)}, {next(texts)}]" if each else next(texts) for each in whole]
 
 
+def significant(value: float) -> str:
+    """Three significant digits, zeros at the end too; all digits before the point."""
+    if value >= 999.5:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".removesuffix(".") if value else "0"
+
+
 def bytes_text(value: float) -> str:
-    """``1.06 MB``; decimal units."""
+    """``1.06 MB``; decimal units. Whole bytes are exact."""
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
+        if value < 999.5 or unit == "GB":
             break
         value /= 1000
-    return f"{value:.3g} {unit}"
+    return f"{value:.3g} B" if unit == "B" else f"{significant(value)} {unit}"
 
 
 def duration(seconds: float) -> str:
-    """``0.42 s``, ``1 min 12 s`` or ``2 h 5 min``."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
+    """``0.420 s``, ``1 min 12 s`` or ``2 h 5 min``."""
+    if seconds < 59.95:
+        return f"{significant(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -117,7 +117,8 @@ def physics_draws(config: Config, position: int = 0) -> list[dict[str, float]]:
     """Every agent's physical parameters, or the empty list when all agents share the defaults.
 
     They depend on the configuration's first seed, and on which of ``environment.draws`` the run's seed at ``position``
-    has: with one draw all seeds, and always all methods compared, act in the same environments.
+    has: with one draw all seeds of a run, and always all methods compared under one first seed, act in the same
+    environments.
 
     Raises:
         FedraxError: parameters that the environment does not have, or that make no environment.
