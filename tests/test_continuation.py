@@ -348,10 +348,21 @@ def test_a_budget_edited_in_the_file_extends_too_and_is_said(copied, eight, caps
     assert_same_runs(copied, eight)
 
 
-def test_rounds_that_were_done_are_not_taken_back(copied):
-    with pytest.raises(FedraxError, match=r"budget\.rounds = 2 is not allowed: .* has done 4 rounds"):
-        fedrax.resume(copied, ["budget.rounds=2"], progress=False)
+@pytest.mark.parametrize(
+    ("limit", "done"),
+    [
+        ("rounds", "4 rounds"),
+        ("trajectories", r"\d+ trajectories per agent"),
+        ("steps", r"\d+ environment steps"),
+        ("steps_per_agent", r"\d+ environment steps of each agent"),
+    ],
+)
+def test_what_was_done_is_not_taken_back(copied, limit, done):
+    others = [] if limit == "rounds" else ["budget.rounds=none"]
+    with pytest.raises(FedraxError, match=rf"budget\.{limit} = 2 is not allowed: .* has done {done}, which"):
+        fedrax.resume(copied, [*others, f"budget.{limit}=2"], progress=False)
     assert fedrax.load(copied).summary()["rounds"] == 4
+    assert fedrax.load(copied).config.budget.rounds == 4
 
 
 @pytest.mark.training

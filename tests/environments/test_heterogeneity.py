@@ -83,6 +83,8 @@ def test_normal_draws_are_clipped():
         ({"length": UNIFORM | {"high": 0.1}}, "low = 0.3 is above high = 0.1"),
         ({"length": NORMAL | {"low": 2.0, "high": 1.0}}, "low = 2 is above high = 1"),
         ({"length": NORMAL | {"std": -1.0}}, "length.std = -1.0 is not allowed"),
+        ({"length": UNIFORM | {"low": -1.7e308, "high": 1.7e308}}, "its draws are not finite; give smaller numbers"),
+        ({"length": NORMAL | {"mean": 1e308, "std": 1e308}}, "its draws are not finite; give smaller numbers"),
         ({"length": NORMAL | {"mean": "x"}}, "length.mean = 'x' is not allowed"),
     ],
 )

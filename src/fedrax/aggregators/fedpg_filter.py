@@ -61,7 +61,7 @@ class NearMajority(Aggregator):
     ) -> Aggregate:
         """What the accepted rows make.
 
-        Metrics: ``filter_rule`` (which rule's choice was taken, 0 if nobody was accepted),
+        Metrics: ``filter_rule`` (which rule's choice was taken, 0 if neither accepted anybody),
         ``filter_threshold`` (its radius of acceptance; the second rule's if nobody was), ``filter_sigma``,
         and ``distance_median`` (of all pairs present, or of those among 1,024 agents drawn at random).
         """

@@ -144,7 +144,13 @@ def drawn_names(table: Mapping[str, Any], environment: str) -> set[str]:
 def _column(key: str, value: Any, agents: int, generator: np.random.Generator) -> list[int | float]:
     """One parameter's values by agent."""
     if isinstance(value, Mapping):
-        return _parse(key, value).sample(generator, agents).tolist()
+        try:
+            drawn = _parse(key, value).sample(generator, agents)
+        except OverflowError:  # The width of an interval is infinite where its bounds need not be.
+            drawn = np.array([np.inf])
+        if not np.isfinite(drawn).all():
+            raise FedraxError(f"{key} = {shown(value)} is not allowed: its draws are not finite; give smaller numbers")
+        return drawn.tolist()
     if isinstance(value, (list, tuple)):
         if len(value) != agents:
             raise FedraxError(f"{key} lists {len(value)} values for {agents} agents; give one per agent")

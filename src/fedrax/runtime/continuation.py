@@ -198,21 +198,36 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
     for key, values in changes.items():
         if not may_change(key, allowed):
             raise _another_experiment(directory, key, values, edited=key in edited, allowed=allowed)
-    most = after.budget.rounds
-    if most is not None and directory.summary.exists():
-        rounds = read_summary(directory)["rounds"]
-        done = max(rounds) if isinstance(rounds, list) else rounds
-        if most < done:
-            raise FedraxError(
-                f"budget.rounds = {most} is not allowed: {directory.path} has done {done} rounds, which are not taken "
-                "back; give more, or train a new run"
-            )
+    if directory.summary.exists():
+        _check_budget(directory, before, after)
     if manifest:
         _record(directory, manifest, before, after)
     else:
         directory.write_config(after.to_toml())
     told = [f"{directory.path} goes on with {_listed(changes)}", rising(directory, before, after)]
     return after, "\n".join(filter(None, told))
+
+
+def _check_budget(directory: RunDirectory, before: Config, after: Config) -> None:
+    """Raises for a limit below what a finished run has done.
+
+    A run goes past a limit by less than a round, and may keep that limit.
+    """
+    summary = read_summary(directory)
+    done = {
+        "rounds": (summary["rounds"], 1, "rounds"),
+        "trajectories": (summary["trajectories"], 1, "trajectories per agent"),
+        "steps": (summary["total_steps"], 1, "environment steps"),
+        "steps_per_agent": (summary["agent_steps"], before.federation.agents, "environment steps of each agent"),
+    }
+    for name, (counts, share, words) in done.items():
+        most = getattr(after.budget, name)
+        count = max(counts if isinstance(counts, list) else [counts]) // share
+        if most is not None and most != getattr(before.budget, name) and most < count:
+            raise FedraxError(
+                f"budget.{name} = {most} is not allowed: {directory.path} has done {count} {words}, which are not "
+                "taken back; give more, or train a new run"
+            )
 
 
 def _check_overrides(directory: RunDirectory, before: Config, overrides: Iterable[str]) -> None:
