@@ -9,6 +9,9 @@ import pytest
 from matplotlib import pyplot
 
 from fedrax.cli import main
+from fedrax.config import resolve
+from fedrax.environments.host import EnvPoolEnvironments, GymnasiumEnvironments
+from fedrax.environments.wrappers import HostWrapper
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import apart, measure, why_apart
 from fedrax.report.attack_figures import filter_quality_figure
@@ -16,6 +19,8 @@ from fedrax.report.figures import curves_figure, panels_figure
 from fedrax.report.html import write_report
 from fedrax.report.reproduce import reproduce
 from fedrax.report.runs import Group, group_runs, load_run, load_runs, parts_of
+from fedrax.runtime.draws import engines
+from fedrax.runtime.make import make_runtime
 
 EVALUATION = '\n[evaluation]\nenvironments = "{}"\nhorizon = "none"\ngreedy = true\nseed = 90210\n'
 
@@ -133,6 +138,42 @@ def test_what_sets_measures_apart(other, telling):
     if telling is not None:
         assert parts[1] == (telling, ["b"])
         assert next(iter(telling)) in why_apart(parts)
+
+
+def test_engines_draw_other_initial_states(write_run, tmp_path):
+    """With ``environment.backend=auto`` one configuration is stepped by what is installed."""
+    for name, engine in (("one", "envpool"), ("two", "gymnasium"), ("three", "envpool")):
+        manifest = write_run(tmp_path / "runs" / name) / "manifest.json"
+        known = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(known | {"engines": {"CartPole-v1": engine}}))
+    groups = group_runs(load_runs([tmp_path / "runs"]))
+    assert [[run.name for run in group.runs] for group in groups] == [["one", "three"], ["two"]]
+    (envpool, gymnasium) = parts_of(groups)
+    assert envpool[0] == {"engine of the environment": "envpool"}
+    assert gymnasium[0] == {"engine of the environment": "gymnasium"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "engine"),
+    [
+        (["environment.id=CartPole-v1"], "jax"),
+        (["environment.id=CartPole-v1", "environment.native=false"], "envpool"),
+        (["environment.id=CartPole-v1", "environment.native=false", "environment.backend=gymnasium"], "gymnasium"),
+        (["environment.id=LunarLander-v3", "environment.heterogeneity.gravity=[-9, -8, -7]"], "gymnasium"),
+        (["environment.id=LunarLander-v3"], "envpool"),
+    ],
+)
+def test_a_run_records_who_steps_its_environments(settings, engine):
+    pytest.importorskip("envpool")
+    config = resolve(None, ["learner=ppo", "strategy=fedavg", "federation.agents=3", "budget.rounds=1", *settings])
+    assert engines(config) == {config.environment.id: engine}
+    runtime = make_runtime(config)
+    if engine != "jax":
+        made = runtime._make(2, 5, runtime.parameters([0], 2))
+        while isinstance(made, HostWrapper):
+            made = made.inner
+        assert type(made) is {"envpool": EnvPoolEnvironments, "gymnasium": GymnasiumEnvironments}[engine]
+    runtime.close()
 
 
 def test_other_agents_environments_are_another_measure():

@@ -15,7 +15,7 @@ import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import jax
@@ -74,8 +74,7 @@ def make_host(
         backend = engine(id, backend, parameters[0])
     described = describe_environment(id, native=False, backend=backend, mission=mission, kwargs=kwargs)
     time_limit = described.horizon(max_episode_steps)
-    varied = [{}] * count if parameters is None else [arguments_among(id, each) for each in parameters]
-    own = [kwargs | each for each in varied]
+    own = [kwargs] * count if parameters is None else [kwargs | arguments_among(id, each) for each in parameters]
     # A pool is made with one set of options.
     pools = [list(copies) for _, copies in itertools.groupby(own)]
     sets = [each for each in goals or () if each is not None]
@@ -117,6 +116,20 @@ def engine(id: str, backend: Backend, parameters: Parameters) -> Backend:
             "environment.heterogeneity"
         )
     return "gymnasium"
+
+
+def stepped_by(
+    id: str, backend: Backend, parameters: Sequence[Parameters], kwargs: Mapping[str, Any]
+) -> Literal["envpool", "gymnasium"]:
+    """Who steps copies as :func:`make_host` makes them; ``parameters`` are empty where none are given there.
+
+    Raises:
+        FedraxError: as there.
+    """
+    if parameters:
+        backend = engine(id, backend, parameters[0])
+    copies = [{**kwargs, **arguments_among(id, each)} for each in parameters] or [dict(kwargs)]
+    return "envpool" if all(uses_envpool(id, backend, each) for each in copies) else "gymnasium"
 
 
 def make_single(

@@ -71,7 +71,8 @@ def renamed(value: Any) -> FedraxError:
 
 
 CODE = "code of the environment"
-"""The part of a measure that its configuration does not say."""
+ENGINE = "engine of the environment"
+"""The parts of a measure that its configuration does not say."""
 
 
 def measure(config: Mapping[str, Any], *, personal: bool, manifest: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -82,8 +83,8 @@ def measure(config: Mapping[str, Any], *, personal: bool, manifest: Mapping[str,
     Args:
         config: tables as in TOML.
         personal: whether agents hand out policies of their own.
-        manifest: of the run, which says whether its environment is of a plugin, and what was in that; None: it is not
-            asked.
+        manifest: of the run, which says whether its environment is of a plugin, and what was in that, and who steps it
+            outside of JAX: from one seed EnvPool and Gymnasium draw other initial states. None: it is not asked.
     """
     evaluation = resolved_evaluation(config, personal=personal)
     environment = _table(config, "environment")
@@ -113,7 +114,15 @@ def measure(config: Mapping[str, Any], *, personal: bool, manifest: Mapping[str,
         # A plugin that an environment is not of, such as one with a strategy, changes no measure.
         codes = [_text(code) for code in recorded_code(manifest, "environment_code") if code]
         measured[CODE] = ", then ".join(codes) or "none recorded"
+        measured[ENGINE] = recorded_engine(manifest) or "none recorded"
     return {key: _text(value) for key, value in measured.items()}
+
+
+def recorded_engine(manifest: Mapping[str, Any]) -> str:
+    """Who stepped a run's environments outside of JAX; empty where nobody did, or a run of an earlier version."""
+    engines = manifest.get("engines")
+    stepping = set(map(str, engines.values())) - {"jax"} if isinstance(engines, Mapping) else set()
+    return ", ".join(sorted(stepping))
 
 
 def recorded_code(manifest: Mapping[str, Any], key: str) -> list[dict[str, str]]:

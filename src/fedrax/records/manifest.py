@@ -44,6 +44,7 @@ class Manifest(pydantic.BaseModel):
     config: dict[str, Any] = {}
     history: list[Change] = []
     divergence: dict[str, float] | None = None
+    engines: dict[str, str] | None = None
     networks_from: dict[str, str] = {}
     started: str = ""
     plugins: dict[str, str] | None = None
@@ -61,6 +62,7 @@ def write_manifest(
     files: Sequence[Path] = (),
     imported: bool = False,
     secure_sum: str | None = None,
+    engines: Mapping[str, str] | None = None,
     spaces: Mapping[str, Any] | None = None,
     plugins: Mapping[str, str] | None = None,
     environment_code: Mapping[str, str] | None = None,
@@ -78,6 +80,7 @@ def write_manifest(
         files: what networks were read from, which are recorded with their digests.
         imported: whether these are all there is, and nothing was trained.
         secure_sum: what stands for a secure sum in the run; None where there is none.
+        engines: who steps each environment, by its id (``jax``, ``envpool`` or ``gymnasium``).
         spaces: of every environment, so that policies can act where it is not installed
             (:mod:`fedrax.environments.spaces`); none: they are not known.
         plugins: digests of the plugins' code, by their names without folder.
@@ -101,6 +104,7 @@ def write_manifest(
             **({"networks_from": {str(path): _digest(path) for path in files}} if files else {}),
             **({"imported": True} if imported else {}),
             **({} if secure_sum is None else {"secure_sum": secure_sum}),
+            "engines": dict(engines or {}),
             **({} if spaces is None else {"spaces": dict(spaces)}),
             "plugins": dict(plugins or {}),
             "environment_code": dict(environment_code or {}),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrax.errors import FedraxError
-from fedrax.evaluation.measure import apart, measure, recorded_code, why_apart
+from fedrax.evaluation.measure import apart, measure, recorded_code, recorded_engine, why_apart
 from fedrax.migration import present_keys
 from fedrax.parsing import parsed_toml, text_of
 from fedrax.records.encoding import decoded
@@ -73,7 +73,10 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration as ``section.key -> value``, without seeds and names; plugins with their content."""
+        """The configuration as ``section.key -> value``, without seeds and names; plugins with their content.
+
+        With who stepped environments outside of JAX as ``environment.engine``.
+        """
         found = {key: value for key, value in _flatten(self.config) if key not in REPETITION}
         codes = recorded_code(self.manifest, "plugins")
         # A plugin is the same wherever it lies, and another where it was edited.
@@ -82,6 +85,9 @@ class Run:
                 f"{name} {', then '.join(dict.fromkeys(code[name] for code in codes if name in code))}"
                 for name in names
             ]
+        # What `auto` comes to depends on what is installed.
+        if engine := recorded_engine(self.manifest):
+            found["environment.engine"] = engine
         return found
 
     @property

@@ -22,7 +22,7 @@ from fedrax.records.manifest import read_manifest, write_manifest
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.summary import read_summary
 from fedrax.runtime.annealing import rising
-from fedrax.runtime.draws import all_draws, divergence, runs_native, spaces_of, task_ids
+from fedrax.runtime.draws import all_draws, divergence, engines, runs_native, spaces_of, task_ids
 from fedrax.sources import parse_override
 
 logger = logging.getLogger(__name__)
@@ -326,6 +326,7 @@ def begin_manifest(directory: RunDirectory, config: Config, *, files: Sequence[P
         files=files,
         imported=imported,
         secure_sum=SECURE_SUMS[config.runtime.kind] if config.privacy.secure_sum else None,
+        engines=engines(config),
         spaces={id: written(spaces) for id, spaces in spaces_of(config).items()},
         plugins=code["plugins"],
         environment_code=code["environment_code"],

@@ -13,6 +13,7 @@ from fedrax.environments.distributions import joint_draws, joint_keys
 from fedrax.environments.divergence import environment_divergence
 from fedrax.environments.goal_sets import NO_GOALS, goals_of, held_out_of
 from fedrax.environments.heterogeneity import draw, drawn_names
+from fedrax.environments.host import stepped_by
 from fedrax.environments.host_parameters import check_host_parameters, host_defaults, host_physics
 from fedrax.environments.native import native_environments
 from fedrax.environments.native_goals import GoalsOfOne
@@ -137,6 +138,20 @@ def all_draws(config: Config) -> list[list[dict[str, float]]]:
     """:func:`physics_draws` of each of ``environment.draws``, or the empty list when all agents share the defaults."""
     draws = [physics_draws(config, position) for position in range(config.environment.draws)]
     return draws if draws[0] else []
+
+
+def engines(config: Config) -> dict[str, str]:
+    """Who steps each of the environments that agents have, by its id: ``jax``, ``envpool`` or ``gymnasium``.
+
+    Raises:
+        FedraxError: as :func:`physics_draws`, or what is asked for by name cannot.
+    """
+    settings, ids = config.environment, task_ids(config)
+    if runs_native(config):
+        return dict.fromkeys(ids, "jax")
+    sites = [site for draw in all_draws(config) for site in draw] if settings.heterogeneity else []
+    own = {id: [{name: site[name] for name in own_parameters(config, id)} for site in sites] for id in ids}
+    return {id: stepped_by(id, settings.backend, own[id], settings.kwargs) for id in ids}
 
 
 def divergence(config: Config) -> dict[str, float]:
