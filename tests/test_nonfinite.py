@@ -5,18 +5,15 @@ import json
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 import faulty
 import fedrax
-from faulty import Flaky, Lavish
-from fedrax.attacks.base import Attack, attacks, replace_rows
+from faulty_runs import EPISODES, HOST, TABLE, TD3, advanced, agent, configured, equal, finite, flaky, host
 from fedrax.cli import main
-from fedrax.config import resolve
-from fedrax.environments.faults import LEARNING, REWARD
+from fedrax.environments.faults import REWARD
 from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_checkpoint
 from fedrax.runtime import training
@@ -24,68 +21,10 @@ from fedrax.runtime.counters import Counters
 from fedrax.runtime.library import Programs
 from fedrax.runtime.make import make_runtime
 
-TABLE = {
-    "learner": {"kind": "ppo", "num_steps": 12, "num_minibatches": 1, "update_epochs": 1, "hidden": [4]},
-    "strategy": {"kind": "fedavg", "batch": 2},
-    "environment": {"id": "CartPole-v1", "num_envs": 2},
-    "federation": {"agents": 3},
-    "budget": {"rounds": 20},
-    "checkpoint": {"every": 1},
-    "evaluation": {"episodes": 1, "every": 2, "horizon": 10},
-}
-HOST = ["environment.backend=gymnasium"]
-TINY = [f"learner.{part}_layers=[4]" for part in ("actor", "feature", "head")]
-TD3 = [
-    *("learner.kind=td3", "learner.num_steps=4", "learner.batch_size=4", "learner.learning_starts=4", *TINY),
-    *("learner.buffer_size=64", "environment.id=Pendulum-v1", "environment.horizon=7"),
-]
-EPISODES = ["learner=policy-gradient", "strategy=gpomdp", "strategy.batch=3", "environment.horizon=12"]
 SHORT_POLE = "environment.heterogeneity.length=[0.5, 1e-38, 0.5]"
 """Agent 1's pole turns infinitely fast at once."""
 FAST_PENDULUM = ["environment.heterogeneity.g=[10, 1e12, 10]", "environment.heterogeneity.l=[1, 1e-30, 1]"]
 """Of agent 1, gravity's and the torque's accelerations overflow, and infinity minus infinity is no number."""
-
-
-def configured(*overrides):
-    table = {key: dict(value) for key, value in TABLE.items()}
-    if any(text.startswith("learner") for text in overrides):
-        table["learner"] = {"kind": "ppo"}
-    if any(text.startswith("strategy=") for text in overrides):
-        del table["strategy"]
-    return resolve(table, overrides)
-
-
-def advanced(runtime, rounds, state=None, first=0):
-    """The states before and after, and the metrics ``[rounds, ...]`` of the first seed."""
-    state = runtime.init() if state is None else state
-    states, rows = [plain(state)], []
-    for index in range(first, first + rounds):
-        for after, block in runtime.advance(state, index):
-            state = after
-            rows.append(block)
-        states.append(plain(state))
-    runtime.close()
-    return states, {name: np.concatenate([row[name][0] for row in rows]) for name in rows[0]}
-
-
-def plain(tree):
-    """Copies in NumPy, which outlive a donated state; of typed keys, their integers."""
-    return jax.tree.map(
-        lambda x: np.array(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x), tree
-    )
-
-
-def agent(state, index):
-    return jax.tree.map(lambda x: x[0, index], state.agents)
-
-
-def equal(one, other):
-    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return all(np.array_equal(x, y, equal_nan=True) for x, y in leaves)
-
-
-def finite(tree):
-    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if np.issubdtype(leaf.dtype, np.floating))
 
 
 @pytest.mark.training
@@ -137,16 +76,6 @@ def test_the_others_learn_as_if_it_had_not_answered():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def flaky(*overrides, chance=0.0, each=None, kind=Flaky):
-    """A simulation in environments that break now and then, and stay broken until they are reset."""
-    runtime = make_runtime(configured(*overrides))
-    runtime.environment = kind(chance)
-    if each is not None:
-        runtime.draws = runtime.agents_draws = {"broken": jnp.array([each], jnp.float32)}
-    runtime.prepare(Programs())
-    return runtime
-
-
 @pytest.mark.training
 def test_native_environments_that_broke_start_anew():
     """The episodes never end by themselves within the run, so an agent dropped once would be dropped ever after."""
@@ -175,101 +104,11 @@ def test_the_servers_own_trajectories_are_dropped_too():
     assert not rows["dropped"].any()
 
 
-@pytest.mark.training
-@pytest.mark.parametrize("overrides", [[], ["federation.local_updates=2"], ["strategy=scaffold"]])
-def test_what_overflows_in_learning_is_undone_and_named(overrides):
-    """From finite rewards a network comes to NaN, and an optimiser's moments, which would never be finite again."""
-    settings = ["learner.max_gradient_norm=none", *overrides]
-    states, rows = advanced(flaky(*settings, each=[0.0, 1.0, 0.0], kind=Lavish), 3)
-    dropped = rows["dropped"][:, :, 0]
-    # With two updates a round the second one ends an episode, and the third step of the next one is lavish again.
-    assert dropped[0].tolist() == [0, LEARNING, 0]
-    assert dropped[2].tolist() == [0] * 3
-    assert rows["present"].tolist() == (3 - dropped.astype(bool).sum(1)).tolist()
-    assert not rows["excluded"].any()
-    for index in range(3):
-        assert equal(agent(states[index], 1), agent(states[index + 1], 1)) == bool(dropped[index, 1])
-    assert finite(states[-1].agents)
-    assert finite(states[-1].server.params)
-
-
-@pytest.mark.training
-@pytest.mark.parametrize(
-    ("id", "overrides"),
-    [
-        ("Rich", []),
-        pytest.param("Rich", ["federation.local_updates=2", "runtime.agents_per_batch=1"], marks=pytest.mark.slow),
-        ("RichBox", [*TD3[:2], "learner.batch_size=64", *TD3[3:-2]]),
-    ],
-)
-def test_what_overflows_in_learning_is_undone_on_the_host_too(id, overrides, fresh_counts):
-    settings = ["evaluation.every=4", "checkpoint.every=4", "environment.horizon=10", *overrides]
-    states, rows = advanced(host(id, *settings), 1)
-    (index, who) = np.argwhere(rows["dropped"][:, :, 0])[0]
-    assert rows["dropped"][index, who, 0] == LEARNING
-    assert np.count_nonzero(rows["dropped"]) == 1
-    assert rows["present"].tolist() == [2 if round == index else 3 for round in range(4)]
-    assert finite(states[-1].agents)
-    assert finite(states[-1].server.params)
-
-
-@pytest.mark.training
-def test_a_servers_own_step_that_overflows_is_undone():
-    overrides = ["strategy=fedpg-br", "learner=policy-gradient", "strategy.batch_min=4", "strategy.batch_max=5"]
-    overrides += ["strategy.minibatch=1", "strategy.mode=paper", "aggregator.sigma=100", "environment.horizon=6"]
-    runtime = flaky(*overrides, "learner.baseline=none", chance=1.0, each=[0.0, 0.0, 0.0], kind=Lavish)
-    states, rows = advanced(runtime, 4)
-    sampled = rows["server_trajectories"] > 0
-    assert sampled.any()
-    assert (rows["server_dropped"][:, 0] == np.where(sampled, LEARNING, 0)).all()
-    assert finite(states[-1].server)
-    assert rows["present"].tolist() == [3] * 4, "the agents' messages are of a policy that is finite"
-
-
-@attacks.register("test-huge")
-class Huge(Attack):
-    """Sends 1e30 in every place."""
-
-    def corrupt(self, messages, byzantine, key, knowledge):
-        return replace_rows(messages, byzantine, jax.tree.map(lambda x: jnp.full_like(x, 1e30), messages))
-
-
-@pytest.mark.training
-@pytest.mark.parametrize("backend", [[], ["environment.native=false", *HOST]])
-def test_messages_that_overflow_the_servers_optimiser_cost_their_round_alone(backend):
-    """Every message is finite, and the square of their mean is not: the second moment would be infinite for good."""
-    overrides = [*EPISODES, "learner.optimizer=adam", "attack=test-huge", "attack.agents=2", *backend]
-    states, rows = advanced(make_runtime(configured(*overrides)), 2)
-    assert equal(states[0].server, states[-1].server)
-    assert rows["present"].tolist() == [0, 0]
-    assert rows["excluded"].all()
-    assert finite(states[-1].agents)
-
-
-@attacks.register("test-nan-reward")
-class NanRewards(Attack):
-    """Forges rewards that are not finite."""
-
-    def poison(self, reward, valid, key):
-        return jnp.full_like(reward, jnp.nan)
-
-
-@pytest.mark.training
-def test_a_forged_reward_is_the_attacks_business():
-    _, rows = advanced(make_runtime(configured("attack=test-nan-reward", "attack.agents=1")), 1)
-    assert not rows["dropped"].any()
-    assert rows["excluded"].tolist() == [[True, False, False]]
-
-
 @pytest.fixture
 def fresh_counts():
     for kind in vars(faulty).values():
         if isinstance(kind, type) and issubclass(kind, gymnasium.Env):
             kind.count = 0
-
-
-def host(id, *overrides):
-    return make_runtime(configured(f"environment.id=Test{id}-v0", *HOST, *overrides))
 
 
 @pytest.mark.training

@@ -91,6 +91,8 @@ class Exchange(NamedTuple):
     metrics: dict[str, Array]
     clip: PyTree = ()
     """That of the next round, as :attr:`State.clip`."""
+    overflowed: Bool[Array, ""] | bool = False
+    """Whether the messages came to numbers that the server cannot keep, so that none is used."""
 
 
 class Federation(eqx.Module):

@@ -81,7 +81,7 @@ LIES = {
     "an episode without end": (sent(episode_returns=np.full(3, np.inf, np.float32)), "return that is not finite"),
     "more successes than episodes": (sent(successes=np.float32(3)), "3.0 successes in 2 episodes"),
     "negative successes": (sent(successes=np.float32(-1)), "-1.0 successes"),
-    "an unknown fault": (sent(fault=np.array([3, 0, 1, 0], np.int32)), "a fault of its collection that cannot be"),
+    "an unknown fault": (sent(fault=np.array([4, 0, 1, 0], np.int32)), "a fault of its collection that cannot be"),
     "a fault after the end": (sent(fault=np.array([2, 0, 21, 0], np.int32)), "a fault of its collection"),
     "a refusal": (Envelope(REFUSED, {"reason": "no space"}), "refused: no space"),
     "a refusal with more": (Envelope(REFUSED, {"reason": "no space", "x": 1}), "unknown field"),

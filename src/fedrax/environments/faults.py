@@ -148,8 +148,8 @@ def described(entry: Mapping[str, Any]) -> str:
     owner = "the server" if entry["agent"] == "server" else f"agent {entry['agent']}"
     if entry["what"] == NAMES[LEARNING]:
         return (
-            f"what {owner} learned was dropped: a network or a moment of its optimiser was not finite any more, though "
-            "rewards and observations were (smaller rewards or a smaller learning_rate help)"
+            f"what {owner} learned was dropped: it overflowed (a network, an optimiser's moment or what the strategy "
+            "keeps), though rewards and observations were finite; smaller rewards or a smaller learning_rate help"
         )
     when = f"in step {entry['step']}" if entry["step"] else "before the first step"
     names = {"copy": "environment copy", "episode": "episode", "update": "local update"}

@@ -31,8 +31,8 @@ KEYS = (
 )
 """What every summary holds: undiscounted returns, ``agent_`` counts summed over agents, bytes per agent.
 
-``dropped_collections`` counts rounds of agents (and of a server that samples) that were void, because an environment's
-numbers were not finite."""
+``dropped_collections`` counts rounds of agents (and of a server that samples) that were void, because numbers of an
+environment were not finite or what was learned overflowed."""
 MEASURED = ("final_return_worst", "final_success")
 """The further numbers of a summary: those of evaluations that measure them."""
 

@@ -153,7 +153,7 @@ def _headline(groups: Sequence[Group]) -> Markup:
     }
     dropped = sum(len(row.get("dropped", ())) for run in runs for history in run.histories for row in history.rows)
     if dropped:
-        facts["Collections dropped"] = f"{dropped}, whose numbers were not finite"
+        facts["Collections dropped"] = f"{dropped}, whose numbers, or what was learned from them, were not finite"
     if facts["Byzantine agents"] == MISSING:
         del facts["Byzantine agents"]
     return part("headline", len(runs), facts, unfinished)

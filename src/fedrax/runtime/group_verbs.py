@@ -15,7 +15,6 @@ from fedrax.environments.base import Experience
 from fedrax.environments.faults import NOTHING, Fault, earliest, masked, stacked, with_learning
 from fedrax.federation import Sending
 from fedrax.learners.base import Agent
-from fedrax.runtime.overflow import overflowed
 from fedrax.runtime.programs import Decider, Group, GroupContext, Programs, UpdateKeys, joined, stack
 from fedrax.runtime.rounds import Update, summed_reports
 from fedrax.strategies.base import Downlink
@@ -85,14 +84,14 @@ class GroupVerbs:
 
     def settle(self, fault: Fault, agents: list[Group], message: PyTree) -> tuple[Agent, PyTree, Fault]:
         """Leaves ``[m, ...]``; environments start anew when a fault of their collection is found."""
-        sound = np.concatenate([self.programs.sound(group) for group in agents])
+        lost = ~np.asarray(joined([self.programs.sound(group) for group in agents]))
         after = joined([dataclasses.replace(group.agents, residual=group.residual) for group in agents])
-        if self.selected is None and sound.all() and not fault.kind.any():
+        everyone = self.selected is None or self.selected.all()
+        if everyone and not lost.any() and not fault.kind.any():
             return after, message, fault
         before = self._before()
-        lost = ~sound
         if lost.any():
-            lost = np.asarray(jax.vmap(overflowed)(before, after))
+            lost = np.asarray(self.programs.overflowed(before, after))
         fault = with_learning(fault, lost & ~np.concatenate([np.asarray(group.byzantine) for group in agents]))
         void = fault.kind != NOTHING
         if self.selected is not None:

@@ -28,7 +28,7 @@ def losses(row: Mapping[str, Any], most: int) -> list[str]:
     """Whose part of a round was lost, and why: ``most`` collections one by one, the others by number."""
     lines = [described(entry) for entry in row.get("dropped", ())]
     if len(lines) > most:
-        lines[most:] = [f"collections dropped likewise: {len(lines) - most}"]
+        lines[most:] = [f"more dropped likewise: {len(lines) - most}"]
     if "excluded" in row:
         lines.append(f"excluded agents {row['excluded']}, whose messages could not be used")
     return lines

@@ -103,6 +103,7 @@ class Programs:
         self._begin_group = compiled(self._begin, donate_argnums=0)
         self._emit_group = compiled(self._emit)
         self._sound_group = compiled(jax.vmap(overflow.sound))
+        self.overflowed = compiled(jax.vmap(overflow.overflowed))
         self.exchange = compiled(partial(overflow.exchanged, federation))
         self._update_keys = compiled(self._keys)
         self.refine = compiled(partial(overflow.refined, federation))
@@ -200,9 +201,9 @@ class Programs:
             messages.append(message)
         return after, joined(messages)
 
-    def sound(self, group: Group) -> np.ndarray:
-        """Whose state is finite throughout, bool ``[g]``."""
-        return np.asarray(self._sound_group(dataclasses.replace(group.agents, residual=group.residual)))
+    def sound(self, group: Group) -> Array:
+        """Whose state is finite throughout (:func:`.overflow.sound`), bool ``[g]``."""
+        return self._sound_group(dataclasses.replace(group.agents, residual=group.residual))
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, num_envs, *o], step) -> action[1, num_envs, *a]`` of the server."""

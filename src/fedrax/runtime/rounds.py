@@ -148,7 +148,7 @@ def server_round(
     )
     server, own = verbs.refine(server, derive(key, "server"))
     server, work, lost = verbs.finish(server, derive(key, "finish"))
-    own |= {"fault": with_learning(Fault.of_row(own["fault"]), lost).row}
+    own |= {"fault": with_learning(Fault.of_row(own["fault"]), lost | exchange.overflowed).row}
     output = verbs.output(server, results.agents)
     result = RoundResult(
         server, output, cohort, results, exchange, work, with_reference(own, reference), verbs.evaluate(output)

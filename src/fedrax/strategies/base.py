@@ -6,6 +6,7 @@ All verbs but those of the server speak of ONE agent; the runtime maps them over
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -212,6 +213,10 @@ class Strategy(eqx.Module):
     def output(self, server: PyTree) -> PyTree:
         """The parameters the federation hands out; by default those of :meth:`policy`."""
         return self.policy(server)
+
+    def undone(self, before: PyTree, after: PyTree) -> PyTree:
+        """The server after a round whose messages came to numbers that cannot be kept: as ``before``, a round later."""
+        return dataclasses.replace(before, round=after.round) if hasattr(after, "round") else before
 
     # One agent's verbs.
 

@@ -261,9 +261,9 @@ class VarianceReduced(GradientStrategy):
             take = jax.random.uniform(key) < 1.0 / rounds
         output = select(take, server.params, server.output)
         work = ServerWork(counted=self.minibatch * server.done, gradient_steps=server.done)
-        # Steps that a fault has left undone are not those of the next round.
-        settled = (output, rounds, server.done)
-        return eqx.tree_at(lambda s: (s.output, s.rounds, s.planned), server, settled), work
+        # Of a round that is undone, there are no steps: neither those that a fault has left, nor those counted now.
+        settled = (output, rounds, jnp.zeros_like(server.planned), jnp.zeros_like(server.done))
+        return eqx.tree_at(lambda s: (s.output, s.rounds, s.planned, s.done), server, settled), work
 
 
 def importance_ratio(

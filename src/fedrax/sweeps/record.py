@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pydantic
 
@@ -16,19 +16,27 @@ from fedrax.records.encoding import decoded
 from fedrax.records.files import misfit, write_json
 from fedrax.records.rundir import SWEEP
 from fedrax.sweeps.names import damaged
-from fedrax.sweeps.plan import Plan
-
-if TYPE_CHECKING:
-    from fedrax.sweeps.tasks import Task
+from fedrax.sweeps.plan import Job, Plan
 
 PAUSE = 10.0
 """How many times as long as the last writing took until the next one: that of many thousand jobs takes a second."""
 
 
+class Recorded(Protocol):
+    """A job, and where it stands."""
+
+    @property
+    def job(self) -> Job:
+        """Which."""
+
+    def record(self) -> dict[str, Any]:
+        """Its entry in the file."""
+
+
 class Record:
     """The file while a plan runs; what other plans ran in the folder, as the stages of a search do, is kept in it."""
 
-    def __init__(self, plan: Plan, tasks: Sequence[Task]) -> None:
+    def __init__(self, plan: Plan, tasks: Sequence[Recorded]) -> None:
         """Reads what is there. A record that is damaged is kept beside the new one (:func:`.damaged`)."""
         self._path, self._file, self._tasks = plan.out / SWEEP, str(plan.file), tasks
         earlier, wrong = recorded(plan.out)

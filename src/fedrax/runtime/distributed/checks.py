@@ -262,7 +262,7 @@ def _check_report(report: Mapping[str, Any], counts: Counts, *, withheld: bool) 
         raise Rejected(f"{episodes} episodes in {steps} steps, and a round has {_between(fewest, most)}")
     if fault == LEARNING:
         # What it did not survive may be in these.
-        report = {**report, "return_sum": 0.0, "learning": ()}
+        report = {**report, "return_sum": 0.0, "learning": (), "episode_returns": 0.0}
     if not (withheld or np.isfinite(report["return_sum"])) or np.isinf(report.get("episode_returns", 0.0)).any():
         raise Rejected("a training return that is not finite")
     if any(np.isinf(number).any() for number in jax.tree.leaves(report["learning"])):
