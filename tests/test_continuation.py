@@ -366,6 +366,20 @@ def test_what_was_done_is_not_taken_back(copied, limit, done):
 
 
 @pytest.mark.training
+def test_another_engine_is_told_and_recorded(copied, caplog):
+    """As on a machine without EnvPool, where ``environment.backend=auto`` comes to something else."""
+    known = json.loads((copied / "manifest.json").read_text())
+    (id,) = known["engines"]
+    (copied / "manifest.json").write_text(json.dumps(known | {"engines": {id: "envpool"}}))
+    fedrax.resume(copied, progress=False)
+    assert json.loads((copied / "manifest.json").read_text())["engines"] == {id: "envpool"}, "it was finished"
+    for _ in range(2):
+        fedrax.resume(copied, ["budget.rounds=5"], progress=False)
+        assert json.loads((copied / "manifest.json").read_text())["engines"] == {id: "envpool, then jax"}
+    assert caplog.text.count(f"stepped by others than before: {id} by jax (envpool)") == 1
+
+
+@pytest.mark.training
 def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path):
     """Its arrays are of the same shapes."""
     other = trained(tmp_path / "other", "budget.rounds=7", "seed=1").path

@@ -27,6 +27,10 @@ FEDPG = [
 ]
 CASES = {
     "fedpg-br": ("fedpg-br/cartpole", *SMALL, *FEDPG),
+    "attacked": (
+        *("fedpg-br/cartpole", *SMALL, *FEDPG[:3], "attack=sign-flipping", "attack.agents=1"),
+        *("aggregator=mean", "strategy.mode=paper", "learner.learning_rate=0.001"),
+    ),
     "fedavg-td3": ("fedtd3/pendulum", *SMALL, *TD3, "strategy=fedavg"),
     "poisson": (
         *("fedppo/cartpole", *SMALL, "learner.num_steps=16", "environment.num_envs=2", "federation.local_updates=2"),

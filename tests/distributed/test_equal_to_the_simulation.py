@@ -11,7 +11,7 @@ from federations import CASES, configured, distributed, rounds_of, same, simulat
 SAME = ("return", "train_return", "agent_steps", "trajectories", "server_steps", "gradient_steps", "accepted")
 
 
-FAST = ("fedpg-br", "fedavg-td3", "neighbours-ppo", "poisson")
+FAST = ("fedpg-br", "attacked", "fedavg-td3", "neighbours-ppo", "poisson")
 
 
 @pytest.mark.training

@@ -187,8 +187,13 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
     edited_plugins = _edited_plugins(manifest, after)
     if edited_plugins and (changes or not directory.summary.exists()):
         logger.warning("%s goes on with other code than before: %s", directory.path, ", ".join(edited_plugins))
+    going_on = bool(changes) or not directory.summary.exists()
+    known = _with_engines(directory, manifest, after) if going_on else manifest
+    if known != manifest:
+        manifest = known
+        write_json(directory.manifest, manifest)
     if not changes:
-        if edited_plugins and not directory.summary.exists():
+        if edited_plugins and going_on:
             write_json(
                 directory.manifest, {**manifest, "history": _with_former(directory, manifest, before), **_code(after)}
             )
@@ -206,6 +211,24 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
         directory.write_config(after.to_toml())
     told = [f"{directory.path} goes on with {_listed(changes)}", rising(directory, before, after)]
     return after, "\n".join(filter(None, told))
+
+
+def _with_engines(directory: RunDirectory, manifest: dict[str, Any], after: Config) -> dict[str, Any]:
+    """The manifest with who steps the environments from here on, where that is somebody else; people are warned."""
+    known = manifest.get("engines")
+    now = _engines(after)
+    changed = {id: known[id] for id in now if known and id in known and known[id].split(", then ")[-1] != now[id]}
+    if not changed:
+        return manifest
+    told = ", ".join(f"{id} by {now[id]} ({former})" for id, former in changed.items())
+    logger.warning("%s goes on with environments stepped by others than before: %s", directory.path, told)
+    return {**manifest, "engines": {**now, **{id: f"{former}, then {now[id]}" for id, former in changed.items()}}}
+
+
+def _engines(config: Config) -> dict[str, str]:
+    """:func:`engines` as far as this process can know: nodes have their own."""
+    elsewhere = config.runtime.kind == "flower" and config.evaluation.environments == "own"
+    return {} if elsewhere else engines(config)
 
 
 def _check_budget(directory: RunDirectory, before: Config, after: Config) -> None:
@@ -326,7 +349,7 @@ def begin_manifest(directory: RunDirectory, config: Config, *, files: Sequence[P
         files=files,
         imported=imported,
         secure_sum=SECURE_SUMS[config.runtime.kind] if config.privacy.secure_sum else None,
-        engines=engines(config),
+        engines=_engines(config),
         spaces={id: written(spaces) for id, spaces in spaces_of(config).items()},
         plugins=code["plugins"],
         environment_code=code["environment_code"],
