@@ -237,7 +237,8 @@ def test_the_report_counts_collections_that_were_dropped(write_run, tmp_path):
     rows = [json.loads(line) | ({"dropped": [entry, entry]} if number < 2 else {}) for number, line in enumerate(lines)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert (
-        "<dt>Collections dropped</dt><dd>4, whose numbers were not finite</dd>" in write_report([run], page).read_text()
+        "<dt>Collections dropped</dt><dd>4, whose numbers, or what was learned from them, were not finite</dd>"
+        in write_report([run], page).read_text()
     )
 
 
