@@ -373,6 +373,9 @@ def test_another_engine_is_told_and_recorded(copied, caplog):
     (copied / "manifest.json").write_text(json.dumps(known | {"engines": {id: "envpool"}}))
     fedrax.resume(copied, progress=False)
     assert json.loads((copied / "manifest.json").read_text())["engines"] == {id: "envpool"}, "it was finished"
+    with pytest.raises(FedraxError, match="not allowed"):
+        fedrax.resume(copied, ["budget.rounds=2"], progress=False)
+    assert json.loads((copied / "manifest.json").read_text())["engines"] == {id: "envpool"}, "it was refused"
     for _ in range(2):
         fedrax.resume(copied, ["budget.rounds=5"], progress=False)
         assert json.loads((copied / "manifest.json").read_text())["engines"] == {id: "envpool, then jax"}

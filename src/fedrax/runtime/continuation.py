@@ -187,13 +187,10 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
     edited_plugins = _edited_plugins(manifest, after)
     if edited_plugins and (changes or not directory.summary.exists()):
         logger.warning("%s goes on with other code than before: %s", directory.path, ", ".join(edited_plugins))
-    going_on = bool(changes) or not directory.summary.exists()
-    known = _with_engines(directory, manifest, after) if going_on else manifest
-    if known != manifest:
-        manifest = known
-        write_json(directory.manifest, manifest)
     if not changes:
-        if edited_plugins and going_on:
+        if not directory.summary.exists():
+            manifest = _with_engines(directory, manifest, after)
+        if edited_plugins and not directory.summary.exists():
             write_json(
                 directory.manifest, {**manifest, "history": _with_former(directory, manifest, before), **_code(after)}
             )
@@ -205,6 +202,7 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
             raise _another_experiment(directory, key, values, edited=key in edited, allowed=allowed)
     if directory.summary.exists():
         _check_budget(directory, before, after)
+    manifest = _with_engines(directory, manifest, after)
     if manifest:
         _record(directory, manifest, before, after)
     else:
@@ -214,7 +212,7 @@ def continued(directory: RunDirectory, overrides: Iterable[str] = ()) -> tuple[C
 
 
 def _with_engines(directory: RunDirectory, manifest: dict[str, Any], after: Config) -> dict[str, Any]:
-    """The manifest with who steps the environments from here on, where that is somebody else; people are warned."""
+    """The manifest, written anew where somebody else steps the environments from here on; people are warned."""
     known = manifest.get("engines")
     now = _engines(after)
     changed = {id: known[id] for id in now if known and id in known and known[id].split(", then ")[-1] != now[id]}
@@ -222,7 +220,9 @@ def _with_engines(directory: RunDirectory, manifest: dict[str, Any], after: Conf
         return manifest
     told = ", ".join(f"{id} by {now[id]} ({former})" for id, former in changed.items())
     logger.warning("%s goes on with environments stepped by others than before: %s", directory.path, told)
-    return {**manifest, "engines": {**now, **{id: f"{former}, then {now[id]}" for id, former in changed.items()}}}
+    each = {**now, **{id: f"{former}, then {now[id]}" for id, former in changed.items()}}
+    write_json(directory.manifest, {**manifest, "engines": each})
+    return {**manifest, "engines": each}
 
 
 def _engines(config: Config) -> dict[str, str]:
