@@ -42,6 +42,12 @@ def test_no_episode_is_made_again_from_a_message_that_is_not_finite():
 
 
 @pytest.mark.training
+def test_a_round_that_its_agent_lost_is_not_compared():
+    setting = setting_of("learner.learning_rate=1e38", source=PENDULUM)
+    assert "not finite" in attacked(setting, "A6")["A6"]["inapplicable"]
+
+
+@pytest.mark.training
 def test_no_attack_takes_what_is_not_finite_for_a_finding():
     results = attacked(diverged(FORCES), "A3", "A4") | attacked(diverged(source=PENDULUM), "A7")
     assert {id: "not finite" in result.get("inapplicable", "") for id, result in results.items()} == {

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.estimates import auc, auc_margin
 from fedrax.audit.setting import Setting
-from fedrax.audit.sight import check_finite, seen_of
+from fedrax.audit.sight import check_finite, play, seen_of
 from fedrax.environments.base import Discrete
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
@@ -63,12 +63,9 @@ class SentCritics(Leak):
 
     def answers(self, setting: Setting, effort: Effort, key: PRNGKeyArray) -> Answers:
         """How well an agent's latest steps are told from others that it would as likely have taken."""
-        strategy = setting.federation.strategy
-        # Rounds of agents with such networks are void: nothing would ever be learned.
-        check_finite(strategy.absorb(setting.fresh, setting.downlink, jnp.asarray(0)).params, "broadcast networks")
-        play = playing(setting)
-        before = started(setting, play, key)
-        told, other = (play(before, derive(key, which)) for which in ("told", "other"))
+        everyone = playing(setting)
+        before = started(setting, everyone, key)
+        told, other = (everyone(before, derive(key, which)) for which in ("told", "other"))
         check_finite((told.updates, other.updates))
         critic = critics_seen(setting, told.updates, key)
         members, strangers = (added(before.agents, each.agents) for each in (told, other))
@@ -80,7 +77,7 @@ class SentCritics(Leak):
         return {"auc": area, "auc_margin": auc_margin(area, *map(len, scores)), "steps": len(scores[0])}
 
 
-def started(setting: Setting, play: Callable[[Played, PRNGKeyArray], Played], key: PRNGKeyArray) -> Played:
+def started(setting: Setting, everyone: Callable[[Played, PRNGKeyArray], Played], key: PRNGKeyArray) -> Played:
     """The participants at the start of the round: the run's, or fresh ones in the first round that they learn in.
 
     Raises:
@@ -96,7 +93,7 @@ def started(setting: Setting, play: Callable[[Played, PRNGKeyArray], Played], ke
     agents = jax.tree.map(lambda x: jnp.broadcast_to(x, (m, *x.shape)), setting.fresh)
     before = Played(agents, running, ())
     for number in range(MOST_ROUNDS):
-        after = play(before, derive(key, "before", number))
+        after = everyone(before, derive(key, "before", number))
         if any(np.asarray(leaf).any() for leaf in jax.tree.leaves(after.updates)):
             return before
         before = after
@@ -115,14 +112,8 @@ def playing(setting: Setting) -> Callable[[Played, PRNGKeyArray], Played]:
 
     def one(inputs: tuple[Any, ...], key: PRNGKeyArray) -> Played:
         agent, index, own, running = inputs
-        agent, running, _, _ = runtime._agent_round(
-            (agent, index, jnp.asarray(False), None, own, running),
-            downlink=setting.downlink,
-            key=key,
-            sending=sending,
-            tally=tally,
-        )
-        return Played(agent, running, federation.strategy.emit(federation.learner, agent, key).update)
+        inputs = (agent, index, jnp.asarray(False), None, own, running)
+        return Played(*play(runtime, inputs, key, downlink=setting.downlink, sending=sending, tally=tally))
 
     @jax.jit
     def everyone(before: Played, key: PRNGKeyArray) -> Played:

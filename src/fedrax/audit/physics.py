@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.setting import Setting
-from fedrax.audit.sight import check_finite, seen_of
+from fedrax.audit.sight import check_finite, play, seen_of
 from fedrax.environments.base import stack_physics
 from fedrax.errors import FedraxError
 from fedrax.federation import Tally
@@ -98,8 +98,8 @@ def _updates(runtime: NativeRuntime, setting: Setting, physics: dict[str, Array]
         own, key = inputs
         running = runtime.collector.start(derive(key, "environment"), own)
         before = (federation.fresh(setting.key, zero), zero, jnp.asarray(False), None, own, running)
-        agent, _, _, _ = runtime._agent_round(before, downlink=downlink, key=key, sending=sending, tally=tally)
-        return federation.strategy.emit(federation.learner, agent, key).update
+        _, _, update = play(runtime, before, key, downlink=downlink, sending=sending, tally=tally)
+        return update
 
     return jax.jit(lambda inputs: jax.lax.map(one, inputs))((physics, keys))
 

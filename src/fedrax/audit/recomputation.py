@@ -14,7 +14,7 @@ from jaxtyping import Float, PRNGKeyArray, PyTree
 from fedrax.arrays import form, packed, unpacked
 from fedrax.audit.base import Answers, Effort, Leak
 from fedrax.audit.setting import Setting
-from fedrax.audit.sight import check_finite
+from fedrax.audit.sight import check_finite, marked
 from fedrax.config import Config
 from fedrax.config_tables import PrivacyConfig
 from fedrax.errors import FedraxError
@@ -111,7 +111,7 @@ def recomputed(config: Config, opened: Round) -> Float[np.ndarray, " n"]:
         strategy = opened.federation.strategy
         downlink = strategy.incoming(strategy.outgoing(opened.downlink, AGENT), AGENT)
         done = agent.work(agent.start(), downlink, opened.order, 0)
-        return _vector(_travelling(config, strategy, done.message))
+        return _vector(marked(done.report, _travelling(config, strategy, done.message)))
     finally:
         agent.close()
 

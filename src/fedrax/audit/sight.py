@@ -17,10 +17,12 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fedrax.aggregators.base import Aggregate
+from fedrax.environments.faults import NOTHING
 from fedrax.errors import FedraxError
 from fedrax.federation import Cohort, Federation, Sending
 from fedrax.learners.base import Agent
-from fedrax.message import Message
+from fedrax.message import Message, is_real
+from fedrax.runtime.native import AgentInputs, NativeRuntime
 from fedrax.strategies.base import Strategy
 from fedrax.trees import ravel_rows
 
@@ -39,6 +41,26 @@ def check_finite(tree: PyTree, what: str = "messages") -> None:
             f"{what} hold numbers that are not finite, as after a training that has diverged, and reveal nothing; "
             "audit a run that has not"
         )
+
+
+def marked(report: dict[str, Any], update: PyTree) -> PyTree:
+    """An update, all NaN where the report says that its round was lost: its agent was put back, and it says nothing."""
+    lost = report["fault"][..., 0] != NOTHING
+    return jax.tree.map(lambda x: jnp.where(lost, jnp.nan, x) if is_real(x) else x, update)
+
+
+def play(runtime: NativeRuntime, inputs: AgentInputs, key: PRNGKeyArray, **named: Any) -> tuple[Agent, PyTree, PyTree]:
+    """One agent's part of a round: the agent, its environment and its update before protection, :func:`marked`.
+
+    Args:
+        runtime: whose round it is.
+        inputs: the agent, with no attack.
+        key: the round's.
+        named: what every agent of the round is told, as :meth:`NativeRuntime._agent_round` takes it.
+    """
+    agent, running, _, report = runtime._agent_round(inputs, key=key, **named)
+    federation = runtime.federation
+    return agent, running, marked(report, federation.strategy.emit(federation.learner, agent, key).update)
 
 
 class Asked(NamedTuple):
