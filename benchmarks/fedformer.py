@@ -4,9 +4,11 @@
     python benchmarks/fedformer.py laptop --task reach window-close drawer-close --seeds 3
 
 The presets ``fedformer/point-reach`` and ``fedformer/laptop``. Every agent trains on five goals of its own, and every
-policy is tested, greedily, at the five goals held out for each of the agents. All setups have the same goals, steps and
-updates of an agent; the central learner has the steps of all agents, and as many updates as all of them. Returns and
-successes are of the last evaluation; intervals are of a bootstrap over seeds. What is recorded in
+policy is tested, greedily, at the five goals held out for each of the agents; each seed has goals of its own. All setups
+have the same goals, steps and updates of an agent; the central learner has the steps of all agents, as many updates as
+all of them, and a replay as large as theirs together. Two setups learn alone and from all data with FedFormer's critic,
+which is larger. Returns and successes are of the last evaluation; the worst agent's return is the lowest in an agent's
+own environment; intervals are of a bootstrap over seeds. What is recorded in
 benchmarks/results/fedformer_<preset>.json is not trained again, and a run that was interrupted is resumed.
 """
 
@@ -19,30 +21,32 @@ from typing import Any
 import numpy as np
 
 from fedrax.api import train_or_resume
+from fedrax.config import resolve
 from fedrax.evaluation.statistics import mean, stratified_bootstrap
 
 from common import read_runs, record_runs
 
 MLP = "critic=mlp"
 CRITICS, ACTORS = '"features", "head"', '"actor"'
+BOTH, TARGETS = f"strategy.average=[{CRITICS}, {ACTORS}]", "strategy.average_targets=true"
+NOISE = ["attack=random-noise", "attack.agents=1"]
 SETUPS = {
     "fedformer": [],
     "fedformer, no exchange": ["strategy.exchange=none"],
     "fedformer, own copies": ["strategy.exchange=self"],
     "local": ["strategy=local", MLP],
-    "fedavg, critics": ["strategy=fedavg", MLP, f"strategy.average=[{CRITICS}]"],
+    "local, FedFormer's critic": ["strategy=local", "critic=fedformer"],
+    "fedavg, critics": ["strategy=fedavg", MLP, f"strategy.average=[{CRITICS}]", TARGETS],
     "fedavg, actors": ["strategy=fedavg", MLP, f"strategy.average=[{ACTORS}]"],
-    "fedavg, both": [
-        "strategy=fedavg",
-        MLP,
-        f"strategy.average=[{CRITICS}, {ACTORS}]",
-        "strategy.average_targets=true",
-    ],
-    "fedper, critics' features": ["strategy=fedper", MLP, 'strategy.average=["features"]'],
-    "similarity": ["strategy=similarity", MLP],
-    "fedformer, one of them noise": ["attack=random-noise", "attack.agents=1"],
-    "fedformer, one of them noise, filtered": ["attack=random-noise", "attack.agents=1", "aggregator=multi-krum"],
+    "fedavg, both": ["strategy=fedavg", MLP, BOTH, TARGETS],
+    "fedavg, both, weighted by return": ["strategy=fedavg", MLP, BOTH, TARGETS, "strategy.return_temperature=1"],
+    "fedper, critics' features": ["strategy=fedper", MLP, 'strategy.average=["features"]', TARGETS],
+    "similarity": ["strategy=similarity", MLP, TARGETS],
+    "fedformer, one of them noise": NOISE,
+    "fedformer, one of them noise, filtered": [*NOISE, "aggregator=multi-krum"],
+    "fedformer, one of them noise, clipped": [*NOISE, "strategy.clip=2"],
     "central": ["strategy=central", MLP],
+    "central, FedFormer's critic": ["strategy=central", "critic=fedformer"],
 }
 
 
@@ -74,12 +78,13 @@ def compared(name: str, options: argparse.Namespace, setup: str, task: str | Non
     settings = [
         *SETUPS[setup],
         *([f"environment.task={task}"] if task else []),
-        *(f"federation.agents={agents}", f"evaluation.episodes={5 * agents}"),
+        *(f"federation.agents={agents}", f"evaluation.episodes={5 * agents}", f"environment.draws={options.seeds}"),
         *options.set,
     ]
-    if setup == "central":
+    if setup.startswith("central"):
         # It steps a copy at every agent's; a step of all of them makes as many updates as agents make.
-        settings += [f"learner.updates_per_step={agents}"]
+        own = resolve(f"fedformer/{options.preset}", options.set).learner["buffer_size"]
+        settings += [f"learner.updates_per_step={agents}", f"learner.buffer_size={agents * own}"]
     path = options.runs / name / label.replace(", ", "-").replace(" ", "_").replace("'", "")
     run = train_or_resume(f"fedformer/{options.preset}", settings, seeds=options.seeds, out=path, progress=False)
     rows = [row for row in run.metrics() if row.get("return") is not None]
@@ -97,7 +102,8 @@ def measured(rows: list[dict[str, Any]], agents: int) -> dict[str, Any]:
         "return": [round(row["return"], 2) for row in rows],
         "success": [round(row["success"], 3) for row in rows],
         "success_last": [round(row["success_last"], 3) for row in rows],
-        "worst_return": round(last["return_worst"], 2),
+        # Of personal policies as of a shared one: agents in their own environments.
+        "worst_return": round(min(last.get("agent_own_returns") or last["agent_returns"]), 2),
         "megabytes_up": round(last["bytes_up"] / 1e6, 2),
         "megabytes_down": round(last["bytes_down"] / 1e6, 2),
         "seconds": round(last["seconds"]),

@@ -17,10 +17,10 @@ from fedrax.environments.actions import TransformActions
 from fedrax.environments.native.pendulum import Pendulum
 from fedrax.environments.native_collector import episode_returns
 from fedrax.errors import FedraxError
+from fedrax.evaluation.pairs import Evaluation, choose_pairs, full_pairs, scores
 from fedrax.printing import evaluation_lines
 from fedrax.runtime.counters import Counters
 from fedrax.runtime.make import make_runtime
-from fedrax.runtime.pairs import Evaluation, choose_pairs, full_pairs, scores
 
 GRAVITIES = (2.0, 10.0, 18.0)
 SMALL = [

@@ -19,10 +19,10 @@ from fedrax.environments.host_joined import JoinedEnvironments
 from fedrax.environments.native import native_environments
 from fedrax.environments.native_collector import episode_returns
 from fedrax.environments.success import is_true, told
+from fedrax.evaluation.pairs import Evaluation
 from fedrax.printing import evaluation_lines, summary_lines
-from fedrax.report.agents import agents_table
 from fedrax.report.runs import group_runs, load_runs
-from fedrax.runtime.pairs import Evaluation
+from fedrax.report.successes import success_table
 
 SCRIPT = {0: [False, True, False, False], 1: [False, False, True], 2: [False, False]}
 
@@ -184,10 +184,16 @@ def test_success_reaches_rows_summary_evaluation_and_report(tmp_path):
     assert run.summary()["final_success"] == last["success"]
     measured = run.evaluate(episodes=6)[0]
     assert measured.success.shape == measured.returns.shape == (2, 3)
-    headings, ((*_, mean, one, other),) = agents_table(group_runs(load_runs([run.path])), "mean")
-    assert headings[-3:] == ["success of the mean agent", "success of agent 0", "success of agent 1"]
-    assert [float(one), float(other)] == pytest.approx(last["agent_success"], abs=1e-3)
-    assert float(mean) == pytest.approx(last["success"], abs=1e-3)
+    assert last["success_worst"] == last["success_last_worst"] == 0
+    np.testing.assert_allclose(np.mean(last["agent_success_last"]), last["success_last"])
+    np.testing.assert_allclose(np.mean(last["agent_success_share"]), last["success_share"])
+    assert run.summary()["final_success_last"] == last["success_last"]
+    headings, lines = success_table(group_runs(load_runs([run.path])))
+    assert headings == ["", "success", "all episodes", "worst agent", "agent 0", "agent 1"]
+    for line, kind in zip(lines, ("success", "success_last", "success_share"), strict=True):
+        told = [float(cell.split()[0]) for cell in line[2:]]
+        each = last[f"agent_{kind}"]
+        assert told == pytest.approx([100 * last[kind], 100 * min(each), *(100 * x for x in each)], abs=0.51)
 
 
 def test_agents_are_told_by_the_measures_of_the_headline():

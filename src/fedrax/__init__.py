@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from fedrax.api import load, resume, sweep, train
     from fedrax.config import Config, resolve
     from fedrax.errors import FedraxError
+    from fedrax.evaluation.pairs import Evaluation
     from fedrax.run import Run
-    from fedrax.runtime.pairs import Evaluation
     from fedrax.sources import presets
 
     __version__: str
@@ -33,7 +33,7 @@ _HOMES = {
     "fedrax.api": ("load", "resume", "sweep", "train"),
     "fedrax.config": ("Config", "resolve"),
     "fedrax.errors": ("FedraxError",),
-    "fedrax.runtime.pairs": ("Evaluation",),
+    "fedrax.evaluation.pairs": ("Evaluation",),
     "fedrax.run": ("Run",),
     "fedrax.sources": ("presets",),
 }

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from fedrax.environments.success import LAST, SHARE, SUCCESS
+from fedrax.evaluation.pairs import Evaluation
 from fedrax.evaluation.statistics import wilson
 from fedrax.records.audits import Record, findings, refusals, setups_table
 from fedrax.run import Run
-from fedrax.runtime.pairs import Evaluation
 
 WHERE = {
     "all": "every agent's environment",
@@ -24,6 +24,7 @@ SUMMARY = (
     "final_return_worst",
     "best_return",
     "final_success",
+    "final_success_last",
     "rounds",
     "trajectories",
     "total_steps",
@@ -44,7 +45,7 @@ def summary_lines(run: Run) -> Iterator[str]:
     episodes = f"evaluation.episodes = {run.config.evaluation.episodes}"
     for name in SUMMARY:
         if name in summary:
-            values = _shares(summary[name]) if name == "final_success" else _values(summary[name])
+            values = _shares(summary[name]) if name.startswith("final_success") else _values(summary[name])
             yield f"{name:18} {values}{_explained(name, summary, episodes)}"
     yield f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}"
     if "missed_rounds" in summary:
@@ -79,11 +80,15 @@ def evaluation_lines(seed: int, result: Evaluation, *, personal: bool, asked: in
         )
     if result.success is not None:
         yield f"  success in any step {_share(result.table[SUCCESS])}, in the last {_share(result.table[LAST])}"
-        yield f"  at the goal in {100 * result.table[SHARE].mean():.1f} % of the steps"
+        yield f"  at the goal in {_share(result.table[SHARE])} of the steps"
         if result.success.ndim > 1:
-            for steps, measure in (("any", SUCCESS), ("the last", LAST)):
+            for said, measure in (
+                ("success in any step", SUCCESS),
+                ("in the last step", LAST),
+                ("of the steps", SHARE),
+            ):
                 each = ", ".join(_share(agent) for agent in result.table[measure].reshape(len(result.success), -1))
-                yield f"  success in {steps} step, {_whose(personal=personal)}: {each}"
+                yield f"  {said}, {_whose(personal=personal)}: {each}"
     means = result.agents
     if means is not None:
         each = ", ".join(f"{mean:.2f}" for mean in means)
@@ -140,6 +145,8 @@ def _explained(name: str, summary: Mapping[str, Any], episodes: str) -> str:
         return f" mean over {episodes}"
     if name == "final_success":
         return f" of episodes reached the goal in any step, {episodes}"
+    if name == "final_success_last":
+        return f" of episodes were at the goal in the last step, {episodes}"
     if name == "best_return":
         return f" of the run's evaluations, {episodes} each"
     if name == "trajectories":
@@ -160,7 +167,10 @@ def _whose(*, personal: bool) -> str:
 
 
 def _share(reached: np.ndarray) -> str:
-    """The share of episodes that reached the goal, with its 95 % interval."""
+    """The share of episodes that reached the goal, or of their steps, with its 95 % interval.
+
+    Of steps, too, an episode counts as one trial: no share of steps varies more between episodes than success does.
+    """
     low, high = wilson(float(reached.sum()), reached.size)
     return f"{100 * reached.mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 

@@ -18,6 +18,7 @@ from fedrax.audit.base import Effort
 from fedrax.config import Config
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
+from fedrax.evaluation.pairs import Evaluation
 from fedrax.other_calls import OF_A_RUN, no_attribute
 from fedrax.records.audits import Record
 from fedrax.records.checkpoint import load_checkpoint, load_policy
@@ -28,7 +29,6 @@ from fedrax.registry import LARGEST, MOST_EPISODES, MOST_UNSEEN
 from fedrax.runtime.continuation import accepting, configuration, warn_of_edits
 from fedrax.runtime.final_evaluation import best_policies
 from fedrax.runtime.make import make_runtime
-from fedrax.runtime.pairs import Evaluation
 
 if TYPE_CHECKING:
     import pandas

@@ -153,6 +153,7 @@ def test_no_reward_is_out_of_bounds(shape):
 
 
 gymnasium.register("Ruled-v0", lambda **kwargs: Ruled(RULES[0][0], **kwargs), max_episode_steps=5)
+gymnasium.register("Ranged-v0", lambda within=0.5: Ruled(lambda d: -1.0 * (d > within)), max_episode_steps=5)
 
 
 def test_a_registered_goal_environment_is_described_with_its_rule():
@@ -253,6 +254,22 @@ SMALL = (
     *("learner.buffer_size=1000", "strategy=fedavg", "federation.agents=2", "evaluation.episodes=4"),
     *("budget.rounds=2", "checkpoint.every=2", "environment.num_envs=2", "learner.hindsight=future", *NO_BUDGET),
 )
+
+
+def test_agents_whose_rewards_follow_different_rules_learn_without_hindsight():
+    """A goal reached within 0.5 for one agent and 0.9 for the other was relabelled by the first's rule for both."""
+    settings = [each for each in SMALL if each != "learner.hindsight=future"] + ["environment=Ranged-v0"]
+    differ = "environment.heterogeneity.within=[0.5, 0.9]"
+    for asked in ("learner.hindsight=future", "learner.clip_values=true"):
+        with pytest.raises(
+            FedraxError, match=r"by one rule in all tasks \(here agent 1's differs .*: it has within = 0.9\)"
+        ) as error:
+            make_runtime(resolve({}, [*settings, differ, asked]))
+        assert "\n" not in str(error.value)
+        alike = make_runtime(resolve({}, [*settings, "environment.heterogeneity.within=[0.9, 0.9]", asked]))
+        assert alike.federation.spaces.goal.threshold == 0.9
+        alike.close()
+    make_runtime(resolve({}, [*settings, differ])).close()
 
 
 @pytest.mark.training

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import fedrax
-from fedrax.environments.base import Box, Dict, NativeEnvironment, Spaces, Transition
+from fedrax.environments.base import Box, Dict, Discrete, NativeEnvironment, Spaces, Transition
 from fedrax.environments.goals import ACHIEVED, DESIRED, OBSERVATION, Goal
 from fedrax.environments.native import native_environments
 from fedrax.environments.success import SUCCESS
@@ -53,21 +53,49 @@ class BitFlip(NativeEnvironment):
         return {OBSERVATION: state.now, ACHIEVED: state.now, DESIRED: state.goal}
 
 
+class Numbered(BitFlip):
+    """The action is the number of the bit."""
+
+    spaces: ClassVar[Spaces] = Spaces(BitFlip.spaces.observation, Discrete(BITS), GOAL)
+
+    def step(self, state, action, key, physics):
+        return super().step(state, jax.nn.one_hot(action, BITS), key, physics)
+
+
 native_environments.register("TestBitFlip-v0")(BitFlip)
+native_environments.register("TestBitFlipNumbered-v0")(Numbered)
 
 RUN = [
-    *("environment=TestBitFlip-v0", "environment.num_envs=16", "federation.agents=1", "strategy=local"),
-    *("learner=td3", "learner.num_steps=10", "learner.updates_per_step=2", "learner.learning_starts=500"),
-    *("learner.discount=0.95", "learner.tau=0.05", "learner.learning_rate=0.001", "learner.clip_values=true"),
-    *("learner.random_actions=0.3", "learner.exploration_noise=0.2", "learner.action_penalty=0.1"),
+    *("environment.num_envs=16", "federation.agents=1", "strategy=local"),
+    *("learner.num_steps=10", "learner.updates_per_step=2", "learner.learning_starts=500"),
+    *("learner.discount=0.95", "learner.tau=0.05", "learner.learning_rate=0.001", "learner.random_actions=0.3"),
     *("learner.batch_size=64", "learner.buffer_size=50000"),
     *("learner.actor_layers=[64, 64]", "learner.feature_layers=[64]", "learner.head_layers=[64]"),
     *("budget.steps_per_agent=48000", "evaluation.every=100", "evaluation.episodes=100", "checkpoint.every=100"),
 ]
 
 
+LEARNERS = {
+    "td3": [
+        *("environment=TestBitFlip-v0", "learner.clip_values=true", "learner.exploration_noise=0.2"),
+        "learner.action_penalty=0.1",
+    ],
+    "sac": ["environment=TestBitFlip-v0"],
+    "sac-discrete": ["environment=TestBitFlipNumbered-v0"],
+}
+
+
 @pytest.mark.training
-@pytest.mark.parametrize(("hindsight", "low", "high"), [("future", 0.9, 1.0), ("none", 0.0, 0.1)])
-def test_hindsight_learns_what_rewards_alone_do_not_tell(hindsight, low, high, tmp_path):
-    run = fedrax.train({}, [*RUN, f"learner.hindsight={hindsight}"], out=tmp_path / "run", progress=False)
+@pytest.mark.parametrize(
+    ("learner", "hindsight", "low", "high"),
+    [
+        ("td3", "future", 0.9, 1.0),
+        ("td3", "none", 0.0, 0.1),
+        ("sac", "future", 0.9, 1.0),
+        ("sac-discrete", "future", 0.9, 1.0),
+    ],
+)
+def test_hindsight_learns_what_rewards_alone_do_not_tell(learner, hindsight, low, high, tmp_path):
+    settings = [*RUN, f"learner={learner}", *LEARNERS[learner], f"learner.hindsight={hindsight}"]
+    run = fedrax.train({}, settings, out=tmp_path / "run", progress=False)
     assert low <= run.evaluate(episodes=200, evaluation_seed=7)[0].table[SUCCESS].mean() <= high

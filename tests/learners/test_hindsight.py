@@ -155,6 +155,36 @@ def test_the_reference_rewards_every_exchanged_goal_and_takes_it_before_the_acti
         assert abs(own[member].mean() - 0.5) < 0.06
 
 
+@pytest.mark.parametrize(
+    ("kind", "goals"),
+    [
+        ("future", {(1, 2): 1 / 7 / 2, (1, 3): 1 / 7 / 2, (2, 2): 1 / 7 / 3}),
+        ("final", {(1, 3): 1 / 7, (2, 4): 1 / 7}),
+        ("episode", {(1, 1): 1 / 7 / 3, (1, 3): 1 / 7 / 3, (2, 4): 1 / 7 / 4}),
+    ],
+)
+def test_transitions_and_goals_are_drawn_uniformly(kind, goals):
+    """Of the second step of each episode, how often each goal is drawn with it."""
+    draws = 40_000
+    batch = jax.jit(lambda replay, key: replay.sample(key, (draws,)))(two_episodes(kind), jax.random.key(5))
+    before, goal = (np.asarray(x[:, 0]) for x in (batch.observation[ACHIEVED], batch.observation[DESIRED]))
+    for step in (1001, 1002, 2003):
+        assert abs((before == step).mean() - 1 / 7) < 4 * (1 / 7 / draws) ** 0.5
+    for (episode, achieved), chance in goals.items():
+        share = ((before == 1000 * episode + 1) & (goal == 1000 * episode + achieved)).mean()
+        assert abs(share - chance) < 4 * (chance / draws) ** 0.5
+
+
+def test_rewards_of_other_goals_are_raised_as_those_remembered():
+    goal = Goal("distance", 0.5)
+    replay = dataclasses.replace(two_episodes("episode", goal=goal), minimum_reward=-0.5)
+    assert {row[3] for row in drawn(two_episodes("episode", goal=goal))} == {0.0, -1.0, -2.0, -3.0}
+    assert {row[3] for row in drawn(replay)} == {0.0, -0.5}
+    learner = learners.build("td3", {**TD3, "hindsight": "future", "minimum_reward": -0.5})
+    bound = learner.bind(spaces(), 1, 8)
+    assert bound.init(jax.random.key(0), spaces()).memory.replay.minimum_reward == -0.5
+
+
 @pytest.mark.parametrize(("ratio", "count"), [(0.8, 1638), (0.0, 0), (1.0, 2048)])
 def test_a_fixed_share_of_a_minibatch_is_exchanged(ratio, count):
     replay = remember(replay_of("final", ratio=ratio), Tape(1).collect(np.eye(1, 5, 4, dtype=bool).T))

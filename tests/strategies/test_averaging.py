@@ -238,6 +238,7 @@ def test_the_worst_count_most_whatever_the_returns_zero_is():
     np.testing.assert_allclose(weights, poor_first(jnp.array([700.0, 800.0, 900.0]), 1.0), rtol=1e-5)
     np.testing.assert_allclose(weights.sum(), 1.0, rtol=1e-6)
     np.testing.assert_allclose(poor_first(jnp.array([5.0, 5.0, jnp.nan]), 0.1), [1 / 3] * 3, rtol=1e-6)
+    np.testing.assert_array_equal(poor_first(jnp.array([0.0, -1.0, 1.0]), 0.0), [0, 1, 0])
     unknown = poor_first(jnp.array([0.0, 1.0, jnp.nan]), 1.0)
     assert unknown[0] > unknown[2] > unknown[1]
 

@@ -84,6 +84,7 @@ def test_controls_exchange_nothing(exchange):
     seen = context_of(after, federation, 0)
     if exchange == "none":
         np.testing.assert_array_equal(vectors(seen.features), vectors(start.agents.params.features)[1:])
+        assert len(np.unique(vectors(start.agents.params.features), axis=0)) == 4
     else:
         own = vectors(after.agents.params.features)[0]
         np.testing.assert_array_equal(vectors(seen.features), np.stack([own] * 3))
@@ -91,7 +92,7 @@ def test_controls_exchange_nothing(exchange):
     assert sum(x.size for x in jax.tree.leaves(message)) == 4
 
 
-def served(settings, sent, *, present=(1, 1, 1, 1), rounds=1):
+def served(settings, sent, *, present=(1, 1, 1, 1), rounds=1, attention=0.2):
     """The bank before and after encoders arrived that differ by ``sent`` from what it held, and the verdict."""
     count = len(present)
     federation = made(f"federation.agents={count}", *settings).federation
@@ -107,7 +108,8 @@ def served(settings, sent, *, present=(1, 1, 1, 1), rounds=1):
             return federation.aggregator(vectors, weights, samples=samples, key=key)
 
         tools = Tools(aggregate, lambda *_: None, key, jnp.arange(count))
-        messages = Message(individual={"encoders": encoders, "attention": jnp.full((count, count), 0.2)})
+        reported = jnp.broadcast_to(jnp.asarray(attention, jnp.float32), (count, count))
+        messages = Message(individual={"encoders": encoders, "attention": reported})
         weights = jnp.asarray(present, jnp.float32)
         server, verdict = federation.strategy.combine(federation.learner, server, None, messages, weights, tools)
     return state.server, server, verdict
@@ -133,6 +135,36 @@ def test_encoders_that_the_rule_rejects_are_not_shown():
     assert not verdict.accepted[0]
     np.testing.assert_array_equal(vectors(after.encoders)[0], vectors(before.encoders)[0])
     assert after.age[0] == 1
+
+
+def test_what_is_accepted_whole_is_held_to_the_bit():
+    """Differences of all sizes, whose sums are rounded."""
+    sent = np.random.default_rng(0).lognormal(-6, 3, (4, 1)).astype(np.float32) * 0.1
+    federation = made().federation
+    rows = vectors(jax.jit(federation.init)(jax.random.key(0)).server.encoders) + sent
+    assert (rows != vectors(jax.jit(federation.init)(jax.random.key(0)).server.encoders)).any(1).all()
+    _, after, _ = served([], sent)
+    np.testing.assert_array_equal(vectors(after.encoders), rows)
+
+
+def test_false_reports_of_attention_are_shares_at_most():
+    """And those of agents whose encoders are rejected are not recorded."""
+    claimed = np.array([[1e6], [-3.0], [0.1], [0.1], [0.1]])
+    _, after, _ = served([], 0.01, present=(1,) * 5, attention=claimed)
+    attention = np.asarray(after.attention)
+    np.testing.assert_allclose(attention[:, 0], [0.2, 0, 0.1, 0.1, 0.1], rtol=1e-6)
+    assert (attention.sum(1) <= 1 + 1e-6).all()
+    sent = np.array([[50.0], [0.0], [0.0], [0.0], [0.0]]) + 0.01
+    rule = ["aggregator=multi-krum", "aggregator.tolerated=1"]
+    _, after, _ = served(rule, sent, present=(1,) * 5, attention=0.1)
+    assert (np.asarray(after.attention).sum(1) > 0).tolist() == [False, True, True, True, True]
+
+
+def test_nobodys_encoders_arrive_in_a_round_that_is_undone():
+    _, after, _ = served([], 1.0, present=(1, 0, 1, 1))
+    undone = made().federation.strategy.undone(after, after)
+    assert undone.age.tolist() == [1, 2, 1, 1]
+    np.testing.assert_array_equal(vectors(undone.encoders), vectors(after.encoders))
 
 
 def test_long_changes_are_shortened_to_the_median():
@@ -161,6 +193,19 @@ def test_the_most_attended_are_seen_and_nobody_is_forgotten():
     assert all(seen.peers[0] == 4 for seen in drawn)
     assert {int(seen.peers[1]) for seen in drawn} == {1, 2, 3, 5}
     assert jax.tree.leaves(drawn[0].encoders)[0].shape[0] == 2
+
+
+def test_the_place_at_random_is_none_of_those_too_old():
+    strategy = made("strategy.top=2", "strategy.max_age=1", "federation.agents=6").federation.strategy
+    server = jax.jit(made("federation.agents=6").federation.init)(jax.random.key(0)).server
+    attention = jnp.zeros((6, 6)).at[0, 4].set(0.5).at[0, 1].set(0.9)
+    server = dataclasses.replace(server, attention=attention, age=jnp.array([0, 2, 0, 5, 0, 0]))
+    drawn = [strategy.broadcast(server, jax.random.key(i)).of(0) for i in range(40)]
+    assert all(seen.known.all() and seen.peers[0] == 4 for seen in drawn)
+    assert {int(seen.peers[1]) for seen in drawn} == {2, 5}
+    # With fewer that are young enough than places, the others are not seen.
+    server = dataclasses.replace(server, age=jnp.array([0, 2, 3, 5, 0, 4]))
+    assert strategy.broadcast(server, jax.random.key(0)).of(0).known.tolist() == [True, False]
 
 
 @pytest.mark.training

@@ -16,6 +16,7 @@ from fedrax.federation import Cohort
 from fedrax.learners.base import Objective, UpdateContext
 from fedrax.learners.off_policy import observed as observed_by
 from fedrax.runtime.make import make_runtime
+from fedrax.strategies.return_weights import Returns
 
 AGENTS, STEPS, COPIES = 3, 4, 2
 TD3 = [
@@ -27,6 +28,7 @@ TD3 = [
 STRATEGIES = {
     "fedavg": [],
     "weighted": ["strategy=fedavg", "strategy.return_temperature=1.0"],
+    "the poorest alone": ["strategy=fedavg", "strategy.return_temperature=0"],
     "fedper": ["strategy=fedper", 'strategy.average=["features"]'],
     "fedprox": ["strategy=fedprox"],
     "moon": ["strategy=moon"],
@@ -60,6 +62,9 @@ def one_round(federation, server, agents, collections, round, answers):
     def one(agent, experience, index):
         agent = federation.strategy.absorb(agent, downlink, index)
         agent = dataclasses.replace(agent, params=observed_by(agent.params, experience))
+        if getattr(federation.strategy, "reports", False):
+            private = dataclasses.replace(agent.private, returns=Returns(10.0 * index, jnp.asarray(1)))
+            agent = dataclasses.replace(agent, private=private)
         return agent, federation.strategy.emit(federation.learner, agent, key)
 
     agents, messages = jax.vmap(one)(agents, collections, ids)

@@ -149,6 +149,38 @@ def test_who_never_sent_listens_to_all():
     np.testing.assert_allclose(changes(state, after)[3], directions[:3].mean(0), atol=1e-5)
 
 
+def test_who_never_sent_is_of_no_cluster():
+    """It receives the mean of all, and not the model of the cluster of agent 0."""
+    together = federation("strategy=clustered", "strategy.warmup=0", "strategy.threshold=0.5")
+    directions = axes(together, 5, 9, 5, 9)
+    state, server, after, exchange = one_round(together, directions, answers=(True, True, True, False))
+    mean = directions[:3].mean(0)
+    expected = np.stack([directions[0], directions[1], directions[2], mean])
+    np.testing.assert_allclose(changes(state, after), expected, atol=1e-6)
+    assert exchange.metrics["cluster"].tolist() == [0, 1, 0, 3]
+    assert exchange.metrics["clusters"] == 3
+    assert server.model.tolist() == [0, 1, 0, 3]
+
+
+def test_an_absent_agent_listens_to_its_own_model_too():
+    """All at right angles: at a temperature of 1 / log 2 each weighs itself twice as much as each of the others."""
+    together = federation("strategy=similarity", "strategy.warmup=0", f"strategy.temperature={1 / np.log(2)}")
+    directions = axes(together, 5, 9, 7, 11)
+    state, server, after, _ = one_round(together, directions)
+    before = changes(state, after)
+    again = axes(together, 13, 15, 17, 19)
+    _, _, after, _ = one_round(together, again, answers=(True, True, True, False), start=(server, state.agents))
+    weights = np.array([2, 2, 2, 4]) / 10
+    sent = before + again * np.array([[1], [1], [1], [0]])
+    np.testing.assert_allclose(changes(state, after)[3], weights @ sent, atol=1e-5)
+    # Where nobody answers who is like it at all, it keeps what it has.
+    cold = federation("strategy=similarity", "strategy.warmup=0", "strategy.temperature=0.01")
+    state, server, after, _ = one_round(cold, directions)
+    before = changes(state, after)
+    _, _, after, _ = one_round(cold, again, answers=(True, True, True, False), start=(server, state.agents))
+    np.testing.assert_allclose(changes(state, after)[3], before[3], atol=1e-5)
+
+
 def test_a_robust_rule_is_applied_in_each_cluster():
     together = federation(
         "strategy=clustered", "strategy.warmup=0", "strategy.clusters=2", "strategy.threshold=-1", "aggregator=median"

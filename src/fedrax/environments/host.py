@@ -80,7 +80,7 @@ def make_host(
     sets = [each for each in goals or () if each is not None]
     if sets and len(sets) != count:
         raise ValueError(f"{count} copies need as many sets of goals, or none, not {len(sets)}")
-    if not all(uses_envpool(id, backend, copies[0]) for copies in pools):
+    if stepped_by(id, backend, parameters or (), kwargs) == "gymnasium":
         return GymnasiumEnvironments(id, count, described, time_limit, parameters, kwargs, sets)
     made: list[HostEnvironments] = []
     first = 0

@@ -137,6 +137,11 @@ class Learner(eqx.Module):
         """Whether networks see observations by their running moments, which agents send."""
         return False
 
+    @property
+    def needs_goal_rule(self) -> bool:
+        """Whether it must know by which rule a goal environment rewards."""
+        return False
+
     def check(self, spaces: Spaces) -> None:
         """Raises :class:`FedraxError` where the learner does not fit the environment's spaces."""
 

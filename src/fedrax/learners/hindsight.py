@@ -21,7 +21,11 @@ from fedrax.learners.replay import Transitions, packed, row_widths, transitions_
 
 Hindsight = Literal["none", "future", "final", "episode", "reference"]
 REFERENCE_GOALS = 4
-"""Transitions that the TD3+HER reference relabels in an episode, or all of a shorter one."""
+"""Transitions that the TD3+HER reference relabels in an episode, or all of a shorter one.
+
+It stores them beside the episode's own, so that it draws an episode of L steps by its L + 4 rows, where it is drawn by
+L here. Of episodes of equal length, such as its tasks have, that is the same.
+"""
 
 
 class HindsightReplay(eqx.Module):
@@ -52,6 +56,8 @@ class HindsightReplay(eqx.Module):
     """Share of a minibatch whose goals are exchanged."""
     horizon: int = eqx.field(static=True)
     """Steps of the longest episode."""
+    minimum_reward: float | None = eqx.field(static=True, default=None)
+    """Rewards of exchanged goals below this are raised to it, as those remembered were."""
 
     @property
     def sampled(self) -> Int[Array, ""]:
@@ -172,6 +178,8 @@ class HindsightReplay(eqx.Module):
             reward, terminated = self.goal.reward(after[ACHIEVED], goal), transitions.terminated
             if self.goal.ends:
                 terminated = self.goal.success(after[ACHIEVED], goal).astype(jnp.float32)
+        if self.minimum_reward is not None:
+            reward = jnp.maximum(reward, self.minimum_reward)
         return Transitions(
             before | {DESIRED: goal},
             transitions.action,
@@ -187,7 +195,14 @@ def _observed(space: Box | Dict) -> int:
 
 
 def empty_hindsight(
-    spaces: Spaces, capacity: int, *, copies: int, horizon: int, kind: Hindsight, ratio: float
+    spaces: Spaces,
+    capacity: int,
+    *,
+    copies: int,
+    horizon: int,
+    kind: Hindsight,
+    ratio: float,
+    minimum_reward: float | None = None,
 ) -> HindsightReplay:
     """A replay without transitions of so many copies, ``capacity`` of all together, in spaces that have a goal."""
     each = capacity // copies
@@ -197,7 +212,9 @@ def empty_hindsight(
     last = jnp.zeros((copies, _observed(spaces.observation)))
     space: Any = spaces.observation
     goal: Any = spaces.goal
-    return HindsightReplay(rows, zeros, zeros, none, none, none, last, space, goal, kind, ratio, horizon)
+    return HindsightReplay(
+        rows, zeros, zeros, none, none, none, last, space, goal, kind, ratio, horizon, minimum_reward
+    )
 
 
 def hindsight_bytes(spaces: Spaces, capacity: int) -> int:

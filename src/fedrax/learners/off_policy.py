@@ -131,6 +131,11 @@ class OffPolicy(Learner):
         """``normalise``."""
         return self.normalise
 
+    @property
+    def needs_goal_rule(self) -> bool:
+        """For goals in place of the desired ones."""
+        return self.hindsight != "none"
+
     def memory_bytes(self, spaces: Spaces) -> int:
         """One agent's replay."""
         of_kind = replay_bytes if self.hindsight == "none" else hindsight_bytes
@@ -230,6 +235,7 @@ class OffPolicy(Learner):
             horizon=self.horizon,
             kind=self.hindsight,
             ratio=self.hindsight_ratio,
+            minimum_reward=self.minimum_reward,
         )
 
     def acting(self, params: TwinCritic) -> TwinCritic:

@@ -80,6 +80,11 @@ class TD3(OffPolicy):
                 "learner.clip_values=false"
             )
 
+    @property
+    def needs_goal_rule(self) -> bool:
+        """For bounds of values, too."""
+        return self.clip_values or super().needs_goal_rule
+
     def bind(self, spaces: Spaces, num_envs: int, horizon: int) -> TD3:
         """With the bounds of values too."""
         bound = super().bind(spaces, num_envs, horizon)

@@ -33,7 +33,7 @@ KEYS = (
 
 ``dropped_collections`` counts rounds of agents (and of a server that samples) that were void, because numbers of an
 environment were not finite or what was learned overflowed."""
-MEASURED = ("final_return_worst", "final_success")
+MEASURED = ("final_return_worst", "final_success", "final_success_last")
 """The further numbers of a summary: those of evaluations that measure them."""
 
 

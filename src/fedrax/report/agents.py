@@ -27,8 +27,7 @@ def agents_table(groups: Sequence[Group], statistic: str) -> tuple[list[str], li
 
     The deviation is taken over agents within a seed; every column is then an aggregate over seeds. Where agents' own
     policies were evaluated in others' environments too, their mean in their own stands beside it. Few agents have a
-    column each as well, and each line says what agent k's return is of. Where environments tell of success, the share
-    of episodes that reached the goal follows.
+    column each as well, and each line says what agent k's return is of.
     None where no run was evaluated agent by agent.
     """
     known = [(group, returns) for group in groups if (returns := final_agent_returns(group)) is not None]
@@ -47,10 +46,6 @@ def agents_table(groups: Sequence[Group], statistic: str) -> tuple[list[str], li
         columns.append(_of_mean_agent(own, statistic))
     headings += [f"agent {k}" for k in range(shown)]
     columns += _of_each_agent(each, shown)
-    success = [final_agent_returns(group, "agent_success") for group, _ in known]
-    if any(rates is not None for rates in success):
-        headings += ["success of the mean agent", *(f"success of agent {k}" for k in range(shown))]
-        columns += [_of_mean_agent(success, statistic), *_of_each_agent(success, shown)]
     return headings, [list(line) for line in zip(*columns, strict=True)]
 
 
@@ -66,7 +61,7 @@ def _of_each_agent(values: Sequence[Vector | None], shown: int) -> list[list[str
 
 
 def final_agent_returns(group: Group, name: str = "agent_returns") -> Float[np.ndarray, "seeds agents"] | None:
-    """Every agent's return in each seed's last evaluation; None where there is none."""
+    """Every agent's return, or success, in each seed's last evaluation; None where there is none."""
     rows = [row for history in group.histories if (row := last_of_agents(history, name)) is not None]
     return np.array(rows, float) if rows else None
 

@@ -27,7 +27,15 @@ from fedrax.report.style import colour
 
 Chart = dict[str, Any]
 
-VALUES = {"return": "evaluation return", "return_worst": "return of the worst agent", "success": "success"}
+VALUES = {
+    "return": "evaluation return",
+    "return_worst": "return of the worst agent",
+    "success": "success in any step",
+    "success_last": "success in the last step",
+    "success_share": "share of steps at the goal",
+    "success_worst": "success of the worst agent in any step",
+    "success_last_worst": "success of the worst agent in the last step",
+}
 """Columns of an evaluation that can be chosen, and what the axis says of them."""
 MOST_POINTS, LEAST_OF_SEED = 16_000, 40
 """Evaluations of a chart, and those that each seed may have at least: a page of them has some hundred kilobytes."""

@@ -33,6 +33,8 @@ from fedrax.report.personal import returns_of
 from fedrax.report.provenance import manifest_html, settings_html
 from fedrax.report.published import Series
 from fedrax.report.runs import Group, Run, difference, group_runs, load_runs, named_runs, parts_of
+from fedrax.report.successes import NOTE as SUCCESSES
+from fedrax.report.successes import success_table
 from fedrax.report.tables import MISSING, Result, alike, cost_table, counted_of, duration, estimates, result
 from fedrax.report.templating import Section, chart_html, figure_html, joined, page, part, table_html
 from fedrax.report.videos import videos_html
@@ -50,7 +52,7 @@ ATTENDING = (
     "Means over seeds. The map is of the last quarter of the rounds; the lines are means over agents, of the attention "
     "to an agent's own encoding, to one peer's and to the summary token."
 )
-OWN_RETURNS, GAINS = "Agents", "Gain over learning alone"
+OWN_RETURNS, GAINS, REACHED = "Agents", "Gain over learning alone", "Success"
 """Sections that have returns of agents' own policies in their own environments."""
 PICTURE_POINTS = 150
 """Of a curve in the picture that stands for a chart: two a millimetre on paper."""
@@ -291,6 +293,10 @@ def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
                 note += " The agents that attack, the first ids, are among them."
             heading = f"{OWN_RETURNS}: {said(telling)}" if len(parts) > 1 else OWN_RETURNS
             sections.append(Section(heading, part("noted_table", *returns, note)))
+        reached = success_table(members)
+        if reached is not None:
+            heading = f": {said(telling)}" if len(parts) > 1 else ""
+            sections.append(Section(f"{REACHED}{heading}", part("noted_table", *reached, SUCCESSES)))
         gains = gain_table(members)
         if gains is not None:
             heading = f": {said(telling)}" if len(parts) > 1 else ""

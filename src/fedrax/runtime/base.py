@@ -18,12 +18,12 @@ from fedrax.config import Config
 from fedrax.environments.base import Episodes
 from fedrax.errors import FedraxError
 from fedrax.evaluation.measure import Environments
+from fedrax.evaluation.pairs import Evaluation, Pairs, choose_pairs, full_pairs, scores
 from fedrax.federation import Federation, State, Tally
 from fedrax.message import Period, periods, travelling
 from fedrax.privacy.guarantee import guarantee
 from fedrax.runtime.draws import same_environments, unseen_draws
 from fedrax.runtime.memory import replay_memory
-from fedrax.runtime.pairs import Evaluation, Pairs, choose_pairs, full_pairs, scores
 from fedrax.strategies.base import Strategy
 from fedrax.trees import tree_bytes
 
@@ -119,7 +119,7 @@ class Runtime(abc.ABC):
         return self.measured(params, position)
 
     def measured(self, params: PyTree, position: int = 0) -> dict[str, Any]:
-        """One seed's evaluation as configured, by name of the metric: see :func:`fedrax.runtime.pairs.scores`."""
+        """One seed's evaluation as configured, by name of the metric: see :func:`fedrax.evaluation.pairs.scores`."""
         settings = self.config.evaluation
         pairs = self.pairs(settings.episodes, settings.seed)
         table = self.evaluate_pairs(params, pairs, seed=settings.seed, position=position)

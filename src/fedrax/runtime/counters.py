@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedrax.environments.faults import NOTHING, Fault, recorded
+from fedrax.environments.success import LAST, SHARE, SUCCESS
 
 SUMMED = (
     "trajectories",
@@ -24,13 +25,10 @@ EVALUATED = (
     "return_worst",
     "return_median",
     "episode_length",
-    "success",
-    "success_last",
-    "success_share",
     "agent_returns",
     "agent_own_returns",
-    "agent_success",
-    "agent_own_success",
+    *(f"{kind}{of}" for kind in (SUCCESS, LAST, SHARE) for of in ("", "_worst")),
+    *(f"{of}_{kind}" for of in ("agent", "agent_own") for kind in (SUCCESS, LAST, SHARE)),
 )
 """Metrics of an evaluation, where there are agents to tell apart and others' environments beside their own."""
 

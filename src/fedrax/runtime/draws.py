@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -14,7 +15,7 @@ from fedrax.environments.divergence import environment_divergence
 from fedrax.environments.goal_sets import NO_GOALS, goals_of, held_out_of
 from fedrax.environments.heterogeneity import draw, drawn_names
 from fedrax.environments.host import stepped_by
-from fedrax.environments.host_parameters import check_host_parameters, host_defaults, host_physics
+from fedrax.environments.host_parameters import arguments_among, check_host_parameters, host_defaults, host_physics
 from fedrax.environments.native import native_environments
 from fedrax.environments.native_goals import GoalsOfOne
 from fedrax.environments.native_noise import with_noise
@@ -75,13 +76,37 @@ def describe_run(config: Config) -> tuple[Description, Mixture | None]:
     if not settings.tasks:
         if settings.task_identity:
             raise FedraxError("environment.task_identity needs environment.tasks, a list of environments")
-        return each[0], None
+        return _with_rule_of_all(config, each[0]), None
     mixture = mix(ids, [described.spaces for described in each], identity=settings.task_identity)
     limits = [described.time_limit for described in each if described.time_limit is not None]
     modes = [mode for mode in each[0].render_modes if all(mode in described.render_modes for described in each)]
     limit = min(limits) if len(limits) == len(each) else None
     known = Description(" and ".join(ids), mixture.spaces, limit, each[0].native, tuple(modes))
-    return known, mixture
+    return _with_rule_of_all(config, known), mixture
+
+
+def _with_rule_of_all(config: Config, known: Description) -> Description:
+    """With the rule of rewards that all agents' environments have; without where arguments give them different ones."""
+    settings, rule = config.environment, known.spaces.goal
+    asked = config.component("learner").needs_goal_rule
+    if rule is None or not asked or not settings.heterogeneity or runs_native(config):
+        return known
+    ids, first = task_ids(config), None
+    for number, parameters in enumerate(site for sites in all_draws(config) for site in sites):
+        id = ids[task_of(parameters)] if settings.tasks else ids[0]
+        own = arguments_among(id, {name: parameters[name] for name in own_parameters(config, id)})
+        if not own:
+            return known
+        described = describe_environment(
+            id, native=False, backend=settings.backend, mission=settings.mission, kwargs={**settings.kwargs, **own}
+        )
+        first = first or described.spaces
+        if described.spaces.goal != first.goal:
+            shown = ", ".join(f"{name} = {value!r}" for name, value in own.items())
+            reason = f"agent {number % config.federation.agents}'s differs from agent 0's: it has {shown}"
+            return dataclasses.replace(known, spaces=dataclasses.replace(known.spaces, goal=None, no_goal=reason))
+    rule, why = (first.goal, first.no_goal) if first else (rule, "")
+    return dataclasses.replace(known, spaces=dataclasses.replace(known.spaces, goal=rule, no_goal=why))
 
 
 def spaces_of(config: Config) -> dict[str, Spaces]:

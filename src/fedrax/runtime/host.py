@@ -26,6 +26,7 @@ from fedrax.environments.host_tasks import MixedEnvironments
 from fedrax.environments.registry import Description
 from fedrax.environments.tasks import Mixture, task_of
 from fedrax.environments.termination import EndHostAtGoal
+from fedrax.evaluation.pairs import Pairs
 from fedrax.federation import Cohort, Federation, State
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import collected_steps, empty_experience, host_copies, make_host_collector
@@ -34,7 +35,6 @@ from fedrax.runtime.draws import default_parameters, own_parameters, task_ids
 from fedrax.runtime.group_verbs import GroupVerbs
 from fedrax.runtime.mapping import agents_side_by_side
 from fedrax.runtime.memory import check_memory
-from fedrax.runtime.pairs import Pairs
 from fedrax.runtime.places import Places
 from fedrax.runtime.programs import Decider, Programs, stack, unstack
 from fedrax.runtime.rounds import AgentResults, ServerVerbs, agent_round, server_round

@@ -22,6 +22,7 @@ from fedrax.environments.faults import NOTHING, Fault, first_fault, with_learnin
 from fedrax.environments.goal_sets import held_out_of
 from fedrax.environments.native_steps import Decide
 from fedrax.environments.termination import EndsAtGoal
+from fedrax.evaluation.pairs import Pairs, scores
 from fedrax.federation import Federation, Sending, State, Tally
 from fedrax.learners.base import Agent
 from fedrax.runtime import overflow
@@ -33,7 +34,6 @@ from fedrax.runtime.mapping import AGENTS, agents_side_by_side, map_in_batches
 from fedrax.runtime.memory import check_memory
 from fedrax.runtime.native_evaluation import NativeEvaluation
 from fedrax.runtime.native_verbs import NativeVerbs
-from fedrax.runtime.pairs import Pairs, scores
 from fedrax.runtime.programs import put_rows, take_rows
 from fedrax.runtime.rounds import (
     AgentResults,

@@ -16,6 +16,7 @@ import numpy as np
 from fedrax.config import Config
 from fedrax.config_tables import TD3_HER
 from fedrax.environments.crash import EnvironmentCrash
+from fedrax.environments.success import LAST, SUCCESS
 from fedrax.errors import FedraxError
 from fedrax.federation import State
 from fedrax.opening import setup_line
@@ -324,7 +325,11 @@ def _summary(
             "final_return": counter.final_return,
             "best_return": counter.best_return,
             **({} if math.isnan(counter.final_worst) else {"final_return_worst": counter.final_worst}),
-            **({"final_success": counter.final_evaluation["success"]} if "success" in counter.final_evaluation else {}),
+            **{
+                f"final_{kind}": counter.final_evaluation[kind]
+                for kind in (SUCCESS, LAST)
+                if kind in counter.final_evaluation
+            },
             "rounds": counter.rounds,
             "dropped_collections": counter.dropped_collections,
             **counter.totals(config.federation.agents),

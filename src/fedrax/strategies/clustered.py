@@ -134,17 +134,22 @@ class OwnModels(FedAvg):
     ) -> tuple[ModelsServer, Aggregate]:
         """Every agent's model moves towards the aggregate of those it listens to; it stays where there is none."""
         present = weights > 0
+        everyone = jnp.zeros(len(server.returns), bool).at[tools.ids].set(present)
         returns, weights = weighed(
             self.return_temperature, server.returns, messages.statistics.returns, tools.ids, weights
         )
         new = cosines(ravel_rows(apart(messages.update)[0]))
         similarity = running_mean(server.similarity, new, tools.ids, present, self.memory)
-        listened = self._listened(similarity, server.round, tools.ids, present)
+        alone = (server.round >= self.warmup) & ~jnp.isnan(similarity).all(1)
+        listened = jnp.where(alone[:, None], self.listens(similarity, everyone), 1.0)
+        share = jnp.where(alone, self.share(listened, everyone), 1.0)
         made = jax.vmap(after_update)(jax.tree.map(lambda x: x[tools.ids], server.models), messages.update)
         # Of agents that had one model and listen alike, one step is that of all.
         alike = (server.model[:, None] == server.model) & self.together(listened)
         first = jnp.argmax(alike, axis=1).astype(jnp.int32)
-        models, verdict = self._moved(server.models, first, ravel_rows(made), listened[:, tools.ids] * weights, tools)
+        models, verdict = self._moved(
+            server.models, first, ravel_rows(made), listened[:, tools.ids] * weights, share, tools
+        )
         after = ModelsServer(
             pool_moments(server.params, messages.statistics.observations, present),
             server.round + 1,
@@ -155,6 +160,12 @@ class OwnModels(FedAvg):
         )
         return after, verdict._replace(metrics=verdict.metrics | self.reported(listened))
 
+    def share(
+        self, listened: Float[Array, "agents agents"], present: Bool[Array, " agents"]
+    ) -> Float[Array, " agents"]:
+        """How far each agent's model moves towards the aggregate, 0 to 1."""
+        return jnp.ones(len(listened))
+
     def together(self, listened: Float[Array, "agents agents"]) -> Bool[Array, "agents agents"]:
         """Pairs known to listen to the same agents as much as each other; everyone to itself."""
         return jnp.eye(len(listened), dtype=bool)
@@ -163,24 +174,13 @@ class OwnModels(FedAvg):
         """Metrics of how much every agent listens to each."""
         return {}
 
-    def _listened(
-        self,
-        similarity: Float[Array, "agents agents"],
-        rounds: Int[Array, ""],
-        ids: Int[Array, " n"],
-        present: Bool[Array, " n"],
-    ) -> Float[Array, "agents agents"]:
-        """How much every agent listens to each after so many rounds; one that has never sent listens to all alike."""
-        everyone = jnp.zeros(similarity.shape[0], bool).at[ids].set(present)
-        unknown = jnp.isnan(similarity).all(1, keepdims=True)
-        return jnp.where((rounds < self.warmup) | unknown, 1.0, self.listens(similarity, everyone))
-
     def _moved(
         self,
         models: Model,
         first: Int[Array, " agents"],
         vectors: Float[Array, "n d"],
         listened: Float[Array, "agents n"],
+        share: Float[Array, " agents"],
         tools: Tools,
     ) -> tuple[Model, Aggregate]:
         """The models after a step towards the aggregates; a sender counts as accepted where its own model takes it.
@@ -193,9 +193,8 @@ class OwnModels(FedAvg):
             return tools.aggregate(vectors - own[agent], listened[agent], 1.0)
 
         verdicts = by_first(aggregate, first)
-        steps = unravel_like(
-            jax.tree.map(lambda x: x[0], models), jnp.where(verdicts.valid[:, None], verdicts.vector, 0.0)
-        )
+        vector = jnp.where(verdicts.valid[:, None], share[:, None] * verdicts.vector, 0.0)
+        steps = unravel_like(jax.tree.map(lambda x: x[0], models), vector)
         # What belongs to networks is averaged whole, however far these go.
         networks = jax.tree.map(lambda x, y: x + self.server_learning_rate * y, models.networks, steps.networks)
         moved = Model(networks, jax.tree.map(jnp.add, models.carried, steps.carried))
@@ -237,13 +236,15 @@ class Clustered(OwnModels):
         return jnp.where(group[:, None] == group, 1.0, 0.0)
 
     def together(self, listened: Float[Array, "agents agents"]) -> Bool[Array, "agents agents"]:
-        """Those of one cluster."""
-        cluster = jnp.argmax(listened > 0, axis=1)
-        return cluster[:, None] == cluster
+        """Those of one cluster; who listens to all, as before its first update, is of none."""
+        return (listened[:, None] == listened).all(-1)
 
     def reported(self, listened: Float[Array, "agents agents"]) -> dict[str, Array]:
-        """Each agent's cluster, by the lowest number in it, and how many clusters there are."""
-        cluster = jnp.argmax(listened > 0, axis=1)
+        """Each agent's cluster, by the lowest number in it, and how many clusters there are.
+
+        Agents without one, as before their first update, count as one more.
+        """
+        cluster = jnp.argmax(self.together(listened), axis=1)
         return {"cluster": cluster, "clusters": (cluster == jnp.arange(len(cluster))).sum()}
 
 
@@ -279,10 +280,16 @@ class Similarity(OwnModels):
         return True
 
     def listens(self, similarity: Float[Array, "n n"], present: Bool[Array, " n"]) -> Float[Array, "n n"]:
-        """The more, the more similar; most to itself."""
-        everyone = jnp.ones_like(similarity)
+        """The more, the more similar; most to itself, also where it is absent and its model is all there is of it."""
+        known = jnp.where(present | jnp.eye(len(present), dtype=bool), 1.0, 0.0)
         similarity = jnp.where(jnp.isnan(similarity), -jnp.inf, similarity)
-        return divergence_weights(1 - similarity, everyone, self.temperature, top=self.top, present=present)
+        return divergence_weights(1 - similarity, known, self.temperature, top=self.top)
+
+    def share(
+        self, listened: Float[Array, "agents agents"], present: Bool[Array, " agents"]
+    ) -> Float[Array, " agents"]:
+        """What an absent agent's own model weighs stays where it is."""
+        return jnp.where(present, 1.0, 1 - jnp.diagonal(listened))
 
 
 def by_first(function: Callable[[Array], Any], first: Int[Array, " n"]) -> Any:

@@ -98,7 +98,7 @@ class FedAvg(Carrying):
         self, learner: Learner, server: Any, downlink: Any, messages: Message, weights: Array, tools: Tools
     ) -> tuple[Any, Aggregate]:
         """One step along the aggregate; none when the rule accepts nobody."""
-        reported = messages.statistics.returns
+        reported, present = messages.statistics.returns, weights > 0
         returns, weights = weighed(self.return_temperature, server.returns, reported, tools.ids, weights)
         verdict = tools.aggregate(ravel_rows(messages.update), weights, 1.0)
         shared = take_shared(server.params, self.average)
@@ -106,6 +106,6 @@ class FedAvg(Carrying):
         moved = jax.tree.map(lambda x, y: x + self.server_learning_rate * y, shared, change)
         params = select(verdict.valid, put_shared(server.params, moved, self.average), server.params)
         carried = select(verdict.valid, averaged(shared, carried), server.carried)
-        params = pool_moments(params, messages.statistics.observations, weights > 0)
+        params = pool_moments(params, messages.statistics.observations, present)
         after = dataclasses.replace(server, params=params, round=server.round + 1, returns=returns, carried=carried)
         return after, verdict

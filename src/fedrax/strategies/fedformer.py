@@ -89,7 +89,7 @@ class FedFormer(Strategy):
     top: int | None = option(
         None,
         "see so many peers: those that an agent attended to most, and in the place of the last of them one at random, "
-        "so that none is forgotten; none: see all",
+        "so that none is forgotten (of 1: a random one); none: see all",
         minimum=1,
     )
     max_age: int | None = option(
@@ -182,34 +182,32 @@ class FedFormer(Strategy):
     def broadcast(self, server: Bank, key: PRNGKeyArray) -> EncoderBroadcast:
         """The bank, and whom each agent sees."""
         peers = others(self.agents, self.saved_peers)
+        age = jnp.concatenate([server.age, jnp.zeros(self.saved_peers, server.age.dtype)])
+        fresh = jnp.ones(age.shape, bool) if self.max_age is None else age <= self.max_age
         if self.top is not None:
-            attention = jnp.take_along_axis(server.attention, peers, 1)
+            # Those who are not seen come last, whatever the random place is.
+            attention = jnp.where(fresh[peers], jnp.take_along_axis(server.attention, peers, 1), -1.0)
             chance = jax.random.uniform(key, peers.shape)
             order = jnp.argsort(-attention, axis=1, stable=True)
             rank = jnp.argsort(order, axis=1)
             # The most attended first, then all others in an order of their own in every round.
-            first = jnp.where(rank < self.top - 1, rank, self.top + chance)
+            first = jnp.where(rank < self.top - 1, rank, self.top + jnp.where(fresh[peers], chance, 1.0))
             peers = jnp.take_along_axis(peers, jnp.argsort(first, axis=1)[:, : self.top], 1)
-        known = jnp.ones(peers.shape, bool)
-        if self.max_age is not None:
-            age = jnp.concatenate([server.age, jnp.zeros(self.saved_peers, server.age.dtype)])
-            known = age[peers] <= self.max_age
         encoders, targets = server.encoders, server.targets
         if self.saved_peers:
             encoders = _joined(encoders, server.saved)
             targets = _joined(targets, server.saved) if self.target_step < 1 else ()
-        return EncoderBroadcast(encoders, targets, peers, known, 0)
+        return EncoderBroadcast(encoders, targets, peers, fresh[peers], 0)
 
     def combine(
         self, learner: Learner, server: Bank, downlink: Any, messages: Message, weights: Array, tools: Tools
     ) -> tuple[Bank, Aggregate]:
         """Takes the encoders whose change the rule accepts; all others stay as they were."""
-        present = weights > 0
-        rows = messages.individual["attention"]
-        learned = present & (rows.sum(1) > 0)
+        encoders, accepted = self._delivered(server.encoders, messages.individual["encoders"], weights, tools)
+        rows = shares(messages.individual["attention"])
+        learned = accepted & (rows.sum(1) > 0)
         rows = jnp.where(learned[:, None], rows, server.attention[tools.ids])
         attention = server.attention.at[tools.ids].set(rows)
-        encoders, accepted = self._delivered(server.encoders, messages.individual["encoders"], weights, tools)
         targets = server.targets
         if self.target_step < 1:
             targets = jax.tree.map(lambda x, y: x + self.target_step * (y - x), targets, encoders)
@@ -221,6 +219,10 @@ class FedFormer(Strategy):
         return Bank(encoders, targets, server.saved, age, attention), Aggregate(
             jnp.zeros(0), accepted, accepted.any(), extras
         )
+
+    def undone(self, before: Bank, after: Bank) -> Bank:
+        """As before, but that nobody's encoders arrived."""
+        return dataclasses.replace(before, age=before.age + 1)
 
     def _delivered(self, bank: Encoders, sent: Encoders, weights: Array, tools: Tools) -> tuple[Encoders, Array]:
         """The bank with the encoders ``[m, ...]`` that arrived and were accepted, and whose these are."""
@@ -236,11 +238,14 @@ class FedFormer(Strategy):
             bound = self.clip * jnp.nanmedian(jnp.where(weights > 0, lengths, jnp.nan))
             scale = jnp.minimum(1.0, bound / jnp.maximum(lengths, jnp.finfo(lengths.dtype).tiny))
 
-        def delivered(old: Array, change: Array) -> Array:
-            factor = jnp.where(accepted, scale, 0.0).reshape(-1, *[1] * (change.ndim - 1))
-            return old.at[tools.ids].add(factor * change)
+        def delivered(all: Array, new: Array) -> Array:
+            old = all[tools.ids]
+            taken, factor = (x.reshape(-1, *[1] * (new.ndim - 1)) for x in (accepted, scale))
+            # What is not shortened is taken to the bit.
+            shortened = jnp.where(factor == 1, new, old + factor * (new - old))
+            return all.at[tools.ids].set(jnp.where(taken, shortened, old))
 
-        return jax.tree.map(delivered, bank, change), accepted
+        return jax.tree.map(delivered, bank, sent), accepted
 
     # One agent's verbs.
 
@@ -278,6 +283,12 @@ class FedFormer(Strategy):
         """Both encoders as they are, and how much the agent took of each one's."""
         encoders = agent.params.features if self.exchange == "peers" else ()
         return Message(individual={"encoders": encoders, "attention": agent.private})
+
+
+def shares(reported: Float[Array, "m everyone"]) -> Float[Array, "m everyone"]:
+    """What agents report of their attention, as shares that sum to 1 at most, whatever a message claims."""
+    each = jnp.clip(reported, 0.0, 1.0)
+    return each / jnp.maximum(each.sum(1, keepdims=True), 1.0)
 
 
 def others(agents: int, saved: int = 0) -> Int[Array, "agents peers"]:

@@ -61,8 +61,9 @@ def weighed(
 
 
 def poor_first(returns: Float[Array, " n"], temperature: float) -> Float[Array, " n"]:
-    """Positive weights that fall with the return: ``softmax(-z / temperature)``, z the standardised returns.
+    """Weights that fall with the return: ``softmax(-z / temperature)``, z the standardised returns.
 
+    At a temperature of 0 the poorest agents alone count.
     The FedTD3 reference divides by the sum of the shifted returns instead, which depends on where returns have their
     zero. An unknown return (NaN) counts as the mean.
     """
@@ -72,4 +73,5 @@ def poor_first(returns: Float[Array, " n"], temperature: float) -> Float[Array, 
     centred = jnp.where(known, returns - mean, 0.0)
     deviation = jnp.sqrt((centred**2).sum() / count)
     standard = centred / jnp.where(deviation > 0, deviation, 1.0)
-    return jax.nn.softmax(-standard / temperature)
+    above = standard - standard.min()
+    return jax.nn.softmax(-above / jnp.maximum(temperature, jnp.finfo(above.dtype).tiny))

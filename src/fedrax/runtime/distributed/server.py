@@ -22,6 +22,7 @@ from fedrax.environments.base import Episodes
 from fedrax.environments.faults import NOTHING, Fault, described, recorded
 from fedrax.environments.success import LAST, MEASURED, SHARE, SUCCESS
 from fedrax.evaluation.measure import Environments
+from fedrax.evaluation.pairs import Evaluation, Pairs, scores
 from fedrax.federation import Cohort, State
 from fedrax.message import Period, travelling
 from fedrax.records.files import read_json, write_json
@@ -44,7 +45,6 @@ from fedrax.runtime.distributed.terms import terms_of
 from fedrax.runtime.distributed.transport import Transport
 from fedrax.runtime.lost_rounds import BAD_EVALUATION
 from fedrax.runtime.make import make_runtime
-from fedrax.runtime.pairs import Evaluation, Pairs, scores
 from fedrax.runtime.rounds import AgentResults, RoundResult, ServerVerbs, close_round, server_round
 from fedrax.seeds import derive
 

@@ -127,8 +127,8 @@ def scores(
     ``return``, ``episode_length`` and the kinds of ``success`` are means over agents' environments, and policies;
     ``return_worst`` is the lowest of ``agent_returns``: a shared policy's mean return in each agent's environment, or
     each agent's policy's mean return over environments. ``agent_own_returns`` are those of agents' policies in their
-    own environments, where ``agent_returns`` are over others too; ``agent_success`` and ``agent_own_success``, in any
-    step, are as these.
+    own environments, where ``agent_returns`` are over others too; of every kind of success, ``agent_success``,
+    ``success_worst`` and ``agent_own_success`` are as these.
 
     Args:
         table: as in :class:`Evaluation`, numpy or JAX.
@@ -149,10 +149,13 @@ def scores(
     if personal or pairs.environments is not None:
         each = by_agent(known["return"])
         measured |= {"return_worst": least(each), "agent_returns": each}
-        if SUCCESS in known:
-            measured["agent_success"] = by_agent(known[SUCCESS])
+        for name in (SUCCESS, LAST, SHARE):
+            if name in known:
+                each = by_agent(known[name])
+                measured |= {f"{name}_worst": least(each), f"agent_{name}": each}
     if personal and pairs.own is not None:
-        for name, metric in (("return", "agent_own_returns"), (SUCCESS, "agent_own_success")):
+        successes = [(name, f"agent_own_{name}") for name in (SUCCESS, LAST, SHARE)]
+        for name, metric in (("return", "agent_own_returns"), *successes):
             if name in table:
                 rows: Array | np.ndarray = table[name][np.arange(len(pairs.own)), pairs.own]
                 measured[metric] = mean(rows, axis=1)
