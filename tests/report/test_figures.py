@@ -220,7 +220,9 @@ def with_attention(path, shares):
 def test_attention_is_drawn_by_agent_and_over_rounds(write_run, tmp_path):
     shares = [[0.4, 0.1, 0.2], [0.1, 0.3, 0.3], [0.0, 0.5, 0.2]]
     nothing = np.zeros((3, 3)).tolist()
-    group = with_attention(write_run(tmp_path / "a"), lambda number: shares if number > 2 else nothing)
+    late = np.transpose(shares).tolist()
+    by_round = {**dict.fromkeys(range(3), nothing), 3: shares, 4: shares}
+    group = with_attention(write_run(tmp_path / "a", rounds=12), lambda number: by_round.get(number, late))
     known = attention_of([group, Group("not", (load_run(write_run(tmp_path / "b")),))])
     figure, (lines,) = attention_figure(known), attention_lines(known).axes
     shown = figure.axes[0]
@@ -233,8 +235,13 @@ def test_attention_is_drawn_by_agent_and_over_rounds(write_run, tmp_path):
     assert min(lines.lines[0].get_xdata()) == 4
     (line,) = attention_chart(known)["groups"]
     np.testing.assert_allclose(line["values"]["peer"], (0.7 - 0.3) / 2)
-    (placed,) = [each.placed() for each in figure.maps]
+    # A map for each quarter of the rounds, in one scale.
+    placed, *_, last = [each.placed() for each in figure.maps]
     assert placed["values"] == (100 * np.array(shares)).tolist()
+    assert last["values"] == (100 * np.array(late)).tolist()
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles[0] == "attending\nrounds 4 to 5"
+    assert len(titles) == len(figure.maps) == 4
     bar = figure.axes[-1]
     assert bar.get_ylabel() == "share of attention, %"
     assert bar.get_ylim()[1] == pytest.approx(50)

@@ -14,8 +14,8 @@ from fedrax.report.maps import WRITTEN, draw_map
 from fedrax.report.runs import Group, History
 from fedrax.report.style import ShownFigure, colour, new_figure, styled
 
-LATE = 0.25
-"""Share of the rounds, the last ones, that the map is a mean over."""
+PERIODS = 4
+"""Of the rounds, as equal as can be, that a map each is a mean over."""
 LINES = {"own": "own encoding", "peer": "one peer's encoding (mean)", "summary": "summary"}
 
 Attention = tuple[Float[np.ndarray, " rounds"], Float[np.ndarray, "rounds agents everyone"]]
@@ -30,15 +30,21 @@ def attention_of(groups: Sequence[Group]) -> dict[str, Attention]:
 
 @styled
 def attention_figure(known: Mapping[str, Attention], title: str = "") -> Figure:
-    """A map per group: the shares over the last quarter of the rounds."""
-    columns = min(2, len(known))
-    rows = -(-len(known) // columns)
-    figure = new_figure(5.2 * columns, 4.0 * rows, title)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(known) :]:
-        axes.set_visible(False)
-    for (label, (_, shares)), axes in zip(known.items(), grid.flat, strict=False):
-        _draw_map(figure, axes, shares[-max(1, round(LATE * len(shares))) :].mean(0), label)
+    """Maps of each group, in a row: the shares over a first, second ... part of the rounds, in one scale of colours."""
+    columns = min(PERIODS, max(len(rounds) for rounds, _ in known.values()))
+    figure = new_figure(max(5.2, 3.2 * columns + 0.6), 3.3 * len(known), title)
+    grid = figure.subplots(len(known), columns, squeeze=False)
+    for (label, (rounds, shares)), row in zip(known.items(), grid, strict=True):
+        parts = np.array_split(np.arange(len(rounds)), min(columns, len(rounds)))
+        means = [shares[part].mean(0) for part in parts]
+        most = 100 * float(max(mean.max() for mean in means))
+        for number, (axes, part) in enumerate(zip(row, parts, strict=False)):
+            first, last = int(rounds[part[0]]), int(rounds[part[-1]])
+            when = f"rounds {first} to {last}" if last > first else f"round {first}"
+            axes.set_title(f"{label}\n{when}" if number == 0 else when)
+            _draw_map(figure, axes, means[number], (0.0, most), bar=number == len(parts) - 1)
+        for axes in row[len(parts) :]:
+            axes.set_visible(False)
     return figure
 
 
@@ -82,7 +88,14 @@ def _of_seed(history: History) -> dict[int, Float[np.ndarray, "agents everyone"]
     return {number: shares for number, shares in rows.items() if shares.any()}
 
 
-def _draw_map(figure: ShownFigure, axes: Axes, shares: Float[np.ndarray, "agents everyone"], label: str) -> None:
+def _draw_map(
+    figure: ShownFigure,
+    axes: Axes,
+    shares: Float[np.ndarray, "agents everyone"],
+    bounds: tuple[float, float],
+    *,
+    bar: bool,
+) -> None:
     agents, everyone = shares.shape
     few = everyone <= WRITTEN
     names = [str(number) if number < agents else f"saved {number - agents}" for number in range(everyone)]
@@ -93,15 +106,14 @@ def _draw_map(figure: ShownFigure, axes: Axes, shares: Float[np.ndarray, "agents
         rows=[f"agent {number}" for number in range(agents)],
         columns=[f"encodings of {'' if number >= agents else 'agent '}{name}" for number, name in enumerate(names)],
         written=(lambda share: f"{share:.0f}") if few else None,
-        bounds=(0.0, 100 * float(shares.max())),
-        bar="share of attention, %",
+        bounds=bounds,
+        bar="share of attention, %" if bar else "",
     )
     ticks = np.arange(0, everyone, 1 if few else 5)
     axes.set_xticks(ticks + 0.5, [names[tick] for tick in ticks], rotation=0 if everyone == agents else 45)
     axes.set_yticks(ticks[ticks < agents] + 0.5, [str(tick) for tick in ticks[ticks < agents]])
     axes.set_xlabel("whose encodings (agent)")
     axes.set_ylabel("who attends (agent)")
-    axes.set_title(label)
 
 
 def _draw_lines(axes: Axes, rounds: Float[np.ndarray, " rounds"], shares: Float[np.ndarray, "r n m"]) -> None:

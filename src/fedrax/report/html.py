@@ -49,8 +49,8 @@ FILTERED = (
     "that rejected nobody has not. They are filter_recall and filter_precision in metrics.jsonl."
 )
 ATTENDING = (
-    "Means over seeds. The map is of the last quarter of the rounds; the lines are means over agents, of the attention "
-    "to an agent's own encoding, to one peer's and to the summary token."
+    "Means over seeds. Each map is the mean over a part of the rounds, the last part to the right; the lines are means "
+    "over agents, of the attention to an agent's own encoding, to one peer's and to the summary token."
 )
 OWN_RETURNS, GAINS, REACHED = "Agents", "Gain over learning alone", "Success"
 """Sections that have returns of agents' own policies in their own environments."""
