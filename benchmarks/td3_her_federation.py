@@ -5,8 +5,8 @@
 The tasks are FetchPush and FetchPickAndPlace with hindsight; every agent sees which is its own, in every setup. All
 have the same steps of an agent, and an update for as many of them; the pooled learner has the steps, the updates and
 the replays of all four. Success is that of an episode's last step, of every agent in its own task (50 greedy episodes
-for each task on fixed initial states). A run is recorded in benchmarks/results/td3_her_federation.json as soon as it ends; what is
-recorded there is not trained again, and a run that was interrupted is resumed.
+for each task on fixed initial states). A run is recorded in benchmarks/results/td3_her_federation.json as soon as it
+ends; what is recorded there is not trained again, and a run that was interrupted is resumed.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ RUN = [
 HEAD, BODY = ("actor", "critic"), ("torso",)
 
 
-def states(*overrides, rounds=1):
+def states(*overrides, rounds=1, run=RUN):
     """The agents and the server before the first round and after ``rounds``."""
-    runtime = make_runtime(resolve({}, [*RUN, f"budget.rounds={rounds}", *overrides]))
+    runtime = make_runtime(resolve({}, [*run, f"budget.rounds={rounds}", *overrides]))
     before = jax.tree.map(np.array, runtime.init())
     for after, _ in runtime.advance(runtime.init(), 0):
         last = after
@@ -60,6 +60,31 @@ def test_an_optimiser_has_seen_gradients_of_its_own_parts_alone(trained):
         for state in moments:
             assert all(largest(getattr(state.mu, part)) > 0 for part in learns)
             assert all(largest(getattr(state.mu, part)) == 0 for part in rests)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("learner", ["td3", "sac"])
+def test_critics_features_and_heads_are_learned_in_turn(learner):
+    """Learners with an optimiser for the critics and one for the actor, and with targets."""
+    before, after = states(
+        *("environment=Pendulum-v1", f"learner={learner}", 'strategy.average=["features"]', "learner.batch_size=4"),
+        *("federation.local_updates=2", "learner.num_steps=4", "learner.buffer_size=64", "learner.learning_starts=4"),
+        *("learner.actor_layers=[4]", "learner.feature_layers=[4]", "learner.head_layers=[4]"),
+        run=[each for each in RUN if not each.startswith("learner")],
+    )
+    assert moved(before.server.params, after.server.params, ["features"]) > 1e-5
+    assert moved(before.server.params, after.server.params, ["head", "actor"]) == 0
+    agents = after.agents
+    for optimizer, learns, rests in (
+        (agents.optimizer, {"head", "actor"}, {"features"}),
+        (agents.private.optimizer, {"features"}, {"head", "actor"}),
+    ):
+        seen = dict.fromkeys(learns | rests, 0.0)
+        for state in jax.tree.leaves(optimizer, is_leaf=lambda x: hasattr(x, "mu")):
+            for part in seen:
+                if hasattr(state, "mu") and jax.tree.leaves(getattr(state.mu, part, ())):
+                    seen[part] = max(seen[part], largest(getattr(state.mu, part)))
+        assert {part for part, size in seen.items() if size > 0} == learns
 
 
 @pytest.mark.training
