@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEMO := attack=random-noise attack.agents=3 budget.trajectories=1500 seeds=3 runtime.compiling=quick
 DEMO_TITLE := CartPole, ten agents, three of them send noise
 
-.PHONY: demo docs test test-training test-slow test-faults lint format clean
+.PHONY: demo docs test test-training test-slow test-faults test-metaworld lint format clean
 
 # --no-cache-dir would slow every retry; pip's cache is the user's own. What is imported is compiled then: not all is.
 $(VENV)/.installed: pyproject.toml
@@ -51,6 +51,17 @@ test-slow: $(VENV)/.installed-notebook
 test-faults: $(VENV)/.installed-all
 	$(BIN)/python -m pytest -m faults
 
+# Meta-World's own package has a MuJoCo of its own, and so an environment: EnvPool's tasks are compared with it.
+METAWORLD := .venv-metaworld
+$(METAWORLD)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(METAWORLD)
+	$(METAWORLD)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(METAWORLD)/bin/python -m pip install --quiet --editable ".[metaworld,envpool]" --group test
+	touch $@
+
+test-metaworld: $(METAWORLD)/.installed
+	$(METAWORLD)/bin/python -m pytest -m "not slow" tests/environments/test_metaworld.py
+
 lint: $(VENV)/.installed-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,4 +77,4 @@ format: $(VENV)/.installed-all
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs site
+	rm -rf $(VENV) $(METAWORLD) runs site

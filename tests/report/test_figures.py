@@ -222,7 +222,7 @@ def test_attention_is_drawn_by_agent_and_over_rounds(write_run, tmp_path):
     nothing = np.zeros((3, 3)).tolist()
     late = np.transpose(shares).tolist()
     by_round = {**dict.fromkeys(range(3), nothing), 3: shares, 4: shares}
-    group = with_attention(write_run(tmp_path / "a", rounds=12), lambda number: by_round.get(number, late))
+    group = with_attention(write_run(tmp_path / "a", rounds=11), lambda number: by_round.get(number, late))
     known = attention_of([group, Group("not", (load_run(write_run(tmp_path / "b")),))])
     figure, (lines,) = attention_figure(known), attention_lines(known).axes
     shown = figure.axes[0]
@@ -239,7 +239,7 @@ def test_attention_is_drawn_by_agent_and_over_rounds(write_run, tmp_path):
     placed, *_, last = [each.placed() for each in figure.maps]
     assert placed["values"] == (100 * np.array(shares)).tolist()
     assert last["values"] == (100 * np.array(late)).tolist()
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    titles = [title for axes in figure.axes if (title := axes.get_title(loc="left"))]
     assert titles[0] == "attending\nrounds 4 to 5"
     assert len(titles) == len(figure.maps) == 4
     bar = figure.axes[-1]
