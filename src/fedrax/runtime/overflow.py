@@ -12,7 +12,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from fedrax.federation import Cohort, Exchange, Federation
 from fedrax.learners.hindsight import HindsightReplay
@@ -25,6 +26,8 @@ LARGEST = 1e19
 """Of a network's numbers: the square of twice as large a one is infinite in float32."""
 NETWORKS = ("params", "models", "policies", "encoders", "teacher")
 """Where agents and servers keep networks."""
+BOUNDS = (LARGEST, float(np.finfo(np.float32).max))
+"""Of a network's numbers, and of all others, which are finite up to it."""
 
 
 def overflowed(before: PyTree, after: PyTree) -> Bool[Array, ""]:
@@ -33,20 +36,16 @@ def overflowed(before: PyTree, after: PyTree) -> Bool[Array, ""]:
     Replays are passed over: what they hold was checked when it was collected, and they are large.
     """
     found = jnp.asarray(False)
-    for old, new in zip(_real(before), _real(after), strict=True):
-        found |= (jnp.isfinite(old) & ~jnp.isfinite(new)).any()
-    for old, new in zip(_networks(before), _networks(after), strict=True):
-        found |= ((jnp.abs(old) <= LARGEST) & (jnp.abs(new) > LARGEST)).any()
+    for old, new, bound in zip(_vectors(before), _vectors(after), BOUNDS, strict=True):
+        found |= (_within(old, bound) & ~_within(new, bound)).any()
     return found
 
 
 def sound(state: PyTree) -> Bool[Array, ""]:
     """Whether every number of a state is finite and its networks' are not too large, replays aside."""
     found = jnp.asarray(True)
-    for leaf in _real(state):
-        found &= jnp.isfinite(leaf).all()
-    for leaf in _networks(state):
-        found &= (jnp.abs(leaf) <= LARGEST).all()
+    for vector, bound in zip(_vectors(state), BOUNDS, strict=True):
+        found &= _within(vector, bound).all()
     return found
 
 
@@ -82,15 +81,26 @@ def finished(federation: Federation, server: PyTree, key: PRNGKeyArray) -> tuple
     return select(lost, server, after), work, lost
 
 
-def _networks(state: PyTree) -> list[Array]:
-    found = [getattr(state, name) for name in NETWORKS if hasattr(state, name)]
-    # The sums of squares that observations are normalised with grow with the observations, and may.
-    return _real(jax.tree.map(lambda x: () if isinstance(x, Moments) else x, found, is_leaf=_is(Moments)))
+def _within(vector: Float[Array, " n"], bound: float) -> Bool[Array, " n"]:
+    """False of NaN."""
+    return jnp.abs(vector) <= bound
 
 
-def _real(state: PyTree) -> list[Array]:
-    large = _is(Replay, HindsightReplay)
-    return [leaf for leaf in jax.tree.leaves(state, is_leaf=large) if not large(leaf) and is_real(leaf)]
+def _vectors(state: PyTree) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
+    """The numbers of a state's networks, and all others; two vectors, as a reduction of each array takes XLA long."""
+    networks: list[Array] = []
+    others: list[Array] = []
+    for path, part in jax.tree_util.tree_flatten_with_path(state, is_leaf=_is(Replay, HindsightReplay, Moments))[0]:
+        if isinstance(part, (Replay, HindsightReplay)):
+            continue
+        # The sums of squares that observations are normalised with grow with the observations, and may.
+        large = isinstance(part, Moments) or not path or getattr(path[0], "name", "") not in NETWORKS
+        (others if large else networks).extend(leaf for leaf in jax.tree.leaves(part) if is_real(leaf))
+    return _joined(networks), _joined(others)
+
+
+def _joined(leaves: list[Array]) -> Float[Array, " n"]:
+    return jnp.concatenate([jnp.zeros(0), *(leaf.astype(jnp.float32).ravel() for leaf in leaves)])
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:
