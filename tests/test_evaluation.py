@@ -260,7 +260,7 @@ def test_scores_leave_out_an_own_environment_that_was_not_drawn():
     assert pairs.counted == (1, 2)
     truth = np.array([[100.0, 1, 2], [3, 100, 4], [5, 6, 100]])
     returns = np.take_along_axis(truth, pairs.environments, axis=1)[..., None]
-    found = scores({"return": returns, "length": np.ones_like(returns)}, pairs, personal=True)
+    found = scores({"return": returns, "length": np.ones_like(returns)}, pairs)
     assert found["return"] == pytest.approx(21 / 6)
     np.testing.assert_allclose(found["agent_returns"], [1.5, 3.5, 5.5])
     assert found["return_worst"] == 1.5
@@ -270,7 +270,7 @@ def test_scores_leave_out_an_own_environment_that_was_not_drawn():
 def test_all_pairs_by_policy_and_environment():
     truth = jnp.array([[1.0, 2.0], [3.0, 8.0]])[..., None]
     table = {"return": truth, "length": truth, "success": truth > 2}
-    found = scores(table, full_pairs(2, 2, 1), personal=True, mean=jnp.mean, least=jnp.min)
+    found = scores(table, full_pairs(2, 2, 1, personal=True), mean=jnp.mean, least=jnp.min)
     assert float(found["return"]) == 3.5
     np.testing.assert_allclose(found["agent_returns"], [1.5, 5.5])
     np.testing.assert_allclose(found["agent_own_returns"], [1.0, 8.0])

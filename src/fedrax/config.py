@@ -165,8 +165,8 @@ class Config(Model):
         if content["strategy"]["kind"] == "fedpg-br":
             # It only says what the aggregator is where none is set, and that is in here.
             del content["strategy"]["filter"]
-        # How long it compiles makes no other experiment.
-        del content["runtime"]["compiling"]
+        # How long it compiles, and what is measured beside the evaluation, makes no other experiment.
+        del content["runtime"]["compiling"], content["evaluation"]["aggregation"]
         content["plugins"] = [short_name(plugin) for plugin in self.plugins]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

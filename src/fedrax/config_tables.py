@@ -206,6 +206,11 @@ class EvaluationConfig(Model):
         description="all: every policy in every agent's environment; own: each agent's policy in that agent's; "
         "registered: in the registered one; unset, all where environment.heterogeneity is set, else registered",
     )
+    aggregation: bool = pydantic.Field(
+        False,
+        description="test every agent's networks in its own environment twice more: as they left its learning, and as "
+        "the next broadcast makes them (return_before, return_after, and so on)",
+    )
     best_by: typing.Literal["mean", "median"] = pydantic.Field(
         "mean",
         description="which return makes a policy the best so far: the mean over agents, or the median of theirs, which "

@@ -176,6 +176,15 @@ class Federation(eqx.Module):
             return self.strategy.output(server)
         return agents.params if self.personal else jax.tree.map(lambda x: x[0], agents.params)
 
+    def after_broadcast(self, server: PyTree, agents: Agent, key: PRNGKeyArray, round: Array) -> PyTree:
+        """All agents' networks, ``[agents, ...]``, as a broadcast of the server makes them."""
+        downlink = self.broadcast(server, key, round)
+        numbers = jnp.arange(self.agents)
+        params: PyTree = jax.vmap(lambda agent, index: self.strategy.absorb(agent, downlink, index).params)(
+            agents, numbers
+        )
+        return params
+
     @property
     def personal(self) -> bool:
         """Whether every agent hands out a policy of its own; a pooled learner's is that of all sites."""

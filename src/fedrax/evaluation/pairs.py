@@ -22,6 +22,8 @@ class Pairs(NamedTuple):
     """Of each pair, on the same initial states for all."""
     counted: tuple[int, ...]
     """Columns that count in the mean; another holds agents' own environments, where these were not drawn."""
+    personal: bool
+    """Whether there is a policy of every agent, or one that all share."""
 
     @property
     def columns(self) -> int:
@@ -89,36 +91,34 @@ def choose_pairs(where: Environments, *, personal: bool, agents: int, episodes: 
         seed: that of the evaluation.
     """
     if where == "registered":
-        return Pairs(None, episodes, (0,))
+        return Pairs(None, episodes, (0,), personal)
     everyone = np.arange(agents)
     if where == "own":
-        return Pairs(
-            everyone[:, None] if personal else everyone[None], episodes, tuple(range(1 if personal else agents))
-        )
+        table = everyone[:, None] if personal else everyone[None]
+        return Pairs(table, episodes, tuple(range(table.shape[1])), personal)
     met = min(agents, episodes) if personal else agents
     each = -(-episodes // met)
     if met == agents:
-        return full_pairs(agents if personal else 1, agents, each)
+        return full_pairs(agents if personal else 1, agents, each, personal=personal)
     draws = np.random.default_rng(host_seeds((2,), seed, "environments"))
     offsets = np.sort(draws.choice(agents, met, replace=False))
     beside = int(offsets[0] != 0)
     if beside:
         offsets = np.concatenate([[0], offsets])
     table = (everyone[:, None] + offsets) % agents
-    return Pairs(table, each, tuple(range(beside, len(offsets))))
+    return Pairs(table, each, tuple(range(beside, len(offsets))), personal)
 
 
-def full_pairs(policies: int, environments: int, episodes: int) -> Pairs:
+def full_pairs(policies: int, environments: int, episodes: int, *, personal: bool) -> Pairs:
     """Every policy in every environment, ``episodes`` episodes each."""
     table = np.broadcast_to(np.arange(environments), (policies, environments))
-    return Pairs(table, episodes, tuple(range(environments)))
+    return Pairs(table, episodes, tuple(range(environments)), personal)
 
 
 def scores(
     table: Mapping[str, Any],
     pairs: Pairs,
     *,
-    personal: bool,
     mean: Callable[..., Any] = np.mean,
     least: Callable[..., Any] = np.min,
 ) -> dict[str, Any]:
@@ -133,11 +133,10 @@ def scores(
     Args:
         table: as in :class:`Evaluation`, numpy or JAX.
         pairs: what they are of.
-        personal: whether there is a policy of every agent.
         mean: of an array; over an axis, too.
         least: of an array.
     """
-    counted = list(pairs.counted)
+    counted, personal = list(pairs.counted), pairs.personal
     known = {name: array[:, counted] for name, array in table.items()}
 
     def by_agent(array: Any) -> Any:
@@ -160,3 +159,31 @@ def scores(
                 rows: Array | np.ndarray = table[name][np.arange(len(pairs.own)), pairs.own]
                 measured[metric] = mean(rows, axis=1)
     return measured
+
+
+BEFORE, AFTER = "before", "after"
+"""An aggregation: an agent's networks as they left its learning, and as the next broadcast makes them."""
+AROUND = ("return", "agent_returns", *(f"{of}{kind}" for kind in (SUCCESS, LAST) for of in ("", "agent_")))
+"""What is recorded of both."""
+
+
+def around(
+    tables: Mapping[str, Mapping[str, Any]],
+    pairs: Pairs,
+    *,
+    mean: Callable[..., Any] = np.mean,
+    least: Callable[..., Any] = np.min,
+) -> dict[str, Any]:
+    """What evaluations of every agent's networks :data:`BEFORE` and :data:`AFTER` come to: metrics with these endings.
+
+    They are ``return``, ``success`` and ``success_last``, means over agents, and ``agent_returns``, ``agent_success``
+    and ``agent_success_last``.
+
+    Args:
+        tables: as in :class:`Evaluation`, for both.
+        pairs: what they are of.
+        mean: of an array; over an axis, too.
+        least: of an array.
+    """
+    found = {when: scores(table, pairs, mean=mean, least=least) for when, table in tables.items()}
+    return {f"{name}_{when}": each[name] for when, each in found.items() for name in AROUND if name in each}

@@ -31,6 +31,7 @@ SCALARS = frozenset(
             "success_worst",
             "success_last_worst",
             "success_share_worst",
+            *(f"{name}_{when}" for name in ("return", "success", "success_last") for when in ("before", "after")),
         ),
         *("trajectories", "agent_trajectories", "server_trajectories", "total_trajectories", "train_success"),
         *("agent_steps", "server_steps", "total_steps", "gradient_steps", "bytes_up", "bytes_down", "seconds"),

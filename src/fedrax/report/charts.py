@@ -35,6 +35,10 @@ VALUES = {
     "success_share": "share of steps at the goal",
     "success_worst": "success of the worst agent in any step",
     "success_last_worst": "success of the worst agent in the last step",
+    "return_before": "return of agents before networks arrive",
+    "return_after": "return of agents after networks arrived",
+    "success_last_before": "success in the last step before networks arrive",
+    "success_last_after": "success in the last step after networks arrived",
 }
 """Columns of an evaluation that can be chosen, and what the axis says of them."""
 MOST_POINTS, LEAST_OF_SEED = 16_000, 40

@@ -14,6 +14,8 @@ from fedrax.evaluation.measure import said
 from fedrax.records.files import check_writable
 from fedrax.report.across import across_html
 from fedrax.report.agents import agents_table, divergence_table, parameters_of
+from fedrax.report.aggregation import NOTE as AGGREGATION
+from fedrax.report.aggregation import aggregation_table
 from fedrax.report.attack_figures import (
     attack_heatmap,
     attack_table,
@@ -52,7 +54,7 @@ ATTENDING = (
     "Means over seeds. Each map is the mean over a part of the rounds, the last part to the right; the lines are means "
     "over agents, of the attention to an agent's own encoding, to one peer's and to the summary token."
 )
-OWN_RETURNS, GAINS, REACHED = "Agents", "Gain over learning alone", "Success"
+OWN_RETURNS, GAINS, REACHED, AROUND = "Agents", "Gain over learning alone", "Success", "What averaging costs"
 """Sections that have returns of agents' own policies in their own environments."""
 PICTURE_POINTS = 150
 """Of a curve in the picture that stands for a chart: two a millimetre on paper."""
@@ -297,6 +299,10 @@ def _agents(groups: Sequence[Group], statistic: str) -> list[Section]:
         if reached is not None:
             heading = f": {said(telling)}" if len(parts) > 1 else ""
             sections.append(Section(f"{REACHED}{heading}", part("noted_table", *reached, SUCCESSES)))
+        averaged = aggregation_table(members, statistic)
+        if averaged is not None:
+            heading = f": {said(telling)}" if len(parts) > 1 else ""
+            sections.append(Section(f"{AROUND}{heading}", part("noted_table", *averaged, AGGREGATION)))
         gains = gain_table(members)
         if gains is not None:
             heading = f": {said(telling)}" if len(parts) > 1 else ""

@@ -127,7 +127,7 @@ class Runtime(abc.ABC):
 
     def scores(self, table: dict[str, np.ndarray], pairs: Pairs) -> dict[str, Any]:
         """What an evaluation comes to."""
-        return scores(table, pairs, personal=self.federation.personal)
+        return scores(table, pairs)
 
     @property
     def policies(self) -> int:
@@ -159,6 +159,15 @@ class Runtime(abc.ABC):
                 "(evaluation.episodes, or --episodes)"
             )
         return pairs
+
+    @property
+    def aggregation_pairs(self) -> Pairs:
+        """Every agent's networks in its own environment, or in the registered one where these do not differ."""
+        where: Environments = "own" if self.differ else "registered"
+        settings = self.config.evaluation
+        return choose_pairs(
+            where, personal=True, agents=self.federation.agents, episodes=settings.episodes, seed=settings.seed
+        )
 
     def evaluate(self, params: PyTree, *, episodes: int, seed: int, position: int = 0) -> Evaluation:
         """What a run hands out, ``episodes`` episodes of each policy, on the initial states that ``seed`` stands for.
@@ -195,7 +204,8 @@ class Runtime(abc.ABC):
         draws = unseen_draws(self.config, unseen, position) if unseen else None
         if draws is None and not self.differ:
             raise same_environments(self.config)
-        pairs = full_pairs(self.policies, unseen or self.federation.sites, episodes)
+        environments = unseen or self.federation.sites
+        pairs = full_pairs(self.policies, environments, episodes, personal=self.federation.personal)
         table = self.evaluate_pairs(params, pairs, seed=seed, position=position, draws=draws)
         return Evaluation(table, None if unseen else pairs.environments)
 

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 CHANGEABLE = (
     *("name", "plugins", "budget.rounds", "budget.trajectories", "budget.steps", "budget.steps_per_agent"),
-    *("evaluation.every", "checkpoint.every", "checkpoint.keep_policies", "video.every", "video.agent"),
+    *("evaluation.every", "evaluation.aggregation", "checkpoint.every", "checkpoint.keep_policies"),
+    *("video.every", "video.agent"),
     *("environment.threads", "runtime.agents_per_batch", "runtime.compiling", "records.loggers"),
     *("runtime.flower.quorum", "runtime.flower.deadline", "runtime.flower.gather"),
     *("runtime.flower.max_norm", "runtime.flower.max_failures"),

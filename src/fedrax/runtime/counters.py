@@ -11,6 +11,7 @@ import numpy as np
 
 from fedrax.environments.faults import NOTHING, Fault, recorded
 from fedrax.environments.success import LAST, SHARE, SUCCESS
+from fedrax.evaluation.pairs import AFTER, AROUND, BEFORE
 
 SUMMED = (
     "trajectories",
@@ -29,6 +30,7 @@ EVALUATED = (
     "agent_own_returns",
     *(f"{kind}{of}" for kind in (SUCCESS, LAST, SHARE) for of in ("", "_worst")),
     *(f"{of}_{kind}" for of in ("agent", "agent_own") for kind in (SUCCESS, LAST, SHARE)),
+    *(f"{name}_{when}" for when in (BEFORE, AFTER) for name in AROUND),
 )
 """Metrics of an evaluation, where there are agents to tell apart and others' environments beside their own."""
 

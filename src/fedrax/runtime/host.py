@@ -26,7 +26,7 @@ from fedrax.environments.host_tasks import MixedEnvironments
 from fedrax.environments.registry import Description
 from fedrax.environments.tasks import Mixture, task_of
 from fedrax.environments.termination import EndHostAtGoal
-from fedrax.evaluation.pairs import Pairs
+from fedrax.evaluation.pairs import AFTER, BEFORE, Pairs, around
 from fedrax.federation import Cohort, Federation, State
 from fedrax.runtime.base import Runtime
 from fedrax.runtime.collectors import collected_steps, empty_experience, host_copies, make_host_collector
@@ -149,12 +149,13 @@ class HostRuntime(Runtime):
         states = np.tile(host_seeds((episodes,), seed, "evaluation"), columns)
         sites = self.sites_draws(position) if draws is None else draws
         tested = [held_out_of(each, self.config.environment.held_out_goals) for each in sites]
-        policies = params if self.federation.personal else jax.tree.map(lambda x: x[None], params)
+        policies = params if pairs.personal else jax.tree.map(lambda x: x[None], params)
+        number = len(jax.tree.leaves(policies)[0])
         together = max(1, TOGETHER // each)
         results = []
-        for first in range(0, self.policies, together):
+        for first in range(0, number, together):
             group = jax.tree.map(lambda x, first=first: x[first : first + together], policies)
-            count = min(together, self.policies - first)
+            count = min(together, number - first)
             own = None
             if table is not None:
                 rows = table[first : first + together].ravel()
@@ -167,8 +168,23 @@ class HostRuntime(Runtime):
                     results.append(evaluate_host(environments, act))
             finally:
                 environments.close()
-        shape = (self.policies, columns, episodes)
+        shape = (number, columns, episodes)
         return {name: np.concatenate([part[name] for part in results]).reshape(shape) for name in results[0]}
+
+    def _evaluate_round(
+        self, params: PyTree, server: PyTree, agents: PyTree, *, index: int, position: int, key: PRNGKeyArray
+    ) -> dict[str, Any]:
+        """Evaluation in the rounds that have one, NaN in the others."""
+        found = self.evaluation_of_round(params, index, position)
+        settings, pairs = self.config.evaluation, self.aggregation_pairs
+        if not settings.aggregation or (index + 1) % settings.every:
+            return found
+        received = self.programs.after_broadcast(server, agents, key, jnp.asarray(index + 1))
+        tables = {
+            when: self.evaluate_pairs(networks, pairs, seed=settings.seed, position=position)
+            for when, networks in ((BEFORE, agents.params), (AFTER, received))
+        }
+        return found | around(tables, pairs)
 
     def _evaluation_key(self, seed: int) -> PRNGKeyArray | None:
         """The key that evaluations sample actions with; none where they are greedy."""
@@ -259,7 +275,7 @@ class HostRuntime(Runtime):
             refine=partial(self._refine, environments),
             finish=programs.finish,
             output=programs.output,
-            evaluate=lambda output: self.evaluation_of_round(output, index, environments.position),
+            evaluate=partial(self._evaluate_round, index=index, position=environments.position, key=key),
             close=programs.close,
         )
         return server_round(server, state, downlink, cohort, results, key)

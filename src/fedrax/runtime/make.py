@@ -130,6 +130,12 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         chance, participants = share, most_participants(agents, share)
         fewest = fewest_participants(agents, share)
 
+    if config.evaluation.aggregation and (strategy.needs.pooled or strategy.means_of_episodes):
+        why = "has one learner for all" if strategy.needs.pooled else "averages gradients, and no networks"
+        raise FedraxError(
+            f"evaluation.aggregation = true is not allowed: strategy {strategy.name!r} {why}; set "
+            "evaluation.aggregation=false"
+        )
     strategy = strategy.bind(agents, config.seed)
     if aggregator.tolerated is None:
         aggregator = dataclasses.replace(aggregator, tolerated=min(attack.agents, participants))

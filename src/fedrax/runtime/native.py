@@ -22,7 +22,7 @@ from fedrax.environments.faults import NOTHING, Fault, first_fault, with_learnin
 from fedrax.environments.goal_sets import held_out_of
 from fedrax.environments.native_steps import Decide
 from fedrax.environments.termination import EndsAtGoal
-from fedrax.evaluation.pairs import Pairs, scores
+from fedrax.evaluation.pairs import AFTER, BEFORE, Pairs, around, scores
 from fedrax.federation import Federation, Sending, State, Tally
 from fedrax.learners.base import Agent
 from fedrax.runtime import overflow
@@ -142,12 +142,14 @@ class NativeRuntime(Runtime):
         def rounds(state: State, first: Array, arguments: Arguments) -> tuple[State, dict[str, Array]]:
             return self._with(arguments)._rounds(state, first)
 
-        def evaluate(arguments: Arguments, *inputs: Any, episodes: int) -> dict[str, Array]:
-            return self._with(arguments).evaluation.table(*inputs, episodes=episodes)
+        def evaluate(arguments: Arguments, *inputs: Any, episodes: int, personal: bool) -> dict[str, Array]:
+            return self._with(arguments).evaluation.table(*inputs, episodes=episodes, personal=personal)
 
         compiled = partial(jitted, quick=quickly(self.config))
         return NativePrograms(
-            compiled(init), compiled(rounds, donate_argnums=0), compiled(evaluate, static_argnames="episodes")
+            compiled(init),
+            compiled(rounds, donate_argnums=0),
+            compiled(evaluate, static_argnames=("episodes", "personal")),
         )
 
     def init(self, initial: PyTree = ()) -> State:
@@ -243,7 +245,7 @@ class NativeRuntime(Runtime):
         table = None if pairs.environments is None else jnp.asarray(pairs.environments)
         key = jax.random.key(seed)
         inputs = params, physics, key, table
-        measured = self.programs.evaluate(self.arguments, *inputs, episodes=pairs.episodes)
+        measured = self.programs.evaluate(self.arguments, *inputs, episodes=pairs.episodes, personal=pairs.personal)
         return {name: np.asarray(array) for name, array in measured.items()}
 
     def _rounds(self, state: State, first: Array) -> tuple[State, dict[str, Array]]:
@@ -294,7 +296,7 @@ class NativeRuntime(Runtime):
             refine=self._refine,
             finish=partial(overflow.finished, federation),
             output=federation.output,
-            evaluate=lambda output: self._evaluate_round(output, position, index),
+            evaluate=partial(self._evaluate_round, position=position, index=index, key=key),
             close=partial(close_round, federation),
         )
         before, state = state, dataclasses.replace(state, environments=collector_states)
@@ -378,21 +380,31 @@ class NativeRuntime(Runtime):
         collector = EpisodeCollector(self.environment, self.training_horizon, most, axis_names=self._axes_of_seeds)
         return collector.collect((), decide, key, None, count)[0]
 
-    def _evaluate_round(self, params: PyTree, position: Array, index: Array) -> dict[str, Array]:
+    def _evaluate_round(
+        self, params: PyTree, server: PyTree, agents: PyTree, *, position: Array, index: Array, key: PRNGKeyArray
+    ) -> dict[str, Array]:
         """Evaluation in the rounds that have one, NaN in the others."""
         settings = self.config.evaluation
-        pairs = self.pairs(settings.episodes, settings.seed)
+        pairs, around_pairs = self.pairs(settings.episodes, settings.seed), self.aggregation_pairs
 
-        def measured() -> dict[str, Array]:
-            table = self.evaluation.table(
+        def table(params: PyTree, pairs: Pairs) -> dict[str, Array]:
+            return self.evaluation.table(
                 params,
                 self.drawn(self.tested(self.draws), position),
                 jax.random.key(settings.seed),
                 None if pairs.environments is None else jnp.asarray(pairs.environments),
                 episodes=pairs.episodes,
+                personal=pairs.personal,
                 axis_names=self._axes_of_seeds,
             )
-            return scores(table, pairs, personal=self.federation.personal, mean=jnp.mean, least=jnp.min)
+
+        def measured() -> dict[str, Array]:
+            found: dict[str, Array] = scores(table(params, pairs), pairs, mean=jnp.mean, least=jnp.min)
+            if settings.aggregation:
+                received = self.federation.after_broadcast(server, agents, key, index + 1)
+                tables = {BEFORE: table(agents.params, around_pairs), AFTER: table(received, around_pairs)}
+                found |= around(tables, around_pairs, mean=jnp.mean, least=jnp.min)
+            return found
 
         if settings.every == 1:
             return measured()

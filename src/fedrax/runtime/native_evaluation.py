@@ -39,10 +39,13 @@ class NativeEvaluation:
         table: Array | None,
         *,
         episodes: int,
+        personal: bool,
         axis_names: tuple[str, ...] = (),
     ) -> dict[str, Array]:
-        """Named arrays ``[P, C, episodes]``; ``table[P, C]`` says whose of ``physics``, None the default."""
-        personal = self.federation.personal
+        """Named arrays ``[P, C, episodes]``; ``table[P, C]`` says whose of ``physics``, None the default.
+
+        Where ``personal``, ``params`` are those of ``P`` policies, ``[P, ...]``.
+        """
         names = (*axis_names, *([AGENTS] if personal else []), *([] if table is None else [ENVIRONMENTS]))
 
         def one(params: PyTree, physics: dict[str, Array] | None) -> dict[str, Array]:

@@ -109,6 +109,7 @@ class Programs:
         self.refine = compiled(partial(overflow.refined, federation))
         self.finish = compiled(partial(overflow.finished, federation))
         self.output = compiled(federation.output)
+        self.after_broadcast = compiled(federation.after_broadcast)
         self.close = compiled(partial(close_round, federation))
         self.put = compiled(partial(put_rows, federation))
         learner = federation.learner

@@ -112,8 +112,9 @@ class ServerVerbs(NamedTuple):
     """:func:`fedrax.runtime.overflow.finished`."""
     output: Callable[[PyTree, PyTree], PyTree]
     """:meth:`Federation.output`."""
-    evaluate: Callable[[PyTree], dict[str, Any]]
-    """The round's evaluation by name of the metric, NaN in rounds without one."""
+    evaluate: Callable[[PyTree, PyTree, PyTree], dict[str, Any]]
+    """The round's evaluation by name of the metric, NaN in rounds without one: of what is handed out, and, where
+    ``evaluation.aggregation`` asks for it, of agents' networks around the next broadcast of the server."""
     close: Callable[[State, RoundResult], tuple[State, dict[str, Any]]]
     """:func:`close_round`."""
 
@@ -150,9 +151,8 @@ def server_round(
     server, work, lost = verbs.finish(server, derive(key, "finish"))
     own |= {"fault": with_learning(Fault.of_row(own["fault"]), lost | exchange.overflowed).row}
     output = verbs.output(server, results.agents)
-    result = RoundResult(
-        server, output, cohort, results, exchange, work, with_reference(own, reference), verbs.evaluate(output)
-    )
+    evaluation = verbs.evaluate(output, server, results.agents)
+    result = RoundResult(server, output, cohort, results, exchange, work, with_reference(own, reference), evaluation)
     return verbs.close(state, result)
 
 

@@ -35,6 +35,11 @@ def check_distributed(config: Config, federation: Federation) -> None:
             f"strategy {federation.strategy.name!r}, whose policies never leave their nodes; set "
             "evaluation.environments=own"
         )
+    if config.evaluation.aggregation:
+        raise FedraxError(
+            "evaluation.aggregation = true is not allowed with runtime=flower, where what agents learned stays on "
+            "their nodes; set evaluation.aggregation=false, or runtime=simulation"
+        )
     if config.budget.trajectories is not None and not federation.learner.episodic:
         raise FedraxError(
             f"budget.trajectories is not allowed with runtime=flower and learner {federation.learner.name!r}: how many "

@@ -247,7 +247,7 @@ class DistributedRuntime(Runtime):
             refine=self.local.refine,
             finish=self._finishing,
             output=lambda server, _: () if federation.personal else federation.strategy.output(server),
-            evaluate=lambda output: self.evaluation_of_round(output, index),
+            evaluate=lambda output, *_: self.evaluation_of_round(output, index),
             close=partial(self._close, index),
         )
         results = AgentResults((), messages, report, reported)
@@ -394,7 +394,7 @@ class DistributedRuntime(Runtime):
         with warnings.catch_warnings():
             # Of an agent that was not there, nothing is known.
             warnings.simplefilter("ignore", RuntimeWarning)
-            return scores(table, pairs, personal=self.federation.personal, mean=np.nanmean, least=np.nanmin)
+            return scores(table, pairs, mean=np.nanmean, least=np.nanmin)
 
     def evaluate_across(
         self, params: PyTree, *, episodes: int, seed: int, position: int = 0, unseen: int = 0
