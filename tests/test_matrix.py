@@ -101,9 +101,16 @@ def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
     check_pair(learner, strategy, rules=5, products=5 * TRACED, acting=("ppo", "td3"), traced=traced)
 
 
+def all_pairs():
+    """Every learner with every strategy; a third of the pairs, with each of both among them, are not slow."""
+    for (row, learner), (column, strategy) in itertools.product(
+        enumerate(shipped(learners)), enumerate(shipped(strategies))
+    ):
+        yield pytest.param(learner, strategy, marks=[pytest.mark.slow] if (row + column) % 3 else [])
+
+
 @pytest.mark.training
-@pytest.mark.parametrize("strategy", shipped(strategies))
-@pytest.mark.parametrize("learner", shipped(learners))
+@pytest.mark.parametrize(("learner", "strategy"), list(all_pairs()))
 def test_every_rule_with_every_pair_and_more_of_the_products(learner, strategy):
     check_pair(learner, strategy, rules=1, products=TRACED, acting=shipped(learners))
 
