@@ -85,7 +85,17 @@ SETUPS = {
 }
 
 
-@pytest.fixture(scope="module", params=SETUPS.values(), ids=SETUPS)
+ALWAYS = ("native", "replay", "private")
+"""The setups that are not tested among the faults alone."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(setup, id=name, marks=[] if name in ALWAYS else [pytest.mark.faults])
+        for name, setup in SETUPS.items()
+    ],
+)
 def uninterrupted(request, tmp_path_factory):
     run = fedrax.train(
         request.param[0], request.param[1:], out=tmp_path_factory.mktemp("whole") / "run", progress=False

@@ -208,7 +208,7 @@ def test_the_place_at_random_is_none_of_those_too_old():
     assert strategy.broadcast(server, jax.random.key(0)).of(0).known.tolist() == [True, False]
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_an_attack_on_encoders_is_withstood_by_a_rule_that_rejects():
     settings = ["attack=random-noise", "attack.agents=1", "federation.agents=5"]
     _, harmed, _ = trained(*settings)
@@ -269,7 +269,7 @@ def test_saved_encoders_follow_the_peers_of_every_agent():
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("agents", [1, 2])
+@pytest.mark.parametrize("agents", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_agents_attend_to_saved_encoders(agents, saved):
     networks, path = saved
     settings = [f"federation.agents={agents}", f"strategy.saved={path}", "strategy.saved_peers=4"]
