@@ -205,6 +205,7 @@ def test_agents_are_told_by_the_measures_of_the_headline():
     told = {line.partition(": ")[0]: re.findall(r"([\d.]+) % \[", line) for line in lines}
     assert told["  success in any step, in each agent's environment"] == ["75.0", "25.0"]
     assert told["  success in the last step, in each agent's environment"] == ["0.0", "0.0"]
+    assert told["  share of steps at the goal, in each agent's environment"] == ["75.0", "25.0"]
 
 
 def test_a_summarys_success_is_a_percentage():

@@ -84,8 +84,8 @@ def evaluation_lines(seed: int, result: Evaluation, *, personal: bool, asked: in
         if result.success.ndim > 1:
             for said, measure in (
                 ("success in any step", SUCCESS),
-                ("in the last step", LAST),
-                ("of the steps", SHARE),
+                ("success in the last step", LAST),
+                ("share of steps at the goal", SHARE),
             ):
                 each = ", ".join(_share(agent) for agent in result.table[measure].reshape(len(result.success), -1))
                 yield f"  {said}, {_whose(personal=personal)}: {each}"
