@@ -80,7 +80,6 @@ LEARNERS = {
         *("environment=TestBitFlip-v0", "learner.clip_values=true", "learner.exploration_noise=0.2"),
         "learner.action_penalty=0.1",
     ],
-    "sac": ["environment=TestBitFlip-v0"],
     "sac-discrete": ["environment=TestBitFlipNumbered-v0"],
 }
 
@@ -91,7 +90,6 @@ LEARNERS = {
     [
         ("td3", "future", 0.9, 1.0),
         ("td3", "none", 0.0, 0.1),
-        ("sac", "future", 0.9, 1.0),
         ("sac-discrete", "future", 0.9, 1.0),
     ],
 )
