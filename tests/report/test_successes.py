@@ -51,6 +51,15 @@ def test_seeds_are_pooled_and_every_agent_has_an_interval():
     ]
 
 
+def test_agents_of_federations_of_other_sizes_have_their_own_episodes():
+    """Divided by the agents of the largest, an agent of two had half of its episodes."""
+    two = trained("local", "own", {"success": 0.5, "agent_success": [1.0, 0.0]})
+    four = trained("local", "own", {"success": 0.5, "agent_success": [1.0, 0.0, 1.0, 0.0]}, agents=4)
+    _, (first, second) = success_table([two, four])
+    assert first[4:] == [shown(20, 20), shown(0, 20), "–", "–"]
+    assert second[4:] == [shown(20, 20), shown(0, 20)] * 2
+
+
 def test_only_what_environments_tell_has_a_line():
     assert success_table([trained("local", "own", {"return": 1.0})]) is None
     old = trained("local", "own", {"success": 1.0, "success_last": 1.0, "agent_success": [1.0, 1.0]})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
 from fedrax.environments.success import LAST, SHARE, SUCCESS
+from fedrax.evaluation.measure import Environments
 from fedrax.evaluation.pairs import choose_pairs
 from fedrax.evaluation.statistics import wilson
 from fedrax.report.agents import COLUMNS, final_agent_returns
@@ -29,10 +31,10 @@ def success_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
 
     A few agents have a column each, of the same policies and environments as their returns.
     """
-    known = [(group, kind) for group in groups for kind in KINDS if _last(group, kind) is not None]
+    known = [(group, kind, last) for group in groups for kind in KINDS if (last := _last(group, kind)) is not None]
     if not known:
         return None
-    each = [final_agent_returns(group, f"agent_{kind}") for group, kind in known]
+    each = [final_agent_returns(group, f"agent_{kind}") for group, kind, _ in known]
     agents = max((rates.shape[1] for rates in each if rates is not None), default=0)
     shown = agents if agents <= COLUMNS else 0
     headings = [
@@ -43,17 +45,16 @@ def success_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
         *(f"agent {k}" for k in range(shown)),
     ]
     lines = []
-    for (group, kind), rates in zip(known, each, strict=True):
-        overall, episodes = _last(group, kind), episodes_of(group)
-        assert overall is not None
-        line = [group.label, KINDS[kind], _cell(float(overall.mean()), overall.size * episodes)]
+    for (group, kind, last), rates in zip(known, each, strict=True):
+        episodes = episodes_of(group)
+        line = [group.label, KINDS[kind], _cell(float(last.mean()), last.size * episodes)]
         if agents:
             line.append(MISSING if rates is None else f"{100 * rates.min(1).mean():.0f}")
-        for agent in range(shown):
-            of_agent = rates is not None and agent < rates.shape[1]
-            trials = overall.size * episodes // agents
-            line.append(_cell(float(rates[:, agent].mean()), trials) if of_agent else MISSING)  # type: ignore[index]
-        lines.append(line)
+        cells = []
+        if rates is not None:
+            trials = len(rates) * episodes // rates.shape[1]
+            cells = [_cell(float(share), trials) for share in rates.mean(0)]
+        lines.append([*line, *(cells[k] if k < len(cells) else MISSING for k in range(shown))])
     return headings, lines
 
 
@@ -61,10 +62,10 @@ def episodes_of(group: Group) -> int:
     """How many episodes one seed's evaluation counts."""
     run = group.runs[0]
     settings, federation = run.config["evaluation"], run.config["federation"]
-    where, personal = group.measure["evaluation.environments"], keeps_own(group)
+    where, personal, agents = group.measure["evaluation.environments"], keeps_own(group), int(federation["agents"])
     asked, seed = int(settings["episodes"]), int(settings["seed"])
-    pairs = choose_pairs(where, personal=personal, agents=int(federation["agents"]), episodes=asked, seed=seed)  # type: ignore[arg-type]
-    policies = int(federation["agents"]) if personal else 1
+    pairs = choose_pairs(cast(Environments, where), personal=personal, agents=agents, episodes=asked, seed=seed)
+    policies = agents if personal else 1
     return policies * len(pairs.counted) * pairs.episodes
 
 

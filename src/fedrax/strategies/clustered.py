@@ -140,9 +140,10 @@ class OwnModels(FedAvg):
         )
         new = cosines(ravel_rows(apart(messages.update)[0]))
         similarity = running_mean(server.similarity, new, tools.ids, present, self.memory)
-        alone = (server.round >= self.warmup) & ~jnp.isnan(similarity).all(1)
-        listened = jnp.where(alone[:, None], self.listens(similarity, everyone), 1.0)
-        share = jnp.where(alone, self.share(listened, everyone), 1.0)
+        # Who has never sent, like everyone in the first rounds, listens to all alike.
+        known = (server.round >= self.warmup) & ~jnp.isnan(similarity).all(1)
+        listened = jnp.where(known[:, None], self.listens(similarity, everyone), 1.0)
+        share = jnp.where(known, self.share(listened, everyone), 1.0)
         made = jax.vmap(after_update)(jax.tree.map(lambda x: x[tools.ids], server.models), messages.update)
         # Of agents that had one model and listen alike, one step is that of all.
         alike = (server.model[:, None] == server.model) & self.together(listened)
