@@ -96,6 +96,26 @@ def test_a_shared_program_computes_the_run_by_itself_to_the_bit(shared):
     assert not np.array_equal(*(jax.tree.leaves(outputs)[0] for outputs, _ in (first, second)))
 
 
+@pytest.mark.training
+def test_peers_that_come_and_go_are_one_program():
+    """Who takes part, whose encoders are known and how old they are is data."""
+    small = [
+        *("budget.steps_per_agent=none", "budget.rounds=6", "checkpoint.every=2", "evaluation.every=6"),
+        *("environment.horizon=10", "federation.local_updates=1", "federation.participation=0.5"),
+        *("learner.batch_size=8", "learner.actor_layers=[8]", "learner.learning_starts=10", "strategy.max_age=1"),
+        *("critic.dim=4", "critic.heads=2", "critic.encoder_layers=[4]", "critic.decoder_layers=[4]"),
+    ]
+    runtime = make_runtime(fedrax.resolve("fedformer/point-reach", small))
+    state, ages = runtime.init(), []
+    with compilations() as names:
+        runtime.compile(state)
+        for call in range(3):
+            ((state, _),) = runtime.advance(state, call * runtime.rounds_per_call)
+            ages.append(np.asarray(state.server.age).tolist())
+    assert large(names) == ["jit(rounds)"]
+    assert len({str(each) for each in ages}) == 3  # Others were absent.
+
+
 def lowered(*changes):
     runtime = made(*changes)
     state = jax.eval_shape(runtime.programs.init, (), runtime.arguments)

@@ -167,6 +167,14 @@ def test_a_value_of_the_wrong_type_is_answered_with_what_is_allowed(change, said
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("bounds", ["[]", "[-1.0]", "[1e400]", "[-3.0, 0.0, 1.0]"])
+def test_a_list_of_the_wrong_length_is_answered_with_how_many_it_has(bounds, capsys):
+    assert main(["train", "fedformer/point-reach", f"learner.deviation_bounds={bounds}"]) == 1
+    said = capsys.readouterr().err
+    assert "learner.deviation_bounds" in said
+    assert "is not allowed: it must have 2 items" in said
+
+
 @pytest.mark.parametrize(
     ("name", "allowed", "found"),
     [

@@ -282,6 +282,8 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
         of_its_kind(value, annotation)
     except ValueError as error:
         raise FedraxError(f"{key} = {shown(value)} is not allowed: {error}") from None
+    if isinstance(value, (list, tuple)) and (count := _length(annotation)) not in (None, len(value)):
+        raise FedraxError(f"{key} = {shown_setting(value)} is not allowed: it must have {count} items")
     try:
         value = _adapter(annotation).validate_python(value)
     except pydantic.ValidationError as error:
@@ -307,6 +309,12 @@ def check_value(key: str, value: Any, annotation: Any, declared: Option | None =
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             _check_number(f"item {place} of {key}" if isinstance(value, tuple) else key, number, declared)
     return value
+
+
+def _length(annotation: Any) -> int | None:
+    """How many items a tuple must have; None where it may have any number."""
+    items = typing.get_args(annotation) if typing.get_origin(annotation) is tuple else (...,)
+    return None if ... in items else len(items)
 
 
 def _item_of(value: Any, error: pydantic.ValidationError) -> int | None:

@@ -60,7 +60,7 @@ CASES = {
         *("fedtd3/pendulum", *SMALL, *TD3, "learner=sac", "strategy=fedformer", "strategy.target_step=0.5"),
         # By SGD: Adam makes whole steps of gradients that are rounding alone, as those of a key's bias are. In
         # small ones: networks that blow up make numbers of rounding, too.
-        *("learner.optimizer=sgd", "learner.learning_rate=0.001"),
+        *("learner.optimizer=sgd", "learner.learning_rate=0.0003"),
         *("critic.dim=8", "critic.heads=2", "critic.encoder_layers=[8]", "critic.decoder_layers=[8]"),
         *("critic.feedforward=8", "environment.goals=2", "environment.held_out_goals=1", "evaluation.environments=own"),
     ),
