@@ -74,6 +74,13 @@ class Endless(Sound):
         return float("inf")
 
 
+class Fortune(Sound):
+    """Finite rewards, whose sum over an episode is infinite."""
+
+    def reward(self):
+        return 1e38
+
+
 class Rich(Sound):
     """A single finite reward, in the process's 41st step, whose square is infinite."""
 
@@ -102,7 +109,7 @@ class Crash(Sound):
         return 1.0
 
 
-for kind in (Sound, OnceNan, NanReward, Seldom, Endless, Rich, RichBox, Crash):
+for kind in (Sound, OnceNan, NanReward, Seldom, Endless, Fortune, Rich, RichBox, Crash):
     gymnasium.register(f"Test{kind.__name__}-v0", entry_point=kind, max_episode_steps=10)
 gymnasium.register("TestStuck-v0", entry_point=Stuck, max_episode_steps=1000)
 

@@ -151,7 +151,7 @@ def test_a_summary_says_what_its_numbers_count(run):
     )
     assert sampled > 5 * per_agent, "ten agents sample"
     one, two = (round(total / 12) for total in summary["bytes_up"])
-    assert lines["bytes_up"].endswith(f" per agent; a round: {one:,}, {two:,}")
+    assert lines["bytes_up"].endswith(f" per agent; a round, on average: {one:,}, {two:,}")
     assert "bytes_down" in lines
     assert lines["final_return"].endswith(" mean over evaluation.episodes = 3")
     assert lines["best_return"].endswith(" of the run's evaluations, evaluation.episodes = 3 each")

@@ -161,7 +161,7 @@ def test_an_infinite_argument_is_not_read_back_as_none():
 def test_an_argument_that_cannot_be_recorded_is_one_line(value):
     table = {"environment": {"native": False, "kwargs": {"goal": value}}, "budget": {"rounds": 1}}
     with pytest.raises(
-        FedraxError, match=r"environment\.kwargs = .* is not allowed: goal cannot be recorded; give numbers"
+        FedraxError, match=r"environment\.kwargs = .* is not allowed: goal cannot be recorded; give finite numbers"
     ):
         resolve(table)
 

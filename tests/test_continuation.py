@@ -16,6 +16,7 @@ from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_checkpoint
 from fedrax.records.metrics import missing_rounds
 from fedrax.records.rundir import RunDirectory
+from fedrax.records.standing import Progress
 from fedrax.runtime import continuation, training
 from fedrax.runtime.counters import EVALUATED
 
@@ -421,10 +422,16 @@ def test_a_checkpoint_says_whose_it_is(four):
 
 
 @pytest.mark.training
-def test_lost_metrics_are_said(copied):
+def test_lost_metrics_are_said(copied, caplog):
     metrics = copied / "metrics.jsonl"
     metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
-    lost = "rounds 1 to 3 of seed 0"
+    lost = "rounds 2 to 4 of seed 0"
+    standing = Progress(RunDirectory(copied))
+    standing.read()
+    assert {(one.state, one.rounds) for one in standing.standings().values()} == {("finished", 4)}
+    with caplog.at_level("WARNING"):
+        assert main(["report", str(copied), "--table", "csv"]) == 0
+    assert f"{copied.name} lacks the records of {lost}." in caplog.messages
     with pytest.MonkeyPatch.context() as patched:
         said = []
         patched.setattr(training.logger, "warning", lambda text, *values: said.append(text % values))
@@ -439,10 +446,10 @@ def test_lost_metrics_are_said(copied):
 def test_missing_rounds_are_counted_by_seed(tmp_path):
     run = RunDirectory(tmp_path)
     assert missing_rounds(run, {0: 0, 1: 0}) == []
-    assert missing_rounds(run, {0: 3, 1: 1}) == ["rounds 0 to 2 of seed 0", "round 0 of seed 1"]
+    assert missing_rounds(run, {0: 3, 1: 1}) == ["rounds 1 to 3 of seed 0", "round 1 of seed 1"]
     kept = [(0, 0), (0, 1), (1, 0), (0, 3), (0, 6), (1, 4)]
     run.metrics_jsonl.write_text("".join(json.dumps({"seed": seed, "round": round}) + "\n" for seed, round in kept))
-    expected = ["round 2 of seed 0", "rounds 4 to 5 of seed 0", "rounds 1 to 3 of seed 1"]
+    expected = ["round 3 of seed 0", "rounds 5 to 6 of seed 0", "rounds 2 to 4 of seed 1"]
     assert missing_rounds(run, {0: 7, 1: 5}) == expected
 
 

@@ -15,6 +15,7 @@ from faulty_runs import EPISODES, HOST, TABLE, TD3, advanced, agent, configured,
 from fedrax.cli import main
 from fedrax.environments.faults import REWARD
 from fedrax.errors import FedraxError
+from fedrax.printing import summary_lines
 from fedrax.records.checkpoint import load_checkpoint
 from fedrax.runtime import training
 from fedrax.runtime.counters import Counters
@@ -168,6 +169,8 @@ def test_one_nan_is_named_recorded_and_counted(tmp_path, capsys, fresh_counts):
     line = "round 1, seed 0: agent 2's collection was dropped: its reward was not finite in step 7 (environment copy 0)"
     assert line in capsys.readouterr().out.splitlines()
     assert fedrax.load(tmp_path / "run").summary()["dropped_collections"] == 1
+    (told,) = [text for text in summary_lines(fedrax.load(tmp_path / "run")) if text.startswith("rounds dropped")]
+    assert told.split()[2] == "1"
 
 
 @pytest.mark.training
@@ -177,6 +180,14 @@ def test_a_run_that_learns_nothing_at_all_fails_and_says_why(tmp_path, capsys):
     assert "nobody's message was usable for 3 rounds in a row" in line
     assert "agent 0's collection was dropped: its reward was not finite in step 3 (environment copy 0)" in line
     assert fedrax.load(tmp_path / "run").summary()["dropped_collections"] == 9
+
+
+@pytest.mark.training
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_returns_that_overflow_are_told_in_one_line(tmp_path, capsys):
+    assert run(tmp_path, "TestFortune-v0", "budget.rounds=3") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "what agent 0 learned was dropped: it overflowed" in line
 
 
 LOST = ["environment.heterogeneity.length=[1e-38, 1e-38, 1e-38]", "environment.native=true", "evaluation.every=20"]

@@ -129,7 +129,10 @@ class EnvironmentConfig(Model):
     def _can_be_written(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
         for name, value in kwargs.items():
             if not _is_plain(value):
-                raise ValueError(f"{name} cannot be recorded; give numbers, texts, booleans, lists or tables")
+                raise ValueError(
+                    f"{name} cannot be recorded; give finite numbers, texts, booleans, lists or tables (a text that "
+                    "reads as something else is quoted: '\"nan\"')"
+                )
         return kwargs
 
     @pydantic.field_validator("draws")

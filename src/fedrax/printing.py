@@ -48,6 +48,9 @@ def summary_lines(run: Run) -> Iterator[str]:
             values = _shares(summary[name]) if name.startswith("final_success") else _values(summary[name])
             yield f"{name:18} {values}{_explained(name, summary, episodes)}"
     yield f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}"
+    if np.any(summary.get("dropped_collections", 0)):
+        dropped = _values(summary["dropped_collections"])
+        yield f"{'rounds dropped':18} {dropped} of single agents: what they observed was not finite, or overflowed"
     if "missed_rounds" in summary:
         missed = [f"agent {agent}: {count}" for agent, count in summary["missed_rounds"].items() if count]
         yield f"{'rounds missed':18} {', '.join(missed) or 'none'}"
@@ -154,7 +157,7 @@ def _explained(name: str, summary: Mapping[str, Any], episodes: str) -> str:
     if name in ("bytes_up", "bytes_down"):
         pairs = zip(_list(summary[name]), _list(summary["rounds"]), strict=True)
         a_round = [round(total / max(rounds, 1)) for total, rounds in pairs]
-        return f" per agent; a round: {_values(a_round)}"
+        return f" per agent; a round, on average: {_values(a_round)}"
     return ""
 
 

@@ -56,13 +56,13 @@ def test_a_damaged_last_line_is_left_out_by_all(run: RunDirectory, line: bytes) 
     assert read_metrics(run.metrics_jsonl) == rows
     assert read_by_seed(run.metrics_jsonl) == {0: rows}
     assert list(load_run(run.path).histories[0].rows) == rows
-    assert missing_rounds(run, {0: 2}) == ["round 1 of seed 0"]
+    assert missing_rounds(run, {0: 2}) == ["round 2 of seed 0"]
 
 
 def test_rows_without_a_seed_are_of_seed_0(run: RunDirectory) -> None:
     run.metrics_jsonl.write_bytes(b'{"round": 0}\n{"round": 1}\n')
     assert list(read_by_seed(run.metrics_jsonl)) == [0]
-    assert missing_rounds(run, {0: 3}) == ["round 2 of seed 0"]
+    assert missing_rounds(run, {0: 3}) == ["round 3 of seed 0"]
 
 
 def test_rounds_of_a_seed_ascend(run: RunDirectory) -> None:

@@ -133,7 +133,8 @@ class _Group:
         valid = ~self.over
         terminated, truncated = terminated & valid, truncated & valid & ~terminated
         reward = np.where(valid, reward, np.float32(0))
-        self.returned = np.where(valid, self.returned + reward, np.float32(0))
+        with np.errstate(over="ignore"):  # Found, named and dropped where it is learned from.
+            self.returned = np.where(valid, self.returned + reward, np.float32(0))
         self.reached = valid & (self.reached if success is None else self.reached | success)
         self.over = terminated | truncated
         returned = np.where(self.over, self.returned, np.float32(0))

@@ -196,7 +196,7 @@ class MetricsWriter:
 
 
 def missing_rounds(rundir: RunDirectory, rounds: Mapping[int, int]) -> list[str]:
-    """What ``metrics.jsonl`` lacks of the rounds done by each seed, in words: ``"rounds 0 to 4 of seed 0"``.
+    """What ``metrics.jsonl`` lacks of the rounds done by each seed, in words: ``"rounds 1 to 5 of seed 0"``.
 
     Raises:
         FedraxError: a line before the last is damaged.
@@ -221,11 +221,14 @@ def rounds_recorded(rundir: RunDirectory) -> int:
 
 
 def spans(rounds: Iterable[int]) -> list[str]:
-    """Ascending rounds in words, those in a row together: ``["round 3", "rounds 7 to 9"]``."""
+    """Ascending rounds in words, those in a row together: ``["round 3", "rounds 7 to 9"]`` for 2, 6, 7 and 8.
+
+    Rows count rounds from 0, and what is told of them counts from 1.
+    """
     # What stands in a row has the same distance from its position.
     groups = itertools.groupby(enumerate(rounds), lambda pair: pair[1] - pair[0])
     each = [[round for _, round in members] for _, members in groups]
-    return [f"round {one[0]}" if len(one) == 1 else f"rounds {one[0]} to {one[-1]}" for one in each]
+    return [f"round {one[0] + 1}" if len(one) == 1 else f"rounds {one[0] + 1} to {one[-1] + 1}" for one in each]
 
 
 def _jsonl(rows: Iterable[Row]) -> str:

@@ -14,7 +14,7 @@ from fedrax.records import lock
 from fedrax.records.files import read_json
 from fedrax.records.rows import Row, parsed_rows, seed_of
 from fedrax.records.rundir import RunDirectory
-from fedrax.records.summary import final_returns
+from fedrax.records.summary import final_returns, rounds_done
 
 STATES = ("training", "waiting", "stopped", "failed", "finished")
 """What can be said of a run; a stopped one is resumed by its user."""
@@ -151,10 +151,16 @@ class Progress:
         known = range(first, first + count) if isinstance(first, int) and isinstance(count, int) else range(1)
         seeds = self._seeds or {seed: Standing(state) for seed in known}
         # A run may end short of its budget's last round or step, and is evaluated after it.
-        ends = _finite_ends(self._totals()) if state == "finished" else {}
+        totals = self._totals() if state == "finished" else {}
+        ends, done = _finite_ends(totals), rounds_done(totals)
         return {
             seed: _ended(
-                one._replace(state=state, fraction=1.0 if state == "finished" else one.fraction), ends.get(seed)
+                one._replace(
+                    state=state,
+                    fraction=1.0 if state == "finished" else one.fraction,
+                    rounds=done.get(seed, one.rounds),
+                ),
+                ends.get(seed),
             )
             for seed, one in sorted(seeds.items())
         }

@@ -82,6 +82,11 @@ def final_returns(summary: Mapping[str, Any]) -> dict[int, float]:
     return {seed: float(final) for seed, final in _by_seed(summary, "final_return").items()}
 
 
+def rounds_done(summary: Mapping[str, Any]) -> dict[int, int]:
+    """By seed, how many rounds a finished run had; nothing where the summary does not say."""
+    return {seed: done for seed, done in _by_seed(summary, "rounds").items() if isinstance(done, int)}
+
+
 def _by_seed(summary: Mapping[str, Any], key: str) -> dict[int, float]:
     """The numbers under a key, by seed."""
     seeds, values = summary.get("seeds"), summary.get(key)

@@ -44,12 +44,17 @@ def notes_html(groups: Sequence[Group], statistic: str) -> Markup:
         notes.append("A seed that was run twice in one configuration counts once, by its longer record.")
     if apart := drawn_apart(groups):
         notes.append(apart)
-    for name, run in named_runs(groups):
-        for history in run.histories:
-            missing = spans(history.missing)
-            if missing:
-                notes.append(f"{name} lacks the records of {', '.join(missing)} of seed {history.seed}.")
-    return part("notes", notes)
+    return part("notes", [*notes, *lost_records(groups)])
+
+
+def lost_records(groups: Sequence[Group]) -> list[str]:
+    """Of every seed whose rows are not all there, which it lacks."""
+    return [
+        f"{name} lacks the records of {', '.join(missing)} of seed {history.seed}."
+        for name, run in named_runs(groups)
+        for history in run.histories
+        if (missing := spans(history.missing))
+    ]
 
 
 def _measured(groups: Sequence[Group]) -> list[str]:

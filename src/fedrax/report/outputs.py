@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,10 +20,13 @@ from fedrax.report.curves import STATISTICS, natural_axis
 from fedrax.report.draws import drawn_apart
 from fedrax.report.figures import curves_figure
 from fedrax.report.html import write_page
+from fedrax.report.notes import lost_records
 from fedrax.report.personal import SHARED_BY_ALL, return_of, returns_of
 from fedrax.report.runs import Group, difference, group_runs, load_runs, parts_of
 from fedrax.report.style import save
 from fedrax.report.tables import COSTS, Estimate, alike, estimates, mean_costs, result
+
+logger = logging.getLogger(__name__)
 
 TABLES = {"csv": ".csv", "latex": ".tex"}
 """Formats of a table, with their suffixes."""
@@ -68,6 +72,8 @@ def write_outputs(
         FedraxError: a path is no run, a run's files are damaged, or a file cannot be written.
     """
     groups = group_runs(load_runs(runs))
+    for lost in lost_records(groups):
+        logger.warning("%s", lost)
     if suffix in TABLES.values():
         if crossing is not None:
             tables = crossed(groups, *crossing)

@@ -16,7 +16,7 @@ from fedrax.parsing import parsed_toml, text_of
 from fedrax.records.encoding import decoded
 from fedrax.records.rows import Row, read_by_seed
 from fedrax.records.rundir import SWEEP
-from fedrax.records.summary import with_evaluation_at_the_end
+from fedrax.records.summary import rounds_done, with_evaluation_at_the_end
 from fedrax.report.labels import labels_of, run_labels
 
 JOB = re.compile(r"seed-\d+|seeds-\d+-\d+")
@@ -34,11 +34,14 @@ class History:
     agents: int | None
     """Number of agents of the run, where its configuration says."""
 
+    done: int | None = None
+    """Rounds of a finished run, as its summary says."""
+
     @property
-    def missing(self) -> list[int]:
-        """Rounds before the last recorded one that are not recorded themselves."""
+    def missing(self) -> Iterator[int]:
+        """Rounds that are not recorded: before the last recorded one, and of a finished run after it as well."""
         recorded = {row["round"] for row in self.rows}
-        return [round for round in range(max(recorded, default=0)) if round not in recorded]
+        return (round for round in range(max(self.done or 0, *recorded, 0)) if round not in recorded)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,8 +228,9 @@ def load_run(path: Path | str) -> Run:
         )
     agents = config.get("federation", {}).get("agents")
     summary = _json_object(path / "summary.json")
+    done = rounds_done(summary)
     histories = {
-        seed: History(seed, tuple(with_evaluation_at_the_end(rows, summary)), agents)
+        seed: History(seed, tuple(with_evaluation_at_the_end(rows, summary)), agents, done.get(seed))
         for seed, rows in read_by_seed(path / "metrics.jsonl").items()
     }
     return Run(

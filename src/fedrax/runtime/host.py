@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -178,13 +178,13 @@ class HostRuntime(Runtime):
         found = self.evaluation_of_round(params, index, position)
         settings, pairs = self.config.evaluation, self.aggregation_pairs
         if not settings.aggregation or (index + 1) % settings.every:
-            return found
+            return in_single_precision(found)
         received = self.programs.after_broadcast(server, agents, key, jnp.asarray(index + 1))
         tables = {
             when: self.evaluate_pairs(networks, pairs, seed=settings.seed, position=position)
             for when, networks in ((BEFORE, agents.params), (AFTER, received))
         }
-        return found | around(tables, pairs)
+        return in_single_precision(found | around(tables, pairs))
 
     def _evaluation_key(self, seed: int) -> PRNGKeyArray | None:
         """The key that evaluations sample actions with; none where they are greedy."""
@@ -425,3 +425,9 @@ class SeedEnvironments:
             environments.close()
         if self.server is not None:
             self.server.environments.close()
+
+
+def in_single_precision(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What compiled programs are given: numbers too large for it are infinite, of which NumPy would warn."""
+    with np.errstate(over="ignore"):
+        return {name: np.asarray(values, np.float32) for name, values in measured.items()}
