@@ -1,7 +1,9 @@
 """Both host backends against the protocol, and what is said of environments that cannot be used."""
 
+import gc
 import re
 import sys
+import weakref
 
 import gymnasium
 import numpy as np
@@ -352,3 +354,38 @@ def test_envpool_asked_for_by_name_must_be_there_and_have_the_id(monkeypatch):
     pytest.importorskip("envpool")
     with pytest.raises(FedraxError, match="EnvPool has no environment 'FedraxProbe-v0'"):
         describe_environment(PROBE, backend="envpool")
+
+
+class Knotted(gymnasium.Env):
+    """24 MiB that hold themselves by a cycle, as a simulator and its renderer do."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.held, self.itself = np.ones(3 << 20), self
+
+    def reset(self, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+
+def test_closed_environments_are_freed(monkeypatch):
+    """Python's own collection is off, since it may or may not come in time."""
+    gymnasium.register("TestKnotted-v0", entry_point=Knotted, max_episode_steps=10)
+    alive = []
+    monkeypatch.setattr(Knotted, "__new__", lambda kind, **_: tracked(object.__new__(kind), alive))
+    gc.disable()
+    try:
+        for _ in range(4):
+            make_host("TestKnotted-v0", 16, backend="gymnasium").close()
+        kept = sum(reference() is not None for reference in alive)
+    finally:
+        gc.enable()
+        gymnasium.registry.pop("TestKnotted-v0")
+    assert kept <= 2 * 16 < len(alive)
+
+
+def tracked(made, references):
+    references.append(weakref.ref(made))
+    return made

@@ -25,6 +25,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from fedrax.environments.base import Box, Dict, Discrete, HostEnvironments, HostObservation, Spaces, shapes
 from fedrax.environments.constructor import cannot_make, envpool_options, given
 from fedrax.environments.crash import CrashReporting, crashes
+from fedrax.environments.cycles import free_closed
 from fedrax.environments.goal_sets import GoalSet
 from fedrax.environments.host_goals import SeededPools, SeededResets
 from fedrax.environments.host_joined import JoinedEnvironments
@@ -356,6 +357,7 @@ class GymnasiumEnvironments(HostEnvironments):
         self.spaces, self.count, self.time_limit = described.spaces, count, time_limit
         every: Sequence[Parameters | None] = [None] * count if parameters is None else parameters
         self._id, self._kwargs, self._goals = id, kwargs, goals
+        free_closed()
         makers = [partial(self._copy, copy, each) for copy, each in enumerate(every)]
         self._environments = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         # Gymnasium's discrete actions may start elsewhere than at 0, ours never do.
