@@ -50,7 +50,7 @@ def summary_lines(run: Run) -> Iterator[str]:
     yield f"{'evaluated in':18} {WHERE[run.config.evaluation.environments or 'registered']}"
     if np.any(summary.get("dropped_collections", 0)):
         dropped = _values(summary["dropped_collections"])
-        yield f"{'rounds dropped':18} {dropped} of single agents: what they observed was not finite, or overflowed"
+        yield f"{'rounds dropped':18} {dropped} of agents, or the server: numbers were not finite, or overflowed"
     if "missed_rounds" in summary:
         missed = [f"agent {agent}: {count}" for agent, count in summary["missed_rounds"].items() if count]
         yield f"{'rounds missed':18} {', '.join(missed) or 'none'}"

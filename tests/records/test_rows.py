@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,10 @@ def test_the_tail_holds_whole_rows_only(run: RunDirectory) -> None:
     run.metrics_jsonl.write_bytes(b"".join(lines) + b'{"round": 1')
     assert read_tail(run.metrics_jsonl, len(b'{"round": 1') + 2 * len(lines[0]) + 3) == [{"round": 8}, {"round": 9}]
     assert read_tail(run.path / "other.jsonl", 100) == []
+
+
+def test_rounds_that_a_summary_cannot_have_are_not_missed(run: RunDirectory) -> None:
+    run.metrics_jsonl.write_bytes(GOOD)
+    for rounds, missing in ((2, [1]), (10**15, []), ("two", [])):
+        run.summary.write_text(json.dumps({"seeds": [0], "rounds": rounds, "final_return": 0.0}))
+        assert list(load_run(run.path).histories[0].missing) == missing

@@ -33,6 +33,8 @@ KEYS = (
 
 ``dropped_collections`` counts rounds of agents (and of a server that samples) that were void, because numbers of an
 environment were not finite or what was learned overflowed."""
+MOST_ROUNDS = 10**7
+"""A summary that tells of more is damaged."""
 MEASURED = ("final_return_worst", "final_success", "final_success_last")
 """The further numbers of a summary: those of evaluations that measure them."""
 
@@ -84,7 +86,8 @@ def final_returns(summary: Mapping[str, Any]) -> dict[int, float]:
 
 def rounds_done(summary: Mapping[str, Any]) -> dict[int, int]:
     """By seed, how many rounds a finished run had; nothing where the summary does not say."""
-    return {seed: done for seed, done in _by_seed(summary, "rounds").items() if isinstance(done, int)}
+    known = _by_seed(summary, "rounds").items()
+    return {seed: done for seed, done in known if isinstance(done, int) and done <= MOST_ROUNDS}
 
 
 def _by_seed(summary: Mapping[str, Any], key: str) -> dict[int, float]:
