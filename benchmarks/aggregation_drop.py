@@ -65,6 +65,8 @@ SETUPS = {
     ],
     "fedprox, task seen, targets averaged": ["strategy=fedprox", "strategy.proximal=0.1", IDENTITY, TARGETS],
     "scaffold, task seen, targets averaged": ["strategy=scaffold", IDENTITY, TARGETS],
+    "moon, task seen, targets averaged": ["strategy=moon", IDENTITY, TARGETS],
+    "gossip in a ring": ["strategy=gossip", "strategy.topology=ring", 'strategy.average=["features", "head", "actor"]'],
     "fedper (critics' features)": ["strategy=fedper", 'strategy.average=["features"]', TARGETS],
     "fedrep (critics' features)": ["strategy=fedrep", 'strategy.average=["features"]', HEADS, TARGETS],
     "clustered": ["strategy=clustered", "strategy.clusters=3", "strategy.threshold=-1", TARGETS],

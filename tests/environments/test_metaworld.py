@@ -169,6 +169,28 @@ def test_ten_agents_have_the_ten_tasks_of_mt10():
 
 @pytest.mark.training
 @by_each
+def test_ten_agents_train_on_the_ten_tasks_of_mt10(backend):
+    settings = [
+        *("environment.tasks=MT10", f"environment.backend={backend}", "environment.task_identity=true"),
+        *("environment.num_envs=1", "environment.horizon=4", "environment.goals=2", "environment.held_out_goals=1"),
+        *("federation.agents=10", "learner=sac", "learner.num_steps=6", "learner.learning_starts=10"),
+        *("learner.batch_size=8", "learner.buffer_size=50", "strategy=fedavg", "budget.rounds=3"),
+        *("evaluation.episodes=1", "evaluation.environments=own"),
+    ]
+    runtime = make_runtime(resolve({}, settings))
+    *_, (_, rows) = runtime.advance(runtime.init(), 0)
+    runtime.close()
+    returns = np.asarray(rows["agent_returns"])[0, -1]
+    assert returns.shape == (10,)
+    assert (returns >= 0).all()
+    assert len(set(returns.tolist())) == 10, "each agent has a task of its own"
+    assert not rows["agent_success_last"][0, -1].any()
+    assert rows["gradient_steps"][0, -1] > 0
+    assert np.isfinite(rows["critic_loss"][0, -1])
+
+
+@pytest.mark.training
+@by_each
 def test_a_run_that_goes_on_at_a_checkpoint_sees_the_goals_it_would_have_seen(backend):
     settings = [
         *("environment.task=reach", f"environment.backend={backend}", "environment.num_envs=2", "environment.goals=3"),
