@@ -43,6 +43,7 @@ UPDATED = [f"environment.num_envs={COPIES}", "learner.num_steps=100", "learner.u
 WARM, TIMED = 3, 6
 """Rounds before the measured ones, and those."""
 SIZES = (10, 100, 1_000)
+AGENTS_ROUNDS = 5
 
 
 def training(task: str, *, updates: bool) -> float:
@@ -116,7 +117,8 @@ def full(replay: HindsightReplay, horizon: int) -> HindsightReplay:
 def agents(count: int) -> dict[str, float]:
     """One round of so many agents."""
     settings = [f"federation.agents={count}", "learner.buffer_size=20000", "learner.learning_starts=256"]
-    steps, seconds = rate("td3-her/point-push", settings, 10, 10)
+    # As many rounds as before them, which are the same program.
+    steps, seconds = rate("td3-her/point-push", settings, AGENTS_ROUNDS, AGENTS_ROUNDS)
     return {
         "agents": count,
         "steps_per_second": round(steps),
@@ -162,12 +164,27 @@ def training_table(repeats: int) -> dict[str, Any]:
     return table
 
 
+def agents_table(repeats: int) -> dict[str, Any]:
+    """By number of agents, in turn: the measurement in the middle, and the milliseconds of all."""
+    name = "milliseconds_per_agent_and_round"
+    each: dict[int, list[dict[str, Any]]] = {count: [] for count in SIZES}
+    for _ in range(repeats):
+        for count in SIZES:
+            each[count].append(apart("agents", str(count)))
+            print(each[count][-1], flush=True)
+    table: dict[str, Any] = {}
+    for count, rows in each.items():
+        ordered = sorted(rows, key=lambda row: row[name])
+        table[str(count)] = ordered[repeats // 2] | {"each": [row[name] for row in rows]}
+    return table
+
+
 def main() -> None:
     """One of the three tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("training", "replay", "agents", "measure"), metavar="training|replay|agents")
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--repeats", type=int, default=3, help="measurements in turn (training)")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements in turn (training, agents)")
     options = parser.parse_args()
     if options.what == "measure":
         print(json.dumps(measured(*options.arguments)))
@@ -178,7 +195,7 @@ def main() -> None:
         tasks = ("reach", "push", "point-push")
         results = {task: {name: round(x, 4) for name, x in apart("replay", task).items()} for task in tasks}
     else:
-        results = {str(count): apart("agents", str(count)) for count in SIZES}
+        results = agents_table(options.repeats)
     print(json.dumps(results, indent=1))
     save(f"td3_her_speed_{options.what}", results)
 
