@@ -96,6 +96,16 @@ def test_a_shared_program_computes_the_run_by_itself_to_the_bit(shared):
     assert not np.array_equal(*(jax.tree.leaves(outputs)[0] for outputs, _ in (first, second)))
 
 
+@pytest.mark.parametrize("preset", ["fedpg-br/cartpole", "td3-her/point-push", "fedformer/point-reach"])
+def test_the_first_states_have_the_types_that_rounds_return(preset):
+    """Weak types, of numbers written as Python's, would make another program of the second call."""
+    runtime = make_runtime(fedrax.resolve(preset))
+    first = runtime.shapes()
+    second, _ = jax.eval_shape(runtime.programs.rounds, first, jax.numpy.asarray(0), runtime.arguments)
+    assert first == second
+    runtime.close()
+
+
 @pytest.mark.training
 def test_peers_that_come_and_go_are_one_program():
     """Who takes part, whose encoders are known and how old they are is data."""

@@ -23,6 +23,7 @@ from fedrax.message import Message, arrived, finite_rows, is_real, keep_rows, pe
 from fedrax.privacy.protection import Protection
 from fedrax.seeds import derive
 from fedrax.strategies.base import Strategy, Tools
+from fedrax.trees import strongly_typed
 
 
 class Tally(eqx.Module):
@@ -137,7 +138,7 @@ class Federation(eqx.Module):
         learner = dataclasses.replace(self.learner, networks=jax.tree.map(lambda x: x[0], initial))
         server = self.strategy.init(learner, self.spaces, agents, derive(key, "server"))
         zero = jnp.asarray(0)
-        return State(
+        state = State(
             server=server,
             agents=agents,
             tally=Tally(zero, zero, zero, zero, zero),
@@ -145,6 +146,8 @@ class Federation(eqx.Module):
             best_return=jnp.asarray(-jnp.inf),
             clip=self.protection.first_clip,
         )
+        # Rounds return such types, and others would make another program of the second call.
+        return strongly_typed(state)
 
     def fresh(self, key: PRNGKeyArray, index: Int[Array, ""], networks: PyTree = ()) -> Agent:
         """One agent before its first round; ``key`` is the run's. It starts from ``networks``, where there are some."""

@@ -1,4 +1,4 @@
-"""Pytrees of arrays as flat vectors, and what they weigh."""
+"""Pytrees of arrays as flat vectors, what they weigh, and their types."""
 
 from __future__ import annotations
 
@@ -37,3 +37,8 @@ def tree_bytes(example: PyTree) -> int:
 def tree_size(example: PyTree) -> int:
     """Numbers in the arrays of ``example`` (or ``jax.ShapeDtypeStruct``)."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(example))
+
+
+def strongly_typed(tree: PyTree) -> PyTree:
+    """The same numbers, none of a type that JAX holds to be weak (of a Python number): a program is one of types."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), tree)

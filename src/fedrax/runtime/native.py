@@ -45,6 +45,7 @@ from fedrax.runtime.rounds import (
 )
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, select
+from fedrax.trees import strongly_typed
 
 SEEDS = "seeds"
 """Name of the axis that several seeds are mapped over."""
@@ -170,7 +171,7 @@ class NativeRuntime(Runtime):
         keys = jax.vmap(lambda index: derive(key, "environment", index))(jnp.arange(self.federation.agents))
         axes = None if self.draws is None else 0
         collector_states = jax.vmap(self.collector.start, (0, axes))(keys, self.drawn(self.agents_draws, position))
-        return dataclasses.replace(state, environments=collector_states)
+        return dataclasses.replace(state, environments=strongly_typed(collector_states))
 
     @property
     def _per_copy(self) -> bool:
