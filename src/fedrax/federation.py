@@ -146,7 +146,7 @@ class Federation(eqx.Module):
             best_return=jnp.asarray(-jnp.inf),
             clip=self.protection.first_clip,
         )
-        # Rounds return such types, and others would make another program of the second call.
+        # Rounds return strong types; with weak ones the first call would compile a program of its own.
         return strongly_typed(state)
 
     def fresh(self, key: PRNGKeyArray, index: Int[Array, ""], networks: PyTree = ()) -> Agent:
