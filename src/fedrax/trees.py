@@ -40,5 +40,5 @@ def tree_size(example: PyTree) -> int:
 
 
 def strongly_typed(tree: PyTree) -> PyTree:
-    """The same arrays, any shapes, without JAX's weak types (those of Python numbers), which compile another program."""
+    """The same arrays, of any shapes, without JAX's weak types (of Python numbers), which compile another program."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), tree)
