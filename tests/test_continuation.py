@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 import fedrax
+from continued import TINY, Killed, assert_same_runs, checkpoints, killed_at, trained
 from fedrax.cli import main
 from fedrax.errors import FedraxError
 from fedrax.records.checkpoint import load_checkpoint
@@ -18,73 +18,6 @@ from fedrax.records.metrics import missing_rounds
 from fedrax.records.rundir import RunDirectory
 from fedrax.records.standing import Progress
 from fedrax.runtime import continuation, training
-from fedrax.runtime.counters import EVALUATED
-
-TINY = [
-    "fedpg-br/cartpole",
-    "federation.agents=2",
-    "strategy.batch_min=2",
-    "strategy.batch_max=4",
-    "budget.trajectories=none",
-    "checkpoint.every=3",
-    "environment.horizon=20",
-    "evaluation.episodes=2",
-    "evaluation.every=5",
-]
-HOST = ["environment.native=false", "environment.backend=gymnasium", "environment.num_envs=2"]
-
-
-def trained(out, *overrides):
-    return fedrax.train(TINY[0], [*TINY[1:], *overrides], out=out, progress=False)
-
-
-def rows(path):
-    """By seed, without what differs from one execution to the next."""
-    found = {}
-    for row in fedrax.load(path).metrics():
-        found.setdefault(row["seed"], []).append({k: v for k, v in row.items() if k != "seconds"})
-    return found
-
-
-def without_evaluation(of_a_seed):
-    """Without that at the end, which a run that is extended does not keep."""
-    *others, last = of_a_seed
-    return [*others, {key: value for key, value in last.items() if key not in EVALUATED}]
-
-
-def assert_same_runs(one, other):
-    assert rows(one) == rows(other)
-    for name in ("policy.safetensors", "best.safetensors"):
-        ours, theirs = load_file(one / name), load_file(other / name)
-        assert ours.keys() == theirs.keys()
-        for leaf in ours:
-            np.testing.assert_array_equal(ours[leaf], theirs[leaf])
-    ours, theirs = (fedrax.load(path).summary() for path in (one, other))
-    assert {k: v for k, v in ours.items() if not k.startswith("seconds")} == {
-        k: v for k, v in theirs.items() if not k.startswith("seconds")
-    }
-
-
-def checkpoints(run):
-    """Rounds of those that are kept."""
-    return sorted(int(path.stem.rpartition("-")[2]) for path in (run / "checkpoints").iterdir())
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_at(monkeypatch, function, call):
-    """Stands in for kill -9 before that call: nothing of the package catches it."""
-    real, calls = getattr(training, function), []
-
-    def fatal(*arguments, **named):
-        calls.append(function)
-        if len(calls) == call:
-            raise Killed
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(training, function, fatal)
 
 
 @pytest.fixture(scope="module")
@@ -150,68 +83,6 @@ def test_an_extended_run_equals_a_longer_one(copied, eight):
     assert fedrax.resolve(former["config"]) == before.config
     assert former["summary"]["rounds"] == 4
     assert former["rounds"] == 6  # At the checkpoint: rounds past the budget do nothing.
-
-
-@pytest.fixture(scope="module")
-def seven_on_host(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("seven") / "run", "budget.rounds=7", *HOST).path
-
-
-@pytest.mark.training
-def test_a_run_on_a_host_environment_extended_at_a_checkpoint_equals_a_longer_one(tmp_path, seven_on_host, caplog):
-    run = trained(tmp_path / "run", "budget.rounds=6", *HOST)
-    with pytest.raises(FedraxError, match=r"checkpoint\.every = 5 would make .* another experiment"):
-        fedrax.resume(run.path, ["checkpoint.every=5"], progress=False)
-    fedrax.resume(run.path, ["budget.rounds=7"], progress=False)
-    assert_same_runs(run.path, seven_on_host)
-    assert not caplog.records
-    assert "notes" not in json.loads((run.path / "manifest.json").read_text())["history"][0]
-
-
-@pytest.mark.training
-@pytest.mark.parametrize(
-    "short", [pytest.param(2, id="before the first checkpoint"), pytest.param(4, id="between two")]
-)
-def test_an_extended_run_on_a_host_environment_keeps_what_it_did(tmp_path, short, seven_on_host, monkeypatch, caplog):
-    """Environments start anew in rounds 0, 3 and 6: a run that ended in between is continued, and says so."""
-    run = trained(tmp_path / "run", f"budget.rounds={short}", *HOST)
-    before = rows(run.path)[0]
-    assert before != (earlier := without_evaluation(before))
-    assert earlier == rows(seven_on_host)[0][:short]
-    killed = shutil.copytree(run.path, tmp_path / "killed")
-    fedrax.resume(run.path, ["budget.rounds=7"], progress=False)
-    after = rows(run.path)[0]
-    assert after[:short] == earlier
-    assert [row["round"] for row in after] == list(range(7))
-    (record,) = caplog.records
-    said = f"goes on after round {short}, where its environments start anew: from there on it is not the same as one"
-    assert f"{run.path} {said} uninterrupted run" in record.getMessage()
-    (entry,) = json.loads((run.path / "manifest.json").read_text())["history"]
-    assert [note.startswith(said) for note in entry["notes"]] == [True]
-
-    killed_at(monkeypatch, "save_checkpoint", 1)
-    with pytest.raises(Killed):
-        fedrax.resume(killed, ["budget.rounds=7"], progress=False)
-    monkeypatch.undo()
-    fedrax.resume(killed, progress=False)
-    assert_same_runs(killed, run.path)
-    (entry,) = json.loads((killed / "manifest.json").read_text())["history"]
-    assert len(entry["notes"]) == 1
-
-
-@pytest.mark.training
-def test_seeds_on_a_host_environment_that_ended_in_different_rounds_go_on_each_from_its_own(tmp_path):
-    settings = ["seeds=3", "federation.agents=3", "strategy.batch_max=9", "checkpoint.every=2", *HOST]
-    run = trained(tmp_path / "run", "budget.trajectories=20", *settings)
-    ends = dict(zip(run.config.all_seeds, run.summary()["rounds"], strict=True))
-    assert len(set(ends.values())) > 1
-    before = rows(run.path)
-    fedrax.resume(run.path, ["budget.trajectories=40"], progress=False)
-    after = rows(run.path)
-    for seed, end in ends.items():
-        assert after[seed][:end] == without_evaluation(before[seed])
-        assert [row["round"] for row in after[seed]] == list(range(len(after[seed])))
-        assert len(after[seed]) > end
 
 
 @pytest.mark.training
