@@ -263,7 +263,8 @@ def test_rounds_without_answers_are_not_lost():
     counter = Counters()
 
     def after(metrics):
-        counter.row(0, metrics, agents=2, participants=2, message_bytes=(0, 0), episodic=False, updates=1)
+        unsent = {"message_bytes": (0, 0), "readers": None}
+        counter.row(0, metrics, agents=2, participants=2, **unsent, episodic=False, updates=1)
         return counter.lost_rounds
 
     rounds = [silent, faulty_round, silent, excluded, faulty_round | {"present": 1}, silent]

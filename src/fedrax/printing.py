@@ -30,6 +30,7 @@ SUMMARY = (
     "total_steps",
     "bytes_up",
     "bytes_down",
+    "bytes_mesh",
     "seconds_compile",
     "seconds_train",
 )
@@ -154,10 +155,11 @@ def _explained(name: str, summary: Mapping[str, Any], episodes: str) -> str:
         return f" of the run's evaluations, {episodes} each"
     if name == "trajectories":
         return f" per agent (reference count); sampled by all: {_values(summary['total_trajectories'])}"
-    if name in ("bytes_up", "bytes_down"):
+    if name.startswith("bytes_"):
         pairs = zip(_list(summary[name]), _list(summary["rounds"]), strict=True)
         a_round = [round(total / max(rounds, 1)) for total, rounds in pairs]
-        return f" per agent; a round, on average: {_values(a_round)}"
+        sent = ", if agents sent to one another" if name == "bytes_mesh" else ""
+        return f" per agent{sent}; a round, on average: {_values(a_round)}"
     return ""
 
 

@@ -28,6 +28,7 @@ SHOWN = {
     "total_steps": "steps",
     "bytes_up": "bytes sent per agent",
     "bytes_down": "bytes received per agent",
+    "bytes_mesh": "bytes sent per agent in a mesh",
     "final_return": "final return",
     "best_return": "best return",
     "final_success": "final success",

@@ -57,6 +57,22 @@ def test_peers_are_all_others():
     assert others(1).shape == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "readers"),
+    [
+        ([], 3),
+        (["strategy.top=2"], 2),
+        (["strategy.saved=earlier", "strategy.saved_peers=4"], 3),
+        (["strategy.saved=earlier", "strategy.saved_peers=4", "strategy.top=5"], 3),
+        (["strategy.exchange=none"], 0),
+        (["strategy.exchange=self"], 0),
+        (["federation.agents=1"], 0),
+    ],
+)
+def test_a_mesh_sends_a_message_to_everyone_who_reads_it(settings, readers):
+    assert made(*settings).federation.strategy.readers == readers
+
+
 @pytest.mark.training
 def test_the_server_holds_exact_copies_and_agents_none():
     start, after, rows = trained()
@@ -308,6 +324,9 @@ def test_a_run_goes_on_without_the_file_of_its_saved_encoders(saved, tmp_path):
     path.unlink()
     longer = fedrax.resume(run.path, ["budget.rounds=4"], progress=False)
     assert longer.summary()["rounds"] == 4
+    rows = longer.metrics()
+    assert [row["bytes_mesh"] for row in rows] == [row["bytes_up"] for row in rows], "one other agent reads a message"
+    assert longer.summary()["bytes_mesh"] == rows[-1]["bytes_mesh"] > 0
     figure = attention_figure(attention_of([Group("onboarded", (load_run(longer.path),))]))
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert labels == ["0", "1", "saved 0", "saved 1", "saved 2", "saved 3"]

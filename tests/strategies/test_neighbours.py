@@ -19,6 +19,7 @@ from fedrax.learners.distributions import Categorical, Gaussian, kl_divergence
 from fedrax.learners.ppo import Extras
 from fedrax.message import Message
 from fedrax.records.checkpoint import save_checkpoint
+from fedrax.runtime.counters import Counters
 from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import Tools, strategies
 from fedrax.strategies.pooling import closeness, divergence, pooled
@@ -183,6 +184,23 @@ def test_the_context_is_the_neighbours_networks_and_their_weights(tmp_path):
             np.testing.assert_array_equal(flat(row(context.policies, place)), flat(row(server.policies, peer)))
     gossip, agents, server = make("gossip")
     assert received_by(gossip, row(agents, 0), gossip.broadcast(server, jax.random.key(0)), 0)[1].context == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "readers"),
+    [
+        (["strategy=gossip", "strategy.topology=ring"], 2),
+        (["strategy=neighbours", "strategy.topology=complete"], 3),
+        (["strategy=neighbours", "strategy.topology=star"], 1.5),
+        (["strategy=fedavg"], None),
+    ],
+)
+def test_a_mesh_sends_a_message_to_every_neighbour(settings, readers):
+    strategy = make_runtime(resolve({}, [*RUN, "federation.agents=4", *settings])).federation.strategy
+    assert strategy.readers == readers
+    totals = Counters(bytes_up=4000).totals(4, strategy.readers)
+    assert totals["bytes_up"] == 1000
+    assert totals.get("bytes_mesh") == (None if readers is None else 1000 * readers)
 
 
 @pytest.mark.parametrize("name", ["neighbours", "gossip"])

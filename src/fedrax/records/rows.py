@@ -34,7 +34,8 @@ SCALARS = frozenset(
             *(f"{name}_{when}" for name in ("return", "success", "success_last") for when in ("before", "after")),
         ),
         *("trajectories", "agent_trajectories", "server_trajectories", "total_trajectories", "train_success"),
-        *("agent_steps", "server_steps", "total_steps", "gradient_steps", "bytes_up", "bytes_down", "seconds"),
+        *("agent_steps", "server_steps", "total_steps", "gradient_steps", "bytes_up", "bytes_down", "bytes_mesh"),
+        "seconds",
     }
 )
 """What is one number; under ``dropped`` is a list of tables."""

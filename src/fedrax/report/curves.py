@@ -60,6 +60,7 @@ AXES: dict[str, Axis] = {
     "steps_per_agent": Axis("environment steps per agent", steps_per_agent),
     "total_steps": Axis("environment steps, all agents and server", column("total_steps")),
     "bytes": Axis("bytes sent and received per agent", _traffic),
+    "bytes_mesh": Axis("bytes sent per agent in a mesh", column("bytes_mesh")),
     "seconds": Axis("training time, s", column("seconds")),
 }
 

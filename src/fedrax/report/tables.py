@@ -148,6 +148,7 @@ COSTS: dict[str, tuple[Callable[[Row, History], float | None], Callable[[float],
     "gradient steps": (column("gradient_steps"), number),
     "up per agent": (column("bytes_up"), bytes_text),
     "down per agent": (column("bytes_down"), bytes_text),
+    "per agent in a mesh": (column("bytes_mesh"), bytes_text),
     "training time": (column("seconds"), duration),
 }
 """Heading -> (the cumulative cost at a row, how to write it)."""

@@ -92,6 +92,7 @@ class Counters:
         agents: int,
         participants: int,
         message_bytes: tuple[int, float],
+        readers: float | None,
         episodic: bool,
         updates: int,
     ) -> dict[str, Any]:
@@ -100,7 +101,8 @@ class Counters:
         ``participants`` are those of a round whose metrics do not say how many took part.
         The metrics are scalars, ``excluded`` ``bool[agents]``, and the faults ``dropped`` ``int32[agents, 4]`` and
         ``server_dropped`` ``int32[4]``; ``message_bytes`` are those of one message and of what one agent receives;
-        ``episodic`` and ``updates`` as in :func:`fedrax.environments.faults.recorded`.
+        ``readers`` as :attr:`fedrax.strategies.base.Strategy.readers`; ``episodic`` and ``updates`` as in
+        :func:`fedrax.environments.faults.recorded`.
         """
         for name in SUMMED:
             setattr(self, name, getattr(self, name) + int(metrics[name]))
@@ -114,7 +116,7 @@ class Counters:
         row |= self.note(metrics)
         row["train_return"] = float(metrics["train_return"])
         row |= {name: _number(metrics[name]) for name in TRAINING_SUCCESS if np.isfinite(metrics[name]).any()}
-        row |= {**self.totals(agents), "seconds": self.seconds}
+        row |= {**self.totals(agents, readers), "seconds": self.seconds}
         known = {*row, *SUMMED, *EVALUATED, *TRAINING_SUCCESS, "active", "excluded", "dropped", "server_dropped"}
         known.add(EPISODE_RETURNS)
         row |= {name: _number(value) for name, value in metrics.items() if name not in known}
@@ -155,14 +157,16 @@ class Counters:
         self.final_evaluation = {name: _number(metrics[name]) for name in EVALUATED if name in metrics}
         return self.final_evaluation
 
-    def totals(self, agents: int) -> dict[str, int]:
-        """Every cost so far; bytes are per agent."""
+    def totals(self, agents: int, readers: float | None) -> dict[str, int]:
+        """Every cost so far; bytes are per agent, and in a mesh where messages have ``readers``."""
+        mesh = {} if readers is None else {"bytes_mesh": round(self.bytes_up * readers / agents)}
         return {
             **{name: getattr(self, name) for name in SUMMED},
             "total_trajectories": self.agent_trajectories + self.server_trajectories,
             "total_steps": self.agent_steps + self.server_steps,
             "bytes_up": round(self.bytes_up / agents),
             "bytes_down": round(self.bytes_down / agents),
+            **mesh,
         }
 
 

@@ -103,7 +103,8 @@ def _trained_run(
             )
     # A finished run may have been killed before its summary.
     if meta["finished"] and not directory.summary.exists():
-        summary = _summary(config, counters, meta["seconds_compile"]) | _missed(directory)
+        readers = runtime.federation.strategy.readers
+        summary = _summary(config, counters, readers, meta["seconds_compile"]) | _missed(directory)
         if stopped is not None:
             summary["failed"] = stopped
         write_summary(directory, summary | ({"missing_metrics": missing} if missing else {}))
@@ -303,6 +304,7 @@ def _rows(
                     agents=federation.agents,
                     participants=federation.participants,
                     message_bytes=runtime.message_bytes(counter.rounds),
+                    readers=federation.strategy.readers,
                     episodic=federation.learner.episodic,
                     updates=federation.local_updates,
                 )
@@ -317,6 +319,7 @@ def _any_active(runtime: Runtime, state: State) -> bool:
 def _summary(
     config: Config,
     counters: list[Counters],
+    readers: float | None,
     seconds_compile: float,
 ) -> dict[str, Any]:
     """The run's totals: scalars with one seed, lists with several."""
@@ -332,7 +335,7 @@ def _summary(
             },
             "rounds": counter.rounds,
             "dropped_collections": counter.dropped_collections,
-            **counter.totals(config.federation.agents),
+            **counter.totals(config.federation.agents, readers),
         }
         for counter in counters
     ]

@@ -126,6 +126,12 @@ class Strategy(eqx.Module):
         return type(self).bind is not Strategy.bind
 
     @property
+    def readers(self) -> float | None:
+        """Agents that read an agent's message as it is, the mean over agents: how often it would be sent if agents sent
+        to one another. None where the server makes something of messages, which a mesh could not replace."""
+        return None
+
+    @property
     def saved_agents(self) -> int:
         """Agents of an earlier run whose networks' ``saved_part`` the server is given at the start (:meth:`given`)."""
         return 0

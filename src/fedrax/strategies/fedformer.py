@@ -130,6 +130,12 @@ class FedFormer(Strategy):
         return frozenset({"peers"})
 
     @property
+    def readers(self) -> float:
+        """The peers that an agent sees; nobody in the controls, which send no encoders."""
+        seen = self.agents - 1 if self.top is None else min(self.top, self.agents - 1)
+        return float(seen if self.exchange == "peers" else 0)
+
+    @property
     def saved_agents(self) -> int:
         """They are peers of every agent."""
         return self.saved_peers

@@ -158,6 +158,11 @@ class Neighbours(Strategy):
         return self.batch
 
     @property
+    def readers(self) -> float:
+        """The neighbours."""
+        return sum(map(len, neighbours_of(np.array(self.graph)))) / len(self.graph)
+
+    @property
     def peers(self) -> np.ndarray:
         """Each agent's neighbours, ``int[n, k]``; the rest of a row is the agent itself, which does not count."""
         lists = neighbours_of(np.array(self.graph))
