@@ -43,7 +43,7 @@ from fedtd3_speed import spaces
 from common import best, matrix_peak, read_runs, record_runs, save
 
 LEARNING, SPEED = "sac_peers_learning", "sac_peers_speed"
-STEPS = {"Pendulum-v1": 10_000, "HalfCheetah-v5": 100_000}
+STEPS = {"Pendulum-v1": 10_000, "HalfCheetah-v5": 50_000}
 EPISODES = 10
 WIDTHS, BATCH, RATE, START = (256, 256), 256, 3e-4, 100
 SETTINGS = [
