@@ -66,7 +66,12 @@ SETUPS = {
     "fedprox, task seen, targets averaged": ["strategy=fedprox", "strategy.proximal=0.1", IDENTITY, TARGETS],
     "scaffold, task seen, targets averaged": ["strategy=scaffold", IDENTITY, TARGETS],
     "moon, task seen, targets averaged": ["strategy=moon", IDENTITY, TARGETS],
-    "gossip in a ring": ["strategy=gossip", "strategy.topology=ring", 'strategy.average=["features", "head", "actor"]'],
+    # Neighbours' networks see observations as they are: nobody merges the moments of all.
+    "gossip in a ring, not normalised": [
+        *("strategy=gossip", "strategy.topology=ring", 'strategy.average=["features", "head", "actor"]'),
+        "learner.normalise=false",
+    ],
+    "local, not normalised": ["strategy=local", "learner.normalise=false"],
     "fedper (critics' features)": ["strategy=fedper", 'strategy.average=["features"]', TARGETS],
     "fedrep (critics' features)": ["strategy=fedrep", 'strategy.average=["features"]', HEADS, TARGETS],
     "clustered": ["strategy=clustered", "strategy.clusters=3", "strategy.threshold=-1", TARGETS],

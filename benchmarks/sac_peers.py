@@ -4,9 +4,10 @@
     python benchmarks/sac_peers.py learning --peer SBX/bin/python   # Pendulum and HalfCheetah, 5 seeds
     python benchmarks/sac_peers.py speed --peer SBX/bin/python      # on an idle machine
 
-Both have two layers of 256, minibatches of 256, one update for each environment step, learned temperatures, step sizes
-of 3e-4, and the same Gymnasium environments; SBX acts at random in the first 100 steps, which ours does not. Returns
-are those of greedy policies in the same episodes, seed by seed, with 95 % intervals of a bootstrap over seeds.
+Both have two layers of 256 with Flax's first weights, minibatches of 256, one update for each environment step,
+learned temperatures, step sizes of 3e-4, and the same Gymnasium environments; SBX acts at random in the first 100
+steps, which ours does not. ``fedrax, fan-in`` has our default's first weights, PyTorch's. Returns are those of greedy
+policies in the same episodes, seed by seed, with 95 % intervals of a bootstrap over seeds.
 
 ``speed`` counts updates (critics, actor, temperature, targets, on a fresh minibatch of a full replay) per second: ours
 of one agent and of ten in one program, SBX's of one, one update at a call as it trains by default and 64 at a call.
@@ -53,6 +54,7 @@ SETTINGS = [
     *(f"learner.head_layers={list(WIDTHS[1:])}", f"learner.batch_size={BATCH}", f"learner.learning_starts={START}"),
     *("learner.updates_per_step=1", "federation.local_updates=50", f"evaluation.episodes={EPISODES}"),
 ]
+OURS = {"fedrax": ["learner.initialisation=lecun"], "fedrax, fan-in": ["learner.initialisation=fan-in"]}
 ROUND = 500
 """Environment steps of one of ours."""
 AGENTS, FILLED, GROUPS = 10, 10_000, 2
@@ -81,13 +83,13 @@ def main() -> None:
 
 def learned(peer: str, id: str, seed: int) -> None:
     """Trains and records what of one seed is missing."""
-    for contender in ("fedrax", "sbx"):
+    for contender in (*OURS, "sbx"):
         setup = f"{id}, {contender}"
         if str(seed) in read_runs(LEARNING).get(setup, {}):
             continue
         settings = [*SETTINGS, f"environment={id}", f"budget.steps_per_agent={STEPS[id]}", f"seed={seed}"]
         settings += [f"evaluation.every={STEPS[id] // ROUND // 10}", f"checkpoint.every={STEPS[id] // ROUND // 10}"]
-        run = ours(settings) if contender == "fedrax" else theirs(peer, id, settings)
+        run = ours([*settings, *OURS[contender]]) if contender in OURS else theirs(peer, id, settings)
         order = [*dict.fromkeys([*read_runs(LEARNING), setup])]
         record_runs(LEARNING, setup, {str(seed): run}, order=order, row=summarised)
         print(setup, summarised(setup, read_runs(LEARNING)), flush=True)

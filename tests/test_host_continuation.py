@@ -7,7 +7,9 @@ import pytest
 
 import fedrax
 from continued import Killed, assert_same_runs, killed_at, rows, trained, without_evaluation
+from fedrax.config import resolve
 from fedrax.errors import FedraxError
+from fedrax.runtime.make import make_runtime
 
 HOST = ["environment.native=false", "environment.backend=gymnasium", "environment.num_envs=2"]
 
@@ -72,3 +74,20 @@ def test_seeds_on_a_host_environment_that_ended_in_different_rounds_go_on_each_f
         assert after[seed][:end] == without_evaluation(before[seed])
         assert [row["round"] for row in after[seed]] == list(range(len(after[seed])))
         assert len(after[seed]) > end
+
+
+@pytest.mark.parametrize(
+    ("every", "horizon", "said"),
+    [(1, 33, "checkpoint.every=3 or more"), (2, 33, "checkpoint.every=3 or more"), (3, 33, None), (2, 32, None)],
+)
+def test_episodes_that_checkpoints_cut_before_they_end_are_told(every, horizon, said):
+    """Two updates of 8 steps a round."""
+    settings = ["learner=td3", "learner.num_steps=8", "federation.local_updates=2", "environment=Pendulum-v1"]
+    settings += [f"environment.horizon={horizon}", f"checkpoint.every={every}", "budget.rounds=6", "strategy=local"]
+    text = make_runtime(resolve({}, [*settings, *HOST])).never_ends
+    if said is None:
+        assert text is None
+    else:
+        assert said in text
+        assert f"after {16 * every} steps of a copy" in text
+    assert make_runtime(resolve({}, settings)).never_ends is None, "states of native environments are saved"

@@ -76,6 +76,12 @@ def check_strategy(learner: Learner, strategy: Strategy, *, local_updates: int) 
             f"one of: {able}"
         )
     strategy.check(learner)
+    if learner.normalises and strategy.readers is not None:
+        raise FedraxError(
+            f"learner.normalise = true is not allowed with strategy {strategy.name!r}: agents would use one "
+            "another's networks, each of which sees observations by the moments of its own agent; set "
+            "learner.normalise=false, or a strategy that merges the moments, as fedavg does"
+        )
     if local_updates > 1 and not strategy.needs.local_updates:
         raise FedraxError(
             f"federation.local_updates = {local_updates} is not allowed: strategy {strategy.name!r} "
@@ -121,6 +127,12 @@ def check_attack(learner: Learner, strategy: Strategy, attack: Attack, *, agents
         raise FedraxError(
             f"attack {attack.name!r} changes messages, and agents of strategy {strategy.name!r} send none; set "
             "attack=none, or an attack on the environment (fedrax list)"
+        )
+    if type(attack).poison is not Attack.poison and learner.needs_goal_rule:
+        raise FedraxError(
+            f"attack {attack.name!r} changes the rewards that an agent gets, and its learner knows the environment's "
+            "own rule: it would put most of them right; set learner.hindsight=none and learner.clip_values=false, or "
+            "an attack on messages (fedrax list)"
         )
     if attack.on_statistics and not (strategy.reports or (strategy.sends and learner.normalises)):
         raise FedraxError(
@@ -188,6 +200,12 @@ def check_protection(
     """Raises :class:`FedraxError` where what is to be protected is sent past the chain, or needed one by one."""
     if protection.unit is None and protection.clip is None:
         return
+    if strategy.sends_moments:
+        raise FedraxError(
+            "strategy.moments = 'average' sends an optimiser's moments, which noise and clipping make useless: second "
+            "moments are small, and steps are divided by their roots; set strategy.moments=reset or keep, or leave "
+            "privacy. out"
+        )
     key = "privacy.secure_sum" if protection.secure_sum else "privacy.unit" if protection.unit else "privacy.clip"
     if not strategy.sends:
         raise FedraxError(
@@ -259,6 +277,12 @@ def check_compression(compression: Compression, strategy: Strategy, protection: 
         raise FedraxError(
             f"compression {compression.name!r} encodes agents' updates, and messages of strategy {strategy.name!r} "
             f"{sent}; set compression=none"
+        )
+    if strategy.sends_moments:
+        raise FedraxError(
+            f"compression {compression.name!r} encodes changes, and strategy.moments = 'average' sends an optimiser's "
+            "moments with them, of which the smallest are what steps are divided by; set strategy.moments=reset or "
+            "keep, or compression=none"
         )
     if protection.quantile is not None:
         raise FedraxError(

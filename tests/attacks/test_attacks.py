@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from fedrax.attacks.base import Knowledge, attacks
 from fedrax.attacks.colluding import alie_z, diameter
+from fedrax.config import resolve
 from fedrax.environments.base import Box, Discrete, Spaces
+from fedrax.errors import FedraxError
+from fedrax.runtime.make import make_runtime
 from fedrax.trees import ravel_rows
 from shipped import shipped
 
@@ -241,3 +244,13 @@ def test_schedules():
     rotating = sets(schedule="rotating")
     assert (rotating.sum(1) == 3).all()
     np.testing.assert_allclose(rotating.mean(0), 0.3, atol=0.08)
+
+
+@pytest.mark.parametrize("attack", ["reward-flipping", "random-reward"])
+@pytest.mark.parametrize("settings", [["learner.hindsight=none"], ["learner.clip_values=false"]])
+def test_false_rewards_that_hindsight_would_put_right_are_refused(attack, settings):
+    config = ["federation.agents=3", f"attack={attack}", "attack.agents=1", "strategy=fedavg"]
+    with pytest.raises(FedraxError, match="its learner knows the environment's own rule") as error:
+        make_runtime(resolve("td3-her/point-push", [*config, *settings]))
+    assert "\n" not in str(error.value)
+    make_runtime(resolve("td3-her/point-push", [*config, "learner.hindsight=none", "learner.clip_values=false"]))

@@ -8,7 +8,7 @@ import pytest
 from fedrax.environments.base import Box, Dict, Spaces, Tokens
 from fedrax.environments.goals import ACHIEVED, DESIRED, OBSERVATION
 from fedrax.errors import FedraxError
-from fedrax.exchange.td3_her import from_params, networks_in, places, to_params
+from fedrax.exchange.td3_her import ACTOR, from_params, networks_in, places, to_params
 from fedrax.learners.base import learners
 from fedrax.learners.critics.base import critics
 
@@ -97,6 +97,12 @@ def test_networks_that_see_the_achieved_goal_are_exported_where_it_is_a_part_of_
     assert_same_functions(params, from_params(params, SPACES, "x", lambda: 3), parts, action)
     with pytest.raises(FedraxError, match="they see the part 'achieved_goal' of observations"):
         from_params(params, SPACES, "x", lambda: None)
+
+
+def test_tables_in_place_of_arrays_are_refused():
+    state = {f"{layer}.{part}": {"x": np.zeros(2)} for layer in ACTOR for part in ("weight", "bias")}
+    with pytest.raises(FedraxError, match="holds a table in place of an array; the file is not what it says"):
+        networks_in([("file.pth", state)])
 
 
 @pytest.mark.parametrize(

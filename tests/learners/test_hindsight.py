@@ -284,6 +284,7 @@ TD3 = {"actor_layers": (4,), "feature_layers": (4,), "head_layers": (4,), "num_s
         ({"clip_values": True}, None, "learner.clip_values needs a goal environment"),
         ({"clip_values": True, "discount": 1.0}, GOAL, "a discount below 1"),
         ({"clip_values": True}, Goal("distance", 0.5), "rewards between two bounds"),
+        ({"hindsight": "future"}, Goal("exponential", 0.0, ends=True), "cannot tell at which exchanged goals"),
     ],
 )
 def test_options_of_goals_need_goals(changes, goal, message):
@@ -293,8 +294,31 @@ def test_options_of_goals_need_goals(changes, goal, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("goal", "reward"), [(GOAL, 0.0), (Goal("distance", 0.0), 0.0), (Goal("exponential", 0.0), 1.0)]
+)
+def test_the_references_goals_have_the_reward_of_success(goal, reward):
+    replay = two_episodes("reference", goal)
+    found = [row for row in drawn(replay) if row[4] == 1.0]
+    assert found
+    assert {row[3] for row in found} == {reward}
+
+
+@pytest.mark.parametrize(
+    ("changes", "held"), [({}, 200), ({"hindsight": "future"}, 100), ({"hindsight": "future", "buffer_size": 201}, 100)]
+)
+def test_learning_that_may_never_start_is_refused(changes, held):
+    """Of two copies with episodes of up to 50 steps, 2 x 50 of 200 transitions may be of episodes that still run."""
+    settings = {**TD3, "buffer_size": 200, **changes}
+    learners.build("td3", {**settings, "learning_starts": held}).bind(spaces(), 2, 50)
+    late = learners.build("td3", {**settings, "learning_starts": held + 2})
+    with pytest.raises(FedraxError, match=f"learning_starts = {held + 2} is more than the {held} transitions") as error:
+        late.bind(spaces(), 2, 50)
+    assert "\n" not in str(error.value)
+
+
 def test_a_replay_too_small_for_an_episode_is_refused_and_memory_is_told():
-    learner = learners.build("td3", {**TD3, "hindsight": "future", "buffer_size": 100})
+    learner = learners.build("td3", {**TD3, "hindsight": "future", "buffer_size": 100, "learning_starts": 8})
     with pytest.raises(FedraxError, match="buffer_size = 100 is less than the 108 transitions"):
         learner.bind(spaces(), 2, 50)
     bound = learner.bind(spaces(), 2, 46)

@@ -138,6 +138,14 @@ def test_rlkits_weights_are_bounded_by_their_outputs_and_the_last_ones_small():
     assert float(jnp.abs(made.layers[1].weight).max()) > 0.1
 
 
+def test_lecuns_weights_have_the_variance_of_their_inputs():
+    layer = make_dense(jax.random.key(0), 400, 250, "lecun")
+    assert np.asarray(layer.weight).std() == pytest.approx(400**-0.5, rel=0.02)
+    # Normal numbers within two deviations deviate by 0.8796 of what all of them do.
+    assert np.abs(layer.weight).max() == pytest.approx(2 / 0.8796 * 400**-0.5, rel=0.01)
+    assert not np.asarray(layer.bias).any()
+
+
 def test_xaviers_weights_are_bounded_by_inputs_and_outputs():
     layer = make_dense(jax.random.key(0), 100, 50, "xavier")
     assert 0.195 < float(jnp.abs(layer.weight).max()) <= 0.2

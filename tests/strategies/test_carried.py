@@ -17,6 +17,7 @@ AGENTS = 3
 COMMON = ["environment=Pendulum-v1", "budget.rounds=1", f"federation.agents={AGENTS}", "strategy=fedavg"]
 TD3 = [
     *(*COMMON, "learner=td3", "learner.num_steps=2", "learner.batch_size=4", "learner.buffer_size=16"),
+    "learner.learning_starts=16",
     *("learner.actor_layers=[3]", "learner.feature_layers=[3]", "learner.head_layers=[3]"),
 ]
 
@@ -148,6 +149,12 @@ def test_second_moments_that_were_attacked_leave_no_root_of_a_negative():
         (["strategy.target_step=1", "strategy.average_targets=true"], "set strategy.target_step=0"),
         (["strategy.moments=average", 'strategy.average=["actor"]'], "needs networks that are averaged whole"),
         (["strategy.average_targets=true", "strategy.actor_every=2"], "set strategy.actor_every=1"),
+        (["strategy.moments=average", "compression=top-k"], "encodes changes, and strategy.moments = 'average' sends"),
+        (
+            ["strategy.moments=average", "compression=float16"],
+            "encodes changes, and strategy.moments = 'average' sends",
+        ),
+        (["strategy.moments=average", "privacy.clip=1"], "which noise and clipping make useless"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(overrides, words):

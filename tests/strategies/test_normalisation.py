@@ -181,3 +181,16 @@ def test_without_the_option_nothing_is_added():
     message, downlink = plain.shapes()
     assert not jax.tree.leaves(message.statistics)
     assert not jax.tree.leaves(downlink.moments)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["strategy=gossip", 'strategy.average=["features", "head", "actor"]'],
+        ["learner=sac", "strategy=fedformer"],
+    ],
+)
+def test_networks_of_others_are_not_used_under_moments_of_ones_own(settings):
+    with pytest.raises(FedraxError, match="each of which sees observations by the moments of its own agent") as error:
+        federation(*settings)
+    assert "\n" not in str(error.value)

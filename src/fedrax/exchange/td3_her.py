@@ -103,6 +103,8 @@ def _kind(label: str, state: Any) -> str:
 def _check_layers(label: str, state: State, names: Sequence[str]) -> None:
     before: int | None = None
     for name in names:
+        if any(isinstance(state[f"{name}.{part}"], Mapping) for part in ("weight", "bias")):
+            raise FedraxError(f"{label}: {name} holds a table in place of an array; the file is not what it says")
         weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
         fits = weight.ndim == 2 and bias.shape == weight.shape[:1] and before in (None, weight.shape[1])
         if not fits or 0 in weight.shape:

@@ -173,7 +173,7 @@ class HindsightReplay(eqx.Module):
         after: Any = transitions.next_observation
         goal = jnp.where(chosen[..., None], goal, before[DESIRED])
         if self.kind == "reference":
-            reward, terminated = jnp.full_like(transitions.reward, self.goal.reached), jnp.ones_like(transitions.reward)
+            reward, terminated = self.goal.reward(goal, goal), jnp.ones_like(transitions.reward)
         else:
             reward, terminated = self.goal.reward(after[ACHIEVED], goal), transitions.terminated
             if self.goal.ends:

@@ -14,7 +14,7 @@ from fedrax.environments.base import Box, Observation
 from fedrax.learners.distributions import Distribution
 
 Activation = Literal["relu", "tanh", "linear"]
-Initialisation = Literal["uniform", "orthogonal", "fan-in", "xavier", "rlkit"]
+Initialisation = Literal["uniform", "orthogonal", "fan-in", "lecun", "xavier", "rlkit"]
 
 
 def activate(name: Activation, x: Array) -> Array:
@@ -54,6 +54,7 @@ def make_dense(
 
     ``uniform`` is the FedPG-BR reference's distribution: weights U(+-1/sqrt(in)), biases U(+-1/sqrt(out)). ``fan-in``
     is PyTorch's default: both U(+-1/sqrt(in)). ``orthogonal`` takes ``gain`` and zero biases (Saxe et al., 2014).
+    ``lecun`` is Flax's default, normal numbers of variance 1/in, cut off at two deviations, with zero biases.
     ``xavier`` is U(+-sqrt(6 / (in + out))) with zero biases (Glorot and Bengio, 2010). ``rlkit`` is what rlkit gives
     hidden layers, U(+-1/sqrt(out)) with zero biases: it takes the outputs of PyTorch's weights for their inputs.
     """
@@ -61,6 +62,9 @@ def make_dense(
     bounds = {"xavier": (6 / (inputs + outputs)) ** 0.5, "rlkit": outputs**-0.5}
     if initialisation == "orthogonal":
         weight = gain * orthogonal(weight_key, inputs, outputs)
+        offsets = jnp.zeros(outputs)
+    elif initialisation == "lecun":
+        weight = jax.nn.initializers.lecun_normal()(weight_key, (inputs, outputs))
         offsets = jnp.zeros(outputs)
     elif initialisation in bounds:
         bound = bounds[initialisation]

@@ -102,7 +102,7 @@ class OffPolicy(Learner):
     activation: Activation = option("relu", "activation of the hidden layers")
     initialisation: Initialisation = option(
         "fan-in",
-        "distribution of the initial weights (fan-in: PyTorch's default; rlkit: the FedFormer reference's)",
+        "distribution of the initial weights (fan-in: PyTorch's; lecun: Flax's; rlkit: the FedFormer reference's)",
     )
     critic: Critic = MLPCritic()
     """Makes the networks of each critic (:meth:`judged_by`)."""
@@ -148,6 +148,13 @@ class OffPolicy(Learner):
             self.check_goal(spaces, "hindsight", "none")
             if any(is_image(part) for part in jax.tree.leaves(spaces.observation.tree)):
                 raise FedraxError("learner.hindsight keeps no images; set learner.hindsight=none")
+            goal = spaces.goal
+            if goal is not None and goal.ends and goal.threshold == 0 and self.hindsight != "reference":
+                raise FedraxError(
+                    "learner.hindsight cannot tell at which exchanged goals an episode would end, as rewards here do "
+                    "not say when a goal is reached; set environment.terminate_on_success=false, or choose "
+                    "the environment with sparse rewards"
+                )
         if not self.feature_layers:
             raise FedraxError("learner.feature_layers = [] is not allowed: give at least one width")
         asked = self.num_steps * self.updates_per_step
@@ -194,6 +201,15 @@ class OffPolicy(Learner):
                 f"learner.buffer_size = {self.buffer_size} is less than the {least} transitions of one update and an "
                 f"episode of {horizon} steps in each of {num_envs} copies of the environment, which learner.hindsight "
                 "needs; raise it"
+            )
+        held, ended = self.buffer_size, ""
+        if self.hindsight != "none":
+            held, ended = (self.buffer_size // num_envs - horizon) * num_envs, " of episodes that have ended"
+        if self.learning_starts > held:
+            raise FedraxError(
+                f"learner.learning_starts = {self.learning_starts} is more than the {held} transitions{ended} that the "
+                f"replay is sure to hold when it is full (learner.buffer_size = {self.buffer_size}), so that agents "
+                "might never learn; lower it, or raise learner.buffer_size"
             )
         return dataclasses.replace(self, num_envs=num_envs, horizon=horizon)
 

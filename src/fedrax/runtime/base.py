@@ -239,6 +239,11 @@ class Runtime(abc.ABC):
             )
         return np.arange(num_envs) * sites // num_envs
 
+    @property
+    def never_ends(self) -> str | None:
+        """Why no training episode lasts until its last step, and what to do, in one line; None where they do."""
+        return None
+
     def close(self) -> None:  # noqa: B027  (a runtime without environments to free needs none)
         """Frees environments."""
 

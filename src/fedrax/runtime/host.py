@@ -83,6 +83,20 @@ class HostRuntime(Runtime):
         batch = config.runtime.agents_per_batch or agents_side_by_side(federation, steps)
         self.programs = Programs(federation, batch, quick=quickly(config))
 
+    @property
+    def never_ends(self) -> str | None:
+        """Environments start anew before."""
+        steps = self.federation.learner.steps
+        if steps is None:
+            return None
+        each, every = self.federation.local_updates * steps, self.config.checkpoint.every
+        if each * every >= self.training_horizon:
+            return None
+        return (
+            f"environments start anew with every checkpoint, after {each * every} steps of a copy, so that no episode "
+            f"lasts its {self.training_horizon} steps; set checkpoint.every={-(-self.training_horizon // each)} or more"
+        )
+
     def init(self, initial: PyTree = ()) -> State:
         """The states before the first round."""
         start = jitted(self.federation.init, quick=quickly(self.config))

@@ -212,6 +212,8 @@ def _train(
             display.note(going_on(first, recorded))
         if runtime.replay_bytes:
             display.note(f"replays take {size_text(runtime.replay_bytes)}")
+        if runtime.never_ends is not None:
+            display.note(runtime.never_ends)
         if runtime.guarantee is not None:
             display.note(promise(config, runtime.guarantee))
         differences = divergence(config)

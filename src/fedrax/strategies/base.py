@@ -142,6 +142,11 @@ class Strategy(eqx.Module):
         return 1
 
     @property
+    def sends_moments(self) -> bool:
+        """Whether updates hold an optimiser's moments, which are no changes of what the server has."""
+        return False
+
+    @property
     def weighs(self) -> bool:
         """Whether it gives agents unequal weights, which the rule must heed."""
         return False

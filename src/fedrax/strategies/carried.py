@@ -42,7 +42,9 @@ class Carrying(Strategy):
         minimum=0,
         maximum=1,
     )
-    average_targets: bool = option(False, "targets are averaged as the networks are")
+    average_targets: bool = option(
+        False, "targets are averaged as the networks are, and move all the way (whatever strategy.server_learning_rate)"
+    )
     moments: Literal["keep", "reset", "average"] = option(
         "keep", "an agent's optimiser moments when it receives averaged networks"
     )
@@ -59,6 +61,11 @@ class Carrying(Strategy):
                 "strategy.moments = 'average' needs networks that are averaged whole; remove strategy.average, or set "
                 "strategy.moments=reset"
             )
+
+    @property
+    def sends_moments(self) -> bool:
+        """Where they are averaged."""
+        return self.moments == "average"
 
     @property
     def carries(self) -> bool:
