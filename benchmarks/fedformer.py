@@ -6,8 +6,8 @@
 The presets ``fedformer/point-reach`` and ``fedformer/laptop``. Every agent trains on five goals of its own, and every
 policy is tested, greedily, at the five goals held out for each of the agents; each seed has goals of its own. All
 setups have the same goals, steps and updates of an agent; the central learner has the steps of all agents, as many
-updates as all of them, and a replay as large as theirs together. Two setups learn alone and from all data with
-FedFormer's critic, which is larger. Returns and successes are of the last evaluation; the worst agent's return is the
+updates as all of them, begun as late, and a replay as large as theirs together. Two setups learn alone and from all
+data with FedFormer's critic, which is larger. Returns and successes are of the last evaluation; the worst agent's return is the
 lowest in an agent's own environment; intervals are of a bootstrap over seeds. What is recorded in
 benchmarks/results/fedformer_<preset>.json is not trained again, and a run that was interrupted is resumed.
 """
@@ -83,8 +83,9 @@ def compared(name: str, options: argparse.Namespace, setup: str, task: str | Non
     ]
     if setup.startswith("central"):
         # It steps a copy at every agent's; a step of all of them makes as many updates as agents make.
-        own = resolve(f"fedformer/{options.preset}", options.set).learner["buffer_size"]
-        settings += [f"learner.updates_per_step={agents}", f"learner.buffer_size={agents * own}"]
+        own = resolve(f"fedformer/{options.preset}", options.set).learner
+        pooled = {name: agents * own[name] for name in ("buffer_size", "learning_starts")}
+        settings += [f"learner.updates_per_step={agents}", *(f"learner.{name}={each}" for name, each in pooled.items())]
     path = options.runs / name / label.replace(", ", "-").replace(" ", "_").replace("'", "")
     run = train_or_resume(f"fedformer/{options.preset}", settings, seeds=options.seeds, out=path, progress=False)
     rows = [row for row in run.metrics() if row.get("return") is not None]

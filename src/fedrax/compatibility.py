@@ -62,6 +62,8 @@ def check_components(
     check_attack(learner, strategy, attack, agents=agents)
     if strategy.sends:
         check_rule(strategy, aggregator)
+        if strategy.shows_peers:
+            check_exchange(strategy, aggregator, preaggregator, attack)
         check_bound(aggregator, preaggregator, max(1, participants), varies=varies)
 
 
@@ -194,6 +196,28 @@ def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
         )
 
 
+def check_exchange(strategy: Strategy, aggregator: Aggregator, preaggregator: PreAggregator, attack: Attack) -> None:
+    """Raises :class:`FedraxError` for what would change nothing of what agents show one another, or silence them."""
+    if aggregator.name == "krum":
+        raise FedraxError(
+            f"aggregator 'krum' accepts one message a round, so that agents of strategy {strategy.name!r} would see "
+            "the first encoders of all others; set aggregator=multi-krum"
+        )
+    if preaggregator.name != "none":
+        raise FedraxError(
+            f"preaggregator {preaggregator.name!r} mixes updates, and strategy {strategy.name!r} averages none; set "
+            "preaggregator=none"
+        )
+    if strategy.readers == 0:
+        idle = attack if attack.on_messages else aggregator if aggregator.name != "mean" else None
+        if idle is not None:
+            raise FedraxError(
+                f"{'attack' if idle is attack else 'aggregator'} {idle.name!r} would change nothing: no agent of this "
+                f"run sees what another sends; set it to {'none' if idle is attack else 'mean'}, or "
+                "strategy.exchange=peers with two agents or more"
+            )
+
+
 def check_protection(
     learner: Learner, strategy: Strategy, aggregator: Aggregator, preaggregator: PreAggregator, protection: Protection
 ) -> None:
@@ -264,6 +288,15 @@ def _check_episodes(learner: Learner, strategy: Strategy) -> None:
         )
     if learner.coupling is not None:
         raise FedraxError(f"privacy.unit=trajectory needs gradients of single episodes, and {learner.coupling}")
+
+
+def check_clip(strategy: Strategy, update: PyTree) -> None:
+    """Raises :class:`FedraxError` for a bound on updates where messages hold none; ``update`` as bare shapes."""
+    if not any(is_real(leaf) for leaf in jax.tree.leaves(update)):
+        raise FedraxError(
+            f"privacy.clip shortens agents' updates, and messages of strategy {strategy.name!r} hold no updates; leave "
+            "it out"
+        )
 
 
 def check_compression(compression: Compression, strategy: Strategy, protection: Protection, update: PyTree) -> None:

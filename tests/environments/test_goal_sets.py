@@ -260,6 +260,11 @@ def test_goals_that_cannot_be_are_refused(settings, message):
         make_runtime(resolve({}, [*REACH, *settings]))
 
 
-def test_too_few_episodes_for_all_goals_are_refused():
-    with pytest.raises(FedraxError, match=r"fewer than its 2 goals: have 4 or more"):
-        make_runtime(resolve({}, [*REACH, "evaluation.episodes=2"])).pairs(2, 0)
+@pytest.mark.parametrize(("episodes", "each"), [(2, 1), (6, 3)])
+def test_episodes_that_do_not_visit_all_goals_alike_are_refused(episodes, each):
+    runtime = make_runtime(resolve({}, REACH))
+    with pytest.raises(FedraxError, match=rf"are {each} in each agent's .* no multiple of its 2 goals.* have 4, or"):
+        runtime.pairs(episodes, 0)
+    with pytest.raises(FedraxError, match="no multiple of its 2 goals"):
+        runtime.evaluate_across((), episodes=3, seed=0, unseen=1)
+    assert runtime.pairs(8, 0).episodes == 4

@@ -38,6 +38,14 @@ def test_episodes_are_counted_as_evaluations_spread_them(strategy, where, episod
     assert episodes_of(trained(strategy, where, episodes=episodes, agents=agents)) == counted
 
 
+@pytest.mark.parametrize(("where", "episodes", "counted"), [("all", 20, 20), ("all", 40, 20), ("own", 20, 20)])
+def test_a_goal_is_one_trial_however_often_it_is_visited(where, episodes, counted):
+    """Two agents' policies at ten goals: a greedy policy does there what it did before."""
+    group = trained("local", where, episodes=episodes)
+    group.runs[0].config["environment"] |= {"goals": 5, "held_out_goals": 10 if where == "own" else 5}
+    assert episodes_of(group) == counted
+
+
 def test_seeds_are_pooled_and_every_agent_has_an_interval():
     seeds = [
         {"success": 0.75, "success_last": 0.5, "agent_success": [1.0, 0.5], "agent_success_last": [0.9, 0.1]},

@@ -18,8 +18,9 @@ from fedrax.runtime.initial import saved_parts, with_saved
 from fedrax.runtime.make import make_runtime
 from fedrax.strategies.base import Tools
 from fedrax.strategies.fedformer import others
-from fedrax.trees import ravel_rows, unravel_like
+from fedrax.trees import ravel_rows, tree_bytes, unravel_like
 
+LAGS = ([], ["strategy.target_step=0.5"])
 SMALL = [
     *("learner=sac", "strategy=fedformer", "federation.agents=4", "environment=Pendulum-v1", "budget.rounds=3"),
     *("environment.num_envs=2", "environment.horizon=8", "checkpoint.every=3", "evaluation.every=3"),
@@ -153,6 +154,42 @@ def test_encoders_that_the_rule_rejects_are_not_shown():
     assert after.age[0] == 1
 
 
+def test_nobody_who_learns_is_rejected_for_good_and_whoever_sends_noise_is():
+    """Encoders wander; the rule rejects one more than sends noise, so that somebody honest is rejected too."""
+    federation = made("federation.agents=8", "aggregator=multi-krum", "aggregator.tolerated=2").federation
+    server = jax.jit(federation.init)(jax.random.key(0)).server
+    message, _ = federation.shapes()
+    own, generator, accepted = vectors(server.encoders), np.random.default_rng(0), []
+
+    @jax.jit
+    def round_of(server, rows):
+        key = jax.random.key(1)
+        encoders = unravel_like(message.individual["encoders"], rows)
+        sent = Message(individual={"encoders": encoders, "attention": jnp.zeros((8, 8))})
+        tools = Tools(
+            lambda rows, weights, samples: federation.aggregator(rows, weights, samples=samples, key=key),
+            lambda *_: None,
+            key,
+            jnp.arange(8),
+        )
+        return federation.strategy.combine(federation.learner, server, None, sent, jnp.ones(8), tools)
+
+    for _ in range(40):
+        own = own + generator.normal(0, 0.01, own.shape)
+        rows = np.concatenate([generator.normal(0, 1, (1, own.shape[1])), own[1:]])
+        server, verdict = round_of(server, jnp.asarray(rows, jnp.float32))
+        accepted.append(np.asarray(verdict.accepted))
+    shares = np.mean(accepted, axis=0)
+    assert shares[0] == 0
+    assert (shares[1:] > 0.5).all()
+
+
+def test_encoders_whose_encodings_would_overflow_are_not_shown():
+    before, after, verdict = served([], np.array([[1e7], [1.0], [np.inf], [1.0]]))
+    assert verdict.accepted.tolist() == [False, True, False, True]
+    np.testing.assert_array_equal(vectors(after.encoders)[[0, 2]], vectors(before.encoders)[[0, 2]])
+
+
 def test_what_is_accepted_whole_is_held_to_the_bit():
     """Differences of all sizes, whose sums are rounded."""
     sent = np.random.default_rng(0).lognormal(-6, 3, (4, 1)).astype(np.float32) * 0.1
@@ -188,6 +225,11 @@ def test_long_changes_are_shortened_to_the_median():
     before, after, _ = served(["strategy.clip=2.0"], sent)
     lengths = np.linalg.norm(vectors(after.encoders) - vectors(before.encoders), axis=1)
     assert lengths[0] == pytest.approx(2 * lengths[1], rel=1e-3)
+
+
+def test_no_encoders_lag_where_none_are_exchanged():
+    sizes = [tree_bytes(made("strategy.exchange=none", *more).federation.shapes()[1]) for more in LAGS]
+    assert sizes[0] == sizes[1]
 
 
 def test_target_encoders_lag():
@@ -241,6 +283,16 @@ def test_an_attack_on_encoders_is_withstood_by_a_rule_that_rejects():
         (["strategy.top=4"], "strategy.top = 4 is not allowed"),
         (["critic=mlp"], "set critic to one of: fedformer"),
         (["aggregator=median"], "averages nothing, so aggregator 'median' would change nothing"),
+        (["aggregator=krum"], "accepts one message a round"),
+        (["preaggregator=bucketing"], "mixes updates, and strategy 'fedformer' averages none"),
+        (["strategy.exchange=none", "aggregator=multi-krum"], "aggregator 'multi-krum' would change nothing"),
+        (
+            ["strategy.exchange=self", "attack=large-noise", "attack.agents=1"],
+            "attack 'large-noise' would change nothing",
+        ),
+        (["strategy.exchange=none", "strategy.clip=2"], "shortens what is sent, and nothing is"),
+        (["strategy.clip=0"], "would take nothing of what is sent"),
+        (["privacy.clip=1"], "messages of strategy 'fedformer' hold no updates"),
         (["learner=ppo"], "critic 'fedformer' is for off-policy learners"),
         (["strategy=local", "learner=ppo", "critic=fedformer"], "critic 'fedformer' is for off-policy learners"),
     ],
@@ -330,6 +382,22 @@ def test_a_run_goes_on_without_the_file_of_its_saved_encoders(saved, tmp_path):
     figure = attention_figure(attention_of([Group("onboarded", (load_run(longer.path),))]))
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert labels == ["0", "1", "saved 0", "saved 1", "saved 2", "saved 3"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "told"),
+    [
+        (["learner.activation=tanh"], 'learner.activation = "tanh", and this run has "relu"'),
+        (["learner.scale_actions=false"], "learner.scale_actions = false, and this run has true"),
+        (["strategy=local", "critic=fedformer", "learner.normalise=true"], "learner.normalise = true"),
+    ],
+)
+def test_saved_encoders_that_were_used_otherwise_are_refused(theirs, told, tmp_path):
+    (tmp_path / "config.toml").write_text(resolve({}, [*SMALL, *theirs]).to_toml())
+    config = resolve({}, [*SMALL, f"strategy.saved={tmp_path}", "strategy.saved_peers=4"])
+    with pytest.raises(FedraxError, match=told) as error:
+        saved_parts(config, make_runtime(config).federation)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.training

@@ -95,9 +95,11 @@ class OffPolicy(Learner):
     )
     torso: TorsoKind = option("auto", TORSO)
     actor_layers: tuple[int, ...] = option((256, 256), "widths of the actor's hidden layers", minimum=1)
-    feature_layers: tuple[int, ...] = option((256,), "widths of each critic's features, its first layers", minimum=1)
+    feature_layers: tuple[int, ...] = option(
+        (256,), "widths of each critic's features, its first layers (critic=mlp)", minimum=1
+    )
     head_layers: tuple[int, ...] = option(
-        (256,), "widths of the hidden layers of each critic's head, which follow", minimum=1
+        (256,), "widths of the hidden layers of each critic's head, which follow (critic=mlp)", minimum=1
     )
     activation: Activation = option("relu", "activation of the hidden layers")
     initialisation: Initialisation = option(
@@ -218,9 +220,9 @@ class OffPolicy(Learner):
         return dataclasses.replace(self, critic=critic)
 
     def init(self, key: PRNGKeyArray, spaces: Spaces) -> Agent:
-        """A fresh agent, its targets equal to its networks unless the critic has them start apart."""
+        """A fresh agent, its targets equal to its networks unless the critic has fresh ones start apart."""
         params = target = self.first_params(key, spaces)
-        if self.critic.separate_targets:
+        if self.critic.separate_targets and not jax.tree.leaves(self.networks):
             other = self.init_params(jax.random.fold_in(key, 2), spaces)
             target = put_parts(params, take_parts(other, CRITIC))
         step = self.transformation()

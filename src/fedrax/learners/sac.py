@@ -54,6 +54,12 @@ class SoftActorCritic(OffPolicy):
         super().check(spaces)
         if self.temperature_rate is not None and self.learning_rate == 0:
             raise FedraxError("learner.temperature_rate is no factor of learner.learning_rate = 0; raise learning_rate")
+        given = [name for name in ("target_entropy", "temperature_rate") if getattr(self, name) is not None]
+        if not self.learn_temperature and given:
+            raise FedraxError(
+                f"learner.{given[0]} is for a temperature that is learned: set learner.learn_temperature=true, or "
+                f"learner.{given[0]}=none"
+            )
         if self.temperature <= 0:
             raise FedraxError(
                 f"learner.temperature = {self.temperature:g} is not allowed: it must be more than 0; for a policy "

@@ -66,7 +66,10 @@ def episodes_of(group: Group) -> int:
     asked, seed = int(settings["episodes"]), int(settings["seed"])
     pairs = choose_pairs(cast(Environments, where), personal=personal, agents=agents, episodes=asked, seed=seed)
     policies = agents if personal else 1
-    return policies * len(pairs.counted) * pairs.episodes
+    goals = run.config["environment"].get("held_out_goals") or run.config["environment"].get("goals")
+    # A goal is an initial state: a policy that is greedy does there what it did before.
+    different = pairs.episodes if goals is None or pairs.environments is None else min(pairs.episodes, int(goals))
+    return policies * len(pairs.counted) * different
 
 
 def _last(group: Group, kind: str) -> np.ndarray | None:

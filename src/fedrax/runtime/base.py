@@ -147,18 +147,25 @@ class Runtime(abc.ABC):
 
     def pairs(self, episodes: int, seed: int) -> Pairs:
         """Which policies an evaluation of ``episodes`` episodes of each tests in which environments."""
-        federation, settings = self.federation, self.config.environment
+        federation = self.federation
         pairs = choose_pairs(
             self.environments, personal=federation.personal, agents=federation.sites, episodes=episodes, seed=seed
         )
+        if pairs.environments is not None:
+            self._check_goals(pairs.episodes, episodes, shared=federation.sites if self.environments == "all" else 1)
+        return pairs
+
+    def _check_goals(self, each: int, episodes: int, *, shared: int = 1) -> None:
+        """Raises :class:`FedraxError` where ``each`` episodes, of all ``episodes`` in ``shared`` environments, visit
+        some goal of an environment more often than another."""
+        settings = self.config.environment
         tested = settings.held_out_goals or settings.goals
-        if tested is not None and pairs.environments is not None and pairs.episodes < tested:
+        if tested is not None and each % tested:
             raise FedraxError(
-                f"{episodes} evaluation episodes are {pairs.episodes} in each agent's environment, fewer than its "
-                f"{tested} goals: have {tested * (federation.sites if self.environments == 'all' else 1)} or more "
+                f"{episodes} evaluation episodes are {each} in each agent's environment, no multiple of its {tested} "
+                f"goals, which would not count alike: have {tested * shared}, or twice or three times as many "
                 "(evaluation.episodes, or --episodes)"
             )
-        return pairs
 
     @property
     def aggregation_pairs(self) -> Pairs:
@@ -205,6 +212,7 @@ class Runtime(abc.ABC):
         if draws is None and not self.differ:
             raise same_environments(self.config)
         environments = unseen or self.federation.sites
+        self._check_goals(episodes, episodes)
         pairs = full_pairs(self.policies, environments, episodes, personal=self.federation.personal)
         table = self.evaluate_pairs(params, pairs, seed=seed, position=position, draws=draws)
         return Evaluation(table, None if unseen else pairs.environments)

@@ -6,6 +6,7 @@ Or parts of an earlier run's networks, which its strategy gives its agents besid
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from fedrax.config import Config
+from fedrax.config import Config, resolve
 from fedrax.errors import FedraxError
 from fedrax.federation import Federation, State
 from fedrax.parts import NORMALISER, only, put_parts
@@ -23,6 +24,8 @@ from fedrax.runtime.base import Runtime
 from fedrax.strategies.base import Strategy
 from fedrax.strategies.statistics import normaliser_of
 
+USED = ("activation", "normalise", "scale_actions")
+"""What says how a learner's networks are used, and is not seen of their shapes."""
 SAVED = "saved"
 """The strategies' option for the path of what :meth:`fedrax.strategies.base.Strategy.given` takes."""
 
@@ -85,6 +88,7 @@ def saved_parts(config: Config, federation: Federation) -> PyTree:
         FedraxError: as for :func:`initial_networks`; or it is of another number of agents than the strategy expects.
     """
     strategy = federation.strategy
+    _check_alike(config)
     path = _policy_at(config.strategy[SAVED])
     network = jax.eval_shape(lambda: federation.learner.init_params(jax.random.key(0), federation.spaces))
     part = only(network, [strategy.saved_part])
@@ -97,6 +101,22 @@ def saved_parts(config: Config, federation: Federation) -> PyTree:
             f"set strategy.saved_peers={agents}"
         )
     return getattr(_placed(params, axes, config.seeds, agents), strategy.saved_part)
+
+
+def _check_alike(config: Config) -> None:
+    """Raises :class:`FedraxError` where the networks of a saved run were trained to be used otherwise than here; a
+    policy's file alone does not say."""
+    given = Path(config.strategy[SAVED])
+    if given.is_file():
+        return
+    saved = resolve(RunDirectory.open(given).config)
+    for table, name in (("critic", "kind"), *(("learner", name) for name in USED)):
+        theirs, ours = (getattr(each, table)[name] for each in (saved, config))
+        if theirs != ours:
+            raise FedraxError(
+                f"strategy.saved: {given} was trained with {table}.{name} = {json.dumps(theirs)}, and this run has "
+                f"{json.dumps(ours)}, so that its networks would mean nothing here; give another run, or set it alike"
+            )
 
 
 def _check(option: str, path: Path, params: PyTree, axes: tuple[int, ...], config: Config) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 from fedrax.aggregators.base import Aggregator, PreAggregator, aggregators
 from fedrax.attacks.base import Attack
 from fedrax.compatibility import (
+    check_clip,
     check_components,
     check_compression,
     check_critic,
@@ -178,6 +179,8 @@ def make_federation(config: Config, spaces: Spaces, horizon: int) -> Federation:
         chance=chance,
         best_by=config.evaluation.best_by,
     )
+    if protection.clip is not None:
+        check_clip(strategy, federation.update_shapes())
     if not compression.lossless:
         check_compression(compression, strategy, protection, federation.update_shapes())
     return federation

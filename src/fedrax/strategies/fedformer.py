@@ -26,6 +26,8 @@ from fedrax.trees import ravel_rows
 
 MOST = 50
 """Agents up to whose number every round's row tells who attended to whom."""
+LARGEST = 1e6
+"""Of an encoder's numbers: layers of larger ones make encodings that overflow where their squares are summed."""
 
 Encoders: TypeAlias = PyTree
 """Those of both critics, the part ``features`` of an agent's networks."""
@@ -130,8 +132,14 @@ class FedFormer(Strategy):
         return frozenset({"peers"})
 
     @property
+    def lags(self) -> bool:
+        """Whether target values are made with encoders of their own."""
+        return self.target_step < 1 and self.exchange == "peers"
+
+    @property
     def readers(self) -> float:
-        """The peers that an agent sees; nobody in the controls, which send no encoders."""
+        """The peers that an agent sees, at most where some of the ``top`` may be saved ones; nobody in the controls,
+        which send no encoders."""
         seen = self.agents - 1 if self.top is None else min(self.top, self.agents - 1)
         return float(seen if self.exchange == "peers" else 0)
 
@@ -151,6 +159,12 @@ class FedFormer(Strategy):
             raise FedraxError(
                 f"strategy.top = {self.top} is not allowed: each of {agents} agents has {peers} peers; set a "
                 "smaller number, or strategy.top=none"
+            )
+        if self.clip is not None and (self.clip == 0 or self.exchange != "peers"):
+            why = "would take nothing of what is sent" if self.clip == 0 else "shortens what is sent, and nothing is"
+            raise FedraxError(
+                f"strategy.clip = {self.clip:g} with strategy.exchange = {self.exchange!r} is not allowed: it {why}; "
+                "set strategy.clip=none, or to more than 0 with strategy.exchange=peers"
             )
         if self.saved_peers > 0 and self.saved is None:
             raise FedraxError(
@@ -174,7 +188,7 @@ class FedFormer(Strategy):
     def init(self, learner: Learner, spaces: Spaces, agents: Agent, key: PRNGKeyArray) -> Bank:
         """Everyone's fresh encoders."""
         encoders = agents.params.features if self.exchange != "self" else ()
-        targets = encoders if self.target_step < 1 else ()
+        targets = encoders if self.lags else ()
         saved = ()
         if self.saved_peers:
             saved = jax.tree.map(lambda x: jnp.zeros((self.saved_peers, *x.shape[1:])), encoders)
@@ -202,20 +216,20 @@ class FedFormer(Strategy):
         encoders, targets = server.encoders, server.targets
         if self.saved_peers:
             encoders = _joined(encoders, server.saved)
-            targets = _joined(targets, server.saved) if self.target_step < 1 else ()
+            targets = _joined(targets, server.saved) if self.lags else ()
         return EncoderBroadcast(encoders, targets, peers, fresh[peers], 0)
 
     def combine(
         self, learner: Learner, server: Bank, downlink: Any, messages: Message, weights: Array, tools: Tools
     ) -> tuple[Bank, Aggregate]:
         """Takes the encoders whose change the rule accepts; all others stay as they were."""
-        encoders, accepted = self._delivered(server.encoders, messages.individual["encoders"], weights, tools)
+        encoders, accepted = self._delivered(server, messages.individual["encoders"], weights, tools)
         rows = shares(messages.individual["attention"])
         learned = accepted & (rows.sum(1) > 0)
         rows = jnp.where(learned[:, None], rows, server.attention[tools.ids])
         attention = server.attention.at[tools.ids].set(rows)
         targets = server.targets
-        if self.target_step < 1:
+        if self.lags:
             targets = jax.tree.map(lambda x, y: x + self.target_step * (y - x), targets, encoders)
         fresh = jnp.zeros(self.agents, bool).at[tools.ids].set(accepted)
         age = jnp.where(fresh, 0, server.age + 1)
@@ -230,14 +244,19 @@ class FedFormer(Strategy):
         """As before, but that nobody's encoders arrived."""
         return dataclasses.replace(before, age=before.age + 1)
 
-    def _delivered(self, bank: Encoders, sent: Encoders, weights: Array, tools: Tools) -> tuple[Encoders, Array]:
-        """The bank with the encoders ``[m, ...]`` that arrived and were accepted, and whose these are."""
+    def _delivered(self, server: Bank, sent: Encoders, weights: Array, tools: Tools) -> tuple[Encoders, Array]:
+        """The encoders of all with those ``[m, ...]`` that arrived and were accepted, and whose these are."""
+        bank = server.encoders
         if self.exchange != "peers":
             return bank, weights > 0
         change = jax.tree.map(lambda new, old: new - old[tools.ids], sent, bank)
         vectors = ravel_rows(change)
-        verdict = tools.aggregate(vectors, weights, 1.0)
-        accepted = verdict.accepted & (weights > 0) & verdict.valid
+        # Independent changes of k rounds are as long as sqrt(k) of one: who was rejected, or silent, is not rejected
+        # for what it has not been able to send.
+        rounds = jnp.sqrt(server.age[tools.ids] + 1.0)
+        verdict = tools.aggregate(vectors / rounds[:, None], weights, 1.0)
+        bounded = jnp.abs(ravel_rows(sent)).max(1) <= LARGEST
+        accepted = verdict.accepted & (weights > 0) & verdict.valid & bounded
         scale = jnp.ones(weights.shape)
         if self.clip is not None:
             lengths = jnp.linalg.norm(vectors, axis=1)
@@ -275,8 +294,7 @@ class FedFormer(Strategy):
             count = seen.peers.shape[0]
             own = jax.lax.stop_gradient(agent.params.features)
             encoders = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), own)
-        lagging = self.target_step < 1 and self.exchange == "peers"
-        targets = seen.targets if lagging else encoders
+        targets = seen.targets if self.lags else encoders
         return Peers(encoders, targets, seen.peers, seen.known, jnp.asarray(index))
 
     def begin(self, learner: Any, agent: Agent, context: Peers, key: PRNGKeyArray) -> Agent:
