@@ -7,8 +7,8 @@ The presets ``fedformer/point-reach`` and ``fedformer/laptop``. Every agent trai
 policy is tested, greedily, at the five goals held out for each of the agents; each seed has goals of its own. All
 setups have the same goals, steps and updates of an agent; the central learner has the steps of all agents, as many
 updates as all of them, begun as late, and a replay as large as theirs together. Two setups learn alone and from all
-data with FedFormer's critic, which is larger. Returns and successes are of the last evaluation; the worst agent's return is the
-lowest in an agent's own environment; intervals are of a bootstrap over seeds. What is recorded in
+data with FedFormer's critic, which is larger. Returns and successes are of the last evaluation; the worst agent's
+return is the lowest in an agent's own environment; intervals are of a bootstrap over seeds. What is recorded in
 benchmarks/results/fedformer_<preset>.json is not trained again, and a run that was interrupted is resumed.
 """
 
