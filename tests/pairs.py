@@ -6,6 +6,7 @@ from fedrax.strategies.base import strategies
 OFF_POLICY = [
     *("learner.actor_layers=[2]", "learner.feature_layers=[3]", "learner.head_layers=[2]"),
     *("learner.batch_size=4", "learner.buffer_size=64", "learner.num_steps=2"),
+    "learner.learning_starts=4",
 ]
 SMALL = {
     "policy-gradient": ["learner.hidden=[2]", "environment=CartPole-v1"],

@@ -23,6 +23,7 @@ NATIVE = ["environment.num_envs=2", "environment.horizon=10", "evaluation.episod
 TD3 = [
     *("environment=PointReach-v0", "learner=td3", "learner.actor_layers=[8]", "learner.feature_layers=[8]"),
     *("learner.head_layers=[8]", "learner.num_steps=2", "learner.buffer_size=100", "federation.agents=2"),
+    "learner.learning_starts=8",
 ]
 PPO = ["environment=CartPole-v1", "learner=ppo", "learner.hidden=[8]", "learner.num_steps=8", "federation.agents=2"]
 EPISODES = ["environment=CartPole-v1", "learner.hidden=[8]", "federation.agents=2", "strategy.batch=2"]

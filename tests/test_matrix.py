@@ -144,7 +144,7 @@ def check_pair(learner, strategy, *, rules, products, acting, traced=True):
         try:
             together = combined(federation, rule, mixing, attack)
         except FedraxError as error:
-            check_refusal(error, rule, attack)
+            check_refusal(error, rule, mixing, attack)
             continue
         ran += 1
         if not traced:

@@ -26,6 +26,7 @@ PENDULUM = [
     *("budget.rounds=1", "checkpoint.every=1", "evaluation.episodes=2", "learner=td3", "strategy=fedavg"),
     *("learner.actor_layers=[4]", "learner.feature_layers=[4]", "learner.head_layers=[4]"),
     *("learner.batch_size=4", "learner.num_steps=4", "learner.buffer_size=100"),
+    "learner.learning_starts=8",
 ]
 
 

@@ -22,6 +22,7 @@ RUN = [
 TD3 = [
     *("environment=Pendulum-v1", f"federation.agents={AGENTS}", "budget.rounds=1"),
     *("learner=td3", "learner.num_steps=2", "learner.batch_size=4", "learner.buffer_size=16"),
+    "learner.learning_starts=16",
     *("learner.actor_layers=[3]", "learner.feature_layers=[3]", "learner.head_layers=[3]"),
 ]
 
