@@ -135,7 +135,8 @@ def test_an_actor_step_climbs_the_soft_value(actor_first):
 @pytest.mark.parametrize("learns", [True, False])
 def test_the_temperature_rises_while_entropy_is_too_low(name, spaces, learns):
     for target, direction in ((-50.0, -1), (50.0, 1)):
-        learner, agent = make(name, spaces, target_entropy=target, learn_temperature=learns, learning_rate=0.01)
+        aim = {"target_entropy": target} if learns else {"learn_temperature": False}
+        learner, agent = make(name, spaces, **aim, learning_rate=0.01)
         batch = batch_of() if name == "sac" else batch_with_numbers()
         training = training_of(learner, agent)
         after, _ = learner.actor_step(training, batch, noise_of(learner, batch), Objective(), agent.params)

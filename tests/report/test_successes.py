@@ -38,6 +38,12 @@ def test_episodes_are_counted_as_evaluations_spread_them(strategy, where, episod
     assert episodes_of(trained(strategy, where, episodes=episodes, agents=agents)) == counted
 
 
+def test_agents_without_goals_of_their_own_count_every_episode():
+    group = trained("local", "own", episodes=20)
+    group.runs[0].config["environment"] |= {"goals": "none", "held_out_goals": 0}
+    assert episodes_of(group) == 40
+
+
 @pytest.mark.parametrize(("where", "episodes", "counted"), [("all", 20, 20), ("all", 40, 20), ("own", 20, 20)])
 def test_a_goal_is_one_trial_however_often_it_is_visited(where, episodes, counted):
     """Two agents' policies at ten goals: a greedy policy does there what it did before."""

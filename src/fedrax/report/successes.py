@@ -66,9 +66,11 @@ def episodes_of(group: Group) -> int:
     asked, seed = int(settings["episodes"]), int(settings["seed"])
     pairs = choose_pairs(cast(Environments, where), personal=personal, agents=agents, episodes=asked, seed=seed)
     policies = agents if personal else 1
-    goals = run.config["environment"].get("held_out_goals") or run.config["environment"].get("goals")
-    # A goal is an initial state: a policy that is greedy does there what it did before.
-    different = pairs.episodes if goals is None or pairs.environments is None else min(pairs.episodes, int(goals))
+    different = pairs.episodes
+    if pairs.environments is not None:
+        # A goal is an initial state: a policy that is greedy does there what it did before.
+        named = (run.config["environment"].get(name) for name in ("held_out_goals", "goals"))
+        different = min(different, next((goals for goals in named if isinstance(goals, int) and goals), different))
     return policies * len(pairs.counted) * different
 
 
