@@ -223,6 +223,8 @@ def test_updates_change_every_part_and_nothing_before_the_replay_is_filled():
         ("sac-discrete", SPACES, {}, "learner=sac"),
         ("sac", SPACES, {"temperature": 0.0}, "more than 0"),
         ("sac", SPACES, {"hindsight": "future"}, "needs a goal environment"),
+        ("sac", SPACES, {"learn_temperature": False, "target_entropy": -1.0}, "target_entropy is for a temperature"),
+        ("sac", SPACES, {"learn_temperature": False, "temperature_rate": 0.1}, "temperature_rate is for a temper"),
         ("sac", SPACES, {"deviation_bounds": (2.0, -20.0)}, "learner.deviation_bounds"),
         ("sac", Spaces(SPACES.observation, Box((1,), (-np.inf,), (np.inf,))), {}, "unbounded"),
     ],
