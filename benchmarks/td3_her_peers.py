@@ -10,9 +10,10 @@ actions and clipped values; the preset as it is (``fedrax preset``) is a third c
 before ``learner.learning_starts`` transitions, which ours does not.
 
 Curves are success by environment steps, in the last step and in any, of greedy policies from the same seeds, seed by
-seed. Speed is environment steps per second once learning has begun, without evaluations, in pairs, of which ours is
-first in every second; each is in a process of its own, on an idle machine. Ours counts rounds, and neither checkpoints
-nor compiling; theirs has neither. Every run is recorded in benchmarks/results/td3_her_peers.json as soon as it ends,
+seed. Speed is environment steps per second once learning has begun, without evaluations: theirs, ours on the same
+environments, and ours on EnvPool, which it takes where that is installed. They are measured in turn, the order reversed
+in every second, each in a process of its own, on an idle machine. Ours counts rounds, and neither checkpoints nor
+compiling; theirs has neither. Every run is recorded in benchmarks/results/td3_her_peers.json as soon as it ends,
 and not made again.
 """
 
@@ -46,6 +47,7 @@ COMMON = [
 ]
 """What makes of the preset what both can do."""
 OURS = {"fedrax": COMMON, "fedrax preset": COMMON[:1]}
+SPEEDS = {"fedrax": [], "fedrax on EnvPool": ["environment.backend=envpool"]}
 THEIRS = "stable-baselines3"
 HELD = 0.9
 TIMED_ROUNDS = 10
@@ -76,7 +78,7 @@ def main() -> None:
         if str(pair) in read_runs(NAME).get(setup, {}):
             continue
         source, own = f"td3-her/{options.task}", [*COMMON, *settings, f"seed={pair}"]
-        record(setup, pair, speeds(options.peer, source, own, ours_first=pair % 2 == 1))
+        record(setup, pair, speeds(options.peer, source, own, reverse=pair % 2 == 0))
 
 
 def check_peer(python: str) -> None:
@@ -97,7 +99,7 @@ def summarised(setup: str, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Of pairs, the speeds and their ratios; of curves, the last success, and from when on 0.9 holds."""
     each = list(runs[setup].values())
     if "ratio" in each[0]:
-        names = ("fedrax", THEIRS, "ratio")
+        names = (*SPEEDS, THEIRS, "ratio", "ratio on EnvPool")
         return {"pairs": len(each), **{name: round(float(np.median([run[name] for run in each])), 2) for name in names}}
     return {
         "seeds": len(each),
@@ -141,28 +143,27 @@ def their_curve(peer: str, source: str, settings: list[str]) -> dict[str, Any]:
     return theirs(peer, config, request)
 
 
-def speeds(peer: str, source: str, settings: list[str], *, ours_first: bool) -> dict[str, Any]:
-    """Steps per second of both over the same steps, and ours over theirs."""
+def speeds(peer: str, source: str, settings: list[str], *, reverse: bool) -> dict[str, Any]:
+    """Steps per second of all over the same steps, and ours over theirs."""
     config = resolve(source, settings)
     each = round_steps(config)
     # Two rounds with updates, in which programs are compiled and caches filled.
     warm = (config.learner["learning_starts"] // each + 2) * each
     measured = TIMED_ROUNDS * each
-    each_in_turn = [
-        lambda: apart(our_speed, source, settings, warm, measured),
-        lambda: theirs(peer, config, {"warm": warm, "measured": measured}),
-    ]
-    if ours_first:
-        ours, other = (measure() for measure in each_in_turn)
-    else:
-        other, ours = (measure() for measure in reversed(each_in_turn))
-    peers = other["steps_per_second"]
+    request = {"warm": warm, "measured": measured}
+    measure = {
+        name: lambda own=own: apart(our_speed, source, [*settings, *own], warm, measured)
+        for name, own in SPEEDS.items()
+    }
+    measure[THEIRS] = lambda: theirs(peer, config, request)
+    found = {name: measure[name]() for name in (reversed(measure) if reverse else measure)}
+    rates = {**found, THEIRS: found[THEIRS]["steps_per_second"]}
     return {
-        "fedrax": round(ours, 1),
-        THEIRS: round(peers, 1),
-        "ratio": round(ours / peers, 2),
+        **{name: round(rate, 1) for name, rate in rates.items()},
+        "ratio": round(rates["fedrax"] / rates[THEIRS], 2),
+        "ratio on EnvPool": round(rates["fedrax on EnvPool"] / rates[THEIRS], 2),
         "cores": len(os.sched_getaffinity(0)),
-        "versions": other["versions"],
+        "versions": found[THEIRS]["versions"],
     }
 
 
