@@ -71,11 +71,11 @@ class Runtime(abc.ABC):
         """Compiles everything :meth:`advance` runs, so that compiling and training are timed apart."""
 
     @abc.abstractmethod
-    def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
+    def advance(self, state: State, first: int) -> Iterator[tuple[State | None, dict[str, np.ndarray]]]:
         """Runs the rounds from ``first`` on to :meth:`until`.
 
-        Yields the states and metrics ``[seeds, rounds, ...]`` as often as it has them; only the last state yielded
-        is to be kept. Metric ``active`` is False for rounds past a seed's budget, whose state does not change.
+        Yields metrics ``[seeds, rounds, ...]`` as often as it has them, and with the last of them the states; before
+        them, None. Metric ``active`` is False for rounds past a seed's budget, whose state does not change.
         """
 
     @property

@@ -116,11 +116,11 @@ class HostRuntime(Runtime):
         """Only where every environment starts anew: their states are not saved."""
         return all(number % self.config.checkpoint.every == 0 for number in rounds)
 
-    def advance(self, state: State, first: int) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
+    def advance(self, state: State, first: int) -> Iterator[tuple[State | None, dict[str, np.ndarray]]]:
         """Runs the rounds up to where environments start anew, yielding after each."""
-        states = unstack(state, len(self.seed_environments))
+        states, until = unstack(state, len(self.seed_environments)), self.until(first)
         self.reseed(first)
-        for index in range(first, self.until(first)):
+        for index in range(first, until):
             started, compiled = time.perf_counter(), compile_seconds()
             metrics: list[dict[str, Any] | None] = []
             for position, environments in enumerate(self.seed_environments):
@@ -133,14 +133,15 @@ class HostRuntime(Runtime):
                 metrics.append(measured)
             known = [measured for measured in metrics if measured is not None]
             if not known:
-                if any(self.active(each.tally) for each in states):  # They wait for their round.
-                    continue
-                return
+                continue
             nothing = jax.tree.map(jnp.zeros_like, known[0])
             rows = stack([nothing if measured is None else measured for measured in metrics])
             spent = time.perf_counter() - started - (compile_seconds() - compiled)
             seconds = np.full(len(states), max(spent, 0.0))
-            yield stack(states), jax.tree.map(lambda x: np.asarray(x)[:, None], {**rows, "seconds": seconds})
+            more = any(self.active(each.tally) and int(each.tally.rounds) < until for each in states)
+            # States in one are copies, of whole replays.
+            together = None if more else stack(states)
+            yield together, jax.tree.map(lambda x: np.asarray(x)[:, None], {**rows, "seconds": seconds})
 
     @property
     def differ(self) -> bool:

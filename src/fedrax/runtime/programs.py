@@ -19,7 +19,7 @@ from fedrax.learners.base import Agent, UpdateContext
 from fedrax.runtime import overflow
 from fedrax.runtime.compiling import jitted
 from fedrax.runtime.mapping import map_in_batches
-from fedrax.runtime.rounds import agent_key, agent_report, close_round, update_keys
+from fedrax.runtime.rounds import RoundResult, agent_key, agent_report, close_round, update_keys
 from fedrax.seeds import derive
 from fedrax.strategies.base import Downlink, Strategy
 from fedrax.trees import ravel_rows, unravel_like
@@ -110,8 +110,8 @@ class Programs:
         self.finish = compiled(partial(overflow.finished, federation))
         self.output = compiled(federation.output)
         self.after_broadcast = compiled(federation.after_broadcast)
-        self.close = compiled(partial(close_round, federation))
-        self.put = compiled(partial(put_rows, federation))
+        self._closed = compiled(partial(close_round, federation))
+        self._put = compiled(partial(put_rows, federation))
         learner = federation.learner
         self._acting = jax.eval_shape(
             lambda key: learner.acting(learner.init_params(key, federation.spaces)), jax.random.key(0)
@@ -205,6 +205,20 @@ class Programs:
     def sound(self, group: Group) -> Array:
         """Whose state is finite throughout (:func:`.overflow.sound`), bool ``[g]``."""
         return self._sound_group(dataclasses.replace(group.agents, residual=group.residual))
+
+    # A compiled program copies what it hands on as it was given it, and what agents remember is large.
+
+    def put(self, tree: PyTree, ids: Array, rows: PyTree) -> PyTree:
+        """:func:`put_rows`."""
+        everyone = self.federation.participants == self.federation.agents
+        return rows if everyone else self._put(tree, ids, rows)
+
+    def close(self, state: State, result: RoundResult) -> tuple[State, dict[str, Array]]:
+        """:func:`close_round`."""
+        agents = result.by_agents.agents
+        without = result._replace(by_agents=result.by_agents._replace(agents=()))
+        after, metrics = self._closed(dataclasses.replace(state, agents=()), without)
+        return dataclasses.replace(after, agents=agents), metrics
 
     def actor_of_server(self, params: PyTree, key: PRNGKeyArray) -> Actor:
         """``act(observation[1, num_envs, *o], step) -> action[1, num_envs, *a]`` of the server."""

@@ -229,7 +229,7 @@ def _train(
         best: np.ndarray | None = None
         while not finished and stopped is None:
             for latest, block in runtime.advance(state, first):
-                state = latest
+                state = state if latest is None else latest
                 rows = _rows(config, counters, block, runtime)
                 lost.see(rows)
                 writer.write(rows)
