@@ -119,17 +119,19 @@ class HostRuntime(Runtime):
     def advance(self, state: State, first: int) -> Iterator[tuple[State | None, dict[str, np.ndarray]]]:
         """Runs the rounds up to where environments start anew, yielding after each."""
         states, until = unstack(state, len(self.seed_environments)), self.until(first)
+        spare: PyTree | None = None
         self.reseed(first)
         for index in range(first, until):
             started, compiled = time.perf_counter(), compile_seconds()
             metrics: list[dict[str, Any] | None] = []
             for position, environments in enumerate(self.seed_environments):
-                tally = states[position].tally
+                before = states[position]
                 # A seed that an earlier budget ended in another round waits for its own, or has done this one.
-                if not self.active(tally) or int(tally.rounds) != index:
+                if not self.active(before.tally) or int(before.tally.rounds) != index:
                     metrics.append(None)
                     continue
-                states[position], measured = self._round(environments, states[position], index)
+                states[position], measured = self._round(environments, before, index, spare)
+                spare = before.agents.memory
                 metrics.append(measured)
             known = [measured for measured in metrics if measured is not None]
             if not known:
@@ -265,11 +267,13 @@ class HostRuntime(Runtime):
             goals=goals,
         )
 
-    def _round(self, environments: SeedEnvironments, state: State, index: int) -> tuple[State, dict[str, Any]]:
-        """One round of one seed."""
+    def _round(
+        self, environments: SeedEnvironments, state: State, index: int, spare: PyTree | None
+    ) -> tuple[State, dict[str, Any]]:
+        """One round of one seed; ``spare`` is as :meth:`Programs.open` takes it, as of then ``state`` may be."""
         programs = self.programs
         key = derive(jax.random.key(environments.seed), "round", index)
-        opened = programs.open(state, key)
+        opened = programs.open(state, key, spare)
         downlink, cohort = opened.downlink, opened.cohort
         verbs = GroupVerbs(
             programs,

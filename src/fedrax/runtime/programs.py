@@ -95,7 +95,8 @@ class Programs:
         self.federation = federation
         self.batch = batch
         compiled = partial(jitted, quick=quick)
-        self.open = compiled(self._open)
+        self.everyone = federation.participants == federation.agents
+        self._opened = compiled(self._open, donate_argnums=2)
         self.begins = type(federation.strategy).begin is not Strategy.begin
         """Whether agents learn before their local updates, from :meth:`begin`."""
         self._context_group = compiled(self._context)
@@ -112,6 +113,7 @@ class Programs:
         self.after_broadcast = compiled(federation.after_broadcast)
         self._closed = compiled(partial(close_round, federation))
         self._put = compiled(partial(put_rows, federation))
+        self._put_memory = compiled(partial(put_rows, federation), donate_argnums=0)
         learner = federation.learner
         self._acting = jax.eval_shape(
             lambda key: learner.acting(learner.init_params(key, federation.spaces)), jax.random.key(0)
@@ -206,12 +208,28 @@ class Programs:
         """Whose state is finite throughout (:func:`.overflow.sound`), bool ``[g]``."""
         return self._sound_group(dataclasses.replace(group.agents, residual=group.residual))
 
-    # A compiled program copies what it hands on as it was given it, and what agents remember is large.
+    # What agents remember is large. A compiled program copies whatever it only hands on, and new memory takes several
+    # times as long to write as memory that was written before.
 
-    def put(self, tree: PyTree, ids: Array, rows: PyTree) -> PyTree:
-        """:func:`put_rows`."""
-        everyone = self.federation.participants == self.federation.agents
-        return rows if everyone else self._put(tree, ids, rows)
+    def open(self, state: State, key: PRNGKeyArray, spare: PyTree | None = None) -> Opened:
+        """The broadcast, who takes part, and copies of their states.
+
+        What they remember is written over ``spare``, what all agents of a state that nobody needs any more did; it is
+        used up.
+        """
+        if not self.everyone:
+            spare = ()
+        elif spare is None:
+            spare = jax.tree.map(jnp.copy, state.agents.memory)
+        return self._opened(state, key, spare)
+
+    def put(self, agents: Agent, ids: Array, rows: Agent) -> Agent:
+        """All agents after the participants' rows are replaced; what ``agents`` remember is used up."""
+        if self.everyone:
+            return rows
+        memory = self._put_memory(agents.memory, ids, rows.memory)
+        agents, rows = (dataclasses.replace(each, memory=()) for each in (agents, rows))
+        return dataclasses.replace(self._put(agents, ids, rows), memory=memory)
 
     def close(self, state: State, result: RoundResult) -> tuple[State, dict[str, Array]]:
         """:func:`close_round`."""
@@ -237,10 +255,14 @@ class Programs:
         key_data = None if key is None else jax.random.key_data(key)
         return lambda observation, step: np.asarray(self._act_evaluated(vectors, observation, key_data, np.int32(step)))
 
-    def _open(self, state: State, key: PRNGKeyArray) -> Opened:
+    def _open(self, state: State, key: PRNGKeyArray, spare: PyTree) -> Opened:
         downlink = self.federation.broadcast(state.server, key, state.tally.rounds)
         cohort = self.federation.cohort(key)
-        return Opened(downlink, cohort, jax.tree.map(lambda x: x[cohort.ids], state.agents))
+        agents = jax.tree.map(lambda x: x[cohort.ids], state.agents)
+        if self.everyone:
+            memory = jax.tree.map(written_over, spare, state.agents.memory)
+            agents = dataclasses.replace(agents, memory=memory)
+        return Opened(downlink, cohort, agents)
 
     # Acting is called in every step of an environment: with one vector of parameters and a key's bare integers as
     # arguments it is dispatched three times as fast as with pytrees and typed keys.
@@ -372,6 +394,11 @@ def put_rows(federation: Federation, tree: PyTree, ids: Array, rows: PyTree) -> 
     if federation.participants == federation.agents:
         return rows
     return jax.tree.map(lambda x, y: x.at[ids].set(y), tree, rows)
+
+
+def written_over(old: Array, new: Array) -> Array:
+    """``new``, in the place of a donated ``old``."""
+    return jax.lax.dynamic_update_slice(old, new, (0,) * new.ndim)
 
 
 def each_derived(keys: PRNGKeyArray, *purposes: str) -> PRNGKeyArray:
