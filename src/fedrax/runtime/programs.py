@@ -95,7 +95,6 @@ class Programs:
         self.federation = federation
         self.batch = batch
         compiled = partial(jitted, quick=quick)
-        self.everyone = federation.participants == federation.agents
         self._opened = compiled(self._open, donate_argnums=2)
         self.begins = type(federation.strategy).begin is not Strategy.begin
         """Whether agents learn before their local updates, from :meth:`begin`."""
@@ -207,6 +206,11 @@ class Programs:
     def sound(self, group: Group) -> Array:
         """Whose state is finite throughout (:func:`.overflow.sound`), bool ``[g]``."""
         return self._sound_group(dataclasses.replace(group.agents, residual=group.residual))
+
+    @property
+    def everyone(self) -> bool:
+        """Whether all agents take part, in their order."""
+        return self.federation.participants == self.federation.agents
 
     # What agents remember is large. A compiled program copies whatever it only hands on, and new memory takes several
     # times as long to write as memory that was written before.
