@@ -270,7 +270,7 @@ class HostRuntime(Runtime):
     def _round(
         self, environments: SeedEnvironments, state: State, index: int, spare: PyTree | None
     ) -> tuple[State, dict[str, Any]]:
-        """One round of one seed; ``spare`` is as :meth:`Programs.open` takes it, as of then ``state`` may be."""
+        """One round of one seed; ``spare`` is as in :meth:`Programs.open`. What ``state`` remembers may be used up."""
         programs = self.programs
         key = derive(jax.random.key(environments.seed), "round", index)
         opened = programs.open(state, key, spare)
