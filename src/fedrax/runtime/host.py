@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
@@ -15,9 +14,9 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from fedrax.config import Config
 from fedrax.environments.actions import TransformHostActions
-from fedrax.environments.base import Episodes, Experience, HostEnvironments
-from fedrax.environments.crash import EnvironmentCrash, placed
-from fedrax.environments.faults import NOTHING, Fault, first_fault, host_faults, with_learning, without
+from fedrax.environments.base import Episodes, HostEnvironments
+from fedrax.environments.crash import placed
+from fedrax.environments.faults import NOTHING, Fault, first_fault, with_learning
 from fedrax.environments.goal_sets import GoalSet, held_out_of, single_goals
 from fedrax.environments.host import make_host
 from fedrax.environments.host_collector import HostCollector, evaluate_host
@@ -27,17 +26,17 @@ from fedrax.environments.registry import Description
 from fedrax.environments.tasks import Mixture, task_of
 from fedrax.environments.termination import EndHostAtGoal
 from fedrax.evaluation.pairs import AFTER, BEFORE, Pairs, around
-from fedrax.federation import Cohort, Federation, State
+from fedrax.federation import Federation, State
 from fedrax.runtime.base import Runtime
-from fedrax.runtime.collectors import collected_steps, empty_experience, host_copies, make_host_collector
+from fedrax.runtime.collectors import collected_steps, host_copies
 from fedrax.runtime.compiling import compile_seconds, jitted, quickly
 from fedrax.runtime.draws import default_parameters, own_parameters, task_ids
 from fedrax.runtime.group_verbs import GroupVerbs
 from fedrax.runtime.mapping import agents_side_by_side
 from fedrax.runtime.memory import check_memory
-from fedrax.runtime.places import Places
-from fedrax.runtime.programs import Decider, Programs, stack, unstack
+from fedrax.runtime.programs import Programs, stack, unstack
 from fedrax.runtime.rounds import AgentResults, ServerVerbs, agent_round, server_round
+from fedrax.runtime.seed_environments import SeedEnvironments
 from fedrax.seeds import derive, host_seeds
 from fedrax.strategies.base import Downlink
 
@@ -76,7 +75,7 @@ class HostRuntime(Runtime):
         together = federation.participants == federation.agents and federation.chance is None
         groups = [everyone] if together else [range(agent, agent + 1) for agent in everyone]
         self.seed_environments = [
-            SeedEnvironments(self, position, seed, groups if agents else [])
+            self.environments_of(position, seed, groups if agents else [])
             for position, seed in enumerate(config.all_seeds)
         ]
         steps = collected_steps(federation, self.num_envs, self.training_horizon)
@@ -228,6 +227,34 @@ class HostRuntime(Runtime):
         sites = self.federation.sites // self.federation.agents
         return [draws[agent * sites + site] for agent in agents for site in self.sites_of_envs(num_envs)]
 
+    def environments_of(
+        self, position: int, seed: int, members: Sequence[range], *, server: bool = True
+    ) -> SeedEnvironments:
+        """Of the seed at this position: of agents, in groups that act together, and of the server.
+
+        Episodes start from ``seed``, which of an agent elsewhere may be its own.
+        """
+        federation, horizon = self.federation, self.training_horizon
+        num_envs = host_copies(federation, self.num_envs)
+        groups = [
+            self._make(len(group) * num_envs, horizon, self.parameters(group, num_envs, position), training=True)
+            for group in members
+        ]
+        strategy = federation.strategy
+        episodes = strategy.server_episodes if server else 0
+        if server and federation.aggregator.needs_server_gradient:
+            episodes = max(episodes, strategy.reference_episodes)
+        return SeedEnvironments(
+            federation,
+            members,
+            groups,
+            HostCollector(self._make(episodes, horizon), 1, episodes) if episodes else None,
+            seed=seed,
+            position=position,
+            num_envs=num_envs,
+            horizon=horizon,
+        )
+
     def _make(
         self, count: int, horizon: int, parameters: Sequence[Parameters] | None = None, *, training: bool = False
     ) -> HostEnvironments:
@@ -352,98 +379,6 @@ class HostRuntime(Runtime):
             if fault.kind != NOTHING:
                 break
         return server, {"episodes": episodes_so_far, "steps": steps_so_far, "fault": fault.row}
-
-
-class SeedEnvironments:
-    """One seed's environments: the agents', by the groups that act together, and the server's."""
-
-    def __init__(
-        self, runtime: HostRuntime, position: int, seed: int, members: Sequence[range], *, server: bool = True
-    ) -> None:
-        self.federation = federation = runtime.federation
-        self.position, self.seed = position, seed
-        self.horizon = runtime.training_horizon
-        self.num_envs = host_copies(federation, runtime.num_envs)
-        self.members = members
-        """The numbers of each group's agents."""
-        self.groups = [
-            runtime._make(
-                len(group) * self.num_envs,
-                self.horizon,
-                runtime.parameters(group, self.num_envs, position),
-                training=True,
-            )
-            for group in members
-        ]
-        self.agents = make_host_collector(federation, self.groups, num_envs=self.num_envs, horizon=self.horizon)
-        episodes = federation.strategy.server_episodes if server else 0
-        if server and federation.aggregator.needs_server_gradient:
-            episodes = max(episodes, federation.strategy.reference_episodes)
-        self.server = HostCollector(runtime._make(episodes, self.horizon), 1, episodes) if episodes else None
-
-    @functools.cached_property
-    def nothing(self) -> Experience:
-        """One agent's experience in a round in which nobody takes part, as bare shapes."""
-
-        def empty(key: PRNGKeyArray) -> Experience:
-            return empty_experience(self.federation, self.federation.fresh(key, jnp.asarray(0)), self.num_envs)
-
-        return jax.eval_shape(empty, jax.random.key(0))
-
-    def collect(self, decide: Decider, cohort: Cohort, downlink: Downlink) -> tuple[Experience, Fault]:
-        """The participants' experience of one local update, leaves ``[m, ...]``, and their faults, ``[m]``.
-
-        Where there is a fault, the experience is zeros, and the agent's episodes start anew. It is zeros in the places
-        of those who do not take part, whose environments stand still.
-        """
-        places = Places.of(cohort)
-        with placed(lambda crash: self._place(crash, cohort)):
-            if places is None:
-                return self._collect(decide, np.asarray(cohort.ids), downlink)
-            if not len(places.rows):
-                experience = jax.tree.map(lambda x: np.zeros((places.number, *x.shape), x.dtype), self.nothing)
-                return experience, host_faults(experience)
-            taking = np.asarray(cohort.ids)[places.rows]
-            return places.spread(self._collect(places.decider(decide), taking, downlink))
-
-    def _collect(self, decide: Decider, agents: np.ndarray, downlink: Downlink) -> tuple[Experience, Fault]:
-        """What :meth:`collect` returns, of these agents' environments."""
-        ids = None if len(self.groups) == 1 else agents
-        experience = self.agents.collect(decide, ids, int(downlink.episodes))
-        faults = host_faults(experience)
-        faulty = faults.kind != NOTHING
-        if not faulty.any():
-            return experience, faults
-        self.agents.restart_agents(faulty, ids)
-        return without(experience, faulty), faults
-
-    def _place(self, crash: EnvironmentCrash, cohort: Cohort) -> str:
-        """Whose copy crashed."""
-        if len(self.groups) > 1:
-            number = next(number for number, group in enumerate(self.groups) if group is crash.source)
-        elif crash.copy is None:
-            return ""
-        else:
-            number = int(cohort.ids[crash.copy // self.num_envs])
-        return crash.of(f"agent {number}", self.num_envs)
-
-    def reseed(self, index: int) -> None:
-        """Starts every environment anew, as it will be at round ``index`` whoever gets there."""
-        for members, environments in zip(self.members, self.groups, strict=True):
-            # By the agent's number, whoever else takes part.
-            each = [host_seeds((self.num_envs,), self.seed, "agents", index, agent) for agent in members]
-            environments.reseed(np.concatenate(each))
-        if self.server is not None:
-            seeds = host_seeds((self.server.environments.count,), self.seed, "server", index)
-            self.server.environments.reseed(seeds)
-        self.agents.restart()
-
-    def close(self) -> None:
-        """Frees the environments."""
-        for environments in self.groups:
-            environments.close()
-        if self.server is not None:
-            self.server.environments.close()
 
 
 def in_single_precision(measured: Mapping[str, Any]) -> dict[str, Any]:

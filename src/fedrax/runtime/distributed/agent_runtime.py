@@ -31,7 +31,7 @@ from fedrax.runtime.compiling import jitted, quickly
 from fedrax.runtime.distributed.checks import Counts, possible_counts
 from fedrax.runtime.distributed.randomness import Randomness, fresh_key
 from fedrax.runtime.group_verbs import GroupVerbs
-from fedrax.runtime.host import HostRuntime, SeedEnvironments
+from fedrax.runtime.host import HostRuntime
 from fedrax.runtime.make import make_runtime
 from fedrax.runtime.native import NativeRuntime
 from fedrax.runtime.rounds import agent_report, agent_round, summed_reports
@@ -190,7 +190,7 @@ class HostAgentRuntime(AgentRuntime):
     def __init__(self, config: Config, runtime: HostRuntime, index: int, randomness: Randomness) -> None:
         super().__init__(config, runtime.federation, index, randomness)
         self.runtime, self.programs = runtime, runtime.programs
-        self.environments = SeedEnvironments(runtime, 0, self.seed, [range(index, index + 1)], server=False)
+        self.environments = runtime.environments_of(0, self.seed, [range(index, index + 1)], server=False)
         self.seeded: int | None = None
         """The round that the environments' seeds are of."""
 
