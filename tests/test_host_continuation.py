@@ -7,6 +7,7 @@ import pytest
 
 import fedrax
 from continued import Killed, assert_same_runs, killed_at, rows, trained, without_evaluation
+from fedrax.cli import main
 from fedrax.config import resolve
 from fedrax.errors import FedraxError
 from fedrax.runtime.make import make_runtime
@@ -91,3 +92,12 @@ def test_episodes_that_checkpoints_cut_before_they_end_are_told(every, horizon, 
         assert said in text
         assert f"after {16 * every} steps of a copy" in text
     assert make_runtime(resolve({}, settings)).never_ends is None, "states of native environments are saved"
+
+
+@pytest.mark.training
+def test_a_run_tells_that_checkpoints_cut_its_episodes(tmp_path, capsys):
+    settings = ["learner=ppo", "learner.num_steps=8", "strategy=local", "federation.agents=1", "evaluation.episodes=1"]
+    settings += ["environment=CartPole-v1", "environment.horizon=20", "budget.rounds=1", "checkpoint.every=1", *HOST]
+    assert main(["train", *settings, "--out", str(tmp_path / "run")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "environments start anew" in line]
+    assert line.endswith("set checkpoint.every=3 or more")
