@@ -3,7 +3,7 @@
     python benchmarks/td3_her.py reach --seeds 5
     python benchmarks/td3_her.py point-push --seeds 5
     python benchmarks/td3_her.py push --seeds 3
-    python benchmarks/td3_her.py pick-and-place --seeds 1   # two hours on two cores, as is slide
+    python benchmarks/td3_her.py pick-and-place --seeds 1   # an hour on one core, as is slide
     python benchmarks/td3_her.py reach --reference --seeds 3
 
 A run is the preset ``td3-her/TASK``. Its evaluations, 50 greedy episodes on fixed initial states, are the curve; a test
