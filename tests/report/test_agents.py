@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
-from fedrax.report.agents import agents_table, divergence_table, final_agent_returns
+from fedrax.report.agents import agent_names, agents_table, divergence_table, final_agent_returns, parameters_of
+from fedrax.report.aggregation import aggregation_table
+from fedrax.report.comparisons import gain_table
+from fedrax.report.labels import labels_of
 from fedrax.report.personal import returns_of
 from fedrax.report.runs import Group, History, Run
+from fedrax.report.successes import success_table
 
 RETURN_OF = "agent k: return of"
 
@@ -94,3 +98,43 @@ def test_own_policies_are_told_by_their_record_where_the_strategy_is_not_known()
         "own agent's environment alone: table Agents of the HTML report",
         "local: the return is the mean of each agent's own policy in that agent's environment",
     ]
+
+
+TASKS = ["PointReach-v0", "PointPush-v0"]
+NAMED = ["agent 0 (PointReach-v0)", "agent 1 (PointPush-v0)", "agent 2 (PointReach-v0)"]
+
+
+def on_tasks(strategy, tasks, drawn=({}, {}, {})):
+    returns = [1.0, 3.0, 5.0]
+    row = {"round": 0, "success": 0.5, "agent_success": [0.5] * 3, "agent_returns": returns}
+    row |= {f"agent_returns_{when}": returns for when in ("before", "after")}
+    config = {"strategy": {"kind": strategy}, "learner": {"kind": "td3"}, "federation": {"agents": 3}, "seed": 0}
+    config["environment"] = {"id": "PointPush-v0", "tasks": tasks}
+    config["evaluation"] = {"environments": "own", "episodes": 6, "seed": 0}
+    numbered = [{**own, "task": agent % 2} for agent, own in enumerate(drawn)]
+    return Group(strategy, (Run("run", config, {"draws": [numbered]}, {}, (History(0, (row,), 2),)),))
+
+
+def test_agents_are_named_with_their_tasks_wherever_each_has_a_column():
+    groups = [on_tasks(strategy, TASKS) for strategy in ("local", "fedavg")]
+    assert agents_table(groups, "mean")[0][-3:] == NAMED
+    assert success_table(groups)[0][-3:] == NAMED
+    assert gain_table(groups)[0][-3:] == NAMED
+    assert aggregation_table(groups, "mean")[0][-3:] == [f"change of {name}" for name in NAMED]
+    assert agent_names([groups[0], on_tasks("fedper", TASKS[::-1])], 2) == ["agent 0", "agent 1"]
+    assert agent_names([groups[0], on_tasks("fedper", [])], 2) == ["agent 0", "agent 1"]
+
+
+def test_a_task_is_a_name_and_no_parameter():
+    assert parameters_of([on_tasks("local", TASKS)]) == []
+    (drawn,) = parameters_of([on_tasks("local", TASKS, [{"mass": 1.0}, {"mass": 2.0}, {"mass": 1.5}])])
+    headings, lines = drawn.table()
+    assert headings == ["", "mass", "final return in its own environment: local"]
+    assert [line[0] for line in lines] == NAMED
+    (own,) = parameters_of([on_tasks("local", [])])
+    assert own.table()[0][1] == "task", "a parameter that somebody calls so, where there are no tasks"
+
+
+def test_a_run_of_several_tasks_is_called_by_all_of_them(tmp_path):
+    settings = on_tasks("fedavg", TASKS).runs[0].settings
+    assert labels_of([settings], [""], [tmp_path]) == ["fedavg, PointReach-v0, PointPush-v0, 3 agents"]

@@ -10,16 +10,29 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from fedrax.environments.tasks import TASK
 from fedrax.report.charts import Chart, points_chart
 from fedrax.report.curves import Vector
-from fedrax.report.draws import drawn_for
+from fedrax.report.draws import Draw, drawn_for
 from fedrax.report.personal import agent_is
-from fedrax.report.runs import Group, History
+from fedrax.report.runs import Group, History, Run
 from fedrax.report.style import colour, new_figure, styled
 from fedrax.report.tables import Estimate, alike, columns_alike, estimates
 
 COLUMNS = 12
 """Most agents with a column each."""
+
+
+def agent_names(groups: Sequence[Group], count: int) -> list[str]:
+    """``agent k`` of so many, each with its task where agents have several and all groups' have the same."""
+    each = {_tasks(group.runs[0]) for group in groups}
+    tasks = each.pop() if len(each) == 1 else ()
+    return [f"agent {k} ({tasks[k % len(tasks)]})" if tasks else f"agent {k}" for k in range(count)]
+
+
+def _tasks(run: Run) -> tuple[str, ...]:
+    """That agents have in turn; none where all are in one environment."""
+    return tuple(run.config.get("environment", {}).get("tasks") or ())
 
 
 def agents_table(groups: Sequence[Group], statistic: str) -> tuple[list[str], list[list[str]]] | None:
@@ -44,7 +57,7 @@ def agents_table(groups: Sequence[Group], statistic: str) -> tuple[list[str], li
     if any(returns is not None for returns in own):
         headings.append("mean agent in its own environment")
         columns.append(_of_mean_agent(own, statistic))
-    headings += [f"agent {k}" for k in range(shown)]
+    headings += agent_names([group for group, _ in known], shown)
     columns += _of_each_agent(each, shown)
     return headings, [list(line) for line in zip(*columns, strict=True)]
 
@@ -85,17 +98,17 @@ def own_returns(history: History) -> Vector | None:
 class Parameters:
     """What each agent's environment was drawn to be, beside what it reached, the mean over the seeds of one draw."""
 
-    def __init__(self, drawn: Sequence[Mapping[str, Any]], members: Sequence[tuple[str, History]]) -> None:
-        """Of these seeds, each with its group's label, whose agents' environments are the same ones."""
+    def __init__(self, drawn: Sequence[Mapping[str, Any]], members: Sequence[tuple[Group, History]]) -> None:
+        """Of these seeds, each with its group, whose agents' environments are the same ones."""
         self.drawn = {name: [float(agent[name]) for agent in drawn] for name in _differing(drawn)}
         self.seeds = sorted({history.seed for _, history in members})
         known: dict[str, list[Vector]] = {}
-        for label, history in members:
+        for group, history in members:
             returns = own_returns(history)
             if returns is not None and len(returns) == len(drawn):
-                known.setdefault(label, []).append(returns)
+                known.setdefault(group.label, []).append(returns)
         self.returns: dict[str, Vector] = {label: np.mean(each, axis=0) for label, each in known.items()}
-        self.agents = [f"agent {number}" for number in range(len(drawn))]
+        self.agents = agent_names([group for group, _ in members], len(drawn))
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Headings, and a line of each agent."""
@@ -127,12 +140,17 @@ class Parameters:
 
 def parameters_of(groups: Sequence[Group]) -> list[Parameters]:
     """By draw of the agents' environments, in order of appearance; none where they do not differ."""
-    members: dict[str, tuple[list[Mapping[str, Any]], list[tuple[str, History]]]] = {}
+    members: dict[str, tuple[Draw, list[tuple[Group, History]]]] = {}
     for group in groups:
         for run, history in group.members:
-            drawn = drawn_for(run, history)
+            tasks = _tasks(run)
+            # Which task an agent has is a number there, and a name beside the agent's here.
+            left_out = {TASK} if tasks else set()
+            drawn: Draw = [
+                {name: value for name, value in one.items() if name not in left_out} for one in drawn_for(run, history)
+            ]
             if drawn and _differing(drawn):
-                members.setdefault(str(drawn), (drawn, []))[1].append((group.label, history))
+                members.setdefault(str((tasks, drawn)), (drawn, []))[1].append((group, history))
     found = [Parameters(drawn, those) for drawn, those in members.values()]
     return [each for each in found if each.returns]
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from fedrax.environments.success import LAST, SUCCESS
 from fedrax.evaluation.pairs import AFTER, BEFORE
-from fedrax.report.agents import COLUMNS
+from fedrax.report.agents import COLUMNS, agent_names
 from fedrax.report.runs import Group
 from fedrax.report.tables import MISSING, Estimate, columns_alike, estimates
 
@@ -39,7 +39,7 @@ def aggregation_table(groups: Sequence[Group], statistic: str) -> tuple[list[str
     agents = max(change.shape[1] for _, _, (_, _, change) in known)
     shown = agents if agents <= COLUMNS else 0
     headings = ["", "", "before", "after", "change", "change of the agent that loses most"]
-    headings += [f"change of agent {k}" for k in range(shown)]
+    headings += [f"change of {name}" for name in agent_names([group for group, _, _ in known], shown)]
     lines: list[list[str]] = [[group.label, MEASURES[name]] for group, name, _ in known]
     # Numbers are compared within a measure: returns need other digits than shares.
     for measure in MEASURES:

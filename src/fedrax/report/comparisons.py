@@ -16,7 +16,7 @@ from fedrax.evaluation.statistics import (
     probability_of_improvement,
     stratified_bootstrap,
 )
-from fedrax.report.agents import own_returns
+from fedrax.report.agents import agent_names, own_returns
 from fedrax.report.charts import lines_chart
 from fedrax.report.curves import AXES, STATISTICS, Vector, final_scores, natural_axis, seed_curve
 from fedrax.report.runs import Group
@@ -176,7 +176,7 @@ def gain_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] | N
         ours, theirs = ({}, {}) if alone is None else (_by_seed(alone), _by_seed(group))
         common = [seed for seed in theirs if seed in ours and len(theirs[seed]) == len(ours[seed])]
         if alone is not None and common:
-            found.append((group.label, alone.label, np.array([theirs[seed] - ours[seed] for seed in common])))
+            found.append((group, alone.label, np.array([theirs[seed] - ours[seed] for seed in common])))
     if not found:
         return None
     agents = max(gains.shape[1] for *_, gains in found)
@@ -186,10 +186,10 @@ def gain_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] | N
     means = [gains.mean(0) for *_, gains in found]
     each = columns_alike([[float(gain[k]) if k < gain.size else math.nan for gain in means] for k in shown])
     gaining = [f"{(gains.mean(0) > 0).sum()} of {gains.shape[1]}" for *_, gains in found]
-    names = [[label for label, *_ in found], [reference for _, reference, _ in found]]
+    names = [[group.label for group, *_ in found], [reference for _, reference, _ in found]]
     lines = [list(line) for line in zip(*names, mean, least, gaining, *each, strict=True)]
     headings = ["", "over", "gain of the mean agent", "smallest gain", "agents that gain"]
-    return [*headings, *(f"agent {k}" for k in shown)], lines
+    return [*headings, *agent_names([group for group, *_ in found], len(shown))], lines
 
 
 def _alone(group: Group, groups: Sequence[Group]) -> Group | None:

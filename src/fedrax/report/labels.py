@@ -130,6 +130,7 @@ def _label(settings: Settings, keys: Sequence[str]) -> str:
 def _overview(settings: Settings) -> str:
     agents = settings.get("federation.agents")
     environment = settings.get("environment.kind", settings.get("environment.id"))
+    environment = ", ".join(settings.get("environment.tasks") or ()) or environment
     parts = [settings.get("strategy.kind"), environment, f"{agents} agents" if agents else None]
     return ", ".join(str(part) for part in parts if part)
 

@@ -11,7 +11,7 @@ from fedrax.environments.success import LAST, SHARE, SUCCESS
 from fedrax.evaluation.measure import Environments
 from fedrax.evaluation.pairs import choose_pairs
 from fedrax.evaluation.statistics import wilson
-from fedrax.report.agents import COLUMNS, final_agent_returns
+from fedrax.report.agents import COLUMNS, agent_names, final_agent_returns
 from fedrax.report.personal import keeps_own
 from fedrax.report.runs import Group
 from fedrax.report.tables import MISSING
@@ -42,7 +42,7 @@ def success_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]] 
         "success",
         "all episodes",
         *(["worst agent"] if agents else []),
-        *(f"agent {k}" for k in range(shown)),
+        *agent_names([group for group, _, _ in known], shown),
     ]
     lines = []
     for (group, kind, last), rates in zip(known, each, strict=True):
