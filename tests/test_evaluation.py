@@ -249,6 +249,14 @@ def test_more_episodes_than_were_asked_for_are_explained(shape, personal, asked,
     assert any("were asked for" in line for line in lines) is (said is not None)
 
 
+@pytest.mark.parametrize(("shape", "said"), [((3, 2), True), ((3,), False)])
+def test_agents_tasks_are_named_where_agents_have_values(shape, said):
+    result = Evaluation({"return": np.zeros(shape), "length": np.ones(shape)})
+    lines = evaluation_lines(0, result, personal=True, asked=2, tasks=["PointReach-v0", "PointPush-v0"])
+    assert ("  agents have the tasks in turn: PointReach-v0, PointPush-v0" in list(lines)) is said
+    assert not any("tasks" in line for line in evaluation_lines(0, result, personal=True, asked=2))
+
+
 def test_scores_leave_out_an_own_environment_that_was_not_drawn():
     """Two of three environments are drawn, and each agent's own is measured beside them."""
     seed = next(

@@ -214,7 +214,8 @@ def _evaluate(options: argparse.Namespace) -> None:
             write_across(run.path, means, episodes=options.episodes, policy=options.policy, rounds=rounds)
         return
     for seed, result in run.evaluate(**settings, environments=options.environments).items():
-        _print(evaluation_lines(seed, result, personal=personal, asked=options.episodes))
+        tasks = config.environment.tasks
+        _print(evaluation_lines(seed, result, personal=personal, asked=options.episodes, tasks=tasks))
     if options.policy == "best" and (line := best_line(run, options.evaluation_seed)):
         print(line)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,9 @@ def summary_lines(run: Run) -> Iterator[str]:
     yield f"{'run':18} {run.path}"
 
 
-def evaluation_lines(seed: int, result: Evaluation, *, personal: bool, asked: int) -> Iterator[str]:
+def evaluation_lines(
+    seed: int, result: Evaluation, *, personal: bool, asked: int, tasks: Sequence[str] = ()
+) -> Iterator[str]:
     """One seed's evaluation.
 
     Args:
@@ -68,6 +70,7 @@ def evaluation_lines(seed: int, result: Evaluation, *, personal: bool, asked: in
         result: what came of it.
         personal: whether every agent has a policy of its own.
         asked: how many episodes of each policy were to be; environments that share them have equally many each.
+        tasks: that agents have in turn, where they have several.
     """
     returns, lengths = result.returns, result.lengths
     yield (
@@ -82,6 +85,9 @@ def evaluation_lines(seed: int, result: Evaluation, *, personal: bool, asked: in
             f"  {each * environments} episodes of {whose} where {asked} were asked for: as many in each of "
             f"{environments} environments, {each}"
         )
+    means = result.agents
+    if means is not None and tasks:
+        yield f"  agents have the tasks in turn: {', '.join(tasks)}"
     if result.success is not None:
         yield f"  success in any step {_share(result.table[SUCCESS])}, in the last {_share(result.table[LAST])}"
         yield f"  at the goal in {_share(result.table[SHARE])} of the steps"
@@ -93,7 +99,6 @@ def evaluation_lines(seed: int, result: Evaluation, *, personal: bool, asked: in
             ):
                 each = ", ".join(_share(agent) for agent in result.table[measure].reshape(len(result.success), -1))
                 yield f"  {said}, {_whose(personal=personal)}: {each}"
-    means = result.agents
     if means is not None:
         each = ", ".join(f"{mean:.2f}" for mean in means)
         yield f"  {_whose(personal=personal)}: {each}; worst {means.min():.2f}, deviation of agents {means.std():.2f}"
