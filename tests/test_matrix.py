@@ -1,7 +1,9 @@
 """Every learner, strategy, rule and attack together: one round works, or the combination is refused in one line."""
 
+import contextlib
 import dataclasses
 import itertools
+import re
 import zlib
 from functools import partial
 
@@ -99,6 +101,24 @@ def test_every_combination_works_or_is_refused_in_one_line(learner, strategy):
     strategy: so attacks and rules are traced one by one, each with some pairs, and a part of their products."""
     traced = chosen(8, learner, strategy)
     check_pair(learner, strategy, rules=5, products=5 * TRACED, acting=("ppo", "td3"), traced=traced)
+
+
+@pytest.mark.parametrize("strategy", shipped(strategies))
+def test_a_rule_that_a_refusal_tells_to_set_is_allowed(strategy):
+    for learner in shipped(learners):
+        with contextlib.suppress(FedraxError):
+            federation = pair(learner, strategy).federation
+            break
+    told = {}
+    for rule in shipped(aggregators):
+        try:
+            combined(federation, rule, "none", "none")
+        except FedraxError as error:
+            words = re.split(r"[ ,()=;]+", str(error).partition("; set ")[2])
+            told |= dict.fromkeys(set(words) & set(shipped(aggregators)), str(error))
+    assert told or not (federation.strategy.weighs or federation.strategy.shows_peers)
+    for rule, text in told.items():
+        assert combined(federation, rule, "none", "none"), text
 
 
 def all_pairs():

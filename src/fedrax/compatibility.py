@@ -28,6 +28,8 @@ from fedrax.strategies.base import Strategy, strategies
 LEAST_WIDTH = 32
 """The deviation, in integers, from which on the noise of a secure sum is as good as a Gaussian: its Renyi divergence is
 larger by a share of at most ``(1 + 3 / a) / 32^2`` at order a (:func:`fedrax.privacy.noise.skellam`)."""
+SINGLE = "krum"
+"""The rule that accepts one message a round."""
 CAPABILITIES = {
     "gradient": "a gradient at any given policy",
     "distribution": "a stochastic policy",
@@ -183,7 +185,12 @@ def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
             "strategy.return_temperature)"
         )
     if strategy.shows_peers and not (aggregator.rejects or aggregator.name == "mean"):
-        able = ", ".join(name for name in aggregators if aggregators[name].rejects)
+        sampled = strategy.reference_episodes > 0
+        able = ", ".join(
+            name
+            for name in aggregators
+            if aggregators[name].rejects and name != SINGLE and (sampled or not aggregators[name].needs_server_gradient)
+        )
         raise FedraxError(
             f"strategy {strategy.name!r} averages nothing, so aggregator {aggregator.name!r} would change nothing; "
             f"set aggregator=mean, one that rejects messages ({able}), or strategy.clip"
@@ -198,10 +205,10 @@ def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
 
 def check_exchange(strategy: Strategy, aggregator: Aggregator, preaggregator: PreAggregator, attack: Attack) -> None:
     """Raises :class:`FedraxError` for what would change nothing of what agents show one another, or silence them."""
-    if aggregator.name == "krum":
+    if aggregator.name == SINGLE:
         raise FedraxError(
-            f"aggregator 'krum' accepts one message a round, so that agents of strategy {strategy.name!r} would see "
-            "the first encoders of all others; set aggregator=multi-krum"
+            f"aggregator {SINGLE!r} accepts one message a round, so that agents of strategy {strategy.name!r} would "
+            "see the first encoders of all others; set aggregator=multi-krum"
         )
     if preaggregator.name != "none":
         raise FedraxError(
