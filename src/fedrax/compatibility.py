@@ -177,6 +177,12 @@ def check_bound(aggregator: Aggregator, preaggregator: PreAggregator, participan
 
 def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
     """Raises :class:`FedraxError` for a rule that cannot do what the strategy asks, or asks what it cannot give."""
+    if aggregator.needs_server_gradient and strategy.reference_episodes == 0:
+        able = ", ".join(name for name in strategies if strategies[name].needs.server_environment)
+        raise FedraxError(
+            f"aggregator {aggregator.name!r} compares agents with a gradient that the server samples itself, and the "
+            f"server of strategy {strategy.name!r} samples nothing; set another aggregator, or a strategy of {able}"
+        )
     if strategy.weighs and not aggregator.uses_weights:
         able = ", ".join(name for name in aggregators if aggregators[name].uses_weights)
         raise FedraxError(
@@ -194,12 +200,6 @@ def check_rule(strategy: Strategy, aggregator: Aggregator) -> None:
         raise FedraxError(
             f"strategy {strategy.name!r} averages nothing, so aggregator {aggregator.name!r} would change nothing; "
             f"set aggregator=mean, one that rejects messages ({able}), or strategy.clip"
-        )
-    if aggregator.needs_server_gradient and strategy.reference_episodes == 0:
-        able = ", ".join(name for name in strategies if strategies[name].needs.server_environment)
-        raise FedraxError(
-            f"aggregator {aggregator.name!r} compares agents with a gradient that the server samples itself, and the "
-            f"server of strategy {strategy.name!r} samples nothing; set another aggregator, or a strategy of {able}"
         )
 
 
