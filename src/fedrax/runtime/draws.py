@@ -44,7 +44,7 @@ def describe_run(config: Config) -> tuple[Description, Mixture | None]:
     if settings.id not in ids:
         raise FedraxError(
             f"environment.id = {settings.id!r} is none of environment.tasks = {list(ids)}: the server acts in it; set "
-            "environment.tasks=[] for an environment that all agents have"
+            "environment.id to one of them, or environment.tasks=[] for an environment that all agents have"
         )
     if len(ids) > config.federation.agents:
         raise FedraxError(
