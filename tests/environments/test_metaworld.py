@@ -134,9 +134,17 @@ def test_a_task_that_is_none_is_refused(source, overrides, message):
         resolve(source, overrides)
 
 
-def test_an_unknown_id_of_meta_world_is_refused():
-    with pytest.raises(FedraxError, match="unknown environment 'MetaWorld/Nothing-v3'"):
-        describe_environment("MetaWorld/Nothing-v3")
+@pytest.mark.parametrize(
+    ("id", "meant"),
+    [
+        ("MetaWorld/Window-Close-v3", "MetaWorld/WindowClose-v3"),
+        ("MetaWorld/window-close-v3", "MetaWorld/WindowClose-v3"),
+        ("MetaWorld/Reech-v3", "MetaWorld/Reach-v3"),
+    ],
+)
+def test_an_unknown_id_of_meta_world_is_refused(id, meant):
+    with pytest.raises(FedraxError, match=rf"unknown environment '{id}' \(did you mean '{meant}'\?\)"):
+        describe_environment(id, native=False)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("envpool") is None, reason="needs envpool")

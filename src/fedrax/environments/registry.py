@@ -17,7 +17,7 @@ import gymnasium
 from fedrax.environments.base import Box, Dict, Discrete, Spaces
 from fedrax.environments.constructor import cannot_make, check_kwargs, envpool_options, given
 from fedrax.environments.goals import NoRule
-from fedrax.environments.metaworld import is_metaworld, load_metaworld, metaworld_missing
+from fedrax.environments.metaworld import TASKS, id_of, is_metaworld, load_metaworld, metaworld_missing
 from fedrax.environments.minigrid import (
     is_minigrid,
     load_minigrid,
@@ -111,7 +111,7 @@ def describe_environment(
     if id not in gymnasium.registry and not alone:
         if FAMILIES.fullmatch(id) and importlib.util.find_spec("gymnasium_robotics") is None:
             raise _robotics_missing(id)
-        known_ids = {*native_environments, *gymnasium.registry}
+        known_ids = {*native_environments, *gymnasium.registry, *map(id_of, TASKS)}
         raise FedraxError(
             f"unknown environment {id!r}{nearest(id, known_ids)}: give the full id of an "
             "environment registered with Gymnasium; one of your own is registered by a file named in plugins"
