@@ -20,6 +20,7 @@ from fedrax.exchange.exports import export
 from fedrax.exchange.formats import FORMATS, named_arrays
 from fedrax.exchange.imports import import_arrays
 from fedrax.exchange.td3_her import from_params
+from fedrax.exchange.torch_files import read_torch
 from fedrax.records.checkpoint import load_networks
 from fedrax.runtime.draws import describe_run
 
@@ -233,3 +234,21 @@ def test_files_there_and_back_are_the_same_to_the_bit(tmp_path, capsys):
     assert main(["import", "td3-her/point-push", str(tmp_path / "model.pth"), "--out", str(tmp_path / "again")]) == 0
     ours, theirs = (fedrax.load(path).policies()[0] for path in (run, tmp_path / "again"))
     assert jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.array_equal(x, y)), ours, theirs))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("policy.safetensors", r"is no \.pth file, .* learner\.initial=RUN"),
+        ("missing.pth", "cannot read .*missing.pth: .*; give the path of a .pth file"),
+        ("folder", "is a directory; give the .pth files in it"),
+        ("actor.pth", r'pip install "fedrax\[torch\]"'),
+    ],
+)
+def test_nobody_installs_pytorch_for_files_that_it_does_not_read(tmp_path, monkeypatch, name, said):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "folder").mkdir()
+    for file in ("policy.safetensors", "actor.pth"):
+        (tmp_path / file).touch()
+    with pytest.raises(FedraxError, match=said):
+        read_torch(tmp_path / name)

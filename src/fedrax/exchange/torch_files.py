@@ -17,6 +17,9 @@ from fedrax.records.files import reason, replacing
 LEVELS = 2
 """Of dictionaries in a file, at most: networks by name, and in each its arrays by name."""
 
+OTHERS = (".safetensors", ".onnx", ".npz")
+"""Endings of networks in other formats."""
+
 
 def pytorch() -> ModuleType:
     """The package.
@@ -42,16 +45,24 @@ def read_torch(path: Path) -> Any:
         FedraxError: there is no such file, it is damaged or another kind of file, it holds code, or arrays of another
             type than float32.
     """
-    torch = pytorch()
+    # Before PyTorch is asked for: nobody should install it to be told that these are other files.
     if path.is_dir():
         raise FedraxError(f"{path} is a directory; give the .pth files in it")
+    if path.suffix in OTHERS:
+        raise FedraxError(
+            f"{path} is no .pth file, which is what is read here; networks of Fedrax's own are taken from their run, "
+            "learner.initial=RUN"
+        )
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise FedraxError(f"cannot read {path}: {reason(error)}; give the path of a .pth file") from None
+    torch = pytorch()
     if zipfile.is_zipfile(path):
         _check_sums(path)
     try:
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise FedraxError(f"cannot read {path}: {reason(error)}; give the path of a .pth file") from None
     except Exception as error:
         # A damaged file can fail in any way, and what PyTorch says then is advice to programmers.
         raise FedraxError(
