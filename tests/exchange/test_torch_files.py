@@ -121,7 +121,14 @@ def changed(path):
     path.write_bytes(bytes(whole))
 
 
+def renamed(path):
+    """An entry's name is no text any more."""
+    torch.save({"a": torch.zeros(2)}, path)
+    path.write_bytes(path.read_bytes().replace(b"data.pkl", b"dat\xe4.pkl"))
+
+
 WRONG = {
+    "renamed": renamed,
     "changed": changed,
     "claiming": lambda path: torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, path),
     "on no device": lambda path: torch.save({"a": torch.zeros(2, device="meta")}, path),
